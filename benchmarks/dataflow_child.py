@@ -3,8 +3,8 @@ all asked.
 
     DF_API_KEY=... PYTHON dataflow_child.py BASE_URL ROWS FOLDER
 
-PYTHON has `open-dataflow`. Its ImageBboxGenerator is not part of that package; drawing is done
-here, as it does it.
+PYTHON has `open-dataflow` and `opencv-python-headless`. DataFlow's ImageBboxGenerator is not part
+of that package; drawing is done here, as it does it.
 """
 
 from __future__ import annotations

@@ -68,6 +68,12 @@ class Cost:
         self.codes.append(process.returncode)
 
 
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has; what it used can still be asked for, which `poll` would take away."""
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, process.pid, how) is not None
+
+
 CASES = [
     Case("no fault"),
     Case("429 above 4 in flight", capacity=4),
@@ -149,12 +155,15 @@ def measure(case: Case, way: Way, folder: Path, count: int, python: str) -> dict
 
         process = begin()
         if case.kill_at is not None:
-            while server.paid < case.kill_at * count and process.poll() is None:
+            while server.paid < case.kill_at * count and not has_ended(process):
                 time.sleep(0.02)
             process.kill()
             cost.add(process)
             process = begin()
         cost.add(process)
+        if not server.count():
+            last_line = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
+            raise SystemExit(f"{command[0]} asked nothing: {' '.join(last_line)}")
         found = read_records(str(result)) if result.exists() else []
         done = sum(bool(row.get("answer")) and "Error" not in row["answer"] for row in found)
         return {
@@ -174,7 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--python", required=True, help="a Python that has open-dataflow")
+    parser.add_argument(
+        "--python", required=True, help="a Python that has open-dataflow and opencv-python-headless"
+    )
     parser.add_argument("--records", type=int, default=1000)
     arguments = parser.parse_args()
     names: list[str] = []
