@@ -74,16 +74,13 @@ def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> It
     """Send a signal to the first process of a driver's that is called so; one that was frozen ends
     with the block.
     """
-    pids: list[int] = []
 
-    def is_there() -> bool:
-        for pid, called in family(running.pid).items():
-            if what in called.partition(" ")[0]:
-                pids.append(pid)
-        return bool(pids)
+    def called_so() -> list[int]:
+        processes = family(running.pid).items()
+        return [pid for pid, called in processes if what in called.partition(" ")[0]]
 
-    wait_until(is_there, 30)  # a worker that has just begun isn't called so yet
-    pid = min(pids)
+    wait_until(lambda: bool(called_so()), 30)  # one that has just begun isn't called so yet
+    pid = min(called_so())
     os.kill(pid, how)
     try:
         yield

@@ -101,7 +101,7 @@ def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
 
     No string is cut: a secret in it couldn't be recognised.
     """
-    if isinstance(value, dict) and any(map(_is_long, value.values())):
+    if isinstance(value, dict) and _is_long(value):
         before = "{"
         for key, item in value.items():
             yield f"{before}{encoder.encode(str(key))}: "

@@ -97,8 +97,8 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     if any(file.startswith(os.path.join(folder, "")) for folder in [*folders, *installed]):
         return
+    name = module.__name__.replace(".", "/")
     for folder in folders:
-        name = module.__name__.replace(".", "/")
         for candidate in (within(folder, f"{name}.py"), within(folder, f"{name}/__init__.py")):
             # A copy does the same, whichever of the two is run.
             if os.path.exists(candidate) and not filecmp.cmp(candidate, file, shallow=False):

@@ -22,9 +22,9 @@ def test_all_has_every_benchmark_that_a_page_names() -> None:
     with_options = set()
     for page in pages:
         if "_site" not in page.parts:
-            named.update(NAMED.findall(page.read_text("utf-8")))
-            for command in WITH_OPTIONS.findall(page.read_text("utf-8")):
-                with_options.add(command.strip())
+            text = page.read_text("utf-8")
+            named.update(NAMED.findall(text))
+            with_options.update(map(str.strip, WITH_OPTIONS.findall(text)))
     run = {one.arguments.split()[0] for one in FIGURES}
     assert named - run - set(APART) == set()
     # Whoever runs all of them gets each page's own: with its options, or with all of its parts.

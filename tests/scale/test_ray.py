@@ -156,13 +156,22 @@ def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     workplace: Workplace, server: LoopbackServer, cluster: str
 ) -> None:
     server.latency = 1.0
-    done = place_at(workplace, server, 60).run(*RAY, **{"workflow.max_requests": 20})
-    assert done.code == 3, done
-    # All 20, but on a machine so busy that a worker is silent for the length of a lease: what it
-    # may have sent counts as sent by then.
-    assert 0 < server.count(200) <= 20, done
-    assert (server.received, server.abandoned) == (server.count(200), 0)
-    assert done.summary["requests"] == server.count(200)
+    place = place_at(workplace, server, 60)
+    answered = 0
+    for attempt in range(3):
+        place.results = place.folder / f"out-{attempt}"
+        before = server.count(200)
+        done = place.run(*RAY, **{"workflow.max_requests": 20})
+        assert done.code == 3, done
+        answered = server.count(200) - before
+        assert answered <= 20, done
+        assert done.summary["requests"] == answered
+        assert (server.received, server.abandoned) == (server.count(200), 0)
+        # A machine may be so busy that a worker is silent for the length of a lease: what it may
+        # have sent counts as sent by then. That doesn't happen each time.
+        if answered == 20:
+            break
+    assert answered == 20
 
 
 def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_sums(

@@ -68,7 +68,8 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
                 continue
             listed.add((name, file))
         again.append((earlier, place))
-    return Alike(again, _leaks(first_of))
+    # Of one data set, which may be large, there is nothing to sort.
+    return Alike(again, _leaks(first_of) if len(data_sets) > 1 else [])
 
 
 def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
