@@ -142,7 +142,7 @@ class LocalServing(Serving):
         with needs_extra(f"{setting('vlm.backend')} local", "local"):
             from huggingface_hub import hf_hub_download
         try:
-            path = hf_hub_download(self.model, "config.json", revision=self.revision)
+            path: str = hf_hub_download(self.model, "config.json", revision=self.revision)
         except Exception as error:
             raise SpecError(
                 f"can't have {self.model} ({self.revision}) from the Hub: {said_by(error)}"

@@ -27,7 +27,7 @@ def shipped(thing: Any) -> bytes:
 
     keys = key_variables()
 
-    class Pickler(cloudpickle.CloudPickler):
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # Ray's has no types
         def persistent_id(self, part: object) -> str | None:
             """Return what is pickled in place of a text with keys; None for any other part."""
             if type(part) is not str:
@@ -35,10 +35,9 @@ def shipped(thing: Any) -> bytes:
             reference = text_with_names(part, keys)
             return None if reference == part else reference
 
-    pickler: Any = Pickler  # Ray's has no types
     file = io.BytesIO()
     try:
-        pickler(file).dump(thing)
+        Pickler(file).dump(thing)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         way = "what holds a lock, a file or a connection should make it when it is first asked"
         raise SpecError(f"the steps can't be sent to Ray's workers: {error}; {way}") from None
