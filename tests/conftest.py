@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("whole" if config.option.whole else "project")
     if config.option.table_seed is None:
         # all workers of pytest-xdist have to draw the same
         drawn = getattr(config, "workerinput", {}).get("table_seed")
@@ -144,8 +145,10 @@ def _warm_processes() -> Iterator[None]:
     warm.close()
 
 
-settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("project")
+settings.register_profile(
+    "project", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("whole", settings.get_profile("project"), max_examples=200)
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every process that they
 # start would inherit it.

@@ -975,7 +975,7 @@ def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
 ) -> None:
     regrounds, worths = [], []
     for seed in range(2):
-        gold = scenes(tmp_path, 24, seed)
+        gold = scenes(tmp_path, 16, seed)
         errors = Errors(absent=absent, noise=NOISE, accuracy=0.92, shared=False)
         regrounds.append(worth_of(gold, ErringModel(errors, seed=seed), REGROUND))
         worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECKS["check"]))

@@ -238,7 +238,7 @@ def test_nothing_is_told_of_gold() -> None:
 
 @pytest.mark.slow
 def test_of_drawn_scenes_nearly_all_is_told_and_nothing_that_is_right() -> None:
-    tallies = drawn_scenes.run(20, seed=11)
+    tallies = drawn_scenes.run(10, seed=11)
     for name in ("all", "held out"):
         assert tallies[name].recall >= 0.8, name
         assert tallies[name].precision >= 0.99, name

@@ -191,7 +191,7 @@ def test_many_rows_are_read_in_linear_time(row: str) -> None:
         return time.process_time() - begin
 
     seconds(100)
-    assert seconds(8000) < 12 * seconds(1000) + 1
+    assert seconds(4000) < 12 * seconds(500) + 0.5
 
 
 @pytest.mark.parametrize(

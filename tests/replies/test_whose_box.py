@@ -375,4 +375,4 @@ def test_words_around_boxes_are_looked_at_in_linear_time() -> None:
         "The cat is on the ",
         "x1: 3\n",
     ):
-        assert seconds(words, 40_000) < 12 * seconds(words, 4_000) + 1
+        assert seconds(words, 16_000) < 12 * seconds(words, 2_000) + 0.5

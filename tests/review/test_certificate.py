@@ -616,6 +616,7 @@ def test_verify_finds_any_change(results: Path, review: Any) -> None:
         at.write_bytes(whole)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(
     "ids",
     [

@@ -99,6 +99,7 @@ Q = {"image_path": "q/p.png"}
 FIRST, SECOND = {"row_of_image": 1}, {"row_of_image": 2}
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("verdict", [True, False])
 @pytest.mark.parametrize(
     ("before", "after"),

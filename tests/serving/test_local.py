@@ -276,7 +276,7 @@ def test_an_interrupt_ends_a_long_reply(model: Path, tmp_path: Path, workplace: 
     assert running.stderr is not None
     while "Loading weights" not in running.stderr.read(64):
         assert running.poll() is None
-    time.sleep(3)
+    time.sleep(1)
     running.send_signal(signal.SIGINT)
     done = ended(running, 30)
     assert done.code == 130, done
