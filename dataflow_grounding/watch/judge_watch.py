@@ -8,6 +8,7 @@ to be denied.
 """
 
 import copy
+import io
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError, SpecError
@@ -127,6 +128,18 @@ def known_picture(layout: int) -> KnownPicture:
     # A phrase is there if and only if its box is right.
     is_there = [phrase in there for phrase in asked]
     return KnownPicture(probe, asked, is_there, boxes, list(is_there))
+
+
+@lru_cache(maxsize=2 * MOST_PICTURES)
+def _png_of(layout: int) -> bytes:
+    """Return the PNG file of a layout's test picture.
+
+    Each kind of question is tested by the same pictures, and to compress one takes longer than to
+    ask about it.
+    """
+    file = io.BytesIO()
+    known_picture(layout).probe.draw().save(file, "PNG")
+    return file.getvalue()
 
 
 def verdicts_question(
@@ -364,7 +377,8 @@ class _Testing(JudgeWatch):
         known = known_picture(layout)
         with tempfile.TemporaryDirectory(prefix="judge") as folder:
             path = os.path.join(folder, "judge.png")
-            known.probe.draw().save(path)
+            with open(path, "wb") as file:
+                file.write(_png_of(layout))
             image = open_image(
                 Record({"image_path": path}), "image_path", self.serving.image_limits
             )
