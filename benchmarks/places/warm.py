@@ -30,6 +30,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dataflow_grounding._util.extensions import names_of
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = "dataflow_grounding"
 # heavy, or with threads of their own, which no fork takes along
@@ -172,6 +174,7 @@ def import_ahead() -> None:
     for module in ("openai", "s3fs"):
         with suppress(ImportError):
             importlib.import_module(module)
+    names_of("commands")  # looks through all that is installed, once in a process
 
 
 def wait_for_request(server: socket.socket) -> dict[str, Any] | None:

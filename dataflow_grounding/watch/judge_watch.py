@@ -20,6 +20,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError, SpecError
+from dataflow_grounding._util.files import new_file
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.calibration.probes import Probe, probe_of
@@ -377,7 +378,7 @@ class _Testing(JudgeWatch):
         known = known_picture(layout)
         with tempfile.TemporaryDirectory(prefix="judge") as folder:
             path = os.path.join(folder, "judge.png")
-            with open(path, "wb") as file:
+            with new_file(path) as file:
                 file.write(_png_of(layout))
             image = open_image(
                 Record({"image_path": path}), "image_path", self.serving.image_limits
