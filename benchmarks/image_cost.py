@@ -3,8 +3,8 @@
     python -m benchmarks.image_cost
 
 As it is: read, its header looked at, digest, base64. Larger than 2,048 pixels: decoded, reduced and
-encoded once, then kept for the record's other steps. For scale: decoding and encoding again with
-Pillow at full size.
+encoded once, then kept for the record's other steps. Each is measured against what Pillow takes to
+decode the same picture and encode it again at full size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from dataflow_grounding.images.image import Image, ImageLimits, read_facts
 
 SIZES = ((640, 480, 60), (1920, 1080, 400), (4000, 3000, 2500), (4001, 3001, 2500))
 COUNT = 12
+AS_IT_IS, REDUCED = 0.10, 0.41
+"""Of the time that decoding and encoding the picture again at full size takes, the most that it may
+take: the machine's speed is in both.
+"""
 
 
 def first_time(path: Path) -> None:
@@ -57,12 +61,16 @@ def measure() -> list[Row]:
             first_time(first)  # Pillow is imported on first use
             size = paths[0].stat().st_size // 1000
             ours, again = milliseconds(first_time, paths), milliseconds(full_size, paths[:4])
-            goal = 46.0 if max(width, height) > 2048 else 0.8 if kilobytes <= 150 else 2.0
-            what = "reduced to 2048" if max(width, height) > 2048 else "as it is"
-            figure = f"{ours:.2f} ms (decoded and encoded at full size: {again:.0f} ms)"
+            is_reduced = max(width, height) > 2048
+            goal = REDUCED if is_reduced else AS_IT_IS
+            what = "reduced to 2048" if is_reduced else "as it is"
+            figure = f"{ours:.2f} ms; at full size: {again:.0f} ms; {ours / again:.2f} of that"
             rows.append(
                 Row(
-                    f"{width} × {height}, {size} KB, {what}", figure, f"≤ {goal:g} ms", ours <= goal
+                    f"{width} × {height}, {size} KB, {what}",
+                    figure,
+                    f"≤ {goal:.2f}",
+                    ours / again <= goal,
                 )
             )
     return rows
