@@ -96,8 +96,8 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
     prefix = "dataflow_grounding."
     by_group: dict[str, list[EntryPoint]] = {}
     every: Any = entry_points()
-    if isinstance(every, dict):  # of Python 3.10: by group
-        every = chain.from_iterable(every.values())
+    if isinstance(every, dict):  # up to Python 3.11: by group, whose own `values` warns
+        every = chain.from_iterable(dict.values(every))
     for point in every:
         if point.group.startswith(prefix):
             by_group.setdefault(point.group.removeprefix(prefix), []).append(point)
