@@ -146,6 +146,7 @@ def test_what_counts_as_a_branch(body: str, branches: int) -> None:
     assert branches_of(function) == branches
 
 
+@pytest.mark.slow
 def test_the_package_does_without_the_shapes_that_pack_code() -> None:
     """Each line names the file, the line and the shape."""
     places = refused_in_package()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.places.workplace import Workplace
 from dataflow_grounding.extras.testing import LoopbackServer
 
@@ -38,6 +40,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_a_spec_imports_what_it_needs(
     workplace: Workplace, server: LoopbackServer
 ) -> None:

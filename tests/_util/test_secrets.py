@@ -446,6 +446,7 @@ def test_names_of_other_things(name: str) -> None:
     assert not names_secret(name)
 
 
+@pytest.mark.slow
 def test_the_calibrations_file_has_no_token_of_the_address(secret: str, place: Workplace) -> None:
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:
         url = f"{server.base_url}?token={secret}"
@@ -456,6 +457,7 @@ def test_the_calibrations_file_has_no_token_of_the_address(secret: str, place: W
     assert secret not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> None:
     rule = repeats(lambda request: request.headers["x-goog-api-key"])
     with LoopbackServer(EchoAnswers("gemini"), faults=rule) as server:

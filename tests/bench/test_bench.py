@@ -232,6 +232,7 @@ class MuteAboutCaptions(BenchModel):
         return super().__call__(request)
 
 
+@pytest.mark.slow
 def test_a_way_of_which_every_picture_failed_is_told(here: Path) -> None:
     with LoopbackServer(MuteAboutCaptions()) as server:
         done = bench(server, "--pictures", "1", "--ways", "spans")
@@ -309,6 +310,7 @@ def test_a_check_that_checked_nothing_is_told(
     assert warning in again.err
 
 
+@pytest.mark.slow
 def test_spans_of_pictures_that_failed_count_as_missed(here: Path) -> None:
     class Silent(BenchModel):
         def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
@@ -341,6 +343,7 @@ def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
         assert "bench_results has replies of gemini-2.5-flash-lite: measure other in" in other.err
 
 
+@pytest.mark.slow
 def test_ways_that_were_measured_are_kept_where_a_later_one_stops(here: Path) -> None:
     with LoopbackServer(BenchModel(box_format="yxyx_1000")) as server:
         done = bench(server, "--pictures", "1", "--ways", "spans,plain")
@@ -350,6 +353,7 @@ def test_ways_that_were_measured_are_kept_where_a_later_one_stops(here: Path) ->
     assert command(["bench", "--rescore", "bench_results/bench.json"]).code == 0
 
 
+@pytest.mark.slow
 def test_a_form_that_a_model_has_no_word_for_is_left_out_before_anything_is_sent(
     here: Path,
 ) -> None:
@@ -439,6 +443,7 @@ def document(here: Path, small_bench: Path) -> Any:
     return json.loads((here / "bench_results/bench.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_a_file_whose_figures_are_not_those_of_its_replies_is_told(document: Any) -> None:
     assert rescored(document).code == 0
     document["ways"]["plain"]["figures"]["all"]["n_acc"]["value"] = 0.99
@@ -464,6 +469,7 @@ def test_a_file_that_is_no_json_is_refused_in_a_line(here: Path, text: str, mess
     assert message in done.err
 
 
+@pytest.mark.slow
 def test_replies_that_lack_are_pictures_that_failed(document: Any) -> None:
     document["ways"]["plain"]["replies"] = document["ways"]["plain"]["replies"][:4]
     done = rescored(document)
@@ -491,6 +497,7 @@ def test_one_picture_has_no_interval(here: Path, document: Any) -> None:
     assert "there is none (-) where all samples come to the same" in page
 
 
+@pytest.mark.slow
 def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
     for line in document["ways"]["plain"]["replies"]:
         line["reply"] = re.sub(r"\d+", "3", line["reply"])
@@ -557,6 +564,7 @@ def test_wrong_arguments_are_told(here: Path) -> None:
 ROWS = sorted((REPOSITORY / "benchmarks/bench_rows").glob("*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 def test_each_row_is_what_its_replies_come_to(path: Path) -> None:
     done = command(["bench", "--rescore", str(path)])

@@ -405,12 +405,14 @@ ROWS += [(name, family) for family, names in ROUTED.items() for name in names.sp
 OTHERS = [name for names in NOT_KNOWN.values() for name in names.split()] + NOT_ROUTED
 
 
+@pytest.mark.slow
 def test_a_name_is_of_its_family_however_it_is_written() -> None:
     found = {model: format_of_model(model) for model, _ in ROWS}
     families = {model: format and format.name for model, format in found.items()}
     assert families == dict(ROWS)
 
 
+@pytest.mark.slow
 def test_a_name_that_only_begins_like_a_family_is_none_of_it() -> None:
     found = {model: format_of_model(model) for model in OTHERS}
     assert found == dict.fromkeys(OTHERS)
@@ -436,6 +438,7 @@ def test_a_word_that_means_nothing_makes_it_another_model(row: tuple[str, str], 
     assert format_of_model(f"{name}-{word}ish") is None
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(ROWS),
     st.sampled_from(["online", "batch", "floor", "cheapest", "fireworks-ai", "high", "2"]),

@@ -70,6 +70,7 @@ def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(
     assert [record["expressions"] for record in stated.annotations()] == boxes
 
 
+@pytest.mark.slow
 def test_calibrating_once_is_enough(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_calibrating_once_is_enough(
         assert server.count() == sent + 4 + 2 + 4
 
 
+@pytest.mark.slow
 def test_calibrated_takes_what_is_stored(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(ProbeModel("xywh_1")) as server:
@@ -193,6 +195,7 @@ def test_no_key_is_stored(workplace: Workplace) -> None:
     assert not [path for path in stored(server).parent.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_told(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -223,6 +226,7 @@ print(stored_calibration(earlier.endpoint, "loopback").box_format)
 """
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_counts_before_an_older_file(workplace: Workplace) -> None:
     workplace.many(1)
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:
@@ -246,6 +250,7 @@ def test_faults_are_met_as_in_a_run(workplace: Workplace) -> None:
         assert server.count() <= 2
 
 
+@pytest.mark.slow
 def test_the_last_answer_counts_where_a_model_corrects_itself(workplace: Workplace) -> None:
     first, last = ProbeModel("xyxy_1"), ProbeModel("yxyx_1000")
 
@@ -261,6 +266,7 @@ def test_the_last_answer_counts_where_a_model_corrects_itself(workplace: Workpla
     assert run_json(workplace)["box_format"]["name"] == "yxyx_1000"
 
 
+@pytest.mark.slow
 def test_the_budget_counts_the_calibration(workplace: Workplace) -> None:
     workplace.many(5)
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:

@@ -94,6 +94,7 @@ def test_another_format_is_missed_and_named(
     assert named >= 0.9 * len(SEEDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", ["long_edge_1280", "smart_resize_28_3136_1003520"])
 def test_pixels_of_a_picture_that_was_resized_are_missed(frame: str) -> None:
     for seed in SEEDS:
@@ -102,6 +103,7 @@ def test_pixels_of_a_picture_that_was_resized_are_missed(frame: str) -> None:
         assert "run dataflowgrounding calibrate" in found.remedy
 
 
+@pytest.mark.slow
 def test_a_padded_picture_is_missed() -> None:
     for seed in SEEDS:
         found = verdict("xyxy_1000", pictures("xyxy_1000@pad_square", seed, 0.01, 0.05, (640, 480)))
@@ -109,11 +111,13 @@ def test_a_padded_picture_is_missed() -> None:
         assert "they would fit with x times" in found.why
 
 
+@pytest.mark.slow
 def test_what_is_a_hair_off_fits() -> None:
     for seed in SEEDS:
         assert verdict("xyxy_1000", pictures("xyxy_999", seed, 0.01, 0.1)).kind == "fits"
 
 
+@pytest.mark.slow
 def test_random_boxes_are_missed_and_no_format_is_named() -> None:
     known, probes = (
         find_box_format("xyxy_1000", ""),

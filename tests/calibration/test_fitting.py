@@ -97,6 +97,7 @@ def test_a_picture_without_answers_is_refused_though_the_others_are_two_thirds()
             fit(without, STATED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "refused"), [(0.01, False), (0.06, True)])
 def test_more_than_five_per_cent_is_refused(noise: float, refused: bool) -> None:
     def model_of(draw: random.Random) -> Model:

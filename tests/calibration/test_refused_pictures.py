@@ -90,6 +90,7 @@ def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(
     assert "vlm.box_format" in done.err
 
 
+@pytest.mark.slow
 def test_a_size_that_no_limit_explains_is_asked_for_twice_at_the_most(workplace: Workplace) -> None:
     """No picture is sent in it then: all are padded to squares, which are answered."""
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
@@ -144,6 +145,7 @@ def test_where_squares_are_refused_too_the_first_reason_is_told(workplace: Workp
     assert "vlm.box_format" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")]
 )

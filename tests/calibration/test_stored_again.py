@@ -56,6 +56,7 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
         assert server.count() == sent
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_calibrated_in_some_of_its_shapes_sends_nothing_when_it_is_repeated(
     workplace: Workplace,
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_finished_run_that_calibrated_in_some_of_its_shapes_sends_nothing_when
         assert server.count() == sent
 
 
+@pytest.mark.slow
 def test_x_and_y_swapped_in_shapes_of_a_later_run_are_no_proof_of_the_format(
     workplace: Workplace,
 ) -> None:

@@ -82,6 +82,7 @@ def test_rules_that_a_stranger_makes_up_are_never_read_wrong(seed: int) -> None:
     } == {}
 
 
+@pytest.mark.slow
 def test_parts_of_a_canvas_are_not_taken_for_parts_of_the_picture() -> None:
     """Its bands are narrow in 4:3 and 16:9, and a quarter of the side in other shapes."""
     name = "DeepSeek-VL2, parts of 9 tiles of 384"
@@ -272,6 +273,7 @@ def test_a_stored_calibration_that_is_wrong_in_a_size_is_found_out_anew(
         assert server.count() == asked + 1
 
 
+@pytest.mark.slow
 def test_middle_sizes_are_asked_for_by_the_calibration_itself() -> None:
     decision, _ = decided(behind(halved(262144, 524288), random.Random(0), 0.005, 0.0))
     assert furthest_off(halved(262144, 524288), decision)[0] <= 0.01

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.cli.main import COMMANDS
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
@@ -21,6 +23,7 @@ def page() -> str:
     return done.out
 
 
+@pytest.mark.slow
 def test_it_is_at_most_5000_tokens() -> None:
     assert 1500 < len(PIECES.findall(page())) <= 5000
 

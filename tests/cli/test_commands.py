@@ -167,12 +167,14 @@ def test_a_reader_that_went_away_changes_no_exit_code(
     assert (done.code, done.err) == (code, "")
 
 
+@pytest.mark.slow
 def test_text_that_standard_output_can_not_encode_is_written_escaped(tmp_path: Path) -> None:
     arguments = ["default_specs", "results_dir=日", "autolabel_type=image_grounding"]
     done = ended(process(arguments, env={"PYTHONIOENCODING": "latin-1"}, cwd=tmp_path))
     assert (done.code, done.out) == (0, "\\u65e5/image_grounding.yaml\n"), done
 
 
+@pytest.mark.slow
 def test_debug_shows_where() -> None:
     running = process(["--debug", "generate", "-e", "no.yaml"])
     done = ended(running)

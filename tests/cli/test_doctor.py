@@ -97,6 +97,7 @@ def test_what_an_endpoint_takes(workplace: Workplace, takes: Takes, said: str) -
     assert not workplace.results.exists()
 
 
+@pytest.mark.slow
 def test_geminis_endpoint(workplace: Workplace) -> None:
     pytest.importorskip("google.genai")
     workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY}
@@ -325,6 +326,7 @@ def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
         assert stated["max_workers"] == sustained
 
 
+@pytest.mark.slow
 def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace) -> None:
     workplace.many(30)
     with LoopbackServer(latency=0.01) as server:

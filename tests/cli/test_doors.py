@@ -50,6 +50,7 @@ def given(folder: Path, vlm: str = "") -> list[str]:
     return ["-e", "spec.yaml"]
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_endpoint_that_the_environment_names(
     folder: Path, named: LoopbackServer
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_key_without_its_blocks_is_told_with_them(
     assert ", 1 problem." in done.out
 
 
+@pytest.mark.slow
 def test_the_shell_completes_keys_of_a_spec() -> None:
     environment = {
         **os.environ,
@@ -458,6 +460,7 @@ def test_check_tells_of_rows_that_repeat_a_picture_and_its_text(folder: Path) ->
     assert "paid for once: 2 (line 2 that of line 1; line 3 that of line 1)" in done.out
 
 
+@pytest.mark.slow
 def test_who_is_asked_is_named_before_anything_is_sent(folder: Path, named: LoopbackServer) -> None:
     who = f"qwen3-vl at {named.base_url}"
     for line in (["check", *given(folder)], ["estimate", *given(folder)]):

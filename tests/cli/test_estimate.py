@@ -124,6 +124,7 @@ def test_the_four_steps_of_image_referring_expression(
     assert (after["requests"], after["stored"]) == (0, 24)
 
 
+@pytest.mark.slow
 def test_after_a_pilot_the_estimate_goes_by_what_was_measured(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -209,6 +210,7 @@ def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(
     assert (found["records"], found["requests"]) == (5, 4)
 
 
+@pytest.mark.slow
 def test_of_many_records_a_part_is_looked_at(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -393,6 +393,7 @@ def test_step_0_is_kept_when_no_record_gets_through_step_1(
     }
 
 
+@pytest.mark.slow
 def test_streaming_and_step_by_step_give_the_same_bytes(
     workplace: Workplace, tmp_path: Path
 ) -> None:
@@ -432,6 +433,7 @@ def seed_spec() -> str:
     return "".join("  " * indent + line + "\n" for line, indent in indents.items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")
 def test_the_seed_pages_spec_runs_unchanged_on_an_openai_endpoint(workplace: Workplace) -> None:
     workplace.many(2)

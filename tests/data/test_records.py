@@ -224,6 +224,7 @@ def test_an_image_id_is_the_path_without_its_ending(
     assert image_id_of({"p": path}, "p", root) == image_id
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_path_has_an_id_or_none(path: str) -> None:
     assert isinstance(image_id_of({"p": path}, "p", "/data"), str) == bool(path)
@@ -350,6 +351,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), json_values, max_size=5))
 def test_a_line_comes_back_as_it_went(row: dict[str, Any]) -> None:
     line = dump_line(row)

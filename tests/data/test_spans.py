@@ -327,6 +327,7 @@ def possible_with_marks(phrase: str, caption: str) -> list[tuple[int, int]]:
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(letters, max_size=4), max_size=5), small)
 @example(["i\u0307"], "İ")
 @example(["s", "s"], "ß s s")

@@ -122,6 +122,7 @@ things = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(things)
 def test_a_phrase_always_means_its_thing_alone_and_says_nothing_false(rows: list[Any]) -> None:
     made = [
@@ -330,6 +331,7 @@ def test_swapped_expressions_are_found_and_mended_without_a_model(
     assert mended["the bus"]["verification"]["before"] == {"text": "the bus", "region_ids": [11]}
 
 
+@pytest.mark.slow
 def test_the_scenes_and_labels_are_what_their_script_draws(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(EXAMPLES / "draw_crowds.py"), str(tmp_path)], check=True)
     for path in sorted((EXAMPLES / "crowds").iterdir()):

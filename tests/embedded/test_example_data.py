@@ -80,6 +80,7 @@ def test_boxes_are_right_and_a_third_of_the_expressions_is_grounded() -> None:
     assert 3 * grounded >= expressions
 
 
+@pytest.mark.slow
 def test_drawn_scenes_are_what_their_script_draws(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(EXAMPLES / "draw_scenes.py"), str(tmp_path)], check=True)
     for name in sorted(DRAWN):

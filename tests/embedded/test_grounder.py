@@ -197,6 +197,7 @@ def test_a_clear_face_beside_a_doubtful_one_is_not_the_only_one() -> None:
     assert outcome(portraits("astronaut", "astronaut", "grace_hopper"), "a woman") == "ambiguous"
 
 
+@pytest.mark.slow
 def test_a_man_and_a_woman_are_not_one_person() -> None:
     reply = ask(portraits("astronaut"), "a man", "a woman")
     assert reply["objects"] == []
@@ -564,6 +565,7 @@ PHRASE_WORDS = [
 SMALL_SCENE = bgr(scene().resize((160, 120)))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PHRASE_WORDS)).map(" ".join)))
 def test_any_phrase_is_answered(phrase: str) -> None:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import pytest
+
 import dataflow_grounding
 from dataflow_grounding import FileStorage, OpenAIServing, PhraseGrounder
 from dataflow_grounding.data.rows import write_rows
@@ -67,6 +69,7 @@ def calls_of_run(folder: Path, records: int) -> int:
     return calls
 
 
+@pytest.mark.slow
 def test_a_record_takes_no_more_calls_than_it_did(tmp_path: Path) -> None:
     calls_of_run(tmp_path / "first", 1)  # what is made when it is first used
     start = calls_of_run(tmp_path / "start", 1)

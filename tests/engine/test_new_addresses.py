@@ -55,6 +55,7 @@ def test_a_new_address_of_the_same_server_pays_nothing_again(
     assert workplace.files().annotations == annotations
 
 
+@pytest.mark.slow
 def test_what_a_calibration_has_asked_is_not_asked_again(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
 ) -> None:
@@ -80,6 +81,7 @@ def test_only_what_is_new_is_asked_at_the_new_address(
     assert second.paid == 6
 
 
+@pytest.mark.slow
 def test_a_store_of_earlier_versions_goes_on(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_store_of_earlier_versions_goes_on(
     assert second.received == 0
 
 
+@pytest.mark.slow
 def test_a_store_of_earlier_versions_goes_on_at_a_new_address(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
 ) -> None:
@@ -146,6 +149,7 @@ def test_one_of_several_addresses_and_one_alone_are_the_same_model(
     assert first.received + second.received == 10
 
 
+@pytest.mark.slow
 def test_two_models_of_one_name_are_told_apart_by_a_name_of_ones_own(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
 ) -> None:
@@ -174,6 +178,7 @@ def test_a_name_that_may_stand_for_any_model_is_spoken_of(
         assert "vlm.openai.name" not in named.err
 
 
+@pytest.mark.slow
 def test_an_address_that_answers_the_check_otherwise_is_told_apart(workplace: Workplace) -> None:
     workplace.many(30)
     checked = {"vlm.check_every": 100}

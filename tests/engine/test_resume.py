@@ -264,6 +264,7 @@ def test_a_picture_that_changes_during_the_run_is_asked_for_again(workplace: Wor
         assert server.count() == 4
 
 
+@pytest.mark.slow
 def test_two_equal_rows_are_paid_for_once(workplace: Workplace) -> None:
     workplace.picture("a.jpg")
     workplace.picture("b.jpg")  # the same bytes under another name
@@ -282,6 +283,7 @@ def test_two_equal_rows_are_paid_for_once(workplace: Workplace) -> None:
     assert len({json.dumps([e["text"] for e in record["expressions"]]) for record in records}) == 1
 
 
+@pytest.mark.slow
 def test_the_pilots_replies_serve_the_full_run(workplace: Workplace, tmp_path: Path) -> None:
     whole = Workplace(tmp_path / "whole")
     with LoopbackServer() as server:

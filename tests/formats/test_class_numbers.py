@@ -208,6 +208,7 @@ def test_a_split_as_coco_and_odvg(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_datasets_loads_a_split_by_its_readme(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = [with_classes(f"{n}.png", ("cat", "tie", "dog")[n % 3]) for n in range(12)]

@@ -199,6 +199,7 @@ def test_a_map_may_take_lines_from_another(tmp_path: Path) -> None:
     ] == ["cup", "dish"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "why"),
     [

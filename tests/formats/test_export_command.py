@@ -711,6 +711,7 @@ def test_one_export_at_a_time_is_made_at_a_place(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "out"]
 
 
+@pytest.mark.slow
 def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_broke_off(
     tmp_path: Path,
 ) -> None:

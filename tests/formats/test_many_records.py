@@ -47,6 +47,7 @@ def exported(folder: Path, pictures: Path, many: int) -> tuple[str, list[str], i
     return (folder / "out" / "odvg.jsonl").read_text(), done.reasons, done.left_out
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_few_is_told_and_the_others_are_written(
     tmp_path: Path, pictures: Path
 ) -> None:

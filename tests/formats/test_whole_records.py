@@ -43,6 +43,7 @@ def numbered(count: int, **more: Any) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(("format", "picture"), [("datasets", "image"), ("webdataset", "jpg")])
 def test_load_dataset_reads_the_folder(

@@ -300,6 +300,7 @@ def test_one_picture_is_an_input_of_one(place: Workplace) -> None:
     assert [e["text"] for e in record["expressions"]] == ["cup"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["pictures", "pictures/**/*.jpg"])
 def test_pictures_alone_are_captioned_first(place: Workplace, pattern: str) -> None:
     # whose pictures are not taken for the user's

@@ -108,6 +108,7 @@ def place(
     return workplace
 
 
+@pytest.mark.slow
 def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[str]) -> None:
     place.rows(
         json.dumps({name: row[name] for name in row if name != "expressions"}) for row in rows()
@@ -129,6 +130,7 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
     assert command(["estimate", "-e", str(place.spec())]).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -171,6 +173,7 @@ def test_no_row_ends_a_command(place: Workplace, asked: list[str], line: list[st
     assert {elsewhere.scheme_of(address) for address in asked} <= OWN
 
 
+@pytest.mark.slow
 def test_in_memory_a_row_fails_alone(place: Workplace, asked: list[str]) -> None:
     grounder = PhraseGrounder(EmbeddedServing())
     given = [{**row, "expressions": ["a cup"]} for row in rows()]
@@ -263,6 +266,7 @@ def test_a_row_that_holds_itself_fails_alone(place: Workplace, column: str) -> N
             PhraseGrounder(EmbeddedServing())({**good, column: value})
 
 
+@pytest.mark.slow
 def test_a_deep_row_of_a_file_ends_nothing(place: Workplace) -> None:
     depths = [*range(50, 1001, 50), 960, 980, 985, 990, 995, 5_000, 100_000]
     texts = ["good.jpg", *("[" * depth + "]" * depth for depth in depths), "good.jpg"]

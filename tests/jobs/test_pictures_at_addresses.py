@@ -114,6 +114,7 @@ def rows(place: Workplace, *addresses: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("door")
 def test_a_picture_is_fetched_once_by_content(workplace: Workplace, site: Site) -> None:
     rows(workplace, site.at("a.jpg"), site.at("b.jpg"), site.at("to?/a.jpg"), site.at("a.jpg"))

@@ -157,6 +157,7 @@ def test_exact_pixels_reach_the_operator_and_ids_are_the_same_everywhere() -> No
     )
 
 
+@pytest.mark.slow
 def test_the_folder_of_pictures_is_gone_when_the_process_is(tmp_path: Path) -> None:
     script = """
 import os, numpy
@@ -368,6 +369,7 @@ def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(tmp_
         assert server.count() == 0
 
 
+@pytest.mark.slow
 def test_threads_may_share_an_operator_and_its_serving(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
     done: list[int] = []
@@ -473,6 +475,7 @@ def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path
 MISSING = [float("nan"), numpy.float64("nan"), pandas.NaT, pandas.NA, numpy.datetime64("NaT"), None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", MISSING, ids=lambda mark: f"{type(mark).__name__} {mark}")
 @pytest.mark.parametrize("shaped", SHAPES)
 def test_pandas_marks_for_a_missing_value_are_no_text(

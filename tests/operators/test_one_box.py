@@ -138,6 +138,7 @@ def instances(draw: st.DrawFn) -> dict[str, Any]:
     return {"bbox": bbox, "score": draw(scored)}
 
 
+@pytest.mark.slow
 @given(st.lists(instances(), max_size=12), st.sampled_from([0.1, 0.5, 0.9, 1.0]))
 def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
     given_: list[dict[str, Any]], at: float
@@ -156,6 +157,7 @@ def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
     assert without_duplicates(kept, at) == kept
 
 
+@pytest.mark.slow
 @given(st.lists(instances(), max_size=10), st.randoms())
 def test_the_order_of_boxes_with_different_scores_decides_nothing(
     given_: list[dict[str, Any]], dice: Any
@@ -167,6 +169,7 @@ def test_the_order_of_boxes_with_different_scores_decides_nothing(
     )
 
 
+@pytest.mark.slow
 def test_ten_thousand_boxes() -> None:
     """What takes time in the square of that would never end."""
     boxes = [{"bbox": [5 * n, 0, 5 * n + 40, 40], "score": None} for n in range(10_000)]

@@ -37,6 +37,7 @@ box = st.tuples(numbers, numbers, st.integers(1, 20), st.integers(1, 20)).map(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(box, max_size=70), st.integers(1, 16))
 def test_each_place_is_in_one_group_and_no_group_is_too_large(boxes: list[Bbox], most: int) -> None:
     groups = near_groups(boxes, most)
@@ -60,6 +61,7 @@ near = st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(6, 9), st.int
 )
 
 
+@pytest.mark.slow
 @given(st.lists(near, max_size=5), st.lists(near, max_size=5), st.sampled_from([0.3, 0.5, 0.7]))
 def test_as_many_pairs_are_matched_as_can_be(
     found: list[Bbox], wanted: list[Bbox], threshold: float

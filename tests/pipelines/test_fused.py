@@ -41,6 +41,7 @@ def fused(server: LoopbackServer, **more: Any) -> dict[str, Any]:
     return {"vlm.openai.base_url": server.base_url, "workflow.fuse": True, **more}
 
 
+@pytest.mark.slow
 def test_one_request_a_picture_leaves_what_two_do(place: Workplace) -> None:
     with LoopbackServer(EchoAnswers()) as server:
         assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0

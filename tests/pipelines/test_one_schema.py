@@ -42,6 +42,7 @@ def test_image_grounding(workplace: Workplace, server: LoopbackServer, stream: b
             assert all(row["verified"] is None for row in record["expressions"])
 
 
+@pytest.mark.slow
 def test_streamed_and_step_by_step_leave_the_same_bytes(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -116,6 +117,7 @@ class Mine(Pipeline):
 """
 
 
+@pytest.mark.slow
 def test_a_later_step_may_fill_in_regions(workplace: Workplace, server: LoopbackServer) -> None:
     """Also where it goes on from an earlier step's file, which has `regions: []`."""
     workplace.settings["vlm.openai.base_url"] = server.base_url

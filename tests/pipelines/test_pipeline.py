@@ -250,6 +250,7 @@ def test_all_ways_to_run_leave_the_same_files(tmp_path: Path, kind: str, name: s
     assert counts[0][4] == 1
 
 
+@pytest.mark.slow
 def test_input_order_and_every_column_stay(tmp_path: Path) -> None:
     rows = [
         {
@@ -713,6 +714,7 @@ def test_a_copy_of_a_pipeline_runs_on_its_own_storage(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "copy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
 def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path, kind: str) -> None:
     workspace(

@@ -147,6 +147,7 @@ def test_legacy_files_have_no_phrase_without_a_box(tmp_path: Path) -> None:
     assert len(place.legacy(2, "00").splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_ids_and_legacy_files_mirror_the_images_folder_whatever_the_paths(tmp_path: Path) -> None:
     """On two machines: the pictures lie in folders of other names, one of them outside of the
     images' folder.
@@ -281,6 +282,7 @@ def test_labels_without_a_single_box_are_refused_before_anything_is_sent(
     assert place.run(**{"workflow.steps": ["1"]}).code == 0, "a caption needs no box"
 
 
+@pytest.mark.slow
 def test_a_step_whose_input_lacks_what_it_needs_is_refused(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -343,6 +345,7 @@ def many(place: ReferringPlace, count: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alone(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -360,6 +363,7 @@ def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alo
     assert [a == b for a, b in zip(after, earlier, strict=True)] == [n != 3 for n in range(6)]
 
 
+@pytest.mark.slow
 def test_a_budget_stops_and_the_same_command_goes_on(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -413,6 +417,7 @@ def test_a_dry_run_and_a_check_write_and_send_nothing(
 # --- steps
 
 
+@pytest.mark.slow
 def test_steps_0_and_1_of_an_image_are_asked_side_by_side(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

@@ -202,6 +202,7 @@ def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(
     assert len(record["bbox"]) == 14
 
 
+@pytest.mark.slow
 def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_box(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -239,6 +240,7 @@ def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(
         assert caption["proposed_by"] == "loopback"
 
 
+@pytest.mark.slow
 def test_opencv_proposes_what_stands_out(tmp_path: Path, server: LoopbackServer) -> None:
     scene = Image.new("RGB", (400, 300), "white")
     scene.paste("red", (50, 60, 150, 160))
@@ -393,6 +395,7 @@ def test_the_embedded_serving_says_what_it_knows_and_that_it_is_all(tmp_path: Pa
     )
 
 
+@pytest.mark.slow
 def test_a_second_run_sends_nothing_and_check_names_each_bad_box(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -472,6 +475,7 @@ def test_a_text_is_divided_among_the_regions_that_it_names(
     assert read_marked_text(text, 2) == expected
 
 
+@pytest.mark.slow
 def test_a_runaway_text_about_many_regions_is_divided_in_a_moment() -> None:
     begun = time.process_time()
     found = read_marked_text(
@@ -514,6 +518,7 @@ def test_proposed_boxes_in_another_format_stop_the_run(
     assert "yxyx_1000 would fit" in run["suspect_boxes"]
 
 
+@pytest.mark.slow
 def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: LoopbackServer) -> None:
     rows = [{"image": picture(tmp_path), "bbox": [[9, 9, 90, 90]], "prompt": "mine"}]
     spec = tmp_path / "spec.yaml"

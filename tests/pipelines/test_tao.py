@@ -135,6 +135,7 @@ def test_the_spec_that_tao_writes_runs_with_one_note_about_what_is_not_used(
     assert len(place.annotations()) == 2
 
 
+@pytest.mark.slow
 def test_taos_spec_runs_for_captions_too(tmp_path: Path, server: LoopbackServer) -> None:
     captions = Workplace(tmp_path)
     captions.many(2)

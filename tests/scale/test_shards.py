@@ -134,6 +134,7 @@ def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackS
     assert left(place.results) == left(place.folder / "alone")
 
 
+@pytest.mark.slow
 def test_what_the_whole_was_refused_or_answered_shards_ask_again(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -224,6 +225,7 @@ def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplac
     assert left(place.results)["failures.jsonl"] == left(place.folder / "alone")["failures.jsonl"]
 
 
+@pytest.mark.slow
 def test_merge_says_which_output_format_is_still_to_be_written(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -243,6 +245,7 @@ def test_merge_says_which_output_format_is_still_to_be_written(
     assert len([*place.results.glob("step_*/*.mine")]) == 2
 
 
+@pytest.mark.slow
 def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) -> None:
     with tarfile.open(place.folder / "some.tar", "w") as tar:
         for n, color in enumerate(("red", "navy", "green", "gold", "black", "pink")):
@@ -299,6 +302,7 @@ def test_a_wrong_shard_is_refused(place: Workplace, text: str) -> None:
     assert "--shard" in done.err
 
 
+@pytest.mark.slow
 def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(
     place: Workplace,
 ) -> None:
@@ -317,6 +321,7 @@ def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(
     assert place.run("--shard", "1/2").summary["already_complete"]
 
 
+@pytest.mark.slow
 def test_a_complete_shard_takes_on_what_the_spec_states_now(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -348,6 +353,7 @@ class Mine(Pipeline):
 """
 
 
+@pytest.mark.slow
 def test_shards_of_other_code_or_settings_are_told(place: Workplace) -> None:
     place.many(8)
     mine = {
@@ -375,6 +381,7 @@ def test_shards_of_other_code_or_settings_are_told(place: Workplace) -> None:
         assert (done.code, said in done.err) == (2 if said else 0, True), done
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_shard_begin_with_the_input(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -405,6 +412,7 @@ def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "of 3 and of 4: name those" in merged_err(place)
 
 
+@pytest.mark.slow
 def test_shards_go_on_as_more_and_are_merged(place: Workplace, server: LoopbackServer) -> None:
     place.many(30)
     place.run("--shard", "1/2", **{"workflow.max_requests": 10})
@@ -472,6 +480,7 @@ def test_shards_that_calibrated_on_other_days_are_merged(
     assert "another box_format" in merged_err(place)
 
 
+@pytest.mark.slow
 def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Workplace) -> None:
     """Also where both have as many bytes and rows: two captions were exchanged."""
     names = [place.picture(f"p{n}.jpg") for n in range(8)]
@@ -492,6 +501,7 @@ def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Wo
     assert sorted(row["caption"] for row in place.annotations()) == [caption(n) for n in range(8)]
 
 
+@pytest.mark.slow
 def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(
     place: Workplace,
 ) -> None:
@@ -504,6 +514,7 @@ def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(
     assert merged(place).code == 0
 
 
+@pytest.mark.slow
 def test_a_shard_stopped_in_a_later_step_says_what_its_own_rows_still_take(
     place: Workplace,
 ) -> None:

@@ -117,6 +117,7 @@ def test_openais_own_service_is_asked_for_json_object(url: str, first: str) -> N
     assert first_habits(url).response_format == first
 
 
+@pytest.mark.slow
 def test_extra_body_is_sent_and_asks_anew(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(key=None) as server:

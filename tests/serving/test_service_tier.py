@@ -73,6 +73,7 @@ def in_full(place: Workplace) -> float:
     return float((fresh * 100 + tokens["cached"] * 10 + tokens["output"] * 1000) / 1e6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openai", "sdk", GEMINI])
 def test_flex_is_asked_for_stored_and_costs_half(workplace: Workplace, backend: str) -> None:
     with LoopbackServer(EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")) as server:
@@ -318,6 +319,7 @@ def test_what_a_reply_says_of_its_tier_is_no_other_than_a_short_name(
     assert "\x1b" not in done.err + command(["cost", str(workplace.results)]).out
 
 
+@pytest.mark.slow
 def test_a_judge_at_the_same_address_is_asked_at_the_tier(
     workplace: Workplace, server: LoopbackServer
 ) -> None:

@@ -294,6 +294,7 @@ def test_an_item_of_a_list_is_not_overridden_alone(tmp_path: Path, key: str) -> 
     assert "an item of a list can't be overridden alone: give the whole list" in done.err
 
 
+@pytest.mark.slow
 def test_an_override_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     spec = written(tmp_path, "spec.yaml", BASE)
     for override in (

@@ -233,6 +233,7 @@ def read_or_refused(request: Request[Any], reply: str) -> Any:
         return None
 
 
+@pytest.mark.slow
 @given(phrases=ITEMS | JSON, boxes=ITEMS | JSON)
 def test_whatever_the_judge_writes_is_read_or_refused(
     image: Image, phrases: Any, boxes: Any
@@ -249,6 +250,7 @@ def test_whatever_the_judge_writes_is_read_or_refused(
     assert answers is None or all(answer in (True, False, None) for answer in answers)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(image: Image, text: str) -> None:
     assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), text) is None

@@ -105,6 +105,7 @@ ITEM = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(ITEM | JUNK, max_size=8))
 def test_no_reply_gives_more_than_phrases_of_the_image(image: Image, items: list[Any]) -> None:
     try:

@@ -40,6 +40,7 @@ def asked(server: LoopbackServer, task: str) -> list[ReceivedRequest]:
     return [request for request in server.requests if request.task == task]
 
 
+@pytest.mark.slow
 def test_prompts_as_written_out_ask_the_same_questions(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -54,6 +55,7 @@ def test_prompts_as_written_out_ask_the_same_questions(
     assert server.received == before
 
 
+@pytest.mark.slow
 def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -78,6 +80,7 @@ def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
     assert place.run(**settings).summary["already_complete"]
 
 
+@pytest.mark.slow
 def test_guidance_is_in_every_question_and_part_of_its_key(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -168,6 +171,7 @@ def test_a_term_is_defined_where_it_stands_as_words(
     assert ("definitions" in request.input) is is_defined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "wrong"),
     [

@@ -294,6 +294,7 @@ def test_the_last_of_three_models_is_asked_what_the_second_leaves_in_doubt(
     assert list(points)[-2:] == ["middle alone", "large alone"]
 
 
+@pytest.mark.slow
 def test_gold_that_is_of_no_use_is_told_before_anything_is_sent(place: Workplace) -> None:
     with LoopbackServer(ModelsByName(), keep_bodies=True, record=False) as server:
         at(place, server)
@@ -313,6 +314,7 @@ def test_gold_that_is_of_no_use_is_told_before_anything_is_sent(place: Workplace
         assert server.count() == 0
 
 
+@pytest.mark.slow
 def test_gold_of_other_pictures_leaves_the_pilot_and_says_so(place: Workplace) -> None:
     other = place.folder / "other.jsonl"
     [record] = [json.loads(place.folder.joinpath("gold.jsonl").read_text().splitlines()[-1])]

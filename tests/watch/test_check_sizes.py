@@ -53,6 +53,7 @@ def run(place: Workplace, server: LoopbackServer, asked: str, **settings: Any) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [LARGE, (700, 2000), (2000, 300)])
 def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
     workplace: Workplace, largest: Size
@@ -68,6 +69,7 @@ def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
     assert f"2 probe pictures of {largest[0]}x{largest[1]} px" in done.err
 
 
+@pytest.mark.slow
 def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
     workplace: Workplace,
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
     assert model.probed.count(SMALL) <= 2
 
 
+@pytest.mark.slow
 def test_where_most_pictures_are_square_padding_is_found_in_the_others(
     workplace: Workplace,
 ) -> None:
@@ -121,6 +124,7 @@ def test_where_most_pictures_are_square_padding_is_found_in_the_others(
     assert "seems to resize or pad pictures" in done.err
 
 
+@pytest.mark.slow
 def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_orientation(
     workplace: Workplace,
 ) -> None:
@@ -141,6 +145,7 @@ def test_a_long_run_goes_through_its_shapes(workplace: Workplace) -> None:
     assert set(model.probed) == set(shapes)
 
 
+@pytest.mark.slow
 def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workplace) -> None:
     """The server pads a size that those which were calibrated seem to stand for."""
     pictures(workplace, [SMALL, SMALL, (480, 640)] * 4)

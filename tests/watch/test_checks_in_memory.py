@@ -62,6 +62,7 @@ def test_a_change_shows_in_the_numbers_from_call_to_call(
     assert "don't use them" in str(stopped.value)
 
 
+@pytest.mark.slow
 def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
     rows, written = photos(workplace, 24), X
 

@@ -117,6 +117,7 @@ def test_a_run_in_another_format_asks_for_no_box(
     assert not (place.results / "annotations.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_in_its_own_format_it_runs_and_sends_one_request_more(place: Workplace) -> None:
     place.many(12)
     with LoopbackServer(model := Switching(X)) as server:
@@ -129,6 +130,7 @@ def test_in_its_own_format_it_runs_and_sends_one_request_more(place: Workplace) 
     assert suspected(place) is None
 
 
+@pytest.mark.slow
 def test_a_script_is_checked_once_for_all_its_calls(place: Workplace) -> None:
     picture = str(place.folder / place.picture())
     with LoopbackServer(model := Switching(X)) as server:
@@ -146,6 +148,7 @@ def test_a_script_is_checked_once_for_all_its_calls(place: Workplace) -> None:
             ground(picture, "a cat", serving=serving)
 
 
+@pytest.mark.slow
 def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
     rows = []
     for n in range(40):
@@ -180,6 +183,7 @@ def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
         assert server.count() == asked
 
 
+@pytest.mark.slow
 def test_elongated_pictures_that_call_for_a_probe_of_their_own_spare_no_check(
     place: Workplace,
 ) -> None:
@@ -202,6 +206,7 @@ def test_elongated_pictures_that_call_for_a_probe_of_their_own_spare_no_check(
     assert f"{Y} would fit" in done.err
 
 
+@pytest.mark.slow
 def test_the_ground_command_takes_the_specs_settings(place: Workplace) -> None:
     picture = str(place.folder / place.picture())
     with LoopbackServer(model := Switching(Y)) as server:
@@ -270,6 +275,7 @@ def test_a_run_that_is_killed_leaves_its_last_replies_to_be_checked(place: Workp
     assert boxes_of(place.annotations()) == boxes_of(right(place, 40))
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
     place: Workplace,
 ) -> None:
@@ -317,6 +323,7 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
     assert boxes_of(place.annotations()) == boxes_of(right(place, 30))
 
 
+@pytest.mark.slow
 def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_others(
     place: Workplace,
 ) -> None:
@@ -367,6 +374,7 @@ def at_once(place: Workplace, serving: Held, check_every: int | None, before: in
         running.result()
 
 
+@pytest.mark.slow
 def test_a_check_holds_for_all_runs_in_memory(place: Workplace) -> None:
     with LoopbackServer(model := Switching(X)) as server:
         at_once(place, Held(server.base_url, "checked for two", box_format=X, max_workers=2), 100)
@@ -380,6 +388,7 @@ def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> N
         )
 
 
+@pytest.mark.slow
 def test_records_in_memory_are_marked_too(place: Workplace) -> None:
     place.picture()
     rows = [
@@ -394,6 +403,7 @@ def test_records_in_memory_are_marked_too(place: Workplace) -> None:
     assert (marked[0], all(marked[12:])) == (False, True)
 
 
+@pytest.mark.slow
 def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workplace) -> None:
     place.many(30)
     model = Switching(lambda n: X if n < 12 else Y)
@@ -492,6 +502,7 @@ def test_the_budget_counts_checks(place: Workplace) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_run_that_sends_nothing_sends_no_check(place: Workplace) -> None:
     place.many(30)
     with LoopbackServer(model := Switching(X)) as server:
@@ -507,6 +518,7 @@ def test_a_run_that_sends_nothing_sends_no_check(place: Workplace) -> None:
         assert place.files() == before
 
 
+@pytest.mark.slow
 def test_a_store_from_before_there_were_checks_is_trusted(place: Workplace) -> None:
     place.many(8)
     with LoopbackServer(model := Switching(X)) as server:
@@ -520,6 +532,7 @@ def test_a_store_from_before_there_were_checks_is_trusted(place: Workplace) -> N
         assert (model.boxes, model.probes) == (9, 1)
 
 
+@pytest.mark.slow
 def test_probe_pictures_have_the_commonest_size_of_each_orientation(place: Workplace) -> None:
     sizes = [(640, 480)] * 30 + [(300, 400)] * 6
     for n, size in enumerate(sizes):
@@ -539,6 +552,7 @@ def test_probe_pictures_have_the_commonest_size_of_each_orientation(place: Workp
 # --- what is no evidence
 
 
+@pytest.mark.slow
 def test_one_picture_that_is_missed_is_not_enough(place: Workplace) -> None:
     place.many(12)
     model = Switching(X)
@@ -562,6 +576,7 @@ def talk_on_probes(request: ReceivedRequest) -> Any:
     return "I see rectangles." if probe_in(request) else EchoAnswers(X)(request)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [nothing_on_probes, talk_on_probes])
 def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
     place: Workplace, answers: Any
@@ -605,6 +620,7 @@ def corner(request: ReceivedRequest) -> Any:
     return {"objects": objects}
 
 
+@pytest.mark.slow
 def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
     rows = []
     for n in range(40):
@@ -622,6 +638,7 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
     assert (stopped.code, "_px would fit" in stopped.err) == (2, True), stopped
 
 
+@pytest.mark.slow
 def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workplace) -> None:
     for n in range(40):
         place.picture(f"p{n}.jpg", (400, 300 + n))
@@ -637,6 +654,7 @@ def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workpl
         assert run(place, server, **{"vlm.on_suspect_boxes": "warn"}).code == 0
 
 
+@pytest.mark.slow
 def test_what_the_message_says_helps_a_model_whose_name_says_something_else(
     place: Workplace,
 ) -> None:
@@ -732,6 +750,7 @@ def test_a_noisy_model_in_the_right_format_is_not_stopped(kind: str) -> None:
         assert (outcome.code, outcome.answers) == (0, 60), outcome.said
 
 
+@pytest.mark.slow
 def test_what_shows_nowhere_is_found_by_the_next_check_at_the_latest() -> None:
     _, before, after, scene = box_watch.BLIND
     assert scene.things != PEOPLE

@@ -227,6 +227,7 @@ def test_two_replies_as_asked_prove_nothing_however_they_differ() -> None:
             assert evidence.mixed_with is None
 
 
+@pytest.mark.slow
 def test_one_slip_in_a_long_run_is_no_mixture_and_two_near_each_other_are() -> None:
     evidence, photos = Evidence(find_box_format(X, "")), Photos(7, SMALL)
 

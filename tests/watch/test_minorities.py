@@ -25,6 +25,7 @@ def turned_if_upright(number: int, size: Size) -> str:
     return Y if size[1] > size[0] else X
 
 
+@pytest.mark.slow
 def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_for() -> None:
     scene = Scene(sizes=HALF_PORTRAITS)
     outcome = box_watch.play(turned_if_upright, X, scene, records=60, noise=0.02)
@@ -37,6 +38,7 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
 
 
+@pytest.mark.slow
 def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for() -> None:
     scene = Scene(sizes=((640, 480), (640, 480), (600, 600)))
     outcome = box_watch.play(
@@ -81,6 +83,7 @@ def boxes(place: Workplace) -> list[Any]:
     return [[e["instances"] for e in record["expressions"]] for record in place.annotations()]
 
 
+@pytest.mark.slow
 def test_one_reply_that_shows_it_is_asked_again_and_the_second_counts(place: Workplace) -> None:
     grounding_input(place, ONE_PHRASE, 40)
     model = WatchedModel(
@@ -107,6 +110,7 @@ def test_one_reply_that_shows_it_is_asked_again_and_the_second_counts(place: Wor
     assert boxes(place) == first
 
 
+@pytest.mark.slow
 def test_a_killed_runs_doubtful_reply_is_asked_again_by_the_next(place: Workplace) -> None:
     grounding_input(place, ONE_PHRASE, 40)
     model = WatchedModel(
@@ -121,6 +125,7 @@ def test_a_killed_runs_doubtful_reply_is_asked_again_by_the_next(place: Workplac
         assert 1 <= model.again <= 3
 
 
+@pytest.mark.slow
 def test_a_run_that_may_go_on_is_warned_once_and_stays_suspect(place: Workplace) -> None:
     grounding_input(place, Scene(), 90)
     model = WatchedModel(lambda number, _: Y if number % 10 == 7 else X, Scene(), noise=0.01)
@@ -145,6 +150,7 @@ class Lying(WatchedModel):
         return answer
 
 
+@pytest.mark.slow
 def test_a_reply_that_stays_odd_counts_where_probe_pictures_of_its_kind_are_answered_as_asked(
     place: Workplace,
 ) -> None:

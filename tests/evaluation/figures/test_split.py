@@ -169,6 +169,7 @@ def look_of(bits: int, light: int = 0) -> bytes:
     return bits.to_bytes(8, "little") + bytes([light, *[0] * 143])
 
 
+@pytest.mark.slow
 def test_products_on_white_are_not_alike_and_their_copies_are(tmp_path: Path) -> None:
     draw, names = random.Random(3), []
     (tmp_path / "run").mkdir()
@@ -205,6 +206,7 @@ def test_a_picture_is_one_by_whatever_path_and_without_one_by_its_id(tmp_path: P
         ) == (2, True)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_groups_are_those_that_comparing_all_pairs_gives(data: st.DataObject) -> None:

@@ -324,6 +324,7 @@ def test_the_same_file_again_is_told_and_named_without_being_asked_for(tmp_path:
     ]
 
 
+@pytest.mark.slow
 def test_many_pictures_that_are_the_same_file_are_all_in_json(tmp_path: Path) -> None:
     """It is printed in pieces of a thousand: none is lost, none comes twice."""
     PIL.Image.new("RGB", (8, 8)).save(tmp_path / "0000.png")

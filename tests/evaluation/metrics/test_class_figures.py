@@ -123,6 +123,7 @@ def in_other_words(records: list[Any]) -> list[Any]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["gold", "predicted", "both"])
 def test_words_phrases_and_rows_make_no_difference(side: str, tmp_path: Path) -> None:
     gold, predicted = data_set(4, gold_lists_all=False)
@@ -193,6 +194,7 @@ def test_a_class_is_told_by_either_side_and_free_phrases_have_none() -> None:
     assert "category" in free["groups"]
 
 
+@pytest.mark.slow
 def test_what_eval_prints_of_classes(tmp_path: Path) -> None:
     gold, predicted = data_set(1, gold_lists_all=True)
     for name, rows in (("gold", gold), ("predicted", predicted)):
@@ -232,6 +234,7 @@ def predictions(image: int, *expressions: dict[str, Any]) -> dict[str, Any]:
     return {"image_path": f"{image}.png", "expressions": list(expressions)}
 
 
+@pytest.mark.slow
 def test_phrases_are_matched_by_class_where_gold_has_its_name_alone() -> None:
     gold = [detectors_gold(1, circle=[LEFT]), detectors_gold(2, person=[LEFT, RIGHT], cup=[FAR])]
     predicted = [

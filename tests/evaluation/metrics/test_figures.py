@@ -419,6 +419,7 @@ records = st.lists(phrases, min_size=1, max_size=5).map(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(records)
 def test_a_perfect_prediction_is_right_by_every_measure(gold: list[dict[str, Any]]) -> None:

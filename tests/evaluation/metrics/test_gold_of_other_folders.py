@@ -43,6 +43,7 @@ def test_an_export_that_is_imported_is_gold_of_its_run(tmp_path: Path, format: s
     assert (row["gold_boxes"], row["boxes"], row["f1"]) == (2, 2, 1.0)
 
 
+@pytest.mark.slow
 def test_pictures_are_the_same_where_the_whole_path_of_one_ends_the_other(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "pics/a.png", "pics/b.png")
     gold = run_of(tmp_path / "gold", "train/images/pics/a.png", "val/images/pics/b.png")

@@ -174,6 +174,7 @@ def test_equal_phrases_are_one_by_their_spans() -> None:
     assert (run["acc_0.5"], run["joint"]) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_very_many_equal_phrases_are_paired_in_time() -> None:
     whole = [{**record(), "expressions": [phrase("leaf", [[n, 0, n + 5, 5]]) for n in range(3000)]}]
     assert (
