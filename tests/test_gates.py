@@ -172,6 +172,7 @@ def test_private_modules_are_imported_by_their_own_room_alone() -> None:
     assert not [line for module in MODULES for line in private_imports(module)]
 
 
+@pytest.mark.slow
 def test_no_file_has_the_marks_of_an_unfinished_merge() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     marks = re.compile(rb"^(<{7} |>{7} )", re.MULTILINE)

@@ -162,6 +162,7 @@ def test_the_example_of_its_docstring_runs() -> None:
     assert (done.attempted > 2, done.failed) == (True, 0)
 
 
+@pytest.mark.slow
 def test_in_asyncio_many_are_at_work_and_the_loop_goes_on(picture: Path) -> None:
     with LoopbackServer(EchoAnswers(), latency=0.5) as server:
         ours = serving(server)

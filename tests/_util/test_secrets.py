@@ -76,6 +76,7 @@ def place(workplace: Workplace) -> Workplace:
 # --- what an endpoint repeats
 
 
+@pytest.mark.slow
 def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(
     secret: str, place: Workplace
 ) -> None:
@@ -235,6 +236,7 @@ def test_run_json_has_no_secret_of_extra_body_however_deep(secret: str, place: W
     stays_secret(place, secret, done)
 
 
+@pytest.mark.slow
 def test_run_json_has_no_secret_of_geminis_extra_fields(secret: str, place: Workplace) -> None:
     with LoopbackServer(EchoAnswers("gemini")) as server:
         gemini = {

@@ -40,6 +40,7 @@ def images_with_boxes(draw: st.DrawFn) -> tuple[Size, Size, Bbox]:
     return (width, height), sent, (xs[0], ys[0], xs[1], ys[1])
 
 
+@pytest.mark.slow
 @given(plain_formats, images_with_boxes())
 def test_pixels_survive_the_way_out_and_back(
     box_format: BoxFormat, drawn: tuple[Size, Size, Bbox]
@@ -53,6 +54,7 @@ def test_pixels_survive_the_way_out_and_back(
     )
 
 
+@pytest.mark.slow
 @given(plain_formats, images_with_boxes())
 def test_numbers_of_a_request_mean_the_box_to_within_their_rounding(
     box_format: BoxFormat, drawn: tuple[Size, Size, Bbox]
@@ -72,6 +74,7 @@ def test_numbers_of_a_request_mean_the_box_to_within_their_rounding(
         assert abs(was - now) <= 2.01 * one
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(
         ["gemini", "qwen3-vl", "deepseek-vl2", "paligemma", "florence-2", "datature-vi"]

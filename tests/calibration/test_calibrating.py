@@ -184,6 +184,7 @@ def test_a_damaged_file_is_as_good_as_none(workplace: Workplace, what: str) -> N
         assert json.loads(path.read_text())["box_format"] == "yxyx_1000"
 
 
+@pytest.mark.slow
 def test_no_key_is_stored(workplace: Workplace) -> None:
     workplace.many(1)
     with LoopbackServer(ProbeModel("yxyx_1000"), key=KEY) as server:

@@ -109,6 +109,7 @@ def test_a_size_that_no_limit_explains_is_asked_for_twice_at_the_most(workplace:
     assert "padded to squares" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [600_000, 1_500_000, 10**9])
 def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
     workplace: Workplace, largest: int
@@ -132,6 +133,7 @@ def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
         assert "vlm.box_format" in done.err
 
 
+@pytest.mark.slow
 def test_where_squares_are_refused_too_the_first_reason_is_told(workplace: Workplace) -> None:
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
     some = on(

@@ -153,6 +153,7 @@ def test_parts_of_the_side_that_are_other_in_some_pictures_of_the_run_are_refuse
             decided(behind(ODD_IN_PARTS[what], random.Random(seed), 0.015, 0.1), own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"]
 )

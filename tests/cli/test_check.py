@@ -222,6 +222,7 @@ def test_files_of_a_folder_that_are_passed_over_are_told(
     assert passed_over in none.err, none
 
 
+@pytest.mark.slow
 def test_pictures_of_a_folder_are_taken_in_every_format_that_is_read(workplace: Workplace) -> None:
     endings = ["jp2", "ppm", *(["avif"] if features.check("avif") else [])]
     (workplace.folder / "pictures").mkdir()

@@ -382,6 +382,7 @@ def test_a_pipelines_name_that_is_misspelt_is_told_with_the_nearest(
     assert (done.code, told in done.err) == (2, True), done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["image_grounding", "image_region_caption"])
 def test_results_that_another_program_left_are_not_written_over(
     folder: Path, pipeline: str

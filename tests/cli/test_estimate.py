@@ -89,6 +89,7 @@ def test_the_estimate_before_and_the_count_after_agree(workplace: Workplace, bac
     ]
 
 
+@pytest.mark.slow
 def test_the_four_steps_of_image_referring_expression(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -146,6 +147,7 @@ def test_after_a_pilot_the_estimate_goes_by_what_was_measured(
     assert (nothing["requests"], nothing["tokens"]["input"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
     workplace.many(20)
     rule = on(
@@ -395,6 +397,7 @@ def test_progress_shows_cost_rate_and_time_left() -> None:
     assert parts[6:] == ["100 requests", "8 in flight"]
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_box_format_are_counted_and_listed(workplace: Workplace) -> None:
     """In pictures of three orientations: a run begins with a probe picture of each."""
     sizes = [(640, 480), (480, 640), (600, 600)]

@@ -84,6 +84,7 @@ def test_check_leaves_nothing_behind(workplace: Workplace, pipeline: str, result
 # --- advice, and how a run ends
 
 
+@pytest.mark.slow
 def test_advice_after_a_run_is_of_what_can_help(workplace: Workplace) -> None:
     workplace.many(3)
     with LoopbackServer() as server:
@@ -103,6 +104,7 @@ def test_advice_after_a_run_is_of_what_can_help(workplace: Workplace) -> None:
         assert "--retry-failed asks again about refused" in done.err
 
 
+@pytest.mark.slow
 def test_what_the_same_command_does_not_try_again_is_told_with_the_option_that_does(
     workplace: Workplace,
 ) -> None:

@@ -345,6 +345,7 @@ def test_columns_of_the_input_survive(workplace: Workplace) -> None:
 # --- steps, spec, overrides
 
 
+@pytest.mark.slow
 def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) -> None:
     both = Workplace(tmp_path / "both")
     for place in (workplace, both):
@@ -563,6 +564,7 @@ def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace, 
     assert workplace.input.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_max_workers_bounds_what_is_in_flight_over_all_steps(workplace: Workplace) -> None:
     workplace.many(30)
     with LoopbackServer(latency=0.02) as server:

@@ -350,6 +350,7 @@ def test_spans_are_right_and_none_means_not_there(phrases: list[str], caption: s
             assert not possible_with_marks(key, caption)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(string.ascii_letters, min_size=1, max_size=6), min_size=1, max_size=12),
     st.data(),
@@ -390,6 +391,7 @@ def test_made_up_captions_have_no_wrong_slice() -> None:
     assert tally.found > 3000
 
 
+@pytest.mark.slow
 def test_a_long_caption_with_many_phrases() -> None:
     """100 KB and 400 phrases; what takes time in the square of either would never end."""
     sentence = "a small dog runs after the red ball near a big tree, "

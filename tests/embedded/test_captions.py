@@ -144,6 +144,7 @@ def test_a_megabyte_is_read_in_bounded_time(unit: str) -> None:
     assert len(extract_expressions(caption)["expressions"]) < 10_000
 
 
+@pytest.mark.slow
 def test_reading_captions_needs_no_opencv() -> None:
     import subprocess
     import sys

@@ -261,6 +261,7 @@ def test_a_page_or_a_blue_screen_is_no_sky() -> None:
     assert outcome(screen, "the sky") == "none"
 
 
+@pytest.mark.slow
 def test_sky_and_grass_are_regions() -> None:
     rng = np.random.default_rng(3)
     picture = np.empty((480, 640, 3), np.uint8)

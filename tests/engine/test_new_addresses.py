@@ -42,6 +42,7 @@ def as_versions_before_had_it(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [None, 100])
 def test_a_new_address_of_the_same_server_pays_nothing_again(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], every: int | None
@@ -163,6 +164,7 @@ def test_two_models_of_one_name_are_told_apart_by_a_name_of_ones_own(
     assert second.paid == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "said"), [("default", True), ("loopback", False)])
 def test_a_name_that_may_stand_for_any_model_is_spoken_of(
     workplace: Workplace, model: str, said: bool

@@ -21,6 +21,7 @@ def run(place: Workplace, server: LoopbackServer) -> int:
     return place.run(**{"vlm.openai.base_url": server.base_url}).code
 
 
+@pytest.mark.slow
 def test_an_estimate_touches_no_store_not_even_a_line_that_is_being_written(
     place: Workplace,
 ) -> None:

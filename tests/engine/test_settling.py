@@ -59,6 +59,7 @@ def tasks(server: LoopbackServer) -> Counter[str]:
     return Counter(str(request.task) for request in server.requests)
 
 
+@pytest.mark.slow
 def test_a_script_settles_the_format_before_its_first_step_is_paid_for(
     tmp_path: Path, picture: str
 ) -> None:

@@ -79,6 +79,7 @@ def test_pictures_are_packed_as_they_are(tmp_path: Path) -> None:
     assert {name: data for name, data in packed.items() if not name.endswith(".json")} == expected
 
 
+@pytest.mark.slow
 def test_the_first_wrong_line_is_named_and_all_before_it_are_read(
     tmp_path: Path, pictures: Path
 ) -> None:

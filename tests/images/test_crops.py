@@ -20,6 +20,7 @@ from dataflow_grounding.images.shown import LEAST_SHARE, crop_around
 ORIENTATION = 0x0112
 
 
+@pytest.mark.slow
 @given(st.data(), st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([512, 2048]))
 def test_a_crop_lies_inside_the_image_and_holds_the_box(
     data: st.DataObject, width: int, height: int, max_side: int

@@ -470,6 +470,7 @@ def test_a_class_that_is_not_there_is_said_to_be_none(place: Workplace) -> None:
     )
 
 
+@pytest.mark.slow
 def test_region_captions_take_other_columns_and_pictures_alone(place: Workplace) -> None:
     rows = [{"file": name, "boxes": [[5, 5, 20, 20]], "number": n} for n, name in enumerate(NAMES)]
     block = {

@@ -305,6 +305,7 @@ def test_the_list_of_what_was_fetched_is_read_again(tmp_path: Path, site: Site) 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:{port}", "localhost"])
 def test_a_host_that_the_user_names_may_be_in_a_private_network(
     workplace: Workplace, site: Site, host: str

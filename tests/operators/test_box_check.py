@@ -245,6 +245,7 @@ def test_a_denied_box_goes_that_the_count_does_not_need(
 # A box in doubt, of a phrase that the judge calls absent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fit", "crop", "reason"),
     [
@@ -292,6 +293,7 @@ def test_all_in_doubt_is_asked_for_in_one_request_and_once(photo: str) -> None:
     assert twice["expressions"] == once["expressions"]
 
 
+@pytest.mark.slow
 def test_where_everything_absent_was_boxed_nothing_is_asked_again(photo: str) -> None:
     """There a box that is found again is no evidence, and nearly all are."""
     fits = {"cat": "other"}
@@ -446,6 +448,7 @@ def test_a_box_that_does_not_fit_is_asked_for_from_closer(photo: str, fit: str) 
     assert seeing.requests["phrase_grounding"] == 1
 
 
+@pytest.mark.slow
 def test_boxes_near_each_other_are_asked_for_together_and_far_ones_apart(tmp_path: Path) -> None:
     right = {
         "red": [100, 100, 160, 160],
@@ -476,6 +479,7 @@ def test_boxes_near_each_other_are_asked_for_together_and_far_ones_apart(tmp_pat
         assert expression["verified"] is True
 
 
+@pytest.mark.slow
 def test_many_boxes_are_asked_for_in_several_requests(tmp_path: Path) -> None:
     path = str(tmp_path / "many.png")
     draw(path, SIZE, {})
@@ -516,6 +520,7 @@ def test_what_a_person_settled_is_not_asked_about(photo: str) -> None:
     assert not judge.asked
 
 
+@pytest.mark.slow
 def test_boxes_with_ids_that_are_not_their_own_are_told_apart(photo: str) -> None:
     record = record_with(photo, dog=[RED, BLUE])
     for instance in record["expressions"][0]["instances"]:
@@ -913,6 +918,7 @@ def test_how_often_a_judge_passes_the_test(accuracy: float, least: float, most: 
     assert least <= passes <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["yes", "no", "unsure"])
 def test_a_judge_who_says_the_same_of_all_crops_is_not_obeyed(photo: str, word: str) -> None:
     """Most of the crops that it is tested with are to be denied."""

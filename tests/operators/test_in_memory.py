@@ -445,6 +445,7 @@ def test_a_column_that_no_row_has_is_named_before_anything_is_sent(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path) -> None:
     rows = [{"image_path": PIXELS, "expressions": ["the sky"]}, {"image_path": PIXELS}]
     assert [place for place, _ in PhraseGrounder(EmbeddedServing())(rows).failures] == [1]

@@ -61,6 +61,7 @@ def test_one_request_a_picture_leaves_what_two_do(place: Workplace) -> None:
         assert after["expressions"][0]["caption_span"]
 
 
+@pytest.mark.slow
 def test_a_second_run_sends_nothing(place: Workplace) -> None:
     with LoopbackServer(EchoAnswers()) as server:
         assert place.run(**fused(server)).code == 0
@@ -94,6 +95,7 @@ def test_a_reply_that_is_cut_off_is_made_up_for_by_two(place: Workplace) -> None
     assert all(record["expressions"][0]["instances"] for record in place.annotations())
 
 
+@pytest.mark.slow
 def test_checks_follow(place: Workplace) -> None:
     with LoopbackServer(EchoAnswers()) as server:
         done = place.run(**fused(server, **{"workflow.check": "fast"}))

@@ -465,6 +465,7 @@ def test_a_pipeline_without_steps_is_refused(tmp_path: Path) -> None:
         pipeline_of(tmp_path, [(count, {})]).compile()
 
 
+@pytest.mark.slow
 def test_two_storages(tmp_path: Path) -> None:
     """Two inputs of other columns, and a third storage that goes on where the first ends."""
     workspace(tmp_path, ROWS[:2])

@@ -115,6 +115,7 @@ def test_another_output_format_costs_nothing(place: ReferringPlace, server: Loop
     assert len(place.annotations()) == 2
 
 
+@pytest.mark.slow
 def test_going_back_to_the_unified_format_leaves_no_legacy_files(place: ReferringPlace) -> None:
     street(place)
     assert place.run(**{"workflow.output_format": "both"}).code == 0
@@ -189,6 +190,7 @@ def test_ids_and_legacy_files_mirror_the_images_folder_whatever_the_paths(tmp_pa
     assert files == {f"step_0_region_expr/labels/{image_id}.txt.step0" for image_id in ids}
 
 
+@pytest.mark.slow
 def test_legacy_files_of_a_picture_that_is_gone_go_too(place: ReferringPlace) -> None:
     street(place)
     assert place.run(**{"workflow.output_format": "legacy"}).code == 0
@@ -270,6 +272,7 @@ def test_a_box_that_reaches_beyond_its_picture_is_kept_and_told(
     assert f"kept as they are: 1 (a.png: {list(box)} in 640 x 480 px)" in done.err
 
 
+@pytest.mark.slow
 def test_labels_without_a_single_box_are_refused_before_anything_is_sent(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -300,6 +303,7 @@ def test_a_step_whose_input_lacks_what_it_needs_is_refused(
     assert place.run(**{"workflow.steps": ["1", "2"]}).code == 0
 
 
+@pytest.mark.slow
 def test_missing_and_spare_labels_are_reported_and_fail_nothing(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -543,6 +547,7 @@ def items_of(request: Any) -> int:
     return len(request.input.get("expressions") or request.input.get("regions") or ())
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_cut_off_is_asked_for_in_halves(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -664,6 +669,7 @@ def test_spans_are_where_the_caption_has_the_words(tmp_path: Path) -> None:
 # --- marks
 
 
+@pytest.mark.slow
 def test_marks_are_drawn_in_the_picture_of_the_steps_that_show_regions(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -748,6 +754,7 @@ image_referring_expression:
 """
 
 
+@pytest.mark.slow
 def test_records_of_both_pipelines_are_one_data_set(tmp_path: Path, server: LoopbackServer) -> None:
     place = ReferringPlace(tmp_path / "regions", server.base_url)
     many(place, 2)

@@ -39,6 +39,7 @@ def picture(
     return name
 
 
+@pytest.mark.slow
 def test_a_coco_file_becomes_lines_as_the_page_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +186,7 @@ def test_nan_in_python_fails_its_row_alone(tmp_path: Path) -> None:
     assert [place for place, _ in done.failures] == [0]
 
 
+@pytest.mark.slow
 def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -222,6 +224,7 @@ def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_bo
     )
 
 
+@pytest.mark.slow
 def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -257,6 +260,7 @@ def test_opencv_proposes_what_stands_out(tmp_path: Path, server: LoopbackServer)
         ), found
 
 
+@pytest.mark.slow
 def test_nothing_to_propose_is_no_invention(tmp_path: Path) -> None:
     name = str(tmp_path / picture(tmp_path, size=(200, 200)))
     record = RegionCaptioner(EmbeddedServing())(RegionMarker(tmp_path)({"image": name}))
@@ -271,6 +275,7 @@ def test_nothing_to_propose_is_no_invention(tmp_path: Path) -> None:
 IN_WORDS = "In <region1>, there is a cup on a table. It is white.\nIn <region2>, the lower half of a person is visible."
 
 
+@pytest.mark.slow
 def test_an_answer_in_the_models_own_words_is_kept_and_divided(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -302,6 +307,7 @@ def test_own_words_of_a_later_request_name_the_rows_regions(
     assert [caption["text"] for caption in record["region_captions"]] == ["a thing", "a thing"]
 
 
+@pytest.mark.slow
 def test_a_reply_that_leaves_a_region_out_is_asked_again_and_then_fails(
     tmp_path: Path, server: LoopbackServer
 ) -> None:

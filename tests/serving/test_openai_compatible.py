@@ -176,6 +176,7 @@ def test_a_list_keeps_order_and_names_what_failed(row: dict[str, Any]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_serving_can_be_used_in_one_loop_after_another(row: dict[str, Any]) -> None:
     with LoopbackServer() as server:
         grounder = PhraseGrounder(serving(server))

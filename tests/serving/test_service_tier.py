@@ -101,6 +101,7 @@ def test_without_a_tier_nothing_is_sent_or_stored_of_it(
     assert "flex" not in cost_of(workplace)["steps"][0]
 
 
+@pytest.mark.slow
 def test_another_tier_asks_nothing_again(workplace: Workplace, server: LoopbackServer) -> None:
     at(workplace, server)
     assert workplace.run().code == 0

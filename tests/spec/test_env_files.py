@@ -243,6 +243,7 @@ def test_nothing_else_gets_into_the_environment(
     assert "a .env may set DF_*" in line
 
 
+@pytest.mark.slow
 @given(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True))
 def test_what_a_dotenv_file_may_set_names_no_part_of_the_machine(name: str) -> None:
     if env_files._SETTABLE.fullmatch(name):

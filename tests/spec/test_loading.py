@@ -100,6 +100,7 @@ def test_later_files_go_over_earlier_ones_and_paths_are_their_own_folders(
     assert block.data.image_root == str(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_several_specs_on_the_command_line(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(key=KEY) as server:

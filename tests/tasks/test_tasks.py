@@ -194,6 +194,7 @@ def test_what_is_no_extraction_raises(image: Image, reply: str) -> None:
         expression_extraction(image, "x").read(reply)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.integers(1, 3), st.lists(st.integers(-50, 500), min_size=4, max_size=4)),

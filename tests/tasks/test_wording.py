@@ -97,6 +97,7 @@ def test_guidance_is_in_every_question_and_part_of_its_key(
     assert server.received == before + 6  # what was paid for is kept
 
 
+@pytest.mark.slow
 def test_checks_of_the_endpoint_are_put_in_the_same_words(workplace: Workplace) -> None:
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url

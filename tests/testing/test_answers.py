@@ -343,6 +343,7 @@ def test_gemini_gets_the_same_answer_in_its_own_shape() -> None:
     assert (refused, error["error"]["status"]) == (400, "INVALID_ARGUMENT")
 
 
+@pytest.mark.slow
 def test_googles_own_client_may_write_its_base64() -> None:
     genai = pytest.importorskip("google.genai")
     # noise, so that both of the letters in which the alphabets differ are in it

@@ -205,6 +205,7 @@ def test_equal_gains_on_few_pictures_are_not_taken_for_sure():
     assert race.compare("b", "a").error == pytest.approx((5 * 0.25**2 / 6 / 2) ** 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", read_profiles(), ids=lambda profile: profile.name)
 def test_goals_hold_on_the_published_tables(profile: Profile):
     outcome = outcome_of(profile, runs=200, pictures=40, max_requests=160, seed=1)

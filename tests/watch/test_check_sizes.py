@@ -167,6 +167,7 @@ def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workpl
     assert "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn" in done.err
 
 
+@pytest.mark.slow
 def test_a_calibration_of_pictures_that_disagree_says_what_helps(workplace: Workplace) -> None:
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         [(width, height)] = request.image_sizes

@@ -493,6 +493,7 @@ def test_checks_are_counted_in_requests_cost_and_estimate(
     assert paid["cost_usd"] == pytest.approx(done.summary["cost_usd"])
 
 
+@pytest.mark.slow
 def test_the_budget_counts_checks(place: Workplace) -> None:
     place.many(5)
     with LoopbackServer(Switching(X)) as server:

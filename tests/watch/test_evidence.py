@@ -148,6 +148,7 @@ def test_a_few_people_lying_down_are_no_evidence() -> None:
 # --- One reply, given those before it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scene", [Scene(), Scene(things=PEOPLE), Scene(area=-6.5), Scene(logo=True)]
 )

@@ -40,6 +40,7 @@ def unreadable(place: Workplace) -> int:
     return counts.get("DG401", 0)
 
 
+@pytest.mark.slow
 def test_what_the_run_has_seen_is_not_opened_again(tmp_path: Path) -> None:
     place = worked(tmp_path, "a.jpg")
     before = command(["estimate", "-e", str(place.spec()), "--json"])

@@ -304,6 +304,7 @@ def test_parts_go_on_from_where_their_pictures_are(tmp_path: Path) -> None:
     assert (figures.summary["leaks"], figures.summary["near_leaks"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_why_parts_are_uneven_is_said_as_it_is(tmp_path: Path) -> None:
     """Few pictures, none like another: chance has made the parts uneven, not what is alike."""
     data = results(tmp_path / "run", [f"{n}.jpg" for n in range(16)])

@@ -154,6 +154,7 @@ def test_classes_have_a_table_and_no_advice_on_words(tmp_path: Path) -> None:
     assert "words_per_phrase" in figures["advice"]
 
 
+@pytest.mark.slow
 def test_different_words_are_a_share_of_the_first_thousand(tmp_path: Path) -> None:
     rows = [record(f"{n}.jpg", (W, H), [{"text": f"w{n} dog"}]) for n in range(1000)]
     said = stats(file_of(tmp_path / "a.jsonl", *rows), "--no-pictures", "--json").summary
