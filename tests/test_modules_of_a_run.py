@@ -10,6 +10,8 @@ import pytest
 from benchmarks.places.workplace import Workplace
 from dataflow_grounding.extras.testing import LoopbackServer
 
+pytestmark = pytest.mark.slow
+
 MOST = 117  # of the package, 17 of them `__init__`; lower it where a change saves some
 NEEDLESS = (
     "dataflow_grounding.extras",
@@ -40,7 +42,6 @@ finally:
 """
 
 
-@pytest.mark.slow
 def test_a_run_of_a_spec_imports_what_it_needs(
     workplace: Workplace, server: LoopbackServer
 ) -> None:

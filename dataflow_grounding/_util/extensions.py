@@ -91,7 +91,7 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
     """Return all entry points in groups of ours, by the last part of their group.
 
     They are looked for once: to do so opens a file of each package that is installed, which takes
-    10 ms where there are 200.
+    10 ms where there are 200. A package that is installed meanwhile is seen by the next process.
     """
     prefix = "dataflow_grounding."
     by_group: dict[str, list[EntryPoint]] = {}

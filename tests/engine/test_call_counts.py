@@ -17,6 +17,8 @@ from dataflow_grounding import FileStorage, OpenAIServing, PhraseGrounder
 from dataflow_grounding.data.rows import write_rows
 from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = str(Path(dataflow_grounding.__file__).parent)
 PICTURE = Path(PACKAGE).parent / "example_data" / "images" / "cat.jpg"
 RECORDS = 100
@@ -69,7 +71,6 @@ def calls_of_run(folder: Path, records: int) -> int:
     return calls
 
 
-@pytest.mark.slow
 def test_a_record_takes_no_more_calls_than_it_did(tmp_path: Path) -> None:
     calls_of_run(tmp_path / "first", 1)  # what is made when it is first used
     start = calls_of_run(tmp_path / "start", 1)

@@ -7,6 +7,8 @@ import pytest
 from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
+pytestmark = pytest.mark.slow
+
 COUNT = 6
 
 
@@ -21,7 +23,6 @@ def run(place: Workplace, server: LoopbackServer) -> int:
     return place.run(**{"vlm.openai.base_url": server.base_url}).code
 
 
-@pytest.mark.slow
 def test_an_estimate_touches_no_store_not_even_a_line_that_is_being_written(
     place: Workplace,
 ) -> None:

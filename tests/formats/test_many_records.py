@@ -12,6 +12,8 @@ from PIL import Image
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.extras import formats
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
@@ -47,7 +49,6 @@ def exported(folder: Path, pictures: Path, many: int) -> tuple[str, list[str], i
     return (folder / "out" / "odvg.jsonl").read_text(), done.reasons, done.left_out
 
 
-@pytest.mark.slow
 def test_what_is_wrong_with_a_few_is_told_and_the_others_are_written(
     tmp_path: Path, pictures: Path
 ) -> None:
@@ -60,7 +61,6 @@ def test_what_is_wrong_with_a_few_is_told_and_the_others_are_written(
     assert "broken.jpg' is not a readable image (these can be read: JPEG, PNG" in expected[1][0]
 
 
-@pytest.mark.slow
 def test_pictures_are_packed_as_they_are(tmp_path: Path) -> None:
     box = {"text": "a thing", "instances": [{"bbox": [1, 2, 30, 40]}]}
     large = Image.effect_noise((200, 200), 90)
@@ -79,7 +79,6 @@ def test_pictures_are_packed_as_they_are(tmp_path: Path) -> None:
     assert {name: data for name, data in packed.items() if not name.endswith(".json")} == expected
 
 
-@pytest.mark.slow
 def test_the_first_wrong_line_is_named_and_all_before_it_are_read(
     tmp_path: Path, pictures: Path
 ) -> None:

@@ -133,7 +133,6 @@ def test_what_is_kept_is_absent_and_says_what_was_changed(
     )
 
 
-@pytest.mark.slow
 def test_hardly_any_negative_is_there_with_a_judge_that_errs(tmp_path: Path) -> None:
     errors = Errors(absent=0.9, missing=0.1, noise=NOISE, accuracy=0.92)
     kept = kept_of(scenes(tmp_path, 60, seed=2), errors, seed=2)
@@ -520,7 +519,6 @@ class Slow(Model):
         return super().__call__(request)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["negative_phrases", "box_check", "crop_check"])
 def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace, task: str) -> None:
     undisturbed = Model()

@@ -375,4 +375,4 @@ def test_words_around_boxes_are_looked_at_in_linear_time() -> None:
         "The cat is on the ",
         "x1: 3\n",
     ):
-        assert seconds(words, 16_000) < 12 * seconds(words, 2_000) + 0.5
+        assert seconds(words, 16_000) < 10 * seconds(words, 2_000) + 0.5

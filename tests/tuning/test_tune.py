@@ -61,7 +61,6 @@ def tune(spec: str, *arguments: str) -> Done:
     return command(["tune", spec, "--gold", "gold.jsonl", "--candidates", "ways.yaml", *arguments])
 
 
-@pytest.mark.slow
 def test_finds_the_better_way_leaves_it_for_generate_and_sends_nothing_twice(here: Path) -> None:
     with served({"": 0.4, "LOUDLY": 0.9, "SOFTLY": 0.4}) as server:
         spec = spec_at(here, server)
@@ -87,7 +86,6 @@ def test_finds_the_better_way_leaves_it_for_generate_and_sends_nothing_twice(her
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.slow
 def test_asks_about_nothing_but_the_gold_of_which_it_knows_the_answers(here: Path) -> None:
     with served({"": 0.5, "LOUDLY": 0.5, "SOFTLY": 0.5}) as server:
         assert tune(spec_at(here, server)).code == 0
@@ -105,7 +103,6 @@ def test_spec_stays_as_it_is_where_no_way_is_better(here: Path) -> None:
     assert yaml.safe_load((here / "tuning/tuned.yaml").read_text()) == {"image_grounding": {}}
 
 
-@pytest.mark.slow
 def test_bound_is_said_before_anything_is_sent_and_kept(here: Path) -> None:
     with served({"": 0.5, "LOUDLY": 0.5, "SOFTLY": 0.5}) as server:
         spec = spec_at(here, server, **{"vlm.prices": {"input": 1.0, "output": 2.0}})
@@ -183,7 +180,6 @@ def test_scores_that_were_paid_for_count_where_the_budget_ends_within_a_round(he
         assert server.count() == sent
 
 
-@pytest.mark.slow
 def test_killed_call_goes_on_and_pays_nothing_twice(here: Path) -> None:
     accuracy = {"": 0.5, "LOUDLY": 0.6, "SOFTLY": 0.5}
     with served(accuracy) as server:

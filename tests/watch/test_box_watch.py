@@ -17,6 +17,8 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
 
+pytestmark = pytest.mark.slow
+
 TALL, WIDE, ANY = (
     ("a tall man", "the woman in red"),
     ("a red car", "the bus"),
@@ -71,7 +73,6 @@ def photo_album(workplace: Workplace) -> Workplace:
 SIGNS_ALONE: dict[str, Any] = {"vlm.check_every": None, "vlm.box_format": "xyxy_1000"}
 
 
-@pytest.mark.slow
 def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Workplace) -> None:
     with LoopbackServer(words) as server:
         photo_album.settings |= {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url}
@@ -85,7 +86,6 @@ def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Wo
     )
 
 
-@pytest.mark.slow
 def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again(
     photo_album: Workplace,
 ) -> None:
@@ -104,7 +104,6 @@ def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again
         assert photo_album.run(**{**stop, "vlm.box_format": "xyxy_px"}).code == 0
 
 
-@pytest.mark.slow
 def test_a_run_in_the_right_format_says_nothing(photo_album: Workplace) -> None:
     with LoopbackServer(words) as server:
         done = photo_album.run(**{"vlm.openai.base_url": server.base_url})
@@ -112,7 +111,6 @@ def test_a_run_in_the_right_format_says_nothing(photo_album: Workplace) -> None:
     assert json.loads((photo_album.results / "run.json").read_text())["suspect_boxes"] is None
 
 
-@pytest.mark.slow
 def test_boxes_that_the_reply_takes_back_are_no_sign(photo_album: Workplace) -> None:
     def corrected(request: ReceivedRequest) -> Any:
         if request.task == "expression_extraction":
@@ -126,7 +124,6 @@ def test_boxes_that_the_reply_takes_back_are_no_sign(photo_album: Workplace) -> 
     assert done.summary["notes"]["superseded"]
 
 
-@pytest.mark.slow
 def test_a_script_is_stopped_by_a_sign_too(photo_album: Workplace) -> None:
     rows = [
         {"image_path": str(photo_album.folder / f"p{n}.jpg"), "expressions": ["a mug", "a dog"]}

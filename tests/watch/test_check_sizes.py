@@ -17,6 +17,8 @@ from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, Recei
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing
 
+pytestmark = pytest.mark.slow
+
 PX, REDUCED = "xyxy_px", "xyxy_px@long_edge_1000"
 SMALL, LARGE = (640, 480), (1600, 1200)
 
@@ -53,7 +55,6 @@ def run(place: Workplace, server: LoopbackServer, asked: str, **settings: Any) -
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("largest", [LARGE, (700, 2000), (2000, 300)])
 def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
     workplace: Workplace, largest: Size
@@ -69,7 +70,6 @@ def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
     assert f"2 probe pictures of {largest[0]}x{largest[1]} px" in done.err
 
 
-@pytest.mark.slow
 def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
     workplace: Workplace,
 ) -> None:
@@ -79,7 +79,6 @@ def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
     assert sorted(model.probed) == [SMALL, (2048, 1365)]
 
 
-@pytest.mark.slow
 def test_every_check_in_pixels_asks_in_the_largest_sizes(workplace: Workplace) -> None:
     # many: which check comes to the large ones depends on the order in which pictures are sent
     pictures(workplace, [SMALL, SMALL, LARGE, SMALL, (480, 640)] * 16)
@@ -90,7 +89,6 @@ def test_every_check_in_pixels_asks_in_the_largest_sizes(workplace: Workplace) -
     assert model.probed[-1] == LARGE
 
 
-@pytest.mark.slow
 def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
     workplace: Workplace,
 ) -> None:
@@ -109,7 +107,6 @@ def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
     assert model.probed.count(SMALL) <= 2
 
 
-@pytest.mark.slow
 def test_where_most_pictures_are_square_padding_is_found_in_the_others(
     workplace: Workplace,
 ) -> None:
@@ -124,7 +121,6 @@ def test_where_most_pictures_are_square_padding_is_found_in_the_others(
     assert "seems to resize or pad pictures" in done.err
 
 
-@pytest.mark.slow
 def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_orientation(
     workplace: Workplace,
 ) -> None:
@@ -134,7 +130,6 @@ def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_orientation
     assert sorted(model.probed) == [(400, 400), SMALL], "squares are an orientation of their own"
 
 
-@pytest.mark.slow
 def test_a_long_run_goes_through_its_shapes(workplace: Workplace) -> None:
     shapes: list[Size] = [(640, 480), (640, 480), (640, 320), (640, 400), (640, 560)]
     pictures(workplace, shapes * 30)
@@ -145,7 +140,6 @@ def test_a_long_run_goes_through_its_shapes(workplace: Workplace) -> None:
     assert set(model.probed) == set(shapes)
 
 
-@pytest.mark.slow
 def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workplace) -> None:
     """The server pads a size that those which were calibrated seem to stand for."""
     pictures(workplace, [SMALL, SMALL, (480, 640)] * 4)
@@ -167,7 +161,6 @@ def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workpl
     assert "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn" in done.err
 
 
-@pytest.mark.slow
 def test_a_calibration_of_pictures_that_disagree_says_what_helps(workplace: Workplace) -> None:
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         [(width, height)] = request.image_sizes

@@ -17,6 +17,8 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import probe_in
 
+pytestmark = pytest.mark.slow
+
 X, Y = "xyxy_1000", "yxyx_1000"
 ONE_PHRASE = Scene(most_phrases=1, empty=0.0)
 
@@ -25,7 +27,6 @@ def turned_if_upright(number: int, size: Size) -> str:
     return Y if size[1] > size[0] else X
 
 
-@pytest.mark.slow
 def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_for() -> None:
     scene = Scene(sizes=HALF_PORTRAITS)
     outcome = box_watch.play(turned_if_upright, X, scene, records=60, noise=0.02)
@@ -38,7 +39,6 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
 
 
-@pytest.mark.slow
 def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for() -> None:
     scene = Scene(sizes=((640, 480), (640, 480), (600, 600)))
     outcome = box_watch.play(
@@ -47,7 +47,6 @@ def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for(
     assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
 
 
-@pytest.mark.slow
 def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written() -> None:
     for seed in range(2):
         outcome = box_watch.play(
@@ -57,7 +56,6 @@ def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written
         assert (outcome.code, outcome.wrote) == (2, False), outcome
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("written", box_watch.MINORITY_OF)
 def test_a_tenth_of_the_replies_in_another_format_is_never_written(written: str) -> None:
     outcome = box_watch.play(
@@ -83,7 +81,6 @@ def boxes(place: Workplace) -> list[Any]:
     return [[e["instances"] for e in record["expressions"]] for record in place.annotations()]
 
 
-@pytest.mark.slow
 def test_one_reply_that_shows_it_is_asked_again_and_the_second_counts(place: Workplace) -> None:
     grounding_input(place, ONE_PHRASE, 40)
     model = WatchedModel(
@@ -110,7 +107,6 @@ def test_one_reply_that_shows_it_is_asked_again_and_the_second_counts(place: Wor
     assert boxes(place) == first
 
 
-@pytest.mark.slow
 def test_a_killed_runs_doubtful_reply_is_asked_again_by_the_next(place: Workplace) -> None:
     grounding_input(place, ONE_PHRASE, 40)
     model = WatchedModel(
@@ -125,7 +121,6 @@ def test_a_killed_runs_doubtful_reply_is_asked_again_by_the_next(place: Workplac
         assert 1 <= model.again <= 3
 
 
-@pytest.mark.slow
 def test_a_run_that_may_go_on_is_warned_once_and_stays_suspect(place: Workplace) -> None:
     grounding_input(place, Scene(), 90)
     model = WatchedModel(lambda number, _: Y if number % 10 == 7 else X, Scene(), noise=0.01)
@@ -150,7 +145,6 @@ class Lying(WatchedModel):
         return answer
 
 
-@pytest.mark.slow
 def test_a_reply_that_stays_odd_counts_where_probe_pictures_of_its_kind_are_answered_as_asked(
     place: Workplace,
 ) -> None:
@@ -163,7 +157,6 @@ def test_a_reply_that_stays_odd_counts_where_probe_pictures_of_its_kind_are_answ
     assert not any(record.get("suspect_boxes") for record in place.annotations())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
