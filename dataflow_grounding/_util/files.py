@@ -96,6 +96,17 @@ def locked_file(path: str) -> IO[str]:
     It is locked where the file system has locks; not every one has. A file that a killed run has
     left there is removed. Raises OSError, also where another process is writing it.
     """
+    remove_leftover(path)
+    file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
+    _lock(file, path)
+    return file
+
+
+def remove_leftover(path: str) -> None:
+    """Remove a file that `locked_file` has opened in a run that was killed; it may be missing.
+
+    Raises OSError, also where another process is writing it.
+    """
     with suppress(FileNotFoundError):
         if stat.S_ISREG(os.lstat(path).st_mode):
             # The file is of a run that was killed, or of one at work: the latter holds the lock.
@@ -104,9 +115,6 @@ def locked_file(path: str) -> IO[str]:
                 if not is_at(leftover, path):
                     raise _being_written(path)
                 os.unlink(path)
-    file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
-    _lock(file, path)
-    return file
 
 
 def _lock(file: IO[str], path: str) -> None:

@@ -22,7 +22,7 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     told_as,
 )
-from dataflow_grounding._util.files import is_at, locked_file, whole_file
+from dataflow_grounding._util.files import is_at, locked_file, remove_leftover, whole_file
 from dataflow_grounding._util.paths import open_file, system_errors
 from dataflow_grounding.data.records import (
     BROKEN_ROW,
@@ -225,7 +225,7 @@ class RowWriter:
     def __init__(self, path: str) -> None:
         self.path = path
         self.file_type = file_type_of(path)
-        self._part = f"{path}.part"
+        self._part = _part_of(path)
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         self._file: IO[str] = locked_file(self._part)
         self.count = 0
@@ -295,6 +295,19 @@ class RowWriter:
                 os.remove(self._part)
         with suppress(OSError):  # the disk may be full for what is buffered, which isn't wanted
             self._file.close()
+
+
+def _part_of(path: str) -> str:
+    """Return the path of the temporary file in which a RowWriter of `path` writes."""
+    return f"{path}.part"
+
+
+def remove_unfinished(path: str) -> None:
+    """Remove what a RowWriter of `path` has left, where its process was killed.
+
+    Raises OSError, also where another process is writing it.
+    """
+    remove_leftover(_part_of(path))
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:

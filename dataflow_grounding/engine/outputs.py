@@ -1,5 +1,7 @@
 """The files of a run: rows leave in input order, and each file is written whole or not at all."""
 
+import glob
+import os
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -11,7 +13,8 @@ from dataflow_grounding._util.errors import RecordError, RunStopped
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.terminal import shown
 from dataflow_grounding.data.records import Record, dump_line, parse_line
-from dataflow_grounding.data.rows import RowWriter
+from dataflow_grounding.data.rows import RowWriter, remove_unfinished
+from dataflow_grounding.data.working_folder import SHARDS
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.summary import Summary
@@ -203,3 +206,25 @@ def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
     if error.reply is not None:
         line["reply"] = blotted(error.reply)
     return line
+
+
+def remove_unfinished_of_shards(steps: list[Step]) -> None:
+    """Remove the half-written files that killed workers have left in the folders of a run's shards.
+
+    The shards themselves stay, as does what another process is writing. It is for the end of a run
+    over the whole input, after which no worker may come again and write these files whole.
+    """
+    results = steps[0].storage.cache_path
+    folders = glob.glob(os.path.join(glob.escape(results), SHARDS, "*"))
+    if not folders:
+        return
+    from dataflow_grounding.engine.shard import BLOCK_ROWS  # few runs have shards
+
+    for folder in folders:
+        in_shard = [step.storage.in_folder(folder) for step in steps]
+        paths = [storage.output_path for storage in in_shard]
+        paths.append(in_shard[0].failures_path)
+        paths.append(os.path.join(in_shard[0].checkpoint_folder, BLOCK_ROWS))
+        for path in paths:
+            with suppress(OSError):  # it does no harm
+                remove_unfinished(path)

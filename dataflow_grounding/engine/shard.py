@@ -15,6 +15,8 @@ from dataflow_grounding.data.records import image_id_of, write_bytes
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.working_folder import SHARDS
 
+BLOCK_ROWS = "rows.jsonl"
+"""The file with a block's rows, in its checkpoint folder."""
 # what ids of a picture's later rows (`x@2`), and of others of its name (`x~2`), end with
 _NUMBERED = re.compile(r"([@~]\d+)+$")
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from benchmarks.places.store import BUCKET, environment, faulty_store
 from benchmarks.places.workplace import Done, Workplace, caption, ended, process
+from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 
 pytestmark = pytest.mark.slow
@@ -144,6 +146,30 @@ def test_a_killed_driver_leaves_no_worker_and_one_process_goes_on(
     assert left(place.results) == expected
     # a worker that nobody leads finishes what is in flight, and keeps it
     assert slow.count() - before == once
+
+
+def test_what_killed_workers_left_half_written_goes_when_another_run_has_done_it(
+    workplace: Workplace, slow: LoopbackServer
+) -> None:
+    place = place_at(workplace, slow, 200)
+    driver = place.start(*TWO)
+    until(lambda: slow.count() > 60, driver)
+    workers = workers_of(driver)
+    driver.kill()
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    ended(driver)
+    shards = place.results / "shards"
+    assert list(shards.rglob("annotations.jsonl.part"))
+    assert list(shards.rglob("failures.jsonl.part"))
+    rows = next(shards.rglob("rows.jsonl"))
+    rows.with_name("rows.jsonl.part").touch()  # as of a driver that was killed
+    kept = sorted(path for path in shards.rglob("*") if path.suffix != ".part")
+    of_one_at_work = shards / "1-of-4" / "failures.jsonl"
+    with closing(RowWriter(str(of_one_at_work))):
+        assert ended(place.start()).code == 0
+        assert list(shards.rglob("*.part")) == [of_one_at_work.with_suffix(".jsonl.part")]
+    assert set(kept) <= set(shards.rglob("*"))
 
 
 def test_workers_that_are_done_end_with_a_driver_that_never_hears_of_it(

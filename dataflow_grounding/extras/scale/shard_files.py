@@ -21,7 +21,13 @@ from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.shard import Shard, lines_path, read_line_numbers, write_line_numbers
+from dataflow_grounding.engine.shard import (
+    BLOCK_ROWS,
+    Shard,
+    lines_path,
+    read_line_numbers,
+    write_line_numbers,
+)
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.scale.mirror import mirror_of
@@ -46,7 +52,7 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
     columns = tuple(source.columns())
     shards: list[Shard] = []
     for number in range(1, count + 1):
-        shard = Shard(number, count, "rows.jsonl", columns)
+        shard = Shard(number, count, BLOCK_ROWS, columns)
         path = os.path.join(shard.folder(results_dir), ".ckpt", shard.rows)
         shards.append(shard._replace(rows=path))
     # Writers that were not committed leave nothing behind when they are closed.
