@@ -7,13 +7,13 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places.workplace import Done, Files, Workplace, ended
+from benchmarks.places.workplace import Done, Files, Workplace, ended, lives
 from dataflow_grounding.extras.testing import Fault, FaultRule, LoopbackServer
 from dataflow_grounding.extras.testing.faults import first_of
 from dataflow_grounding.extras.testing.received import ReceivedRequest
@@ -132,14 +132,24 @@ def reached_by(running: subprocess.Popen[str], witness: Witness, sent: float) ->
     assert running.poll() is None or witness.sent >= sent, ended(running)
 
 
-def goes_on(place: Workplace, witness: Witness, count: int, allowed: int = 0) -> Outcome:
-    """The same command again ends it, and the files are those of an undisturbed run."""
+def goes_on(
+    place: Workplace,
+    witness: Witness,
+    count: int,
+    allowed: int = 0,
+    workers: Iterable[int] = (),
+) -> Outcome:
+    """The same command again ends it, and the files are those of an undisturbed run.
+
+    `workers` are processes that may still be at work then, and end on their own, or are killed.
+    """
     witness.server.latency = 0.0
     witness.rules.clear()
     done = place.run()
     calm(done)
     assert done.code == 0, done
     assert place.files() == undisturbed(count)
+    wait_until(lambda: not any(map(lives, workers)), 120)
     assert place.run().summary["requests"] == 0
     assert not list(place.results.rglob("*.part"))
     return Outcome(witness.sent, witness.twice, lost_rows(place, count), allowed)

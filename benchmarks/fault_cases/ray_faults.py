@@ -100,6 +100,8 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
         with at_work(place, count, 0.2) as witness:
             running = driver(place)
             reached_late(running, witness, count / 3)
+            processes = family(running.pid)
+            workers = [pid for pid, called in processes.items() if called.startswith("ray::Worker")]
             with struck(running, what, how):
                 done = ended(running, 240)  # Ray takes a minute to notice; a busy machine several
             calm(done)
@@ -111,7 +113,7 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
                 if not line.startswith("No worker has begun yet")
             ]
             assert len(lines) == bool(said), done
-            return goes_on(place, witness, count, 2 * IN_FLIGHT)
+            return goes_on(place, witness, count, 2 * IN_FLIGHT, workers)
 
     return play
 

@@ -261,5 +261,13 @@ def ended(running: subprocess.Popen[str], within: float = 60) -> Done:
     return Done(running.returncode, out, err)
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there, and hasn't ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def _read(path: Path) -> Rows:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -265,8 +265,8 @@ def _execute_segment(
             raise _with_what_is_left(stopped, run.summary, source.length(), asking) from None
         summary.requests.update(prepared.asked)
         manifest.write(summary)
-        if options.shard is None:
-            remove_unfinished_of_shards(steps)
+    if options.shard is None:
+        remove_unfinished_of_shards(steps)
     # of a finished run, too: its manifest has read the rows to compare them
     summary.seen = source.seen
     summary.digest = source.digest

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.store import BUCKET, environment, faulty_store
-from benchmarks.places.workplace import Done, Workplace, caption, ended, process
+from benchmarks.places.workplace import Done, Workplace, caption, ended, lives, process
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 
@@ -71,13 +71,6 @@ def workers_of(driver: subprocess.Popen[str]) -> list[int]:
     ).stdout
     lines = [line.split(None, 2) for line in listed.splitlines()[1:]]
     return [int(pid) for pid, parent, what in lines if int(parent) == driver.pid and WORKER in what]
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def until(there: Callable[[], Any], driver: subprocess.Popen[str] | None = None) -> None:
