@@ -7,7 +7,8 @@ and its CPU time.
 For each request it reads the image file, encodes it (base64 of the standard library), writes the
 message with `json.dumps`, posts it on a kept connection and parses the reply's JSON.
 `--client hand` is asyncio alone, `aiohttp` that library, and `openai` the SDK as by default, which
-writes and parses JSON itself.
+writes and parses JSON itself. With `--keep FOLDER` it does what a run can't do without as well, in
+the plainest way: see `Keeper`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import resource
@@ -32,6 +34,7 @@ SYSTEM = "You look at pictures and answer with one JSON object, as the user's me
 INSTRUCTIONS = (
     "Find every phrase in the picture. Give a box for each object that a phrase names. " * 12
 )
+WIDTH, HEIGHT = 1280, 960  # of the pictures, in pixels
 SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -57,14 +60,13 @@ Ask = Callable[[dict[str, Any]], Awaitable[str]]
 """Sends a message, and returns the text of the answer."""
 
 
-def message_of(images: list[str], number: int, model: str) -> dict[str, Any]:
+def message_of(image: bytes, number: int, model: str) -> dict[str, Any]:
     """Request `number`: a phrase grounding of an image, every one of them a little different."""
-    with open(images[number % len(images)], "rb") as file:
-        url = "data:image/jpeg;base64," + base64.b64encode(file.read()).decode()
+    url = "data:image/jpeg;base64," + base64.b64encode(image).decode()
     phrases = [{"id": 1, "text": f"mug number {number}"}, {"id": 2, "text": "wooden table"}]
     given = {
         "task": "phrase_grounding",
-        "image": {"width": 1280, "height": 960},
+        "image": {"width": WIDTH, "height": HEIGHT},
         "phrases": phrases,
     }
     parts = [
@@ -81,6 +83,42 @@ def message_of(images: list[str], number: int, model: str) -> dict[str, Any]:
             "json_schema": {"name": "phrase_grounding", "strict": True, "schema": SCHEMA},
         },
     }
+
+
+class Keeper:
+    """Stores each reply by what was asked, and writes a record of it, checking nothing.
+
+    That is the least that a run has to do so that nothing is paid for twice: a digest of the
+    picture and of the question, a line in the file of replies that is with the system before the
+    next request, and a line with boxes in pixels.
+
+    Args:
+        folder: Where both files are made.
+    """
+
+    def __init__(self, folder: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self.replies = os.open(os.path.join(folder, "replies.jsonl"), flags)
+        self.records = open(os.path.join(folder, "annotations.jsonl"), "w", encoding="utf-8")  # noqa: SIM115
+
+    def keep(self, path: str, image: bytes, message: dict[str, Any], answer: str) -> None:
+        """Take the answer to a message about an image."""
+        question = message["messages"][1]["content"][1]["text"]
+        digest = hashlib.sha256(image).hexdigest()
+        key = hashlib.sha256(f"{digest} {message['model']} {question}".encode()).hexdigest()[:32]
+        os.write(self.replies, json.dumps({"key": key, "text": answer}).encode() + b"\n")
+        expressions = []
+        for found in json.loads(answer)["objects"]:
+            x1, y1, x2, y2 = found["bbox_2d"]
+            box = [x1 * WIDTH / 1000, y1 * HEIGHT / 1000, x2 * WIDTH / 1000, y2 * HEIGHT / 1000]
+            expressions.append({"text": found["label"], "bbox": box, "score": found["score"]})
+        record = {"image_path": path, "image_id": digest, "expressions": expressions}
+        self.records.write(json.dumps(record) + "\n")
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self.replies)
+        self.records.close()
 
 
 def asking(post: Post) -> Ask:
@@ -196,15 +234,26 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     images = sorted(entry.path for entry in os.scandir(place)) if os.path.isdir(place) else [place]
     numbers = iter(range(arguments.requests))
     answered = 0
+    keeper = Keeper(arguments.keep) if arguments.keep else None
 
     async def drive(ask: Ask) -> None:
         nonlocal answered
         for number in numbers:
-            json.loads(await ask(message_of(images, number, arguments.model)))
+            path = images[number % len(images)]
+            with open(path, "rb") as file:
+                image = file.read()
+            message = message_of(image, number, arguments.model)
+            answer = await ask(message)
+            if keeper is None:
+                json.loads(answer)
+            else:
+                keeper.keep(path, image, message, answer)
             answered += 1
 
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     asyncio.run(client(arguments, drive))
+    if keeper is not None:
+        keeper.close()
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
@@ -234,6 +283,9 @@ def main() -> None:
     parser.add_argument("--client", choices=tuple(CLIENTS), default="hand")
     parser.add_argument(
         "--allocator-as-it-is", action="store_true", help="don't restart with glibc's settings"
+    )
+    parser.add_argument(
+        "--keep", default="", metavar="FOLDER", help="keep replies and write records in this folder"
     )
     parser.add_argument("--model", default="loopback")
     parser.add_argument("--key", default="sk-test")

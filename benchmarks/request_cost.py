@@ -4,8 +4,9 @@ bytes.
     python -m benchmarks.request_cost [--by-part]
 
 3,000 records, each its own 120 KB JPEG and one request (phrase grounding), replies after 20 ms, 64
-in flight; and 1,500, which tells further requests from the start. With --by-part: where the CPU of
-a request goes, start included, by parts of the package and libraries.
+in flight; and 1,500, which tells further requests from the start. "Keeping" are bare clients that
+store replies by digests and write records, as `bare_client.Keeper` does: the least that takes. With
+--by-part: where the CPU of a request goes, start included, by parts of the package and libraries.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ FEWER, REQUESTS, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
 GOALS = (1.7, 1.3)
 START_GOAL = 0.6
 OURS, BY_SDK = "generate", "generate, client: sdk"
+KEEPING = ", keeping"
+HAND, AIOHTTP = "hand", "aiohttp"
 LEAST_SHARE = 0.005  # of a part that has a row of its own
 REPLY = json.dumps(
     {
@@ -88,8 +91,10 @@ def step_1(
     return generate(results, results / "none.jsonl", base_url, *overrides, command=command)
 
 
-def bare(client: str, folder: Path, requests: int, base_url: str) -> Used:
-    """A bare client in a process of its own."""
+def bare(
+    client: str, folder: Path, requests: int, base_url: str, kept_in: Path | None = None
+) -> Used:
+    """A bare client in a process of its own; with `kept_in` it keeps what it gets there."""
     command = [
         sys.executable,
         "-m",
@@ -100,6 +105,9 @@ def bare(client: str, folder: Path, requests: int, base_url: str) -> Used:
         "--image",
         str(folder),
     ]
+    if kept_in is not None:
+        kept_in.mkdir()
+        command += ["--keep", str(kept_in)]
     return run(
         [*command, "--requests", str(requests), "--in-flight", str(IN_FLIGHT)], settings=ALLOCATOR
     )
@@ -112,7 +120,8 @@ def sent_by(client: str, folder: Path, turn: int, pictures: list[Path], base_url
         return ours(folder, f"{turn}-{count}", pictures, base_url)
     if client == BY_SDK:
         return ours(folder, f"{turn}-{count}-sdk", pictures, base_url, "vlm.openai.client=sdk")
-    return bare(client, folder / "pictures", count, base_url)
+    kept_in = folder / f"{turn}-{count}-{client}" if client.endswith(KEEPING) else None
+    return bare(client.removesuffix(KEEPING), folder / "pictures", count, base_url, kept_in)
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,8 @@ def measure() -> list[Row]:
     """Cost of a request: CPU of `generate`, the whole process, against bare clients that send as
     many bytes.
     """
-    costs: dict[str, list[Cost]] = {OURS: [], BY_SDK: [], "aiohttp": [], "hand": []}
+    bare_clients = (AIOHTTP, HAND, AIOHTTP + KEEPING, HAND + KEEPING)
+    costs: dict[str, list[Cost]] = {client: [] for client in (OURS, BY_SDK, *bare_clients)}
     with (
         workplace() as folder,
         ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server,
@@ -163,14 +173,29 @@ def measure() -> list[Row]:
         rows.append(Row(what, f"{whole:.2f}; {further:.2f}"))
     start = median([cost.start_and_end for cost in costs[OURS]])
     rows.append(Row("generate: CPU s of its start and end", *under(start, START_GOAL)))
-    for client, whole_goal, further_goal in (("aiohttp", None, None), ("hand", *GOALS)):
-        # Clients take turns: ratios within a round say more than those of medians.
-        rounds = list(zip(costs[OURS], costs[client], strict=True))
-        whole = median([own.whole / bare.whole for own, bare in rounds])
-        further = median([own.further / bare.further for own, bare in rounds])
+    for client, whole_goal, further_goal in (
+        (AIOHTTP, None, None),
+        (AIOHTTP + KEEPING, None, None),
+        (HAND, *GOALS),
+    ):
+        whole, further = ratios(costs[OURS], costs[client])
         rows.append(ratio_row(f"generate / bare {client}, whole processes", whole, whole_goal))
         rows.append(ratio_row(f"generate / bare {client}, further ones", further, further_goal))
+    for client in (AIOHTTP + KEEPING, HAND + KEEPING):
+        further = ratios(costs[client], costs[HAND])[1]
+        rows.append(ratio_row(f"bare {client} / bare {HAND}, further ones", further, None))
     return rows
+
+
+def ratios(costs: list[Cost], others: list[Cost]) -> tuple[float, float]:
+    """How many times as much one client takes as another: whole processes, and further requests.
+
+    Clients take turns: the medians of ratios within a round say more than ratios of medians.
+    """
+    rounds = list(zip(costs, others, strict=True))
+    whole = median([cost.whole / other.whole for cost, other in rounds])
+    further = median([cost.further / other.further for cost, other in rounds])
+    return whole, further
 
 
 def ratio_row(what: str, ratio: float, goal: float | None) -> Row:
