@@ -46,6 +46,8 @@ pytestmark = [
 
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 RAY = ("--engine", "ray", "--workers", "2")
+# For a cluster that a test starts itself: beside other tests its workers would stand still.
+NOT_NICE = ("RAY_worker_niceness", "0")
 
 
 def left(results: Path) -> dict[str, bytes]:
@@ -121,6 +123,7 @@ def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
     driver = place.start(*RAY)
     for wanted in (60, 150):
         until(lambda wanted=wanted: paid(slow) - before > wanted and workers_of(driver), driver)
+        assert os.getpriority(os.PRIO_PROCESS, workers_of(driver)[0]) == 0  # gives way to nobody
         os.kill(workers_of(driver)[0], signal.SIGKILL)
     until(lambda: paid(slow) - before > 260, driver)
     driver.kill()
@@ -220,6 +223,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as there:
         there.chdir(folder := tmp_path_factory.mktemp("cluster"))
         there.setenv("PWD", str(folder))
+        there.setenv(*NOT_NICE)
         ray.init(
             address="local",
             num_cpus=2,
@@ -506,7 +510,7 @@ def test_a_cluster_without_room_says_what_is_wanted(
 
 
 def test_machines_that_come_late_and_one_that_is_lost(
-    workplace: Workplace, slow: LoopbackServer
+    workplace: Workplace, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a cluster is that begins with no machine to work on, and has some taken away."""
     from ray.cluster_utils import Cluster
@@ -514,6 +518,7 @@ def test_machines_that_come_late_and_one_that_is_lost(
     place = place_at(workplace, slow, 200)
     expected, once = alone(place)
     before = paid(slow)
+    monkeypatch.setenv(*NOT_NICE)
     machines = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )
