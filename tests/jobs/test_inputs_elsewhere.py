@@ -125,6 +125,7 @@ KINDS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_elsewhere_gives_what_the_same_one_here_does(
     place: Workplace, store: ObjectStore, kind: str
@@ -181,6 +182,7 @@ def twice(*faults: str, ending: str = ".jpg") -> Callable[[str, str, int], str |
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault",
     [

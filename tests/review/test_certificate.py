@@ -273,6 +273,7 @@ def first(items: list[Any], boxes: int | None) -> Any:
     return next(item for item in items if item[1].endswith(end) and ids.count(item[1]) == 1)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("act", "boxes", "right"),
     [

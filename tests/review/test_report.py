@@ -1460,7 +1460,7 @@ def test_a_page_without_its_folder_says_so(folder: Path, show: Any) -> None:
     assert "--single-file" in page.get_by_role("alert").inner_text()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("more", ["", "#view=phrases", "#view=grid&head=mug&head=table"])
 @pytest.mark.parametrize("width", [1400, 400])

@@ -231,6 +231,7 @@ def near(expected: list[list[float]], got: list[list[float]]) -> bool:
     )
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("act", "number", "expected"),
     [
@@ -388,6 +389,7 @@ def test_a_drag_that_comes_to_nothing_leaves_nothing_on_the_picture(
     assert not (results / "reviews.jsonl").exists()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("keys", "selected", "expected"),
     [
@@ -601,6 +603,7 @@ def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, ser
     assert [row["expression_id"] for row in rows if row.get("verified")] == answered
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("path", "headers", "body", "status"),
     [
@@ -655,6 +658,7 @@ def test_only_the_page_of_this_review_is_answered(
     assert not (results / "reviews.jsonl").exists()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "change",
     [
@@ -1088,6 +1092,7 @@ def test_captions_of_regions_are_reviewed_too(results: Path, serve: Any, column:
     assert record[column] == [{**items[0], "bbox": [1, 2, 31.5, 40], **person}, items[1]]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("mode", ["grid", "single"])
 def test_axe_finds_nothing_serious(
