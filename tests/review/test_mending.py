@@ -77,7 +77,7 @@ def test_a_box_that_is_dragged_as_a_whole_is_judged_by_nothing_but_accept(
     saved(page)
     hint = page.locator("#hint").inner_text()
     assert " ".join(hint.split()) == "Moved, not judged yet: a accepts it. Undo z"
-    assert "moved, not judged" in page.locator("li.picked .detail").inner_text()
+    page.locator("li.picked .detail", has_text="moved, not judged").wait_for()
     assert len(decisions(results)) == 1
     [mug, *_] = applied(results)[0]["expressions"]
     assert near([[70, 50.5, 230, 170]], boxes(applied(results)[0], 0))
