@@ -181,9 +181,10 @@ def measure() -> list[Row]:
         whole, further = ratios(costs[OURS], costs[client])
         rows.append(ratio_row(f"generate / bare {client}, whole processes", whole, whole_goal))
         rows.append(ratio_row(f"generate / bare {client}, further ones", further, further_goal))
-    for client in (AIOHTTP + KEEPING, HAND + KEEPING):
-        further = ratios(costs[client], costs[HAND])[1]
-        rows.append(ratio_row(f"bare {client} / bare {HAND}, further ones", further, None))
+    for client in (AIOHTTP, AIOHTTP + KEEPING, HAND + KEEPING):
+        whole, further = ratios(costs[client], costs[HAND])
+        rows.append(ratio_row(f"bare {client} / bare hand, whole processes", whole, None))
+        rows.append(ratio_row(f"bare {client} / bare hand, further ones", further, None))
     return rows
 
 
