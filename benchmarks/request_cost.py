@@ -183,8 +183,8 @@ def measure() -> list[Row]:
         rows.append(ratio_row(f"generate / bare {client}, further ones", further, further_goal))
     for client in (AIOHTTP, AIOHTTP + KEEPING, HAND + KEEPING):
         whole, further = ratios(costs[client], costs[HAND])
-        rows.append(ratio_row(f"bare {client} / bare hand, whole processes", whole, None))
-        rows.append(ratio_row(f"bare {client} / bare hand, further ones", further, None))
+        rows.append(ratio_row(f"bare {client} / bare {HAND}, whole processes", whole, None))
+        rows.append(ratio_row(f"bare {client} / bare {HAND}, further ones", further, None))
     return rows
 
 

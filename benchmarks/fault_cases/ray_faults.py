@@ -65,6 +65,12 @@ def family(pid: int) -> dict[int, str]:
     return found
 
 
+def called_so(running: subprocess.Popen[str], what: str) -> list[int]:
+    """Those of a driver's processes that have this in their name."""
+    processes = family(running.pid).items()
+    return [pid for pid, called in processes if what in called.partition(" ")[0]]
+
+
 def driver(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
     """A run on Ray that waits for less long than usual."""
     return process(place.arguments(*(arguments or RAY)), first=QUICK, cwd=place.folder)
@@ -76,12 +82,9 @@ def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> It
     with the block.
     """
 
-    def called_so() -> list[int]:
-        processes = family(running.pid).items()
-        return [pid for pid, called in processes if what in called.partition(" ")[0]]
-
-    wait_until(lambda: bool(called_so()), 30)  # one that has just begun isn't called so yet
-    pid = min(called_so())
+    # one that has just begun isn't called so yet
+    wait_until(lambda: bool(called_so(running, what)), 30)
+    pid = min(called_so(running, what))
     os.kill(pid, how)
     try:
         yield
@@ -101,8 +104,7 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
         with at_work(place, count, 0.2) as witness:
             running = driver(place)
             reached_late(running, witness, count / 3)
-            processes = family(running.pid)
-            workers = [pid for pid, called in processes.items() if called.startswith("ray::Worker")]
+            workers = called_so(running, "ray::Worker")
             with struck(running, what, how):
                 done = ended(running, 240)  # Ray takes a minute to notice; a busy machine several
             calm(done)

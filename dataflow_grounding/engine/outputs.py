@@ -211,8 +211,9 @@ def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
 def remove_unfinished_of_shards(steps: list[Step]) -> None:
     """Remove the half-written files that killed workers have left in the folders of a run's shards.
 
-    The shards themselves stay, as does what another process is writing. It is for the end of a run
-    over the whole input, after which no worker may come again and write these files whole.
+    The shards themselves stay, as does what another process is writing. Nothing is lost: a worker
+    that takes a shard up again writes these files from their beginning. It is for the end of a run
+    in the shards' results folder, after which perhaps none does.
     """
     results = steps[0].storage.cache_path
     folders = glob.glob(os.path.join(glob.escape(results), SHARDS, "*"))
