@@ -15,6 +15,7 @@ from dataflow_grounding import CaptionGenerator, OpenAIServing
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images._plain_jpeg import plain_header
+from dataflow_grounding.images.files import read_header
 from dataflow_grounding.images.image import open_image
 
 EXAMPLES = Path(__file__).parents[2] / "example_data" / "images"
@@ -81,6 +82,27 @@ def test_a_picture_that_exif_or_xmp_turns_stays_turned(tmp_path: Path) -> None:
         image = open_image(Record({"image_path": str(tmp_path / name)}), "image_path")
         assert image.size == (40, 60), name
         assert not image.facts.plain, name
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "orientation"),
+    [
+        (jpeg(), (60, 40), 1),
+        (jpeg(comment=b"drawn " * 2000), (60, 40), 1),  # its size stands behind the first 4 KiB
+        (turned(1), (60, 40), 1),
+        (turned(6), (40, 60), 6),
+        (jpeg("CMYK"), (60, 40), 1),
+        (jpeg(size=(600, 400))[:-200], (600, 400), 1),
+    ],
+)
+def test_a_files_header_is_the_same_however_it_is_read(
+    data: bytes, size: tuple[int, int], orientation: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(data)
+    header = read_header(str(path))
+    assert header == (size, "image/jpeg", orientation)
+    assert header == read_header(str(path), data)
 
 
 def test_a_plain_picture_that_is_cut_off_is_refused(tmp_path: Path) -> None:
