@@ -172,13 +172,19 @@ def path_within(path: str, root: str | None) -> str:
     """
     if not root or is_elsewhere(path) != is_elsewhere(root):
         return ""
-    # Nearly all paths are plain ones below the root: these are returned without the slow relpath.
-    below = path.removeprefix(f"{root}{os.sep}")
-    is_plain = not below.startswith((os.pardir, os.sep)) and os.path.normpath(below) == below
-    if below != path and root.startswith(os.sep) and is_plain:
-        return below
+    # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
+    # header does.
+    if _is_plain(root) and _is_plain(path) and path != root:
+        below = path.removeprefix(f"{root}{os.sep}")
+        return "" if below == path else below
     inside = os.path.relpath(plain_path(path), absolute(root))
     return "" if inside.split(os.sep)[0] == os.pardir else inside
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether a path from this machine's root is written the shortest way; "/" isn't."""
+    starts_once = path.startswith(os.sep) and not path.startswith(os.sep * 2)
+    return starts_once and path != os.sep and os.path.normpath(path) == path
 
 
 def has_id(own_id: Any) -> bool:

@@ -351,8 +351,11 @@ class Source:
         if not isinstance(path, str) or has_id(record.get("image_id")):
             return False
         ending = os.path.splitext(path)[1]
+        # Most ids have no ending: these need no second look at the path.
+        if not ending or record.image_id is None or not record.image_id.endswith(ending):
+            return False
         stem_id = image_id_of(record, self.image_key, self._image_root)
-        return bool(ending) and record.image_id == f"{stem_id}{ending}"
+        return record.image_id == f"{stem_id}{ending}"
 
     def pictures(self) -> OwnPictures:
         """Return what the first pictures are, as `pictures_of` does; the rows are read anew."""
