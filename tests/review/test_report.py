@@ -445,6 +445,29 @@ def test_keys_move_through_images_pages_and_phrases(folder: Path, show: Any) -> 
     assert page.get_by_label("Contains").input_value() == "spoons? j"
 
 
+def test_head_nouns_beyond_those_with_a_number_are_filtered_by_as_well(
+    folder: Path, show: Any
+) -> None:
+    texts = [f"a {number:05}thing" for number in range(5000)]
+    many = [expression("", text, box(1, 1, 20, 20)) for text in texts]
+    records = [
+        {"image_id": "many", "caption": "", "expressions": many},
+        {"image_id": "a", "caption": "", "expressions": [expression("", "a zebra")]},
+        {"image_id": "b", "caption": "", "expressions": [expression("", "a 00000thing")]},
+    ]
+    path = report(folder, records)
+    page = show(path)
+    for head, expected in (
+        ("00000thing", ["many"]),  # where it was found
+        ("04999thing", ["many"]),
+        ("zebra", ["a"]),  # which was found nowhere
+        ("05000thing", []),
+    ):
+        page.goto("about:blank")
+        load(page, path, f"#head={head}")
+        assert page.locator("article h2").all_inner_texts() == expected, head
+
+
 def test_filters_stand_in_the_address_and_hold_after_a_reload(folder: Path, show: Any) -> None:
     checked = [expression("a cat", "a cat", box(1, 1, 20, 20, score=0.2), verified=True)]
     records = [

@@ -46,6 +46,7 @@ _SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has t
 AT_ONCE = 256  # records whose pictures are looked for together
 TOLD_EVERY = 100  # records between two calls of `on_progress`
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
+_MOST_NAMES = 5000  # models, and head nouns, that a row of the index has by number
 # Where a record's two lines stand in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
@@ -94,6 +95,8 @@ def write_report(
     counts = Counter[str]()  # the figures of the page
     marked = Counter[str]()  # how many records have each of FLAGS
     classes = classes or PageClasses()
+    models = _Numbers()
+    heads = _Numbers()  # of phrases that state no class
     failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
@@ -105,7 +108,9 @@ def write_report(
             view = view_of(record, picture, classes)
             view.update(changes_view(view, earlier, called, classes))
             marks = marks_of(record, view)
-            _write_row(ranks, view, marks, classes)
+            model = models.number_of(view["model"])
+            labels = [_label(expression, classes, heads) for expression in view["expressions"]]
+            _write_row(ranks, view, _index_row(view, model, labels, marks), marks)
             # what another run alone has is shown, but isn't among the figures
             if view.get("only", called) == called:
                 counts.update(_counts_of(record, view, marks))
@@ -130,6 +135,8 @@ def write_report(
             "records": counts["shown"],
             "failures": counts["failures"],
             "classes": classes.names,
+            "heads": heads.names,
+            "models": models.names,
         }
         page = door_html(counts, failure_kinds, about, files.inline, plots=figures(), **head)
         files.put(page)
@@ -195,7 +202,7 @@ def _failure_rows(
 
 
 def _write_row(
-    ranks: Sequence[IO[str]], view: View, marks: Collection[str], classes: PageClasses
+    ranks: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
     """Write a record's line of the index, then its view, to the file of its rank.
 
@@ -204,7 +211,7 @@ def _write_row(
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
-    ranks[rank].write(f"{script_json(_index_row(view, marks, classes))}\n{script_json(view)}\n")
+    ranks[rank].write(f"{script_json(index_row)}\n{script_json(view)}\n")
 
 
 def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
@@ -244,25 +251,35 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
     return marks
 
 
-def _index_row(view: View, marks: Collection[str], classes: PageClasses) -> list[Any]:
+def _index_row(
+    view: View, model: int | str, labels: Sequence[int | str], marks: Collection[str]
+) -> list[Any]:
     """Return what the page filters a record by, in the order in which `report.js` reads it.
 
     These are its id; its flags as bits of a number; for each expression its text in lower case,
-    what it is listed under, and its number of boxes; the lowest and the highest score in
-    hundredths, or -1 without any; the model; and what `_bins_of` returns.
+    its label, and its number of boxes, which is left out where it is 1; the lowest and the highest
+    score in hundredths, or -1 without any; its model; and what `_bins_of` returns.
+
+    Args:
+        view: The record as the page shows it.
+        model: As `_Numbers` has it.
+        labels: For each expression what `_label` returns.
+        marks: Those of FLAGS that the record is marked with.
     """
-    phrases = []
+    phrases: list[list[Any]] = []
     scores: list[float] = []
-    for expression in view["expressions"]:
-        text = expression["text"]
+    for expression, label in zip(view["expressions"], labels, strict=True):
         instances = expression["instances"]
-        words = " ".join(text.lower().split())
-        phrases.append((words, _label(expression, classes), len(instances)))
+        words = " ".join(expression["text"].lower().split())
+        phrase = [words, label]
+        if len(instances) != 1:
+            phrase.append(len(instances))
+        phrases.append(phrase)
         scores.extend(box["score"] for box in instances if box["score"] is not None)
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    return [view["id"], bits, phrases, lowest, highest, view["model"], _bins_of(view)]
+    return [view["id"], bits, phrases, lowest, highest, model, _bins_of(view)]
 
 
 def _bins_of(view: View) -> int:
@@ -282,15 +299,40 @@ def _bins_of(view: View) -> int:
     return bits
 
 
-def _label(expression: Mapping[str, Any], classes: PageClasses) -> str | int:
+def _label(expression: Mapping[str, Any], classes: PageClasses, heads: "_Numbers") -> str | int:
     """Return what an expression is listed under: its class, or the head noun of its text.
 
-    A class is its number among the page's classes, or its name where it has none.
+    A class is its number among the page's classes; the first head noun is -1, the second -2. What
+    has no number is its name.
     """
-    if "class" not in expression:
-        return head_of(expression["text"])
-    number = classes.number_of(expression["class"])
-    return expression["class"] if number is None else number
+    if "class" in expression:
+        number = classes.number_of(expression["class"])
+        return expression["class"] if number is None else number
+    head = heads.number_of(head_of(expression["text"]))
+    return head if isinstance(head, str) else -1 - head
+
+
+class _Numbers:
+    """Names that most records share, each with a number, which is shorter in the index.
+
+    Attributes:
+        names: Those that have a number, in its order: as they came.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def number_of(self, name: str) -> int | str:
+        """Return the number of a name, from 0; the name itself beyond the first _MOST_NAMES."""
+        number = self._numbers.get(name)
+        if number is None:
+            if len(self.names) >= _MOST_NAMES:
+                return name
+            number = len(self.names)
+            self._numbers[name] = number
+            self.names.append(name)
+        return number
 
 
 def _hundredths(score: float) -> int:

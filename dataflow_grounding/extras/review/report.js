@@ -67,7 +67,11 @@ const reportPage = (() => {
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
   let rows = []; // one of each record, by which it is filtered; `_index_row` of _report.py says what is in it
-  const nameOf = (label) => (typeof label === "number" ? about.classes[label] : label); // of a class, else a head noun
+  const isClass = (label) => typeof label === "number" && label >= 0;
+  const isHead = (label) => typeof label === "number" && label < 0;
+  // The name of a class or a head noun; that of a label without a number is the label itself.
+  const nameOf = (label) => (isClass(label) ? about.classes[label] : isHead(label) ? about.heads[-1 - label] : label);
+  const modelOf = (model) => (typeof model === "number" ? about.models[model] : model);
   const boxesOf = new Map(); // how many boxes each label has, by its name
   const WITHOUT = new Set(["none", "ambiguous", "unsupported", "pending"]); // statuses of phrases without a box
 
@@ -75,7 +79,7 @@ const reportPage = (() => {
   // asked for, or the label, has none.
   function isOfLabels({ heads, show }) {
     const wantsBoxes = new Map(heads.map((head) => [head, !WITHOUT.has(show) && boxesOf.get(head) > 0]));
-    return ([, label, boxes]) => wantsBoxes.get(nameOf(label)) === boxes > 0;
+    return ([, label, boxes = 1]) => wantsBoxes.get(nameOf(label)) === boxes > 0;
   }
   const wordsOf = (state) => (state.q || "").toLowerCase().trim();
   // The bits of the bins that are chosen, of each histogram; 0 where none is.
@@ -93,10 +97,11 @@ const reportPage = (() => {
     const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
     const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
     const isOfLabel = isOfLabels(state);
+    const isOfModel = (model) => state.model === undefined || modelOf(model) === state.model;
     const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
     return [...rows.keys()].filter((place) => {
       const [id, bits, phrases, least, most, model] = rows[place];
-      return (bits & all) === all && [undefined, model].includes(state.model) && [undefined, id].includes(state.record)
+      return (bits & all) === all && isOfModel(model) && [undefined, id].includes(state.record)
         && (low === null || most >= low) && (high === null || (least >= 0 && least <= high))
         && (!words || id.toLowerCase().includes(words) || phrases.some(([text]) => text.includes(words)))
         && (!state.heads.length || phrases.some(isOfLabel));
@@ -109,7 +114,7 @@ const reportPage = (() => {
     const heads = new Set(state.heads);
     return places.flatMap((place) => {
       const phrases = rows[place][2], isAsked = phrases.some(([text]) => text.includes(words)); // not the id
-      return phrases.flatMap(([text, label, boxes], e) =>
+      return phrases.flatMap(([text, label, boxes = 1], e) =>
         (!heads.size || heads.has(nameOf(label))) && (!isAsked || text.includes(words))
           ? [...Array(boxes).keys()].map((n) => [place, e, n]) : []);
     });
@@ -134,7 +139,7 @@ const reportPage = (() => {
   function buildHistograms() {
     const sidebar = part(".histograms"), boxesBins = HISTOGRAMS[2].bins.map(Number);
     for (const row of rows) {
-      const boxes = row[2].reduce((sum, [, , n]) => sum + n, 0);
+      const boxes = row[2].reduce((sum, [, , n = 1]) => sum + n, 0);
       row[6] |= 1 << (HISTOGRAMS[2].first + boxesBins.findLastIndex((least) => boxes >= least));
     }
     for (const histogram of HISTOGRAMS) {
@@ -192,8 +197,8 @@ const reportPage = (() => {
       times.set(name, (times.get(name) || 0) + by);
       boxesOf.set(name, (boxesOf.get(name) || 0) + boxes);
     };
-    for (const [, , phrases] of rows) for (const [, label, boxes] of phrases) add(label, 1, boxes);
-    const hasClasses = rows.some(([, , phrases]) => phrases.some(([, label]) => typeof label === "number"));
+    for (const [, , phrases] of rows) for (const [, label, boxes = 1] of phrases) add(label, 1, boxes);
+    const hasClasses = rows.some(([, , phrases]) => phrases.some(([, label]) => isClass(label)));
     if (hasClasses) about.classes.forEach((_, label) => add(label, 0, 0)); // also those that no record has
     const frequent = [...times.keys()].sort((a, b) => boxesOf.get(b) - boxesOf.get(a) || times.get(b) - times.get(a));
     labels = frequent.slice(0, LABELS);
@@ -207,7 +212,7 @@ const reportPage = (() => {
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
     offer(part("#heads"), frequent.slice(0, HEADS));
     for (const [name, values] of [["size", ["small", "medium", "large"].filter((flag) => about.marked[flag])],
-      ["model", [...new Set(rows.map((row) => row[5]))]]]) {
+      ["model", [...new Set(rows.map((row) => modelOf(row[5])))]]]) {
       if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
       else fields.elements[name].parentNode.remove();
     }
