@@ -40,6 +40,7 @@ _HYDRA = re.compile(r"[+~]*hydra[./=]")  # the beginning of hydra.run.dir=x, +hy
 # What OmegaConf says of a variable that isn't set.
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")  # the beginning of ${oc.env:NAME}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, where it is there
 _PART = re.compile(r"[.[]")  # what ends a part of a key, as in a.b[0]
 # Keys of `data` whose texts are no paths.
 _NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
@@ -413,7 +414,7 @@ def _read_yaml(path: str) -> _File:
             text = file.read()
         _check_events(text)
         values = OmegaConf.load(io.StringIO(text))
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_LOADER)
     except FileNotFoundError:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
@@ -435,7 +436,7 @@ def _check_events(text: str) -> None:
     The events of the parser are looked at, before any value is made of them.
     """
     depth = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
