@@ -5,6 +5,7 @@ would.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -196,6 +197,8 @@ def command(arguments: Sequence[str]) -> Done:
         code = leave.code
     finally:
         sys.argv = argv
+        # `generate` freezes what its process has made: here that would be all garbage so far.
+        gc.unfreeze()
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 
 
