@@ -108,9 +108,7 @@ def write_report(
             view = view_of(record, picture, classes)
             view.update(changes_view(view, earlier, called, classes))
             marks = marks_of(record, view)
-            model = models.number_of(view["model"])
-            labels = [_label(expression, classes, heads) for expression in view["expressions"]]
-            _write_row(ranks, view, _index_row(view, model, labels, marks), marks)
+            _write_row(ranks, view, _index_row(view, marks, classes, heads, models), marks)
             # what another run alone has is shown, but isn't among the figures
             if view.get("only", called) == called:
                 counts.update(_counts_of(record, view, marks))
@@ -252,26 +250,25 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
 
 
 def _index_row(
-    view: View, model: int | str, labels: Sequence[int | str], marks: Collection[str]
+    view: View,
+    marks: Collection[str],
+    classes: PageClasses,
+    heads: "_Numbers",
+    models: "_Numbers",
 ) -> list[Any]:
     """Return what the page filters a record by, in the order in which `report.js` reads it.
 
     These are its id; its flags as bits of a number; for each expression its text in lower case,
     its label, and its number of boxes, which is left out where it is 1; the lowest and the highest
-    score in hundredths, or -1 without any; its model; and what `_bins_of` returns.
-
-    Args:
-        view: The record as the page shows it.
-        model: As `_Numbers` has it.
-        labels: For each expression what `_label` returns.
-        marks: Those of FLAGS that the record is marked with.
+    score in hundredths, or -1 without any; its model; and what `_bins_of` returns. Classes, head
+    nouns and models that are new get a number.
     """
     phrases: list[list[Any]] = []
     scores: list[float] = []
-    for expression, label in zip(view["expressions"], labels, strict=True):
+    for expression in view["expressions"]:
         instances = expression["instances"]
         words = " ".join(expression["text"].lower().split())
-        phrase = [words, label]
+        phrase = [words, _label(expression, classes, heads)]
         if len(instances) != 1:
             phrase.append(len(instances))
         phrases.append(phrase)
@@ -279,6 +276,7 @@ def _index_row(
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
+    model = models.number_of(view["model"])
     return [view["id"], bits, phrases, lowest, highest, model, _bins_of(view)]
 
 
