@@ -189,6 +189,7 @@ def command(arguments: Sequence[str]) -> Done:
     """The command line within this process: fast, and all but the process is real."""
     out, err = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, ["dataflowgrounding", *arguments]
+    how_often = gc.get_threshold()
     code: object = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -197,7 +198,9 @@ def command(arguments: Sequence[str]) -> Done:
         code = leave.code
     finally:
         sys.argv = argv
-        # `generate` freezes what its process has made: here that would be all garbage so far.
+        # A command has its process look for garbage less often, and `generate` freezes what was
+        # made so far: here that would be all garbage of before, and for all that comes after.
+        gc.set_threshold(*how_often)
         gc.unfreeze()
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 
