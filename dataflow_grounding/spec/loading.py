@@ -212,6 +212,8 @@ def _merge(
     parts = [file.values for file in files]
     parts.append(overrides.values)
     for part in parts:
+        if not part:  # most runs override nothing, and merging that takes as long as reading it
+            continue
         for path in _changes_of_kind(config, part):
             # OmegaConf doesn't merge a mapping with a list: the new one takes the other's place,
             # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
@@ -392,6 +394,8 @@ def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]
             # known either, so it isn't reported.
             del config[name]
     for block in others:
+        if block not in config:
+            continue
         for inner_block, keys in OTHER_KEYS["keys"].items():
             inside = OmegaConf.select(config, f"{block}.{inner_block}")
             if not OmegaConf.is_dict(inside):
