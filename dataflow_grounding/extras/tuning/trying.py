@@ -27,6 +27,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import read_records, write_text
+from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.extras.tuning.candidates import DEFAULT, Candidate
 from dataflow_grounding.extras.tuning.defining import (
@@ -95,6 +96,14 @@ class Tuning:
     def ways(self) -> dict[str, Candidate]:
         """All ways by name, the spec's own first."""
         return {way.name: way for way in (self.own, *self.candidates)}
+
+    @cached_property
+    def prices(self) -> dict[str, Prices | None]:
+        """What tokens cost by the name of a way, as a run of it takes them from its spec.
+
+        They are asked for after each round, and to read the specs again takes longer than to count.
+        """
+        return {name: self.run_of(way, 1).options.prices for name, way in self.ways.items()}
 
     def spec_of(self, way: Candidate) -> Spec:
         """Return the spec of a way, which asks about the gold's phrases.
@@ -174,9 +183,7 @@ class Tuning:
 
         A cost is None where the way's model has no known price.
         """
-        folder = within(self.folder, _folder_of(way))
-        never_started = self.run_of(way, pictures=1)  # which only says the way's prices
-        return paid_by_step(folder, never_started.options.prices)
+        return paid_by_step(within(self.folder, _folder_of(way)), self.prices[way.name])
 
     def plan(self) -> dict[str, Any]:
         """Return what the race is to take from each way, as it was estimated at the first call.
@@ -422,7 +429,7 @@ def _paid_for_writing(trial: Tuning) -> list[dict[str, Any]]:
 
     Judging them isn't among these.
     """
-    return paid_by_step(trial.folder, trial.run_of(trial.own, 1).options.prices)
+    return paid_by_step(trial.folder, trial.prices[trial.own.name])
 
 
 def _proposals(
