@@ -88,6 +88,10 @@ class FormatChoice:
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
 
+    def settings(self) -> str:
+        """Return what the boxes of an operator depend on, as JSON: format and sizes."""
+        return repr(self)
+
     @property
     def why(self) -> str:
         """Why the model has to be calibrated, in words."""

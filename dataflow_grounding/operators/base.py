@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dataflow_grounding.images.display import ShownRecord
     from dataflow_grounding.operators._in_memory import Annotated
 
+_NO_SETTINGS = ("_keys", "_made_with", "serving")
+"""Attributes of an operator that `settings` leaves out."""
+
 C = TypeVar("C", bound=type[Any])
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
@@ -405,17 +408,33 @@ class Operator(plan.Annotator, ABC):
     def settings(self) -> dict[str, Any] | None:
         """Return all that its answers depend on, as JSON, to tell whether it has changed.
 
-        That is the source of its classes and its attributes, but not its columns and its serving.
-        None where the source of a class can't be read: then nobody can tell.
+        That is the source of its classes, what these and it itself have as attributes, but not its
+        columns and its serving. Code and values of other modules aren't looked at. None where
+        nobody can tell: the source of a class can't be read, or an attribute can't be compared.
         """
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
         source = [plan.source_digest(cls) for cls in classes]
         if None in source:
             return None
         settings: dict[str, Any] = {"class": type(self).__qualname__, "source": source}
-        for name, value in vars(self).items():
-            if name not in ("_keys", "_made_with", "serving"):
-                settings[name] = _distinct_setting(value)
+        own = {name: value for name, value in vars(self).items() if name not in _NO_SETTINGS}
+        others = {}
+        for name, value in {**_values_of(classes), **own}.items():
+            if _is_plain(value):
+                settings[name] = value
+            elif not isinstance(value, Operator) and callable(getattr(value, "settings", None)):
+                settings[name] = value.settings()
+                if settings[name] is None:
+                    return None
+            else:
+                others[name] = value
+        if others:  # no shipped operator has any
+            from dataflow_grounding.operators._settings import CantTell, distinct_setting
+
+            try:
+                settings |= {name: distinct_setting(value) for name, value in others.items()}
+            except (CantTell, RecursionError):
+                return None
         return settings
 
     def facts(self) -> dict[str, Any]:
@@ -464,18 +483,24 @@ def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
         raise plan.NoRecordLeft
 
 
-def _distinct_setting(value: Any) -> Any:
-    """Return a setting as JSON that differs where the setting differs.
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number or text, or a list of such, and so the same in JSON."""
+    if isinstance(value, (list, tuple)):
+        return all(item is None or isinstance(item, (str, int, float)) for item in value)
+    return value is None or isinstance(value, (str, int, float))
 
-    Numbers, texts and lists are as they are, anything else is its `repr`. That of an operator or a
-    serving doesn't show all of it: two of them count as the same only if they are the same object.
+
+def _values_of(classes: list[type[Any]]) -> dict[str, Any]:
+    """Return the numbers, texts and lists that classes have as attributes, by name.
+
+    A program may have set them to others than their source says.
     """
-    if isinstance(value, (str, int, float, bool, type(None), list, tuple)):
-        return value
-    is_serving = hasattr(value, "answer")
-    if isinstance(value, Operator) or is_serving:
-        return object.__repr__(value)
-    return repr(value)
+    values: dict[str, Any] = {}
+    for cls in reversed(classes):
+        for name, value in vars(cls).items():
+            if not name.startswith("__") and _is_plain(value):
+                values[name] = value
+    return values
 
 
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:

@@ -7,7 +7,8 @@ from typing import Any, overload
 
 from dataflow_grounding._util.errors import OperatorFailed
 from dataflow_grounding.data.records import Record, Update
-from dataflow_grounding.engine.plan import Ask, source_digest
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.operators._settings import CantTell, function_settings
 from dataflow_grounding.operators.base import Operator
 
 
@@ -67,19 +68,10 @@ class FunctionOperator(Operator):
         classes and modules), and its defaults. None where nobody can tell: for what is no plain
         function, has no source, or takes variables from a function around it.
         """
-        source = source_digest(self.function)
-        if source is None or not inspect.isfunction(self.function):
+        try:
+            return function_settings(self.function)
+        except (CantTell, RecursionError):
             return None
-        used = inspect.getclosurevars(self.function)
-        if used.nonlocals:
-            return None
-        values: dict[str, str] = {}
-        for name, value in used.globals.items():
-            if not callable(value) and not inspect.ismodule(value):
-                values[name] = repr(value)
-        # no global is named "", so that the defaults can stand beside them
-        values[""] = repr([self.function.__defaults__, self.function.__kwdefaults__])
-        return {"function": self.function.__qualname__, "source": source, "values": values}
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:

@@ -73,9 +73,9 @@ class Pipeline:
     def compile(self) -> list[Step]:
         """Return the steps that `forward()` calls, none of them run, and check their columns.
 
-        They are kept: `run` then streams records through them. Columns of files that an earlier
-        step writes, and of pipes, aren't checked yet. Raises PlanError without a step or for
-        columns that don't fit, InputError for a file that can't be read.
+        `run` then streams records through those that `forward()` calls by then. Columns of files
+        that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
+        step or for columns that don't fit, InputError for a file that can't be read.
         """
         from dataflow_grounding.engine.source import Source
 
@@ -94,7 +94,7 @@ class Pipeline:
                 columns = source.columns()
                 plan.check(segment, columns, source.empty_columns)
             written.update(step.storage.output_path for step in segment)
-        self.__dict__["_compiled"] = steps
+        self.__dict__["_is_compiled"] = True
         return steps
 
     def steps(self) -> list[Step]:
@@ -167,10 +167,9 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
-        steps: list[Step] | None = self.__dict__.get("_compiled") or None
-        if steps is None and resume_step:
+        if self.__dict__.get("_is_compiled") or resume_step:
+            # called anew, as operators may have been exchanged or changed since it was compiled
             steps = self.steps()
-        if steps is not None:
             if not 0 <= resume_step < len(steps):
                 raise PlanError(
                     f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}"

@@ -54,6 +54,10 @@ class BoxWatch:
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 
+    def settings(self) -> str:
+        """Return what the boxes of an operator depend on, as JSON: what suspect ones do."""
+        return repr(self)
+
     def begun(
         self, serving: Serving, choice: FormatChoice, start: RunStart, form: str = ""
     ) -> "tuple[BoxWatch, Counter[str]]":

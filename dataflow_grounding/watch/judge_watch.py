@@ -261,6 +261,10 @@ class JudgeWatch:
     def __repr__(self) -> str:
         return f"JudgeWatch({self.question!r}, {self.every})"
 
+    def settings(self) -> str:
+        """Return what the answers of an operator depend on, as JSON: question and rhythm."""
+        return repr(self)
+
     def begun(self, serving: Serving, box_format: BoxFormat, start: RunStart) -> "JudgeWatch":
         """Return the watch of a run that starts: one that tests, if tests are wanted and possible.
 

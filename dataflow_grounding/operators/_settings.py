@@ -1,0 +1,139 @@
+"""Settings as JSON that differs where they differ, to tell whether an operator has changed.
+
+Where nobody can tell, a step is done again, with the replies that are stored. So a setting that
+looks changed though it isn't costs a little time; one that looks the same though it has changed
+would leave old results in the files.
+"""
+
+import inspect
+import pickle
+import types
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from dataflow_grounding.engine.plan import source_digest
+
+
+class CantTell(Exception):
+    """Nobody can tell whether a setting has changed."""
+
+
+def distinct_setting(value: Any) -> Any:
+    """Return a setting as JSON that differs where the setting differs.
+
+    Numbers, texts and lists are as they are. What has a `settings()`, as operators have, says
+    itself what counts; a serving is its identity, a function what `function_settings` says.
+    Anything else is a digest of all that pickle would store of it: a `repr` may show a part alone,
+    as NumPy's does.
+
+    Raises:
+        CantTell: It can't be pickled, or says itself that it can't tell.
+        RecursionError: It holds itself.
+    """
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [distinct_setting(item) for item in value]
+    if isinstance(value, dict):
+        return [[distinct_setting(key), distinct_setting(item)] for key, item in value.items()]
+    if isinstance(value, (set, frozenset)):
+        return sorted((distinct_setting(item) for item in value), key=repr)
+    stated = _stated_by(value)
+    if stated is not None:
+        return stated
+    digest = _Digest()
+    try:
+        _Pickler(digest, protocol=5).dump(value)
+    except CantTell:
+        raise
+    except Exception:  # whatever a class of the user's raises when it is pickled
+        raise CantTell from None
+    return [type(value).__qualname__, digest.sha.hexdigest()]
+
+
+def function_settings(function: Any) -> dict[str, Any]:
+    """Return what the results of a function depend on, as JSON.
+
+    That is a digest of its source, the values of the global names that it uses (but functions,
+    classes and modules), and its defaults.
+
+    Raises:
+        CantTell: It is no plain function, has no source, takes variables from a function around it,
+            or uses a global of which nobody can tell whether it has changed.
+    """
+    source = source_digest(function)
+    if source is None or not inspect.isfunction(function) or function.__closure__:
+        raise CantTell
+    values: dict[str, Any] = {}
+    for name in sorted(_names_in(function.__code__)):
+        value = function.__globals__.get(name)
+        is_code = inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value)
+        if name in function.__globals__ and not is_code:
+            values[name] = distinct_setting(value)
+    # no global is named "", so that the defaults can stand beside them
+    values[""] = distinct_setting([function.__defaults__, function.__kwdefaults__])
+    return {"function": function.__qualname__, "source": source, "values": values}
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Return the names that code looks up, and that functions and generators within it do."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names_in(constant)
+    return names
+
+
+def _stated_by(value: Any) -> Any:
+    """Return what a value itself says that counts, as JSON; None where it says nothing.
+
+    Raises CantTell where it says that it can't tell.
+    """
+    if inspect.isfunction(value):
+        return function_settings(value)
+    if inspect.isclass(value):
+        return None  # pickle stores its name
+    if not callable(getattr(value, "settings", None)):
+        return _identity_of(value)
+    settings = value.settings()
+    if settings is None:
+        raise CantTell
+    columns = [value.reads(), value.writes()] if hasattr(value, "writes") else []
+    return [settings, columns, _identity_of(getattr(value, "serving", None))]
+
+
+def _identity_of(serving: Any) -> Any:
+    """Return the identity of a serving, None for anything else."""
+    identity = getattr(serving, "identity", None)
+    if not callable(getattr(serving, "answer", None)) or not callable(identity):
+        return None
+    stated = identity()
+    return dict(stated) if isinstance(stated, Mapping) else stated
+
+
+class _Digest:
+    """A file that keeps a digest of what is written, and nothing else."""
+
+    def __init__(self) -> None:
+        self.sha = sha256()
+
+    def write(self, data: Any) -> int:
+        """Take further bytes; return how many."""
+        self.sha.update(data)
+        return len(data)
+
+
+class _Pickler(pickle.Pickler):
+    """Writes what tells values apart: it is never read again.
+
+    Of a function pickle stores the name alone, and of operators and servings what changes with
+    each run.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return how to write a value that says itself what counts; raises CantTell."""
+        stated = _stated_by(value)
+        if stated is None:
+            return NotImplemented
+        return str, (repr(stated),)
