@@ -1,9 +1,11 @@
 """A reply read by itself, for whoever keeps a loop of their own: boxes or an object out of it."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
-from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
@@ -19,7 +21,7 @@ _MOST_INNER = 8  # items of an array or object in which it may be
 
 
 def read_boxes(
-    reply: str,
+    reply: str | None,
     *,
     format: BoxFormat | str,
     image_size: Size,
@@ -30,7 +32,7 @@ def read_boxes(
 
     Args:
         reply: The reply's text: JSON of any shape, a model family's tokens, a table, or prose with
-            numbers.
+            numbers. None, as OpenAI's client has it for a message without text, says nothing.
         format: The box format that the reply was asked for, or its name, such as `xyxy_1000` or
             `qwen3-vl`.
         image_size: Width and height of the upright image in pixels.
@@ -46,7 +48,7 @@ def read_boxes(
         UnreadableReply: There is nothing to read, or nothing that was read can be used; the message
             says why.
         TruncatedReply: The reply is cut off before its first complete box.
-        SpecError: The format is unknown.
+        SpecError: The format is unknown, or a size isn't two numbers above 0.
 
     Example:
         >>> reply = '[{"label": "cat", "bbox_2d": [100, 200, 500, 800]}]'
@@ -55,12 +57,30 @@ def read_boxes(
         >>> [(box.id, box.bbox) for box in reading.boxes]
         [(1, (64.0, 96.0, 320.0, 384.0))]
     """
-    box_format = find_box_format(format, "") if isinstance(format, str) else format
-    parsed = parse_reply(reply, box_format.key)
+    box_format = format
+    if not isinstance(box_format, BoxFormat):
+        box_format = find_box_format(str(format), "")
+    image_size = _checked_size("image_size", image_size)
+    sent_size = _checked_size("sent_size", sent_size or image_size)
+    parsed = parse_reply(reply or "", box_format.key)
     if isinstance(phrases, str):  # else its letters would be the phrases
         phrases = [phrases]
     by_id = phrases if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
-    return to_reading(parsed, box_format, image_size, sent_size or image_size, dict(by_id))
+    return to_reading(parsed, box_format, image_size, sent_size, dict(by_id))
+
+
+def _checked_size(name: str, size: Any) -> Size:
+    """Return a size as a tuple, as a caller may have it from JSON as a list.
+
+    Raises SpecError, with the argument's `name`, where it isn't two numbers above 0: else the reply
+    would be blamed, and a loop would ask, and pay, again.
+    """
+    sides = tuple(size) if isinstance(size, Sequence) else ()
+    are_numbers = all(isinstance(side, Real) for side in sides)
+    if len(sides) != 2 or not are_numbers or not all(0 < side < math.inf for side in sides):
+        raise SpecError(f"{name} should be width and height in pixels, not {size!r}")
+    width, height = sides
+    return width, height
 
 
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 
 CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)
@@ -766,3 +766,24 @@ def test_a_reply_to_the_letter_is_read_as_the_same_in_a_fence(
         except UnreadableReply as error:
             readings.append(str(error))
     assert readings[0] == readings[1]
+
+
+def test_a_message_without_text_says_nothing() -> None:
+    with pytest.raises(UnreadableReply, match="the reply is empty"):
+        read_boxes(None, format="xyxy_1000", image_size=(640, 480))
+
+
+def test_a_size_from_json_is_taken_and_an_impossible_one_is_not_blamed_on_the_reply() -> None:
+    reply = "[100, 200, 500, 800]"
+    listed: Any = [640, 480]
+    reading = read_boxes(reply, format="xyxy_1000", image_size=listed, sent_size=listed)
+    assert [box.bbox for box in reading.boxes] == [(64.0, 96.0, 320.0, 384.0)]
+    for wrong in ((0, 480), (float("nan"), 480), (640, float("inf")), (640,), ("640", "480"), 640):
+        size: Any = wrong
+        with pytest.raises(SpecError, match="image_size should be width and height"):
+            read_boxes(reply, format="xyxy_1000", image_size=size)
+    with pytest.raises(SpecError, match="sent_size should be"):
+        read_boxes(reply, format="xyxy_px", image_size=(640, 480), sent_size=(0, 0))
+    no_format: Any = None
+    with pytest.raises(SpecError, match="unknown box_format"):
+        read_boxes(reply, format=no_format, image_size=(640, 480))
