@@ -189,7 +189,7 @@ def command(arguments: Sequence[str]) -> Done:
     """The command line within this process: fast, and all but the process is real."""
     out, err = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, ["dataflowgrounding", *arguments]
-    how_often = gc.get_threshold()
+    threshold = gc.get_threshold()
     code: object = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -198,9 +198,9 @@ def command(arguments: Sequence[str]) -> Done:
         code = leave.code
     finally:
         sys.argv = argv
-        # A command has its process look for garbage less often, and `generate` freezes what was
-        # made so far: here that would be all garbage of before, and for all that comes after.
-        gc.set_threshold(*how_often)
+        # A command has its process look for garbage less often, and `generate` freezes what there
+        # is so far. Here that would hold for all that comes after, and keep all garbage of before.
+        gc.set_threshold(*threshold)
         gc.unfreeze()
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 

@@ -88,8 +88,8 @@ class FormatChoice:
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
 
-    def settings(self) -> str:
-        """Return what the boxes of an operator depend on, as JSON: format and sizes."""
+    def as_setting(self) -> str:
+        """Return what the boxes of an operator depend on: format and sizes."""
         return repr(self)
 
     @property

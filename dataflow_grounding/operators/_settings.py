@@ -8,11 +8,12 @@ would leave old results in the files.
 import inspect
 import pickle
 import types
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
 from dataflow_grounding.engine.plan import source_digest
+from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.serving.base import Serving
 
 
 class CantTell(Exception):
@@ -22,33 +23,34 @@ class CantTell(Exception):
 def distinct_setting(value: Any) -> Any:
     """Return a setting as JSON that differs where the setting differs.
 
-    Numbers, texts and lists are as they are. What has a `settings()`, as operators have, says
-    itself what counts; a serving is its identity, a function what `function_settings` says.
-    Anything else is a digest of all that pickle would store of it: a `repr` may show a part alone,
-    as NumPy's does.
+    Numbers, texts and lists are as they are. An operator is its settings, a serving its identity, a
+    function what `function_settings` says. Anything else is a digest of all that pickle would store
+    of it: a `repr` may show a part alone, as NumPy's does.
 
     Raises:
-        CantTell: It can't be pickled, or says itself that it can't tell.
-        RecursionError: It holds itself.
+        CantTell: It can't be pickled, holds itself, or is an operator or function that can't tell.
     """
+    try:
+        return _distinct(value)
+    except Exception:  # whatever a class of the user's raises when it is asked, or pickled
+        raise CantTell from None
+
+
+def _distinct(value: Any) -> Any:
+    """Return what `distinct_setting` does; raises whatever a user's class does."""
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
-        return [distinct_setting(item) for item in value]
+        return [_distinct(item) for item in value]
     if isinstance(value, dict):
-        return [[distinct_setting(key), distinct_setting(item)] for key, item in value.items()]
+        return [[_distinct(key), _distinct(item)] for key, item in value.items()]
     if isinstance(value, (set, frozenset)):
-        return sorted((distinct_setting(item) for item in value), key=repr)
+        return sorted((_distinct(item) for item in value), key=repr)
     stated = _stated_by(value)
     if stated is not None:
         return stated
     digest = _Digest()
-    try:
-        _Pickler(digest, protocol=5).dump(value)
-    except CantTell:
-        raise
-    except Exception:  # whatever a class of the user's raises when it is pickled
-        raise CantTell from None
+    _Pickler(digest, protocol=5).dump(value)
     return [type(value).__qualname__, digest.sha.hexdigest()]
 
 
@@ -86,30 +88,21 @@ def _names_in(code: types.CodeType) -> set[str]:
 
 
 def _stated_by(value: Any) -> Any:
-    """Return what a value itself says that counts, as JSON; None where it says nothing.
+    """Return what a function, operator or serving depends on, as JSON; None for anything else.
 
-    Raises CantTell where it says that it can't tell.
+    Raises CantTell for an operator or function that can't tell.
     """
     if inspect.isfunction(value):
         return function_settings(value)
-    if inspect.isclass(value):
-        return None  # pickle stores its name
-    if not callable(getattr(value, "settings", None)):
-        return _identity_of(value)
-    settings = value.settings()
-    if settings is None:
-        raise CantTell
-    columns = [value.reads(), value.writes()] if hasattr(value, "writes") else []
-    return [settings, columns, _identity_of(getattr(value, "serving", None))]
-
-
-def _identity_of(serving: Any) -> Any:
-    """Return the identity of a serving, None for anything else."""
-    identity = getattr(serving, "identity", None)
-    if not callable(getattr(serving, "answer", None)) or not callable(identity):
-        return None
-    stated = identity()
-    return dict(stated) if isinstance(stated, Mapping) else stated
+    if isinstance(value, Operator):
+        settings = value.settings()
+        if settings is None:
+            raise CantTell
+        serving = value.serving.identity() if value.serving else None
+        return [settings, value.reads(), value.writes(), serving]
+    if isinstance(value, Serving):
+        return value.identity()
+    return None
 
 
 class _Digest:

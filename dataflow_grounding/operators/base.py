@@ -416,26 +416,20 @@ class Operator(plan.Annotator, ABC):
         source = [plan.source_digest(cls) for cls in classes]
         if None in source:
             return None
-        settings: dict[str, Any] = {"class": type(self).__qualname__, "source": source}
-        own = {name: value for name, value in vars(self).items() if name not in _NO_SETTINGS}
-        others = {}
-        for name, value in {**_values_of(classes), **own}.items():
-            if _is_plain(value):
-                settings[name] = value
-            elif not isinstance(value, Operator) and callable(getattr(value, "settings", None)):
-                settings[name] = value.settings()
-                if settings[name] is None:
-                    return None
-            else:
-                others[name] = value
+        attributes = _values_of(classes)
+        for name, value in vars(self).items():
+            if name not in _NO_SETTINGS:
+                attributes[name] = value
+        stated = {name: _stated(value) for name, value in attributes.items() if _is_stated(value)}
+        others = {name: value for name, value in attributes.items() if name not in stated}
         if others:  # no shipped operator has any
             from dataflow_grounding.operators._settings import CantTell, distinct_setting
 
             try:
-                settings |= {name: distinct_setting(value) for name, value in others.items()}
-            except (CantTell, RecursionError):
+                stated |= {name: distinct_setting(value) for name, value in others.items()}
+            except CantTell:
                 return None
-        return settings
+        return {"class": type(self).__qualname__, "source": source, "attributes": stated}
 
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says of it after a run, as JSON.
@@ -488,6 +482,16 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(item is None or isinstance(item, (str, int, float)) for item in value)
     return value is None or isinstance(value, (str, int, float))
+
+
+def _is_stated(value: Any) -> bool:
+    """Whether a setting is plain, or says itself what counts."""
+    return _is_plain(value) or hasattr(type(value), "as_setting")
+
+
+def _stated(value: Any) -> Any:
+    """Return a setting that is plain, or what one says itself that counts."""
+    return value if _is_plain(value) else value.as_setting()
 
 
 def _values_of(classes: list[type[Any]]) -> dict[str, Any]:

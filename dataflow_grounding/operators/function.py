@@ -70,7 +70,7 @@ class FunctionOperator(Operator):
         """
         try:
             return function_settings(self.function)
-        except (CantTell, RecursionError):
+        except CantTell:
             return None
 
 

@@ -54,8 +54,8 @@ class BoxWatch:
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
 
-    def settings(self) -> str:
-        """Return what the boxes of an operator depend on, as JSON: what suspect ones do."""
+    def as_setting(self) -> str:
+        """Return what the boxes of an operator depend on: what suspect ones do."""
         return repr(self)
 
     def begun(

@@ -261,8 +261,8 @@ class JudgeWatch:
     def __repr__(self) -> str:
         return f"JudgeWatch({self.question!r}, {self.every})"
 
-    def settings(self) -> str:
-        """Return what the answers of an operator depend on, as JSON: question and rhythm."""
+    def as_setting(self) -> str:
+        """Return what the answers of an operator depend on: question and rhythm."""
         return repr(self)
 
     def begun(self, serving: Serving, box_format: BoxFormat, start: RunStart) -> "JudgeWatch":

@@ -44,9 +44,17 @@ class Keep(Operator):
             limit = self.rule.limit
         elif isinstance(self.rule, dict):
             limit = self.rule["at"]["limit"]
-        elif callable(self.rule):
-            limit = self.rule()
         return {self.keys.keep: bool(record[self.keys.score] > limit)}
+
+
+class Unhelpful:
+    """Looks like something that says what counts, and says nothing."""
+
+    def settings(self, name: str) -> str:
+        return name
+
+    def __reduce__(self) -> Any:
+        raise ValueError("not today")
 
 
 class Keeping(Pipeline):
@@ -131,10 +139,19 @@ def test_an_attribute_of_the_class_counts(folder: Path, monkeypatch: pytest.Monk
 def test_what_can_not_be_compared_is_done_again(folder: Path) -> None:
     holds_itself: list[Any] = []
     holds_itself.append(holds_itself)
-    for rule in (threading.Lock(), {"at": {"limit": 0.1}, "lock": threading.Lock()}, holds_itself):
+    lock = threading.Lock()
+    for rule in (lock, {"at": {"limit": 0.1}, "lock": lock}, holds_itself, Unhelpful()):
         keep = Keep(rule)
         for _ in range(2):
             assert not run(folder, keep).already_complete
+
+
+def test_an_attribute_of_any_name_leaves_the_source_alone() -> None:
+    keep: Any = Keep()
+    plain = keep.settings()
+    keep.source = "elsewhere"
+    assert keep.settings()["source"] == plain["source"]
+    assert keep.settings() != plain
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])
