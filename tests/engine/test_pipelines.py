@@ -4,6 +4,7 @@ resuming.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from dataflow_grounding._util.errors import BudgetExceeded, EndpointRefused, Inp
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 
@@ -210,16 +211,27 @@ def test_two_servings_of_one_endpoint_keep_their_own_max_workers(
     tmp_path: Path, rows: list[dict[str, Any]], narrow_first: bool
 ) -> None:
     many = [dict(rows[0], caption=caption(n)) for n in range(60)]
-    with LoopbackServer(latency=0.2) as server:
+    of_the_wide = "phrase_grounding" if narrow_first else "expression_extraction"
+    numbers = itertools.count(1)
+
+    def seconds(request: ReceivedRequest) -> float:
+        """A run begins with 8 at once, and one more for each reply: with 24 replies it may have 32,
+        which wait here until even a busy machine has sent them.
+        """
+        if request.task != of_the_wide:
+            return 0.02
+        return 0.1 if next(numbers) <= 24 else 2.0
+
+    with LoopbackServer(latency=seconds) as server:
         each = pipeline(tmp_path, "each", many, server, max_workers=2 if narrow_first else 48)
         wide = OpenAIServing(
             server.base_url, "loopback", box_format="xyxy_px", max_workers=48 if narrow_first else 2
         )
         each.grounder = PhraseGrounder(wide, check_every=None)
         assert each.forward().done == 60
-        # 8 at first, one more for each reply: 32 at the most, if the machine sends them within 0.2 s
         assert 24 < server.max_in_flight <= 48
         server.max_in_flight = 0
+        server.latency = 0.1
         one = pipeline(tmp_path, "one", many[:20], server, max_workers=2)
         one.extractor.serving.max_workers = 2
         one.forward()
