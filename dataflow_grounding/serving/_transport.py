@@ -6,9 +6,12 @@ What carries it is aiohttp, or OpenAI's client.
 import asyncio
 import errno
 import json
+import os
 import re
+import threading
+import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -80,6 +83,41 @@ class PerLoop(Generic[T]):
     def take(self) -> T | None:
         """Return the running loop's, which then has none; None where it had none."""
         return self._made.pop(asyncio.get_running_loop(), None)
+
+
+class LoopInThread:
+    """An event loop in a thread of its own, for connections that can be used in one loop only.
+
+    Each step in memory has a loop of its own, and threads have theirs: they all send from here. It
+    begins with the first request; a forked process has no thread, and begins its own.
+    """
+
+    # all objects' one: a serving that has such a loop, not begun yet, is copied to other processes
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns, done in that loop; raise what it raises.
+
+        Where whoever waits is cancelled, so is the work.
+        """
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running()))
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, begun where this process has none yet."""
+        with self._lock:  # several threads may ask for it at once
+            if self._loop is None or self._process != os.getpid():
+                self._loop = asyncio.new_event_loop()
+                self._process = os.getpid()
+                # a daemon: Python's end doesn't wait for it
+                threading.Thread(
+                    target=self._loop.run_forever, name="openai client", daemon=True
+                ).start()
+                weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+            return self._loop
 
 
 class HttpTransport:
@@ -174,21 +212,40 @@ class ClientTransport:
         url: Where it sends, for messages.
         timeout: Seconds for one request.
         headers: Further headers.
+        http_client: Whose connections are used, in the running loop, and closed at the end; None
+            for the client's own, which stay open.
+        loop: Where requests are sent; None for the running loop.
     """
 
-    def __init__(self, client: Any, url: str, timeout: float, headers: Mapping[str, Any]) -> None:
-        self.client = client.with_options(max_retries=0, timeout=timeout)
+    def __init__(
+        self,
+        client: Any,
+        url: str,
+        timeout: float,
+        headers: Mapping[str, Any],
+        http_client: Any = None,
+        loop: LoopInThread | None = None,
+    ) -> None:
+        self.client = client.with_options(max_retries=0, timeout=timeout, http_client=http_client)
         # this copy's alone: `create` has no argument for it
         self.client.post = partial(_post_without_redirects, self.client.post)
         self.url = url
         self.timeout = timeout
         self.headers = headers
+        self._http_client = http_client
+        self._loop = loop
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Send one body; return status, headers and body of the answer, whatever the status.
 
         Raises what `fault_of` returns where no answer comes.
         """
+        if self._loop is not None:
+            return await self._loop.run(self._post(body))
+        return await self._post(body)
+
+    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Do what `post` does, in the loop of the client's connections."""
         import openai
 
         settings = json.loads(body)
@@ -209,13 +266,27 @@ class ClientTransport:
             response = error.response
         except openai.APIConnectionError as error:  # its cause is httpx's, or httpx2's in openai 3
             raise fault_of(error.__cause__ or error, self.url, "vlm.openai", self.timeout) from None
-        except asyncio.TimeoutError as error:
+        # A RuntimeError is that of a connection which another event loop has left behind: the user
+        # has sent with this client elsewhere. Each is met once, so that another try goes further.
+        except (asyncio.TimeoutError, RuntimeError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
         return response.status_code, response.headers, response.content
 
     async def aclose(self) -> None:
-        """Close the client's connections."""
-        await self.client.close()
+        """Close the connections, unless they are the client's own."""
+        if self._http_client is not None:
+            await self._http_client.aclose()
+
+
+def has_own_http_client(client: Any) -> bool:
+    """Return whether a user made an openai client with an `http_client`, of proxies say.
+
+    The client makes a plain one otherwise, which can be made anew for each event loop. It is told
+    by its class, which `openai` has no public name for: should it be called otherwise one day, all
+    clients count as a user's own.
+    """
+    http_client = getattr(client, "_client", None)
+    return type(http_client).__name__ != "AsyncHttpxClientWrapper"
 
 
 def _post_without_redirects(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding._util.environment import check_one_source
@@ -34,8 +34,10 @@ from dataflow_grounding.serving._chat_completions import (
 from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
+    LoopInThread,
     PerLoop,
     Transport,
+    has_own_http_client,
     shown_address,
 )
 from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
@@ -84,7 +86,8 @@ class OpenAIServing(Serving):
         extra_body: Further keys of each request, or other values for ours.
         extra_headers: Further headers, as secret as the key.
         image_limits: What pictures it takes as they are: sizes in pixels, media types, bytes.
-        client: An `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with.
+        client: An `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with, to its own
+            address: it goes without `api_url`.
         name: What stored replies know the model by; `model_name` without it. Two models that
             servers call the same (`default`) need two names.
         service_tier: `flex` asks the slower tier at a part of the price; empty the ordinary one.
@@ -130,7 +133,7 @@ class OpenAIServing(Serving):
                 f"no model is named: set {setting('vlm.openai.model_name')}, or DF_MODEL in the"
                 " environment"
             )
-        url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
+        url = (api_url or OPENAI_URL) if client is None else _address_of(client, api_url)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         address = address.rstrip("/").removesuffix("/chat/completions")
         self._url = f"{address}{mark}{query}"
@@ -168,6 +171,7 @@ class OpenAIServing(Serving):
         learn_proxies()
         check_one_source(self._url, self._api_key, self.extra_headers)
         self._client = client
+        self._loop_of_client = LoopInThread()
         self._transport = PerLoop[Transport](self._open)
         self._first_request = PerLoop(asyncio.Lock)
         self.habits = first_habits(self.endpoint)
@@ -370,16 +374,29 @@ class OpenAIServing(Serving):
     def _open(self) -> Transport:
         """Return a transport by the user's client if there is one, else by ours."""
         if self._client is not None:
-            return ClientTransport(
-                self._client, self._completions, self.timeout, self.extra_headers
-            )
+            return self._open_client(self._client)
         return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
+
+    def _open_client(self, client: Any) -> Transport:
+        """Return a transport by a user's own client.
+
+        It has connections of its own, unless the user's client has an HTTP client of the user's:
+        that is kept to one loop, which all others send from.
+        """
+        import openai
+
+        transport = partial(
+            ClientTransport, client, self._completions, self.timeout, self.extra_headers
+        )
+        if has_own_http_client(client):
+            return transport(loop=self._loop_of_client)
+        return transport(http_client=openai.DefaultAsyncHttpxClient())
 
     async def aclose(self) -> None:
         """Close the running loop's connections; a user's own client stays open."""
         self._first_request.take()
         transport = self._transport.take()
-        if transport is not None and self._client is None:
+        if transport is not None:
             await transport.aclose()
 
 
@@ -436,6 +453,15 @@ def _key_in_environment(name: str, url: str) -> str | None:
         if key:
             return key
     return None
+
+
+def _address_of(client: Any, stated: str | None) -> str:
+    """Return the address of a user's own client. Raises SpecError where another one is stated."""
+    url = str(client.base_url)
+    if stated and stated.rstrip("/") != url.rstrip("/"):
+        name, address = setting("vlm.openai.base_url"), shown_address(url, "vlm.openai")
+        raise SpecError(f"{name} isn't the address of the client ({address}): leave it out")
+    return url
 
 
 def _check_own_key(key: str | None) -> None:

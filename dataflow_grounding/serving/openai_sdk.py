@@ -104,7 +104,9 @@ class OpenAISdkServing(OpenAIServing):
 
         address, _, query = self._url.partition("?")
         headers: dict[str, Any] = dict(self.extra_headers)
+        http_client = openai.DefaultAsyncHttpxClient()
         settings: dict[str, Any] = {
+            "http_client": http_client,
             "base_url": address,
             "default_query": dict(parse_qsl(query, keep_blank_values=True)),
         }
@@ -121,7 +123,9 @@ class OpenAISdkServing(OpenAIServing):
             client = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
         else:
             client = openai.AsyncOpenAI(**settings)
-        return ClientTransport(client, self._completions, self.timeout, headers)
+        return ClientTransport(
+            client, self._completions, self.timeout, headers, http_client=http_client
+        )
 
     async def _token(self) -> str:
         """Return an Entra token from the user's provider, and have it masked from now on.

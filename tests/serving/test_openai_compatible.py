@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,60 @@ def test_a_client_of_ones_own_is_used(row: dict[str, Any], kind: str) -> None:
         with_client = OpenAIServing(model_name="loopback", client=own_client(server, kind))
         assert ExpressionExtractor(with_client)(row)["expressions"]
         assert server.count(200) == 1
+
+
+def client_with_own_connections(server: LoopbackServer) -> Any:
+    """A client as users behind a proxy make it, with an HTTP client of their own inside."""
+    import openai
+
+    http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
+    return openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY, http_client=http_client)
+
+
+@pytest.mark.parametrize("own_connections", [False, True])
+def test_a_client_of_ones_own_serves_step_by_step_and_from_threads(
+    row: dict[str, Any], own_connections: bool
+) -> None:
+    with LoopbackServer(key=KEY) as server:
+        client = own_client(server, "openai")
+        if own_connections:
+            client = client_with_own_connections(server)
+        extractor = ExpressionExtractor(OpenAIServing(model_name="loopback", client=client))
+
+        def records(captions: range) -> list[Any]:
+            # each call has an event loop of its own
+            return [extractor({**row, "caption": f"A red mug {number}"}) for number in captions]
+
+        with ThreadPoolExecutor(4) as threads:
+            parts = threads.map(records, (range(n, n + 3) for n in range(0, 12, 3)))
+            assert all(record["expressions"] for part in parts for record in part)
+        assert server.count() == server.count(200) == 12
+
+
+@pytest.mark.parametrize("own_connections", [False, True])
+def test_a_client_that_was_used_before_is_not_blamed_on_the_record(
+    row: dict[str, Any], own_connections: bool
+) -> None:
+    with LoopbackServer(key=KEY) as server:
+        client = own_client(server, "openai")
+        if own_connections:
+            client = client_with_own_connections(server)
+
+        async def used_before() -> None:
+            await client.models.list()
+
+        asyncio.run(used_before())
+        extractor = ExpressionExtractor(OpenAIServing(model_name="loopback", client=client))
+        assert extractor(row)["expressions"]
+
+
+def test_a_client_and_another_address_are_refused() -> None:
+    import openai
+
+    client = openai.AsyncOpenAI(base_url="http://127.0.0.1:8000/v1", api_key=KEY)
+    OpenAIServing("http://127.0.0.1:8000/v1/", "m", client=client)
+    with pytest.raises(SpecError, match=r"api_url isn't the address of the client \(http://127"):
+        OpenAIServing("http://127.0.0.1:9000/v1", "m", client=client)
 
 
 @pytest.mark.slow
