@@ -350,9 +350,16 @@ class Asking:
         try:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
-            answer = await endpoint.serving.answer(
-                request.put_so(before_another=partial(self._count_another, endpoint))
-            )
+            counted = request.put_so(before_another=partial(self._count_another, endpoint))
+            try:
+                answer = await endpoint.serving.answer(counted)
+            except errors.GroundingError:
+                raise
+            except Exception as error:
+                fault = _fault_of(error, endpoint.serving)
+                if fault is None:
+                    raise
+                raise fault from error
             reply = Reply(answer) if isinstance(answer, str) else answer
             if not isinstance(reply, Reply):
                 whose = f"answer of {type(endpoint.serving).__name__}"
@@ -434,6 +441,13 @@ class Asking:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_SECONDS))
+
+
+def _fault_of(error: Exception, serving: Serving) -> errors.GroundingError | None:
+    """Return what an error means that a user's serving let through; None if it isn't known."""
+    from dataflow_grounding.serving.client_errors import fault_of_client  # few runs need it
+
+    return fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
 
 
 def _is_unreadable(error: errors.RecordError) -> bool:

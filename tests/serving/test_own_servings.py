@@ -1,0 +1,218 @@
+"""Servings of the user's own: what they let through of the HTTP clients that they send with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding._util.errors import (
+    EndpointRefused,
+    GroundingError,
+    OperatorFailed,
+    RequestRefused,
+    ServerFault,
+)
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing.faults import Fault
+from dataflow_grounding.operators import ExpressionExtractor
+from dataflow_grounding.serving import Serving
+from dataflow_grounding.tasks.request import Request
+
+SECONDS = 0.3  # until the clients give an answer up
+CLIENTS = ["urllib", "requests", "httpx2", "aiohttp", "openai"]
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> dict[str, Any]:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    return {"image_path": str(tmp_path / "a.png"), "caption": "A red mug"}
+
+
+class WrittenInAnHour(Serving):
+    """A serving that sends with some client, and translates none of its errors."""
+
+    model = "loopback"
+    box_format = "xyxy_px"
+
+    def __init__(self, base_url: str, client: str) -> None:
+        self._base_url = base_url
+        self._send = getattr(self, f"_by_{client}")
+
+    async def answer(self, request: Request[Any]) -> str:
+        picture = {"type": "image_url", "image_url": {"url": request.images[0].data_url().decode()}}
+        content = [picture, {"type": "text", "text": request.text}]
+        body = {
+            "model": self.model,
+            "messages": [
+                {"role": "system", "content": request.system},
+                {"role": "user", "content": content},
+            ],
+        }
+        completion: dict[str, Any] = await self._send(body)
+        return str(completion["choices"][0]["message"]["content"])
+
+    @property
+    def _url(self) -> str:
+        return f"{self._base_url}/chat/completions"
+
+    async def _by_urllib(self, body: dict[str, Any]) -> Any:
+        def send() -> Any:
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                return json.loads(answer.read())
+
+        return await asyncio.to_thread(send)
+
+    async def _by_requests(self, body: dict[str, Any]) -> Any:
+        import requests
+
+        def send() -> Any:
+            answer = requests.post(self._url, json=body, timeout=SECONDS)
+            answer.raise_for_status()
+            return answer.json()
+
+        return await asyncio.to_thread(send)
+
+    async def _by_httpx2(self, body: dict[str, Any]) -> Any:
+        httpx = pytest.importorskip("httpx2")  # what openai's client sends with
+        async with httpx.AsyncClient(timeout=SECONDS) as client:
+            answer = await client.post(self._url, json=body)
+            answer.raise_for_status()
+            return answer.json()
+
+    async def _by_aiohttp(self, body: dict[str, Any]) -> Any:
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(total=SECONDS)
+        async with (
+            aiohttp.ClientSession(timeout=limit, raise_for_status=True) as session,
+            session.post(self._url, json=body) as answer,
+        ):
+            return await answer.json()
+
+    async def _by_openai(self, body: dict[str, Any]) -> Any:
+        import openai
+
+        client = openai.AsyncOpenAI(
+            base_url=self._base_url, api_key="none", timeout=SECONDS, max_retries=0
+        )
+        async with client:
+            return (await client.chat.completions.create(**body)).model_dump()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(
+    ("fault", "kind", "sent"),
+    [
+        pytest.param(None, None, 1, id="no fault"),
+        pytest.param(faults.hang(), ServerFault, 2, id="hang"),
+        pytest.param(faults.cut_body(0.6), ServerFault, 2, id="cut body"),
+        pytest.param(faults.server_error(500), ServerFault, 2, id="500"),
+        pytest.param(faults.content_filter(), RequestRefused, 1, id="content filter"),
+        pytest.param(faults.unauthorized(), EndpointRefused, 1, id="401"),
+    ],
+)
+def test_a_clients_error_is_what_it_means(
+    row: dict[str, Any], fault: Fault | None, kind: type[GroundingError], sent: int, client: str
+) -> None:
+    token = current_options.set(RunOptions(max_attempts=2))
+    try:
+        with LoopbackServer(faults=on(fault) if fault else (), leaky=True) as server:
+            extractor = ExpressionExtractor(WrittenInAnHour(server.base_url, client))
+            if fault is None:
+                assert extractor(row)["expressions"]
+            else:
+                with pytest.raises(kind) as caught:
+                    extractor(row)
+                assert type(caught.value) is kind
+                assert "\n" not in str(caught.value)
+            assert server.count() == sent
+    finally:
+        current_options.reset(token)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_busy_endpoint_is_waited_for(row: dict[str, Any], client: str) -> None:
+    busy = on(faults.too_many_requests(retry_after=0.1), indexes=range(2))
+    with LoopbackServer(faults=busy) as server:
+        assert ExpressionExtractor(WrittenInAnHour(server.base_url, client))(row)["expressions"]
+        assert (server.count(429), server.count(200)) == (2, 1)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_nobody_at_the_address(row: dict[str, Any], client: str) -> None:
+    with LoopbackServer() as server:
+        base_url = server.base_url
+    token = current_options.set(RunOptions(max_attempts=1))
+    try:
+        with pytest.raises(GroundingError) as caught:
+            ExpressionExtractor(WrittenInAnHour(base_url, client))(row)
+    finally:
+        current_options.reset(token)
+    assert not isinstance(caught.value, OperatorFailed)
+    assert "WrittenInAnHour (loopback)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("choices"), FileNotFoundError("weights.bin"), RuntimeError("CUDA error")]
+)
+def test_what_is_no_clients_error_stays_the_operators(
+    row: dict[str, Any], error: Exception
+) -> None:
+    class Broken(Serving):
+        model = "broken"
+        box_format = "xyxy_px"
+
+        async def answer(self, request: Request[Any]) -> str:
+            raise error
+
+    with pytest.raises(OperatorFailed, match=type(error).__name__):
+        ExpressionExtractor(Broken())(row)
+
+
+def test_a_limit_of_a_clients_own_is_tried_again(row: dict[str, Any]) -> None:
+    class TwiceTooSlow(Serving):
+        model = "slow at first"
+        box_format = "xyxy_px"
+        asked = 0
+
+        async def answer(self, request: Request[Any]) -> str:
+            self.asked += 1
+            if self.asked == 1:
+                raise asyncio.TimeoutError
+            if self.asked == 2:
+                raise ConnectionResetError("reset by peer")
+            return '{"expressions": ["red mug"]}'
+
+    serving = TwiceTooSlow()
+    assert ExpressionExtractor(serving)(row)["expressions"]
+    assert serving.asked == 3
+
+
+def test_the_wait_that_an_error_asks_for_is_read(row: dict[str, Any]) -> None:
+    class Busy(Serving):
+        model = "busy"
+        box_format = "xyxy_px"
+
+        async def answer(self, request: Request[Any]) -> str:
+            error: Any = RuntimeError("come again")
+            error.status_code = 429
+            error.headers = {"Retry-After": "86400"}
+            raise error
+
+    token = current_options.set(RunOptions(max_wait=1))
+    try:
+        with pytest.raises(GroundingError, match=r"come again\. It asks to wait 24 h"):
+            ExpressionExtractor(Busy())(row)
+    finally:
+        current_options.reset(token)
