@@ -1,6 +1,7 @@
 """An operator at work on records in memory: the same asking, retrying and limits, and no files."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -27,6 +28,8 @@ from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 """By the index of a row: the row as it is returned, and what went wrong."""
 
+# by endpoint and model: held while an operator that asks them is prepared
+_preparing: dict[tuple[str, str] | None, threading.Lock] = {}
 DEFAULT_WORKERS = 4  # requests in flight are taken to be so many where nothing is asked
 
 
@@ -57,7 +60,8 @@ def annotate_all(
     run = counter_for_memory(options)
     if will_ask:
         pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
-        operator.prepare(RunStart(options, run.budget, None, pictures))
+        with _one_at_a_time(operator):
+            operator.prepare(RunStart(options, run.budget, None, pictures))
     asking = None
     if will_ask and operator.serving is not None:
         # there is no store of earlier runs whose replies these could pass over
@@ -75,6 +79,17 @@ def annotate_all(
         finally:
             run.add(asking)
     return _results(rows, records, outcomes, image_key)
+
+
+def _one_at_a_time(operator: Annotator) -> threading.Lock:
+    """Return the lock under which an operator is prepared: that of its endpoint and model.
+
+    Threads that call at once would all calibrate the same model, and pay for it: the first one
+    does, and what it finds out is known to the others by then.
+    """
+    serving = operator.serving
+    whose = (serving.endpoint, serving.model) if serving is not None else None
+    return _preparing.setdefault(whose, threading.Lock())
 
 
 def _results(

@@ -343,7 +343,7 @@ class RunWatch(BoxWatch):
         are due are made before. Raises SuspectBoxes, RunStopped.
         """
         if self.state is State.UNPROBED:
-            await self._probe(ask, holding=True)
+            await self._probe_first(ask)
         else:
             await self._make_due_checks(ask)
         await self._free.wait()
@@ -372,13 +372,40 @@ class RunWatch(BoxWatch):
             if self.state is not State.TRUSTED:
                 # Boxes were proven wrong meanwhile, or another question has begun a check.
                 return
-        # The orientation of the pictures whose replies look like another format, or "all".
-        alarmed = self._probing.evidence.alarmed
-        at_the_end = last and self._probing.due_at_the_end()
-        if alarmed or at_the_end or self._probing.due():
-            await self._probe(
-                ask, holding=alarmed is not None, orientation=alarmed, last=at_the_end
-            )
+        if not self._wants_check(last):
+            return
+        async with self._probing.alone():
+            # another run's check may have been enough for this one, or another question's
+            if self.state is State.TRUSTED and self._wants_check(last):
+                # The orientation of the pictures whose replies look like another format, or "all".
+                alarmed = self._probing.evidence.alarmed
+                at_the_end = last and self._probing.due_at_the_end()
+                await self._probe(
+                    ask, holding=alarmed is not None, orientation=alarmed, last=at_the_end
+                )
+
+    def _wants_check(self, last: bool) -> bool:
+        """Return whether a check by probe pictures is due, or called for by the replies.
+
+        `last` says whether the run has asked all its questions.
+        """
+        if self._probing.evidence.alarmed or self._probing.due():
+            return True
+        return last and self._probing.due_at_the_end()
+
+    async def _probe_first(self, ask: Ask) -> None:
+        """Make the run's first check, unless one that another run made meanwhile will do.
+
+        Raises SuspectBoxes, RunStopped.
+        """
+        self._enter(State.HOLDING)
+        try:
+            async with self._probing.alone():
+                if not self._probing.begun_by_others():
+                    await self._probe(ask, holding=True)
+        finally:
+            if self.state is State.HOLDING:
+                self._enter(self._at_rest())
 
     async def _probe(
         self,

@@ -9,9 +9,13 @@ import asyncio
 import hashlib
 import json
 import math
+import threading
 import time
+import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.lazy import load_aside
@@ -72,8 +76,11 @@ class Known:
         """For each orientation, the number of `answers` at the last check that it passed."""
         self.sizes = ProbeSizes(in_pixels=asked.scale == "px")
         self.evidence = Evidence(asked)
+        self.check_under_way: Future[None] | None = None
+        """Set while a run makes a check: other runs of the process wait for its end."""
 
 
+_lock = threading.Lock()  # around each look at `Known.check_under_way`
 _known: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints asked in this process, by Probing.of."""
 
@@ -124,6 +131,22 @@ def _name_of(serving: Serving, asked: BoxFormat, form: str) -> str:
     return f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
 
 
+def _known_of(serving: Serving, name: str, asked: BoxFormat) -> Known:
+    """Return what this process knows of a format at a serving, whose `name` is `Probing.of`.
+
+    A class of the user's that says of itself no more than its model's name may have another server
+    behind each object: what is known of one is not known of another.
+    """
+    says_more = type(serving).identity is not Serving.identity
+    if says_more or serving.endpoint != Serving.endpoint:
+        return _known.setdefault(name, Known(asked))
+    own_name = f"{name} {id(serving)}"
+    if own_name not in _known:
+        # an object that is gone leaves its id to others
+        weakref.finalize(serving, _known.pop, own_name, None)
+    return _known.setdefault(own_name, Known(asked))
+
+
 class Probing:
     """The checks of one run by probe pictures.
 
@@ -167,7 +190,7 @@ class Probing:
         # The addresses to check, each by a picture; a single one isn't named in messages.
         self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
         self.of = _name_of(serving, asked, form)
-        self.known = _known.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
+        self.known = _known_of(serving, self.of, asked) if self.in_memory else Known(asked)
         # `forget_format` gives `known` new evidence. This run, which ends then, keeps its own.
         self.evidence = self.known.evidence
         self._start: RunStart | None = start  # None once the sizes of its pictures were taken
@@ -351,6 +374,40 @@ class Probing:
         )
         self._note(verdict, position)
         return verdict
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Enter for a check once no other run of this process makes one, and keep others from it.
+
+        They ask the same endpoint in the same format, each in a thread of its own. Whoever enters
+        should look again whether a check is due: another run's may have been good for this one.
+        Records of a file wait for nobody.
+        """
+        known = self.known
+        if not self.in_memory:
+            yield
+            return
+        mine: Future[None] = Future()
+        while True:
+            with _lock:
+                others = known.check_under_way
+                if others is None:
+                    known.check_under_way = mine
+                    break
+            # shielded: whoever waits may be cancelled, but the check is another's
+            await asyncio.shield(asyncio.wrap_future(others))
+        try:
+            yield
+        finally:
+            with _lock:
+                known.check_under_way = None
+            mine.set_result(None)
+
+    def begun_by_others(self) -> bool:
+        """Return whether a check was made that still holds, be it by another run meanwhile."""
+        if self.in_memory and time.monotonic() - self.known.checked_at < FRESH:
+            self.begun = True
+        return self.begun
 
     async def _expect_pictures(self, start: RunStart) -> None:
         """Tell `known.sizes` in which sizes the run's pictures will be sent, and how often."""

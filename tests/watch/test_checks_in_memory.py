@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import random
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
-from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.serving import OpenAIServing, Serving
+from dataflow_grounding.tasks.request import Request
 
 X, Y = "xyxy_1000", "yxyx_1000"
 
@@ -108,3 +111,65 @@ def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(
         for row in photos(workplace, 30):
             grounder(row)
         assert sum(map(asks_for_rectangles, server.requests)) == 2
+
+
+def _by_threads(rows: list[dict[str, Any]], grounders: list[PhraseGrounder]) -> list[Any]:
+    """Ground each row with a grounder, each in a thread of its own, all begun at once."""
+    begin = threading.Barrier(len(rows))
+
+    def grounded(row: dict[str, Any], grounder: PhraseGrounder) -> Any:
+        begin.wait()
+        return grounder(row)
+
+    with ThreadPoolExecutor(len(rows)) as threads:
+        return list(threads.map(grounded, rows, grounders))
+
+
+@pytest.mark.parametrize("objects", ["one serving", "a serving each"])
+@pytest.mark.parametrize("box_format", ["auto", "xyxy_px"])
+def test_calls_at_once_calibrate_and_check_as_one_call_does(
+    workplace: Workplace, box_format: str, objects: str
+) -> None:
+    def probes_asked(model: str, calls: int) -> int:
+        with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.01) as server:
+
+            def grounder() -> PhraseGrounder:
+                return PhraseGrounder(OpenAIServing(server.base_url, model, box_format=box_format))
+
+            one = grounder()
+            every = [one if objects == "one serving" else grounder() for _ in range(calls)]
+            results = _by_threads(photos(workplace, calls), every)
+            assert all(row["expressions"] for row in results)
+            return sum(map(asks_for_rectangles, server.requests))
+
+    model = f"asked at once {box_format} {objects}"
+    alone = probes_asked(f"{model}, one call", 1)
+    assert alone >= 1
+    assert probes_asked(f"{model}, six calls", 6) == alone
+
+
+def test_a_check_of_one_object_says_nothing_of_another_without_an_address(
+    workplace: Workplace,
+) -> None:
+    class MyServing(Serving):
+        """As users write one: the model's name, and where its server is."""
+
+        model = "my-model"
+        box_format = X
+
+        def __init__(self, base_url: str) -> None:
+            self._endpoint = OpenAIServing(base_url, self.model, box_format=X)
+
+        async def answer(self, request: Request[Any]) -> Any:
+            return await self._endpoint.answer(request)
+
+        async def aclose(self) -> None:
+            await self._endpoint.aclose()
+
+    with LoopbackServer(EchoAnswers(X)) as right, LoopbackServer(EchoAnswers(Y)) as wrong:
+        first = MyServing(right.base_url)
+        for _ in range(3):
+            assert PhraseGrounder(first)(photos(workplace, 1)[0])["expressions"]
+        assert sum(map(asks_for_rectangles, right.requests)) == 1
+        with pytest.raises(SuspectBoxes):
+            PhraseGrounder(MyServing(wrong.base_url))(photos(workplace, 1)[0])
