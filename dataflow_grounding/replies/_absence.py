@@ -5,7 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
+from dataflow_grounding.replies.labels import (
+    all_words,
+    differ_in_number,
+    head_word,
+    matching_ids,
+)
 from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns, words
 
 # Sentences that say that a thing, which is the group, is not there: "there is no cat".
@@ -194,8 +199,9 @@ def _lack_covers(part: str, phrase: str) -> bool:
     """Whether a phrase's thing is not there when a thing is not.
 
     That is so for the same and for wider things: where there is no "cat" there is no "black cat".
+    Where there is no "bus 17" there may be a "bus 42".
     """
-    return all_words(part) <= all_words(phrase)
+    return all_words(part) <= all_words(phrase) and not differ_in_number(part, phrase)
 
 
 def missing_in(text: str) -> Missing | None:

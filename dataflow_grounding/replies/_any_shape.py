@@ -42,6 +42,12 @@ _DIGITS = lazy_pattern(r"\d+")
 _LONGEST_LINE = 400  # characters before a list in which its line may begin
 _MOST_COMPARED = 20_000  # pairs of a label in talk and one in the answer
 _AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)  # all that joins two boxes
+# All that gives two boxes to choose from.
+_OR = lazy_pattern(
+    r"[\s,;]*(?:\b(?:or|alternatively|oder|ou|или)\b|または|或者?)"
+    r"(?:[\s,]+(?:at|in|else|also|maybe|perhaps|possibly|even|just))*[\s:]*",
+    re.IGNORECASE,
+)
 _PROSE = lazy_pattern(r"[^\W\d_]{2,}")  # a word
 _REFUSAL = pattern("refusal")  # "I can't help with"
 _FAULT = pattern("fault")  # "rate limit"
@@ -357,6 +363,8 @@ def _read_scan(
         UnreadableReply: Boxes in comments may count, or it is unclear what belongs to which box.
     """
     items = [*items_with_talk(scan, words_before)]
+    if any(_OR.fullmatch(item.between) for item in items[1:]):
+        raise UnreadableReply("the reply gives one box or another, and not which")
     details_of_items = _details_of_lists(items)
     denied = _which_are_denied(items)
     _set_crop(items, parsed)
@@ -560,13 +568,16 @@ def _add_talk_and_notes(scan: Scan, parsed: ParsedReply, talk: list[str]) -> Non
         talk: The words before, between and behind them, at least one text.
 
     Raises:
-        UnreadableReply: There are boxes in comments that are not among those that were read.
+        UnreadableReply: There are boxes in comments that are not among those that were read, or
+            names of coordinates in an order that isn't known.
     """
     parsed.add_talk(talk[0], behind=False)
     parsed.add_talk(" ".join(talk[1:]), behind=True)
     all_talk = without_control_tokens(" ".join(talk))
     if scan.broken or _may_hold_a_box(all_talk):
         parsed.unclear = True
+    # beside each number its name: "100, // y1"
+    parsed.set_conventions(0, stated_order(", ".join(scan.names_in_comments)), None)
     boxes = {raw.numbers for raw in parsed.boxes}
     for numbers in scan.boxes_in_comments:
         if tuple(map(number, numbers.split(","))) not in boxes:

@@ -5,7 +5,9 @@ A unit is one of these:
 - "px", pixels of the picture that was sent or of the image;
 - "%", or "relative" for parts of the picture's sides, whatever the whole is;
 - the end of a range that begins with 0, such as "1000";
-- "640x480", the pixels of a picture of that size, of which either side may be the width.
+- "640x480", the pixels of a picture of that size, of which either side may be the width;
+- "picture 640x480", which says of what size the picture is, and not what numbers count: boxes that
+  are asked for in pixels are of that picture then.
 
 What is stated and not understood makes a reply unreadable: any box could be meant.
 """
@@ -39,16 +41,15 @@ _UNIT_HINTS = sorted(keys.words("unit_hints"))
 _UNIT_OF_GROUP = {"pixels": "px", "percent": "%", "relative": "relative", "thousandths": "1000"}
 # What may be a range or a size: "640x4" of "640x480", "0-" of "0-1000", ", 1000]" of "[0, 1000]".
 _RANGE_OR_SIZE = lazy_pattern(
-    r"\d\s?[x×*]\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]"
+    r"\d\s?(?:[x×*]|by)\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]"
 )
 _COORDINATE = lazy_pattern(keys.COORDINATE, re.IGNORECASE)
 
 
 def _order_names() -> dict[str, Order]:
     """Return the orders by their names; the letters of an order are one of its names."""
-    orders: dict[str, Order] = {}
+    orders: dict[str, Order] = {order: order for order in keys.ORDER_KEYS.values()}
     for order, names in keys.order_names().items():
-        orders[order] = order
         for name in names.split():
             orders[name] = order
     return orders
@@ -71,7 +72,11 @@ _NEARLY = 0.05  # of a side: by how much the stated size of a picture may differ
 # The size of a picture: "640x480", "640, 480".
 _SIZE = lazy_pattern(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?![\w.])")
 # Keys beside which `width` and `height` are the box's, and not the picture's.
-_KEYS_OF_BOX = keys.BOX_KEYS | {"x", "left", "cx", "xcenter"}
+_KEYS_OF_BOX = keys.BOX_KEYS.union(names[0] for names, _ in keys.CORNERS)
+# Keys of a picture's sides, and the other one's for each: "imagewidth", "origh".
+_SIDE_OF_PICTURE = lazy_pattern(
+    r"((?:image|img|picture|pic|photo|frame|canvas|screen|original|orig|input|source|full|resized)+)(w|width)"
+)
 _LEAD = 40  # characters before the first word for a unit that may belong to it
 _LONGEST_BEFORE_UNIT = 40  # characters before a unit in which `_NO_UNIT` is looked for
 _LONGEST = 200  # characters of a field that may state something
@@ -161,6 +166,8 @@ def _unit_of_match(match: re.Match[str]) -> str:
         elif text and name.startswith("end"):
             ends.append(text)
     if len(sides) == 2:
+        if match.lastgroup and match.lastgroup.endswith("_is"):
+            return f"picture {sides[0]}x{sides[1]}"
         return _unit_of_size(int(sides[0]), int(sides[1]))
     return ends[0]
 
@@ -182,6 +189,7 @@ def unit_fits_scale(
 
     Pixels go with pixels alone. So does the size of a picture, if it is about the picture's own;
     where a number is larger than both sides, the size isn't what they count, and any scale will do.
+    A size that is only said of the picture speaks against pixels of another one, and nothing else.
     "relative" goes with any scale but pixels. A percentage or another end of a range goes with a
     scale that ends there, or is one off: 999 and 1000 are taken for each other. Cells of a grid,
     which no unit counts, go with all but pixels and sizes.
@@ -196,7 +204,10 @@ def unit_fits_scale(
     if unit == "px":
         return scale == "px"
     if "x" in unit:
-        first_side, second_side = map(int, unit.split("x"))
+        of_picture, _, size_stated = unit.rpartition(" ")
+        first_side, second_side = map(int, size_stated.split("x"))
+        if of_picture and scale != "px":
+            return True
         if max(numbers) > max(first_side, second_side):
             return True
         stated = (first_side, second_side)
@@ -365,7 +376,12 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
 
     Its sides are two positive numbers, in the order in which they are stated.
     """
-    sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
+    sizes: list[tuple[Any, Any]] = []
+    for key, item in fields.items():
+        side = _SIDE_OF_PICTURE.fullmatch(key)
+        if side is not None:
+            height = "h" if side[2] == "w" else "height"
+            sizes.append((item, fields.get(side[1] + height)))
     if _KEYS_OF_BOX.isdisjoint(fields):
         sizes.append((fields.get("width"), fields.get("height")))
     for key, item in fields.items():

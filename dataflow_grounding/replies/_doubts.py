@@ -11,8 +11,17 @@ from dataflow_grounding.replies.json_values import number
 _NO_NAME = keys.pattern("no_name")  # in keys under which no name stands: "color", "status"
 _PLACES_BOX = keys.pattern("places_box")  # in keys under which a thing's box stands: "boundary"
 _FEW_WORDS = lazy_pattern(r"[^\W\d_]+(?:[ '’-][^\W\d_]+){0,3}")
-# A key that is a flag: "is_cat", "hasRedCar". The group is what follows "is" or "has".
-_FLAG = lazy_pattern(r"(?:is|has)[_ ]?((?:[A-Z]?[a-z]+[_ ]?){1,5})")
+# Up to five words of a key: "red_car", "RedCar". Where one ends, only one thing can follow, so that
+# a hostile key takes no time.
+_WORDS_OF_KEY = r"([A-Z]?[a-z]+(?:[_ ]?[A-Z][a-z]+|[_ ][a-z]+){0,4}?)"
+# A key that is a flag: "is_cat", "hasRedCar", "cat_present". One of the groups is its thing.
+_FLAG = lazy_pattern(
+    rf"(?:is|has)[_ ]?{_WORDS_OF_KEY}|{_WORDS_OF_KEY}[_ ]?(?:[Ii]s[_ ]?)?"
+    r"(?:[Pp]resent|[Ff]ound|[Vv]isible|[Dd]etected|[Ee]xists"
+    r"|[Ii]n[_ ]?(?:[Ii]mage|[Pp]icture|[Ss]cene))"
+)
+# Under these keys, a word such as "no" beside a box says that it isn't the thing's.
+_VERDICTS = frozenset(["answer", "verdict", "conclusion", "response", "result", "prediction"])
 _WORDS = lazy_pattern(r"[A-Z]?[a-z]+")  # the words of "RedCar"
 # Words that name no thing.
 _NAMELESS = keys.words("filler") | keys.words("which") | keys.words("qualities")
@@ -138,14 +147,17 @@ def _is_name(text: str) -> bool:
 def remarks_of(value: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the words in an object that may say that its box isn't the thing's.
 
-    These are texts of several words that are no label or box, and flags such as `"is_cat": false`,
-    which becomes "not a cat".
+    These are texts of several words that are no label or box; flags such as `"is_cat": false`,
+    which becomes "not a cat"; and an answer such as "no", which becomes words for that.
     """
     remarks: list[str] = []
     for key, item in value.items():
         flag = _FLAG.fullmatch(key) if is_no(item) else None
         if flag is not None:
-            remarks.append("not a " + " ".join(_WORDS.findall(flag[1])).lower())
+            thing = _WORDS.findall(flag[1] or flag[2])
+            remarks.append("not a " + " ".join(thing).lower())
+        elif keys.plain_key(key) in _VERDICTS and is_no(item):
+            remarks.append("that is not it")
         elif isinstance(item, str) and " " in item:
             plain = keys.plain_key(key)
             if plain not in keys.LABEL_KEYS and plain not in keys.BOX_KEYS:

@@ -232,6 +232,10 @@ class _Walk:
                 self.parsed.drop("an empty object", outer)
             return
         fields = shapes.plain_fields(value)
+        if shapes.is_coco_document(fields):
+            raise UnreadableReply(
+                "the reply is a COCO document, whose boxes are in an order of their own"
+            )
         shapes.add_statuses(self.parsed, fields)
         own = self.details_of_object(value, fields)
         details = own.completed_by(outer)

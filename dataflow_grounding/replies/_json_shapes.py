@@ -39,16 +39,34 @@ def details_in(value: JsonObject, fields: Mapping[str, Any]) -> Details:
     evidence = fields.get("evidence")
     if evidence not in keys.EVIDENCE:
         evidence = None
-    return Details(tuple(labels), _id_in(fields), _score_in(fields), evidence)
+    id, is_of_phrase = _id_in(fields)
+    return Details(tuple(labels), id, _score_in(fields), evidence, id_of_phrase=is_of_phrase)
 
 
-def _id_in(fields: Mapping[str, Any]) -> int | None:
-    """Return the number under the first key for an id that has one; None if it isn't whole."""
+def is_coco_document(fields: Mapping[str, Any]) -> bool:
+    """Return whether an object is a COCO document: annotations that name things by number.
+
+    Its boxes are x, y, width and height, whatever was asked for; those who write one from memory
+    may still mean corners.
+    """
+    annotations = fields.get("annotations")
+    if not (isinstance(annotations, list) and isinstance(fields.get("categories"), list)):
+        return False
+    return any(isinstance(item, dict) and "category_id" in item for item in annotations)
+
+
+def _id_in(fields: Mapping[str, Any]) -> tuple[int | None, bool]:
+    """Return the number under the first key for an id that has one, and whether it is a phrase's.
+
+    None if it isn't whole. That it is a phrase's the key says: `id` may be a box's own number.
+    """
     for key in keys.ID_KEYS:
         value = number(fields.get(key))
+        if value is not None and value == int(value):
+            return int(value), key != "id"
         if value is not None:
-            return int(value) if value == int(value) else None
-    return None
+            break
+    return None, False
 
 
 def _score_in(fields: Mapping[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from dataflow_grounding.replies.json_values import (
     nested_values,
     unescape,
 )
+from dataflow_grounding.replies.vocabulary import COORDINATE
 
 MAX_DEPTH = 100  # levels of arrays and objects
 
@@ -47,6 +48,12 @@ _MOST_OF_LINE = 200  # characters before a bracket in which its line may begin
 # A box in a comment, as in "# was [1, 2, 3, 4]"; the group is its numbers.
 _BOX_IN_COMMENT = lazy_pattern(
     r"(?:#|//|/\*)[^\n#/]{0,200}?[\[(]\s*((?:[-+]?\d[\d.]{0,20}\s*,\s*){3}[-+]?\d[\d.]{0,20})\s*[\])]"
+)
+# A comment that is the name of a coordinate, as in "100, // y1 (top)"; the group is the name.
+_NAME_IN_COMMENT = lazy_pattern(
+    rf"(?:#|//|/\*)[^\S\n]*({COORDINATE})"
+    r"(?:[^\S\n]*\([^()\n]{0,40}\)|[^\S\n]+(?:coord\w*|edge|side|value))?[^\S\n]*(?=\n|\*/|$)",
+    re.IGNORECASE,
 )
 # A number and nothing more: "-1.5e3", but not the "3" of "3rd".
 _NUMBER = lazy_pattern(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#<]|$)")
@@ -231,6 +238,7 @@ class _Scanner:
             if not skip[0].isspace():
                 self.scan.repaired = True
                 self.scan.boxes_in_comments += _BOX_IN_COMMENT.findall(skip[0])
+                self.scan.names_in_comments += _NAME_IN_COMMENT.findall(skip[0])
             self.at = skip.end()
             return
         char = self.text[self.at]

@@ -94,6 +94,7 @@ class Scan:
         broken: Whether brackets or strings don't fit, so that things may be missing or misplaced.
         truncated: Whether the text ends inside an array or object.
         boxes_in_comments: The boxes in comments within an array or object, each as "1, 2, 3, 4".
+        names_in_comments: The comments there that are the name of a coordinate: "y1".
     """
 
     text: str
@@ -102,6 +103,7 @@ class Scan:
     broken: bool = False
     truncated: bool = False
     boxes_in_comments: list[str] = field(default_factory=list)
+    names_in_comments: list[str] = field(default_factory=list)
 
 
 def nested_values(value: Any) -> list[Any]:

@@ -16,7 +16,11 @@ _NUMBERING = lazy_pattern(r"(?:[\s#_-]|\()+\d{1,3}\)?$")  # a label's final numb
 _EMPTY_WORDS = words("empty_words")  # that make no difference: "the", "her"
 _RELATIONS = words("relations")  # at which the head of a noun phrase ends: "of", "with"
 _QUALITIES = words("qualities")  # that leave a thing what it is: "red", "left"
-_NEGATIONS = frozenset(["no", "not", "without"])
+_NEGATIONS = frozenset(["no", "not", "without", "never", "non"])
+# A verb with its negation, as in "isn't", "doesnt" and "can't"; the group is the verb.
+_NEGATED_VERB = lazy_pattern(
+    r"\b(ca|wo|is|are|was|were|do|does|did|has|have|had|could|would|should|must)n['’`]?t\b"
+)
 _RELATIONS_OF_THINGS = _RELATIONS - _NEGATIONS
 _LEAST_LIKENESS = 0.5  # from which on a label means a phrase
 _LONGEST = 1000  # characters of a text that are compared
@@ -27,7 +31,8 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
     The first of these rules counts that any phrase meets:
     1. The phrase equals the label up to case, spacing and quotation marks.
-    2. It equals the label but for articles and a final number ("cat 2").
+    2. It equals the label but for articles and a final number of one of them ("cat 2"). A number of
+       both tells one thing from another: "bus 17" never means "bus 42".
     3. It says more or less about the same thing, and no other phrase is as close. The two have the
        same head word and the same negations; the longer has all words of the shorter, and at most
        twice as many. So "mug" means "the red mug" where there is no other mug, and "blue mug" never
@@ -36,12 +41,26 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     same = equal_ids(label, phrases)
     if same:
         return same
-    folded = _fold_without_empty_words(label)
-    if folded:
-        same = [i for i, phrase in phrases.items() if _fold_without_empty_words(phrase) == folded]
-        if same:
-            return same
+    same = [i for i, phrase in phrases.items() if _equal_but_for_number(label, phrase)]
+    if same:
+        return _ids_of_one_text(same, phrases)
     return _closest_ids(label, phrases)
+
+
+def _equal_but_for_number(label: str, phrase: str) -> bool:
+    """Whether label and phrase are equal but for articles, and a final number of one of them."""
+    full = _fold_without_empty_words(label)
+    full_phrase = _fold_without_empty_words(phrase)
+    unnumbered = _without_number(full)
+    if not unnumbered:
+        return False
+    return full_phrase in (full, unnumbered) or _without_number(full_phrase) == full
+
+
+def _ids_of_one_text(ids: list[int], phrases: Mapping[int, str]) -> list[int]:
+    """Return ids of phrases if these are equal but for articles; [] where they differ."""
+    texts = {_fold_without_empty_words(phrases[i]) for i in ids}
+    return ids if len(texts) == 1 else []
 
 
 def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -59,8 +78,7 @@ def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
             best = likeness
         if likeness == best:
             closest.append(i)
-    things = {_fold_without_empty_words(phrases[i]) for i in closest}
-    return closest if len(things) == 1 else []
+    return _ids_of_one_text(closest, phrases)
 
 
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
@@ -101,11 +119,15 @@ def surely_alike(first: str, second: str) -> bool:
 def contradicts(first: str, second: str) -> bool:
     """Whether two phrases mean different things of one kind, as "red car" and "blue car" do.
 
-    Both have further words beside their head word, and none in common.
+    Both have further words beside their head word, and none in common; or each its own number.
     """
     head, words = _meaning(first)
     other_head, other_words = _meaning(second)
-    if head != other_head or len(words) < 2 or len(other_words) < 2:
+    if head != other_head:
+        return False
+    if differ_in_number(first, second):
+        return True
+    if len(words) < 2 or len(other_words) < 2:
         return False
     return words & other_words == {head}
 
@@ -131,7 +153,7 @@ def head_noun(phrase: str) -> str:
 
     "cup" for "two cups of tea"; "" for a text without any.
     """
-    return singular(_head(_WORD.findall(_NUMBERING.sub("", _fold(phrase)))))
+    return singular(_head(_WORD.findall(_without_number(_fold(phrase)))))
 
 
 def head_word(phrase: str) -> str:
@@ -154,14 +176,29 @@ def all_words(text: str) -> frozenset[str]:
 def _fold(text: str) -> str:
     """Return a text single-spaced, without case and without marks around it."""
     text = unicodedata.normalize("NFKC", text[:_LONGEST]).casefold()
+    if "n" in text:
+        text = _NEGATED_VERB.sub(r"\1 not", text)
     return " ".join(text.split()).strip(" \"'`“”‘’.,;:*")
 
 
 @lru_cache(maxsize=1024)
 def _fold_without_empty_words(text: str) -> str:
-    """Return a folded text without words such as articles, and without a final number."""
-    words = _NUMBERING.sub("", _fold(text)).split()
-    return " ".join(word for word in words if word not in _EMPTY_WORDS)
+    """Return a folded text without words such as articles."""
+    return " ".join(word for word in _fold(text).split() if word not in _EMPTY_WORDS)
+
+
+def _without_number(folded: str) -> str:
+    """Return a folded text without its final number: "cat" for "cat 2" and "cat (2)"."""
+    return _NUMBERING.sub("", folded)
+
+
+def differ_in_number(first: str, second: str) -> bool:
+    """Whether both texts end in a number, and not in the same one."""
+    number = _NUMBERING.search(_fold(first))
+    other_number = _NUMBERING.search(_fold(second))
+    if number is None or other_number is None:
+        return False
+    return number[0].strip(" #_-()").lstrip("0") != other_number[0].strip(" #_-()").lstrip("0")
 
 
 def _likeness(first: str, second: str) -> float:
@@ -173,6 +210,8 @@ def _likeness(first: str, second: str) -> float:
     other_head, other_words = _meaning(second)
     if head != other_head or (words & _NEGATIONS) != (other_words & _NEGATIONS):
         return 0.0
+    if differ_in_number(first, second):
+        return 0.0
     shorter, longer = sorted((words, other_words), key=len)
     if not shorter or not shorter <= longer:
         return 0.0
@@ -183,7 +222,7 @@ def _likeness(first: str, second: str) -> float:
 def _meaning(text: str) -> tuple[str, frozenset[str]]:
     """Return the head word and all words of a phrase, as compared, without empty words."""
     words: list[str] = []
-    for word in _WORD.findall(_NUMBERING.sub("", _fold(text))):
+    for word in _WORD.findall(_without_number(_fold(text))):
         if _SPACELESS.search(word):
             words += word  # each character
         else:
@@ -218,7 +257,7 @@ def _words_of_kind(text: str) -> frozenset[str]:
     """
     head = _meaning(text)[0]
     words_of_kind: set[str] = set()
-    for word in _WORD.findall(_fold_without_empty_words(text)):
+    for word in _WORD.findall(_without_number(_fold_without_empty_words(text))):
         compared = _compared(word)
         if compared == head:
             break

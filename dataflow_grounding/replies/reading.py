@@ -57,6 +57,8 @@ class Details:
         evidence: seen, inferred or region.
         talk: What the words around it name.
         remarks: Words in the box's own object that name nothing, but may take the box back.
+        id_of_phrase: Whether its key says that the id is a phrase's: that counts for the numbered
+            boxes within, too.
     """
 
     labels: tuple[str, ...] = ()
@@ -65,16 +67,19 @@ class Details:
     evidence: str | None = None
     talk: str = ""
     remarks: tuple[str, ...] = ()
+    id_of_phrase: bool = False
 
     def completed_by(self, outer: Details) -> Details:
         """Return these details, each one that is missing taken from `outer`."""
+        takes_outer_id = self.id is None or (outer.id_of_phrase and not self.id_of_phrase)
         return Details(
             self.labels or outer.labels,
-            outer.id if self.id is None else self.id,
+            outer.id if takes_outer_id else self.id,
             outer.score if self.score is None else self.score,
             self.evidence or outer.evidence,
             self.talk or outer.talk,
             self.remarks or outer.remarks,
+            outer.id_of_phrase if takes_outer_id else self.id_of_phrase,
         )
 
 
