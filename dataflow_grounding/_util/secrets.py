@@ -66,7 +66,7 @@ def learn(*values: object) -> None:
 
 
 def _learn_forms(secret: str) -> None:
-    """Remember a secret in each way that JSON, Python or an address may write it."""
+    """Remember a secret in each way that JSON, Python, an address or a page may write it."""
     shape = "odd" if is_no_word(secret) else "word"
     if secret in _forms.get(shape, ()):
         return  # the token that goes with each request is learnt again with each
@@ -77,10 +77,23 @@ def _learn_forms(secret: str) -> None:
         in_json.replace("/", "\\/"),
         repr(secret)[1:-1],
         quote(secret, safe=""),
+        *_forms_of_html(secret),
     }
     with _learning:  # without the lock, what another thread learns meanwhile would be lost
         known = _forms.get(shape, ())
         _forms[shape] = tuple(sorted({*known, *forms}, key=len, reverse=True))
+
+
+def _forms_of_html(secret: str) -> list[str]:
+    """Return how pages write a secret with `&`, `<` or quotation marks, as proxies' errors are.
+
+    Pages differ in how they write quotation marks; `html.escape` knows one way of them.
+    """
+    text = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    forms = [text]
+    for double, single in (("&quot;", "&#x27;"), ("&#34;", "&#39;"), ("&quot;", "&#39;")):
+        forms.append(text.replace('"', double).replace("'", single))
+    return forms
 
 
 def learned() -> list[str]:

@@ -17,7 +17,7 @@ from dataflow_grounding.engine._endpoints import (
     most_tries,
     seconds_asked,
 )
-from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
 from dataflow_grounding.serving.base import Reply, Serving, Usage
@@ -367,6 +367,8 @@ class Asking:
             tier = reply.tier
             if reply.usage != Usage():  # where none is told, the worst case counts
                 usage = reply.usage
+                if reserved:
+                    usage = with_worst_case(usage, request, endpoint.serving, reply.text)
             # of a longer hold than the run waits, the next request finds out, and may stop the run
             if 0 < reply.hold <= self.options.max_wait:
                 endpoint.share.hold(reply.hold)

@@ -124,6 +124,22 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
     return Usage(text_tokens + image_tokens, 0, serving.max_output_tokens)
 
 
+def with_worst_case(usage: Usage, request: Request[Any], serving: Serving, reply: str) -> Usage:
+    """Return the tokens that an endpoint counted, the worst case in place of what it didn't tell.
+
+    A count that can't be read is 0, and so is one that isn't there; a request has tokens, though,
+    and a reply that isn't empty has. A limit in USD would never be reached with these.
+    """
+    if usage.input_tokens and (usage.output_tokens or not reply):
+        return usage
+    worst = worst_case(request, serving)
+    return Usage(
+        usage.input_tokens or worst.input_tokens,
+        usage.cached_tokens,
+        usage.output_tokens or worst.output_tokens,
+    )
+
+
 def no_request_left(most: int | None) -> str:
     """Return why a run stops that has sent as many requests as it may: `most`."""
     return f"stopped before passing {setting('workflow.max_requests')}={most}"

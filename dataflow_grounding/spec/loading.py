@@ -7,6 +7,7 @@ validated by the models of `schema.py`. Every mistake is reported with its file 
 
 import difflib
 import io
+import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -41,6 +42,11 @@ _HYDRA = re.compile(r"[+~]*hydra[./=]")  # the beginning of hydra.run.dir=x, +hy
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")  # the beginning of ${oc.env:NAME}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, where it is there
+# Values of overrides that are texts as they are typed: with what begins a comment, with signs that
+# only YAML files have a use for, and numbers that YAML reads as others (007, 12:30).
+_TYPED_TEXT = re.compile(
+    r"(?![\"'\[{]).*\s#|[#@`%*&!|>]|[-+]?0[0-9]+\Z|[0-9]+(?::[0-9]+)+\Z", re.DOTALL
+)
 _PART = re.compile(r"[.[]")  # what ends a part of a key, as in a.b[0]
 # Keys of `data` whose texts are no paths.
 _NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
@@ -470,10 +476,11 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
 def _read_overrides(overrides: Sequence[str]) -> _Overrides:
     """Read `key=value` overrides; those that set Hydra itself are passed over.
 
-    A `+` before a key, as Hydra wants it for a new one, makes no difference. Raises SpecError for
-    one without key or "=", or whose value isn't YAML.
+    A `+` before a key, as Hydra wants it for a new one, makes no difference. A value is YAML, but
+    for what is a text as it is typed: `results_dir="set #1"` has no comment, 007 keeps its zeros.
+    Raises SpecError for one without key or "=", or whose value isn't YAML.
     """
-    ours = []
+    ours: list[str] = []
     for number, override in enumerate(overrides, 1):
         if _HYDRA.match(override):
             continue
@@ -483,20 +490,37 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
             raise SpecError(
                 f"override {number} has no '=': write key=value, for instance results_dir=./results"
             )
-        ours.append(override)
+        ours.append(_checked_override(override.lstrip("+")))
     try:
-        for override in ours:
-            _, _, value = override.partition("=")
-            _check_events(value)
-        values = OmegaConf.from_dotlist([override.lstrip("+") for override in ours])
+        values = OmegaConf.from_dotlist(ours)
     except Exception as error:
         raise SpecError(f"can't read the overrides: {_first_line(error)}") from None
     whole = set()
     for override in ours:
-        key, _, value = override.lstrip("+").partition("=")
+        key, _, value = override.partition("=")
         if value.lstrip().startswith(("{", "[")):
             whole.add(tuple(_PART.split(key)))
     return _Overrides(values, frozenset(whole), of_hydra=len(ours) < len(overrides))
+
+
+def _checked_override(override: str) -> str:
+    """Return an override whose value is YAML: as it is, or with its text in quotation marks.
+
+    Raises SpecError with its key where the value isn't YAML.
+    """
+    key, _, value = override.partition("=")
+    if _TYPED_TEXT.match(value.strip()):
+        value = json.dumps(value.strip(), ensure_ascii=False)
+        override = f"{key}={value}"
+    try:
+        _check_events(value)
+        OmegaConf.from_dotlist([override])
+    except Exception as error:
+        raise SpecError(
+            f"{key}: its value isn't YAML ({_first_line(error)}): put a text in quotation marks"
+            f""" within those of the shell, as in '{key}="..."'"""
+        ) from None
+    return override
 
 
 def _first_line(error: Exception) -> str:

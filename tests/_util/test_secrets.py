@@ -5,14 +5,17 @@ and no data is taken for one.
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape as xml_escape
 
 import pytest
 
@@ -374,6 +377,16 @@ def test_an_exceptions_text_has_no_key(secret: str, place: Workplace) -> None:
     error = ServerFault(f"no answer with {secret}")
     assert str(error) == "no answer with ***"
     assert secret not in repr(error)
+
+
+@pytest.mark.parametrize("escape", [html.escape, partial(html.escape, quote=False), xml_escape])
+def test_a_page_that_repeats_a_key_shows_none(
+    secret: str, escape: Callable[[str], str], place: Workplace
+) -> None:
+    key = f"{secret}&<'\">{secret[::-1]}"
+    OpenAIServing("http://127.0.0.1:9/v1", "m", api_key=key)
+    told = str(ServerFault(f"<h1>no access with {escape(key)}</h1>"))
+    assert told == "<h1>no access with ***</h1>"
 
 
 @pytest.mark.slow

@@ -255,6 +255,27 @@ def test_a_folder_of_pictures_alone_has_nothing_passed_over(workplace: Workplace
     assert "passed over" not in command(["check", "-e", str(workplace.spec(**settings))]).out
 
 
+@pytest.mark.parametrize("pattern", ["", "/**"])
+def test_pictures_in_other_runs_results_are_none_of_a_folders(
+    workplace: Workplace, pattern: str
+) -> None:
+    workplace.picture("pictures/a.jpg")
+    workplace.picture("pictures/run.json/b.jpg")  # a folder that is just called so
+    workplace.picture("pictures/run 1/report_files/thumbnails/a.jpg")
+    for name in ("run.json", "annotations.jsonl"):
+        (workplace.folder / "pictures/run 1" / name).write_text("{}\n")
+    settings = {
+        "vlm.backend": "embedded",
+        "data.input_jsonl": f"{workplace.folder}/pictures{pattern}",
+        "data.classes": ["navy square"],
+    }
+    spec = str(workplace.spec(**settings))
+    ran = command(["generate", "-e", spec, "--no-progress", "--no-report"])
+    assert ran.code == 0, ran
+    ids = {record["image_id"] for record in workplace.annotations()}
+    assert ids == {"a", "run.json/b"}
+
+
 def test_a_table_in_latin_1_is_one_problem_that_says_how_to_save_it(workplace: Workplace) -> None:
     workplace.picture("a.jpg")
     table = workplace.folder / "rows.csv"

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import importlib.util
 import resource
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import pytest
 
 from benchmarks.places.servings import KINDS
 from benchmarks.places.workplace import Workplace, ended, process
-from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import Fault, LoopbackServer, faults, on
+from dataflow_grounding.serving.base import Usage
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +58,14 @@ def budget_usd(place: Workplace) -> None:
         done = place.run("--budget-usd", "4", **settings, **{"vlm.check_every": 5})
     assert done.code == 3, done
     assert 0 < done.summary["cost_usd"] <= 4
+    # what an endpoint doesn't tell counts at its worst: 0.3 USD for a reply of 300 tokens
+    for told in (Usage(0, 0, 1), Usage(100, 0, 0)):
+        shutil.rmtree(place.results)
+        half_told = Fault(change=partial(replace, usage=told))
+        with LoopbackServer(faults=[on(half_told)]) as server:
+            settings["vlm.openai.base_url"] = server.base_url
+            done = place.run("--budget-usd", "1.5", **settings)
+        assert done.code == 3, done
 
 
 def max_wait(place: Workplace) -> None:

@@ -557,6 +557,21 @@ def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     assert [one["score"] for one in row["expressions"][0]["instances"]] == [None, 0.75]
 
 
+@pytest.mark.parametrize(
+    "names",
+    ["[no, off, 007, 1e3]", "{0: no, 1: off, 2: 007, 3: 1e3}", "{3: 1e3, 2: 007, 1: off, 0: no}"],
+)
+def test_names_of_classes_are_as_they_are_written(names: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
+    lines = [f"{number} .5 .5 .5 .5" for number in range(4)]
+    (tmp_path / "labels/a.txt").write_text("\n".join(lines))
+    box = [[16, 12, 48, 36]]
+    expected = [[("no", box), ("off", box), ("007", box), ("1e3", box)]]
+    assert texts(list(read(str(tmp_path), "yolo"))) == expected
+
+
 @pytest.mark.parametrize("shape", ["[4, 2]", "[2, 3]"])
 def test_of_poses_the_box_is_read(shape: str, tmp_path: Path) -> None:
     draw(tmp_path / "images", [said("x")])

@@ -295,6 +295,34 @@ def test_an_item_of_a_list_is_not_overridden_alone(tmp_path: Path, key: str) -> 
     assert "an item of a list can't be overridden alone: give the whole list" in done.err
 
 
+@pytest.mark.parametrize(
+    "name", ["set #1", "set #2", "007", "12:30", "@home", "*", "50%", "&c", "a #", "1.5", "x, y"]
+)
+def test_a_text_of_an_override_is_as_it_is_typed(tmp_path: Path, name: str) -> None:
+    spec = written(tmp_path, "spec.yaml", BASE)
+    results = load_spec(spec, [f"results_dir={tmp_path}/{name}"]).results_dir
+    assert results == f"{tmp_path}/{name}"
+    key = "image_grounding.vlm.openai.model_name"
+    assert load_spec(spec, [f"{key}={name}"]).block.vlm.openai.model_name == name
+
+
+def test_other_overrides_are_yaml_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    spec = written(tmp_path, "spec.yaml", BASE)
+    overrides = [
+        "image_grounding.workflow.max_workers=0x10",
+        "image_grounding.workflow.stream=no",
+        "image_grounding.vlm.openai.extra_body={top_p: 0.5, stop: ['#']}",
+        "+image_grounding.vlm.openai.model_name='a #b'",
+    ]
+    block = load_spec(spec, overrides).block
+    assert (block.workflow.max_workers, block.workflow.stream) == (16, False)
+    assert block.vlm.openai.extra_body == {"top_p": 0.5, "stop": ["#"]}
+    assert block.vlm.openai.model_name == "a #b"
+    done = command(["generate", "-e", spec, "results_dir={x", "--dry-run"])
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert "results_dir: its value isn't YAML" in done.err
+
+
 @pytest.mark.slow
 def test_an_override_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     spec = written(tmp_path, "spec.yaml", BASE)

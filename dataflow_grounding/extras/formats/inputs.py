@@ -149,17 +149,22 @@ def _of_pictures(
         path: What the user named, for messages.
         folder: The folder, from which the names start.
         names: Paths of files in it.
-        results_dir: Files in there are left out; "" for none.
+        results_dir: Files in there are left out; "" for none. So are those in other runs' results
+            below the folder: reports have small copies of pictures.
         if_none: What to say where there are no pictures.
 
     Raises:
         InputError: There are no pictures.
     """
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
+    names = list(names)
+    of_other_runs = _folders_of_results(names)
     rows = []
     others: Counter[str] = Counter()  # how many files have each ending that is none of a picture
     for name in names:
         if results and absolute(joined(folder, name)).startswith(results):
+            continue
+        if name.startswith(of_other_runs):
             continue
         if name.lower().endswith(ENDINGS):
             rows.append({"image": name})
@@ -176,6 +181,19 @@ def _of_pictures(
         bare=True,
         passed_over=passed_over,
     )
+
+
+def _folders_of_results(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders among files' names that are results of a run, each with its final "/"."""
+    have_run: set[str] = set()
+    have_annotations: set[str] = set()
+    for name in names:
+        folder, _, file_name = name.replace(os.sep, "/").rpartition("/")
+        if file_name == "run.json" and folder:
+            have_run.add(f"{folder}/")
+        elif file_name == "annotations.jsonl" and folder:
+            have_annotations.add(f"{folder}/")
+    return tuple(have_run & have_annotations)
 
 
 def _passed_over(others: Counter[str]) -> str:

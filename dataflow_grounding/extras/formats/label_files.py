@@ -183,8 +183,9 @@ def _score(further: list[float]) -> dict[str, float]:
 def read_names(path: str) -> Names:
     """Return the classes of a data set's YAML (.yaml, .yml), or of a file of one name per line.
 
-    YAML has `names`, a list or a mapping from 0 on, and perhaps `kpt_shape`; in other files, empty
-    lines are left out. Raises InputError for a file that can't be read so.
+    YAML has `names`, a list or a mapping from 0 on, and perhaps `kpt_shape`. Names are as they are
+    written: `no` and `007` are texts, too. In other files, empty lines are left out. Raises
+    InputError for a file that can't be read so.
     """
     try:
         with open_file(path) as file:
@@ -197,15 +198,26 @@ def read_names(path: str) -> Names:
     import yaml
 
     try:
-        data = yaml.safe_load(text)
+        # every value a text: as YAML has it, `no` is false
+        data = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
         names = data["names"]
+        if isinstance(names, dict):
+            by_number = {int(number): name for number, name in names.items()}
+            names = [by_number[number] for number in range(len(by_number))]
         count, numbers = data.get("kpt_shape") or (0, 0)
-        classes = [str(names[key]) for key in range(len(names))]
+        classes = [_checked_name(name) for name in names]
         return Names(classes, int(count) * int(numbers))
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
             f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
         ) from None
+
+
+def _checked_name(name: Any) -> str:
+    """Return a class's name as YAML has it. Raises TypeError for a list or mapping."""
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r:.40} is no name")
+    return name
 
 
 @dataclass
