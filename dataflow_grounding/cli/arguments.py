@@ -16,6 +16,7 @@ from dataflow_grounding._util.terminal import answers_alone, say, say_json
 from dataflow_grounding.engine.summary import Summary
 
 F = TypeVar("F", bound=Callable[..., Any])
+_MOST_RECORDS = 10**12  # that a pilot may have
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
@@ -31,6 +32,13 @@ def spec_option_for(what: str) -> Callable[[F], F]:
 
 
 spec_option = spec_option_for("The spec, a YAML file")
+
+pilot_option = click.option(
+    "--pilot",
+    type=click.IntRange(1, _MOST_RECORDS),
+    metavar="N",
+    help="Only the first N records.",
+)
 
 
 def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:

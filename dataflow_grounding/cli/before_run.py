@@ -13,6 +13,7 @@ from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import (
     answer,
     overrides_argument,
+    pilot_option,
     rarely_collect_garbage,
     spec_option,
 )
@@ -50,7 +51,7 @@ def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, .
 
 @click.command("estimate")
 @spec_option
-@click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
+@pilot_option
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as one JSON object.")
 @overrides_argument
 def of_estimate(

@@ -17,6 +17,7 @@ from dataflow_grounding.cli.arguments import (
     Range,
     answer,
     overrides_argument,
+    pilot_option,
     spec_option,
 )
 from dataflow_grounding.data.records import read_object
@@ -52,7 +53,7 @@ def _shard_named(text: str) -> "Shard":
 
 @click.command("generate")
 @spec_option
-@click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
+@pilot_option
 @click.option(
     "--gold",
     metavar="FILE",

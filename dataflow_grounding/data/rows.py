@@ -4,6 +4,7 @@ Files are read row by row, in order (`read_rows`); a row that can't be read come
 and the others after it. They are written whole or not at all (`RowWriter`).
 """
 
+import codecs
 import errno
 import filecmp
 import json
@@ -36,6 +37,7 @@ FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
     "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
 )
+_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # one of these begins such a file
 DELIMITERS = {"csv": ",", "tsv": "\t"}  # what stands between cells, by the type of file
 
 
@@ -120,12 +122,13 @@ def read_records(path: str) -> list[dict[str, Any]]:
 def _read_jsonl(path: str) -> Iterator[Row]:
     """Yield the rows of JSON lines; a line that can't be read is a row with an error.
 
-    Empty lines are passed over, but counted in the numbers of lines.
+    Empty lines are passed over, but counted in the numbers of lines. Raises InputError for a file
+    in UTF-16.
     """
     import jsonlines
 
     with open_file(path) as file:
-        lines = _CountedLines(file)
+        lines = _CountedLines(file, path)
         reader = jsonlines.Reader(lines, loads=lambda line: _parse_row(lines.number, line))
         while True:
             try:
@@ -147,13 +150,16 @@ class _CountedLines:
         number: That number, from 1; 0 before the first line.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], path: str) -> None:
         self._file = file
+        self._path = path
         self.number = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._file:
             self.number += 1
+            if self.number == 1 and (line.startswith(_OF_UTF_16) or b"\0" in line[:4]):
+                raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
             yield line
 
 

@@ -276,6 +276,8 @@ class PipelineRun:
     ahead: list[Annotator]
     """Operators that forward() may come to, none of which has settled what it has to know."""
     summaries: list[Summary] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    """The steps that forward() has called so far."""
 
 
 # DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand
@@ -293,6 +295,20 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
         yield
     finally:
         variable.reset(token)
+
+
+def refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
+    """Raise PlanError where an earlier step of a pipeline writes the file that a step writes.
+
+    It would take its place, and the earlier one's columns would be gone.
+    """
+    path = step.storage.output_path
+    for other in earlier:
+        if other.storage.output_path == path:
+            raise PlanError(
+                f"{other.operator.name} and {step.operator.name} both write {path}: run each on a"
+                " step of its own, self.storage.step()"
+            )
 
 
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:

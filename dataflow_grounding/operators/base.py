@@ -212,6 +212,7 @@ class Operator(plan.Annotator, ABC):
         recorded = plan.recorded_steps.get()
         pipeline = plan.current_pipeline.get()
         if recorded is not None:
+            plan.refuse_second_writer(recorded, step)
             recorded.append(step)
         elif pipeline:
             _run_in_pipeline(step, pipeline)
@@ -464,11 +465,13 @@ class Operator(plan.Annotator, ABC):
 def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
     """Run the step as a part of what the pipeline runs, and add its summary to `summaries`.
 
-    Raises NoRecordLeft where all rows failed.
+    Raises NoRecordLeft where all rows failed, PlanError where an earlier step writes the same file.
     """
     # with all that running takes, where something is run
     from dataflow_grounding.engine.execute import execute
 
+    plan.refuse_second_writer(pipeline.steps, step)
+    pipeline.steps.append(step)
     ahead = pipeline.ahead  # settled with the first step that runs, and not again
     pipeline.ahead = []
     summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)

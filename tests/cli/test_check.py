@@ -255,6 +255,28 @@ def test_a_folder_of_pictures_alone_has_nothing_passed_over(workplace: Workplace
     assert "passed over" not in command(["check", "-e", str(workplace.spec(**settings))]).out
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_json_lines_in_utf_16_are_one_problem_that_says_how_to_save_them(
+    workplace: Workplace, encoding: str
+) -> None:
+    workplace.many(3)
+    lines = workplace.folder / "captions.jsonl"
+    [given] = workplace.folder.glob("*.jsonl")
+    lines.write_bytes(given.read_text(encoding="utf-8").encode(encoding))
+    settings = {"vlm.backend": "embedded", "data.input_jsonl": str(lines)}
+    done = command(["check", "-e", str(workplace.spec(**settings))])
+    [problem] = [line for line in done.err.splitlines() if line.startswith("Problem: ")]
+    assert "is in UTF-16: save it as UTF-8" in problem
+    ran = command(["generate", "-e", str(workplace.spec(**settings)), "--no-progress"])
+    assert (ran.code, ran.err.count("save it as UTF-8")) == (2, 1), ran
+
+
+def test_a_pilot_of_more_records_than_there_can_be_is_refused(workplace: Workplace) -> None:
+    spec = str(workplace.spec(**{"vlm.backend": "embedded"}))
+    done = command(["generate", "-e", spec, "--pilot", "9" * 20])
+    assert (done.code, "--pilot" in done.err) == (2, True), done
+
+
 @pytest.mark.parametrize("pattern", ["", "/**"])
 def test_pictures_in_other_runs_results_are_none_of_a_folders(
     workplace: Workplace, pattern: str

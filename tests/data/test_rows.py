@@ -510,9 +510,11 @@ def test_json_lists_are_read_one_object_at_a_time(
         with pytest.raises(InputError, match=rows):
             list(read_rows(str(path)))
         return
+    if encoding == "utf-16" and text.startswith("{") and "}\n{" in text:  # JSON lines are UTF-8
+        with pytest.raises(InputError, match="is in UTF-16: save it as UTF-8"):
+            list(read_rows(str(path)))
+        return
     found = list(read_rows(str(path)))
-    if encoding == "utf-16" and text.startswith("{") and len(found) != 1:
-        return  # JSON lines are UTF-8
     for row, wanted in zip(found, rows or json.loads(text), strict=True):
         assert row.data == wanted if isinstance(wanted, dict) else wanted in str(row.error)
 

@@ -458,6 +458,31 @@ def test_a_step_that_would_overwrite_what_it_reads_is_refused(tmp_path: Path) ->
         operator(reads=["n"], writes=["m"])(lambda record: {"m": record["n"]}).run(step)
 
 
+class OnOneStep(Pipeline):
+    def __init__(self, storage: FileStorage) -> None:
+        self.storage = storage
+        self.extract = ExpressionExtractor(EveryWord())
+
+    def forward(self) -> None:
+        step = self.storage.step()
+        self.extract.run(step)
+        area.run(step)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_two_operators_on_one_step_are_refused(tmp_path: Path, is_compiled: bool) -> None:
+    workspace(tmp_path, ROWS)
+    pipeline = OnOneStep(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")))
+    says = (
+        r"expression_extraction and area both write .*step1\.jsonl: run each on a step of its own"
+    )
+    with pytest.raises(PlanError, match=says):
+        (pipeline.compile if is_compiled else pipeline.run)()
+    for _ in range(2):  # once more is no second writer
+        with pytest.raises(PlanError, match=says):
+            pipeline.run()
+
+
 def test_a_pipeline_without_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="calls no operator"):
         pipeline_of(tmp_path, []).compile()
