@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from dataflow_grounding.serving.base import Serving
 
@@ -238,6 +238,8 @@ class Limiter:
         self.in_flight = 0
         self.held_until = 0.0  # by the process's clock: until then nobody is let in
         self.shares = WeakSet[Share]()  # in which somebody has waited
+        # by the id of a serving, for as long as it has shares
+        self.of_servings = WeakValueDictionary[int, OfServing]()
         self.known = False  # whether it has been through a run of this process
         self.order = itertools.count()  # numbers those who wait, in the order in which they came
         # Event loops of several threads share it; reentrant, as who holds it lets others in.
@@ -249,7 +251,7 @@ class Limiter:
         with self.lock:
             wanted = self.in_flight
             for share in self.shares:
-                wanted += min(len(share.waiting), max(0, share.most - share.in_flight))
+                wanted += min(len(share.waiting), max(0, share.most - share.of_serving.in_flight))
             return wanted
 
     @property
@@ -261,7 +263,7 @@ class Limiter:
         """Give places to those who wait, as far as there are any, the smallest priority first."""
         with self.lock:
             while self.has_room:
-                shares = [s for s in self.shares if s.waiting and s.in_flight < s.allowed]
+                shares = [s for s in self.shares if s.waiting and s.may_enter]
                 if not shares:
                     return
                 share = min(shares, key=_next_in_line)
@@ -286,15 +288,24 @@ def _next_in_line(share: "Share") -> tuple[Any, int]:
     return first.priority, first.order
 
 
+class OfServing:
+    """How many requests of one serving are in flight to an endpoint, of all calls that use it."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+
+
 class Share:
     """A serving's part of an endpoint's limiter: of the places there, never more than `most`.
 
+    Each call that asks the serving has a share; together they have never more than `most`, either.
     Only `acquire`, `take` and `release` count a request; what else is asked changes nothing.
     """
 
-    def __init__(self, limiter: Limiter, most: int) -> None:
+    def __init__(self, limiter: Limiter, most: int, of_serving: OfServing | None = None) -> None:
         self._limiter = limiter
         self.most = most
+        self.of_serving = of_serving or OfServing()
         self.allowed = most  # how many of these may be in flight for now; 0 while it rests
         self.in_flight = 0
         self.waiting: list[_InLine] = []  # a heap
@@ -325,9 +336,17 @@ class Share:
         return not self.waiting and self.has_room
 
     @property
+    def may_enter(self) -> bool:
+        """Whether one more of this serving may be in flight, if the endpoint has a place."""
+        return self.in_flight < self.allowed and self.of_serving.in_flight < self.most
+
+    @property
     def has_room(self) -> bool:
         """Whether one more may be in flight, here and to the endpoint."""
-        return self.in_flight < self.allowed and self._limiter.has_room
+        # as `may_enter`, written out: it is asked for each request
+        if self.in_flight >= self.allowed or self.of_serving.in_flight >= self.most:
+            return False
+        return self._limiter.has_room
 
     def enter(self, number: int = 1) -> None:
         """Add to what is in flight, here and to the endpoint: 1, or -1 where a request ended.
@@ -335,6 +354,7 @@ class Share:
         The limiter's lock is held.
         """
         self._limiter.in_flight += number
+        self.of_serving.in_flight += number
         self.in_flight += number
 
     def allow(self, number: int) -> None:
@@ -455,7 +475,8 @@ def share_of(
     """Return a new share for a serving of its endpoint's and model's limiter, made if need be.
 
     The share has at most the serving's `max_workers`, or as many connections as may be open if that
-    is less. The limiter's upper bound is raised to that, never lowered.
+    is less; so have all shares of one serving together, one for each thread that calls. The
+    limiter's upper bound is raised to that, never lowered.
 
     Args:
         serving: Whose share it is.
@@ -468,7 +489,10 @@ def share_of(
     limiter.level.most = max(limiter.level.most, most)
     if shared is not None:
         limiter.level.shared = shared
-    return Share(limiter, most)
+    with limiter.lock:
+        of_serving = limiter.of_servings.get(id(serving)) or OfServing()
+        limiter.of_servings[id(serving)] = of_serving
+    return Share(limiter, most, of_serving)
 
 
 def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None) -> Share:

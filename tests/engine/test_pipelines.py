@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -235,4 +236,21 @@ def test_two_servings_of_one_endpoint_keep_their_own_max_workers(
         one = pipeline(tmp_path, "one", many[:20], server, max_workers=2)
         one.extractor.serving.max_workers = 2
         one.forward()
+        assert server.max_in_flight == 2
+
+
+def test_calls_from_threads_share_the_max_workers_of_their_serving(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    many = [dict(rows[0], caption=caption(n)) for n in range(60)]
+    for row in many:
+        row["image_path"] = str(tmp_path / row["image_path"])
+    with LoopbackServer(latency=0.03) as server:
+        wide = ExpressionExtractor(OpenAIServing(server.base_url, "loopback", max_workers=16))
+        wide(many[:20])  # the endpoint takes more than the serving below may send
+        narrow = ExpressionExtractor(OpenAIServing(server.base_url, "loopback", max_workers=2))
+        server.max_in_flight = 0
+        with ThreadPoolExecutor(5) as threads:
+            parts = threads.map(narrow, (many[start : start + 8] for start in range(20, 60, 8)))
+            assert sum(map(len, parts)) == 40
         assert server.max_in_flight == 2
