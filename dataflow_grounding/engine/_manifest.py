@@ -111,9 +111,15 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _state(self) -> list[list[int] | None]:
-        """Return each output file's size and time; None for one that isn't there."""
+        """Return each output file's size and time; None for one that isn't there.
+
+        Behind it is the number of files that its operator has made, if it makes any.
+        """
         states: list[list[int] | None] = []
         for step in self._steps:
             state = state_of(step.storage.output_path)
             states.append(None if state is None else state[:2])
+            files_there = step.operator.files_there()
+            if files_there is not None:
+                states.append([files_there])
         return states

@@ -149,6 +149,14 @@ class Annotator:
         """
         return None
 
+    def files_there(self) -> int | None:
+        """Return how many of the files are there that it makes beside its columns, as pictures.
+
+        Where another number is there than at the end of a run, it is done again. None where it
+        makes none, as here.
+        """
+        return None
+
     def asks(self, record: Record) -> bool:
         """Return whether it may ask about a record.
 

@@ -47,6 +47,13 @@ class BBoxVisualizer(Operator):
     def __init__(self, output_dir: str | os.PathLike[str] = "./images_with_bbox") -> None:
         self.output_dir = os.fspath(output_dir)
 
+    def files_there(self) -> int:
+        """Return how many pictures are in `output_dir`: those that were deleted are drawn again."""
+        pictures = 0
+        for _, _, names in os.walk(self.output_dir):
+            pictures += sum(name.endswith(".jpg") for name in names)
+        return pictures
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the path of the picture.
 

@@ -4,15 +4,17 @@ in their folder.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dataflow_grounding import BBoxVisualizer
+from dataflow_grounding import BBoxVisualizer, FileStorage
 from dataflow_grounding._util.errors import StorageFailed
 
 MUG = {"text": "a mug", "instances": [{"bbox": [5, 5, 30, 20]}]}
@@ -28,6 +30,28 @@ def photo(tmp_path: Path) -> Path:
 def drawn(photo: Path, expressions: list[Any], **more: Any) -> Path:
     row = {"image_path": str(photo), "expressions": expressions, "image_id": "p", **more}
     return Path(BBoxVisualizer(photo.parent / "out")(row)["image_with_bbox"])
+
+
+def test_pictures_that_were_deleted_are_drawn_again_by_the_next_run(photo: Path) -> None:
+    row = {"image_path": str(photo), "expressions": [MUG]}
+    rows = [{**row, "image_id": name} for name in ("p", "q/r")]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (photo.parent / "in.jsonl").write_text(lines)
+    out = photo.parent / "out"
+
+    def run() -> list[Path]:
+        storage = FileStorage(str(photo.parent / "in.jsonl"), str(photo.parent / "cache"))
+        BBoxVisualizer(out).run(storage.step())
+        return sorted(path.relative_to(out) for path in out.rglob("*.jpg"))
+
+    assert run() == [Path("p.jpg"), Path("q/r.jpg")]
+    before = (out / "p.jpg").stat().st_mtime_ns
+    assert run() == [Path("p.jpg"), Path("q/r.jpg")]
+    (out / "q/r.jpg").unlink()
+    assert run() == [Path("p.jpg"), Path("q/r.jpg")]
+    assert (out / "p.jpg").stat().st_mtime_ns == before
+    shutil.rmtree(out)
+    assert run() == [Path("p.jpg"), Path("q/r.jpg")]
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
