@@ -41,6 +41,18 @@ _STACKED = lazy_pattern(
     r" \t]{0,9}(?:\n|\Z)){4}",
     re.M | re.I,
 )
+# The name of a coordinate in Markdown, with its colon: "**xmin**:", "`left`:", "**top:**".
+_NAME_IN_MARKUP = lazy_pattern(
+    rf"(\*\*|__|`)({COORDINATE})(?:\1[ \t]{{0,3}}[:=]|[ \t]{{0,3}}[:=]\1)", re.IGNORECASE
+)
+# A key, and four items of a list under it that are numbers, as YAML has them. Groups: the key, the
+# items.
+_LISTED = lazy_pattern(
+    r"^([ \t]{0,40}(?:-[ \t]{1,3})?[\"']?(\w{1,40})[\"']?[ \t]{0,3}:)[ \t]{0,9}\n"
+    rf"((?:[ \t]{{0,40}}[-*][ \t]{{1,3}}{_NUMBER}[ \t]{{0,9}}(?:\n|\Z)){{4}})"
+    rf"(?![ \t]{{0,40}}[-*][ \t]{{1,3}}{_NUMBER})",
+    re.M,
+)
 TALK = pattern("no_label")  # a word that no label has: "coordinates", "located", "is"
 _BOX_WORD = pattern("box_word")  # a word that four numbers of a box may stand behind: "box", "at"
 _CORNER = pattern("corner_label")  # all of a text that names a corner: "top-left corner"
@@ -76,7 +88,9 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
         UnreadableReply: It is unclear to which boxes such lines belong.
     """
     table: _Table | None = None
-    lines = _STACKED.sub(_in_one_line, text.rstrip()).splitlines()
+    text = _NAME_IN_MARKUP.sub(r"\2:", text.rstrip())
+    text = _LISTED.sub(_list_in_one_line, text)
+    lines = _STACKED.sub(_in_one_line, text).splitlines()
     box_lines: list[int] = []  # the number of the line of each box
     for i, line in enumerate(lines, start=1):
         heading = _table_of(line)
@@ -94,6 +108,16 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
 def _in_one_line(stacked: re.Match[str]) -> str:
     """Return four coordinates on a line each as one line."""
     return ", ".join(stacked[0].split("\n")[:4]) + "\n"
+
+
+def _list_in_one_line(listed: re.Match[str]) -> str:
+    """Return a list of four numbers in one line with its key, if that is one for a box."""
+    key, name, items = listed.groups()
+    if plain_key(name) not in BOX_KEYS:
+        return listed[0]
+    # without the item's mark alone: a number may have a minus
+    numbers = [item.strip()[1:].strip() for item in items.split("\n")[:4]]
+    return f"{key} {', '.join(numbers)}\n"
 
 
 def _set_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:

@@ -215,3 +215,42 @@ def test_a_phrase_that_lists_things_is_one_phrase() -> None:
     assert read(
         f"a black and white cat: {A}\na dog: {B}", ["a black and white cat", "a white cat"]
     ) == [(1, FIRST)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "**Cat**\n**xmin**: 100\n**ymin**: 200\n**xmax**: 500\n**ymax**: 800",
+        "**Cat**\n- **xmin:** 100\n- **ymin:** 200\n- **xmax:** 500\n- **ymax:** 800\n",
+        "Cat: `left`: 100, `top`: 200, `right`: 500, `bottom`: 800",
+        "label: cat\nbox:\n  - 100\n  - 200\n  - 500\n  - 800",
+        "```yaml\n- label: cat\n  bbox_2d:\n  - 100\n  - 200\n  - 500\n  - 800\n```",
+    ],
+)
+def test_keys_in_bold_and_lists_of_yaml_are_read(reply: str) -> None:
+    assert read(reply, ["cat"]) == [(1, FIRST)]
+
+
+def test_lists_of_yaml_go_to_their_own_labels() -> None:
+    reply = "".join(
+        f"- label: {label}\n  bbox:\n" + "".join(f"  - {number}\n" for number in box)
+        for label, box in (("dog", SECOND), ("cat", FIRST))
+    )
+    assert read(reply, ["cat", "dog"]) == [(1, FIRST), (2, SECOND)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "sizes:\n- 100\n- 200\n- 500\n- 800",
+        "label: cat\nbbox:\n- 100\n- 200\n- 500\n- 800\n- 5",
+        "label: cat\nbbox:\n- 100\n- 200\n- 500",
+        "label: cat\nbbox:\n- 100  # y1\n- 200  # x1\n- 500  # y2\n- 800  # x2",
+    ],
+)
+def test_other_lists_of_numbers_are_no_boxes(reply: str) -> None:
+    assert read(reply, ["cat"]) is None
+
+
+def test_a_minus_in_a_list_of_yaml_is_kept() -> None:
+    assert read("bbox:\n- -30\n- 200\n- 500\n- 800", ["cat"]) == [(1, (0, 200, 500, 800))]
