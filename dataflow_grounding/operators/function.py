@@ -10,6 +10,7 @@ from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators._settings import CantTell, function_settings
 from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.serving.base import Serving
 
 
 class FunctionOperator(Operator):
@@ -22,14 +23,20 @@ class FunctionOperator(Operator):
             awaited.
         reads: The columns that it reads; each is the role of its own name.
         writes: The columns that it adds, likewise.
+        serving: Who answers what it asks; None where it asks nothing.
     """
 
     sees_all = True  # what a function reads and returns can't be told before
 
     def __init__(
-        self, function: Callable[..., Any], reads: Iterable[str], writes: Iterable[str]
+        self,
+        function: Callable[..., Any],
+        reads: Iterable[str],
+        writes: Iterable[str],
+        serving: Serving | None = None,
     ) -> None:
         self.function = function
+        self.serving = serving
         self.name: str = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
         self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
         self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
@@ -97,7 +104,7 @@ def operator(function: Callable[..., Any]) -> FunctionOperator: ...
 
 @overload
 def operator(
-    *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+    *, reads: Iterable[str] = (), writes: Iterable[str] = (), serving: Serving | None = None
 ) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
 
 
@@ -106,6 +113,7 @@ def operator(
     *,
     reads: Iterable[str] = (),
     writes: Iterable[str] = (),
+    serving: Serving | None = None,
 ) -> FunctionOperator | Callable[[Callable[..., Any]], FunctionOperator]:
     """Decorator that makes a function from record to update a step of a pipeline.
 
@@ -115,6 +123,7 @@ def operator(
         reads: The columns that it reads, so that the plan can be checked before anything is spent;
             may be left out.
         writes: The columns that it adds; may be left out.
+        serving: Who answers what an async function asks with `await ask(request)`.
 
     Returns:
         A FunctionOperator, or a decorator that makes one.
@@ -128,5 +137,5 @@ def operator(
         2
     """
     if function is None:
-        return lambda f: FunctionOperator(f, reads, writes)
-    return FunctionOperator(function, reads, writes)
+        return lambda f: FunctionOperator(f, reads, writes, serving)
+    return FunctionOperator(function, reads, writes, serving)

@@ -21,6 +21,7 @@ from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
     GroundingError,
+    OpenAIServing,
     Operator,
     PhraseGrounder,
     Serving,
@@ -28,11 +29,15 @@ from dataflow_grounding import (
 )
 from dataflow_grounding._util.errors import (
     BrokenRow,
+    BudgetExceeded,
     ImageMissing,
     OperatorFailed,
     PlanError,
     RecordError,
 )
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
+from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.tasks import Request
 
 
@@ -297,6 +302,43 @@ def test_a_custom_operator_may_ask(photo: str) -> None:
 
     with pytest.raises(OperatorFailed, match="no serving"):
         without_serving({})
+
+
+def test_a_function_asks_the_serving_that_its_decorator_is_given(
+    photo: str, tmp_path: Path
+) -> None:
+    from dataflow_grounding.images.image import open_image
+    from dataflow_grounding.tasks import expression_extraction
+
+    with LoopbackServer() as server:
+        serving = OpenAIServing(server.base_url, "loopback")
+
+        @operator(reads=["image_path", "caption"], writes=["seen"], serving=serving)
+        async def see(record: Any, ask: Any) -> dict[str, Any]:
+            image = open_image(record, "image_path", serving.image_limits)
+            answer = await ask(expression_extraction(image, record["caption"]))
+            return {"seen": [text for text, _ in answer.expressions]}
+
+        assert see({"image_path": photo, "caption": "A red mug"})["seen"]
+        assert server.count() == 1
+        rows = [{"image_path": photo, "caption": f"A red mug {letter}"} for letter in "abcd"]
+        path = tmp_path / "in.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+        def run() -> int:
+            """Run the step over the file; return how many requests the endpoint had so far."""
+            storage = FileStorage(str(path), str(tmp_path / "cache"))
+            see.run(storage.step())
+            return server.count()
+
+        with (
+            holding(current_options, RunOptions(max_requests=2)),
+            pytest.raises(BudgetExceeded),
+        ):
+            run()
+        assert server.count() == 3
+        assert run() == 5  # the other two, and none of what is stored
+        assert run() == 5
 
 
 class Ending(BaseException):
