@@ -7,7 +7,7 @@ from dataflow_grounding import serving as servings  # each is imported when it i
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.extensions import required
-from dataflow_grounding._util.secrets import learn_fields
+from dataflow_grounding._util.secrets import learn_fields, masked, names_secret
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import (
@@ -19,6 +19,10 @@ from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, Op
 
 WITH_TIERS = ("openai", "gemini")
 """Backends that can ask for a service tier."""
+# Settings of a user's serving that change no reply.
+_HOW_IT_IS_ASKED = frozenset(
+    ["timeout", "max_workers", "concurrency", "retries", "max_retries", "host", "port", "verbose"]
+)
 # what the user is told where `auto` found no endpoint
 NOTICE = (
     "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and"
@@ -143,9 +147,23 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
             " dataflow_grounding.Serving"
         )
     serving.max_workers = min(serving.max_workers, workflow.max_workers)
+    serving.stated_settings = settings_that_count(vlm.settings)
     if vlm.box_format != "auto":
         serving.box_format = vlm.box_format
     return serving
+
+
+def settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a user's serving that a reply may depend on, secrets blotted out.
+
+    These are all but addresses, secrets, and how it is asked: a time limit, the requests in flight.
+    """
+    counting = {}
+    for name, value in masked(settings, ours=False).items():
+        is_address = isinstance(value, str) and "://" in value
+        if not (is_address or name in _HOW_IT_IS_ASKED or names_secret(name)):
+            counting[name] = value
+    return counting
 
 
 def _openai(

@@ -38,7 +38,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.base import facts_of
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
-from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.serving_of_spec import serving_of, settings_that_count
 from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
@@ -161,6 +161,8 @@ class SpecRun:
         self.serving = serving_of(self.block.vlm, self.block.workflow, self.spec.folders)
         self._addresses_before = self._find_addresses_before()
         self._take_over_replies()
+        self._settings_before = self._find_settings_before()
+        self._take_over_replies_without_settings()
         pricing = _pricing(options.prices, self.serving)
         self.options = replace(options, prices=pricing.prices)
         self.prices_from = pricing.source
@@ -229,6 +231,34 @@ class SpecRun:
             endpoint = "several endpoints" if is_several else address
             identities.append({**identity_there, "endpoint": endpoint})
         serving.other_identities = identities
+
+    def _find_settings_before(self) -> Any:
+        """Return the settings with which replies were asked for that have none in their key.
+
+        An earlier version of this package stored them. `run.json` has the settings, or still the
+        spec of that version. Where there is none they are taken to be the present ones.
+        """
+        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
+        if "settings_before" in before:
+            return before["settings_before"]
+        try:
+            settings = before["spec"][self.spec.autolabel_type]["vlm"]["settings"]
+            return settings_that_count(settings)
+        except (KeyError, TypeError, AttributeError):
+            return dict(self.serving.stated_settings)
+
+    def _take_over_replies_without_settings(self) -> None:
+        """Let a user's serving find replies from before its settings were part of their key.
+
+        Only those that were asked for with the present settings.
+        """
+        serving = self.serving
+        identity = serving.identity()
+        if "settings" not in identity or self._settings_before != identity["settings"]:
+            return
+        without_settings = serving.identity_there()
+        del without_settings["settings"]
+        serving.other_identities = [*serving.other_identities, without_settings]
 
     def _refuse_to_begin_late(self) -> None:
         """Raise SpecError for a shard that begins with a step's file instead of the input.
@@ -456,6 +486,12 @@ class SpecRun:
         if json.loads(text) != before:
             write_text(path, text + "\n")
 
+    def _settings_facts(self) -> dict[str, Any]:
+        """Return what `run.json` says of `_settings_before`: nothing where no setting counts."""
+        if not self.serving.stated_settings and not self._settings_before:
+            return {}
+        return {"settings_before": self._settings_before}
+
     def _facts(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> dict[str, Any]:
@@ -472,6 +508,7 @@ class SpecRun:
             "endpoint": self.serving.endpoint,
             "endpoints_before": self._addresses_before,
             "box_format": self._format_asked,
+            **self._settings_facts(),
             "image_folders": self._image_folders,
         }
         # Models besides `model`. The first of them stands under `judge`: readers of results look

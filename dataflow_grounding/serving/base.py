@@ -155,6 +155,11 @@ class Serving(ABC):
     """The tier that it asks for: `flex`, or "" for the endpoint's ordinary one."""
     longest_answer: float = 0.0
     """Seconds that an answer may well take: no answer for so long is no sign of an outage."""
+    stated_settings: Mapping[str, Any] = {}
+    """What a spec made it with (`vlm.settings`), as far as a reply may depend on that.
+
+    It is part of the identity, unless the class has an `identity` of its own.
+    """
     exact_boxes: bool = False
     """Whether its boxes are always in `box_format`, so that they needn't be watched."""
 
@@ -208,12 +213,16 @@ class Serving(ABC):
 
         It is part of the key under which replies are stored. An address isn't part of it: the same
         server behind another port, or on another machine, answers the same. An `endpoint` that is
-        no address is part of it, as it may say which model it is.
+        no address is part of it, as it may say which model it is; so are `stated_settings`.
         """
+        identity: dict[str, Any] = {"endpoint": self.endpoint, "model": self.model}
         is_address = self.endpoint.startswith(("http://", "https://"))
         if is_address and not _with_address.get():
-            return {"model": self.model}
-        return {"endpoint": self.endpoint, "model": self.model}
+            del identity["endpoint"]
+        # a class with an identity of its own calls this one, and adds what counts
+        if self.stated_settings and type(self).identity is Serving.identity:
+            identity["settings"] = dict(self.stated_settings)
+        return identity
 
     def identity_there(self) -> dict[str, Any]:
         """Return the identity with the address: what a check of the endpoint vouches for.

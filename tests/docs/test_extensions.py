@@ -240,7 +240,7 @@ class Fixed(Serving):
     box_format = "xyxy_1000"
     tasks = ("expression_extraction", "phrase_grounding")
     takes_probes = False
-    def __init__(self, caption="none"):
+    def __init__(self, caption="none", timeout=1, url="http://here"):
         self.caption = caption
     async def answer(self, request):
         if request.task == "expression_extraction":
@@ -267,6 +267,51 @@ def test_a_serving_of_ones_own_is_named_in_a_spec(workplace: Workplace) -> None:
         done = workplace.run(**settings)
         assert done.code == 2, done
         assert said in done.err
+
+
+def cleaned(workplace: Workplace) -> set[str]:
+    return {record["cleaned_caption"] for record in workplace.annotations()}
+
+
+def test_settings_of_ones_own_serving_that_change_are_asked_anew(workplace: Workplace) -> None:
+    workplace.many(2)
+    (workplace.folder / "own_servings.py").write_text(SERVING)
+    workplace.settings = {"vlm.backend": "own_servings:Fixed", "vlm.settings": {"caption": "one"}}
+    first = workplace.run()
+    assert (first.code, cleaned(workplace)) == (0, {"one"})
+    for same in ({"timeout": 2}, {"url": "https://there"}, {}):
+        assert workplace.run(**{"vlm.settings": {"caption": "one", **same}}).summary[
+            "already_complete"
+        ]
+    other = workplace.run(**{"vlm.settings": {"caption": "two"}})
+    assert (other.summary["requests"], cleaned(workplace)) == (first.summary["requests"], {"two"})
+    again = workplace.run()
+    assert (again.summary["requests"], cleaned(workplace)) == (0, {"one"})
+
+
+def test_replies_from_before_settings_counted_serve_the_same_settings_alone(
+    workplace: Workplace,
+) -> None:
+    workplace.many(2)
+    (workplace.folder / "own_servings.py").write_text(SERVING)
+    # as an earlier version had it: the key of a reply says nothing of settings
+    identity = '    def identity(self): return {"endpoint": "local", "model": "fixed"}'
+    before = SERVING.replace('    model = "fixed"', f'    model = "fixed"\n{identity}')
+    (workplace.folder / "servings_before.py").write_text(before)
+    workplace.settings = {"vlm.settings": {"caption": "one"}}
+    first = workplace.run(**{"vlm.backend": "servings_before:Fixed"})
+    assert (first.code, cleaned(workplace)) == (0, {"one"})
+    run_json = workplace.results / "run.json"
+    facts = json.loads(run_json.read_text())
+    facts.pop("settings_before", None)
+    run_json.write_text(json.dumps(facts))
+    now = {"vlm.backend": "own_servings:Fixed"}
+    assert workplace.run(**now).summary["requests"] == 0
+    other = workplace.run(**now, **{"vlm.settings": {"caption": "two"}})
+    assert (other.summary["requests"], cleaned(workplace)) == (first.summary["requests"], {"two"})
+    assert workplace.run(**now, **{"vlm.settings": {"caption": "two"}}).summary["already_complete"]
+    assert workplace.run(**now).summary["requests"] == 0
+    assert cleaned(workplace) == {"one"}
 
 
 PIPELINE = """
