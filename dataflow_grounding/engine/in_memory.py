@@ -29,7 +29,7 @@ Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 """By the index of a row: the row as it is returned, and what went wrong."""
 
 # by endpoint and model: held while an operator that asks them is prepared
-_preparing: dict[tuple[str, str] | None, threading.Lock] = {}
+_preparing: dict[tuple[type, str, str], threading.Lock] = {}
 DEFAULT_WORKERS = 4  # requests in flight are taken to be so many where nothing is asked
 
 
@@ -82,13 +82,14 @@ def annotate_all(
 
 
 def _one_at_a_time(operator: Annotator) -> threading.Lock:
-    """Return the lock under which an operator is prepared: that of its endpoint and model.
+    """Return the lock under which an operator is prepared: of its serving's endpoint and model.
 
     Threads that call at once would all calibrate the same model, and pay for it: the first one
     does, and what it finds out is known to the others by then.
     """
     serving = operator.serving
-    whose = (serving.endpoint, serving.model) if serving is not None else None
+    # the class, too: one that asks another model of the same name must not wait for itself
+    whose = (type(serving), getattr(serving, "endpoint", ""), getattr(serving, "model", ""))
     return _preparing.setdefault(whose, threading.Lock())
 
 

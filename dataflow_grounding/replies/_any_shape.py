@@ -1,13 +1,20 @@
 """Boxes and points in a reply that isn't quite as it was asked for: any shape that is known."""
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._absence import BLIND, holds_box, missing_in
 from dataflow_grounding.replies._beside import details_in_line, label_behind
-from dataflow_grounding.replies._conventions import stated_order, stated_unit, without_conventions
+from dataflow_grounding.replies._conventions import (
+    says_ends_in_size,
+    stated_order,
+    stated_unit,
+    without_conventions,
+)
 from dataflow_grounding.replies._doubts import is_no_answer
 from dataflow_grounding.replies._in_talk import ItemInTalk, items_with_talk
 from dataflow_grounding.replies._json_boxes import read_value
@@ -42,10 +49,11 @@ _DIGITS = lazy_pattern(r"\d+")
 _LONGEST_LINE = 400  # characters before a list in which its line may begin
 _MOST_COMPARED = 20_000  # pairs of a label in talk and one in the answer
 _AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)  # all that joins two boxes
-# All that gives two boxes to choose from.
+# All that gives two boxes to choose from, perhaps in Markdown.
 _OR = lazy_pattern(
-    r"[\s,;]*(?:\b(?:or|alternatively|oder|ou|или)\b|または|或者?)"
-    r"(?:[\s,]+(?:at|in|else|also|maybe|perhaps|possibly|even|just))*[\s:]*",
+    r"[\s,;.(`*_]{0,9}(?:\b(?:or|alternatively|oder|ou|или)\b|または|或者?)"
+    r"(?:[\s,]{1,3}(?:at|in|else|also|maybe|perhaps|possibly|even|just|alternatively|the|one|it|could|be)){0,8}"
+    r"[\s,:(`*_]{0,9}",
     re.IGNORECASE,
 )
 _PROSE = lazy_pattern(r"[^\W\d_]{2,}")  # a word
@@ -240,6 +248,7 @@ def _set_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
     """
     words = " ".join(talk.text for talk in parsed.talk)
     parsed.set_conventions(0, stated_order(words), stated_unit(words))
+    parsed.ends_in_size = parsed.ends_in_size or says_ends_in_size(words)
     if not parsed.elsewhere:
         parsed.elsewhere = elsewhere_in(answer.text if "<" in answer.text else words)
 
@@ -363,8 +372,9 @@ def _read_scan(
         UnreadableReply: Boxes in comments may count, or it is unclear what belongs to which box.
     """
     items = [*items_with_talk(scan, words_before)]
-    if any(_OR.fullmatch(item.between) for item in items[1:]):
-        raise UnreadableReply("the reply gives one box or another, and not which")
+    for before, item in pairwise(items):
+        if _OR.fullmatch(item.between) and not _same_numbers(before.json.value, item.json.value):
+            raise UnreadableReply("the reply gives one box or another, and not which")
     details_of_items = _details_of_lists(items)
     denied = _which_are_denied(items)
     _set_crop(items, parsed)
@@ -395,6 +405,20 @@ def _read_scan(
         _drop_boxes_in_talk(parsed, boxes_in_talk)
     talk.append(items[-1].behind if items else scan.text)
     _add_talk_and_notes(scan, parsed, talk)
+
+
+def _same_numbers(first: Any, second: Any) -> bool:
+    """Whether two arrays or objects hold the same numbers, as those of one box told twice."""
+    return list(_numbers_in(first)) == list(_numbers_in(second))
+
+
+def _numbers_in(value: Any) -> Iterator[float]:
+    """Yield the numbers in a value, at any depth."""
+    if isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers_in(item)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
 
 
 def _details_of_item(item: ItemInTalk, outer: Details, beside: Details) -> Details:

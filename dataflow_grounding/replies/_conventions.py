@@ -43,6 +43,12 @@ _UNIT_OF_GROUP = {"pixels": "px", "percent": "%", "relative": "relative", "thous
 _RANGE_OR_SIZE = lazy_pattern(
     r"\d\s?(?:[x×*]|by)\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]"
 )
+# Two corners whose coordinates are called alike.
+_CORNERS_UNNUMBERED: dict[tuple[str, ...], Order] = {
+    ("x", "y", "x", "y"): "xyxy",
+    ("y", "x", "y", "x"): "yxyx",
+}
+_ENDS_IN_SIZE = keys.pattern("ends_in_size")  # in a sentence: "the last two numbers are the size"
 _COORDINATE = lazy_pattern(keys.COORDINATE, re.IGNORECASE)
 
 
@@ -72,10 +78,12 @@ _NEARLY = 0.05  # of a side: by how much the stated size of a picture may differ
 # The size of a picture: "640x480", "640, 480".
 _SIZE = lazy_pattern(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?![\w.])")
 # Keys beside which `width` and `height` are the box's, and not the picture's.
-_KEYS_OF_BOX = keys.BOX_KEYS.union(names[0] for names, _ in keys.CORNERS)
-# Keys of a picture's sides, and the other one's for each: "imagewidth", "origh".
-_SIDE_OF_PICTURE = lazy_pattern(
-    r"((?:image|img|picture|pic|photo|frame|canvas|screen|original|orig|input|source|full|resized)+)(w|width)"
+_KEYS_OF_BOX = keys.BOX_KEYS.union(
+    names[0] for names, order in keys.CORNERS if order in ("xywh", "cxcywh")
+)
+# A key of a picture's width: "origwidth", "imgw". The groups are what stands before, and the word.
+_WIDTH_OF_PICTURE = lazy_pattern(
+    r"((?:image|img|picture|pic|photo|screenshot|original|orig|input|source|resized)+)(w|width)"
 )
 _LEAD = 40  # characters before the first word for a unit that may belong to it
 _LONGEST_BEFORE_UNIT = 40  # characters before a unit in which `_NO_UNIT` is looked for
@@ -102,6 +110,17 @@ def stated_order(text: str) -> Order | None:
     if len(stated) > 1 or None in stated:
         raise UnreadableReply("the reply states an order of coordinates that is not clear")
     return stated.pop() if stated else None
+
+
+def says_ends_in_size(text: str) -> bool:
+    """Whether a text says that a box's four numbers end in a width and a height.
+
+    They begin with a corner or a center: in which order, the format tells that was asked for.
+    """
+    low = text.lower()
+    if "two" not in low and "fourth" not in low and "4th" not in low:
+        return False
+    return _ENDS_IN_SIZE.search(text) is not None
 
 
 def stated_unit(text: str) -> str | None:
@@ -376,12 +395,7 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
 
     Its sides are two positive numbers, in the order in which they are stated.
     """
-    sizes: list[tuple[Any, Any]] = []
-    for key, item in fields.items():
-        side = _SIDE_OF_PICTURE.fullmatch(key)
-        if side is not None:
-            height = "h" if side[2] == "w" else "height"
-            sizes.append((item, fields.get(side[1] + height)))
+    sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
     if _KEYS_OF_BOX.isdisjoint(fields):
         sizes.append((fields.get("width"), fields.get("height")))
     for key, item in fields.items():
@@ -395,6 +409,24 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
             continue
         if int(first_side) > 0 and int(second_side) > 0:
             return _unit_of_size(int(first_side), int(second_side))
+    return _size_told_of_picture(fields)
+
+
+def _size_told_of_picture(fields: Mapping[str, Any]) -> str | None:
+    """Return a size that an object tells of its picture, as a unit; None where it tells none.
+
+    It stands under two keys such as `original_width` and `original_height`. What the numbers count
+    they don't say.
+    """
+    for key, item in fields.items():
+        of_width = _WIDTH_OF_PICTURE.fullmatch(key)
+        if of_width is None:
+            continue
+        height_key = of_width[1] + ("h" if of_width[2] == "w" else "height")
+        width = number(item)
+        height = number(fields.get(height_key))
+        if width is not None and height is not None and int(width) > 0 and int(height) > 0:
+            return f"picture {int(width)}x{int(height)}"
     return None
 
 
@@ -405,7 +437,7 @@ def _two_sides(item: Any) -> tuple[Any, Any]:
     for anything else.
     """
     if isinstance(item, dict):
-        return item.get("width"), item.get("height")
+        return item.get("width", item.get("w")), item.get("height", item.get("h"))
     if isinstance(item, str):
         match = _SIZE.search(item[:_LONGEST])
         if match is not None:
@@ -424,6 +456,8 @@ def _order_of_legend(names: str | None, word: str | None) -> Order | None:
     if names is None:
         return keys.ORDER_KEYS.get((word or "").lower())
     four = tuple(keys.plain_key(name) for name in _COORDINATE.findall(names))
+    if four in _CORNERS_UNNUMBERED:
+        return _CORNERS_UNNUMBERED[four]
     for corners, order in keys.CORNERS:
         if four == corners:
             return order

@@ -1,5 +1,6 @@
 """What an object says beside its box or its empty list: a fault, say, or another thing."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,14 +15,43 @@ _FEW_WORDS = lazy_pattern(r"[^\W\d_]+(?:[ '’-][^\W\d_]+){0,3}")
 # Up to five words of a key: "red_car", "RedCar". Where one ends, only one thing can follow, so that
 # a hostile key takes no time.
 _WORDS_OF_KEY = r"([A-Z]?[a-z]+(?:[_ ]?[A-Z][a-z]+|[_ ][a-z]+){0,4}?)"
-# A key that is a flag: "is_cat", "hasRedCar", "cat_present". One of the groups is its thing.
-_FLAG = lazy_pattern(
-    rf"(?:is|has)[_ ]?{_WORDS_OF_KEY}|{_WORDS_OF_KEY}[_ ]?(?:[Ii]s[_ ]?)?"
-    r"(?:[Pp]resent|[Ff]ound|[Vv]isible|[Dd]etected|[Ee]xists"
+_IS_THERE = (
+    r"[_ ]?(?:[Ii]s[_ ]?)?(?:[Pp]resent|[Ff]ound|[Vv]isible|[Dd]etected|[Ee]xists"
     r"|[Ii]n[_ ]?(?:[Ii]mage|[Pp]icture|[Ss]cene))"
 )
+# A key that is a flag: "is_cat", "hasRedCar", "cat_present", "is_cat_visible". One of the groups is
+# its thing.
+_FLAG = lazy_pattern(
+    rf"(?:is|has|contains)[_ ]?{_WORDS_OF_KEY}(?:{_IS_THERE})?|{_WORDS_OF_KEY}{_IS_THERE}"
+)
+# The same, of what is not there: "cat_absent", "no_cat".
+_FLAG_OF_ABSENCE = lazy_pattern(
+    rf"{_WORDS_OF_KEY}[_ ]?(?:[Ii]s[_ ]?)?(?:[Aa]bsent|[Mm]issing)|no[_ ]{_WORDS_OF_KEY}"
+)
+# With one of these, a flag is about more than the thing: "whole_cat_visible", "other_cat_present".
+_OF_MORE = frozenset(
+    [
+        "whole",
+        "full",
+        "fully",
+        "entire",
+        "all",
+        "complete",
+        "other",
+        "another",
+        "multiple",
+        "more",
+        "second",
+        "additional",
+        "not",
+        "no",
+        "only",
+        "single",
+    ]
+)
+_NO_WORD = lazy_pattern(r"no\b[\s.,;:!–—-].*|(?:rejected|absent|incorrect|wrong)\W*", re.I | re.S)
 # Under these keys, a word such as "no" beside a box says that it isn't the thing's.
-_VERDICTS = frozenset(["answer", "verdict", "conclusion", "response", "result", "prediction"])
+_VERDICTS = frozenset(["answer", "finalanswer", "verdict", "conclusion", "presence"])
 _WORDS = lazy_pattern(r"[A-Z]?[a-z]+")  # the words of "RedCar"
 # Words that name no thing.
 _NAMELESS = keys.words("filler") | keys.words("which") | keys.words("qualities")
@@ -151,18 +181,39 @@ def remarks_of(value: Mapping[str, Any]) -> tuple[str, ...]:
     which becomes "not a cat"; and an answer such as "no", which becomes words for that.
     """
     remarks: list[str] = []
+    asks_something = "question" in value  # to which an answer may be about another thing
     for key, item in value.items():
-        flag = _FLAG.fullmatch(key) if is_no(item) else None
-        if flag is not None:
-            thing = _WORDS.findall(flag[1] or flag[2])
-            remarks.append("not a " + " ".join(thing).lower())
-        elif keys.plain_key(key) in _VERDICTS and is_no(item):
+        thing = _thing_denied_by(key, item)
+        if thing:
+            remarks.append(f"not a {thing}")
+        elif keys.plain_key(key) in _VERDICTS and not asks_something and _is_verdict_of_no(item):
             remarks.append("that is not it")
         elif isinstance(item, str) and " " in item:
             plain = keys.plain_key(key)
             if plain not in keys.LABEL_KEYS and plain not in keys.BOX_KEYS:
                 remarks.append(item[:_LONGEST_REMARK])
     return tuple(remarks)
+
+
+def _thing_denied_by(key: str, value: Any) -> str:
+    """Return the thing that a flag says is not there, in lower case; "" for any other field."""
+    if is_no(value):
+        flag = _FLAG.fullmatch(key if not key.isupper() else key.lower())
+    elif _is_yes(value):
+        flag = _FLAG_OF_ABSENCE.fullmatch(key if not key.isupper() else key.lower())
+    else:
+        return ""
+    if flag is None:
+        return ""
+    words = [word.lower() for word in _WORDS.findall(flag[1] or flag[2])]
+    return "" if _OF_MORE.intersection(words) else " ".join(words)
+
+
+def _is_verdict_of_no(value: Any) -> bool:
+    """Whether a text says no: "no", "No.", "no, it is a fox", "absent"."""
+    return isinstance(value, str) and (
+        is_no(value) or _NO_WORD.fullmatch(value.strip()) is not None
+    )
 
 
 def places_box(key: str) -> bool:

@@ -233,9 +233,7 @@ class _Walk:
             return
         fields = shapes.plain_fields(value)
         if shapes.is_coco_document(fields):
-            raise UnreadableReply(
-                "the reply is a COCO document, whose boxes are in an order of their own"
-            )
+            self.parsed.ends_in_size = True
         shapes.add_statuses(self.parsed, fields)
         own = self.details_of_object(value, fields)
         details = own.completed_by(outer)
@@ -497,7 +495,7 @@ class _Walk:
             self.add_wrapped(plain, item, details)
         elif item is not None or not has_words:
             if re.fullmatch(r"\s*\d{1,9}\s*", key):
-                key_details = Details(id=int(key))
+                key_details = Details(id=int(key), id_of_phrase=True)
             else:
                 key_details = Details((_OF_BOXES.sub("", key).strip() or key,))
             self.add_labelled(plain, item, key_details.completed_by(details))

@@ -46,20 +46,27 @@ def details_in(value: JsonObject, fields: Mapping[str, Any]) -> Details:
 def is_coco_document(fields: Mapping[str, Any]) -> bool:
     """Return whether an object is a COCO document: annotations that name things by number.
 
-    Its boxes are x, y, width and height, whatever was asked for; those who write one from memory
-    may still mean corners.
+    Its boxes are x, y, width and height; those who write one from memory may mean corners.
     """
     annotations = fields.get("annotations")
-    if not (isinstance(annotations, list) and isinstance(fields.get("categories"), list)):
+    if not isinstance(annotations, list):
         return False
-    return any(isinstance(item, dict) and "category_id" in item for item in annotations)
+    for item in annotations:
+        if isinstance(item, dict) and "category_id" in item and "bbox" in item:
+            return True
+    return False
 
 
 def _id_in(fields: Mapping[str, Any]) -> tuple[int | None, bool]:
     """Return the number under the first key for an id that has one, and whether it is a phrase's.
 
-    None if it isn't whole. That it is a phrase's the key says: `id` may be a box's own number.
+    None if it isn't whole. That it is a phrase's the key says: `id` may be a box's own number. A
+    number as the phrase itself is its id.
     """
+    for key in ("phrase", "expression"):
+        value = fields.get(key)
+        if type(value) is int:
+            return value, True
     for key in keys.ID_KEYS:
         value = number(fields.get(key))
         if value is not None and value == int(value):

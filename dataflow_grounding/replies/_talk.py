@@ -49,6 +49,7 @@ _CLAUSE_END = pattern("clause_end")  # a comma, bracket or "but"
 _REJECTS = pattern("rejects")  # "this is wrong", "ignore"
 _NOT_A = pattern("not_a")  # "isn't a red car"; the group is "red car" and perhaps words behind it
 _CUE = pattern("corrections")  # "Wait, let me", "Final answer"
+_RATHER_THAN = pattern("rather_than")  # "it is a fox rather than a cat"; the group is "cat"
 _MORE = pattern("more")  # "another", "also"
 _AFFIRMS = pattern("affirms")  # "there is", "I see"
 _UNSURE = pattern("unsure")  # "if", "no", "may": nothing is affirmed with these
@@ -225,6 +226,12 @@ def _rejection_in(text: str, things: Mapping[int, str]) -> str | None:
         rejected = match[1].split(" at ")[0]
         if any(alike(rejected, thing) for thing in things.values()):
             return match[0]
+    for match in _RATHER_THAN.finditer(text):
+        # a car that is "a taxi rather than a private car" is a car
+        rejected_words = all_words(match[1].split(" at ")[0])
+        for thing in things.values():
+            if alike(match[1], thing) and rejected_words <= all_words(thing):
+                return match[0]
     return None
 
 

@@ -169,8 +169,8 @@ class _BoxReader:
         Boxes of zeros are noted, and their details added to `zeros`.
 
         Raises:
-            UnreadableReply: The boxes of phrases may be of another picture, or there are only
-                points.
+            UnreadableReply: The boxes of phrases may be of another picture, they are told to be in
+                another order than was asked for, or there are only points.
         """
         may_be_elsewhere = parsed.elsewhere is not None or len(parsed.pictures) > 1
         if may_be_elsewhere and self.phrases and parsed.boxes:
@@ -181,6 +181,8 @@ class _BoxReader:
             _turn_pairs_into_boxes(parsed)
         if parsed.points and not parsed.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
+        if parsed.ends_in_size:
+            self.check_ends_in_size(parsed.boxes)
         unusable: list[tuple[RawBox, str]] = []
         for raw in parsed.boxes:
             try:
@@ -192,6 +194,15 @@ class _BoxReader:
                 unusable.append((raw, str(error)))
         if unusable:
             self.drop_unusable(unusable, parsed)
+
+    def check_ends_in_size(self, boxes: list[RawBox]) -> None:
+        """Raise UnreadableReply where boxes that are told to end in a size would be two corners."""
+        for raw in boxes:
+            if not raw.corners and self.format_of(raw).order in ("xyxy", "yxyx"):
+                raise UnreadableReply(
+                    "the reply says that its boxes end in a width and a height, where two corners"
+                    " were asked for"
+                )
 
     def drop_unusable(self, unusable: list[tuple[RawBox, str]], parsed: ParsedReply) -> None:
         """Add boxes that can't be used to `parsed.dropped`, each with its reason.

@@ -44,6 +44,7 @@ _SKIP = lazy_pattern(rf"(?:[\s\\]+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?|#(?=\s)
 # The same in JSON that is itself commented out: of comments only the marks, not their text.
 _SKIP_MARKS = lazy_pattern(rf"(?:[\s\\]+|//+|#+(?=\s)|{_TAG})+")
 _IN_COMMENT = lazy_pattern(r"\s*(?:#|//)")  # the beginning of a line that is a comment
+_MOST_OF_BOX = 4  # numbers
 _MOST_OF_LINE = 200  # characters before a bracket in which its line may begin
 # A box in a comment, as in "# was [1, 2, 3, 4]"; the group is its numbers.
 _BOX_IN_COMMENT = lazy_pattern(
@@ -52,7 +53,8 @@ _BOX_IN_COMMENT = lazy_pattern(
 # A comment that is the name of a coordinate, as in "100, // y1 (top)"; the group is the name.
 _NAME_IN_COMMENT = lazy_pattern(
     rf"(?:#|//|/\*)[^\S\n]*({COORDINATE})"
-    r"(?:[^\S\n]*\([^()\n]{0,40}\)|[^\S\n]+(?:coord\w*|edge|side|value))?[^\S\n]*(?=\n|\*/|$)",
+    r"(?:[^\S\n]+(?:coord\w*|edge|side|value)|-coord\w*)?"
+    r"(?:[^\S\n]*\([^()\n]{0,40}\)|[^\S\n]*[:=,–—-][^\n*]{0,40})?[^\S\n]*(?=\n|\*/|$)",
     re.IGNORECASE,
 )
 # A number and nothing more: "-1.5e3", but not the "3" of "3rd".
@@ -166,6 +168,13 @@ class _Open:
     key: str | None = None
 
 
+def _holds_numbers_alone(value: Any) -> bool:
+    """Whether an array, as far as it was read, is numbers alone, and no more than a box has."""
+    if not isinstance(value, list) or len(value) > _MOST_OF_BOX:
+        return False
+    return all(type(item) in (int, float) for item in value)
+
+
 class _Scanner:
     """Reads the arrays and objects of a text, whatever is wrong with them.
 
@@ -238,7 +247,8 @@ class _Scanner:
             if not skip[0].isspace():
                 self.scan.repaired = True
                 self.scan.boxes_in_comments += _BOX_IN_COMMENT.findall(skip[0])
-                self.scan.names_in_comments += _NAME_IN_COMMENT.findall(skip[0])
+                if _holds_numbers_alone(self.stack[-1].value):
+                    self.scan.names_in_comments += _NAME_IN_COMMENT.findall(skip[0])
             self.at = skip.end()
             return
         char = self.text[self.at]

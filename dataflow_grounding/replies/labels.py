@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.vocabulary import PAIRS, singular, words
@@ -12,7 +13,10 @@ _WORD = lazy_pattern(r"[^\W_]+")
 _SPACELESS = lazy_pattern(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _LATIN = lazy_pattern(r"[A-Za-z\u00c0-\u024f]")
 _PARTICIPLE = lazy_pattern(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")  # " sitting" of "cat sitting there"
-_NUMBERING = lazy_pattern(r"(?:[\s#_-]|\()+\d{1,3}\)?$")  # a label's final number: " 2" of "cat 2"
+# A label's final number: " 2" of "cat 2", "(2)" of "cat (2)". The group is the number.
+_NUMBERING = lazy_pattern(r"[\s#_(-]{1,4}(\d{1,3})\)?$")
+_MOST_OF_NUMBERING = 8  # characters at the end of a label
+_WORD_FOR_NUMBER = lazy_pattern(r"\s(?:number|no|nr|num)\.?$")  # before such a number
 _EMPTY_WORDS = words("empty_words")  # that make no difference: "the", "her"
 _RELATIONS = words("relations")  # at which the head of a noun phrase ends: "of", "with"
 _QUALITIES = words("qualities")  # that leave a thing what it is: "red", "left"
@@ -24,6 +28,7 @@ _NEGATED_VERB = lazy_pattern(
 _RELATIONS_OF_THINGS = _RELATIONS - _NEGATIONS
 _LEAST_LIKENESS = 0.5  # from which on a label means a phrase
 _LONGEST = 1000  # characters of a text that are compared
+_LONGEST_WORD = 60  # characters in which the word before a number is looked for
 
 
 def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -31,8 +36,8 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
     The first of these rules counts that any phrase meets:
     1. The phrase equals the label up to case, spacing and quotation marks.
-    2. It equals the label but for articles and a final number of one of them ("cat 2"). A number of
-       both tells one thing from another: "bus 17" never means "bus 42".
+    2. It equals the label but for articles, or else but for a final number of one of them ("cat
+       2"). A number of both tells one thing from another: "bus 17" never means "bus 42".
     3. It says more or less about the same thing, and no other phrase is as close. The two have the
        same head word and the same negations; the longer has all words of the shorter, and at most
        twice as many. So "mug" means "the red mug" where there is no other mug, and "blue mug" never
@@ -41,6 +46,11 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     same = equal_ids(label, phrases)
     if same:
         return same
+    folded = _fold_without_empty_words(label)
+    if folded:
+        same = [i for i, phrase in phrases.items() if _fold_without_empty_words(phrase) == folded]
+        if same:
+            return same
     same = [i for i, phrase in phrases.items() if _equal_but_for_number(label, phrase)]
     if same:
         return _ids_of_one_text(same, phrases)
@@ -52,9 +62,7 @@ def _equal_but_for_number(label: str, phrase: str) -> bool:
     full = _fold_without_empty_words(label)
     full_phrase = _fold_without_empty_words(phrase)
     unnumbered = _without_number(full)
-    if not unnumbered:
-        return False
-    return full_phrase in (full, unnumbered) or _without_number(full_phrase) == full
+    return unnumbered != "" and (unnumbered == full_phrase or _without_number(full_phrase) == full)
 
 
 def _ids_of_one_text(ids: list[int], phrases: Mapping[int, str]) -> list[int]:
@@ -187,18 +195,47 @@ def _fold_without_empty_words(text: str) -> str:
     return " ".join(word for word in _fold(text).split() if word not in _EMPTY_WORDS)
 
 
+class _Numbered(NamedTuple):
+    """A text with its final number apart.
+
+    Attributes:
+        text: The text without it.
+        number: The number; None where it ends in none.
+        of: The word whose number it is, as words are compared: "bus" of "red bus 17".
+    """
+
+    text: str
+    number: int | None
+    of: str
+
+
+@lru_cache(maxsize=1024)
+def _split_number(folded: str) -> _Numbered:
+    """Return a folded text with its final number apart: "cat" and 2 for "cat 2" and "cat (2)"."""
+    match = _NUMBERING.search(folded, max(0, len(folded) - _MOST_OF_NUMBERING))
+    if match is None:
+        return _Numbered(folded, None, "")
+    text = folded[: match.start()]
+    words = _WORD.findall(_WORD_FOR_NUMBER.sub("", text)[-_LONGEST_WORD:])
+    return _Numbered(text, int(match[1]), _compared(words[-1]) if words else "")
+
+
 def _without_number(folded: str) -> str:
-    """Return a folded text without its final number: "cat" for "cat 2" and "cat (2)"."""
-    return _NUMBERING.sub("", folded)
+    """Return a folded text without its final number."""
+    return _split_number(folded).text
 
 
 def differ_in_number(first: str, second: str) -> bool:
-    """Whether both texts end in a number, and not in the same one."""
-    number = _NUMBERING.search(_fold(first))
-    other_number = _NUMBERING.search(_fold(second))
-    if number is None or other_number is None:
+    """Whether both texts end in a number of the same word, and not in the same one.
+
+    So do "bus 17" and "bus 42". "car 1" and "cars in lane 2" don't: one is the car's number, the
+    other the lane's.
+    """
+    one = _split_number(_fold(first))
+    other = _split_number(_fold(second))
+    if one.number is None or other.number is None or one.of != other.of:
         return False
-    return number[0].strip(" #_-()").lstrip("0") != other_number[0].strip(" #_-()").lstrip("0")
+    return one.number != other.number
 
 
 def _likeness(first: str, second: str) -> float:

@@ -167,6 +167,7 @@ class ParsedReply:
         talk: The words beside the boxes.
         pictures: What boxes say of the picture that they are in.
         elsewhere: Why the boxes may not be those of the picture that was sent.
+        ends_in_size: Whether the reply says that its boxes end in a width and a height.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
@@ -184,6 +185,7 @@ class ParsedReply:
     talk: list[Talk] = field(default_factory=list)
     pictures: set[str] = field(default_factory=set)
     elsewhere: str | None = None
+    ends_in_size: bool = False
 
     def __bool__(self) -> bool:
         """Whether it says anything of boxes."""
@@ -296,6 +298,7 @@ class ParsedReply:
         self.unclear = self.unclear or later.unclear
         self.pictures |= later.pictures
         self.elsewhere = self.elsewhere or later.elsewhere
+        self.ends_in_size = self.ends_in_size or later.ends_in_size
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 

@@ -137,7 +137,7 @@ def test_a_box_can_be_hidden_and_locked(results: Path, serve: Any, show: Any) ->
     page.keyboard.press("h")
     assert drawn.count() == 1
     page.mouse.click(*point(page, 235, 100))  # nothing is seen there, so that nothing is picked
-    assert page.locator("li.picked .phrase").inner_text() == "two dogs"
+    assert page.locator("li.picked .phrase").text_content() == "two dogs"
     page.keyboard.press("1")
     page.keyboard.press("l")
     page.keyboard.press("ArrowRight")
@@ -163,7 +163,7 @@ def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     saved(page)
-    assert page.locator("li.picked .phrase").inner_text() == "dog"
+    assert page.locator("li.picked .phrase").text_content() == "dog"
     after = applied(folder)[0]
     by_class = {
         row["class"]: [box["bbox"] for box in row["instances"]] for row in after["expressions"]
