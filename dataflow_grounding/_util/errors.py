@@ -226,6 +226,17 @@ class Interrupted(RunStopped):
     """The user, or the system, asked the run to stop."""
 
 
+def concerns_all(error: BaseException) -> bool:
+    """Return whether an error would meet whoever asks the same endpoint next, too.
+
+    A caller's own limit, interrupt or full disk would not.
+    """
+    if isinstance(error, QuotaUsedUp):
+        return True
+    is_ones_own = isinstance(error, (BudgetExceeded, Interrupted, StorageFailed))
+    return isinstance(error, GroundingError) and not is_ones_own
+
+
 def _name_public_module() -> None:
     """Have a traceback show `dataflow_grounding.errors.ImageMissing`, by which it can be caught."""
     for value in list(globals().values()):

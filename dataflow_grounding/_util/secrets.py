@@ -66,7 +66,7 @@ def learn(*values: object) -> None:
 
 
 def _learn_forms(secret: str) -> None:
-    """Remember a secret in each way that JSON, Python, an address or a page may write it."""
+    """Remember a secret in each way that JSON, Python or an address may write it."""
     shape = "odd" if is_no_word(secret) else "word"
     if secret in _forms.get(shape, ()):
         return  # the token that goes with each request is learnt again with each
@@ -77,23 +77,10 @@ def _learn_forms(secret: str) -> None:
         in_json.replace("/", "\\/"),
         repr(secret)[1:-1],
         quote(secret, safe=""),
-        *_forms_of_html(secret),
     }
     with _learning:  # without the lock, what another thread learns meanwhile would be lost
         known = _forms.get(shape, ())
         _forms[shape] = tuple(sorted({*known, *forms}, key=len, reverse=True))
-
-
-def _forms_of_html(secret: str) -> list[str]:
-    """Return how pages write a secret with `&`, `<` or quotation marks, as proxies' errors are.
-
-    Pages differ in how they write quotation marks; `html.escape` knows one way of them.
-    """
-    text = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    forms = [text]
-    for double, single in (("&quot;", "&#x27;"), ("&#34;", "&#39;"), ("&quot;", "&#39;")):
-        forms.append(text.replace('"', double).replace("'", single))
-    return forms
 
 
 def learned() -> list[str]:
@@ -245,9 +232,19 @@ def is_no_word(value: str) -> bool:
 
 
 def _without(shape: str, text: str) -> str:
-    """Return a text without the known secrets of a shape: "odd" or "word"."""
-    for form in _forms.get(shape, ()):
+    """Return a text without the known secrets of a shape: "odd" or "word".
+
+    Where a page writes one with entities, as `&amp;` or `&#x2F;`, the text comes without these.
+    """
+    forms = _forms.get(shape, ())
+    for form in forms:
         text = text.replace(form, BLOT)
+    if "&" in text and ";" in text:
+        from html import unescape  # few texts are of pages
+
+        plain = unescape(text)
+        if any(form in plain for form in forms):
+            return _without(shape, plain)
     return text
 
 

@@ -1,18 +1,20 @@
-"""Threads that wait for stores (s3://, gs://, hf://), so that nobody else has to.
+"""Threads that wait for stores (s3://, gs://, hf://), so that nobody else has to; and for a turn.
 
 A process has one pool of them, made when it is first needed. What it is made of is imported then:
 every command imports this module, and few wait for a store.
 """
 
 import atexit
+import copy
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.errors import GroundingError, InputError, concerns_all
 
 if TYPE_CHECKING:
     from multiprocessing.pool import ThreadPool
@@ -101,3 +103,35 @@ def side_by_side(
             yield from at_once(work, batch)
         else:
             yield from map(work, batch)
+
+
+class Turn:
+    """Lets one thread at a time do what all would do.
+
+    Whoever waits while it fails gets its error: an endpoint that is down would else be waited for
+    by one after another.
+    """
+
+    def __init__(self) -> None:
+        # reentrant: what is done may call what takes the turn itself
+        self._lock = threading.RLock()
+        self._failures = 0
+        self._error: GroundingError | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for the turn, and have it within the block.
+
+        Raises what the block raised in another thread meanwhile, if it `concerns_all`.
+        """
+        failures_before = self._failures
+        with self._lock:
+            if self._failures != failures_before and self._error is not None:
+                raise copy.copy(self._error) from None
+            try:
+                yield
+            except GroundingError as error:
+                if concerns_all(error):
+                    self._failures += 1
+                    self._error = error
+                raise

@@ -74,6 +74,9 @@ class Manifest:
             return None
         if entry.get("outputs") != self._state():
             return None
+        # more may be there: another pipeline's in the same folder
+        if self._files_there() < entry.get("files_there", 0):
+            return None
         # last, as it takes the longest: all rows and images are looked at
         if entry.get("input") != self._source.fingerprint():
             return None
@@ -104,22 +107,25 @@ class Manifest:
         if fingerprint is not None and not has_changed:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]
-            entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}
+            entry: dict[str, Any] = {
+                "settings": self._settings,
+                "input": fingerprint,
+                "outputs": self._state(),
+            }
+            entry["files_there"] = self._files_there()
             known = as_json({**entry, "summary": {name: getattr(summary, name) for name in kept}})
             entries[self._entry] = sealed(known)
         with told_as(StorageFailed, f"can't write {self._path}"):
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
-    def _state(self) -> list[list[int] | None]:
-        """Return each output file's size and time; None for one that isn't there.
+    def _files_there(self) -> int:
+        """Return how many files are there that the operators make beside their columns."""
+        return sum(step.operator.files_there() or 0 for step in self._steps)
 
-        Behind it is the number of files that its operator has made, if it makes any.
-        """
+    def _state(self) -> list[list[int] | None]:
+        """Return each output file's size and time; None for one that isn't there."""
         states: list[list[int] | None] = []
         for step in self._steps:
             state = state_of(step.storage.output_path)
             states.append(None if state is None else state[:2])
-            files_there = step.operator.files_there()
-            if files_there is not None:
-                states.append([files_there])
         return states

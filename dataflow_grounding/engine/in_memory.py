@@ -1,7 +1,7 @@
 """An operator at work on records in memory: the same asking, retrying and limits, and no files."""
 
 import asyncio
-import threading
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, ImageChanged, RecordError, RunStopped
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.threads import Turn
 from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -28,8 +29,11 @@ from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 """By the index of a row: the row as it is returned, and what went wrong."""
 
-# by endpoint and model: held while an operator that asks them is prepared
-_preparing: dict[tuple[type, str, str], threading.Lock] = {}
+# by endpoint and model: taken while an operator that asks them is prepared
+_preparing: dict[tuple[type, str, str], Turn] = {}
+if hasattr(os, "register_at_fork"):
+    # a forked process has no thread that would give a turn back
+    os.register_at_fork(after_in_child=_preparing.clear)
 DEFAULT_WORKERS = 4  # requests in flight are taken to be so many where nothing is asked
 
 
@@ -60,7 +64,7 @@ def annotate_all(
     run = counter_for_memory(options)
     if will_ask:
         pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
-        with _one_at_a_time(operator):
+        with _turn_of(operator).taken():
             operator.prepare(RunStart(options, run.budget, None, pictures))
     asking = None
     if will_ask and operator.serving is not None:
@@ -81,16 +85,18 @@ def annotate_all(
     return _results(rows, records, outcomes, image_key)
 
 
-def _one_at_a_time(operator: Annotator) -> threading.Lock:
-    """Return the lock under which an operator is prepared: of its serving's endpoint and model.
+def _turn_of(operator: Annotator) -> Turn:
+    """Return the turn that is taken to prepare an operator: of its serving's endpoint and model.
 
     Threads that call at once would all calibrate the same model, and pay for it: the first one
     does, and what it finds out is known to the others by then.
     """
     serving = operator.serving
+    if serving is None:
+        return Turn()  # nothing is found out
     # the class, too: one that asks another model of the same name must not wait for itself
-    whose = (type(serving), getattr(serving, "endpoint", ""), getattr(serving, "model", ""))
-    return _preparing.setdefault(whose, threading.Lock())
+    whose = (type(serving), serving.endpoint, serving.model)
+    return _preparing.setdefault(whose, Turn())
 
 
 def _results(

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
@@ -205,9 +206,9 @@ class Waiter:
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self.turn = self._loop.create_future()  # done when it has a place
+        self.turn = self.loop.create_future()  # done when it has a place
         self.is_in = False  # whether a place was counted for it
         self.has_left = False  # whether it was cancelled while it waited
 
@@ -216,8 +217,8 @@ class Waiter:
         self.is_in = True
         if threading.get_ident() == self._thread:  # nearly always: then its loop is awake
             self._wake()
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         """Let `Share.acquire` go on; in the waiter's own thread."""
@@ -389,6 +390,9 @@ class Share:
             waiter = Waiter()
             heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
             limiter.shares.add(self)
+            held = limiter.held_until - time.monotonic()
+            if held > 0:  # whoever set the hold may be gone by its end
+                waiter.loop.call_later(held, limiter.let_in)
             # it may be its turn already, before others that wait
             limiter.let_in()
         try:
@@ -411,7 +415,13 @@ class Share:
         limiter = self._limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
-        asyncio.get_running_loop().call_later(seconds, limiter.let_in)
+            # this loop may end before the hold does, as that of a call in memory
+            loops = {asyncio.get_running_loop()}
+            for share in limiter.shares:
+                loops.update(in_line.waiter.loop for in_line in share.waiting)
+        for loop in loops:
+            with suppress(RuntimeError):  # it is closed: nobody waits there any more
+                loop.call_soon_threadsafe(loop.call_later, seconds, limiter.let_in)
 
     def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
         """Give a request's place back, and let the level learn from how the request ended.

@@ -152,8 +152,8 @@ class Annotator:
     def files_there(self) -> int | None:
         """Return how many of the files are there that it makes beside its columns, as pictures.
 
-        Where another number is there than at the end of a run, it is done again. None where it
-        makes none, as here.
+        Where fewer are there than at the end of a run, it is done again. None where it makes none,
+        as here.
         """
         return None
 
@@ -306,13 +306,17 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 
 def refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    """Raise PlanError where an earlier step of a pipeline writes the file that a step writes.
+    """Raise PlanError where a step would write over a file, and an earlier one's columns be gone.
 
-    It would take its place, and the earlier one's columns would be gone.
+    A step that writes the same columns again, as a second try does, is no harm.
     """
     path = step.storage.output_path
+    written = set(step.operator.writes().values())
     for other in earlier:
-        if other.storage.output_path == path:
+        if other.storage.output_path != path or other.operator.name == step.operator.name:
+            continue
+        lost = set(other.operator.writes().values()) - written
+        if lost or not written:
             raise PlanError(
                 f"{other.operator.name} and {step.operator.name} both write {path}: run each on a"
                 " step of its own, self.storage.step()"

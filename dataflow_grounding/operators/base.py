@@ -471,11 +471,11 @@ def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
     from dataflow_grounding.engine.execute import execute
 
     plan.refuse_second_writer(pipeline.steps, step)
-    pipeline.steps.append(step)
     ahead = pipeline.ahead  # settled with the first step that runs, and not again
     pipeline.ahead = []
     summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
     pipeline.summaries.append(summary)
+    pipeline.steps.append(step)  # not one that has raised: another may take its place
     if summary.failed and not summary.done:
         raise plan.NoRecordLeft
 

@@ -414,8 +414,10 @@ def _same_numbers(first: Any, second: Any) -> bool:
 
 def _numbers_in(value: Any) -> Iterator[float]:
     """Yield the numbers in a value, at any depth."""
-    if isinstance(value, (list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
             yield from _numbers_in(item)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield value

@@ -89,7 +89,7 @@ class LoopInThread:
     """An event loop in a thread of its own, for connections that can be used in one loop only.
 
     Each step in memory has a loop of its own, and threads have theirs: they all send from here. It
-    begins with the first request; a forked process has no thread, and begins its own.
+    begins with the first request.
     """
 
     # all objects' one: a serving that has such a loop, not begun yet, is copied to other processes
@@ -99,17 +99,25 @@ class LoopInThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` returns, done in that loop; raise what it raises.
+    async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what `work` returns, awaited in that loop; raise what it raises.
 
-        Where whoever waits is cancelled, so is the work.
+        Where whoever waits is cancelled, so is the work. Raises EndpointRefused in a process that
+        was forked after the first request: it has its parent's connections, and would read the
+        parent's answers.
         """
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running()))
+        loop = self._running()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, begun where this process has none yet."""
+        """Return the loop, begun with the first call. Raises EndpointRefused after a fork."""
         with self._lock:  # several threads may ask for it at once
-            if self._loop is None or self._process != os.getpid():
+            if self._loop is not None and self._process != os.getpid():
+                raise EndpointRefused(
+                    "the http_client of this OpenAI client was used before the process was forked:"
+                    " make a client of its own in each process"
+                )
+            if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._process = os.getpid()
                 # a daemon: Python's end doesn't wait for it
@@ -241,7 +249,7 @@ class ClientTransport:
         Raises what `fault_of` returns where no answer comes.
         """
         if self._loop is not None:
-            return await self._loop.run(self._post(body))
+            return await self._loop.run(partial(self._post, body))
         return await self._post(body)
 
     async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:

@@ -5,8 +5,11 @@ they send with: a time limit or a busy endpoint would then fail a record for goo
 """
 
 import asyncio
+import errno
 import http.client
 import socket
+import ssl
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,22 +18,47 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.serving.http_errors import error_of
 
 # Clients are told by the names of their errors' classes, as none of them needs to be installed:
-# aiohttp's, httpx's, those of requests and urllib3, of the openai and anthropic packages.
-_NO_CONNECTION = frozenset({"ClientConnectorError", "ConnectError", "ConnectTimeout", "URLError"})
+# aiohttp's, httpx's, those of requests, urllib3 and botocore, of the openai and anthropic packages.
+_NO_CONNECTION = frozenset(
+    {
+        "ClientConnectorError",
+        "ConnectError",
+        "ConnectTimeout",
+        "ConnectTimeoutError",
+        "EndpointConnectionError",
+        "NewConnectionError",
+    }
+)
 _BROKEN_OFF = frozenset(
     {
         "APIConnectionError",
         "ChunkedEncodingError",
         "ClientConnectionError",
         "ClientPayloadError",
+        "ConnectionClosedError",
         "ConnectionError",
+        "HTTPClientError",
+        "MaxRetryError",
         "ProtocolError",
+        "SSLError",
         "ServerTimeoutError",
         "Timeout",
+        "TimeoutError",
         "TransportError",
+        "URLError",
     }
 )
-_SYSTEM_ERRORS = (ConnectionError, TimeoutError, asyncio.TimeoutError, http.client.HTTPException)
+_SYSTEM_ERRORS = (
+    ConnectionError,
+    TimeoutError,
+    asyncio.TimeoutError,
+    http.client.HTTPException,
+    ssl.SSLError,
+)
+_REFUSED = (ConnectionRefusedError, socket.gaierror)
+# Numbers of the system's errors for an address that can't be reached.
+_NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
+_MOST_CAUSES = 8  # that are looked at under an error
 LONGEST_MESSAGE = 200  # characters of the client's words that are shown
 
 
@@ -52,23 +80,55 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
     status = _status_of(error)
     if status is not None:
         return error_of(status, _headers_of(error), _body_of(error), where=where)
-    class_names = {base.__name__ for base in type(error).__mro__}
+    if not (_is_no_connection(error) or _is_broken_off(error)):
+        return None
     words = excerpt(str(error), LONGEST_MESSAGE)
     message = f"{where}: {type(error).__name__}" + (f": {words}" if words else "")
-    no_connection = isinstance(error, (ConnectionRefusedError, socket.gaierror))
-    if no_connection or class_names & _NO_CONNECTION:
+    # requests and openai tell a refused connection by what lies under their own errors
+    if any(map(_is_no_connection, _with_causes(error))):
         return EndpointUnreachable(message)
-    if isinstance(error, _SYSTEM_ERRORS) or class_names & _BROKEN_OFF:
-        return ServerFault(message)
-    return None
+    return ServerFault(message)
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what lies under it, `_MOST_CAUSES` at most."""
+    under: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if under is None:
+            return
+        yield under
+        under = under.__cause__ or under.__context__
+
+
+def _class_names(error: BaseException) -> set[str]:
+    """Return the names of an error's classes."""
+    return {base.__name__ for base in type(error).__mro__}
+
+
+def _is_no_connection(error: BaseException) -> bool:
+    """Whether an error says that no connection came about."""
+    if isinstance(error, _REFUSED) or not _NO_CONNECTION.isdisjoint(_class_names(error)):
+        return True
+    return isinstance(error, OSError) and error.errno in _NO_ROUTE
+
+
+def _is_broken_off(error: BaseException) -> bool:
+    """Whether an error says that a connection broke off, or that nothing came in time."""
+    return isinstance(error, _SYSTEM_ERRORS) or not _BROKEN_OFF.isdisjoint(_class_names(error))
 
 
 def _status_of(error: Exception) -> int | None:
     """Return the HTTP status of the answer that an error is about; None where it names none."""
     response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore's
+        facts = response.get("ResponseMetadata")
+        response = None
+        status = facts.get("HTTPStatusCode") if isinstance(facts, dict) else None
+    else:
+        status = getattr(response, "status_code", None)
     # in order: openai, httpx and requests; anthropic; aiohttp; urllib
     candidates = [
-        getattr(response, "status_code", None),
+        status,
         getattr(error, "status_code", None),
         getattr(error, "status", None),
         getattr(error, "code", None),

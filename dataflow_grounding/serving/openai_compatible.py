@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import (
@@ -458,10 +459,18 @@ def _key_in_environment(name: str, url: str) -> str | None:
 def _address_of(client: Any, stated: str | None) -> str:
     """Return the address of a user's own client. Raises SpecError where another one is stated."""
     url = str(client.base_url)
-    if stated and stated.rstrip("/") != url.rstrip("/"):
+    if stated and _as_compared(stated) != _as_compared(url):
         name, address = setting("vlm.openai.base_url"), shown_address(url, "vlm.openai")
         raise SpecError(f"{name} isn't the address of the client ({address}): leave it out")
     return url
+
+
+def _as_compared(url: str) -> tuple[Any, ...]:
+    """Return what of an address tells it from another one, however either is written."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return parts.scheme, parts.hostname, port, path
 
 
 def _check_own_key(key: str | None) -> None:

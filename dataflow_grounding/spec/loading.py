@@ -515,10 +515,11 @@ def _checked_override(override: str) -> str:
     try:
         _check_events(value)
         OmegaConf.from_dotlist([override])
-    except Exception as error:
+    except Exception:
+        # the error's words aren't shown: they may repeat a part of the value, which may be a secret
         raise SpecError(
-            f"{key}: its value isn't YAML ({_first_line(error)}): put a text in quotation marks"
-            f""" within those of the shell, as in '{key}="..."'"""
+            f"{key}: its value isn't YAML: put a text in quotation marks within those of the shell,"
+            f""" as in '{key}="..."'"""
         ) from None
     return override
 

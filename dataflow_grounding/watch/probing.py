@@ -6,9 +6,11 @@ memory, so that one call after another doesn't check the same endpoint again and
 """
 
 import asyncio
+import copy
 import hashlib
 import json
 import math
+import os
 import threading
 import time
 import weakref
@@ -18,6 +20,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from dataflow_grounding._util.errors import concerns_all
 from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -76,13 +79,25 @@ class Known:
         """For each orientation, the number of `answers` at the last check that it passed."""
         self.sizes = ProbeSizes(in_pixels=asked.scale == "px")
         self.evidence = Evidence(asked)
-        self.check_under_way: Future[None] | None = None
+        self.check_under_way: Future[BaseException | None] | None = None
         """Set while a run makes a check: other runs of the process wait for its end."""
+        self.lock = threading.Lock()
+        """Held at each look at `check_under_way`."""
 
 
-_lock = threading.Lock()  # around each look at `Known.check_under_way`
 _known: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints asked in this process, by Probing.of."""
+
+
+def _forget_checks_under_way() -> None:
+    """Forget, in a forked process, what threads of its parent are checking: none goes on here."""
+    for known in list(_known.values()):
+        known.check_under_way = None
+        known.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_checks_under_way)
 
 
 def probes_for(
@@ -381,27 +396,34 @@ class Probing:
 
         They ask the same endpoint in the same format, each in a thread of its own. Whoever enters
         should look again whether a check is due: another run's may have been good for this one.
-        Records of a file wait for nobody.
+        Records of a file wait for nobody. Raises what another run's check raised meanwhile, if it
+        concerns all that ask the endpoint.
         """
         known = self.known
         if not self.in_memory:
             yield
             return
-        mine: Future[None] = Future()
+        mine: Future[BaseException | None] = Future()
         while True:
-            with _lock:
+            with known.lock:
                 others = known.check_under_way
                 if others is None:
                     known.check_under_way = mine
                     break
             # shielded: whoever waits may be cancelled, but the check is another's
-            await asyncio.shield(asyncio.wrap_future(others))
+            failed = await asyncio.shield(asyncio.wrap_future(others))
+            if failed is not None:
+                raise copy.copy(failed)
+        error: BaseException | None = None
         try:
             yield
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
-            with _lock:
+            with known.lock:
                 known.check_under_way = None
-            mine.set_result(None)
+            mine.set_result(error if error is not None and concerns_all(error) else None)
 
     def begun_by_others(self) -> bool:
         """Return whether a check was made that still holds, be it by another run meanwhile."""

@@ -278,14 +278,15 @@ def test_a_pilot_of_more_records_than_there_can_be_is_refused(workplace: Workpla
 
 
 @pytest.mark.parametrize("pattern", ["", "/**"])
-def test_pictures_in_other_runs_results_are_none_of_a_folders(
+def test_copies_in_other_runs_reports_are_none_of_a_folders_pictures(
     workplace: Workplace, pattern: str
 ) -> None:
     workplace.picture("pictures/a.jpg")
-    workplace.picture("pictures/run.json/b.jpg")  # a folder that is just called so
-    workplace.picture("pictures/run 1/report_files/thumbnails/a.jpg")
-    for name in ("run.json", "annotations.jsonl"):
-        (workplace.folder / "pictures/run 1" / name).write_text("{}\n")
+    workplace.picture("pictures/my_files/b.jpg")  # a folder that is just called so
+    for folder in ("", "run 1/"):  # beside the pictures, and below them
+        workplace.picture(f"pictures/{folder}report_files/thumbnails/a.jpg")
+        for name in ("run.json", "annotations.jsonl", "report.html", "report_files/README.txt"):
+            (workplace.folder / f"pictures/{folder}{name}").write_text("{}\n")
     settings = {
         "vlm.backend": "embedded",
         "data.input_jsonl": f"{workplace.folder}/pictures{pattern}",
@@ -295,7 +296,7 @@ def test_pictures_in_other_runs_results_are_none_of_a_folders(
     ran = command(["generate", "-e", spec, "--no-progress", "--no-report"])
     assert ran.code == 0, ran
     ids = {record["image_id"] for record in workplace.annotations()}
-    assert ids == {"a", "run.json/b"}
+    assert ids == {"a", "my_files/b"}
 
 
 def test_a_table_in_latin_1_is_one_problem_that_says_how_to_save_it(workplace: Workplace) -> None:

@@ -19,7 +19,7 @@ from dataflow_grounding._util.errors import BudgetExceeded, EndpointRefused, Inp
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.extras.testing import Fault, LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 
@@ -237,6 +237,19 @@ def test_two_servings_of_one_endpoint_keep_their_own_max_workers(
         one.extractor.serving.max_workers = 2
         one.forward()
         assert server.max_in_flight == 2
+
+
+def test_a_hold_ends_though_the_call_that_met_it_is_over(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "700ms"}
+    row = {**rows[0], "image_path": str(tmp_path / rows[0]["image_path"])}
+    with LoopbackServer(faults=on(Fault(headers=limits), times=1)) as server:
+        extractor = ExpressionExtractor(OpenAIServing(server.base_url, "loopback"))
+        assert extractor(row)["expressions"]  # its event loop, which set the timer, ends here
+        with ThreadPoolExecutor(1) as thread:
+            another = thread.submit(extractor, {**row, "caption": caption(7)})
+            assert another.result(timeout=20)["expressions"]
 
 
 def test_calls_from_threads_share_the_max_workers_of_their_serving(

@@ -564,12 +564,22 @@ def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
 def test_names_of_classes_are_as_they_are_written(names: str, tmp_path: Path) -> None:
     draw(tmp_path / "images", [said("x")])
     (tmp_path / "labels").mkdir()
-    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
+    (tmp_path / "data.yaml").write_text(f"names: {names}\nkpt_shape: null\n")
     lines = [f"{number} .5 .5 .5 .5" for number in range(4)]
     (tmp_path / "labels/a.txt").write_text("\n".join(lines))
     box = [[16, 12, 48, 36]]
     expected = [[("no", box), ("off", box), ("007", box), ("1e3", box)]]
     assert texts(list(read(str(tmp_path), "yolo"))) == expected
+
+
+@pytest.mark.parametrize("names", ["", "abc", "[[a]]", "{1: a}"])
+def test_names_that_are_no_list_are_refused(names: str, tmp_path: Path) -> None:
+    draw(tmp_path / "images", [said("x")])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5")
+    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
+    with pytest.raises(InputError, match="has no 'names' of classes 0, 1, 2"):
+        list(read(str(tmp_path), "yolo"))
 
 
 @pytest.mark.parametrize("shape", ["[4, 2]", "[2, 3]"])

@@ -483,6 +483,26 @@ def test_two_operators_on_one_step_are_refused(tmp_path: Path, is_compiled: bool
             pipeline.run()
 
 
+class Fallback(OnOneStep):
+    """The second operator takes the place of a first one that can't be run."""
+
+    def forward(self) -> None:
+        step = self.storage.step()
+        try:
+            self.extract.run(step, input_caption_key="nobody has this")
+        except PlanError:
+            self.extract.run(step)
+        self.extract.run(step)  # once more: the same columns
+
+
+def test_a_second_try_on_a_step_is_no_second_writer(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:2])
+    pipeline = Fallback(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")))
+    assert forward(pipeline).done
+    pipeline.storage.reset()
+    assert forward(pipeline).done
+
+
 def test_a_pipeline_without_steps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="calls no operator"):
         pipeline_of(tmp_path, []).compile()

@@ -5,6 +5,9 @@ endpoint.
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,11 +156,44 @@ def test_a_client_that_was_used_before_is_not_blamed_on_the_record(
         assert extractor(row)["expressions"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_own_connections_are_refused_to_a_forked_process(row: dict[str, Any]) -> None:
+    """It would read the answers to its parent's requests."""
+    with LoopbackServer(key=KEY) as server:
+        script = f"""
+import os, openai
+from dataflow_grounding import ExpressionExtractor, OpenAIServing
+from dataflow_grounding.errors import EndpointRefused
+client = openai.AsyncOpenAI(
+    base_url={server.base_url!r}, api_key={KEY!r}, http_client=openai.DefaultAsyncHttpxClient()
+)
+extractor = ExpressionExtractor(OpenAIServing(model_name="loopback", client=client))
+assert extractor({row!r})["expressions"]
+child = os.fork()
+if child == 0:
+    try:
+        extractor({{**{row!r}, "caption": "A blue mug"}})
+    except EndpointRefused as refused:
+        os._exit(7 if "make a client of its own in each process" in str(refused) else 1)
+    os._exit(1)
+print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.splitlines()[-1:] == ["child 7"], done
+        assert server.count() == 1
+
+
 def test_a_client_and_another_address_are_refused() -> None:
     import openai
 
     client = openai.AsyncOpenAI(base_url="http://127.0.0.1:8000/v1", api_key=KEY)
-    OpenAIServing("http://127.0.0.1:8000/v1/", "m", client=client)
+    for same in ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000/v1/chat/completions"):
+        OpenAIServing(same, "m", client=client)
+    at_80 = openai.AsyncOpenAI(base_url="http://localhost/v1", api_key=KEY)
+    OpenAIServing("http://LOCALHOST:80/v1", "m", client=at_80)
     with pytest.raises(SpecError, match=r"api_url isn't the address of the client \(http://127"):
         OpenAIServing("http://127.0.0.1:9000/v1", "m", client=client)
 

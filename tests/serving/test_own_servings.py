@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import ssl
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from PIL import Image
 
 from dataflow_grounding._util.errors import (
     EndpointRefused,
+    EndpointUnreachable,
     GroundingError,
     OperatorFailed,
     RequestRefused,
@@ -159,7 +162,8 @@ def test_nobody_at_the_address(row: dict[str, Any], client: str) -> None:
             ExpressionExtractor(WrittenInAnHour(base_url, client))(row)
     finally:
         current_options.reset(token)
-    assert not isinstance(caught.value, OperatorFailed)
+    # as our own servings' is: the run waits for it, whichever client says so
+    assert isinstance(caught.value, (EndpointUnreachable, EndpointRefused)), caught.value
     assert "WrittenInAnHour (loopback)" in str(caught.value)
 
 
@@ -178,6 +182,38 @@ def test_what_is_no_clients_error_stays_the_operators(
 
     with pytest.raises(OperatorFailed, match=type(error).__name__):
         ExpressionExtractor(Broken())(row)
+
+
+def throttled() -> Exception:
+    """As botocore raises it."""
+    error: Any = RuntimeError("ThrottlingException")
+    error.response = {"ResponseMetadata": {"HTTPStatusCode": 429, "HTTPHeaders": {}}}
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        throttled(),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        ssl.SSLError("record layer failure"),
+        type("ReadTimeoutError", (type("HTTPClientError", (Exception,), {}),), {})("slow"),
+    ],
+    ids=["throttled", "no route", "ssl", "botocore's timeout"],
+)
+def test_other_passing_errors_are_tried_again(row: dict[str, Any], error: Exception) -> None:
+    class Once(Serving):
+        model = "fails once"
+        box_format = "xyxy_px"
+        asked = 0
+
+        async def answer(self, request: Request[Any]) -> str:
+            self.asked += 1
+            if self.asked == 1:
+                raise error
+            return '{"expressions": ["red mug"]}'
+
+    assert ExpressionExtractor(Once())(row)["expressions"]
 
 
 def test_a_limit_of_a_clients_own_is_tried_again(row: dict[str, Any]) -> None:

@@ -4,8 +4,11 @@ carries over.
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,8 +18,14 @@ import pytest
 from benchmarks.places.workplace import Workplace
 from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding._util.errors import SuspectBoxes
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding._util.errors import GroundingError, SuspectBoxes
+from dataflow_grounding.extras.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing, Serving
 from dataflow_grounding.tasks.request import Request
@@ -173,3 +182,70 @@ def test_a_check_of_one_object_says_nothing_of_another_without_an_address(
         assert sum(map(asks_for_rectangles, right.requests)) == 1
         with pytest.raises(SuspectBoxes):
             PhraseGrounder(MyServing(wrong.base_url))(photos(workplace, 1)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("box_format", ["auto", X])
+def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
+    workplace: Workplace, box_format: str
+) -> None:
+    with LoopbackServer(faults=on(faults.server_error(500))) as server:
+        row = photos(workplace, 1)[0]
+
+        def probes_of(calls: int, model: str) -> int:
+            before = sum(map(asks_for_rectangles, server.requests))
+            serving = OpenAIServing(server.base_url, model, box_format=box_format)
+            grounder = PhraseGrounder(serving)
+            begin = threading.Barrier(calls)
+
+            def fails(_: int) -> str:
+                begin.wait()
+                with pytest.raises(GroundingError) as caught:
+                    grounder(row)
+                return str(caught.value)
+
+            with ThreadPoolExecutor(calls) as threads:
+                assert all("500" in told for told in threads.map(fails, range(calls)))
+            return sum(map(asks_for_rectangles, server.requests)) - before
+
+        alone = probes_of(1, f"down {box_format}, one call")
+        assert alone
+        # those who wait for the first one learn from it, and don't ask for themselves
+        assert probes_of(6, f"down {box_format}, six calls") == alone
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize("box_format", ["auto", X])
+def test_a_process_forked_amid_a_check_waits_for_nobody(
+    workplace: Workplace, box_format: str
+) -> None:
+    asked = threading.Event()
+
+    def slow_at_first(request: ReceivedRequest) -> float:
+        if asked.is_set():
+            return 0.0
+        asked.set()
+        return 3.0
+
+    with LoopbackServer(EchoAnswers(X), latency=slow_at_first) as server:
+        script = f"""
+import os, sys, threading, time
+from dataflow_grounding import OpenAIServing, PhraseGrounder
+row = {photos(workplace, 1)[0]!r}
+def ground():
+    serving = OpenAIServing({server.base_url!r}, "forked", box_format={box_format!r})
+    return PhraseGrounder(serving)(row)["expressions"]
+thread = threading.Thread(target=ground)
+thread.start()
+time.sleep(1.0)  # amid its first request
+child = os.fork()
+if child == 0:
+    os._exit(0 if ground() else 1)
+thread.join()
+print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.splitlines()[-1:] == ["child 0"], done

@@ -149,8 +149,8 @@ def _of_pictures(
         path: What the user named, for messages.
         folder: The folder, from which the names start.
         names: Paths of files in it.
-        results_dir: Files in there are left out; "" for none. So are those in other runs' results
-            below the folder: reports have small copies of pictures.
+        results_dir: Files in there are left out; "" for none. So are small copies of pictures that
+            belong to the reports of other runs.
         if_none: What to say where there are no pictures.
 
     Raises:
@@ -158,13 +158,13 @@ def _of_pictures(
     """
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
     names = list(names)
-    of_other_runs = _folders_of_results(names)
+    of_reports = _folders_of_reports(names)
     rows = []
     others: Counter[str] = Counter()  # how many files have each ending that is none of a picture
     for name in names:
         if results and absolute(joined(folder, name)).startswith(results):
             continue
-        if name.startswith(of_other_runs):
+        if name.startswith(of_reports):
             continue
         if name.lower().endswith(ENDINGS):
             rows.append({"image": name})
@@ -183,17 +183,20 @@ def _of_pictures(
     )
 
 
-def _folders_of_results(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the folders among files' names that are results of a run, each with its final "/"."""
-    have_run: set[str] = set()
-    have_annotations: set[str] = set()
+def _folders_of_reports(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders among files' names that belong to a report, each with its final "/".
+
+    Beside `report.html` that is `report_files/`, which says of itself whose it is.
+    """
+    pages: set[str] = set()
+    told: set[str] = set()
     for name in names:
-        folder, _, file_name = name.replace(os.sep, "/").rpartition("/")
-        if file_name == "run.json" and folder:
-            have_run.add(f"{folder}/")
-        elif file_name == "annotations.jsonl" and folder:
-            have_annotations.add(f"{folder}/")
-    return tuple(have_run & have_annotations)
+        portable_name = name.replace(os.sep, "/")
+        if portable_name.endswith(".html"):
+            pages.add(portable_name.removesuffix(".html") + "_files/")
+        elif portable_name.endswith("_files/README.txt"):
+            told.add(portable_name.removesuffix("README.txt"))
+    return tuple(pages & told)
 
 
 def _passed_over(others: Counter[str]) -> str:

@@ -204,7 +204,10 @@ def read_names(path: str) -> Names:
         if isinstance(names, dict):
             by_number = {int(number): name for number, name in names.items()}
             names = [by_number[number] for number in range(len(by_number))]
-        count, numbers = data.get("kpt_shape") or (0, 0)
+        elif not isinstance(names, list):
+            raise TypeError("names should be a list or a mapping")
+        shape = data.get("kpt_shape")
+        count, numbers = (0, 0) if shape in (None, "", "null", "~") else shape
         classes = [_checked_name(name) for name in names]
         return Names(classes, int(count) * int(numbers))
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
