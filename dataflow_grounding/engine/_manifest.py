@@ -111,8 +111,8 @@ class Manifest:
                 "settings": self._settings,
                 "input": fingerprint,
                 "outputs": self._state(),
+                "files_there": self._files_there(),
             }
-            entry["files_there"] = self._files_there()
             known = as_json({**entry, "summary": {name: getattr(summary, name) for name in kept}})
             entries[self._entry] = sealed(known)
         with told_as(StorageFailed, f"can't write {self._path}"):

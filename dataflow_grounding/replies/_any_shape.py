@@ -49,13 +49,7 @@ _DIGITS = lazy_pattern(r"\d+")
 _LONGEST_LINE = 400  # characters before a list in which its line may begin
 _MOST_COMPARED = 20_000  # pairs of a label in talk and one in the answer
 _AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)  # all that joins two boxes
-# All that gives two boxes to choose from, perhaps in Markdown.
-_OR = lazy_pattern(
-    r"[\s,;.(`*_]{0,9}(?:\b(?:or|alternatively|oder|ou|или)\b|または|或者?)"
-    r"(?:[\s,]{1,3}(?:at|in|else|also|maybe|perhaps|possibly|even|just|alternatively|the|one|it|could|be)){0,8}"
-    r"[\s,:(`*_]{0,9}",
-    re.IGNORECASE,
-)
+_OR = pattern("or")  # all that gives two boxes to choose from
 _PROSE = lazy_pattern(r"[^\W\d_]{2,}")  # a word
 _REFUSAL = pattern("refusal")  # "I can't help with"
 _FAULT = pattern("fault")  # "rate limit"
@@ -602,8 +596,8 @@ def _add_talk_and_notes(scan: Scan, parsed: ParsedReply, talk: list[str]) -> Non
     all_talk = without_control_tokens(" ".join(talk))
     if scan.broken or _may_hold_a_box(all_talk):
         parsed.unclear = True
-    # beside each number its name: "100, // y1"
-    parsed.set_conventions(0, stated_order(", ".join(scan.names_in_comments)), None)
+    if scan.names_in_comments:  # beside each number its name: "100, // y1"
+        parsed.set_conventions(0, stated_order(", ".join(scan.names_in_comments)), None)
     boxes = {raw.numbers for raw in parsed.boxes}
     for numbers in scan.boxes_in_comments:
         if tuple(map(number, numbers.split(","))) not in boxes:

@@ -403,12 +403,9 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
         if of_picture or key in keys.IMAGE_SIZE_KEYS:
             sizes.append(_two_sides(item))
     for first_stated, second_stated in sizes:
-        first_side = number(first_stated)
-        second_side = number(second_stated)
-        if first_side is None or second_side is None:
-            continue
-        if int(first_side) > 0 and int(second_side) > 0:
-            return _unit_of_size(int(first_side), int(second_side))
+        size = _size_of_sides(first_stated, second_stated)
+        if size is not None:
+            return _unit_of_size(*size)
     return _size_told_of_picture(fields)
 
 
@@ -423,11 +420,21 @@ def _size_told_of_picture(fields: Mapping[str, Any]) -> str | None:
         if of_width is None:
             continue
         height_key = of_width[1] + ("h" if of_width[2] == "w" else "height")
-        width = number(item)
-        height = number(fields.get(height_key))
-        if width is not None and height is not None and int(width) > 0 and int(height) > 0:
-            return f"picture {int(width)}x{int(height)}"
+        size = _size_of_sides(item, fields.get(height_key))
+        if size is not None:
+            return f"picture {size[0]}x{size[1]}"
     return None
+
+
+def _size_of_sides(first: Any, second: Any) -> Size | None:
+    """Return two sides as they are stated, as whole numbers; None unless both are positive."""
+    first_side = number(first)
+    second_side = number(second)
+    if first_side is None or second_side is None:
+        return None
+    if int(first_side) <= 0 or int(second_side) <= 0:
+        return None
+    return int(first_side), int(second_side)
 
 
 def _two_sides(item: Any) -> tuple[Any, Any]:

@@ -1,6 +1,5 @@
 """What an object says beside its box or its empty list: a fault, say, or another thing."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,29 +28,8 @@ _FLAG_OF_ABSENCE = lazy_pattern(
     rf"{_WORDS_OF_KEY}[_ ]?(?:[Ii]s[_ ]?)?(?:[Aa]bsent|[Mm]issing)|no[_ ]{_WORDS_OF_KEY}"
 )
 # With one of these, a flag is about more than the thing: "whole_cat_visible", "other_cat_present".
-_OF_MORE = frozenset(
-    [
-        "whole",
-        "full",
-        "fully",
-        "entire",
-        "all",
-        "complete",
-        "other",
-        "another",
-        "multiple",
-        "more",
-        "second",
-        "additional",
-        "not",
-        "no",
-        "only",
-        "single",
-    ]
-)
-_NO_WORD = lazy_pattern(r"no\b[\s.,;:!–—-].*|(?:rejected|absent|incorrect|wrong)\W*", re.I | re.S)
-# Under these keys, a word such as "no" beside a box says that it isn't the thing's.
-_VERDICTS = frozenset(["answer", "finalanswer", "verdict", "conclusion", "presence"])
+_OF_MORE = keys.words("of_more")
+_VERDICT_OF_NO = keys.pattern("verdict_of_no")  # "no, it is a fox", "rejected"
 _WORDS = lazy_pattern(r"[A-Z]?[a-z]+")  # the words of "RedCar"
 # Words that name no thing.
 _NAMELESS = keys.words("filler") | keys.words("which") | keys.words("qualities")
@@ -186,7 +164,11 @@ def remarks_of(value: Mapping[str, Any]) -> tuple[str, ...]:
         thing = _thing_denied_by(key, item)
         if thing:
             remarks.append(f"not a {thing}")
-        elif keys.plain_key(key) in _VERDICTS and not asks_something and _is_verdict_of_no(item):
+        elif (
+            keys.plain_key(key) in keys.VERDICT_KEYS
+            and not asks_something
+            and _is_verdict_of_no(item)
+        ):
             remarks.append("that is not it")
         elif isinstance(item, str) and " " in item:
             plain = keys.plain_key(key)
@@ -197,12 +179,12 @@ def remarks_of(value: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _thing_denied_by(key: str, value: Any) -> str:
     """Return the thing that a flag says is not there, in lower case; "" for any other field."""
+    flag = None
+    name = key.lower() if key.isupper() else key
     if is_no(value):
-        flag = _FLAG.fullmatch(key if not key.isupper() else key.lower())
+        flag = _FLAG.fullmatch(name)
     elif _is_yes(value):
-        flag = _FLAG_OF_ABSENCE.fullmatch(key if not key.isupper() else key.lower())
-    else:
-        return ""
+        flag = _FLAG_OF_ABSENCE.fullmatch(name)
     if flag is None:
         return ""
     words = [word.lower() for word in _WORDS.findall(flag[1] or flag[2])]
@@ -211,9 +193,9 @@ def _thing_denied_by(key: str, value: Any) -> str:
 
 def _is_verdict_of_no(value: Any) -> bool:
     """Whether a text says no: "no", "No.", "no, it is a fox", "absent"."""
-    return isinstance(value, str) and (
-        is_no(value) or _NO_WORD.fullmatch(value.strip()) is not None
-    )
+    if not isinstance(value, str):
+        return False
+    return is_no(value) or _VERDICT_OF_NO.fullmatch(value.strip()) is not None
 
 
 def places_box(key: str) -> bool:

@@ -39,8 +39,8 @@ def details_in(value: JsonObject, fields: Mapping[str, Any]) -> Details:
     evidence = fields.get("evidence")
     if evidence not in keys.EVIDENCE:
         evidence = None
-    id, is_of_phrase = _id_in(fields)
-    return Details(tuple(labels), id, _score_in(fields), evidence, id_of_phrase=is_of_phrase)
+    own_id, is_of_phrase = _id_in(fields)
+    return Details(tuple(labels), own_id, _score_in(fields), evidence, id_of_phrase=is_of_phrase)
 
 
 def is_coco_document(fields: Mapping[str, Any]) -> bool:

@@ -103,6 +103,7 @@ THERE_KEYS = _keys("there")
 COUNT_KEYS = _keys("count")
 ENVELOPE_KEYS = _keys("envelope")
 ABSENT_KEYS = _keys("absent")
+VERDICT_KEYS = _keys("verdict")
 FAILED = words("failed")
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = lazy_pattern(r"refined|final|corrected|adjusted|revised|improved")

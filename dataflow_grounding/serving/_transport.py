@@ -11,7 +11,7 @@ import re
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt, learn_address
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding.serving.http_errors import with_causes
 
 T = TypeVar("T")
 
@@ -310,13 +311,6 @@ def _post_without_redirects(
 Transport: TypeAlias = HttpTransport | ClientTransport
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what lies under it: under the libraries' errors the system's."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def fault_of(
     error: BaseException, where: str, block: str, timeout: float
 ) -> EndpointRefused | ServerFault:
@@ -353,7 +347,7 @@ def _no_connection(error: BaseException, where: str) -> ServerFault:
 
     The latter is for a machine that is short of connections itself: it is waited for.
     """
-    causes = list(_causes(error))
+    causes = list(with_causes(error))
     of_certificate = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     distrust = getattr(of_certificate, "verify_message", None)
     if distrust:

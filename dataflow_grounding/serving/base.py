@@ -215,10 +215,10 @@ class Serving(ABC):
         server behind another port, or on another machine, answers the same. An `endpoint` that is
         no address is part of it, as it may say which model it is; so are `stated_settings`.
         """
-        identity: dict[str, Any] = {"endpoint": self.endpoint, "model": self.model}
+        identity: dict[str, Any] = {"model": self.model}
         is_address = self.endpoint.startswith(("http://", "https://"))
-        if is_address and not _with_address.get():
-            del identity["endpoint"]
+        if not is_address or _with_address.get():
+            identity = {"endpoint": self.endpoint, **identity}
         # a class with an identity of its own calls this one, and adds what counts
         if self.stated_settings and type(self).identity is Serving.identity:
             identity["settings"] = dict(self.stated_settings)

@@ -9,13 +9,12 @@ import errno
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import EndpointUnreachable, GroundingError, ServerFault
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.serving.http_errors import error_of, with_causes
 
 # Clients are told by the names of their errors' classes, as none of them needs to be installed:
 # aiohttp's, httpx's, those of requests, urllib3 and botocore, of the openai and anthropic packages.
@@ -58,7 +57,6 @@ _SYSTEM_ERRORS = (
 _REFUSED = (ConnectionRefusedError, socket.gaierror)
 # Numbers of the system's errors for an address that can't be reached.
 _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
-_MOST_CAUSES = 8  # that are looked at under an error
 LONGEST_MESSAGE = 200  # characters of the client's words that are shown
 
 
@@ -85,19 +83,9 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
     words = excerpt(str(error), LONGEST_MESSAGE)
     message = f"{where}: {type(error).__name__}" + (f": {words}" if words else "")
     # requests and openai tell a refused connection by what lies under their own errors
-    if any(map(_is_no_connection, _with_causes(error))):
+    if any(map(_is_no_connection, with_causes(error))):
         return EndpointUnreachable(message)
     return ServerFault(message)
-
-
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what lies under it, `_MOST_CAUSES` at most."""
-    under: BaseException | None = error
-    for _ in range(_MOST_CAUSES):
-        if under is None:
-            return
-        yield under
-        under = under.__cause__ or under.__context__
 
 
 def _class_names(error: BaseException) -> set[str]:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -43,6 +43,7 @@ DAY = 86_400.0  # seconds
 FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
 BODY_BYTES = 20_000  # of an answer's body that are read
 LONGEST_TEXT = 400  # characters of a reset time that is read; longer ones are taken for none
+MOST_CAUSES = 32  # that are looked at under an error
 LONGEST = 1e8  # seconds that are waited at the most, as a server may ask for infinity
 
 
@@ -112,6 +113,19 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
     if status == 407:
         return _Advice("Check the proxy's name and password", certain=False)
     return None
+
+
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what lies under it: under the libraries' errors the system's.
+
+    These are MOST_CAUSES at most, as a user's errors may name each other.
+    """
+    under: BaseException | None = error
+    for _ in range(MOST_CAUSES):
+        if under is None:
+            return
+        yield under
+        under = under.__cause__ or under.__context__
 
 
 def is_about_content(refusal: str) -> bool:

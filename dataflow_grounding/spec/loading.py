@@ -490,10 +490,12 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
             raise SpecError(
                 f"override {number} has no '=': write key=value, for instance results_dir=./results"
             )
-        ours.append(_checked_override(override.lstrip("+")))
+        ours.append(_as_typed(override.lstrip("+")))
     try:
-        values = OmegaConf.from_dotlist(ours)
+        values = _values_of(ours)
     except Exception as error:
+        for override in ours:  # one by one, to name the key
+            _check_override(override)
         raise SpecError(f"can't read the overrides: {_first_line(error)}") from None
     whole = set()
     for override in ours:
@@ -503,25 +505,36 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
     return _Overrides(values, frozenset(whole), of_hydra=len(ours) < len(overrides))
 
 
-def _checked_override(override: str) -> str:
-    """Return an override whose value is YAML: as it is, or with its text in quotation marks.
-
-    Raises SpecError with its key where the value isn't YAML.
-    """
+def _as_typed(override: str) -> str:
+    """Return an override, its value in quotation marks where it is a text as it is typed."""
     key, _, value = override.partition("=")
     if _TYPED_TEXT.match(value.strip()):
-        value = json.dumps(value.strip(), ensure_ascii=False)
-        override = f"{key}={value}"
-    try:
+        return f"{key}={json.dumps(value.strip(), ensure_ascii=False)}"
+    return override
+
+
+def _values_of(overrides: Sequence[str]) -> Any:
+    """Return the keys and values of overrides, as an OmegaConf mapping.
+
+    Raises whatever YAML's reader and OmegaConf do.
+    """
+    for override in overrides:
+        _, _, value = override.partition("=")
         _check_events(value)
-        OmegaConf.from_dotlist([override])
+    return OmegaConf.from_dotlist(list(overrides))
+
+
+def _check_override(override: str) -> None:
+    """Raise SpecError with an override's key where its value isn't YAML."""
+    key, _, _ = override.partition("=")
+    try:
+        _values_of([override])
     except Exception:
         # the error's words aren't shown: they may repeat a part of the value, which may be a secret
         raise SpecError(
             f"{key}: its value isn't YAML: put a text in quotation marks within those of the shell,"
             f""" as in '{key}="..."'"""
         ) from None
-    return override
 
 
 def _first_line(error: Exception) -> str:

@@ -84,6 +84,11 @@ class Known:
         self.lock = threading.Lock()
         """Held at each look at `check_under_way`."""
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a check was made less than FRESH ago, and so still holds."""
+        return time.monotonic() - self.checked_at < FRESH
+
 
 _known: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints asked in this process, by Probing.of."""
@@ -233,7 +238,7 @@ class Probing:
             known.checked_at = time.monotonic()
             known.sent = 0
             known.vouched = known.answers
-        self.begun = time.monotonic() - known.checked_at < FRESH
+        self.begun = known.is_fresh
         if not self.begun:
             known.checks_unanswered = 0
             known.odd = None
@@ -427,7 +432,7 @@ class Probing:
 
     def begun_by_others(self) -> bool:
         """Return whether a check was made that still holds, be it by another run meanwhile."""
-        if self.in_memory and time.monotonic() - self.known.checked_at < FRESH:
+        if self.in_memory and self.known.is_fresh:
             self.begun = True
         return self.begun
 

@@ -100,7 +100,10 @@ def own_client(server: LoopbackServer, kind: str) -> Any:
             api_version="2024-10-21",
             azure_deployment="mine",
         )
-    return openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY)
+    http_client = None
+    if kind == "own connections":  # as users behind a proxy make it
+        http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
+    return openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY, http_client=http_client)
 
 
 @pytest.mark.parametrize("kind", ["openai", "azure"])
@@ -111,22 +114,12 @@ def test_a_client_of_ones_own_is_used(row: dict[str, Any], kind: str) -> None:
         assert server.count(200) == 1
 
 
-def client_with_own_connections(server: LoopbackServer) -> Any:
-    """A client as users behind a proxy make it, with an HTTP client of their own inside."""
-    import openai
-
-    http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
-    return openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY, http_client=http_client)
-
-
-@pytest.mark.parametrize("own_connections", [False, True])
+@pytest.mark.parametrize("kind", ["openai", "own connections"])
 def test_a_client_of_ones_own_serves_step_by_step_and_from_threads(
-    row: dict[str, Any], own_connections: bool
+    row: dict[str, Any], kind: str
 ) -> None:
     with LoopbackServer(key=KEY) as server:
-        client = own_client(server, "openai")
-        if own_connections:
-            client = client_with_own_connections(server)
+        client = own_client(server, kind)
         extractor = ExpressionExtractor(OpenAIServing(model_name="loopback", client=client))
 
         def records(captions: range) -> list[Any]:
@@ -139,14 +132,12 @@ def test_a_client_of_ones_own_serves_step_by_step_and_from_threads(
         assert server.count() == server.count(200) == 12
 
 
-@pytest.mark.parametrize("own_connections", [False, True])
+@pytest.mark.parametrize("kind", ["openai", "own connections"])
 def test_a_client_that_was_used_before_is_not_blamed_on_the_record(
-    row: dict[str, Any], own_connections: bool
+    row: dict[str, Any], kind: str
 ) -> None:
     with LoopbackServer(key=KEY) as server:
-        client = own_client(server, "openai")
-        if own_connections:
-            client = client_with_own_connections(server)
+        client = own_client(server, kind)
 
         async def used_before() -> None:
             await client.models.list()

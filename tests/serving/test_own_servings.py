@@ -184,6 +184,23 @@ def test_what_is_no_clients_error_stays_the_operators(
         ExpressionExtractor(Broken())(row)
 
 
+class FailsAtFirst(Serving):
+    """A serving that lets these errors through, one after the other, before it answers."""
+
+    model = "fails at first"
+    box_format = "xyxy_px"
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = errors
+        self.asked = 0
+
+    async def answer(self, request: Request[Any]) -> str:
+        self.asked += 1
+        if self.asked <= len(self._errors):
+            raise self._errors[self.asked - 1]
+        return '{"expressions": ["red mug"]}'
+
+
 def throttled() -> Exception:
     """As botocore raises it."""
     error: Any = RuntimeError("ThrottlingException")
@@ -202,35 +219,11 @@ def throttled() -> Exception:
     ids=["throttled", "no route", "ssl", "botocore's timeout"],
 )
 def test_other_passing_errors_are_tried_again(row: dict[str, Any], error: Exception) -> None:
-    class Once(Serving):
-        model = "fails once"
-        box_format = "xyxy_px"
-        asked = 0
-
-        async def answer(self, request: Request[Any]) -> str:
-            self.asked += 1
-            if self.asked == 1:
-                raise error
-            return '{"expressions": ["red mug"]}'
-
-    assert ExpressionExtractor(Once())(row)["expressions"]
+    assert ExpressionExtractor(FailsAtFirst(error))(row)["expressions"]
 
 
 def test_a_limit_of_a_clients_own_is_tried_again(row: dict[str, Any]) -> None:
-    class TwiceTooSlow(Serving):
-        model = "slow at first"
-        box_format = "xyxy_px"
-        asked = 0
-
-        async def answer(self, request: Request[Any]) -> str:
-            self.asked += 1
-            if self.asked == 1:
-                raise asyncio.TimeoutError
-            if self.asked == 2:
-                raise ConnectionResetError("reset by peer")
-            return '{"expressions": ["red mug"]}'
-
-    serving = TwiceTooSlow()
+    serving = FailsAtFirst(asyncio.TimeoutError(), ConnectionResetError("reset by peer"))
     assert ExpressionExtractor(serving)(row)["expressions"]
     assert serving.asked == 3
 
