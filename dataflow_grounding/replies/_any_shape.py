@@ -13,6 +13,7 @@ from dataflow_grounding.replies._conventions import (
     says_ends_in_size,
     stated_order,
     stated_unit,
+    tells_size_at_end,
     without_conventions,
 )
 from dataflow_grounding.replies._doubts import is_no_answer
@@ -50,6 +51,8 @@ _LONGEST_LINE = 400  # characters before a list in which its line may begin
 _MOST_COMPARED = 20_000  # pairs of a label in talk and one in the answer
 _AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)  # all that joins two boxes
 _OR = pattern("or")  # all that gives two boxes to choose from
+_BOX_OR_BOX = pattern("box_or_box")  # two such boxes, in tags or bare
+_ONE_OR_ANOTHER = "the reply gives one box or another, and not which"
 _PROSE = lazy_pattern(r"[^\W\d_]{2,}")  # a word
 _REFUSAL = pattern("refusal")  # "I can't help with"
 _FAULT = pattern("fault")  # "rate limit"
@@ -242,7 +245,8 @@ def _set_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
     """
     words = " ".join(talk.text for talk in parsed.talk)
     parsed.set_conventions(0, stated_order(words), stated_unit(words))
-    parsed.ends_in_size = parsed.ends_in_size or says_ends_in_size(words)
+    if says_ends_in_size(words) or tells_size_at_end(words, parsed.boxes):
+        parsed.ends_in_size = True
     if not parsed.elsewhere:
         parsed.elsewhere = elsewhere_in(answer.text if "<" in answer.text else words)
 
@@ -257,12 +261,19 @@ def _read_words(answer: AnswerText, parsed: ParsedReply) -> None:
     text = without_control_tokens(text).strip()
     read_plain(text, parsed)
     if parsed.boxes:
+        _check_one_is_meant(text)
         _add_talk_around_numbers(text, parsed)
         _set_conventions(answer, parsed)
     if not parsed:
         parsed.missing = missing_in(text)
         if parsed.missing is not None:
             parsed.add_absence(details_of_label(parsed.missing.thing))
+
+
+def _check_one_is_meant(text: str) -> None:
+    """Raise UnreadableReply where a text gives one box or another, and not which."""
+    if _BOX_OR_BOX.search(text) is not None:
+        raise UnreadableReply(_ONE_OR_ANOTHER)
 
 
 def _add_talk_around_numbers(text: str, parsed: ParsedReply) -> None:
@@ -286,6 +297,7 @@ def _read_tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     """
     read_tokens(answer.text, parsed)
     if parsed.boxes:
+        _check_one_is_meant(answer.text)
         _add_talk_around_numbers(answer.text, parsed)
 
 
@@ -368,7 +380,7 @@ def _read_scan(
     items = [*items_with_talk(scan, words_before)]
     for before, item in pairwise(items):
         if _OR.fullmatch(item.between) and not _same_numbers(before.json.value, item.json.value):
-            raise UnreadableReply("the reply gives one box or another, and not which")
+            raise UnreadableReply(_ONE_OR_ANOTHER)
     details_of_items = _details_of_lists(items)
     denied = _which_are_denied(items)
     _set_crop(items, parsed)
@@ -424,11 +436,12 @@ def _details_of_item(item: ItemInTalk, outer: Details, beside: Details) -> Detai
         item: The item.
         outer: What the words before the whole text say; if they have a label, it counts.
         beside: What the words beside the item say, if it is a list. Of an object without a label
-            around it, only the thing that its sentence talks of is taken.
+            around it, only the thing that its sentence talks of is taken, and a heading.
     """
     details = outer if outer.labels else beside
     if holds_objects(item.json.value) and not details.labels:
-        return Details(talk=thing_before(item.before))
+        heading = label_before(item.before) or ""
+        return Details(talk=thing_before(item.before), heading=heading)
     return details
 
 

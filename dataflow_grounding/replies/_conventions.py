@@ -22,8 +22,9 @@ from dataflow_grounding.boxes.coordinates import BoxFormat, Order, Scale
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.replies import vocabulary as keys
+from dataflow_grounding.replies.json_text import holds_objects
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import ParsedReply
+from dataflow_grounding.replies.reading import ParsedReply, RawBox
 
 # Four names of coordinates, "[x1, y1, x2, y2]", or a word such as "xyxy": a group for each of both.
 LEGEND = keys.pattern("legend")
@@ -49,6 +50,8 @@ _CORNERS_UNNUMBERED: dict[tuple[str, ...], Order] = {
     ("y", "x", "y", "x"): "yxyx",
 }
 _ENDS_IN_SIZE = keys.pattern("ends_in_size")  # in a sentence: "the last two numbers are the size"
+_TOLD_SIZE = keys.pattern("told_size")  # of a thing: "200 pixels wide and 400 tall"
+_SIZE_OF_PICTURE = keys.pattern("size_of_picture")  # right before such a size: "the image is"
 _COORDINATE = lazy_pattern(keys.COORDINATE, re.IGNORECASE)
 
 
@@ -81,6 +84,8 @@ _SIZE = lazy_pattern(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?
 _KEYS_OF_BOX = keys.BOX_KEYS.union(
     names[0] for names, order in keys.CORNERS if order in ("xywh", "cxcywh")
 )
+# Beginnings of keys under which an object with a width and a height is about the picture.
+_OF_PICTURE = ("image", "img", "picture", "photo", "screenshot", "meta")
 # A key of a picture's width: "origwidth", "imgw". The groups are what stands before, and the word.
 _WIDTH_OF_PICTURE = lazy_pattern(
     r"((?:image|img|picture|pic|photo|screenshot|original|orig|input|source|resized)+)(w|width)"
@@ -121,6 +126,32 @@ def says_ends_in_size(text: str) -> bool:
     if "two" not in low and "fourth" not in low and "4th" not in low:
         return False
     return _ENDS_IN_SIZE.search(text) is not None
+
+
+def tells_size_at_end(text: str, boxes: Sequence[RawBox]) -> bool:
+    """Whether a text tells a thing's size, and a box's last two numbers are that size.
+
+    They aren't where that is how far its corners lie apart.
+    """
+    if "wid" not in text.lower():
+        return False
+    for match in _TOLD_SIZE.finditer(text):
+        if _SIZE_OF_PICTURE.search(text, max(0, match.start() - _LONGEST), match.start()):
+            continue
+        width, height = (int(side) for side in match.groups() if side)
+        for raw in boxes:
+            if raw.kind == "box" and _ends_in_size(raw.numbers, width, height):
+                return True
+    return False
+
+
+def _ends_in_size(numbers: Sequence[float], width: int, height: int) -> bool:
+    """Whether a box ends in a width and a height, and its corners aren't that far apart."""
+    if len(numbers) != 4:
+        return False
+    first, second, third, fourth = numbers
+    apart = (third - first, fourth - second)
+    return (third, fourth) == (width, height) and apart != (width, height)
 
 
 def stated_unit(text: str) -> str | None:
@@ -399,14 +430,19 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
     if _KEYS_OF_BOX.isdisjoint(fields):
         sizes.append((fields.get("width"), fields.get("height")))
     for key, item in fields.items():
-        of_picture = isinstance(item, dict) and key.startswith(("image", "img", "picture"))
-        if of_picture or key in keys.IMAGE_SIZE_KEYS:
+        of_picture = isinstance(item, dict) and key.startswith(_OF_PICTURE)
+        if of_picture or key in keys.IMAGE_SIZE_KEYS or (key == "size" and _has_objects(fields)):
             sizes.append(_two_sides(item))
     for first_stated, second_stated in sizes:
         size = _size_of_sides(first_stated, second_stated)
         if size is not None:
             return _unit_of_size(*size)
     return _size_told_of_picture(fields)
+
+
+def _has_objects(fields: Mapping[str, Any]) -> bool:
+    """Whether an object has a list of others, so that a size in it is the picture's."""
+    return any(isinstance(item, list) and holds_objects(item) for item in fields.values())
 
 
 def _size_told_of_picture(fields: Mapping[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ from dataflow_grounding.replies.vocabulary import (
     LABEL_KEYS,
     pattern,
     plain_key,
+    words,
 )
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
@@ -35,24 +36,19 @@ _A_FIFTH = lazy_pattern(r"\d[\s,;_|/]*$")  # right before these: a further numbe
 _NAMED = lazy_pattern(
     rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)"
 )
-# Four named coordinates on a line each.
+# Four named coordinates on a line each, perhaps under a line. Groups: that line, the coordinates.
 _STACKED = lazy_pattern(
-    rf"(?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}["
-    r" \t]{0,9}(?:\n|\Z)){4}",
+    r"(?:^([^\n:=]{1,80}:?)[ \t]{0,9}\n(?:[ \t]{0,9}\n)?)?"
+    rf"((?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}["
+    r" \t]{0,9}(?:\n|\Z)){4})",
     re.M | re.I,
 )
 # The name of a coordinate in Markdown, with its colon: "**xmin**:", "`left`:", "**top:**".
 _NAME_IN_MARKUP = lazy_pattern(
     rf"(\*\*|__|`)({COORDINATE})(?:\1[ \t]{{0,3}}[:=]|[ \t]{{0,3}}[:=]\1)", re.IGNORECASE
 )
-# A key, and four items of a list under it that are numbers, as YAML has them. Groups: the key, the
-# items.
-_LISTED = lazy_pattern(
-    r"^([ \t]{0,40}(?:-[ \t]{1,3})?[\"']?(\w{1,40})[\"']?[ \t]{0,3}:)[ \t]{0,9}\n"
-    rf"((?:[ \t]{{0,40}}[-*][ \t]{{1,3}}{_NUMBER}[ \t]{{0,9}}(?:\n|\Z)){{4}})"
-    rf"(?![ \t]{{0,40}}[-*][ \t]{{1,3}}{_NUMBER})",
-    re.M,
-)
+# Words that name nothing by themselves.
+_NO_NAMES = words("filler") | words("stops") | words("which") | words("places")
 TALK = pattern("no_label")  # a word that no label has: "coordinates", "located", "is"
 _BOX_WORD = pattern("box_word")  # a word that four numbers of a box may stand behind: "box", "at"
 _CORNER = pattern("corner_label")  # all of a text that names a corner: "top-left corner"
@@ -60,8 +56,8 @@ _LABELED = pattern("labelled")  # "label: a cat"; the group is the label
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}")  # a word
 # The end of a clause, behind which a label may begin.
 _CLAUSES = lazy_pattern(r"[。！？]|;\s+(?=[^\W\d_])")
-# A line that is an item of a list or a heading: "- cat", "2. cat", "Cats:", "**cat**".
-_HEADING = lazy_pattern(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
+# A line that is an item of a list or a heading: "- cat", "## cat", "2. cat", "Cats:", "**cat**".
+_HEADING = lazy_pattern(r"(?:[-*•]|#{1,6}|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = lazy_pattern(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
 MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"  # characters around a label
 _SEPARATORS = "|\t;,"  # of a table's cells
@@ -89,8 +85,7 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
     """
     table: _Table | None = None
     text = _NAME_IN_MARKUP.sub(r"\2:", text.rstrip())
-    text = _LISTED.sub(_list_in_one_line, text)
-    lines = _STACKED.sub(_in_one_line, text).splitlines()
+    lines = _with_stacked_in_one_line(text).splitlines()
     box_lines: list[int] = []  # the number of the line of each box
     for i, line in enumerate(lines, start=1):
         heading = _table_of(line)
@@ -105,19 +100,28 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
         _set_stated_labels(lines, box_lines, parsed)
 
 
-def _in_one_line(stacked: re.Match[str]) -> str:
-    """Return four coordinates on a line each as one line."""
-    return ", ".join(stacked[0].split("\n")[:4]) + "\n"
+def _with_stacked_in_one_line(text: str) -> str:
+    """Return a text with each four coordinates that have a line each in one line.
+
+    Where there are several such boxes and the line above each may name one, that is in it, too, as
+    its label.
+    """
+    headings = [stacked[1] or "" for stacked in _STACKED.finditer(text)]
+    are_names = len(headings) > 1 and all(map(_may_name, headings))
+
+    def in_one_line(stacked: re.Match[str]) -> str:
+        above, coordinates = stacked.groups()
+        line = ", ".join(coordinates.split("\n")[:4]) + "\n"
+        if above is None:
+            return line
+        return f"{above.strip(MARKUP + '-•#')}: {line}" if are_names else f"{above}\n{line}"
+
+    return _STACKED.sub(in_one_line, text)
 
 
-def _list_in_one_line(listed: re.Match[str]) -> str:
-    """Return a list of four numbers in one line with its key, if that is one for a box."""
-    key, name, items = listed.groups()
-    if plain_key(name) not in BOX_KEYS:
-        return listed[0]
-    # without the item's mark alone: a number may have a minus
-    numbers = [item.strip()[1:].strip() for item in items.split("\n")[:4]]
-    return f"{key} {', '.join(numbers)}\n"
+def _may_name(heading: str) -> bool:
+    """Whether a line above a box has a word that may name it, as "Box 1" and "Second one" don't."""
+    return any(word.lower() not in _NO_NAMES for word in _LETTERS.findall(heading))
 
 
 def _set_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:

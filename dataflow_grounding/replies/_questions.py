@@ -14,6 +14,7 @@ from dataflow_grounding.replies.labels import (
     comparable,
     contradicts,
     equal,
+    equal_ids,
     matching_ids,
     named_ids,
 )
@@ -71,12 +72,17 @@ class Questions:
         """Return the ids of the phrases that a box may belong to; several have the same text.
 
         The first of these rules counts that fits:
-        1. The phrase of its id, if it has no label or one that can mean the phrase.
-        2. The only phrase there is, if nothing names the box.
-        3. The phrases that its labels, or else the words around it, mean.
-        4. The phrase of its id, unless a label means a different thing of the phrase's kind.
-        5. The only phrase there is, if the box has the name that is taken for its translation.
+        1. The phrases that equal the heading above it, if it has no label. Its id counts boxes.
+        2. The phrase of its id, if it has no label or one that can mean the phrase.
+        3. The only phrase there is, if nothing names the box.
+        4. The phrases that its labels, or else the words around it, mean.
+        5. The phrase of its id, unless a label means a different thing of the phrase's kind.
+        6. The only phrase there is, if the box has the name that is taken for its translation.
         """
+        if details.heading and not details.labels:
+            under_heading = equal_ids(details.heading, self.phrases)
+            if under_heading:
+                return under_heading
         phrase_id = _FAR if details.id is None else details.id + self.shift
         phrase = self.phrases.get(phrase_id)
         if phrase is not None and _may_be_labels_of(details.labels, phrase):

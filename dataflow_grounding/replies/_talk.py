@@ -17,7 +17,16 @@ from dataflow_grounding.replies._absence import (
     Missing,
     missing_in_clause,
 )
-from dataflow_grounding.replies.labels import alike, all_words, comparable, surely_alike
+from dataflow_grounding.replies.labels import (
+    NEGATIONS,
+    ORDINALS,
+    alike,
+    all_words,
+    comparable,
+    is_negated,
+    surely_alike,
+    with_whole_negations,
+)
 from dataflow_grounding.replies.reading import Talk
 from dataflow_grounding.replies.vocabulary import pattern, words
 
@@ -26,6 +35,10 @@ _WORD = lazy_pattern(r"[^\W_]+(?:-[^\W_]+)*")  # a word, perhaps with hyphens: "
 _FILLER = words("filler")
 # Words at which the name of a thing ends, such as "is" and "at".
 _STOPS = words("stops")
+# Those that begin a clause on the thing, which belongs to its name.
+_CLAUSE_WORDS = frozenset(["that", "which", "who", "whose"])
+# Words before a name that begins with a negation: "the no parking sign".
+_BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of"])
 # All words that can't be a thing by themselves, also "left" and "corner".
 _NO_THINGS = _FILLER | _STOPS | words("which") | words("places")
 # A sentence that ends with another thing than its subject: "The cat sits on the sofa". The group is
@@ -131,13 +144,16 @@ def _thing_in(sentence: str) -> _ThingInSentence:
     """Return the first name of a thing in a sentence, or whether it has a pronoun instead.
 
     A name goes from the first word that may begin one up to a word such as "is" or "at": of "There
-    is a red cat at" it is "red cat". No name is looked for in what the sentence's thing is told
-    from ("Unlike the dog,"), in words for a corner, and in an owner ("the cat's").
+    is a red cat at" it is "red cat". A clause that begins there belongs to it: "dog that is not
+    sleeping". So do a negation and a number before it: "no parking sign", "42 bus". No name is
+    looked for in what the sentence's thing is told from ("Unlike the dog,"), in words for a corner,
+    and in an owner ("the cat's").
     """
     if _SPACELESS.search(sentence):
         return _ThingInSentence(_thing_in_spaceless(sentence), has_pronoun=False)
     sentence = _from_what_is_owned(_CONTRASTED.sub("", sentence, count=1))
-    as_written = _WORD.findall(_CORNER.sub(" ", sentence))
+    sentence = with_whole_negations(_CORNER.sub(" ", sentence))
+    as_written = _WORD.findall(sentence)
     in_lower_case = [word.lower() for word in as_written]
     start = _start_of_name(in_lower_case)
     end = start
@@ -145,7 +161,38 @@ def _thing_in(sentence: str) -> _ThingInSentence:
         end += 1
     if start == end:
         return _ThingInSentence("", has_pronoun=not _PRONOUNS.isdisjoint(in_lower_case))
+    if end < len(in_lower_case) and in_lower_case[end] in _CLAUSE_WORDS:
+        end = _end_of_clause(in_lower_case, end)
+    start = _start_of_negated_name(in_lower_case, start)
+    if start > 0 and (as_written[start - 1].isdigit() or in_lower_case[start - 1] in ORDINALS):
+        number_and_name = " ".join(as_written[start - 1 : start + 1])
+        if number_and_name in sentence:  # and not the number of a list's item: "2. cat"
+            start -= 1
     return _ThingInSentence(" ".join(as_written[start:end]), has_pronoun=False)
+
+
+def _end_of_clause(lower_words: list[str], start: int) -> int:
+    """Return the index behind the last word of the clause that begins at an index.
+
+    It ends before the words that lead to a box: "is located at".
+    """
+    end = len(lower_words)
+    while end > start and lower_words[end - 1] in _STOPS | _FILLER:
+        end -= 1
+    return end
+
+
+def _start_of_negated_name(lower_words: list[str], start: int) -> int:
+    """Return the index of a negation that a name begins with, as "no" of "the no parking sign".
+
+    It is `start` where none stands before the name, or where an article doesn't stand before that.
+    """
+    first = start
+    while first > 0 and lower_words[first - 1] in NEGATIONS | {"do"}:
+        first -= 1
+    if first > 0 and lower_words[first - 1] not in _BEFORE_NEGATED_NAME:
+        return start
+    return first
 
 
 def _thing_in_spaceless(sentence: str) -> str:
@@ -181,12 +228,13 @@ def _start_of_name(lower_words: list[str]) -> int:
 def _may_begin_name(lower_words: list[str], i: int) -> bool:
     """Whether the word at an index may begin the name of a thing: no filler, verb or adverb."""
     word = lower_words[i]
-    if word in _FILLER or word.endswith("ly") or _DIGIT.search(word):
+    if word in _FILLER or word in NEGATIONS or word.endswith("ly") or _DIGIT.search(word):
         return False
     if i > 0 and lower_words[i - 1] in ("i", "we", "ve"):
         return False  # what they do
     following = lower_words[i + 1] if i + 1 < len(lower_words) else ""
-    return not (word.endswith("ing") and following in _FILLER)
+    is_verb = word.endswith("ing") and not word.endswith("thing")  # but for "everything"
+    return not (is_verb and following in _FILLER)
 
 
 def denial_in(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None:
@@ -208,7 +256,15 @@ def denial_in(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | N
         rejection = _rejection_in(talk.text, things)
         if rejection is not None:
             return rejection
-    return _absence_in(talk.text, things, others=others)
+    return _absence_in(_without_negated_names(talk.text, things), things, others=others)
+
+
+def _without_negated_names(text: str, things: Mapping[int, str]) -> str:
+    """Return a text without the names of things that have a negation: "no smoking sign" is one."""
+    for thing in things.values():
+        if is_negated(thing):
+            text = re.sub(re.escape(thing.strip()), " ", text, flags=re.IGNORECASE)
+    return text
 
 
 def _rejection_in(text: str, things: Mapping[int, str]) -> str | None:

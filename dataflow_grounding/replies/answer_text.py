@@ -27,7 +27,10 @@ _ESCAPED_JSON = lazy_pattern(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = lazy_pattern(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
 _STRUCK = lazy_pattern(r"~~[^~]{1,2000}(?:~~|\Z)")  # ~~struck out~~
 # YAML's list of four numbers behind a key; the group is its lines.
-_YAML_LIST = lazy_pattern(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]*- +\d)")
+_YAML_LIST = lazy_pattern(
+    r":[ \t]{0,9}\n((?:[ \t]{0,40}[-*][ \t]{1,3}[-+]?[\d.]{1,20}[ \t]{0,9}(?:\n|\Z)){4})"
+    r"(?![ \t]{0,40}[-*][ \t]{1,3}[-+]?\d)"
+)
 # A text that is one fence and nothing else; the group is what is in it.
 _FENCED = lazy_pattern(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
@@ -154,5 +157,6 @@ def _contents_of_glm_boxes(text: str) -> str:
 
 def _as_array(match: re.Match[str]) -> str:
     """Return a match of YAML's list of four numbers as an array of JSON: ": [1, 2, 3, 4]"."""
-    numbers = match[1].replace("-", " ").split()
+    # without the item's mark alone: a number may have a minus
+    numbers = [item.strip()[1:].strip() for item in match[1].split("\n")[:4]]
     return f": [{', '.join(numbers)}]\n"

@@ -1,12 +1,13 @@
 """Which phrase of the request a label in the reply means."""
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.vocabulary import PAIRS, singular, words
+from dataflow_grounding.replies.vocabulary import PAIRS, singular, word_list, words
 
 _WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
@@ -19,13 +20,21 @@ _MOST_OF_NUMBERING = 8  # characters at the end of a label
 _WORD_FOR_NUMBER = lazy_pattern(r"\s(?:number|no|nr|num)\.?$")  # before such a number
 _EMPTY_WORDS = words("empty_words")  # that make no difference: "the", "her"
 _RELATIONS = words("relations")  # at which the head of a noun phrase ends: "of", "with"
+_FILLER = words("filler")  # with which no name begins: "asked", "for"
 _QUALITIES = words("qualities")  # that leave a thing what it is: "red", "left"
-_NEGATIONS = frozenset(["no", "not", "without", "never", "non"])
+NEGATIONS = words("negations")  # by which a thing is one without another: "no", "except"
+_NEGATION = "not"  # what each of them is compared as: "man with no hat" is "man without a hat"
 # A verb with its negation, as in "isn't", "doesnt" and "can't"; the group is the verb.
 _NEGATED_VERB = lazy_pattern(
-    r"\b(ca|wo|is|are|was|were|do|does|did|has|have|had|could|would|should|must)n['’`]?t\b"
+    r"\b(can?|wo|is|are|was|were|do|does|did|has|have|had|could|would|should|must)n['’`]?t\b",
+    re.IGNORECASE,
 )
-_RELATIONS_OF_THINGS = _RELATIONS - _NEGATIONS
+# The words that begin a clause on a thing: " that " of "dog that is sleeping".
+_CLAUSE_BEGIN = lazy_pattern(r"\s(?:that|which|who|whose)\s", re.IGNORECASE)
+# Words for numbers → the number as a word: "two" → "2".
+_NUMBER_WORDS = {word: str(i) for i, word in enumerate(word_list("number_words"), 1)}
+# Words for places in a row → the place: "second" → 2.
+ORDINALS = {word: i for i, word in enumerate(word_list("ordinals"), 1)}
 _LEAST_LIKENESS = 0.5  # from which on a label means a phrase
 _LONGEST = 1000  # characters of a text that are compared
 _LONGEST_WORD = 60  # characters in which the word before a number is looked for
@@ -92,20 +101,61 @@ def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases that talk means.
 
+    They are those that the name in it means. Where that means none, they are those that it means
+    without its clause: after "that is sleeping" only phrases that say no more than the name, as
+    "dog" does; or without the number before it ("2 cats", "first cat"), if no phrase has one.
+    """
+    ids = _ids_of_name(talk, phrases)
+    if ids:
+        return ids
+    clause = _CLAUSE_BEGIN.search(talk)
+    if clause is not None:
+        name = talk[: clause.start()]
+        ids = named_ids(name, phrases)
+        if all_words(talk[clause.start() :]) <= _FILLER:  # "that you asked for"
+            return ids
+        return [i for i in ids if all_words(phrases[i]) <= all_words(name)]
+    first, _, others = talk.partition(" ")
+    if _is_number(first) and not any(_has_number(phrase) for phrase in phrases.values()):
+        return named_ids(others, phrases)
+    return []
+
+
+def _ids_of_name(name: str, phrases: Mapping[int, str]) -> list[int]:
+    """Return the ids of the phrases that a name in talk means.
+
     They are those that it means as a label, by `matching_ids`. Else it is the one phrase that is
     like it and all of whose words it has, among any number of others; [] where several are so, or
     none is.
     """
-    matching = matching_ids(talk, phrases)
+    matching = matching_ids(name, phrases)
     if matching:
         return matching
-    thing = _PARTICIPLE.split(talk, maxsplit=1)[0]
-    words = all_words(talk)
+    thing = _PARTICIPLE.split(name, maxsplit=1)[0]
+    words = all_words(name)
     ids: list[int] = []
     for i, phrase in phrases.items():
-        if all_words(phrase) <= words and (alike(talk, phrase) or alike(thing, phrase)):
+        if not all_words(phrase) <= words or is_negated(name) != is_negated(phrase):
+            continue
+        if alike(name, phrase) or alike(thing, phrase):
             ids.append(i)
     return ids if len(ids) == 1 else []
+
+
+def is_negated(text: str) -> bool:
+    """Whether a word in a text makes its thing one without another, as "without" does."""
+    return _NEGATION in all_words(text)
+
+
+def _has_number(text: str) -> bool:
+    """Whether a text has a number, in digits or as a word."""
+    return any(_is_number(word) for word in _WORD.findall(_fold(text)))
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word is a number or a place in a row: "2", "two", "second"."""
+    word = word.lower()
+    return word.isdigit() or word in _NUMBER_WORDS or word in ORDINALS
 
 
 def alike(first: str, second: str) -> bool:
@@ -183,10 +233,13 @@ def all_words(text: str) -> frozenset[str]:
 @lru_cache(maxsize=1024)
 def _fold(text: str) -> str:
     """Return a text single-spaced, without case and without marks around it."""
-    text = unicodedata.normalize("NFKC", text[:_LONGEST]).casefold()
-    if "n" in text:
-        text = _NEGATED_VERB.sub(r"\1 not", text)
+    text = with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST]).casefold())
     return " ".join(text.split()).strip(" \"'`“”‘’.,;:*")
+
+
+def with_whole_negations(text: str) -> str:
+    """Return a text with the negations of its verbs as words: "is not" for "isn't"."""
+    return _NEGATED_VERB.sub(r"\1 not", text) if "n" in text or "N" in text else text
 
 
 @lru_cache(maxsize=1024)
@@ -226,16 +279,27 @@ def _without_number(folded: str) -> str:
 
 
 def differ_in_number(first: str, second: str) -> bool:
-    """Whether both texts end in a number of the same word, and not in the same one.
+    """Whether both texts have a number of the same word, and not the same one.
 
-    So do "bus 17" and "bus 42". "car 1" and "cars in lane 2" don't: one is the car's number, the
-    other the lane's.
+    So do "bus 17" and "bus 42", and "second car" and "car 3". "car 1" and "cars in lane 2" don't:
+    one is the car's number, the other the lane's.
     """
-    one = _split_number(_fold(first))
-    other = _split_number(_fold(second))
+    one = _number_of(first)
+    other = _number_of(second)
     if one.number is None or other.number is None or one.of != other.of:
         return False
     return one.number != other.number
+
+
+@lru_cache(maxsize=1024)
+def _number_of(text: str) -> _Numbered:
+    """Return a text with the number that it ends in, or with its place in a row: "second car"."""
+    numbered = _split_number(_fold(text))
+    words = _fold_without_empty_words(text).split()
+    if numbered.number is not None or not words or words[0] not in ORDINALS:
+        return numbered
+    counted = " ".join(word for word in words[1:] if word not in _QUALITIES)
+    return _Numbered(numbered.text, ORDINALS[words[0]], _compared(_head(_WORD.findall(counted))))
 
 
 def _likeness(first: str, second: str) -> float:
@@ -245,7 +309,7 @@ def _likeness(first: str, second: str) -> float:
     """
     head, words = _meaning(first)
     other_head, other_words = _meaning(second)
-    if head != other_head or (words & _NEGATIONS) != (other_words & _NEGATIONS):
+    if head != other_head or (_NEGATION in words) != (_NEGATION in other_words):
         return 0.0
     if differ_in_number(first, second):
         return 0.0
@@ -266,7 +330,9 @@ def _meaning(text: str) -> tuple[str, frozenset[str]]:
             words.append(word)
     compared_words: set[str] = set()
     for word in words:
-        if word not in _EMPTY_WORDS and word not in _RELATIONS_OF_THINGS:
+        if word in NEGATIONS:
+            compared_words.add(_NEGATION)
+        elif word not in _EMPTY_WORDS and word not in _RELATIONS:
             compared_words.add(_compared(word))
     return _compared(_head(words)), frozenset(compared_words)
 
@@ -280,9 +346,11 @@ def _head(words: list[str]) -> str:
     head = ""
     for word in words:
         participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
-        if head and (word in _RELATIONS or word in ("is", "are", "no", "not") or participle):
+        if head and (word in _RELATIONS or word in NEGATIONS or word in ("is", "are")):
             break
-        if word not in _EMPTY_WORDS:
+        if head and participle:
+            break
+        if word not in _EMPTY_WORDS and word not in NEGATIONS:
             head = word
     return head
 
@@ -299,13 +367,18 @@ def _words_of_kind(text: str) -> frozenset[str]:
         if compared == head:
             break
         participle = len(compared) > 4 and compared.endswith("ed")
-        if compared not in _QUALITIES and not participle:
+        if compared not in _QUALITIES and not compared.isdigit() and not participle:
             words_of_kind.add(compared)
     return frozenset(words_of_kind)
 
 
 def _compared(word: str) -> str:
-    """Return a word as words are compared: in the singular, also "scissor" for "scissors"."""
+    """Return a word as words are compared: in the singular, also "scissor" for "scissors".
+
+    A word for a number is the number: "2" for "two".
+    """
+    if word in _NUMBER_WORDS:
+        return _NUMBER_WORDS[word]
     if word in PAIRS:
         return word.removesuffix("es" if word.endswith("sses") else "s")
     return singular(word)

@@ -59,6 +59,7 @@ class Details:
         remarks: Words in the box's own object that name nothing, but may take the box back.
         id_of_phrase: Whether its key says that the id is a phrase's: that counts for the numbered
             boxes within, too.
+        heading: The line above its object, if that may be a name.
     """
 
     labels: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class Details:
     talk: str = ""
     remarks: tuple[str, ...] = ()
     id_of_phrase: bool = False
+    heading: str = ""
 
     def completed_by(self, outer: Details) -> Details:
         """Return these details, each one that is missing taken from `outer`."""
@@ -80,6 +82,7 @@ class Details:
             self.talk or outer.talk,
             self.remarks or outer.remarks,
             outer.id_of_phrase if takes_outer_id else self.id_of_phrase,
+            self.heading or outer.heading,
         )
 
 

@@ -19,6 +19,12 @@ def words(name: str) -> frozenset[str]:
     return frozenset(_WORDINGS[name].split())
 
 
+def word_list(name: str) -> list[str]:
+    """Return the words of a list in wordings.yaml, in its order."""
+    listed: str = _WORDINGS[name]
+    return listed.split()
+
+
 def pattern(name: str) -> re.Pattern[str]:
     """Return a regular expression in wordings.yaml."""
     return _pattern(_WORDINGS[name])
