@@ -13,7 +13,7 @@ from dataflow_grounding.replies._conventions import (
     says_ends_in_size,
     stated_order,
     stated_unit,
-    tells_size_at_end,
+    told_sizes,
     without_conventions,
 )
 from dataflow_grounding.replies._doubts import is_no_answer
@@ -21,7 +21,7 @@ from dataflow_grounding.replies._in_talk import ItemInTalk, items_with_talk
 from dataflow_grounding.replies._json_boxes import read_value
 from dataflow_grounding.replies._native import read_tokens
 from dataflow_grounding.replies._pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
-from dataflow_grounding.replies._plain_text import label_before, read_plain
+from dataflow_grounding.replies._plain_text import heading_above, label_before, read_plain
 from dataflow_grounding.replies._rows import details_in_rows
 from dataflow_grounding.replies._tags import POINTS_IN_TAGS
 from dataflow_grounding.replies._talk import TAG, announces_addition, thing_before, thing_behind
@@ -52,6 +52,8 @@ _MOST_COMPARED = 20_000  # pairs of a label in talk and one in the answer
 _AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)  # all that joins two boxes
 _OR = pattern("or")  # all that gives two boxes to choose from
 _BOX_OR_BOX = pattern("box_or_box")  # two such boxes, in tags or bare
+_NUMBERS = lazy_pattern(r"\d{1,9}(?:\.\d{1,20})?")
+_LONGEST_BOX = 100  # characters of a box in a text
 _ONE_OR_ANOTHER = "the reply gives one box or another, and not which"
 _PROSE = lazy_pattern(r"[^\W\d_]{2,}")  # a word
 _REFUSAL = pattern("refusal")  # "I can't help with"
@@ -245,8 +247,8 @@ def _set_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
     """
     words = " ".join(talk.text for talk in parsed.talk)
     parsed.set_conventions(0, stated_order(words), stated_unit(words))
-    if says_ends_in_size(words) or tells_size_at_end(words, parsed.boxes):
-        parsed.ends_in_size = True
+    parsed.ends_in_size = parsed.ends_in_size or says_ends_in_size(words)
+    parsed.told_sizes |= told_sizes(words)
     if not parsed.elsewhere:
         parsed.elsewhere = elsewhere_in(answer.text if "<" in answer.text else words)
 
@@ -272,8 +274,12 @@ def _read_words(answer: AnswerText, parsed: ParsedReply) -> None:
 
 def _check_one_is_meant(text: str) -> None:
     """Raise UnreadableReply where a text gives one box or another, and not which."""
-    if _BOX_OR_BOX.search(text) is not None:
-        raise UnreadableReply(_ONE_OR_ANOTHER)
+    for match in _BOX_OR_BOX.finditer(text):
+        before = text[max(0, match.start() - _LONGEST_BOX) : match.end("before")]
+        behind = text[match.start("behind") : match.end() + _LONGEST_BOX]
+        numbers = _NUMBERS.findall(TAG.sub(" ", before))[-4:]
+        if numbers != _NUMBERS.findall(TAG.sub(" ", behind))[:4]:
+            raise UnreadableReply(_ONE_OR_ANOTHER)
 
 
 def _add_talk_around_numbers(text: str, parsed: ParsedReply) -> None:
@@ -438,11 +444,12 @@ def _details_of_item(item: ItemInTalk, outer: Details, beside: Details) -> Detai
         beside: What the words beside the item say, if it is a list. Of an object without a label
             around it, only the thing that its sentence talks of is taken, and a heading.
     """
-    details = outer if outer.labels else beside
-    if holds_objects(item.json.value) and not details.labels:
-        heading = label_before(item.before) or ""
-        return Details(talk=thing_before(item.before), heading=heading)
-    return details
+    if outer.labels:
+        return outer
+    # an object with more than a box says itself what it is: labels beside are another list's
+    if _says_what_it_is(item.json.value) or (holds_objects(item.json.value) and not beside.labels):
+        return Details(talk=thing_before(item.before), heading=heading_above(item.before))
+    return beside
 
 
 def _set_crop(items: list[ItemInTalk], parsed: ParsedReply) -> None:

@@ -24,7 +24,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.json_text import holds_objects
 from dataflow_grounding.replies.json_values import number
-from dataflow_grounding.replies.reading import ParsedReply, RawBox
+from dataflow_grounding.replies.reading import ParsedReply
 
 # Four names of coordinates, "[x1, y1, x2, y2]", or a word such as "xyxy": a group for each of both.
 LEGEND = keys.pattern("legend")
@@ -51,7 +51,6 @@ _CORNERS_UNNUMBERED: dict[tuple[str, ...], Order] = {
 }
 _ENDS_IN_SIZE = keys.pattern("ends_in_size")  # in a sentence: "the last two numbers are the size"
 _TOLD_SIZE = keys.pattern("told_size")  # of a thing: "200 pixels wide and 400 tall"
-_SIZE_OF_PICTURE = keys.pattern("size_of_picture")  # right before such a size: "the image is"
 _COORDINATE = lazy_pattern(keys.COORDINATE, re.IGNORECASE)
 
 
@@ -85,7 +84,9 @@ _KEYS_OF_BOX = keys.BOX_KEYS.union(
     names[0] for names, order in keys.CORNERS if order in ("xywh", "cxcywh")
 )
 # Beginnings of keys under which an object with a width and a height is about the picture.
-_OF_PICTURE = ("image", "img", "picture", "photo", "screenshot", "meta")
+_OF_PICTURE = ("image", "img", "picture")
+# Keys of the picture's size in an object that isn't about one thing.
+_OF_DOCUMENT = ("size", "metadata", "meta")
 # A key of a picture's width: "origwidth", "imgw". The groups are what stands before, and the word.
 _WIDTH_OF_PICTURE = lazy_pattern(
     r"((?:image|img|picture|pic|photo|screenshot|original|orig|input|source|resized)+)(w|width)"
@@ -128,30 +129,15 @@ def says_ends_in_size(text: str) -> bool:
     return _ENDS_IN_SIZE.search(text) is not None
 
 
-def tells_size_at_end(text: str, boxes: Sequence[RawBox]) -> bool:
-    """Whether a text tells a thing's size, and a box's last two numbers are that size.
-
-    They aren't where that is how far its corners lie apart.
-    """
+def told_sizes(text: str) -> set[tuple[float, float]]:
+    """Return the sizes that a text tells, of things or of the picture, as (width, height)."""
     if "wid" not in text.lower():
-        return False
+        return set()
+    sizes: set[tuple[float, float]] = set()
     for match in _TOLD_SIZE.finditer(text):
-        if _SIZE_OF_PICTURE.search(text, max(0, match.start() - _LONGEST), match.start()):
-            continue
-        width, height = (int(side) for side in match.groups() if side)
-        for raw in boxes:
-            if raw.kind == "box" and _ends_in_size(raw.numbers, width, height):
-                return True
-    return False
-
-
-def _ends_in_size(numbers: Sequence[float], width: int, height: int) -> bool:
-    """Whether a box ends in a width and a height, and its corners aren't that far apart."""
-    if len(numbers) != 4:
-        return False
-    first, second, third, fourth = numbers
-    apart = (third - first, fourth - second)
-    return (third, fourth) == (width, height) and apart != (width, height)
+        width, height = (float(side) for side in match.groups() if side)
+        sizes.add((width, height))
+    return sizes
 
 
 def stated_unit(text: str) -> str | None:
@@ -431,8 +417,12 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
         sizes.append((fields.get("width"), fields.get("height")))
     for key, item in fields.items():
         of_picture = isinstance(item, dict) and key.startswith(_OF_PICTURE)
-        if of_picture or key in keys.IMAGE_SIZE_KEYS or (key == "size" and _has_objects(fields)):
+        if of_picture or key in keys.IMAGE_SIZE_KEYS:
             sizes.append(_two_sides(item))
+        elif key in _OF_DOCUMENT and _is_document(fields):
+            sides = _two_sides(item)
+            if sides[0] != sides[1]:  # a square may be a thing's, and looks like the end of a range
+                sizes.append(sides)
     for first_stated, second_stated in sizes:
         size = _size_of_sides(first_stated, second_stated)
         if size is not None:
@@ -440,8 +430,10 @@ def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
     return _size_told_of_picture(fields)
 
 
-def _has_objects(fields: Mapping[str, Any]) -> bool:
-    """Whether an object has a list of others, so that a size in it is the picture's."""
+def _is_document(fields: Mapping[str, Any]) -> bool:
+    """Whether an object has a list of others and no label: a size in it is the picture's."""
+    if not fields.keys().isdisjoint(keys.LABEL_KEYS):
+        return False
     return any(isinstance(item, list) and holds_objects(item) for item in fields.values())
 
 

@@ -36,11 +36,10 @@ _A_FIFTH = lazy_pattern(r"\d[\s,;_|/]*$")  # right before these: a further numbe
 _NAMED = lazy_pattern(
     rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)"
 )
-# Four named coordinates on a line each, perhaps under a line. Groups: that line, the coordinates.
+# Four named coordinates on a line each.
 _STACKED = lazy_pattern(
-    r"(?:^([^\n:=]{1,80}:?)[ \t]{0,9}\n(?:[ \t]{0,9}\n)?)?"
-    rf"((?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}["
-    r" \t]{0,9}(?:\n|\Z)){4})",
+    rf"(?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}["
+    r" \t]{0,9}(?:\n|\Z)){4}",
     re.M | re.I,
 )
 # The name of a coordinate in Markdown, with its colon: "**xmin**:", "`left`:", "**top:**".
@@ -85,38 +84,27 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
     """
     table: _Table | None = None
     text = _NAME_IN_MARKUP.sub(r"\2:", text.rstrip())
-    lines = _with_stacked_in_one_line(text).splitlines()
+    lines = _STACKED.sub(_in_one_line, text).splitlines()
     box_lines: list[int] = []  # the number of the line of each box
+    heading = ""  # the last line with words and no box
     for i, line in enumerate(lines, start=1):
-        heading = _table_of(line)
-        if heading is not None:
-            table = heading
+        head_of_table = _table_of(line)
+        if head_of_table is not None:
+            table = head_of_table
         elif table is None or not table.add_row(line, parsed):
             table = None
-            _read_line(line, parsed, last=i == len(lines))
+            _read_line(line, parsed, heading, last=i == len(lines))
+        if len(box_lines) == len(parsed.boxes) and _LETTERS.search(line):
+            heading = label_in(line) or ""
         while len(box_lines) < len(parsed.boxes):
             box_lines.append(i)
     if not any(raw.details.labels for raw in parsed.boxes):
         _set_stated_labels(lines, box_lines, parsed)
 
 
-def _with_stacked_in_one_line(text: str) -> str:
-    """Return a text with each four coordinates that have a line each in one line.
-
-    Where there are several such boxes and the line above each may name one, that is in it, too, as
-    its label.
-    """
-    headings = [stacked[1] or "" for stacked in _STACKED.finditer(text)]
-    are_names = len(headings) > 1 and all(map(_may_name, headings))
-
-    def in_one_line(stacked: re.Match[str]) -> str:
-        above, coordinates = stacked.groups()
-        line = ", ".join(coordinates.split("\n")[:4]) + "\n"
-        if above is None:
-            return line
-        return f"{above.strip(MARKUP + '-•#')}: {line}" if are_names else f"{above}\n{line}"
-
-    return _STACKED.sub(in_one_line, text)
+def _in_one_line(stacked: re.Match[str]) -> str:
+    """Return four coordinates on a line each as one line."""
+    return ", ".join(stacked[0].split("\n")[:4]) + "\n"
 
 
 def _may_name(heading: str) -> bool:
@@ -174,7 +162,7 @@ def _stated_labels(lines: list[str], box_lines: set[int]) -> dict[int, str]:
     return stated
 
 
-def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
+def _read_line(line: str, parsed: ParsedReply, heading: str, *, last: bool) -> None:
     """Add to `parsed` the box or point of a line, if it has one.
 
     That is a box with named coordinates, `x1=10, y1=20, x2=30, y2=40`; else four numbers at the
@@ -185,12 +173,14 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
     Args:
         line: The line.
         parsed: What was read so far.
+        heading: The line above that may name its box, without marks; "" for none.
         last: Whether it is the text's last line, which may be cut off.
     """
     by_name = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:_LONGEST_LINE])}
     first = _NAMED.search(line)
     before = "" if first is None else line[: first.start()]
-    if add_corners(parsed, by_name, details_of_label(label_before(before), thing_before(before))):
+    details = details_of_label(label_before(before), thing_before(before), heading)
+    if add_corners(parsed, by_name, details):
         return
     tail = line[-_LONGEST_TAIL:]
     four = _FOUR.search(tail)
@@ -205,7 +195,7 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
         elif _A_FIFTH.search(before[-20:]):
             parsed.drop(f"more than four numbers: {line.strip()[-60:]!r}")
         else:
-            _add_four_numbers(list(four.groups()), LEGEND.sub(" ", before), parsed)
+            _add_four_numbers(list(four.groups()), LEGEND.sub(" ", before), parsed, heading)
     elif "x" in by_name and "y" in by_name:
         parsed.add_raw_box(RawBox("point", (by_name["x"], by_name["y"]), order="xyxy"))
 
@@ -215,7 +205,7 @@ def _leaves_bracket_open(line: str) -> bool:
     return any(line.count(opening) > line.count(closing) for opening, closing in _BRACKETS)
 
 
-def _add_four_numbers(numbers: list[str], before: str, parsed: ParsedReply) -> None:
+def _add_four_numbers(numbers: list[str], before: str, parsed: ParsedReply, heading: str) -> None:
     """Add to `parsed` the four numbers that a line ends in, if the words before them allow a box.
 
     They do if they are a label, have no word at all, or have one such as "box" or "at".
@@ -224,7 +214,7 @@ def _add_four_numbers(numbers: list[str], before: str, parsed: ParsedReply) -> N
     if not label and len(before.split()) <= _MOST_WORDS_BARE and not TALK.search(before):
         label = label_in(before)
     if label or not _LETTERS.search(before) or _BOX_WORD.search(before):
-        parsed.add_numbers(numbers, details_of_label(label, thing_before(before)))
+        parsed.add_numbers(numbers, details_of_label(label, thing_before(before), heading))
 
 
 def label_before(text: str) -> str | None:
@@ -239,6 +229,29 @@ def label_before(text: str) -> str | None:
     if is_blank or plain_key(line) in BOX_KEYS or TALK.search(line):
         return _label_above(above)
     return label_in(line) if touches_box else None
+
+
+def heading_above(text: str) -> str:
+    """Return the heading that stands alone above a box, from the words before it; "" for none.
+
+    It is the last line with words, a heading or an item of a list that may name a thing. Below
+    another such line it is an item of a list of things, and below a line without an end the end of
+    a sentence.
+    """
+    lines = [line.strip() for line in text[-_LONGEST_BEFORE:].split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    lines = [line for line in lines if not line.startswith("```")]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines or not _HEADING.fullmatch(lines[-1]) or not _may_name(lines[-1]):
+        return ""
+    *above, heading = lines
+    if above and above[-1] and above[-1][-1] not in ".!?。":
+        return ""
+    if any(_HEADING.fullmatch(line) and _may_name(line) for line in above):
+        return ""
+    return label_in(heading) or ""
 
 
 def _label_above(lines: list[str]) -> str | None:

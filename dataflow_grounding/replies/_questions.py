@@ -72,14 +72,15 @@ class Questions:
         """Return the ids of the phrases that a box may belong to; several have the same text.
 
         The first of these rules counts that fits:
-        1. The phrases that equal the heading above it, if it has no label. Its id counts boxes.
+        1. The phrases that equal the heading above it, if it has no label. Its id counts boxes
+           then, unless its key says that it is a phrase's.
         2. The phrase of its id, if it has no label or one that can mean the phrase.
         3. The only phrase there is, if nothing names the box.
         4. The phrases that its labels, or else the words around it, mean.
         5. The phrase of its id, unless a label means a different thing of the phrase's kind.
         6. The only phrase there is, if the box has the name that is taken for its translation.
         """
-        if details.heading and not details.labels:
+        if details.heading and not details.labels and not details.id_of_phrase:
             under_heading = equal_ids(details.heading, self.phrases)
             if under_heading:
                 return under_heading
@@ -171,9 +172,30 @@ class Questions:
             UnreadableReply: It is unclear which phrases its ids are.
         """
         if self.phrases:
+            self._check_headings(parsed.boxes)
             self._learn_ids(parsed)
         if len(self.phrases) == 1:
             self._learn_translation(parsed.boxes)
+
+    def _check_headings(self, boxes: list[RawBox]) -> None:
+        """Check that the ids under a heading that is a phrase count its boxes.
+
+        Raises:
+            UnreadableReply: They are the ids of all phrases, and may mean these.
+        """
+        ids_under: dict[tuple[int, str], set[int]] = {}
+        for raw in boxes:
+            details = raw.details
+            if details.id is None or details.id_of_phrase:
+                continue
+            if details.heading and not details.labels:
+                ids_under.setdefault((raw.answer, details.heading), set()).add(details.id)
+        for (_, heading), ids in ids_under.items():
+            if len(ids) > 1 and ids == set(self.phrases) and equal_ids(heading, self.phrases):
+                raise UnreadableReply(
+                    f"the reply has the ids of all phrases under {heading!r:.60}, and it is unclear"
+                    " whether they count its boxes"
+                )
 
     def _learn_ids(self, parsed: ParsedReply) -> None:
         """Decide what the reply's ids mean, if one of them can't be the id of a phrase.

@@ -6,6 +6,7 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._beside import UNCLEAR, details_behind, label_of_words
 from dataflow_grounding.replies._plain_text import label_before, label_in
+from dataflow_grounding.replies._talk import thing_behind
 from dataflow_grounding.replies.reading import NO_DETAILS, Details, details_of_label
 from dataflow_grounding.replies.vocabulary import (
     BOX_KEYS,
@@ -187,7 +188,10 @@ def _details_on_line(line: str) -> Details:
         return details_of_label(label_in(stated[1]))
     for cell in _CELL_END.split(line):
         if names_anything(cell) and _first_word(cell) not in _SCORES:
-            return details_behind(cell)
+            details = details_behind(cell)
+            if details == NO_DETAILS:  # a sentence or a part of one, as "car that is parked"
+                details = details_of_label(None, talk=thing_behind(cell))
+            return details
     return NO_DETAILS
 
 

@@ -35,10 +35,12 @@ _WORD = lazy_pattern(r"[^\W_]+(?:-[^\W_]+)*")  # a word, perhaps with hyphens: "
 _FILLER = words("filler")
 # Words at which the name of a thing ends, such as "is" and "at".
 _STOPS = words("stops")
+_NEGATIONS = NEGATIONS - words("negations_behind")  # but for "missing", which a name may begin with
 # Those that begin a clause on the thing, which belongs to its name.
 _CLAUSE_WORDS = frozenset(["that", "which", "who", "whose"])
 # Words before a name that begins with a negation: "the no parking sign".
-_BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of"])
+_BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of", "for"])
+_WITHIN_NEGATION = frozenset(["a", "an", "the"])  # between it and the name: "Not a Toy label"
 # All words that can't be a thing by themselves, also "left" and "corner".
 _NO_THINGS = _FILLER | _STOPS | words("which") | words("places")
 # A sentence that ends with another thing than its subject: "The cat sits on the sofa". The group is
@@ -110,13 +112,18 @@ def _thing_at_end(sentence: str) -> str | None:
     """Return the thing that a sentence ends with, if that is another one than its subject.
 
     In "The cat sits on the sofa [1, 2, 3, 4]" it is the sofa, whose box that is. None for a
-    sentence that ends otherwise, as "The cat is at" and "I see a cat" do. It must not be blank.
+    sentence that ends otherwise, as "The cat is at" and "I see a cat" do, or in a clause on its
+    subject, as "cat that sits on the sofa". It must not be blank.
     """
     last = sentence.split()[-1]
     if not last.isalpha() or last.lower() in _NO_THINGS:
         return None
     apposition = _APPOSED.search(sentence)
-    return None if apposition is None else apposition[1]
+    if apposition is None:
+        return None
+    words_before = sentence[: apposition.start()].split()
+    is_clause = bool(words_before) and words_before[-1].lower() in _CLAUSE_WORDS
+    return None if is_clause else apposition[1]
 
 
 def thing_behind(text: str) -> str:
@@ -153,22 +160,24 @@ def _thing_in(sentence: str) -> _ThingInSentence:
         return _ThingInSentence(_thing_in_spaceless(sentence), has_pronoun=False)
     sentence = _from_what_is_owned(_CONTRASTED.sub("", sentence, count=1))
     sentence = with_whole_negations(_CORNER.sub(" ", sentence))
-    as_written = _WORD.findall(sentence)
-    in_lower_case = [word.lower() for word in as_written]
+    matches = list(_WORD.finditer(sentence))
+    in_lower_case = [match[0].lower() for match in matches]
     start = _start_of_name(in_lower_case)
     end = start
-    while end < len(in_lower_case) and in_lower_case[end] not in _STOPS:
+    while end < len(matches) and in_lower_case[end] not in _STOPS:
+        if end > start and in_lower_case[end] in _CLAUSE_WORDS:
+            break
         end += 1
     if start == end:
         return _ThingInSentence("", has_pronoun=not _PRONOUNS.isdisjoint(in_lower_case))
-    if end < len(in_lower_case) and in_lower_case[end] in _CLAUSE_WORDS:
-        end = _end_of_clause(in_lower_case, end)
-    start = _start_of_negated_name(in_lower_case, start)
-    if start > 0 and (as_written[start - 1].isdigit() or in_lower_case[start - 1] in ORDINALS):
-        number_and_name = " ".join(as_written[start - 1 : start + 1])
-        if number_and_name in sentence:  # and not the number of a list's item: "2. cat"
-            start -= 1
-    return _ThingInSentence(" ".join(as_written[start:end]), has_pronoun=False)
+    clause_end = end
+    if end < len(matches) and in_lower_case[end] in _CLAUSE_WORDS:
+        clause_end = _end_of_clause(in_lower_case, end)
+    start = _start_with_words_before(sentence, matches[:end], start)
+    name = " ".join(match[0] for match in matches[start:end])
+    if clause_end > end:  # as it is written: a comma tells how far a negation reaches
+        name = f"{name} {sentence[matches[end].start() : matches[clause_end - 1].end()]}"
+    return _ThingInSentence(name, has_pronoun=False)
 
 
 def _end_of_clause(lower_words: list[str], start: int) -> int:
@@ -182,17 +191,54 @@ def _end_of_clause(lower_words: list[str], start: int) -> int:
     return end
 
 
-def _start_of_negated_name(lower_words: list[str], start: int) -> int:
-    """Return the index of a negation that a name begins with, as "no" of "the no parking sign".
+def _start_with_words_before(sentence: str, words: list[re.Match[str]], start: int) -> int:
+    """Return the index of the first word of a name that a negation or a number may begin.
 
-    It is `start` where none stands before the name, or where an article doesn't stand before that.
+    That is "no" in "the no parking sign" and "17" in "the 17 bus". Nothing but blanks may stand
+    between such words: "2. cat" is an item of a list.
+
+    Args:
+        sentence: The sentence.
+        words: Its words up to the end of the name.
+        start: The index of the word that the name begins with otherwise.
     """
     first = start
-    while first > 0 and lower_words[first - 1] in NEGATIONS | {"do"}:
+    negation = start  # the index of the first word of a negation before the name
+    while first > 0 and _are_adjacent(sentence, words[first - 1], words[first]):
+        word = words[first - 1][0].lower()
+        if word not in _NEGATIONS and word not in _WITHIN_NEGATION:
+            break
         first -= 1
-    if first > 0 and lower_words[first - 1] not in _BEFORE_NEGATED_NAME:
-        return start
-    return first
+        if word in _NEGATIONS:
+            negation = first
+    if negation < start and negation > 0 and words[negation - 1][0].lower() == "do":
+        negation -= 1
+    if negation < start and _may_begin_negated_name(sentence, words, negation):
+        start = negation
+    if start > 0 and _are_adjacent(sentence, words[start - 1], words[start]):
+        before = words[start - 1][0].lower()
+        if before[0].isdigit() or before in ORDINALS:
+            return start - 1
+    return start
+
+
+def _are_adjacent(sentence: str, word: re.Match[str], following: re.Match[str]) -> bool:
+    """Whether nothing but blanks stands between two words of a sentence."""
+    return sentence[word.end() : following.start()].isspace()
+
+
+def _may_begin_negated_name(sentence: str, words: list[re.Match[str]], i: int) -> bool:
+    """Whether a negation at an index begins a name, and doesn't say that a thing isn't there.
+
+    It does at the beginning of a sentence, unless a comma comes behind ("No problem, the cat"),
+    behind a mark such as a colon, and behind an article or a number: not in "I see no cat".
+    """
+    if i == 0:
+        return "," not in sentence[words[i].start() : words[-1].end()]
+    before = words[i - 1]
+    if not _are_adjacent(sentence, before, words[i]):
+        return True
+    return before[0].lower() in _BEFORE_NEGATED_NAME or before[0].isdigit()
 
 
 def _thing_in_spaceless(sentence: str) -> str:
@@ -228,7 +274,7 @@ def _start_of_name(lower_words: list[str]) -> int:
 def _may_begin_name(lower_words: list[str], i: int) -> bool:
     """Whether the word at an index may begin the name of a thing: no filler, verb or adverb."""
     word = lower_words[i]
-    if word in _FILLER or word in NEGATIONS or word.endswith("ly") or _DIGIT.search(word):
+    if word in _FILLER or word in _NEGATIONS or word.endswith("ly") or _DIGIT.search(word):
         return False
     if i > 0 and lower_words[i - 1] in ("i", "we", "ve"):
         return False  # what they do

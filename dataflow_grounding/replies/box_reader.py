@@ -183,6 +183,8 @@ class _BoxReader:
             raise UnreadableReply("the reply has points where boxes were asked for")
         if parsed.ends_in_size:
             self.check_ends_in_size(parsed.boxes)
+        elif parsed.told_sizes:
+            self.check_ends_in_size(_ending_in_size(parsed, (self.original, self.sent)))
         unusable: list[tuple[RawBox, str]] = []
         for raw in parsed.boxes:
             try:
@@ -480,6 +482,19 @@ def _why_of_no_phrase(details: Details) -> str:
     if details.talk:
         return f"{details.talk[:60]!r} is not one of the phrases"
     return "a box without an id or a label"
+
+
+def _ending_in_size(parsed: ParsedReply, pictures: Sequence[Size]) -> list[RawBox]:
+    """Return the boxes whose last two numbers are a size that the reply tells of a thing.
+
+    The sizes of the pictures are left out, and those of a box by its corners.
+    """
+    sizes = parsed.told_sizes.difference(pictures)
+    for raw in parsed.boxes:
+        if raw.kind == "box" and len(raw.numbers) == 4:
+            first, second, third, fourth = raw.numbers
+            sizes.discard((third - first, fourth - second))
+    return [raw for raw in parsed.boxes if tuple(raw.numbers[2:]) in sizes]
 
 
 def _turn_pairs_into_boxes(parsed: ParsedReply) -> None:

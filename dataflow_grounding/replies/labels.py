@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.vocabulary import PAIRS, singular, word_list, words
+from dataflow_grounding.replies.vocabulary import PAIRS, singular, word_list, words, words_by_kind
 
 _WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
@@ -20,21 +20,30 @@ _MOST_OF_NUMBERING = 8  # characters at the end of a label
 _WORD_FOR_NUMBER = lazy_pattern(r"\s(?:number|no|nr|num)\.?$")  # before such a number
 _EMPTY_WORDS = words("empty_words")  # that make no difference: "the", "her"
 _RELATIONS = words("relations")  # at which the head of a noun phrase ends: "of", "with"
-_FILLER = words("filler")  # with which no name begins: "asked", "for"
 _QUALITIES = words("qualities")  # that leave a thing what it is: "red", "left"
-NEGATIONS = words("negations")  # by which a thing is one without another: "no", "except"
-_NEGATION = "not"  # what each of them is compared as: "man with no hat" is "man without a hat"
+# Words by which a thing is one without another: "no"; those that do so only behind it: "except".
+NEGATIONS = words("negations")
+_NEGATIONS_BEHIND = words("negations_behind")
+_PREFIX = "non"  # a negation of the next word alone: "non-alcoholic beer"
+_NOT = "not "  # stands before a word that is negated, as words are compared
+_NEUTRAL_VERBS = words("neutral_verbs")  # that make no difference within a negation: "wearing"
 # A verb with its negation, as in "isn't", "doesnt" and "can't"; the group is the verb.
 _NEGATED_VERB = lazy_pattern(
     r"\b(can?|wo|is|are|was|were|do|does|did|has|have|had|could|would|should|must)n['’`]?t\b",
     re.IGNORECASE,
 )
 # The words that begin a clause on a thing: " that " of "dog that is sleeping".
-_CLAUSE_BEGIN = lazy_pattern(r"\s(?:that|which|who|whose)\s", re.IGNORECASE)
+_CLAUSE_BEGIN = lazy_pattern(r"[\s,(]+(?:that|which|who|whose)\s", re.IGNORECASE)
+_ENDS_NEGATION = frozenset([",", ";", "(", "and", "but", "that", "which", "who", "whose"])
+# A word, or a mark behind which a negation doesn't reach.
+_WORD_OR_MARK = lazy_pattern(r"[^\W_]+|[,;(]")
+_EVERYTHING_BUT = lazy_pattern(r"\b(all|anything|everything|nothing|none) but\b")
 # Words for numbers → the number as a word: "two" → "2".
 _NUMBER_WORDS = {word: str(i) for i, word in enumerate(word_list("number_words"), 1)}
 # Words for places in a row → the place: "second" → 2.
 ORDINALS = {word: i for i, word in enumerate(word_list("ordinals"), 1)}
+ORDINALS.update((word, i) for i, word in enumerate(word_list("ordinals_in_digits"), 1))
+_ONE_OF_A_KIND = words_by_kind("one_of_a_kind")  # of which a thing has one, as of the colors
 _LEAST_LIKENESS = 0.5  # from which on a label means a phrase
 _LONGEST = 1000  # characters of a text that are compared
 _LONGEST_WORD = 60  # characters in which the word before a number is looked for
@@ -83,13 +92,19 @@ def _ids_of_one_text(ids: list[int], phrases: Mapping[int, str]) -> list[int]:
 def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases most like a label.
 
-    [] where no phrase has half of the words in common with it, or where several are as close that
-    aren't equal but for articles and a final number.
+    What the label says besides that its thing is without ("missing a leg") makes no difference to a
+    phrase that doesn't speak of that. [] where no phrase has half of the words in common with it,
+    or where several are as close that aren't equal but for articles and a final number.
     """
     closest: list[int] = []
     best = _LEAST_LIKENESS
+    said = _statement(label)
+    affirmed = frozenset(word for word in said if not word.startswith(_NOT))
     for i, phrase in phrases.items():
-        likeness = _likeness(label, phrase)
+        words = _statement(phrase)
+        if not _same_thing(label, phrase) or _clash(said, words):
+            continue
+        likeness = _share(affirmed | (said & words), words)
         if likeness > best:
             closest = []
             best = likeness
@@ -99,26 +114,67 @@ def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
 
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that talk means.
+    """Return the ids of the phrases that talk means, the name of a thing and perhaps its clause.
 
-    They are those that the name in it means. Where that means none, they are those that it means
-    without its clause: after "that is sleeping" only phrases that say no more than the name, as
-    "dog" does; or without the number before it ("2 cats", "first cat"), if no phrase has one.
+    What the talk contradicts is no phrase of it: "dog that isn't sleeping" never means "sleeping
+    dog". With a clause, the longest phrase counts that says nothing beyond the talk: "dog that is
+    sleeping" means "sleeping dog" before "dog". Else they are the phrases that the name without its
+    clause means, but for those that the clause tells its thing from.
     """
-    ids = _ids_of_name(talk, phrases)
-    if ids:
-        return ids
+    said = _statement(talk)
+    possible = {i: phrase for i, phrase in phrases.items() if not _clash(said, _statement(phrase))}
     clause = _CLAUSE_BEGIN.search(talk)
-    if clause is not None:
-        name = talk[: clause.start()]
-        ids = named_ids(name, phrases)
-        if all_words(talk[clause.start() :]) <= _FILLER:  # "that you asked for"
-            return ids
-        return [i for i in ids if all_words(phrases[i]) <= all_words(name)]
-    first, _, others = talk.partition(" ")
-    if _is_number(first) and not any(_has_number(phrase) for phrase in phrases.values()):
-        return named_ids(others, phrases)
-    return []
+    if clause is None:
+        return _ids_of_name(talk, possible)
+    whole = equal_ids(talk, possible) or _longest_within(talk, possible)
+    if whole:
+        return whole
+    name = talk[: clause.start()]
+    words_of_name = _statement(name)
+    ids: list[int] = []
+    for i in _ids_of_name(name, possible):
+        further = _statement(phrases[i]) - words_of_name
+        if not _tells_from(said - words_of_name, further):
+            ids.append(i)
+    return ids
+
+
+def _longest_within(talk: str, phrases: Mapping[int, str]) -> list[int]:
+    """Return the ids of the longest phrase all of whose words are in talk of the same thing.
+
+    [] where no phrase's are, or where several are as long that aren't equal but for articles.
+    """
+    said = _statement(talk)
+    longest: list[int] = []
+    most_words = 0
+    for i, phrase in phrases.items():
+        words = _statement(phrase)
+        if not words <= said or len(words) < most_words or not _same_thing(talk, phrase):
+            continue
+        if len(words) > most_words:
+            longest = []
+            most_words = len(words)
+        longest.append(i)
+    return _ids_of_one_text(longest, phrases)
+
+
+def _tells_from(clause: frozenset[str], further: frozenset[str]) -> bool:
+    """Whether a clause tells its thing from that of a phrase.
+
+    It does where it says something else of the same: of the same part, as "whose door is open" and
+    "whose door is closed" do, of the color or the place, or in a participle alone ("barking").
+
+    Args:
+        clause: The words of the clause.
+        further: The words that the phrase has beyond the name.
+    """
+    if clause & further and not further <= clause:
+        return True
+    for qualities in _ONE_OF_A_KIND:
+        if clause & qualities and further & qualities and not clause & further:
+            return True
+    are_participles = bool(further) and all(word.endswith("ing") for word in further)
+    return are_participles and any(word.endswith("ing") for word in clause - further)
 
 
 def _ids_of_name(name: str, phrases: Mapping[int, str]) -> list[int]:
@@ -126,30 +182,36 @@ def _ids_of_name(name: str, phrases: Mapping[int, str]) -> list[int]:
 
     They are those that it means as a label, by `matching_ids`. Else it is the one phrase that is
     like it and all of whose words it has, among any number of others; [] where several are so, or
-    none is.
+    none is. A count or a place before the name ("2 cats", "first cat") may be left out for a phrase
+    that has no such number.
     """
     matching = matching_ids(name, phrases)
     if matching:
         return matching
     thing = _PARTICIPLE.split(name, maxsplit=1)[0]
-    words = all_words(name)
+    words = _statement(name)
     ids: list[int] = []
     for i, phrase in phrases.items():
-        if not all_words(phrase) <= words or is_negated(name) != is_negated(phrase):
-            continue
-        if alike(name, phrase) or alike(thing, phrase):
+        if _statement(phrase) <= words and (alike(name, phrase) or alike(thing, phrase)):
             ids.append(i)
-    return ids if len(ids) == 1 else []
+    if ids:
+        return ids if len(ids) == 1 else []
+    count, _, counted = name.partition(" ")
+    if not counted or not _is_number(count):
+        return []
+    return [
+        i for i in _ids_of_name(counted, phrases) if _numbers_in(phrases[i]) <= _numbers_in(counted)
+    ]
 
 
 def is_negated(text: str) -> bool:
     """Whether a word in a text makes its thing one without another, as "without" does."""
-    return _NEGATION in all_words(text)
+    return any(word.startswith(_NOT) for word in _statement(text))
 
 
-def _has_number(text: str) -> bool:
-    """Whether a text has a number, in digits or as a word."""
-    return any(_is_number(word) for word in _WORD.findall(_fold(text)))
+def _numbers_in(text: str) -> set[str]:
+    """Return the numbers in a text, in digits or as words."""
+    return {word for word in _WORD.findall(_fold(text)) if _is_number(word)}
 
 
 def _is_number(word: str) -> bool:
@@ -234,6 +296,8 @@ def all_words(text: str) -> frozenset[str]:
 def _fold(text: str) -> str:
     """Return a text single-spaced, without case and without marks around it."""
     text = with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST]).casefold())
+    if " but" in text:
+        text = _EVERYTHING_BUT.sub(r"\1 except", text)
     return " ".join(text.split()).strip(" \"'`“”‘’.,;:*")
 
 
@@ -298,8 +362,39 @@ def _number_of(text: str) -> _Numbered:
     words = _fold_without_empty_words(text).split()
     if numbered.number is not None or not words or words[0] not in ORDINALS:
         return numbered
-    counted = " ".join(word for word in words[1:] if word not in _QUALITIES)
-    return _Numbered(numbered.text, ORDINALS[words[0]], _compared(_head(_WORD.findall(counted))))
+    counted: list[str] = []  # the words behind it, up to a mark
+    for word in words[1:]:
+        counted += _WORD.findall(word)
+        if not word[-1].isalnum():
+            break
+    return _Numbered(numbered.text, ORDINALS[words[0]], _compared(_head(counted)))
+
+
+def _same_thing(first: str, second: str) -> bool:
+    """Whether two texts have the same head word, and no different numbers of the same thing."""
+    return _meaning(first)[0] == _meaning(second)[0] and not differ_in_number(first, second)
+
+
+def _clash(first: frozenset[str], second: frozenset[str]) -> bool:
+    """Whether one statement has a word that the other negates."""
+    for word in first:
+        opposite = word.removeprefix(_NOT) if word.startswith(_NOT) else _NOT + word
+        if opposite in second:
+            return True
+    return False
+
+
+def _share(first: frozenset[str], second: frozenset[str]) -> float:
+    """Return the share of the larger set's words that the smaller one has, from 0 to 1.
+
+    0 where the smaller one has any that the larger one lacks, or only one of them has a negation.
+    """
+    negated = {word for word in first if word.startswith(_NOT)}
+    negated_in_second = {word for word in second if word.startswith(_NOT)}
+    shorter, longer = sorted((first, second), key=len)
+    if bool(negated) != bool(negated_in_second) or not shorter or not shorter <= longer:
+        return 0.0
+    return len(shorter) / len(longer)
 
 
 def _likeness(first: str, second: str) -> float:
@@ -307,34 +402,75 @@ def _likeness(first: str, second: str) -> float:
 
     0 where the two can't mean the same thing, by `alike`.
     """
-    head, words = _meaning(first)
-    other_head, other_words = _meaning(second)
-    if head != other_head or (_NEGATION in words) != (_NEGATION in other_words):
-        return 0.0
-    if differ_in_number(first, second):
-        return 0.0
-    shorter, longer = sorted((words, other_words), key=len)
-    if not shorter or not shorter <= longer:
-        return 0.0
-    return len(shorter) / len(longer)
+    return _share(_statement(first), _statement(second)) if _same_thing(first, second) else 0.0
 
 
 @lru_cache(maxsize=1024)
 def _meaning(text: str) -> tuple[str, frozenset[str]]:
     """Return the head word and all words of a phrase, as compared, without empty words."""
-    words: list[str] = []
-    for word in _WORD.findall(_without_number(_fold(text))):
-        if _SPACELESS.search(word):
-            words += word  # each character
-        else:
-            words.append(word)
+    words = _words_of(_WORD.findall(_without_number(_fold(text))))
     compared_words: set[str] = set()
     for word in words:
-        if word in NEGATIONS:
-            compared_words.add(_NEGATION)
-        elif word not in _EMPTY_WORDS and word not in _RELATIONS:
+        if word in NEGATIONS or (word not in _EMPTY_WORDS and word not in _RELATIONS):
             compared_words.add(_compared(word))
     return _compared(_head(words)), frozenset(compared_words)
+
+
+def _words_of(tokens: list[str]) -> list[str]:
+    """Return words, each character of those in a script without blanks by itself.
+
+    "non" and the word that it negates are one: "not alcoholic" for "non-alcoholic".
+    """
+    words: list[str] = []
+    for token in tokens:
+        if words and words[-1] == _PREFIX:
+            words[-1] = _NOT + token
+        elif _SPACELESS.search(token):
+            words += token
+        else:
+            words.append(token)
+    return words
+
+
+def _negation_indices(words: list[str]) -> set[int]:
+    """Return the indices of the words by which a thing is one without another.
+
+    Some are such words only behind a thing: in "missing tooth" the tooth is what is meant.
+    """
+    indices: set[int] = set()
+    has_name = False  # whether a word before is neither empty nor a number
+    for i, word in enumerate(words):
+        if word in NEGATIONS and (has_name or word not in _NEGATIONS_BEHIND):
+            indices.add(i)
+        elif word not in _EMPTY_WORDS and not _is_number(word):
+            has_name = True
+    return indices
+
+
+@lru_cache(maxsize=1024)
+def _statement(text: str) -> frozenset[str]:
+    """Return the words of a text as compared, each that a negation reaches behind "not ".
+
+    A negation reaches up to a mark, a clause, "and", "but", or a word such as "on" behind what is
+    negated. So "man without a hat on a horse" is {"man", "not hat", "horse"}.
+    """
+    said: set[str] = set()
+    negating = False
+    reached = False  # whether anything is negated yet
+    words = _words_of(_WORD_OR_MARK.findall(_without_number(_fold(text))))
+    negations = _negation_indices(words)
+    for i, word in enumerate(words):
+        if i in negations:
+            negating = True
+            reached = False
+        elif word in _ENDS_NEGATION or (word in _RELATIONS and reached):
+            negating = False
+        elif word in _NEUTRAL_VERBS:
+            said.add(_compared(word))
+        elif word not in _EMPTY_WORDS and word not in _RELATIONS:
+            said.add(_NOT + _compared(word) if negating else _compared(word))
+            reached = True
+    return frozenset(said)
 
 
 def _head(words: list[str]) -> str:
@@ -344,13 +480,13 @@ def _head(words: list[str]) -> str:
     riding a horse" is "man".
     """
     head = ""
-    for word in words:
+    negations = _negation_indices(words)
+    for i, word in enumerate(words):
+        relates = word in _RELATIONS or i in negations or word in ("is", "are")
         participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
-        if head and (word in _RELATIONS or word in NEGATIONS or word in ("is", "are")):
+        if head and (relates or participle):
             break
-        if head and participle:
-            break
-        if word not in _EMPTY_WORDS and word not in NEGATIONS:
+        if word not in _EMPTY_WORDS and i not in negations:
             head = word
     return head
 
@@ -367,7 +503,8 @@ def _words_of_kind(text: str) -> frozenset[str]:
         if compared == head:
             break
         participle = len(compared) > 4 and compared.endswith("ed")
-        if compared not in _QUALITIES and not compared.isdigit() and not participle:
+        is_number = compared.isdigit() or word in ORDINALS
+        if compared not in _QUALITIES and not is_number and not participle:
             words_of_kind.add(compared)
     return frozenset(words_of_kind)
 
@@ -375,8 +512,11 @@ def _words_of_kind(text: str) -> frozenset[str]:
 def _compared(word: str) -> str:
     """Return a word as words are compared: in the singular, also "scissor" for "scissors".
 
-    A word for a number is the number: "2" for "two".
+    A word for a number is the number: "2" for "two". Words for a place in a row are alike: "1." for
+    "first" and "1st".
     """
+    if word in ORDINALS:
+        return f"{ORDINALS[word]}."
     if word in _NUMBER_WORDS:
         return _NUMBER_WORDS[word]
     if word in PAIRS:

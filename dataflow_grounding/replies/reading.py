@@ -59,7 +59,7 @@ class Details:
         remarks: Words in the box's own object that name nothing, but may take the box back.
         id_of_phrase: Whether its key says that the id is a phrase's: that counts for the numbered
             boxes within, too.
-        heading: The line above its object, if that may be a name.
+        heading: The line above it, if that may be a name.
     """
 
     labels: tuple[str, ...] = ()
@@ -89,9 +89,9 @@ class Details:
 NO_DETAILS = Details()
 
 
-def details_of_label(label: str | None, talk: str = "") -> Details:
-    """Return details with a label, unless it is None or "", and with `talk`."""
-    return Details((label,) if label else (), talk=talk)
+def details_of_label(label: str | None, talk: str = "", heading: str = "") -> Details:
+    """Return details with a label, unless it is None or "", and with `talk` and `heading`."""
+    return Details((label,) if label else (), talk=talk, heading=heading)
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ class ParsedReply:
         pictures: What boxes say of the picture that they are in.
         elsewhere: Why the boxes may not be those of the picture that was sent.
         ends_in_size: Whether the reply says that its boxes end in a width and a height.
+        told_sizes: Widths and heights of things as the reply tells them.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
@@ -189,6 +190,7 @@ class ParsedReply:
     pictures: set[str] = field(default_factory=set)
     elsewhere: str | None = None
     ends_in_size: bool = False
+    told_sizes: set[tuple[float, float]] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         """Whether it says anything of boxes."""
@@ -302,6 +304,7 @@ class ParsedReply:
         self.pictures |= later.pictures
         self.elsewhere = self.elsewhere or later.elsewhere
         self.ends_in_size = self.ends_in_size or later.ends_in_size
+        self.told_sizes |= later.told_sizes
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 

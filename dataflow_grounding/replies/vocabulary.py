@@ -25,6 +25,11 @@ def word_list(name: str) -> list[str]:
     return listed.split()
 
 
+def words_by_kind(name: str) -> list[frozenset[str]]:
+    """Return the words of several lists under one name in wordings.yaml, a set for each list."""
+    return [frozenset(listed.split()) for listed in _WORDINGS[name].values()]
+
+
 def pattern(name: str) -> re.Pattern[str]:
     """Return a regular expression in wordings.yaml."""
     return _pattern(_WORDINGS[name])

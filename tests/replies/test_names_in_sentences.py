@@ -115,9 +115,13 @@ def test_a_number_is_the_same_in_digits(label: str, phrase: str) -> None:
 @pytest.mark.parametrize("heading", ["dog:\n", "**dog**\n", "### dog\n", "- dog:\n"])
 def test_numbers_under_a_heading_count_its_boxes(heading: str) -> None:
     rows = '[{"id": 1, "bbox": @}, {"id": 2, "bbox": &}]'
-    assert found(heading + rows, ["cat", "dog"]) == [(2, A), (2, B)]
     fenced = f"{heading}```json\n{rows}\n```"
-    assert found(fenced, ["cat", "dog"]) == [(2, A), (2, B)]
+    phrases = ["cat", "dog", "horse"]
+    assert found(heading + rows, phrases) == found(fenced, phrases) == [(2, A), (2, B)]
+    # those of all phrases may mean these
+    assert found(heading + rows, ["cat", "dog"]) is None
+    of_phrases = rows.replace('"id"', '"phrase_id"')
+    assert found(heading + of_phrases, ["cat", "dog"]) == [(1, A), (2, B)]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,7 @@ def test_the_size_of_a_box_is_no_pictures() -> None:
     assert found('{"boxes": [{"label": "cat", "bbox": @, "size": [100, 100]}]}') == [(1, A)]
 
 
-@pytest.mark.parametrize("heading", ["**{}**", "{}:", "### {}\n", "1. {}", "The {} is at"])
+@pytest.mark.parametrize("heading", ["**{}**", "{}:", "### {}\n", "1. {}"])
 def test_lines_above_coordinates_in_lines_name_their_boxes(heading: str) -> None:
     first = "xmin: 100\nymin: 300\nxmax: 200\nymax: 400\n"
     second = first.replace("100", "500").replace("200", "600")
@@ -233,3 +237,236 @@ def test_a_yaml_list_at_the_very_end_is_read() -> None:
     assert found(reply) == found(reply + "\n") == [(1, A)]
     dog = "- label: dog\n  bbox:\n    - 500\n    - 300\n    - 600\n    - 400"
     assert found(f"{reply}\n{dog}", ["cat", "dog"]) == [(1, A), (2, B)]
+
+
+CLEAR = [
+    (
+        'Phrases:\n1. cat\n2. dog\n\n[{"id": 1, "bbox": @}, {"id": 2, "bbox": &}]',
+        ["cat", "dog"],
+        [(1, A), (2, B)],
+    ),
+    (
+        '- cat\n- dog\n[{"id": 1, "bbox": @}, {"id": 2, "bbox": &}]',
+        ["cat", "dog"],
+        [(1, A), (2, B)],
+    ),
+    (
+        '1. **the red car**\n2. **a man in a hat**\n3. **dog**\n\n[{"id": 1, "bbox": @}, {"id": 2, "bbox": &}]',
+        ["the red car", "a man in a hat", "dog"],
+        [(1, A), (2, B)],
+    ),
+    ('Cat:\nDog:\n[{"id": 1, "bbox": @}, {"id": 2, "bbox": &}]', ["cat", "dog"], [(1, A), (2, B)]),
+    (
+        '**Dog**\nThe dog lies on the floor.\n\n[{"id": 1,"bbox": @},{"id": 2,"bbox": &}]',
+        ["cat", "dog"],
+        [(1, A), (2, B)],
+    ),
+    (
+        'I see the\ndog:\n[{"id": 1,"bbox": @},{"id": 2,"bbox": &}]',
+        ["cat", "dog"],
+        [(1, A), (2, B)],
+    ),
+    (
+        'Objects:\n[{"id": 1,"bbox": @},{"id": 2,"bbox": &}]',
+        ["person", "objects"],
+        [(1, A), (2, B)],
+    ),
+    (
+        '(1) cat\n(2) dog\n[{"id": 1,"bbox": @},{"id": 2,"bbox": &}]',
+        ["cat", "dog"],
+        [(1, A), (2, B)],
+    ),
+    (
+        '- [x] cat\n- [x] dog\n[{"id": 1,"bbox": @},{"id": 2,"bbox": &}]',
+        ["cat", "dog"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "The man wearing a hat, who isn't looking at the camera, is at @. The man not wearing a hat is at &.",
+        ["man wearing a hat", "man not wearing a hat"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "I found the man wearing a hat who isn't smiling at @ and the man not wearing a hat at &.",
+        ["man wearing a hat", "man not wearing a hat"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "The woman with glasses, who has no bag, is at @. The woman without glasses is at &.",
+        ["woman with glasses", "woman without glasses"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "I see the bottle with a cap, which has no shadow, at @.",
+        ["bottle with a cap", "bottle missing a cap"],
+        [(1, A)],
+    ),
+    ("dog on a leash but partly hidden: @", ["dog on a leash", "dog not on a leash"], [(1, A)]),
+    ("The dog that is missing from the list is at @.", ["dog", "dog without a collar"], [(1, A)]),
+    ("The man wearing a hat, without any occlusion, is at @.", ["man not wearing a hat"], None),
+    ("There is a bottle with a cap not far from the tree at @.", ["bottle missing a cap"], None),
+    ("There is a open door that isn't moving at @.", ["not open door"], None),
+    (
+        '{"label":"woman with glasses missing a shoe","bbox":@}',
+        ["woman with glasses", "woman without glasses"],
+        [(1, A)],
+    ),
+    (
+        '{"label":"man with a hat, lacking a coat","bbox":@}',
+        ["man with a hat", "man without a hat"],
+        [(1, A)],
+    ),
+    (
+        '{"label":"woman with glasses, not smiling","bbox":@}',
+        ["woman with glasses", "woman without glasses"],
+        [(1, A)],
+    ),
+    (
+        '{"label":"woman with glasses but partly hidden","bbox":@}',
+        ["woman with glasses", "woman without glasses"],
+        [(1, A)],
+    ),
+    (
+        '{"label":"man with a hat but no coat","bbox":@}',
+        ["man with a hat", "man without a hat"],
+        [(1, A)],
+    ),
+    ('{"label":"man with a hat but no coat","bbox":@}', ["man without a hat"], None),
+    (
+        'For "missing tooth": @\nFor "front tooth": &',
+        ["missing tooth", "front tooth"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "Phrase 1 (missing tooth): @\nPhrase 2 (tooth): &",
+        ["missing tooth", "tooth"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "Here are the boxes: minus sign @, plus sign &.",
+        ["minus sign", "plus sign"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "Here are the boxes: not ripe banana @, ripe banana &.",
+        ["not ripe banana", "ripe banana"],
+        [(1, A), (2, B)],
+    ),
+    (
+        'For "Never Mind the Bollocks album": @\nFor "album": &',
+        ["Never Mind the Bollocks album", "album"],
+        [(1, A), (2, B)],
+    ),
+    (
+        'For "no entry sign": @\nFor "entry sign": &',
+        ["no entry sign", "entry sign"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "Here are the boxes: no parking sign @, parking sign &.",
+        ["no parking sign", "parking sign"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "Here are the boxes: do not disturb sign @, disturb sign &.",
+        ["do not disturb sign", "disturb sign"],
+        [(1, A), (2, B)],
+    ),
+    ("Note: the first and third numbers are vertical lines' positions. cat: @", ["cat"], [(1, A)]),
+    (
+        "@ car that is parked\n& car that is moving",
+        ["car that is parked", "car that is moving"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "@: person who is on the left\n&: person who is on the right",
+        ["person who is on the left", "person who is on the right"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "@ no smoking sign\n& no parking sign",
+        ["no smoking sign", "no parking sign"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "Here are the boxes: no smoking sign @, no parking sign &.",
+        ["no smoking sign", "no parking sign"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "### man that is holding a bat\n@\n\n### bat that the man is holding\n&",
+        ["man that is holding a bat", "bat that the man is holding"],
+        [(1, A), (2, B)],
+    ),
+    ('[{"label": "third row, second seat", "bbox": @}]', ["second seat", "third seat"], None),
+    (
+        "The woman, who is looking at the camera, is at @. The man, who is holding a phone, is at &.",
+        ["woman in red", "man in blue"],
+        [(1, A), (2, B)],
+    ),
+    (
+        "- **cat** (which is lying on the sofa): @\n- **dog** (which is on the floor): &",
+        ["black cat", "white dog"],
+        [(1, A), (2, B)],
+    ),
+    ("I see a car which is parked by the road. Its bounding box is @.", ["red car"], [(1, A)]),
+    ("The bus that is on the far right is at @.", ["the 42 bus"], [(1, A)]),
+    (
+        "The tall man who is looking at the camera is at @. The short woman that is closest to the camera is at &.",
+        ["tall man with a beard", "short woman"],
+        [(1, A), (2, B)],
+    ),
+    ("The 3D printer, which is on the desk, is at @.", ["3D printer"], [(1, A)]),
+    (
+        "The 3D printer, which is on the left, is at @.\nThe zebra, which is on the left, is at &.",
+        ["3D printer", "zebra"],
+        [(1, A), (2, B)],
+    ),
+    ("All three dogs that you asked about are at @.", ["all three dogs"], [(1, A)]),
+    ("The only missing tooth is at @.", ["missing tooth"], [(1, A)]),
+    ("I found 1 minus sign: @", ["minus sign"], [(1, A)]),
+    ("1 missing tooth found at @", ["missing tooth"], [(1, A)]),
+    ("The Not a Toy label is at @.", ["Not a Toy label"], [(1, A)]),
+    ("The red non-alcoholic beer is at @.", ["non-alcoholic beer"], [(1, A)]),
+    ("The man standing without support is at @.", ["man"], [(1, A)]),
+    ("No problem, the cat is at @", ["cat"], [(1, A)]),
+    ('{"label":"broken chair missing leg","bbox":@}', ["broken chair"], [(1, A)]),
+    ('{"metal chair": {"x":100,"y":300,"width":100,"height":100}}', ["metal chair"], [(1, A)]),
+    ('{"label":"cat","bbox":@,"metadata":{"width":100,"height":100}}', ["cat"], [(1, A)]),
+    ('{"label":"cat","size":[100,100],"instances":[{"bbox":@}]}', ["cat"], [(1, A)]),
+    ('{"cat":{"size":[100,100],"boxes":[{"bbox":@}]}}', ["cat"], [(1, A)]),
+    (
+        "Large\nxmin: 100\nymin: 300\nxmax: 200\nymax: 400\n\nSmall\nxmin: 500\nymin: 300\nxmax: 600\nymax: 400",
+        ["cat"],
+        [(1, A), (1, B)],
+    ),
+    ("<box>(100,300),(200,400)</box> or <box>(100,300),(200,400)</box>", ["cat"], [(1, A)]),
+    ("I detected 1 Boeing 747: @", ["Boeing 747"], [(1, A)]),
+    (
+        "The 7-Eleven sign is at @. The exit sign is at &.",
+        ["7-Eleven sign", "exit sign"],
+        [(1, A), (2, B)],
+    ),
+    ('{"label":"1st car","bbox":@}', ["first car"], [(1, A)]),
+    ('{"label":"2nd car","bbox":@}', ["first car"], None),
+]
+
+
+@pytest.mark.parametrize(("reply", "phrases", "boxes"), CLEAR)
+def test_what_a_person_reads_without_doubt(
+    reply: str, phrases: list[str], boxes: list[tuple[int, tuple[float, ...]]] | None
+) -> None:
+    assert found(reply, phrases) == boxes
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "The width is 1280 and the height is 960. The cat is at [0, 500, 1280, 960].",
+        "The canvas is 1280 pixels wide and 960 pixels tall. cat: [0, 500, 1280, 960]",
+        '[{"label":"cat","bbox":@},{"label":"dog","bbox":[300,300,500,700]}]\n'
+        "The dog is 200 pixels wide and 400 pixels tall.",
+    ],
+)
+def test_a_size_of_the_picture_or_between_corners_refuses_nothing(reply: str) -> None:
+    assert found(reply, ["cat", "dog"])
