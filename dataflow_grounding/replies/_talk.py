@@ -18,6 +18,7 @@ from dataflow_grounding.replies._absence import (
     missing_in_clause,
 )
 from dataflow_grounding.replies.labels import (
+    CLAUSE_WORDS,
     NEGATIONS,
     ORDINALS,
     alike,
@@ -36,8 +37,6 @@ _FILLER = words("filler")
 # Words at which the name of a thing ends, such as "is" and "at".
 _STOPS = words("stops")
 _NEGATIONS = NEGATIONS - words("negations_behind")  # but for "missing", which a name may begin with
-# Those that begin a clause on the thing, which belongs to its name.
-_CLAUSE_WORDS = frozenset(["that", "which", "who", "whose"])
 # Words before a name that begins with a negation: "the no parking sign".
 _BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of", "for"])
 _WITHIN_NEGATION = frozenset(["a", "an", "the"])  # between it and the name: "Not a Toy label"
@@ -122,7 +121,7 @@ def _thing_at_end(sentence: str) -> str | None:
     if apposition is None:
         return None
     words_before = sentence[: apposition.start()].split()
-    is_clause = bool(words_before) and words_before[-1].lower() in _CLAUSE_WORDS
+    is_clause = bool(words_before) and words_before[-1].lower() in CLAUSE_WORDS
     return None if is_clause else apposition[1]
 
 
@@ -165,13 +164,13 @@ def _thing_in(sentence: str) -> _ThingInSentence:
     start = _start_of_name(in_lower_case)
     end = start
     while end < len(matches) and in_lower_case[end] not in _STOPS:
-        if end > start and in_lower_case[end] in _CLAUSE_WORDS:
+        if end > start and in_lower_case[end] in CLAUSE_WORDS:
             break
         end += 1
     if start == end:
         return _ThingInSentence("", has_pronoun=not _PRONOUNS.isdisjoint(in_lower_case))
     clause_end = end
-    if end < len(matches) and in_lower_case[end] in _CLAUSE_WORDS:
+    if end < len(matches) and in_lower_case[end] in CLAUSE_WORDS:
         clause_end = _end_of_clause(in_lower_case, end)
     start = _start_with_words_before(sentence, matches[:end], start)
     name = " ".join(match[0] for match in matches[start:end])

@@ -32,9 +32,9 @@ _NEGATED_VERB = lazy_pattern(
     r"\b(can?|wo|is|are|was|were|do|does|did|has|have|had|could|would|should|must)n['’`]?t\b",
     re.IGNORECASE,
 )
-# The words that begin a clause on a thing: " that " of "dog that is sleeping".
-_CLAUSE_BEGIN = lazy_pattern(r"[\s,(]+(?:that|which|who|whose)\s", re.IGNORECASE)
-_ENDS_NEGATION = frozenset([",", ";", "(", "and", "but", "that", "which", "who", "whose"])
+CLAUSE_WORDS = words("clause_words")  # that begin a clause on a thing: "dog that is sleeping"
+_CLAUSE_BEGIN = lazy_pattern(rf"[\s,(]+(?:{'|'.join(CLAUSE_WORDS)})\s", re.IGNORECASE)
+_ENDS_NEGATION = CLAUSE_WORDS | {",", ";", "(", "and", "but"}
 # A word, or a mark behind which a negation doesn't reach.
 _WORD_OR_MARK = lazy_pattern(r"[^\W_]+|[,;(]")
 _EVERYTHING_BUT = lazy_pattern(r"\b(all|anything|everything|nothing|none) but\b")
