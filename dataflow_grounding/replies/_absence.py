@@ -29,8 +29,8 @@ _CONTRAST = pattern("contrast")  # "but", "there is"
 _AND = pattern("and")  # what stands between things: ", nor the"
 BLIND = pattern("blind")  # "I can't see the image"
 UNREAL = pattern("unreal")  # "hypothetical", "only a guess"
-# What stands between two sentences: blanks behind a full stop, or new lines.
-SENTENCE_END = lazy_pattern(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
+# What stands between two sentences: blanks behind a full stop, but that of "No. 5"; or new lines.
+SENTENCE_END = lazy_pattern(r"(?<=[.!?。！？；;])(?<!\b[Nn]o\.)(?:\s+|$)|(?<=[。！？；])|\n+")
 # Characters around a sentence or thing that say nothing.
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
 _PUNCTUATION = lazy_pattern(r"[\s(),;:–—-]+")

@@ -53,6 +53,7 @@ _BOX_WORD = pattern("box_word")  # a word that four numbers of a box may stand b
 _CORNER = pattern("corner_label")  # all of a text that names a corner: "top-left corner"
 _LABELED = pattern("labelled")  # "label: a cat"; the group is the label
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}")  # a word
+_ANY_LETTERS = lazy_pattern(r"[^\W\d_]+")
 # The end of a clause, behind which a label may begin.
 _CLAUSES = lazy_pattern(r"[。！？]|;\s+(?=[^\W\d_])")
 # A line that is an item of a list or a heading: "- cat", "## cat", "2. cat", "Cats:", "**cat**".
@@ -94,10 +95,12 @@ def read_plain(text: str, parsed: ParsedReply) -> None:
         elif table is None or not table.add_row(line, parsed):
             table = None
             _read_line(line, parsed, heading, last=i == len(lines))
-        if len(box_lines) == len(parsed.boxes) and _LETTERS.search(line):
+        if len(box_lines) == len(parsed.boxes) and line.strip():
             heading = label_in(line) or ""
         while len(box_lines) < len(parsed.boxes):
             box_lines.append(i)
+    if box_lines and not _names_stand_above(lines, box_lines, parsed):
+        parsed.set_details(0, "heading", [""] * len(parsed.boxes))
     if not any(raw.details.labels for raw in parsed.boxes):
         _set_stated_labels(lines, box_lines, parsed)
 
@@ -107,9 +110,21 @@ def _in_one_line(stacked: re.Match[str]) -> str:
     return ", ".join(stacked[0].split("\n")[:4]) + "\n"
 
 
+def _names_stand_above(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> bool:
+    """Whether lines that name boxes stand above these, and not below.
+
+    They do where one stands above the first box, and none that may be a name below the last.
+    """
+    below = [line for line in lines[box_lines[-1] :] if line.strip()]
+    may_be_below = bool(below) and not below[0].rstrip().endswith((".", ":", "!"))
+    if may_be_below and _may_name(below[0]) and len(below[0].split()) <= _MOST_WORDS:
+        return False
+    return _may_name(parsed.boxes[0].details.heading)
+
+
 def _may_name(heading: str) -> bool:
     """Whether a line above a box has a word that may name it, as "Box 1" and "Second one" don't."""
-    return any(word.lower() not in _NO_NAMES for word in _LETTERS.findall(heading))
+    return any(word.lower() not in _NO_NAMES for word in _ANY_LETTERS.findall(heading))
 
 
 def _set_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:

@@ -72,15 +72,14 @@ class Questions:
         """Return the ids of the phrases that a box may belong to; several have the same text.
 
         The first of these rules counts that fits:
-        1. The phrases that equal the heading above it, if it has no label. Its id counts boxes
-           then, unless its key says that it is a phrase's.
+        1. The phrases that equal the heading above it, if it has neither a label nor an id.
         2. The phrase of its id, if it has no label or one that can mean the phrase.
         3. The only phrase there is, if nothing names the box.
         4. The phrases that its labels, or else the words around it, mean.
         5. The phrase of its id, unless a label means a different thing of the phrase's kind.
         6. The only phrase there is, if the box has the name that is taken for its translation.
         """
-        if details.heading and not details.labels and not details.id_of_phrase:
+        if details.heading and not details.labels and details.id is None:
             under_heading = equal_ids(details.heading, self.phrases)
             if under_heading:
                 return under_heading
@@ -178,23 +177,20 @@ class Questions:
             self._learn_translation(parsed.boxes)
 
     def _check_headings(self, boxes: list[RawBox]) -> None:
-        """Check that the ids under a heading that is a phrase count its boxes.
+        """Check that a box without a label under a heading that is a phrase has no other id.
 
         Raises:
-            UnreadableReply: They are the ids of all phrases, and may mean these.
+            UnreadableReply: It has, and it is unclear whether ids count the boxes there.
         """
-        ids_under: dict[tuple[int, str], set[int]] = {}
         for raw in boxes:
             details = raw.details
-            if details.id is None or details.id_of_phrase:
+            if details.id is None or details.id_of_phrase or details.labels:
                 continue
-            if details.heading and not details.labels:
-                ids_under.setdefault((raw.answer, details.heading), set()).add(details.id)
-        for (_, heading), ids in ids_under.items():
-            if len(ids) > 1 and ids == set(self.phrases) and equal_ids(heading, self.phrases):
+            under_heading = equal_ids(details.heading, self.phrases) if details.heading else []
+            if under_heading and details.id not in under_heading:
                 raise UnreadableReply(
-                    f"the reply has the ids of all phrases under {heading!r:.60}, and it is unclear"
-                    " whether they count its boxes"
+                    f"the reply has a box with the id {details.id} under {details.heading!r:.60},"
+                    " and it is unclear whether ids count the boxes there"
                 )
 
     def _learn_ids(self, parsed: ParsedReply) -> None:

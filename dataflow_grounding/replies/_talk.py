@@ -39,6 +39,7 @@ _STOPS = words("stops")
 _NEGATIONS = NEGATIONS - words("negations_behind")  # but for "missing", which a name may begin with
 # Words before a name that begins with a negation: "the no parking sign".
 _BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of", "for"])
+_BESIDE_THE_POINT = frozenset(["doubt", "worries", "worry", "problem", "problems"])  # "No doubt"
 _WITHIN_NEGATION = frozenset(["a", "an", "the"])  # between it and the name: "Not a Toy label"
 # All words that can't be a thing by themselves, also "left" and "corner".
 _NO_THINGS = _FILLER | _STOPS | words("which") | words("places")
@@ -233,6 +234,8 @@ def _may_begin_negated_name(sentence: str, words: list[re.Match[str]], i: int) -
     behind a mark such as a colon, and behind an article or a number: not in "I see no cat".
     """
     if i == 0:
+        if words[i + 1][0].lower() in _BESIDE_THE_POINT:
+            return False
         return "," not in sentence[words[i].start() : words[-1].end()]
     before = words[i - 1]
     if not _are_adjacent(sentence, before, words[i]):
@@ -273,6 +276,8 @@ def _start_of_name(lower_words: list[str]) -> int:
 def _may_begin_name(lower_words: list[str], i: int) -> bool:
     """Whether the word at an index may begin the name of a thing: no filler, verb or adverb."""
     word = lower_words[i]
+    if word == "one" and i + 1 < len(lower_words) and lower_words[i + 1] in CLAUSE_WORDS:
+        return True  # "the one that isn't cut"
     if word in _FILLER or word in _NEGATIONS or word.endswith("ly") or _DIGIT.search(word):
         return False
     if i > 0 and lower_words[i - 1] in ("i", "we", "ve"):

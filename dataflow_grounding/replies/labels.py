@@ -24,6 +24,7 @@ _QUALITIES = words("qualities")  # that leave a thing what it is: "red", "left"
 # Words by which a thing is one without another: "no"; those that do so only behind it: "except".
 NEGATIONS = words("negations")
 _NEGATIONS_BEHIND = words("negations_behind")
+_PLAIN_NEGATIONS = NEGATIONS - _NEGATIONS_BEHIND
 _PREFIX = "non"  # a negation of the next word alone: "non-alcoholic beer"
 _NOT = "not "  # stands before a word that is negated, as words are compared
 _NEUTRAL_VERBS = words("neutral_verbs")  # that make no difference within a negation: "wearing"
@@ -34,9 +35,10 @@ _NEGATED_VERB = lazy_pattern(
 )
 CLAUSE_WORDS = words("clause_words")  # that begin a clause on a thing: "dog that is sleeping"
 _CLAUSE_BEGIN = lazy_pattern(rf"[\s,(]+(?:{'|'.join(CLAUSE_WORDS)})\s", re.IGNORECASE)
-_ENDS_NEGATION = CLAUSE_WORDS | {",", ";", "(", "and", "but"}
+_ENDS_NEGATION = CLAUSE_WORDS | {",", ";", "(", "but"}
 # A word, or a mark behind which a negation doesn't reach.
 _WORD_OR_MARK = lazy_pattern(r"[^\W_]+|[,;(]")
+_NUMBER_SIGN = lazy_pattern(r"\bno\.?\s?(?=\d)")  # "No. 5"
 _EVERYTHING_BUT = lazy_pattern(r"\b(all|anything|everything|nothing|none) but\b")
 # Words for numbers → the number as a word: "two" → "2".
 _NUMBER_WORDS = {word: str(i) for i, word in enumerate(word_list("number_words"), 1)}
@@ -61,18 +63,21 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
        twice as many. So "mug" means "the red mug" where there is no other mug, and "blue mug" never
        does.
     """
-    same = equal_ids(label, phrases)
+    same = equal_ids(label, phrases) or _ids_equal_but_for_articles(label, phrases)
     if same:
         return same
-    folded = _fold_without_empty_words(label)
-    if folded:
-        same = [i for i, phrase in phrases.items() if _fold_without_empty_words(phrase) == folded]
-        if same:
-            return same
     same = [i for i, phrase in phrases.items() if _equal_but_for_number(label, phrase)]
     if same:
         return _ids_of_one_text(same, phrases)
     return _closest_ids(label, phrases)
+
+
+def _ids_equal_but_for_articles(label: str, phrases: Mapping[int, str]) -> list[int]:
+    """Return the ids of the phrases that equal a label but for words such as "the" and "is"."""
+    folded = _fold_without_empty_words(label)
+    if not folded:
+        return []
+    return [i for i, phrase in phrases.items() if _fold_without_empty_words(phrase) == folded]
 
 
 def _equal_but_for_number(label: str, phrase: str) -> bool:
@@ -92,8 +97,8 @@ def _ids_of_one_text(ids: list[int], phrases: Mapping[int, str]) -> list[int]:
 def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases most like a label.
 
-    What the label says besides that its thing is without ("missing a leg") makes no difference to a
-    phrase that doesn't speak of that. [] where no phrase has half of the words in common with it,
+    What the label says its thing lacks ("missing a leg") makes no difference to a phrase that says
+    no more than the rest of the label. [] where no phrase has half of the words in common with it,
     or where several are as close that aren't equal but for articles and a final number.
     """
     closest: list[int] = []
@@ -104,7 +109,11 @@ def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
         words = _statement(phrase)
         if not _same_thing(label, phrase) or _clash(said, words):
             continue
-        likeness = _share(affirmed | (said & words), words)
+        if _has_plain_negation(label) != _has_plain_negation(phrase):
+            continue
+        likeness = _share(said, words)
+        if words <= affirmed:
+            likeness = _share(affirmed, words)
         if likeness > best:
             closest = []
             best = likeness
@@ -123,33 +132,90 @@ def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
     """
     said = _statement(talk)
     possible = {i: phrase for i, phrase in phrases.items() if not _clash(said, _statement(phrase))}
-    clause = _CLAUSE_BEGIN.search(talk)
-    if clause is None:
+    begin = _CLAUSE_BEGIN.search(talk)
+    if begin is None:
         return _ids_of_name(talk, possible)
-    whole = equal_ids(talk, possible) or _longest_within(talk, possible)
+    name = talk[: begin.start()]
+    clause = _Clause.of(talk[begin.end() :])
+    whole = _ids_equal_but_for_articles(talk, possible)
+    whole = whole or _longest_within(name, clause, possible)
     if whole:
         return whole
-    name = talk[: clause.start()]
     words_of_name = _statement(name)
     ids: list[int] = []
     for i in _ids_of_name(name, possible):
         further = _statement(phrases[i]) - words_of_name
-        if not _tells_from(said - words_of_name, further):
+        if not further or not ("whose" in begin[0].lower() or clause.tells_from(further)):
             ids.append(i)
     return ids
 
 
-def _longest_within(talk: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the longest phrase all of whose words are in talk of the same thing.
+class _Clause(NamedTuple):
+    """What a clause on a thing says of it, as words are compared.
 
-    [] where no phrase's are, or where several are as long that aren't equal but for articles.
+    Attributes:
+        words: All of its words that say something, in order.
+        qualities: Those that say what the thing itself is: "red" of "is red", none of "is on the
+            red car" and "has red wheels".
     """
-    said = _statement(talk)
+
+    words: list[str]
+    qualities: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> "_Clause":
+        """Return what the text of a clause says, without "that" and the like."""
+        words = _words_of(_WORD_OR_MARK.findall(_fold(text)))
+        end = 0
+        while end < len(words) and words[end] not in _RELATIONS | _NEUTRAL_VERBS | _ENDS_NEGATION:
+            end += 1
+        said = [word for word in _stated_words(words) if word not in _NEUTRAL_VERBS]
+        return cls(said, frozenset(_stated_words(words[:end])))
+
+    def says(self, phrase: str, name: str) -> bool:
+        """Whether the clause says what a phrase says beyond the name.
+
+        What stands before the phrase's head, as in "red car", must be what the thing is; what
+        stands behind it, as in "man with a hat", the first that the clause says besides. A clause
+        that speaks of another thing of the same name doesn't say that of the first one.
+        """
+        head = head_word(phrase)
+        words = _stated_words(_words_of(_WORD_OR_MARK.findall(_without_number(_fold(phrase)))))
+        place = words.index(head) if head in words else len(words)
+        known = _statement(name) | _NEUTRAL_VERBS
+        before = set(words[:place]) - known
+        behind = set(words[place:]) - known
+        if not before <= self.qualities:
+            return False
+        others = [word for word in self.words if word not in before]
+        return not behind or (head not in others and behind == set(others[: len(behind)]))
+
+    def tells_from(self, further: frozenset[str]) -> bool:
+        """Whether the clause tells its thing from that of a phrase with further words.
+
+        It does where it says something else of the same: of the same part, as "has a red roof" and
+        "has a blue roof" do, or another color, side or posture of the thing itself.
+        """
+        if further.intersection(self.words) and not further.issubset(self.words):
+            return True
+        for kind in _ONE_OF_A_KIND:
+            if self.qualities & kind and further & kind and not self.qualities & further:
+                return True
+        return False
+
+
+def _longest_within(name: str, clause: _Clause, phrases: Mapping[int, str]) -> list[int]:
+    """Return the ids of the longest phrase that says what a name and its clause say, or less.
+
+    [] where no phrase does, or where several are as long that aren't equal but for articles.
+    """
     longest: list[int] = []
     most_words = 0
     for i, phrase in phrases.items():
         words = _statement(phrase)
-        if not words <= said or len(words) < most_words or not _same_thing(talk, phrase):
+        if len(words) < most_words or not _same_thing(name, phrase):
+            continue
+        if not clause.says(phrase, name):
             continue
         if len(words) > most_words:
             longest = []
@@ -158,32 +224,13 @@ def _longest_within(talk: str, phrases: Mapping[int, str]) -> list[int]:
     return _ids_of_one_text(longest, phrases)
 
 
-def _tells_from(clause: frozenset[str], further: frozenset[str]) -> bool:
-    """Whether a clause tells its thing from that of a phrase.
-
-    It does where it says something else of the same: of the same part, as "whose door is open" and
-    "whose door is closed" do, of the color or the place, or in a participle alone ("barking").
-
-    Args:
-        clause: The words of the clause.
-        further: The words that the phrase has beyond the name.
-    """
-    if clause & further and not further <= clause:
-        return True
-    for qualities in _ONE_OF_A_KIND:
-        if clause & qualities and further & qualities and not clause & further:
-            return True
-    are_participles = bool(further) and all(word.endswith("ing") for word in further)
-    return are_participles and any(word.endswith("ing") for word in clause - further)
-
-
 def _ids_of_name(name: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases that a name in talk means.
 
     They are those that it means as a label, by `matching_ids`. Else it is the one phrase that is
     like it and all of whose words it has, among any number of others; [] where several are so, or
     none is. A count or a place before the name ("2 cats", "first cat") may be left out for a phrase
-    that has no such number.
+    that has no such number, and says no more: "two men" doesn't mean "man on the left".
     """
     matching = matching_ids(name, phrases)
     if matching:
@@ -199,14 +246,24 @@ def _ids_of_name(name: str, phrases: Mapping[int, str]) -> list[int]:
     count, _, counted = name.partition(" ")
     if not counted or not _is_number(count):
         return []
-    return [
-        i for i in _ids_of_name(counted, phrases) if _numbers_in(phrases[i]) <= _numbers_in(counted)
-    ]
+    # a number before each box is often no part of a name
+    counts_boxes = count.isdigit() or ORDINALS.get(count.lower()) == 1
+    ids = []
+    for i in _ids_of_name(counted, phrases):
+        says_more = not _statement(phrases[i]) <= _statement(counted)
+        if _numbers_in(phrases[i]) <= _numbers_in(counted) and (counts_boxes or not says_more):
+            ids.append(i)
+    return ids
 
 
 def is_negated(text: str) -> bool:
     """Whether a word in a text makes its thing one without another, as "without" does."""
     return any(word.startswith(_NOT) for word in _statement(text))
+
+
+def _has_plain_negation(text: str) -> bool:
+    """Whether a text has a negation such as "no" or "without", and not only one like "missing"."""
+    return not _PLAIN_NEGATIONS.isdisjoint(_WORD.findall(_fold(text)))
 
 
 def _numbers_in(text: str) -> set[str]:
@@ -298,6 +355,8 @@ def _fold(text: str) -> str:
     text = with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST]).casefold())
     if " but" in text:
         text = _EVERYTHING_BUT.sub(r"\1 except", text)
+    if "no" in text:
+        text = _NUMBER_SIGN.sub("", text)
     return " ".join(text.split()).strip(" \"'`“”‘’.,;:*")
 
 
@@ -343,31 +402,16 @@ def _without_number(folded: str) -> str:
 
 
 def differ_in_number(first: str, second: str) -> bool:
-    """Whether both texts have a number of the same word, and not the same one.
+    """Whether both texts end in a number of the same word, and not in the same one.
 
-    So do "bus 17" and "bus 42", and "second car" and "car 3". "car 1" and "cars in lane 2" don't:
-    one is the car's number, the other the lane's.
+    So do "bus 17" and "bus 42". "car 1" and "cars in lane 2" don't: one is the car's number, the
+    other the lane's.
     """
-    one = _number_of(first)
-    other = _number_of(second)
+    one = _split_number(_fold(first))
+    other = _split_number(_fold(second))
     if one.number is None or other.number is None or one.of != other.of:
         return False
     return one.number != other.number
-
-
-@lru_cache(maxsize=1024)
-def _number_of(text: str) -> _Numbered:
-    """Return a text with the number that it ends in, or with its place in a row: "second car"."""
-    numbered = _split_number(_fold(text))
-    words = _fold_without_empty_words(text).split()
-    if numbered.number is not None or not words or words[0] not in ORDINALS:
-        return numbered
-    counted: list[str] = []  # the words behind it, up to a mark
-    for word in words[1:]:
-        counted += _WORD.findall(word)
-        if not word[-1].isalnum():
-            break
-    return _Numbered(numbered.text, ORDINALS[words[0]], _compared(_head(counted)))
 
 
 def _same_thing(first: str, second: str) -> bool:
@@ -451,43 +495,69 @@ def _negation_indices(words: list[str]) -> set[int]:
 def _statement(text: str) -> frozenset[str]:
     """Return the words of a text as compared, each that a negation reaches behind "not ".
 
-    A negation reaches up to a mark, a clause, "and", "but", or a word such as "on" behind what is
-    negated. So "man without a hat on a horse" is {"man", "not hat", "horse"}.
+    A negation reaches up to a mark, a clause, "but", or a word such as "on" behind what is negated.
+    So "man without a hat on a horse" is {"man", "not hat", "horse"}. Whether it reaches beyond
+    "and" nobody can tell: words there are left out. One that a text begins with doesn't reach the
+    last word: "no parking sign" is {"not parking", "sign"}.
     """
-    said: set[str] = set()
-    negating = False
-    reached = False  # whether anything is negated yet
-    words = _words_of(_WORD_OR_MARK.findall(_without_number(_fold(text))))
+    return frozenset(_stated_words(_words_of(_WORD_OR_MARK.findall(_without_number(_fold(text))))))
+
+
+def _stated_words(words: list[str]) -> list[str]:
+    """Return what `_statement` does, in the order of the words."""
+    said: list[str] = []
+    reach = "none"  # of a negation: "none", "begun", "here", or "unclear" behind "and"
+    begins = False  # whether the text begins with the negation
     negations = _negation_indices(words)
     for i, word in enumerate(words):
         if i in negations:
-            negating = True
-            reached = False
-        elif word in _ENDS_NEGATION or (word in _RELATIONS and reached):
-            negating = False
+            begins = all(_is_number(word) or not _is_content(word) for word in words[:i])
+            reach = "begun"
+        elif word == "and" and reach == "here":
+            reach = "unclear"
+        elif word in _ENDS_NEGATION or (word in _RELATIONS and reach != "begun"):
+            _affirm_last(said, begins=begins)
+            reach = "none"
+            begins = False
         elif word in _NEUTRAL_VERBS:
-            said.add(_compared(word))
-        elif word not in _EMPTY_WORDS and word not in _RELATIONS:
-            said.add(_NOT + _compared(word) if negating else _compared(word))
-            reached = True
-    return frozenset(said)
+            said.append(_compared(word))
+        elif _is_content(word) and reach != "unclear":
+            reach = "here" if reach == "begun" else reach
+            said.append(_NOT + _compared(word) if reach == "here" else _compared(word))
+    _affirm_last(said, begins=begins)
+    return said
+
+
+def _is_content(word: str) -> bool:
+    """Whether a word says something by itself: no article, no relation."""
+    return word not in _EMPTY_WORDS and word not in _RELATIONS
+
+
+def _affirm_last(said: list[str], *, begins: bool) -> None:
+    """Affirm the last of several words, in place, if their text begins with the negation."""
+    if begins and len(said) > 1 and said[-1].startswith(_NOT):
+        said[-1] = said[-1].removeprefix(_NOT)
 
 
 def _head(words: list[str]) -> str:
     """Return the head word: the last one before words that relate its thing to others; "" for none.
 
     Such are "of", "is", "not", and a word in -ing that doesn't follow a quality: the head of "man
-    riding a horse" is "man".
+    riding a horse" is "man". Behind a negation at the beginning it is the head itself: "parking" of
+    "no parking sign", which may be called "no parking".
     """
     head = ""
     negations = _negation_indices(words)
     for i, word in enumerate(words):
-        relates = word in _RELATIONS or i in negations or word in ("is", "are")
+        relates = word in _RELATIONS or word in ("is", "are")
         participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
-        if head and (relates or participle):
+        has_name = head != "" and not _is_number(head)
+        if (head and relates) or (has_name and (i in negations or participle)):
             break
         if word not in _EMPTY_WORDS and i not in negations:
             head = word
+            if participle and i - 1 in negations:
+                break
     return head
 
 
