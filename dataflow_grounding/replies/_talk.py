@@ -38,7 +38,7 @@ _FILLER = words("filler")
 _STOPS = words("stops")
 _NEGATIONS = NEGATIONS - words("negations_behind")  # but for "missing", which a name may begin with
 # Words before a name that begins with a negation: "the no parking sign".
-_BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of", "for"])
+_BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of", "for", "and"])
 _BESIDE_THE_POINT = frozenset(["doubt", "worries", "worry", "problem", "problems"])  # "No doubt"
 _WITHIN_NEGATION = frozenset(["a", "an", "the"])  # between it and the name: "Not a Toy label"
 # All words that can't be a thing by themselves, also "left" and "corner".

@@ -630,6 +630,13 @@ OF_SEVERAL = [
 ]
 
 
+def test_and_stands_before_a_name_with_a_negation() -> None:
+    reply = "<phrase>Enter</phrase><box>100,300,200,400</box> and "
+    reply += "<phrase>Do Not Enter</phrase><box>500,300,600,400</box>"
+    assert found(reply, ["Do Not Enter", "Enter"]) == [(2, A), (1, B)]
+    assert found(reply, ["Enter"]) == [(1, A)]
+
+
 @pytest.mark.parametrize(("reply", "phrases", "allowed"), OF_SEVERAL)
 def test_a_phrase_never_has_the_box_of_another_thing(
     reply: str,
