@@ -12,7 +12,7 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._conventions import LEGEND
 from dataflow_grounding.replies._json_shapes import add_corners
-from dataflow_grounding.replies._talk import thing_before
+from dataflow_grounding.replies._talk import NO_THINGS, thing_before
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply, RawBox, details_of_label
 from dataflow_grounding.replies.vocabulary import (
@@ -22,7 +22,6 @@ from dataflow_grounding.replies.vocabulary import (
     LABEL_KEYS,
     pattern,
     plain_key,
-    words,
 )
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
@@ -46,8 +45,6 @@ _STACKED = lazy_pattern(
 _NAME_IN_MARKUP = lazy_pattern(
     rf"(\*\*|__|`)({COORDINATE})(?:\1[ \t]{{0,3}}[:=]|[ \t]{{0,3}}[:=]\1)", re.IGNORECASE
 )
-# Words that name nothing by themselves.
-_NO_NAMES = words("filler") | words("stops") | words("which") | words("places")
 TALK = pattern("no_label")  # a word that no label has: "coordinates", "located", "is"
 _BOX_WORD = pattern("box_word")  # a word that four numbers of a box may stand behind: "box", "at"
 _CORNER = pattern("corner_label")  # all of a text that names a corner: "top-left corner"
@@ -124,7 +121,7 @@ def _names_stand_above(lines: list[str], box_lines: list[int], parsed: ParsedRep
 
 def _may_name(heading: str) -> bool:
     """Whether a line above a box has a word that may name it, as "Box 1" and "Second one" don't."""
-    return any(word.lower() not in _NO_NAMES for word in _ANY_LETTERS.findall(heading))
+    return any(word.lower() not in NO_THINGS for word in _ANY_LETTERS.findall(heading))
 
 
 def _set_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:

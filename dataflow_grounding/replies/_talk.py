@@ -42,7 +42,7 @@ _BEFORE_NEGATED_NAME = frozenset(["the", "a", "an", "this", "that", "one", "of",
 _BESIDE_THE_POINT = frozenset(["doubt", "worries", "worry", "problem", "problems"])  # "No doubt"
 _WITHIN_NEGATION = frozenset(["a", "an", "the"])  # between it and the name: "Not a Toy label"
 # All words that can't be a thing by themselves, also "left" and "corner".
-_NO_THINGS = _FILLER | _STOPS | words("which") | words("places")
+NO_THINGS = _FILLER | _STOPS | words("which") | words("places")
 # A sentence that ends with another thing than its subject: "The cat sits on the sofa". The group is
 # that thing, "sofa".
 _APPOSED = pattern("apposed")
@@ -116,7 +116,7 @@ def _thing_at_end(sentence: str) -> str | None:
     subject, as "cat that sits on the sofa". It must not be blank.
     """
     last = sentence.split()[-1]
-    if not last.isalpha() or last.lower() in _NO_THINGS:
+    if not last.isalpha() or last.lower() in NO_THINGS:
         return None
     apposition = _APPOSED.search(sentence)
     if apposition is None:
@@ -260,7 +260,7 @@ def _from_what_is_owned(sentence: str) -> str:
         return sentence
     for match in _OWNER.finditer(sentence):
         owned = match[1].lower()
-        if owned not in _NO_THINGS and not owned.endswith(("ing", "ly")):
+        if owned not in NO_THINGS and not owned.endswith(("ing", "ly")):
             return sentence[match.start(1) :]
     return sentence
 

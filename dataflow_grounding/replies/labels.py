@@ -165,7 +165,7 @@ class _Clause(NamedTuple):
     @classmethod
     def of(cls, text: str) -> "_Clause":
         """Return what the text of a clause says, without "that" and the like."""
-        words = _words_of(_WORD_OR_MARK.findall(_fold(text)))
+        words = _words_and_marks(_fold(text))
         end = 0
         while end < len(words) and words[end] not in _RELATIONS | _NEUTRAL_VERBS | _ENDS_NEGATION:
             end += 1
@@ -180,7 +180,7 @@ class _Clause(NamedTuple):
         that speaks of another thing of the same name doesn't say that of the first one.
         """
         head = head_word(phrase)
-        words = _stated_words(_words_of(_WORD_OR_MARK.findall(_without_number(_fold(phrase)))))
+        words = _stated_words(_words_and_marks(_without_number(_fold(phrase))))
         place = words.index(head) if head in words else len(words)
         known = _statement(name) | _NEUTRAL_VERBS
         before = set(words[:place]) - known
@@ -500,7 +500,12 @@ def _statement(text: str) -> frozenset[str]:
     "and" nobody can tell: words there are left out. One that a text begins with doesn't reach the
     last word: "no parking sign" is {"not parking", "sign"}.
     """
-    return frozenset(_stated_words(_words_of(_WORD_OR_MARK.findall(_without_number(_fold(text))))))
+    return frozenset(_stated_words(_words_and_marks(_without_number(_fold(text)))))
+
+
+def _words_and_marks(folded: str) -> list[str]:
+    """Return the words of a folded text, and the marks at which a negation ends."""
+    return _words_of(_WORD_OR_MARK.findall(folded))
 
 
 def _stated_words(words: list[str]) -> list[str]:
