@@ -630,6 +630,13 @@ OF_SEVERAL = [
 ]
 
 
+@pytest.mark.parametrize("phrase", ["man with a red shirt", "man without a red shirt"])
+def test_how_far_a_negation_reaches_behind_and_is_unclear(phrase: str) -> None:
+    label = "man without a hat and a red shirt"
+    assert found(f'{{"label": "{label}", "bbox": @}}', [phrase]) is None
+    assert found(f"The {label} is at @.", [phrase]) is None
+
+
 def test_and_stands_before_a_name_with_a_negation() -> None:
     reply = "<phrase>Enter</phrase><box>100,300,200,400</box> and "
     reply += "<phrase>Do Not Enter</phrase><box>500,300,600,400</box>"
