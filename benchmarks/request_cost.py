@@ -4,9 +4,11 @@ bytes.
     python -m benchmarks.request_cost [--by-part]
 
 3,000 records, each its own 120 KB JPEG and one request (phrase grounding), replies after 20 ms, 64
-in flight; and 1,500, which tells further requests from the start. "Keeping" are bare clients that
-store replies by digests and write records, as `bare_client.Keeper` does: the least that takes. With
---by-part: where the CPU of a request goes, start included, by parts of the package and libraries.
+in flight; and 1,500, which tells further requests from the start. What starting and ending takes is
+seen twice: as the rest that these two leave, and as a run of one record. "Keeping" are bare clients
+that store replies by digests and write records, as `bare_client.Keeper` does: the least that takes.
+With --by-part: where the CPU of a request goes, start included, by parts of the package and
+libraries.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from benchmarks.places.measuring import (
 from benchmarks.process import ServerProcess
 
 FEWER, REQUESTS, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
+SHORT_ROUNDS = 7  # of runs of one record, which take a second
 # against sockets by hand: of whole processes, and of further requests
 GOALS = (1.7, 1.3)
 START_GOAL = 0.6
@@ -153,6 +156,7 @@ def measure() -> list[Row]:
     """
     bare_clients = (AIOHTTP, HAND, AIOHTTP + KEEPING, HAND + KEEPING)
     costs: dict[str, list[Cost]] = {client: [] for client in (OURS, BY_SDK, *bare_clients)}
+    of_one_request: list[float] = []
     with (
         workplace() as folder,
         ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server,
@@ -165,6 +169,9 @@ def measure() -> list[Row]:
                     used = sent_by(client, folder, turn, pictures[:count], server.base_url)
                     cpu.append(used.cpu_s * 1000)
                 of_client.append(Cost(*cpu))
+        for turn in range(SHORT_ROUNDS):
+            used = sent_by(OURS, folder, turn, pictures[:1], server.base_url)
+            of_one_request.append(used.cpu_s)
     rows = []
     for client, of_client in costs.items():
         whole = median([cost.whole for cost in of_client])
@@ -173,6 +180,7 @@ def measure() -> list[Row]:
         rows.append(Row(what, f"{whole:.2f}; {further:.2f}"))
     start = median([cost.start_and_end for cost in costs[OURS]])
     rows.append(Row("generate: CPU s of its start and end", *under(start, START_GOAL)))
+    rows.append(Row("generate: CPU s of a run of one record", f"{median(of_one_request):.2f}"))
     for client, whole_goal, further_goal in (
         (AIOHTTP, None, None),
         (AIOHTTP + KEEPING, None, None),
