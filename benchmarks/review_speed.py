@@ -34,6 +34,7 @@ from PIL import Image
 KEY, MENTAL, WRONG = 0.28, 1.35, 0.1  # seconds, seconds, the share of wrong boxes
 BEFORE = 180  # actions of the page before, as told above
 MOST_OF_BEFORE = 0.6
+SEEN_AFTER = 250  # milliseconds in which a person sees what a key has done, before the next one
 PICTURES, BOXES_EACH, WRONG_BOXES = 32, 5, 30
 CHROMIUM = "/usr/bin/chromium"
 
@@ -131,7 +132,7 @@ def accept_page(page: Any, press: Callable[[str], Any]) -> int:
             break
         press("Enter")
         presses += 1
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(SEEN_AFTER)
     page.locator(".cell, .stage, #main p").first.wait_for()
     return presses
 

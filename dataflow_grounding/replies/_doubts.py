@@ -32,7 +32,7 @@ _OF_MORE = keys.words("of_more")
 _VERDICT_OF_NO = keys.pattern("verdict_of_no")  # "no, it is a fox", "rejected"
 _WORDS = lazy_pattern(r"[A-Z]?[a-z]+")  # the words of "RedCar"
 # Words that name no thing.
-_NAMELESS = keys.words("filler") | keys.words("which") | keys.words("qualities")
+_NAMELESS = keys.words("filler") | keys.words("which") | keys.QUALITIES
 # A score from here on is that of a thing that was found.
 _HIGH = 0.5
 _LONGEST_REMARK = 400  # characters of a comment that are kept

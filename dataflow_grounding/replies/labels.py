@@ -7,7 +7,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.vocabulary import PAIRS, singular, word_list, words, words_by_kind
+from dataflow_grounding.replies.vocabulary import (
+    ONE_OF_A_KIND,
+    PAIRS,
+    QUALITIES,
+    singular,
+    word_list,
+    words,
+)
 
 _WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
@@ -20,7 +27,6 @@ _MOST_OF_NUMBERING = 8  # characters at the end of a label
 _WORD_FOR_NUMBER = lazy_pattern(r"\s(?:number|no|nr|num)\.?$")  # before such a number
 _EMPTY_WORDS = words("empty_words")  # that make no difference: "the", "her"
 _RELATIONS = words("relations")  # at which the head of a noun phrase ends: "of", "with"
-_QUALITIES = words("qualities")  # that leave a thing what it is: "red", "left"
 # Words by which a thing is one without another: "no"; those that do so only behind it: "except".
 NEGATIONS = words("negations")
 _NEGATIONS_BEHIND = words("negations_behind")
@@ -45,7 +51,6 @@ _NUMBER_WORDS = {word: str(i) for i, word in enumerate(word_list("number_words")
 # Words for places in a row → the place: "second" → 2.
 ORDINALS = {word: i for i, word in enumerate(word_list("ordinals"), 1)}
 ORDINALS.update((word, i) for i, word in enumerate(word_list("ordinals_in_digits"), 1))
-_ONE_OF_A_KIND = words_by_kind("one_of_a_kind")  # of which a thing has one, as of the colors
 _LEAST_LIKENESS = 0.5  # from which on a label means a phrase
 _LONGEST = 1000  # characters of a text that are compared
 _LONGEST_WORD = 60  # characters in which the word before a number is looked for
@@ -198,7 +203,7 @@ class _Clause(NamedTuple):
         """
         if further.intersection(self.words) and not further.issubset(self.words):
             return True
-        for kind in _ONE_OF_A_KIND:
+        for kind in ONE_OF_A_KIND:
             if self.qualities & kind and further & kind and not self.qualities & further:
                 return True
         return False
@@ -555,7 +560,7 @@ def _head(words: list[str]) -> str:
     negations = _negation_indices(words)
     for i, word in enumerate(words):
         relates = word in _RELATIONS or word in ("is", "are")
-        participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
+        participle = len(word) > 4 and word.endswith("ing") and head not in QUALITIES
         has_name = head != "" and not _is_number(head)
         if (head and relates) or (has_name and (i in negations or participle)):
             break
@@ -579,7 +584,7 @@ def _words_of_kind(text: str) -> frozenset[str]:
             break
         participle = len(compared) > 4 and compared.endswith("ed")
         is_number = compared.isdigit() or word in ORDINALS
-        if compared not in _QUALITIES and not is_number and not participle:
+        if compared not in QUALITIES and not is_number and not participle:
             words_of_kind.add(compared)
     return frozenset(words_of_kind)
 

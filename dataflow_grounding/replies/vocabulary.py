@@ -116,6 +116,10 @@ ENVELOPE_KEYS = _keys("envelope")
 ABSENT_KEYS = _keys("absent")
 VERDICT_KEYS = _keys("verdict")
 FAILED = words("failed")
+# Words that leave a thing what it is: "red", "left", "third".
+QUALITIES = words("further_qualities").union(*words_by_kind("qualities_by_kind"))
+# Words of which a thing has one, as of the colors, a set for each kind.
+ONE_OF_A_KIND = words_by_kind("qualities_by_kind") + words_by_kind("conditions_by_kind")
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = lazy_pattern(r"refined|final|corrected|adjusted|revised|improved")
 CORNERS = _names_of_coordinates()
