@@ -10,7 +10,7 @@ import http.client
 import socket
 import ssl
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 from dataflow_grounding._util.errors import EndpointUnreachable, GroundingError, ServerFault
 from dataflow_grounding._util.secrets import excerpt
@@ -113,18 +113,20 @@ def _status_of(error: Exception) -> int | None:
         response = None
         status = facts.get("HTTPStatusCode") if isinstance(facts, dict) else None
     else:
-        status = getattr(response, "status_code", None)
-    # in order: openai, httpx and requests; anthropic; aiohttp; urllib
-    candidates = [
-        status,
-        getattr(error, "status_code", None),
-        getattr(error, "status", None),
-        getattr(error, "code", None),
-    ]
-    for status in candidates:
-        if isinstance(status, int) and not isinstance(status, bool) and 400 <= status < 600:
+        status = getattr(response, "status_code", None)  # openai, httpx and requests
+    if _is_status(status):
+        return status
+    # anthropic; aiohttp; urllib. aiohttp warns whoever asks for its `code`, so the others go first.
+    for name in ("status_code", "status", "code"):
+        status = getattr(error, name, None)
+        if _is_status(status):
             return status
     return None
+
+
+def _is_status(value: object) -> TypeGuard[int]:
+    """Whether a value is the HTTP status of an answer that tells an error."""
+    return isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600
 
 
 def _headers_of(error: Exception) -> dict[str, str]:

@@ -112,6 +112,7 @@ class WrittenInAnHour(Serving):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error::DeprecationWarning")  # a client may warn of an attribute
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(
     ("fault", "kind", "sent"),
