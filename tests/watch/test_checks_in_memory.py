@@ -220,12 +220,12 @@ def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
 def test_a_process_forked_amid_a_check_waits_for_nobody(
     workplace: Workplace, box_format: str
 ) -> None:
-    asked = threading.Event()
+    asked = workplace.folder / "asked"
 
     def slow_at_first(request: ReceivedRequest) -> float:
-        if asked.is_set():
+        if asked.exists():
             return 0.0
-        asked.set()
+        asked.touch()
         return 3.0
 
     with LoopbackServer(EchoAnswers(X), latency=slow_at_first) as server:
@@ -238,7 +238,8 @@ def ground():
     return PhraseGrounder(serving)(row)["expressions"]
 thread = threading.Thread(target=ground)
 thread.start()
-time.sleep(1.0)  # amid its first request
+while not os.path.exists({str(asked)!r}):  # then it is amid its first request
+    time.sleep(0.01)
 child = os.fork()
 if child == 0:
     os._exit(0 if ground() else 1)
