@@ -104,8 +104,12 @@ def _longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector pass over what was collected, and work again."""
+    """Have the garbage collector pass over what was collected, and work again, more rarely.
+
+    Python's own way, after each 700 new objects, takes a fifteenth of the time of all tests.
+    """
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     gc.enable()
 
 

@@ -182,7 +182,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if name.endswith("parquet"):
             pyarrow = pytest.importorskip("pyarrow")
             table = pyarrow.table({"caption": ["x" * size]})
-            pytest.importorskip("pyarrow.parquet").write_table(table, path)
+            # what makes reading quick would take seven seconds for this one text
+            plainly = {"use_dictionary": False, "write_statistics": False}
+            pytest.importorskip("pyarrow.parquet").write_table(table, path, **plainly)
             return path
         with path.open("wb") as file:
             file.write(starts.get(name, b'{"caption": "'))
