@@ -58,6 +58,7 @@ class RecordedServing(Serving):
             if not self._recorded_at:
                 self._recorded_at = str(masked(serving.identity_there())["endpoint"])
             self.box_format = serving.box_format
+            self.box_formats = serving.box_formats
             self.is_vlm = serving.is_vlm
             self.max_workers = serving.max_workers
             self.image_limits = serving.image_limits
@@ -119,6 +120,8 @@ class RecordedServing(Serving):
                     "recorded": self.identity_there(),
                     "box_format": self.box_format,
                 }
+                if self.box_formats:
+                    head["box_formats"] = [dict(row) for row in self.box_formats]
                 if "endpoint" not in self._identity:
                     head["keyed_by_endpoint"] = False
                 if not self.is_vlm:
@@ -150,6 +153,7 @@ class RecordedServing(Serving):
                 del recorded["endpoint"]
             self._identity = {"model": recorded["model"], **recorded}
             self.box_format = str(head["box_format"])
+            self.box_formats = [dict(row) for row in head.get("box_formats", ())]
             self.is_vlm = bool(head.get("is_vlm", True))
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None

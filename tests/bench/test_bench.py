@@ -211,6 +211,35 @@ def test_planted_errors_lie_in_their_intervals_and_replies_alone_say_the_same(he
     assert f"{plain['il_mcc']['value']:.3f}" in page
 
 
+OWN_ROW = {"name": "mine", "models": ["own*"], "order": "xyxy", "scale": 1000}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "answers_in", "more"),
+    [
+        ("Qwen/Qwen3-VL-8B-Instruct", "qwen3-vl", {}),
+        ("nobody-knows-it", "yxyx_1000", {}),
+        ("own-1", "xyxy_1000", {"box_formats": [OWN_ROW]}),
+        ("own-1", "xyxy_1000", {"box_formats": [OWN_ROW], "box_format": "mine"}),
+    ],
+)
+def test_replies_whose_format_nobody_stated_are_scored_again(
+    here: Path, model: str, answers_in: str, more: dict[str, Any]
+) -> None:
+    """It is known by the model's name, measured, or stated by a row of the user's own."""
+    with LoopbackServer(BenchModel(box_format=answers_in)) as server:
+        openai = {"base_url": server.base_url, "model_name": model}
+        vlm = {"backend": "openai", "openai": openai, **more}
+        spec = {"autolabel_type": "image_grounding", "image_grounding": {"vlm": vlm}}
+        (here / "spec.yaml").write_text(json.dumps(spec))
+        ways = ["--ways", "plain,spans", "--pictures", "1"]
+        done = command(["bench", "-e", "spec.yaml", *ways])
+        assert done.code == 0, done
+    again = command(["bench", "--rescore", "bench_results/bench.json"])
+    assert again.code == 0, again
+
+
 @pytest.mark.slow
 def test_a_way_that_an_endpoint_cannot_answer_is_left_out(here: Path) -> None:
     done = command(["bench", "--pictures", "1", "--ways", "plain,check"])

@@ -12,7 +12,7 @@ from PIL import Image
 import dataflow_grounding
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, RecordedServing, RegionMarker
 from dataflow_grounding._util.errors import InputError, RequestRefused
-from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.serving import OpenAIServing
 
 
@@ -47,6 +47,19 @@ def test_what_was_recorded_is_played_back_without_the_endpoint(
         RequestRefused, match=r"replies\.jsonl holds no reply to this phrase_grounding request"
     ):
         grounder(RecordedServing(path))(rows[9])
+
+
+def test_boxes_are_read_by_the_users_own_row_when_they_are_played_back_too(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    path = tmp_path / "replies.jsonl"
+    own = {"name": "mine", "models": ["loop*"], "order": "yxyx", "scale": 500}
+    with LoopbackServer(EchoAnswers("yxyx_500")) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="mine")
+        serving.box_formats = [own]
+        first = grounder(RecordedServing(path, serving))(rows[:2])
+    assert [record["expressions"][0]["instances"] for record in first] != [[], []]
+    assert grounder(RecordedServing(path))(rows[:2]) == first
 
 
 def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(

@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.extras.bench.ways import WAYS
+from dataflow_grounding.extras.bench.ways import WAYS, Spans
 
 VERSION = 2
 """The version of the form."""
 _LONGEST_REPLY = 200_000  # characters; an answer about one of these pictures has some thousand
 _MOST_REPLIES = 20_000  # of a way, which asks some hundred questions
+_MOST_FORMATS = 1000  # of a user's own
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -52,6 +53,7 @@ class _Recording(_Part):
 
     recorded: _Recorded
     box_format: _Text
+    box_formats: Annotated[list[dict[str, Any]], Field(max_length=_MOST_FORMATS)] = []
     keyed_by_endpoint: bool = True
     is_vlm: bool = True
 
@@ -145,10 +147,16 @@ def _check(document: dict[str, Any], path: str) -> None:
         raise InputError(f"{path}: {key}: {wrong}") from None
     for way, of_way in document["ways"].items():
         where = f"{path}: ways.{way}"
-        try:
-            find_box_format(of_way["recording"]["box_format"], "")
-        except SpecError:
-            raise InputError(f"{where}.recording.box_format is none that is known") from None
+        if not issubclass(WAYS[way], Spans):  # no box is read there, whatever the format is
+            _check_format(of_way["recording"], where)
         keys = [line["key"] for line in of_way["replies"]]
         if len(set(keys)) < len(keys):
             raise InputError(f"{where}.replies: a key stands there twice")
+
+
+def _check_format(recording: dict[str, Any], where: str) -> None:
+    """Raise InputError where a recording's boxes are in no format that is known; `where` it is."""
+    try:
+        find_box_format(recording["box_format"], "", recording.get("box_formats", ()))
+    except SpecError:
+        raise InputError(f"{where}.recording.box_format is none that is known") from None

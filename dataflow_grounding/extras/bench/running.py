@@ -209,6 +209,7 @@ def _recording_of(run: SpecRun) -> dict[str, Any]:
     For people it shows the serving's identity with the address, masked. The keys of the replies
     are made from the other identity, which an address isn't part of: the same server answers the
     same elsewhere. `keyed_by_endpoint: false` has who looks replies up leave the endpoint out, too.
+    A way that asks for no boxes has the format that was stated, which may be `auto`.
     """
     serving = run.serving
     key_identity = serving.identity()
@@ -216,6 +217,8 @@ def _recording_of(run: SpecRun) -> dict[str, Any]:
     shown_identity = masked(serving.identity_there())
     shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
     recording: dict[str, Any] = {"recorded": shown_identity, "box_format": box_format}
+    if serving.box_formats:
+        recording["box_formats"] = [dict(row) for row in serving.box_formats]
     if "endpoint" not in key_identity:
         recording["keyed_by_endpoint"] = False
     if not serving.is_vlm:
