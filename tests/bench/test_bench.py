@@ -373,6 +373,34 @@ def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_file_that_is_not_taken_over_is_kept_under_another_name(here: Path) -> None:
+    file = here / "bench_results/bench.json"
+    few = ("--pictures", "1", "--ways")
+    with LoopbackServer(BenchModel()) as server:
+        assert bench(server, *few, "plain,spans").code == 0
+    of_the_first = file.read_bytes()
+    with LoopbackServer(BenchModel()) as server:  # at another port
+        done = bench(server, *few, "json")
+        assert done.code == 0, done
+        kept = here / "bench_results/bench.json.old1"
+        assert "of another endpoint, version or set of pictures. It is kept as" in done.err
+        assert kept.read_bytes() == of_the_first
+        again = bench(server, *few, "plain,spans")
+        assert (again.code, list(json.loads(file.read_text())["ways"])) == (
+            0,
+            ["plain", "spans", "json"],
+        )
+        assert not kept.with_suffix(".old2").exists()
+        torn = file.read_bytes()[:2000]
+        file.write_bytes(torn)
+        done = bench(server, *few, "lines")
+        assert done.code == 0, done
+        assert "bench.json is no JSON" in done.err
+        assert kept.with_suffix(".old2").read_bytes() == torn
+    assert [list(json.loads(file.read_text())["ways"])] == [["lines"]]
+
+
+@pytest.mark.slow
 def test_ways_that_were_measured_are_kept_where_a_later_one_stops(here: Path) -> None:
     with LoopbackServer(BenchModel(box_format="yxyx_1000")) as server:
         done = bench(server, "--pictures", "1", "--ways", "spans,plain")

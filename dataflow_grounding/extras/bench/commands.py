@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -111,7 +110,8 @@ def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
 def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     """Measure, and return what `bench.json` at the path holds then; the page beside it is anew.
 
-    Both are written after each way. Raises what stops a run.
+    Both are written after each way. A file that is there is kept under another name, if what it has
+    isn't taken over. Raises what stops a run.
     """
     from dataflow_grounding._util.errors import InputError, RunStopped
     from dataflow_grounding.extras.bench.document import read_document
@@ -119,13 +119,23 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     from dataflow_grounding.extras.bench.scoring import scored
 
     earlier: dict[str, Any] | None = None
-    with suppress(InputError):  # a first call has none
-        earlier = scored(without_figures(read_document(path)))
+    unread = ""
+    if os.path.exists(path):
+        try:
+            earlier = scored(without_figures(read_document(path)), bench.set_folder, path)
+        except InputError as error:
+            unread = str(error)
     document: dict[str, Any] = {}
     try:
         for measured in measure(bench, earlier):
             document = scored(measured, bench.set_folder)
             measured["ways"] = document["ways"]
+            if unread:
+                _put_aside(path, unread)
+            elif earlier and set(earlier["ways"]) - {*document["ways"], *bench.ways}:
+                _put_aside(path, f"{path} has ways of another endpoint, version or set of pictures")
+            earlier = None  # from here on the file is this call's own
+            unread = ""
             write_document(document, path)
             write_text(page, page_of(document))
     except RunStopped:
@@ -133,6 +143,19 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
             say(f"{path} has {', '.join(document['ways'])}.")
         raise
     return document
+
+
+def _put_aside(path: str, reason: str) -> None:
+    """Give the file at the path another name, and say why. Raises InputError where it can't be."""
+    from dataflow_grounding._util.errors import InputError, told_as
+
+    number = 1
+    while os.path.exists(f"{path}.old{number}"):
+        number += 1
+    aside = f"{path}.old{number}"
+    with told_as(InputError, f"can't write {path}"):
+        os.replace(path, aside)
+    say(f"Note: {reason}. It is kept as {aside}.")
 
 
 def _exit_code(document: dict[str, Any], ways: Sequence[str]) -> int:
