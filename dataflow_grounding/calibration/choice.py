@@ -401,7 +401,12 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
     `wanted` is as for FormatChoice. Raises SpecError where it contradicts the serving, or as
     FormatChoice does.
     """
-    is_stated = isinstance(wanted, str) and wanted not in ("auto", serving.box_format)
+    if wanted is not None and not isinstance(wanted, str):
+        raise SpecError(
+            f"{setting('vlm.box_format')} should be a name, such as xyxy_1000, or auto, by which a"
+            f" model that counts pixels is measured, not {type(wanted).__name__}"
+        )
+    is_stated = wanted is not None and wanted not in ("auto", serving.box_format)
     if serving.exact_boxes and is_stated:
         raise SpecError(
             f"{serving.model} writes boxes as {serving.box_format} alone: leave out"

@@ -27,7 +27,8 @@ class CalibratedFormat(BoxFormat):
 
     Attributes:
         sizes: The sizes of pictures for which it holds; None for all. A model that counts pixels
-            has such limits: `sizes.fitted(size)` is the size to send a picture in.
+            has such limits: a picture is sent on white of `padded = sizes.padded(size)`, in
+            `sizes.fitted(padded)`.
         error_px: How far off an edge is on average, in pixels of the probe pictures.
         requests: How many requests it took.
     """
@@ -44,11 +45,14 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
 
     Args:
         client: A function from a prompt and a JPEG file's bytes to the text of the model's reply,
-            which may be async; or a Serving.
+            which may be async; or a Serving. An async one is called in an event loop that ends with
+            this call: have it make its client itself.
         max_workers: Most calls of the function at once; a Serving has its own.
 
     Returns:
-        The format, for `read_boxes(reply, format=…)` and PhraseGrounder(box_format=format.name).
+        The format, for `read_boxes(reply, format=…)`. Its name alone does for PhraseGrounder's
+            `box_format` where it has no `sizes`; a model that counts pixels is measured there, with
+            "auto".
             `format.instructions(size)` are the sentences that state it in a prompt.
 
     Raises:
@@ -118,6 +122,8 @@ class _OneFunction(Serving):
             raise
         except Exception as error:
             what = excerpt(f"{type(error).__name__}: {error}")
+            if isinstance(error, RuntimeError) and inspect.iscoroutinefunction(self._client):
+                what += ". It is called in an event loop of its own: have it make its client there"
             raise EndpointRefused(f"the client raised {what}") from None
         if not isinstance(reply, str):
             raise SpecError(

@@ -104,6 +104,15 @@ class SizeLimits:
         """
         return abs(self._scale(size) - 1) <= _TOLERANCE
 
+    def keeps(self, size: Size) -> bool:
+        """Return whether a picture of this size is sent as it is: neither scaled nor padded.
+
+        Give or take a hundredth. One that is smaller than `min_pixels` is not, also where an upper
+        limit keeps it from being enlarged.
+        """
+        is_large_enough = math.prod(size) >= self.min_pixels * (1 - _TOLERANCE) ** 2
+        return is_large_enough and self.allows(size) and self.padded(size) == size
+
     def within(self: L, other: "SizeLimits") -> L:
         """Return these limits, narrowed to sizes that the `other` allows too."""
         # Of two lower limits the larger is the narrower, of two steps what is a multiple of both.

@@ -48,7 +48,8 @@ def read_boxes(
         UnreadableReply: There is nothing to read, or nothing that was read can be used; the message
             says why.
         TruncatedReply: The reply is cut off before its first complete box.
-        SpecError: The format is unknown, or a size isn't two numbers above 0.
+        SpecError: The format is unknown, a size isn't two numbers above 0, or a format that
+            `calibrate` measured doesn't hold for pictures of the size that was sent.
 
     Example:
         >>> reply = '[{"label": "cat", "bbox_2d": [100, 200, 500, 800]}]'
@@ -62,11 +63,28 @@ def read_boxes(
         box_format = find_box_format(str(format), "")
     image_size = _checked_size("image_size", image_size)
     sent_size = _checked_size("sent_size", sent_size or image_size)
+    _check_sizes(box_format, sent_size)
     parsed = parse_reply(reply or "", box_format.key)
     if isinstance(phrases, str):  # else its letters would be the phrases
         phrases = [phrases]
     by_id = phrases if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
     return to_reading(parsed, box_format, image_size, sent_size, dict(by_id))
+
+
+def _check_sizes(box_format: BoxFormat, sent_size: Size) -> None:
+    """Raise SpecError where a calibrated format doesn't hold for pictures of the size sent.
+
+    The numbers mean other pixels there: boxes would be wrong without a word.
+    """
+    sizes = getattr(box_format, "sizes", None)  # of a CalibratedFormat
+    if sizes is None or sizes.keeps(sent_size):
+        return
+    width, height = sent_size
+    raise SpecError(
+        f"how boxes are written was measured for other sizes than {width:g} x {height:g} px: send"
+        " each picture on white of `padded = format.sizes.padded(size)`, in"
+        " `sent = format.sizes.fitted(padded)`, and read with image_size=padded, sent_size=sent"
+    )
 
 
 def _checked_size(name: str, size: Any) -> Size:

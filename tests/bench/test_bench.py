@@ -22,6 +22,7 @@ from benchmarks.places.workplace import REPOSITORY, Done, command, ended, proces
 from benchmarks.stand_ins.bench_model import BenchModel, Planted
 from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.extras.bench.bench_set import FOLDER, gold_records
 from dataflow_grounding.extras.testing import (
     CannedAnswers,
@@ -380,12 +381,12 @@ def test_a_file_that_is_not_taken_over_is_kept_under_another_name(here: Path) ->
         assert bench(server, *few, "plain,spans").code == 0
     of_the_first = file.read_bytes()
     with LoopbackServer(BenchModel()) as server:  # at another port
-        done = bench(server, *few, "json")
+        done = bench(server, *few, "plain,spans")
         assert done.code == 0, done
         kept = here / "bench_results/bench.json.old1"
-        assert "of another endpoint, version or set of pictures. It is kept as" in done.err
+        assert "to measure another server, name another folder with -o. It is kept as" in done.err
         assert kept.read_bytes() == of_the_first
-        again = bench(server, *few, "plain,spans")
+        again = bench(server, *few, "json")
         assert (again.code, list(json.loads(file.read_text())["ways"])) == (
             0,
             ["plain", "spans", "json"],
@@ -397,7 +398,22 @@ def test_a_file_that_is_not_taken_over_is_kept_under_another_name(here: Path) ->
         assert done.code == 0, done
         assert "bench.json is no JSON" in done.err
         assert kept.with_suffix(".old2").read_bytes() == torn
-    assert [list(json.loads(file.read_text())["ways"])] == [["lines"]]
+        of_one = file.read_bytes()
+        done = bench(server, "--pictures", "2", "--ways", "lines")
+        assert "is of another version or of other pictures. It is kept as" in done.err
+        assert kept.with_suffix(".old3").read_bytes() == of_one
+    file.write_bytes("\ufeff".encode() + file.read_bytes())  # as some editors write it
+    assert command(["bench", "--rescore", str(file)]).code == 0
+    done = command(["bench", "--rescore", str(file), "a=b"])
+    assert (done.code, "leave out a=b" in done.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_two_calls_in_one_folder_do_not_write_over_each_other(here: Path) -> None:
+    with only_run(str(here / "bench_results/.ckpt")), LoopbackServer(BenchModel()) as server:
+        done = bench(server, "--pictures", "1", "--ways", "plain")
+        assert (done.code, server.count()) == (2, 0), done
+    assert "another run is working in" in done.err
 
 
 @pytest.mark.slow
@@ -610,7 +626,7 @@ def test_wrong_arguments_are_told(here: Path) -> None:
     assert (done.code, "--rescore takes a file alone: leave out --ways" in done.err) == (2, True)
     (here / "a_file").write_text("")
     done = command(["bench", "--ways", "plain", "-o", "a_file"])
-    assert (done.code, "can't write a_file/plain.jsonl" in done.err) == (2, True), done
+    assert (done.code, "can't write in a_file/.ckpt" in done.err) == (2, True), done
     done = command(["bench", "a=b"])
     assert "key=value goes with a spec" in done.err
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import urllib.request
 from collections.abc import Callable
 
 import pytest
 
 from benchmarks.stand_ins.probe_model import ProbeModel
-from dataflow_grounding import EmbeddedServing, GroundingError, OpenAIServing, calibrate, read_boxes
+from dataflow_grounding import (
+    EmbeddedServing,
+    GroundingError,
+    OpenAIServing,
+    PhraseGrounder,
+    calibrate,
+    read_boxes,
+)
 from dataflow_grounding._util.errors import EndpointRefused, SpecError
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.calibration.probes import NoFit
 from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
 
@@ -71,6 +80,53 @@ def test_where_pixels_are_counted_the_sizes_for_which_that_holds_come_along() ->
     assert found.scale == "px"
     assert found.sizes is not None
     assert found.sizes.fitted((400, 300)) == (400, 300)
+
+
+@pytest.mark.slow
+def test_boxes_of_pictures_of_other_sizes_are_refused_and_never_read_wrong() -> None:
+    """As by Qwen2.5-VL behind a server with limits of its own."""
+    name = "xyxy_px@smart_resize_28_200704_1003520"
+    with LoopbackServer(ProbeModel(name, noise=0.0, outliers=0.0)) as server:
+        found = calibrate(client_of(server))
+    sizes = found.sizes
+    assert sizes is not None
+    right = find_box_format(name, "")
+    refusals = []
+    shapes = [(3000, 120), (1600, 100), (60, 900), (1170, 2532), (640, 480), (1, 1), (9000, 9000)]
+    draw = random.Random(1)
+    shapes += [(draw.randint(1, 5000), draw.randint(1, 5000)) for _ in range(300)]
+    for width, height in shapes:
+        padded = sizes.padded((width, height))
+        for picture in ((width, height), padded):
+            sent = sizes.fitted(picture)
+            box = tuple(side * share for share in (0.25, 0.5) for side in sent)
+            reply = json.dumps([{"bbox_2d": right.from_pixels(box, original=sent)}])
+            try:
+                boxes = read_boxes(reply, format=found, image_size=picture, sent_size=sent).boxes
+            except SpecError as error:
+                refusals.append((picture == padded, str(error)))
+                continue
+            asked = [side * share for share in (0.25, 0.5) for side in picture]
+            allowed = 3 * max(picture) / max(sent) + 0.01 * max(picture)
+            assert boxes[0].bbox == pytest.approx(asked, abs=allowed), (picture, sent)
+    assert len(refusals) > 20
+    for is_padded, message in refusals:
+        assert not is_padded, message
+        assert "read with image_size=padded, sent_size=sent" in message
+
+
+def test_a_calibrated_format_is_no_name_and_an_async_clients_loop_is_its_own() -> None:
+    with pytest.raises(SpecError, match="should be a name, such as xyxy_1000, or auto"):
+        PhraseGrounder(
+            OpenAIServing("http://127.0.0.1:9/v1", "mine"),
+            box_format=find_box_format("xyxy_px", ""),  # type: ignore[arg-type]
+        )
+
+    async def elsewhere(prompt: str, jpeg: bytes) -> str:
+        raise RuntimeError("Event loop is closed")
+
+    with pytest.raises(EndpointRefused, match=r"closed\. It is called in an event loop of its own"):
+        calibrate(elsewhere)
 
 
 def test_what_the_client_raises_is_told_in_one_line() -> None:

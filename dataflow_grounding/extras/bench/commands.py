@@ -11,6 +11,7 @@ from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.data.working_folder import CKPT
 from dataflow_grounding.extras.bench.page import (
     checked_nothing,
     failed_all,
@@ -82,6 +83,8 @@ def of_bench(
     """
     if rescore is not None:
         _refuse_with_rescore(ctx, "spec_paths", "folder", "ways", "pictures", "only_estimate")
+        if overrides:
+            raise click.UsageError(f"--rescore takes a file alone: leave out {overrides[0]}")
         return _rescored(rescore, as_json)
     from dataflow_grounding.extras.bench.running import estimate_bench
 
@@ -111,38 +114,52 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     """Measure, and return what `bench.json` at the path holds then; the page beside it is anew.
 
     Both are written after each way. A file that is there is kept under another name, if what it has
-    isn't taken over. Raises what stops a run.
+    isn't taken over. Raises what stops a run, and FolderTaken where another call is at work in the
+    folder: each would write a file without the other's way.
     """
     from dataflow_grounding._util.errors import InputError, RunStopped
+    from dataflow_grounding.engine.run_lock import only_run
     from dataflow_grounding.extras.bench.document import read_document
-    from dataflow_grounding.extras.bench.running import measure, write_document
+    from dataflow_grounding.extras.bench.running import is_taken_over, measure, write_document
     from dataflow_grounding.extras.bench.scoring import scored
 
-    earlier: dict[str, Any] | None = None
-    unread = ""
-    if os.path.exists(path):
-        try:
-            earlier = scored(without_figures(read_document(path)), bench.set_folder, path)
-        except InputError as error:
-            unread = str(error)
     document: dict[str, Any] = {}
-    try:
-        for measured in measure(bench, earlier):
-            document = scored(measured, bench.set_folder)
-            measured["ways"] = document["ways"]
-            if unread:
-                _put_aside(path, unread)
-            elif earlier and set(earlier["ways"]) - {*document["ways"], *bench.ways}:
-                _put_aside(path, f"{path} has ways of another endpoint, version or set of pictures")
-            earlier = None  # from here on the file is this call's own
-            unread = ""
-            write_document(document, path)
-            write_text(page, page_of(document))
-    except RunStopped:
-        if document:
-            say(f"{path} has {', '.join(document['ways'])}.")
-        raise
+    with only_run(os.path.join(bench.folder, CKPT)):
+        earlier: dict[str, Any] | None = None
+        why_not = ""
+        if os.path.exists(path):
+            try:
+                earlier = scored(without_figures(read_document(path)), bench.set_folder, path)
+            except InputError as error:
+                why_not = str(error)
+        try:
+            for measured in measure(bench, earlier):
+                document = scored(measured, bench.set_folder)
+                measured["ways"] = document["ways"]
+                if earlier and not is_taken_over(earlier, document):
+                    why_not = _difference(earlier, document, path)
+                if why_not:
+                    _put_aside(path, why_not)
+                earlier = None  # from here on the file is this call's own
+                why_not = ""
+                write_document(document, path)
+                write_text(page, page_of(document))
+        except RunStopped:
+            if document:
+                say(f"{path} has {', '.join(document['ways'])}.")
+            raise
     return document
+
+
+def _difference(earlier: dict[str, Any], document: dict[str, Any], path: str) -> str:
+    """Return why an earlier document at the path isn't gone on with, in words."""
+    if earlier["endpoint"] != document["endpoint"]:
+        return (
+            f"{path} is of {earlier['endpoint']}. Replies of {document['model']} there count as its"
+            " replies here, and are not asked for again: to measure another server, name another"
+            " folder with -o"
+        )
+    return f"{path} is of another version or of other pictures"
 
 
 def _put_aside(path: str, reason: str) -> None:

@@ -110,7 +110,7 @@ def read_document(path: str) -> dict[str, Any]:
             names the file and the key.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a mark
             document = json.load(file)
     except OSError as error:
         why = error.strerror or error

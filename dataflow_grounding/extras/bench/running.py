@@ -157,8 +157,7 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
         "endpoint": bare_address(first.serving.endpoint),
         "ways": {},
     }
-    names = ("bench", "version", "set", "pictures", "model", "endpoint")
-    if earlier and all(earlier[name] == document[name] for name in names):
+    if earlier and is_taken_over(earlier, document):
         document["ways"].update(earlier["ways"])
     for way in ways:
         run = bench.run_of(way)  # anew: it knows what the way before found out of the endpoint
@@ -178,6 +177,12 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
         in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
         document["ways"] = in_order
         yield document
+
+
+def is_taken_over(earlier: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    """Return whether a call goes on with an earlier `bench.json`: whether both measure the same."""
+    names = ("bench", "version", "set", "pictures", "model", "endpoint")
+    return all(earlier[name] == document[name] for name in names)
 
 
 def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
