@@ -69,24 +69,27 @@ class Bench:
                 " name the form in --ways"
             )
         answerable: list[str] = []
+        left_out: list[str] = []
         errors: list[SpecError] = []
         for way in self.ways:
             try:
                 run = self.run_of(way)
             except SpecError as error:  # of a way's form, such as one without thinking, or of all
                 errors.append(error)
-                if answerable or len(errors) < len(self.ways):
-                    say(f"{way} is left out: {str(error).partition(': ')[0]}.")
+                left_out.append(f"{way} is left out: {str(error).partition(': ')[0]}.")
                 continue
             unanswerable = _unanswerable(run)
             if unanswerable:
-                say(f"{way} is left out: {run.serving.model} can't answer {unanswerable}.")
+                model = run.serving.model
+                left_out.append(f"{way} is left out: {model} can't answer {unanswerable}.")
             else:
                 answerable.append(way)
         if not answerable and errors:
             raise errors[0]
         if not answerable:
             raise SpecError("the endpoint can answer none of these ways: name others in --ways")
+        for line in left_out:
+            say(line)
         return answerable
 
     def run_of(self, way: str) -> SpecRun:
