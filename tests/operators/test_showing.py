@@ -303,7 +303,7 @@ SENTENCES: list[tuple[str, Any, str]] = [
     (
         "box_format",
         lambda: ground(PIXELS, "a", serving=SERVING, box_format=5),
-        "can't use box_format as given",
+        "box_format should be a name, such as xyxy_1000",
     ),
 ]
 
