@@ -401,10 +401,11 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
     `wanted` is as for FormatChoice. Raises SpecError where it contradicts the serving, or as
     FormatChoice does.
     """
-    if wanted is not None and not isinstance(wanted, str):
+    stated: object = serving.box_format if wanted is None else wanted
+    if not isinstance(stated, str):
         raise SpecError(
             f"{setting('vlm.box_format')} should be a name, such as xyxy_1000, or auto, by which a"
-            f" model that counts pixels is measured, not {type(wanted).__name__}"
+            f" model that counts pixels is measured, not {type(stated).__name__}"
         )
     is_stated = wanted is not None and wanted not in ("auto", serving.box_format)
     if serving.exact_boxes and is_stated:

@@ -6,6 +6,7 @@ has a reply under the key of its request.
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -116,16 +117,7 @@ class RecordedServing(Serving):
             line["tier"] = blotted(reply.tier)
         with open(self.path, "a+b") as file:
             if not file.tell():
-                head: dict[str, Any] = {
-                    "recorded": self.identity_there(),
-                    "box_format": self.box_format,
-                }
-                if self.box_formats:
-                    head["box_formats"] = [dict(row) for row in self.box_formats]
-                if "endpoint" not in self._identity:
-                    head["keyed_by_endpoint"] = False
-                if not self.is_vlm:
-                    head["is_vlm"] = False
+                head = head_of_recording(self, self.identity_there(), self.box_format)
                 file.write(dump_line(head).encode())
             elif file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
                 file.write(b"\n")
@@ -167,3 +159,27 @@ class RecordedServing(Serving):
     async def aclose(self) -> None:
         if self._serving is not None:
             await self._serving.aclose()
+
+
+def head_of_recording(
+    serving: Serving, identity_there: Mapping[str, Any], box_format: str
+) -> dict[str, Any]:
+    """Return the first line of a recording, which says whose replies it holds.
+
+    The keys of the replies are made from the serving's identity, which an address usually isn't
+    part of: the same server answers the same elsewhere. `keyed_by_endpoint: false` has who looks
+    replies up leave the endpoint out, too.
+
+    Args:
+        serving: Who answered.
+        identity_there: Its identity with the address, as people should see it.
+        box_format: The format that its boxes are in; one of its own `box_formats` comes along.
+    """
+    head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
+    if serving.box_formats:
+        head["box_formats"] = [dict(row) for row in serving.box_formats]
+    if "endpoint" not in serving.identity():
+        head["keyed_by_endpoint"] = False
+    if not serving.is_vlm:
+        head["is_vlm"] = False
+    return head

@@ -122,6 +122,9 @@ def test_a_calibrated_format_is_no_name_and_an_async_clients_loop_is_its_own() -
             box_format=find_box_format("xyxy_px", ""),  # type: ignore[arg-type]
         )
 
+    with pytest.raises(SpecError, match="should be a name, such as xyxy_1000, or auto"):
+        PhraseGrounder(OpenAIServing("http://127.0.0.1:9/v1", "mine", box_format=5))  # type: ignore[arg-type]
+
     async def elsewhere(prompt: str, jpeg: bytes) -> str:
         raise RuntimeError("Event loop is closed")
 

@@ -86,6 +86,7 @@ def of_bench(
         if overrides:
             raise click.UsageError(f"--rescore takes a file alone: leave out {overrides[0]}")
         return _rescored(rescore, as_json)
+    from dataflow_grounding.engine.run_lock import only_run
     from dataflow_grounding.extras.bench.running import estimate_bench
 
     bench = _bench(spec_paths, overrides, folder, ways, pictures)
@@ -95,7 +96,8 @@ def of_bench(
         return 0
     path = os.path.join(folder, _FILE)
     page = os.path.join(folder, "bench.html")
-    document = _measured(bench, path, page)
+    with only_run(os.path.join(folder, CKPT)):  # each of two would drop the other's ways
+        document = _measured(bench, path, page)
     _tell(document, as_json)
     say(f"{path} has every reply; page: {page}")
     return _exit_code(document, ways)
@@ -114,40 +116,37 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     """Measure, and return what `bench.json` at the path holds then; the page beside it is anew.
 
     Both are written after each way. A file that is there is kept under another name, if what it has
-    isn't taken over. Raises what stops a run, and FolderTaken where another call is at work in the
-    folder: each would write a file without the other's way.
+    isn't taken over. Raises what stops a run.
     """
     from dataflow_grounding._util.errors import InputError, RunStopped
-    from dataflow_grounding.engine.run_lock import only_run
     from dataflow_grounding.extras.bench.document import read_document
     from dataflow_grounding.extras.bench.running import is_taken_over, measure, write_document
     from dataflow_grounding.extras.bench.scoring import scored
 
-    document: dict[str, Any] = {}
-    with only_run(os.path.join(bench.folder, CKPT)):
-        earlier: dict[str, Any] | None = None
-        why_not = ""
-        if os.path.exists(path):
-            try:
-                earlier = scored(without_figures(read_document(path)), bench.set_folder, path)
-            except InputError as error:
-                why_not = str(error)
+    earlier: dict[str, Any] | None = None
+    why_not = ""
+    if os.path.exists(path):
         try:
-            for measured in measure(bench, earlier):
-                document = scored(measured, bench.set_folder)
-                measured["ways"] = document["ways"]
-                if earlier and not is_taken_over(earlier, document):
-                    why_not = _difference(earlier, document, path)
-                if why_not:
-                    _put_aside(path, why_not)
-                earlier = None  # from here on the file is this call's own
-                why_not = ""
-                write_document(document, path)
-                write_text(page, page_of(document))
-        except RunStopped:
-            if document:
-                say(f"{path} has {', '.join(document['ways'])}.")
-            raise
+            earlier = scored(without_figures(read_document(path)), bench.set_folder, path)
+        except InputError as error:
+            why_not = str(error)
+    document: dict[str, Any] = {}
+    try:
+        for measured in measure(bench, earlier):
+            document = scored(measured, bench.set_folder)
+            measured["ways"] = document["ways"]
+            if earlier and not is_taken_over(earlier, document):
+                why_not = _difference(earlier, document, path)
+            if why_not:
+                _put_aside(path, why_not)
+            earlier = None  # from here on the file is this call's own
+            why_not = ""
+            write_document(document, path)
+            write_text(page, page_of(document))
+    except RunStopped:
+        if document:
+            say(f"{path} has {', '.join(document['ways'])}.")
+        raise
     return document
 
 

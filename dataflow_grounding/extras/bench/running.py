@@ -27,6 +27,7 @@ from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.spec_run import RUN_JSON, SpecRun
 from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
+from dataflow_grounding.serving.recorded import head_of_recording
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
 
@@ -212,26 +213,15 @@ def _unanswerable(run: SpecRun) -> str:
 
 
 def _recording_of(run: SpecRun) -> dict[str, Any]:
-    """Return what the first line of a recording says of whose replies it holds.
+    """Return what the first line of a recording says of whose replies it holds, secrets masked.
 
-    For people it shows the serving's identity with the address, masked. The keys of the replies
-    are made from the other identity, which an address isn't part of: the same server answers the
-    same elsewhere. `keyed_by_endpoint: false` has who looks replies up leave the endpoint out, too.
     A way that asks for no boxes has the format that was stated, which may be `auto`.
     """
     serving = run.serving
-    key_identity = serving.identity()
     box_format = run.box_format.format.name if run.box_format else serving.box_format
     shown_identity = masked(serving.identity_there())
     shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
-    recording: dict[str, Any] = {"recorded": shown_identity, "box_format": box_format}
-    if serving.box_formats:
-        recording["box_formats"] = [dict(row) for row in serving.box_formats]
-    if "endpoint" not in key_identity:
-        recording["keyed_by_endpoint"] = False
-    if not serving.is_vlm:
-        recording["is_vlm"] = False
-    return recording
+    return head_of_recording(serving, shown_identity, box_format)
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:
