@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import inputs
-from benchmarks.fault_cases.fault_case import IN_FLIGHT, wait_until
+from benchmarks.fault_cases.fault_case import IN_FLIGHT
 from benchmarks.places.measuring import Row, show, workplace
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.extras.testing import (
     Answer,
@@ -155,7 +156,7 @@ def kill_after(running: subprocess.Popen[str], server: LoopbackServer, received:
     """Kill a process once the server has received so many requests. Raises RuntimeError for one
     that has ended before.
     """
-    wait_until(lambda: server.count() >= received or running.poll() is not None, within=120)
+    wait_until(lambda: server.count() >= received or running.poll() is not None)
     if running.poll() is not None:
         raise RuntimeError(f"it ended before it was killed: {running.communicate()}")
     running.kill()

@@ -28,10 +28,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Witness, wait_until
+from benchmarks.fault_cases.fault_case import Witness
 from benchmarks.fault_cases.soak_jobs import COUNT, SIGNALS, InABucket, Job, OnRay
 from benchmarks.fault_cases.store_faults import client_of
 from benchmarks.places.store import BUCKET, faulty_store
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding.extras.testing import FaultRule, faults, on
 
@@ -75,7 +76,7 @@ def disturbed(job: Job, witness: Witness, draw: random.Random, stops: Counter[st
     running = job.start(witness.server.base_url, **options)
     if kind in (*SIGNALS, "worker killed"):
         most = witness.sent + draw.randrange(1, 3 * COUNT)
-        wait_until(lambda: witness.sent >= most or running.poll() is not None, 120)
+        wait_until(lambda: witness.sent >= most or running.poll() is not None)
         time.sleep(draw.uniform(0, 0.05))
         if running.poll() is None:
             job.stop(kind, running)

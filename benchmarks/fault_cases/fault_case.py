@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places.workplace import Done, Files, Workplace, ended, lives
+from benchmarks.places.waiting import wait_until
+from benchmarks.places.workplace import Done, Files, Workplace, lives
 from dataflow_grounding.extras.testing import Fault, FaultRule, LoopbackServer
 from dataflow_grounding.extras.testing.faults import first_of
 from dataflow_grounding.extras.testing.received import ReceivedRequest
@@ -106,14 +106,6 @@ def calm(done: Done) -> None:
     assert all(len(line) < 700 for line in done.err.splitlines()), done
 
 
-def wait_until(true: Callable[[], bool], within: float = 30) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.002)
-
-
 @contextmanager
 def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Witness]:
     """A server, and `count` records for it."""
@@ -128,8 +120,7 @@ def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Wit
 
 def reached_by(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
     """Wait until the process has sent so many requests."""
-    wait_until(lambda: witness.sent >= sent or running.poll() is not None)
-    assert running.poll() is None or witness.sent >= sent, ended(running)
+    wait_until(lambda: witness.sent >= sent, running)
 
 
 def goes_on(
@@ -149,7 +140,7 @@ def goes_on(
     calm(done)
     assert done.code == 0, done
     assert place.files() == undisturbed(count)
-    wait_until(lambda: not any(map(lives, workers)), 120)
+    wait_until(lambda: not any(map(lives, workers)))
     assert place.run().summary["requests"] == 0
     assert not list(place.results.rglob("*.part"))
     return Outcome(witness.sent, witness.twice, lost_rows(place, count), allowed)

@@ -16,8 +16,8 @@ from benchmarks.fault_cases.fault_case import (
     calm,
     goes_on,
     reached_by,
-    wait_until,
 )
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import REPOSITORY, Workplace, ended, process
 
 NO_FLOCK = """
@@ -86,7 +86,7 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
             specs.append(place.folder / f"{which}.yaml")
             specs[-1].write_text(json.dumps(spec))
         first = process(["generate", "-e", str(specs[0]), "--no-progress"], cwd=place.folder)
-        wait_until(lambda: witness.sent >= 1 or first.poll() is not None)
+        wait_until(lambda: witness.sent >= 1, first)
         seeds = place.results / "seed_annotations.jsonl"
         before = seeds.read_bytes()
         second = ended(

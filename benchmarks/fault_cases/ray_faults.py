@@ -15,13 +15,12 @@ from benchmarks.fault_cases.fault_case import (
     IN_FLIGHT,
     Case,
     Outcome,
-    Witness,
     at_work,
     calm,
     goes_on,
     reached_by,
-    wait_until,
 )
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace, ended, process
 
 RAY = ("--engine", "ray", "--workers", "2")
@@ -83,7 +82,7 @@ def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> It
     """
 
     # one that has just begun isn't called so yet
-    wait_until(lambda: bool(called_so(running, what)), 30)
+    wait_until(lambda: called_so(running, what))
     pid = min(called_so(running, what))
     os.kill(pid, how)
     try:
@@ -103,7 +102,7 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
         count = 300 if full else 100
         with at_work(place, count, 0.2) as witness:
             running = driver(place)
-            reached_late(running, witness, count / 3)
+            reached_by(running, witness, count / 3)
             workers = called_so(running, "ray::Worker")
             with struck(running, what, how):
                 done = ended(running, 240)  # Ray takes a minute to notice; a busy machine several
@@ -127,9 +126,9 @@ def killed(place: Workplace, full: bool) -> Outcome:
     with at_work(place, 300, 0.1) as witness:
         for number in range(rounds):
             running = driver(place)
-            reached_late(running, witness, 500 * number / rounds + 60)
+            reached_by(running, witness, 500 * number / rounds + 60)
             with struck(running, "ray::Worker", signal.SIGKILL):
-                reached_late(running, witness, 500 * number / rounds + 120)
+                reached_by(running, witness, 500 * number / rounds + 120)
             running.kill()
             running.communicate()
         done = ended(driver(place), 120)
@@ -181,12 +180,6 @@ def generated_beside_a_full_store(place: Workplace) -> Outcome:
         calm(done)
         assert done.code == 0, done
         return goes_on(place, witness, 60)
-
-
-def reached_late(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
-    """Wait until it has sent so many requests; Ray may take a while to start."""
-    wait_until(lambda: witness.sent >= sent or running.poll() is not None, 120)
-    reached_by(running, witness, sent)
 
 
 STOPS = (

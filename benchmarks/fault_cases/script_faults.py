@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, wait_until
+from benchmarks.fault_cases.fault_case import Case, Outcome, Witness
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import REPOSITORY, Workplace
 from dataflow_grounding import (
     ExpressionExtractor,
@@ -199,7 +200,7 @@ def notebook(place: Workplace, full: bool) -> Outcome:
         (place.folder / "cell.py").write_text(CELL.format(path=path, url=witness.server.base_url))
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running = subprocess.Popen([sys.executable, "cell.py"], cwd=place.folder, **pipes)
-        wait_until(lambda: witness.sent >= 12 or running.poll() is not None)
+        wait_until(lambda: witness.sent >= 12, running)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=60)
         assert out.split() == ["Interrupted", str(COUNT)], out + err

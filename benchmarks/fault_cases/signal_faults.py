@@ -59,17 +59,24 @@ def interrupted(which: signal.Signals, place: Workplace, full: bool) -> Outcome:
         return outcome
 
 
+PATIENT = """
+from dataflow_grounding.engine.workers import Workers
+Workers.__init__.__defaults__ = (3600.0,)
+"""
+"""Has what is in flight waited for without end."""
+
+
 def interrupted_twice(place: Workplace, full: bool) -> Outcome:
     """The second Ctrl-C doesn't wait."""
     with at_work(place, 20) as witness:
         witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
-        running = place.start()
+        running = place.start(first=PATIENT)
         reached_by(running, witness, 10)
         running.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        time.sleep(1)
         assert running.poll() is None, "the first waits for what is in flight"
         running.send_signal(signal.SIGINT)
-        stopped = ended(running, 4)  # the first alone would take 5 s
+        stopped = ended(running)
         calm(stopped)
         assert stopped.code == 130, stopped
         return goes_on(place, witness, 20)
@@ -82,7 +89,7 @@ def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
         running = place.start()
         reached_by(running, witness, 10)
         running.send_signal(signal.SIGTERM)
-        assert ended(running, 12).code == 130
+        assert ended(running).code == 130
         return goes_on(place, witness, 20)
 
 

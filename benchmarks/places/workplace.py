@@ -143,10 +143,15 @@ class Workplace:
         return command(self.arguments(*arguments, **settings))
 
     def start(
-        self, *arguments: str, env: Mapping[str, str] | None = None, **settings: Any
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        first: str = "",
+        **settings: Any,
     ) -> subprocess.Popen[str]:
-        """`generate` as a process of its own, not waited for."""
-        return process(self.arguments(*arguments, **settings), env=env, cwd=self.folder)
+        """`generate` as a process of its own, not waited for; the code in `first` runs before."""
+        line = self.arguments(*arguments, **settings)
+        return process(line, env=env, first=first, cwd=self.folder)
 
     def annotations(self) -> Rows:
         """The records of `annotations.jsonl`."""
@@ -263,7 +268,7 @@ def run_script(script: Path) -> str:
     )
 
 
-def ended(running: subprocess.Popen[str], within: float = 60) -> Done:
+def ended(running: subprocess.Popen[str], within: float = 120) -> Done:
     """Wait for a process."""
     try:
         out, err = running.communicate(timeout=within)

@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from PIL import Image
 
 from benchmarks.bench_set import draw
 from benchmarks.bench_set.rows import lines_of
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
 from benchmarks.stand_ins.bench_model import BenchModel, Planted
 from benchmarks.stand_ins.heeding_model import Heeding
@@ -73,9 +73,7 @@ def killed_and_run_again(
     }
     arguments = ["bench", "--ways", ways]
     running = process(arguments, cwd=here, env=environment)
-    deadline = time.monotonic() + 60
-    while server.count() < after and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: server.count() >= after, running)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate(timeout=60)
     return server.count(), ended(process(arguments, cwd=here, env=environment))

@@ -320,7 +320,7 @@ def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
         running.stdout.close()
         assert running.stderr
         err = running.stderr.read()
-        running.wait(30)
+        running.wait(120)
     assert "Traceback" not in err
     assert "Exception ignored" not in err
     assert len(workplace.annotations()) == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import REPOSITORY, Done, ended
 from dataflow_grounding.extras.testing import LoopbackServer
 
@@ -54,7 +54,7 @@ def started(folder: Path, name: str, **environment: str) -> subprocess.Popen[str
 def test_ctrl_c_says_in_a_line_how_to_go_on(folder: Path, name: str) -> None:
     with LoopbackServer(latency=1) as server:
         running = started(folder, name, DF_BASE_URL=server.base_url, DF_MODEL="loopback")
-        wait_until(lambda: server.count() >= 2 or running.poll() is not None)
+        wait_until(lambda: server.count() >= 2, running)
         running.send_signal(signal.SIGINT)
         done = ended(running)
     assert done.code == 130, done

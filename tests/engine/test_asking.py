@@ -16,7 +16,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace
 from dataflow_grounding import FileStorage, Operator, Pipeline, Serving
 from dataflow_grounding._util.errors import (

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_cases.fault_case import undisturbed, wait_until
+from benchmarks.fault_cases.fault_case import undisturbed
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace, caption, ended
 from dataflow_grounding.extras.testing import (
     Answer,

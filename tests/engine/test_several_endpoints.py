@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
 from dataflow_grounding._util.errors import RateLimited, SpecError
@@ -104,7 +104,7 @@ BROKEN = [
     ("a wrong key", {"key": "right"}, 7, "401"),
     # tried again after 1 s, 2 s, 4 s, …
     ("server errors", {"faults": on(faults.server_error())}, 9, "500"),
-    ("answers to nothing", {"faults": on(faults.slow(30))}, 7, "did not answer within 1 s"),
+    ("answers to nothing", {"faults": on(faults.slow(30))}, 7, "did not answer within 2 s"),
     ("another model", {"models": ["other"]}, 9, "404"),
     ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 7, "429"),
 ]
@@ -120,13 +120,15 @@ def test_one_that_is_no_use(
     most: int,
     said: str,
 ) -> None:
+    timeout = 2 if "did not answer" in said else 60
     workplace.many(60)
     with LoopbackServer(**settings) as broken:
         endpoints = [{"base_url": broken.base_url, "api_key": "sk-wrong-key9371"}, servers[0]]
-        done = several(workplace, *endpoints, **{"vlm.openai.timeout": 1}).run()
+        done = several(workplace, *endpoints, **{"vlm.openai.timeout": timeout}).run()
         assert done.code == 0, done
         assert broken.received <= most
-    assert servers[0].paid == 120
+    assert servers[0].paid >= 120
+    assert servers[0].paid == 120 or timeout < 60  # a busy machine may be as slow as that
     assert said in done.err or said == "429"
     assert "key9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
 

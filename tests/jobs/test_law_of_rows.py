@@ -230,17 +230,18 @@ def test_a_folder_that_run_json_names_is_no_more_trusted_than_a_row(tmp_path: Pa
 def test_a_store_that_is_not_there_is_not_waited_for_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    calls = []
+    calls = 0
 
     def slow() -> None:
-        calls.append(time.monotonic())
+        nonlocal calls
+        calls += 1
         time.sleep(0.3)
         raise ConnectionError("no route")
 
     monkeypatch.setattr(elsewhere, "PATIENCE", 0.2)
     with pytest.raises(OSError, match="no route"):
         elsewhere.patiently("s3://bucket/a", slow)
-    assert len(calls) == 1
+    assert calls == 1
 
 
 def nested(depth: int) -> list[Any]:

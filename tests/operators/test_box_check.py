@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -634,7 +633,6 @@ def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: 
 
     record = record_with(photo, dog=[RED], cat=[BLUE])
     token = current_options.set(RunOptions(max_attempts=1))
-    started = time.process_time()
     try:
         with LoopbackServer(says, keep_bodies=True) as server:
             serving = serving_at(server)
@@ -644,7 +642,6 @@ def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: 
             (dog, cat), failures = rows_after(steps, record, Path(photo).parent)
     finally:
         current_options.reset(token)
-    assert time.process_time() - started < 30
     assert [i["bbox"] for i in dog["instances"] + cat["instances"]] == [RED, BLUE]
     assert "rejected" not in dog
     assert "rejected" not in cat

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Done, Workplace, command, process
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
@@ -481,9 +482,7 @@ def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Wo
         settings = {**judged_by(other), "vlm.openai.base_url": server.base_url}
         settings["workflow.max_workers"] = 1
         running = place.start(**settings)
-        deadline = time.monotonic() + 120
-        while judge.of_records < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: judge.of_records >= 3, running)
         os.kill(running.pid, signal.SIGKILL)
         running.communicate(timeout=60)
         assert running.returncode == -signal.SIGKILL

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.referring_place import ReferringPlace, kitti
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace, command
 from benchmarks.stand_ins.check_quality import NOISE, scenes
 from benchmarks.stand_ins.erring_model import Errors, about_probes
@@ -532,9 +533,7 @@ def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace,
     with LoopbackServer(model, keep_bodies=True) as server:
         settings["vlm.openai.base_url"] = server.base_url
         running = place.start(**settings)
-        deadline = time.monotonic() + 120
-        while not model.asked(task) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: model.asked(task), running)
         os.kill(running.pid, signal.SIGKILL)
         running.communicate(timeout=60)
         assert running.returncode == -signal.SIGKILL

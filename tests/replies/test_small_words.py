@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
+from benchmarks.places.bytecode import instructions_of
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes
 
@@ -362,13 +362,14 @@ def _of_flag(count: int) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("long_reply", [_of_blanks, _of_dashes, _of_comments, _of_flag])
 def test_long_replies_are_read_in_linear_time(long_reply: Callable[[int], str]) -> None:
-    def seconds(count: int) -> float:
-        begin = time.process_time()
-        found(long_reply(count), ["cat thing", "cats thing 2"])
-        return time.process_time() - begin
+    """A search that is quadratic in their length would not come to an end."""
+    things = ["cat thing", "cats thing 2"]
 
-    seconds(100)
-    assert seconds(16_000) < 12 * seconds(2_000) + 0.5
+    def instructions(count: int) -> int:
+        return instructions_of(lambda: found(long_reply(count), things))
+
+    found(long_reply(200_000), things)
+    assert instructions(1600) < 10 * instructions(200)
 
 
 def test_two_boxes_that_and_joins_are_both() -> None:

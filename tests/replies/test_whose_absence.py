@@ -4,10 +4,9 @@ it speaks against.
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from benchmarks.places.bytecode import instructions_of
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 
@@ -272,12 +271,17 @@ def test_a_reply_with_boxes_of_one_phrase_and_none_of_another_is_read(reply: str
 
 
 @pytest.mark.slow
-def test_many_absences_of_other_things_are_looked_at_quickly() -> None:
-    for reply in (
-        '{"objects": [' + '{"label": "x, y and z", "bbox_2d": null},' * 20_000 + "null]}",
-        '{"' + "x, " * 200_000 + '": []}',
-    ):
-        since = time.process_time()
+def test_many_absences_of_other_things_are_looked_at_in_linear_time() -> None:
+    """A search that is quadratic in the long key would not come to an end."""
+
+    def refused(reply: str) -> None:
         with pytest.raises(UnreadableReply):
             read(reply, "a cat", "the dog")
-        assert time.process_time() - since < 20
+
+    def instructions(count: int) -> int:
+        absences = '{"label": "x, y and z", "bbox_2d": null},' * count
+        return instructions_of(lambda: refused('{"objects": [' + absences + "null]}"))
+
+    refused('{"' + "x, " * 1_000_000 + '": []}')
+    instructions(1)
+    assert instructions(800) < 10 * instructions(100)

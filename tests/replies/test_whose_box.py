@@ -4,7 +4,6 @@ else it is refused.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -359,13 +358,9 @@ def test_of_two_things_in_a_sentence_each_gets_the_box_right_behind_it() -> None
 
 
 @pytest.mark.slow
-def test_words_around_boxes_are_looked_at_in_linear_time() -> None:
-    def seconds(words: str, count: int) -> float:
-        begin = time.process_time()
-        found(words * count + A)
-        return time.process_time() - begin
-
-    for words in (
+@pytest.mark.parametrize(
+    "words",
+    [
         "in pixels ",
         "0-1000 ",
         "image size  ",
@@ -374,5 +369,8 @@ def test_words_around_boxes_are_looked_at_in_linear_time() -> None:
         "image 1 ",
         "The cat is on the ",
         "x1: 3\n",
-    ):
-        assert seconds(words, 16_000) < 10 * seconds(words, 2_000) + 0.5
+    ],
+)
+def test_words_around_boxes_are_looked_at_in_linear_time(words: str) -> None:
+    """A search that is quadratic in them would not come to an end."""
+    found(words * 150_000 + A)

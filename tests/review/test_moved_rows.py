@@ -143,7 +143,7 @@ def test_a_verdict_is_of_what_was_judged_and_of_nothing_else(
     server = serve(folder)
     judge(server, 0, verdict)
     server.process.terminate()
-    server.process.communicate(timeout=30)
+    server.process.communicate(timeout=120)
     write(folder, *after)
     seen = []
     for row in applied(folder):
@@ -244,7 +244,7 @@ def judged_rows(folder: Path, serve: Any, row: dict[str, Any]) -> None:
     server = serve(folder)
     judge(server, 0, True)
     server.process.terminate()
-    server.process.communicate(timeout=30)
+    server.process.communicate(timeout=120)
 
 
 def verdicts_of(rows: list[dict[str, Any]]) -> dict[str, bool | None]:
@@ -306,7 +306,7 @@ def test_a_verdict_stays_where_another_picture_of_its_stem_is_renamed(
     server = serve(folder)
     judge(server, 0, True)
     server.process.terminate()
-    server.process.communicate(timeout=30)
+    server.process.communicate(timeout=120)
     (folder / "shape.png").rename(folder / "z.png")
     other_box = {"expressions": line_of(C)["expressions"]}
     write(folder, row_of("shape.jpg", **caption, **other_box), row_of("z.png", **caption))

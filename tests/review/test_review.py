@@ -145,7 +145,7 @@ def serve() -> Iterator[Callable[..., Server]]:
     for server in servers:
         if server.process.poll() is None:
             server.process.terminate()
-        server.process.communicate(timeout=30)
+        server.process.communicate(timeout=120)
 
 
 @pytest.fixture
@@ -727,7 +727,7 @@ def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(
         connection.sendall(b"GET /" + b"\xd9\xa3" + b" HTTP/1.1\r\n\r\n")
         assert b" 400 " in connection.recv(16)
     server.process.send_signal(signal.SIGINT)
-    _, err = server.process.communicate(timeout=30)
+    _, err = server.process.communicate(timeout=120)
     assert (server.process.returncode, err) == (0, "")
 
 

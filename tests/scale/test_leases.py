@@ -9,13 +9,14 @@ import json
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.leased import Served
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding import OpenAIServing
 from dataflow_grounding._util.errors import BudgetExceeded
@@ -255,20 +256,13 @@ def busy() -> Iterator[LoopbackServer]:
         yield server
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_one_of_three_processes_is_killed_and_begun_again(
     busy: LoopbackServer, tmp_path: Path
 ) -> None:
     served = Served(LeasePool())
     those = places_of(busy, tmp_path, 3, 150)
     running = [served.start(place.arguments()) for place in those]
-    wait_for(lambda: busy.count(200) >= 120)
+    wait_until(lambda: busy.count(200) >= 120)
     running[0].kill()
     ended(running[0])
     running[0] = served.start(those[0].arguments())
@@ -280,7 +274,7 @@ def test_one_of_three_processes_is_killed_and_begun_again(
     [key] = served.pool.levels
     assert 6 <= served.pool.levels[key].places <= 12
     assert busy.count() - busy.count(200) <= busy.count(200) * 0.15
-    wait_for(lambda: all_free(served.pool, key))
+    wait_until(lambda: all_free(served.pool, key))
 
 
 def all_free(pool: LeasePool, key: tuple[str, str]) -> bool:
@@ -335,7 +329,7 @@ def test_a_pool_that_is_gone_is_waited_for_and_then_stops_the_run(
     served = Served(LeasePool())
     [place] = places_of(busy, tmp_path, 1, 400)
     running = served.start(place.arguments(), max_wait=3.0)
-    wait_for(lambda: busy.count(200) >= 50)
+    wait_until(lambda: busy.count(200) >= 50)
     served.silent = True
     done = ended(running)
     assert done.code == 130, done

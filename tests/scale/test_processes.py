@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.store import BUCKET, environment, faulty_store
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Done, Workplace, caption, ended, lives, process
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
@@ -73,14 +74,6 @@ def workers_of(driver: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid, parent, what in lines if int(parent) == driver.pid and WORKER in what]
 
 
-def until(there: Callable[[], Any], driver: subprocess.Popen[str] | None = None) -> None:
-    end = time.monotonic() + 120
-    while not there():
-        assert time.monotonic() < end
-        assert driver is None or driver.poll() is None, ended(driver)
-        time.sleep(0.01)
-
-
 def test_two_processes_leave_what_one_does_with_as_many_requests(
     workplace: Workplace, slow: LoopbackServer
 ) -> None:
@@ -95,7 +88,7 @@ def test_two_processes_leave_what_one_does_with_as_many_requests(
     expected, once = alone(place)
     slow.max_in_flight, before = 0, slow.count()
     driver = place.start(*TWO)
-    until(lambda: len(workers_of(driver)) == 2, driver)
+    wait_until(lambda: len(workers_of(driver)) == 2, driver)
     done = ended(driver)
     assert (done.code, done.err) == (1, ""), done
     assert left(place.results) == expected
@@ -114,7 +107,7 @@ def test_a_killed_worker_is_replaced_and_costs_what_was_in_flight(
     expected, once = alone(place)
     before = slow.count()
     driver = place.start(*TWO)
-    until(lambda: slow.count() - before > 60, driver)
+    wait_until(lambda: slow.count() - before > 60, driver)
     os.kill(workers_of(driver)[0], signal.SIGKILL)
     done = ended(driver)
     assert (done.code, done.err) == (0, ""), done
@@ -129,11 +122,11 @@ def test_a_killed_driver_leaves_no_worker_and_one_process_goes_on(
     expected, once = alone(place)
     before = slow.count()
     driver = place.start(*TWO)
-    until(lambda: slow.count() - before > 60, driver)
+    wait_until(lambda: slow.count() - before > 60, driver)
     workers = workers_of(driver)
     driver.kill()
     ended(driver)
-    until(lambda: not any(map(lives, workers)))
+    wait_until(lambda: not any(map(lives, workers)))
     assert slow.count() - before < once
     assert ended(place.start()).code == 0
     assert left(place.results) == expected
@@ -146,7 +139,7 @@ def test_what_killed_workers_left_half_written_goes_when_another_run_has_done_it
 ) -> None:
     place = place_at(workplace, slow, 200)
     driver = place.start(*TWO)
-    until(lambda: slow.count() > 60, driver)
+    wait_until(lambda: slow.count() > 60, driver)
     workers = workers_of(driver)
     driver.kill()
     for pid in workers:
@@ -170,7 +163,7 @@ def test_workers_that_are_done_end_with_a_driver_that_never_hears_of_it(
 ) -> None:
     with LoopbackServer(EchoAnswers(), latency=0.1) as server:
         driver = place_at(workplace, server, 6).start(*TWO)
-        until(lambda: server.count(200) >= 2, driver)
+        wait_until(lambda: server.count(200) >= 2, driver)
         workers = workers_of(driver)
         driver.send_signal(signal.SIGSTOP)
         # a worker that had no rows yet gets none any more: so many answers may not come
@@ -180,7 +173,7 @@ def test_workers_that_are_done_end_with_a_driver_that_never_hears_of_it(
             time.sleep(2.0)  # the last report goes unanswered for one
         driver.kill()
         ended(driver)
-        until(lambda: not any(map(lives, workers)))
+        wait_until(lambda: not any(map(lives, workers)))
 
 
 @pytest.mark.parametrize("sent", [0, 60], ids=["while they begin", "at work"])
@@ -191,7 +184,7 @@ def test_ctrl_c_stops_all_and_three_processes_go_on(
     expected, once = alone(place)
     before = slow.count()
     driver = process(place.arguments(*TWO), cwd=place.folder, start_new_session=True)
-    until(lambda: workers_of(driver) if sent == 0 else slow.count() - before > sent, driver)
+    wait_until(lambda: workers_of(driver) if sent == 0 else slow.count() - before > sent, driver)
     workers = workers_of(driver)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     done = ended(driver)
@@ -288,7 +281,7 @@ def test_a_key_written_in_a_spec_is_nowhere_else(workplace: Workplace) -> None:
     with LoopbackServer(EchoAnswers(), faults=[bad], latency=0.02, key=key, leaky=True) as server:
         place = place_at(workplace, server, 40)
         driver = place.start(*TWO, **{"vlm.openai.api_key": key})
-        until(lambda: server.count() > 10, driver)
+        wait_until(lambda: server.count() > 10, driver)
         lines = [
             Path(f"/proc/{pid}/{name}").read_bytes()
             for pid in workers_of(driver)
@@ -453,7 +446,7 @@ def test_one_line_tells_how_far_all_are(workplace: Workplace, slow: LoopbackServ
     except OSError:  # nobody writes there any more
         pass
     os.close(screen)
-    out, _ = running.communicate(timeout=30)
+    out, _ = running.communicate(timeout=120)
     assert running.returncode == 0, out
     told = [part for part in shown.decode().split("\r\x1b[K") if "records" in part]
     assert len(told) > 4

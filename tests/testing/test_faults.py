@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import aiohttp
 import pytest
 
 from benchmarks.places.pacing import lognormal
+from benchmarks.places.waiting import wait_until
 from benchmarks.process import ServerProcess
 from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
 from dataflow_grounding.extras.testing.faults import Fault
@@ -405,18 +405,10 @@ def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_
             assert send(address.port, Authorization="Bearer k").content == "hello"
         finally:
             running.terminate()
-        assert running.wait(10) == 0
+        assert running.wait(120) == 0
 
 
 def is_open(port: int) -> bool:
     """Whether somebody listens."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_until(true: Callable[[], bool], limit: float = 10.0) -> None:
-    """Wait for something that happens soon in another thread."""
-    end = time.monotonic() + limit
-    while not true():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)

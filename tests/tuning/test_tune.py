@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Done, Workplace, command, ended, process
 from benchmarks.stand_ins.asking_model import AskingModel
 from benchmarks.stand_ins.check_quality import scenes
@@ -188,9 +188,7 @@ def test_killed_call_goes_on_and_pays_nothing_twice(here: Path) -> None:
         needed = server.count()
         arguments = ["tune", spec, "--gold", "gold.jsonl", "--candidates", "ways.yaml"]
         child = process(arguments, cwd=here, env={**os.environ, "DF_API_KEY": KEY})
-        while server.count() < needed + 12:
-            assert child.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: server.count() >= needed + 12, child)
         child.send_signal(signal.SIGKILL)
         ended(child)
         done = tune(spec, "--json")

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from benchmarks import box_watch
-from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.waiting import wait_until
 from benchmarks.places.workplace import Done, Workplace, caption, command
 from benchmarks.stand_ins.watched_model import PEOPLE, Scene
 from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground

@@ -1,0 +1,128 @@
+"""No test decides by how long something took: a busy machine would fail it.
+
+What is to take little is counted (`benchmarks/places/bytecode.py`), or is so much that the wrong
+way would not come to an end: pytest's `faulthandler_timeout` then ends it, and names the test. What
+is waited for is waited for by `wait_until`. That something took at least so long may be said.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CLOCKS = {
+    f"{name}{unit}"
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time", "time")
+    for unit in ("", "_ns")
+}
+WAITS = "benchmarks/places/waiting.py"
+"""The one place that gives up after some time."""
+FOLDERS = ("tests", "benchmarks/fault_cases", "benchmarks/places", "benchmarks/stand_ins")
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if path.relative_to(ROOT).as_posix() != WAITS
+)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def reads_a_clock(node: ast.AST, names: set[str]) -> bool:
+    """Whether an expression calls a clock, or has one of the names that hold what a clock said."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and part.id in names:
+            return True
+        if isinstance(part, ast.Call):
+            function = part.func
+            if isinstance(function, ast.Attribute) and function.attr in CLOCKS:
+                return True
+            if isinstance(function, ast.Name) and function.id in CLOCKS:
+                return True
+    return False
+
+
+def returns_a_clock(function: Function, names: set[str]) -> bool:
+    """Whether a function returns what a clock said, or something reckoned from it."""
+    for part in ast.walk(function):
+        if isinstance(part, ast.Return) and part.value and reads_a_clock(part.value, names):
+            return True
+    return False
+
+
+def assigned_by(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Each target of an assignment, and what it gets."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            yield target, node.value
+    if isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and node.value:
+        yield node.target, node.value
+
+
+def names_of_times(tree: ast.AST) -> set[str]:
+    """The names that hold what a clock said, or what was reckoned from it; and functions that
+    return it.
+    """
+    names: set[str] = set()
+    before = -1
+    while before < len(names):
+        before = len(names)
+        for node in ast.walk(tree):
+            for target, value in assigned_by(node):
+                if reads_a_clock(value, names):
+                    names.update(part.id for part in ast.walk(target) if isinstance(part, ast.Name))
+            if isinstance(node, Function) and returns_a_clock(node, names):
+                names.add(node.name)
+    return names
+
+
+def is_bound_from_above(comparison: ast.Compare, names: set[str]) -> bool:
+    """Whether it says that a time is less than something, or the same."""
+    sides = [comparison.left, *comparison.comparators]
+    for left, operator, right in zip(sides[:-1], comparison.ops, sides[1:], strict=True):
+        if isinstance(operator, ast.Lt | ast.LtE) and reads_a_clock(left, names):
+            return True
+        if isinstance(operator, ast.Gt | ast.GtE) and reads_a_clock(right, names):
+            return True
+    return False
+
+
+def decisions_by_time(source: str) -> Iterator[int]:
+    """The lines of assertions that something took no longer, and of loops that end by a clock."""
+    tree = ast.parse(source)
+    names = names_of_times(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert | ast.While):
+            for part in ast.walk(node.test):
+                if isinstance(part, ast.Compare) and is_bound_from_above(part, names):
+                    yield node.lineno
+
+
+def test_no_test_decides_by_time() -> None:
+    places = [
+        f"{name}:{line}: it decides by a clock: see {Path(__file__).name}"
+        for name in FILES
+        for line in decisions_by_time((ROOT / name).read_text(encoding="utf-8"))
+    ]
+    assert not places, "\n".join(places)
+
+
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        ("begun = time.monotonic()\nassert time.monotonic() - begun < 5", [2]),
+        ("assert perf_counter() <= end", [1]),
+        ("took = process_time()\nassert 5 > took", [2]),
+        ("def seconds():\n  return time.time()\nassert seconds() < 10 * seconds()", [3]),
+        ("begun = time.time()\ntook = time.time() - begun\nassert max(told) <= 2 * took", []),
+        ("begun = time.time()\ntook = time.time() - begun\nassert 0 < took < 2", [3]),
+        ("end = time.time() + 9\nwhile time.time() < end: pass", [2]),
+        ("begun = time.monotonic()\nassert time.monotonic() - begun >= 0.8", []),
+        ("assert 1 < count < 5", []),
+    ],
+)
+def test_what_counts_as_deciding_by_time(body: str, lines: list[int]) -> None:
+    assert list(decisions_by_time(body)) == lines
