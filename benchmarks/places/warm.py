@@ -155,9 +155,11 @@ def read_at_start(env: dict[str, str]) -> dict[str, str]:
     """The variables that can't be changed any more in a process that has begun.
 
     Where OpenCV is imported it puts a folder of its own into LD_LIBRARY_PATH, for processes to
-    come. The one that forks has imported it too: that makes no difference.
+    come. The one that forks has imported it too: that makes no difference. Ray sets
+    PYTHONBREAKPOINT, which is read at each breakpoint.
     """
-    names = {name for name in env if name.startswith(READ_AT_START) and name != "PYTHONPATH"}
+    names = {name for name in env if name.startswith(READ_AT_START)}
+    names -= {"PYTHONPATH", "PYTHONBREAKPOINT"}
     read = {name: env[name] for name in names}
     folders = read.pop("LD_LIBRARY_PATH", "").split(":")
     read["LD_LIBRARY_PATH"] = ":".join(path for path in folders if path and "/cv2/" not in path)

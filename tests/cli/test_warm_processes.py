@@ -41,9 +41,13 @@ def test_folder_environment_streams_and_exit_code_are_its_own(
     assert "No such option '--force'" in wrong.err
 
 
-def test_it_is_forked_also_where_opencv_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is imported, OpenCV sets LD_LIBRARY_PATH. Another value begins anew."""
-    pytest.importorskip("cv2")
+def test_it_is_forked_also_where_opencv_or_ray_was_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As they are imported, they set LD_LIBRARY_PATH and PYTHONBREAKPOINT. Another value of the
+    first begins anew.
+    """
+    monkeypatch.setenv("PYTHONBREAKPOINT", "ray.util.rpdb._driver_set_trace")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/venv/site-packages/cv2/../../lib64:")
     running = process(["--version"])
     assert isinstance(running, WarmProcess)

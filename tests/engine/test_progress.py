@@ -103,7 +103,7 @@ def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_
     told = [line for line in lines if " left" in line]
     assert told
     for line in told:
-        numbers = re.search(r" (\d+)/124 records, (\d+\.\d)/s, (\d+) s left, 100 stored", line)
+        numbers = re.search(r"\b(\d+)/124 records, (\d+\.\d)/s, (\d+) s left, 100 stored", line)
         assert numbers, line
         done, rate, left = int(numbers[1]), float(numbers[2]), int(numbers[3])
         # two requests at once, two a record, 0.3 s each; those that were stored took no time
