@@ -84,7 +84,7 @@ class AcceptedSizes:
 
     def fitted(self, size: Size) -> Size:
         """Return a size as it is asked for: reduced, enlarged or padded to keep the limits."""
-        return self.limits.fitted(self.limits.padded(size))
+        return self.limits.sent(size)
 
     def replacements_for(
         self, refused: Sequence[ProbedPicture], answered: Sequence[Size]

@@ -172,10 +172,10 @@ class UntouchedSizes:
         sent = sent_sizes(inside)
         at_limits: list[Size] = []
         for size in [*map(self.largest_of_shape, self.shapes), *self.smallest_sizes(limits)]:
-            fitted = limits.fitted(limits.padded(size))
+            fitted = limits.sent(size)
             if fitted not in at_limits and not is_near(fitted, sent):
                 at_limits.append(fitted)
-        own = [limits.fitted(limits.padded(size)) for size in self.own]
+        own = [limits.sent(size) for size in self.own]
         wanted = list(at_limits)
         for size in uncovered(own, (), is_covered, self.most_own):
             if not is_covered(size, [*sent, *at_limits]):
@@ -205,7 +205,7 @@ class UntouchedSizes:
             for step in range(1, steps):
                 area = low * (high / low) ** (step / steps)
                 shape = MIDDLE[len(wanted) % len(MIDDLE)]
-                wanted.append(limits.fitted(limits.padded(_of_area(area, shape))))
+                wanted.append(limits.sent(_of_area(area, shape)))
         return wanted
 
     def size_in_multiples(

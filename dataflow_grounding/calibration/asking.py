@@ -366,7 +366,7 @@ def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
     suffix is there for either, and where the run has no pictures.
     """
     suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
-    is_any_reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)
+    is_any_reduced = any(limits.sent(size) != size for size in own.sizes)
     if is_any_reduced or not suffixes:
         suffixes.append(".jpg")
     return list(dict.fromkeys(suffixes))

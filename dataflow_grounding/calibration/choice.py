@@ -319,7 +319,7 @@ class FormatChoice:
         from dataflow_grounding.calibration.probes import legible
 
         limits = self._serving.image_limits
-        sent = [limits.fitted(limits.padded(size)) for size in pictures.sizes]
+        sent = [limits.sent(size) for size in pictures.sizes]
         if in_pixels:
             return sent
         # How elongated ones are to be sent, and whether boxes are right then, is found out by

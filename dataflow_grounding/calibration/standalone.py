@@ -28,7 +28,7 @@ class CalibratedFormat(BoxFormat):
     Attributes:
         sizes: The sizes of pictures for which it holds; None for all. A model that counts pixels
             has such limits: a picture is sent on white of `padded = sizes.padded(size)`, in
-            `sizes.fitted(padded)`.
+            `sizes.sent(size)`.
         error_px: How far off an edge is on average, in pixels of the probe pictures.
         requests: How many requests it took.
     """

@@ -80,7 +80,7 @@ class SizeLimits:
         return width, height
 
     def fitted(self, size: Size) -> Size:
-        """Return the size in which a picture of `size` is sent, scaled to these limits.
+        """Return the size to which a picture of `size` is scaled by these limits, without padding.
 
         The upper limits go before the lower one. Sides are rounded to the nearest multiples, or
         down, where the nearest are over a limit by more than a hundredth; they are one multiple at
@@ -96,6 +96,10 @@ class SizeLimits:
         if self._largest_scale(nearest) >= 1 - _TOLERANCE:
             return nearest
         return max(step, math.floor(columns) * step), max(step, math.floor(rows) * step)
+
+    def sent(self, size: Size) -> Size:
+        """Return the size in which a picture of `size` is sent, padding and all."""
+        return self.fitted(self.padded(size))
 
     def allows(self, size: Size) -> bool:
         """Return whether a picture of this size is sent unscaled, give or take a hundredth.

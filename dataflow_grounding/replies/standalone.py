@@ -83,7 +83,7 @@ def _check_sizes(box_format: BoxFormat, sent_size: Size) -> None:
     raise SpecError(
         f"how boxes are written was measured for other sizes than {width:g} x {height:g} px: send"
         " each picture on white of `padded = format.sizes.padded(size)`, in"
-        " `sent = format.sizes.fitted(padded)`, and read with image_size=padded, sent_size=sent"
+        " `sent = format.sizes.sent(size)`, and read with image_size=padded, sent_size=sent"
     )
 
 

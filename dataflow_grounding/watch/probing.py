@@ -134,7 +134,7 @@ def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
     """Return the sizes in which pictures are sent within these limits, with how many of each."""
     fitted: Counter[Size] = Counter()
     for size, count in zip(pictures.sizes, pictures.counts, strict=True):
-        fitted[limits.fitted(limits.padded(size))] += count
+        fitted[limits.sent(size)] += count
     return fitted
 
 

@@ -62,9 +62,18 @@ def bench(server: LoopbackServer, *arguments: str) -> Done:
 
 
 def killed_and_run_again(
-    server: LoopbackServer, here: Path, ways: str, *, after: int
+    server: LoopbackServer,
+    here: Path,
+    ways: str,
+    *,
+    after: int,
+    then: LoopbackServer | None = None,
 ) -> tuple[int, Done]:
-    """Kill a bench after so many requests, and run it again: the requests before, and the end."""
+    """Kill a bench after so many more requests, and run it again, maybe at another server.
+
+    Returns the requests before, and the end.
+    """
+    after += server.count()
     environment = {
         **os.environ,
         "DF_BASE_URL": server.base_url,
@@ -76,6 +85,7 @@ def killed_and_run_again(
     wait_until(lambda: server.count() >= after, running)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate(timeout=60)
+    environment["DF_BASE_URL"] = (then or server).base_url
     return server.count(), ended(process(arguments, cwd=here, env=environment))
 
 
@@ -372,6 +382,20 @@ def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
 
 
 @pytest.mark.slow
+def test_that_replies_are_of_another_address_is_told_though_it_was_killed(here: Path) -> None:
+    with LoopbackServer(BenchModel(), latency=0.05) as server:
+        _, again = killed_and_run_again(server, here, "plain", after=20)
+        assert again.code == 0, again
+        assert "has replies from" not in again.err
+        shutil.rmtree(here / "bench_results")
+        with LoopbackServer(BenchModel()) as other:
+            _, again = killed_and_run_again(server, here, "plain", after=20, then=other)
+    assert again.code == 0, again
+    assert f"has replies from {server.base_url}" in again.err
+    assert "name another folder with -o." in again.err
+
+
+@pytest.mark.slow
 def test_a_file_that_is_not_taken_over_is_kept_under_another_name(here: Path) -> None:
     file = here / "bench_results/bench.json"
     few = ("--pictures", "1", "--ways")
@@ -382,7 +406,9 @@ def test_a_file_that_is_not_taken_over_is_kept_under_another_name(here: Path) ->
         done = bench(server, *few, "plain,spans")
         assert done.code == 0, done
         kept = here / "bench_results/bench.json.old1"
-        assert "to measure another server, name another folder with -o. It is kept as" in done.err
+        assert done.err.count("to measure another server, name another folder with -o.") == 1
+        assert "bench.json is of http://127.0.0.1" in done.err
+        assert f"It is kept as {Path('bench_results/bench.json.old1')}" in done.err
         assert kept.read_bytes() == of_the_first
         again = bench(server, *few, "json")
         assert (again.code, list(json.loads(file.read_text())["ways"])) == (

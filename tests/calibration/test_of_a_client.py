@@ -99,6 +99,7 @@ def test_boxes_of_pictures_of_other_sizes_are_refused_and_never_read_wrong() -> 
         padded = sizes.padded((width, height))
         for picture in ((width, height), padded):
             sent = sizes.fitted(picture)
+            assert picture != padded or sent == sizes.sent((width, height))
             box = tuple(side * share for share in (0.25, 0.5) for side in sent)
             reply = json.dumps([{"bbox_2d": right.from_pixels(box, original=sent)}])
             try:

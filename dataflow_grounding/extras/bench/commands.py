@@ -153,11 +153,7 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
 def _difference(earlier: dict[str, Any], document: dict[str, Any], path: str) -> str:
     """Return why an earlier document at the path isn't gone on with, in words."""
     if earlier["endpoint"] != document["endpoint"]:
-        return (
-            f"{path} is of {earlier['endpoint']}. Replies of {document['model']} there count as its"
-            " replies here, and are not asked for again: to measure another server, name another"
-            " folder with -o"
-        )
+        return f"{path} is of {earlier['endpoint']}"
     return f"{path} is of another version or of other pictures"
 
 

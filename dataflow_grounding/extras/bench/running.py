@@ -19,6 +19,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.asking import CALIBRATION
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.data.working_folder import CKPT
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
 from dataflow_grounding.extras.bench import bench_set
 from dataflow_grounding.extras.bench.document import VERSION
@@ -32,6 +33,7 @@ from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
 
 _KEPT = ("key", "reply", "finish_reason", "usage", "refusal", "tier")
+_ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked last
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
     }
     if earlier and is_taken_over(earlier, document):
         document["ways"].update(earlier["ways"])
+    _tell_of_another_address(bench.folder, document, earlier)
     for way in ways:
         run = bench.run_of(way)  # anew: it knows what the way before found out of the endpoint
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
@@ -199,6 +202,26 @@ def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
                     f"{bench.folder} has replies of {other}: measure {model} in another folder,"
                     " with -o"
                 )
+
+
+def _tell_of_another_address(
+    folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any] | None
+) -> None:
+    """Say where a folder has replies of another address than the document's; write down this one.
+
+    That is done before the first request: a bench may be killed before it has any `bench.json`.
+    """
+    path = os.path.join(folder, CKPT, _ASKED_AT)
+    endpoint = document["endpoint"]
+    before = read_object(path).get("endpoint") or (earlier or document)["endpoint"]
+    if before != endpoint:
+        say(
+            f"Note: {folder} has replies from {before}. As {document['model']} is their model, too,"
+            f" they count for {endpoint}, and are not asked for again: to measure another server,"
+            " name another folder with -o."
+        )
+    with told_as(InputError, f"can't write {path}"):
+        write_text(path, dump_text({"endpoint": endpoint}) + "\n")
 
 
 def _unanswerable(run: SpecRun) -> str:
