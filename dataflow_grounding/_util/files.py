@@ -69,7 +69,8 @@ def portable(name: str) -> str:
 def _portable_part(part: str) -> str:
     """Return a folder's or file's name as any system takes it; `..` becomes `_`.
 
-    A dot or blank at the end, which Windows leaves out, becomes `_`, too. "" and `.` stay.
+    A dot or blank at the end, which Windows leaves out, becomes `_`, too. "" and `.`, which say
+    nothing between slashes, stay.
     """
     if part in ("", os.curdir):
         return part

@@ -146,13 +146,15 @@ def learn_fields(value: Any, secret: bool = False) -> None:
 def learn_address(url: str) -> str:
     """Remember the secrets in an address, and return the address without them, to be shown.
 
-    They are its user's password, parameters with a secret's name, and keys in its path.
+    They are its user's password, parameters with a secret's name, and what looks like a key in its
+    path or in any parameter.
     """
     for name, value in _PARAMETER.findall(url):
         if _is_secret_parameter(name):
             learn(value, unquote(value))
-    host, _, path = re.split("[?#]", url.partition("://")[2])[0].partition("/")
-    learn(*_keys_in(path))
+    behind_scheme = url.partition("://")[2]
+    host = re.split("[/?#]", behind_scheme, maxsplit=1)[0]
+    learn(*_keys_in(behind_scheme.removeprefix(host)))
     _learn_user(host)
     return blotted_message(url)
 

@@ -433,15 +433,16 @@ def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
     return choices
 
 
-def stated_format(model: str) -> BoxFormat:
-    """Return the format in which a model is asked first to calibrate it.
+def first_format(serving: Serving) -> BoxFormat:
+    """Return the format in which calibration asks a serving's model first.
 
-    It is the one that its name suggests, though nobody may have confirmed it, else STATED.
+    It is the one that the model's name suggests, by the serving's own `box_formats` or the table,
+    even if nobody has confirmed it; STATED where none does, or one of points alone.
     """
-    candidate = format_of_model(model)
+    candidate = format_of_model(serving.model, serving.box_formats)
     if candidate is not None and candidate.boxes:
         return candidate
-    return find_box_format(STATED, model)
+    return find_box_format(STATED, serving.model)
 
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
@@ -466,7 +467,7 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
         # This raises SpecError for a model without boxes, which calibrating can't help either.
         known = find_box_format("auto", serving.model, serving.box_formats)
         return NamedFormat(known, "the model's name")
-    return NamedFormat(stated_format(serving.model), None)
+    return NamedFormat(first_format(serving), None)
 
 
 def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:

@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import EndpointRefused, GroundingError, Spe
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.calibration.asking import calibrate as calibrate_serving
-from dataflow_grounding.calibration.choice import stated_format
+from dataflow_grounding.calibration.choice import first_format
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.base import Serving, check_counts
@@ -86,7 +86,7 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
         raise SpecError("\n".join(obstacles))
     options = RunOptions()
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
-    calibration, _, _ = calibrate_serving(serving, stated_format(serving.model), start)
+    calibration, _, _ = calibrate_serving(serving, first_format(serving), start)
     return CalibratedFormat(
         **asdict(calibration.format),
         sizes=calibration.limits,

@@ -60,7 +60,7 @@ def _commands(here: click.Context) -> Iterator[str]:
     """
     options_of: dict[str, set[str]] = {}  # by command, those of the commands so far
     for name, purpose in COMMANDS.items():
-        command = cli.get_command(here, name)
+        command = cli.command_named(here, name)
         arguments = []
         options = []
         for parameter in command.params:

@@ -11,7 +11,7 @@ import click
 
 from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.calibration.calibration_file import store_calibration
-from dataflow_grounding.calibration.choice import stated_format, summary
+from dataflow_grounding.calibration.choice import first_format, summary
 from dataflow_grounding.cli.arguments import (
     answer,
     check_writable,
@@ -177,7 +177,7 @@ def of_calibrate(
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
         start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
-        calibration, decision, _ = calibrate(serving, stated_format(serving.model), start)
+        calibration, decision, _ = calibrate(serving, first_format(serving), start)
     except NoFit as unclear:
         _write_plot(unclear.pictures, [[] for _ in unclear.pictures], plot_path)
         raise

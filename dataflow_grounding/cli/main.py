@@ -84,7 +84,20 @@ class _LazyGroup(click.Group):
         """Return the names of all commands: the package's own, then those of other packages."""
         return [*COMMANDS, *_other_packages_commands()]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of this name as `command_named` does.
+
+        While a shell completes a line it is None where that raises an error, which would be printed
+        amid the line.
+        """
+        try:
+            return self.command_named(ctx, cmd_name)
+        except click.UsageError:
+            if ctx.resilient_parsing:
+                return None
+            raise
+
+    def command_named(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Return the command of this name, imported only now; `-` and `_` are equal in it.
 
         The package's own comes before another package's. Raises UsageError for a name that no
@@ -117,7 +130,7 @@ class _LazyGroup(click.Group):
         }
         of_other_packages = []
         for name in _other_packages_commands():
-            of_other_packages.append((name, self.get_command(ctx, name).get_short_help_str()))
+            of_other_packages.append((name, self.command_named(ctx, name).get_short_help_str()))
         if of_other_packages:
             groups["Commands of other packages:"] = of_other_packages
         options = [option.get_help_record(ctx) for option in self.get_params(ctx)]

@@ -14,8 +14,8 @@ def read_class_file(path: str) -> Any:
     Args:
         path: A text file with a name in each line; a `.json` file of COCO, whose `categories` are
             taken in the order of their ids, or with a list of names; a `.yaml` or `.yml` file with
-            `names` as Ultralytics writes them, or with a list. What else JSON or YAML holds is
-            returned as it is, for whoever reads `data.classes` to check.
+            `names` as Ultralytics writes them, or with a list. Anything else that JSON or YAML
+            holds is returned as it is, for whoever reads `data.classes` to check.
 
     Raises:
         SpecError: There is no such file, it can't be read, or it has no names.
@@ -39,6 +39,8 @@ def read_class_file(path: str) -> Any:
             classes = [line.strip() for line in text.splitlines() if line.strip()]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, KeyError):
+            reason = f"a category has no {reason}"
         raise SpecError(f"classes: can't read the names of classes in {path}: {reason}") from None
     if not classes:
         raise SpecError(f"classes: {path} has no names of classes in it")

@@ -206,18 +206,12 @@ class _StepReplies(KeyedLog):
         self.used: dict[str, Usage] = {}
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the reply put here, or the last stored one; None where there is none.
+        """Return the reply put here, or else the stored one; None where there is none.
 
-        `since` makes no difference.
+        `since`, a place in a file, says nothing here, as what is put stays in memory.
         """
         self.asked.add(key)
-        line = super().get(key)
-        if line is not None or self._stored is None:
-            return line
-        line = self._stored.get(key)
-        if line is not None:
-            self.used[key] = usage_of(line)
-        return line
+        return super().get(key)  # which asks `every` for what wasn't put here
 
     def every(self, key: str) -> list[dict[str, Any]]:
         """Return the replies put here, or else all stored ones; none where there are none."""
@@ -227,7 +221,7 @@ class _StepReplies(KeyedLog):
         lines = self._stored.every(key)
         if lines:
             self.asked.add(key)
-            self.used[key] = usage_of(lines[-1])
+            self.used[key] = usage_of(lines[0])
         return lines
 
     @property

@@ -1,5 +1,6 @@
 """The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -370,7 +371,8 @@ class ImageGroundingJob(RowsJob):
         try:
             serving = serving_of(vlm, block.workflow, self.spec.folders)
         except SpecError as error:  # which names keys of `vlm`
-            raise SpecError(str(error).replace("vlm.", f"vlm.{key}.")) from error
+            message = re.sub(r"(?<![\w./@-])vlm\.", f"vlm.{key}.", str(error))  # no host's name
+            raise SpecError(message) from error
         self.servings.append(serving)
         return serving
 
@@ -436,14 +438,21 @@ class ImageGroundingJob(RowsJob):
         return phrases_in_captions((row.data or {}).get(column) for row in source.read())
 
     def find_input(self) -> Input:
-        """Return the input; with `data.proposals`, as the reader of that format finds it.
+        """Return the input; with `data.proposals`, what the reader of that label format finds.
 
-        Raises InputError, MissingExtra; SpecError for a format that isn't known.
+        The reader takes the phrases of the stated classes, by which it calls what labels name.
+        Raises InputError, MissingExtra; SpecError for a format that isn't known, and for
+        `data.split`, as labels have no parts of that kind.
         """
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         if data.proposals in ("", SAMPLES):
             return super().find_input()
+        if data.split:
+            raise SpecError(
+                "data.split is of data sets from a hub: with data.proposals leave it out, and name"
+                " the part's own labels in data.input_jsonl"
+            )
         labels = required("seeds", "labels", "data.proposals")
         stated = self._stated_classes()
         phrases: dict[str, str] = {}

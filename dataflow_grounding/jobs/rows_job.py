@@ -48,12 +48,14 @@ class RowsJob(SpecJob):
         self.inputs = [data.input_jsonl]
         self._input = self.find_input()
         storage = self._find_storage()
+        # All steps are made, wanted or not: a step's folder and input go by those before it.
         all_steps = in_folders(self.make_steps(storage))
         for step in all_steps:
             _watch_as_stated(step.operator, spec.block.vlm)
         numbered_steps = select_steps(all_steps, self.wanted(all_steps))
         self.box_format = recall_box_formats(all_steps)
-        self._first = numbered_steps[0]  # the first step but for one that writes captions
+        # the first wanted step; one that writes captions may come before it, and has no number
+        self._first = numbered_steps[0]
         # whether it reads the user's input, not an earlier step's file
         self._from_input = self._first.storage.operator_step == 0
         self._check_input()

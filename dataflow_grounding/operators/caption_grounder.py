@@ -46,11 +46,11 @@ class CaptionGrounder(BoxOperator):
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `cleaned_caption`, `expressions` with their boxes, and the image's size.
+        """Returns `cleaned_caption`, `expressions` with their boxes, and the image's size.
 
-        `doubtful` is True where the answer for any expression is; False where none is and the
-        record has it already; else it isn't set. Where the reply is cut off, which is noted, the
-        expressions and their boxes are asked for in turn. Raises RecordError.
+        `doubtful` is True where the answer for any expression is. Where none is, it is False if an
+        earlier step has set it, and left out if none has. Where the reply is cut off, the
+        expressions are asked for first and then their boxes, which is noted. Raises RecordError.
         """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)

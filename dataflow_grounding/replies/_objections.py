@@ -16,13 +16,12 @@ def check_pictures(parsed: ParsedReply) -> None:
     """Refuse a reply whose boxes may be those of a crop, or of several pictures.
 
     Raises:
-        UnreadableReply: They may be.
+        UnreadableReply: The boxes may be; the message is why.
     """
-    elsewhere = parsed.elsewhere
-    if elsewhere is None and len(parsed.pictures) > 1:
-        elsewhere = SEVERAL_PICTURES
-    if elsewhere:
-        raise UnreadableReply(elsewhere)
+    if parsed.elsewhere is not None:  # says why
+        raise UnreadableReply(parsed.elsewhere)
+    if len(parsed.pictures) > 1:
+        raise UnreadableReply(SEVERAL_PICTURES)
 
 
 def check_talk(parsed: ParsedReply, boxes: list[KeptBox], phrases: Mapping[int, str]) -> None:

@@ -276,10 +276,12 @@ class _BoxReader:
                 self.reading.reasons[phrase_id] = reason
 
     def format_of(self, raw: RawBox) -> BoxFormat:
-        """Return the format that a box is read in: that of its tokens, or else that asked for.
+        """Return the format that a box is read in, and note it once where its tokens decide that.
 
-        Its order is changed where the numbers are known to be two corners, or the reply settles
-        their order; but not for tokens that are read as asked. The choice for tokens is noted once.
+        Tokens of another family than the format asked for, as `<loc_100>`, are read as the format
+        of that family, unless they mean the same in the one asked for: that is taken as it is then.
+        Otherwise the reply may settle the order of the numbers: it states it, or they are known to
+        be two corners.
         """
         box_format = self.format
         if raw.family is not None and raw.family != box_format.name:
@@ -294,11 +296,10 @@ class _BoxReader:
                 return box_format
             box_format = family_format
             self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
-        if raw.corners and box_format.order in ("xywh", "cxcywh"):
-            return replace(box_format, order="xyxy")
-        if raw.order:
-            return replace(box_format, order=raw.order)
-        return box_format
+        order = raw.order or box_format.order
+        if raw.corners and order in ("xywh", "cxcywh"):
+            order = "xyxy"
+        return box_format if order == box_format.order else replace(box_format, order=order)
 
     def to_pixels(self, raw: RawBox) -> Bbox:
         """Return a box in pixels of the original, inside it.

@@ -80,8 +80,14 @@ def phrase_grounding(
         )
         _check_all_read(reading, len(phrases))
         notes = list(reading.notes)
-        # a box that lies in the padding alone shows nothing of the image
-        boxes = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]
+        boxes: list[FoundBox] = []
+        in_padding: set[int | None] = set()  # phrases with a box that shows nothing of the image
+        for box in reading.boxes:
+            if area(clamp(box.bbox, image.size)) > 0:
+                boxes.append(box)
+            else:
+                in_padding.add(box.id)
+                notes.append(Note("dropped", f"a box of phrase {box.id} beside the picture"))
         answers: list[Found] = []
         for number in range(1, len(phrases) + 1):
             all_instances = [_instance(box, image) for box in boxes if box.id == number]
@@ -94,6 +100,10 @@ def phrase_grounding(
             reason = reading.reasons.get(number)
             if instances:
                 status = "grounded"
+                reason = None
+            elif status == "none" and number in in_padding:
+                status = "ambiguous"
+                reason = "its box lies beside the picture"
             elif status == "none" and number in reading.unsure:
                 status = "ambiguous"
                 reason = reading.unsure[number]

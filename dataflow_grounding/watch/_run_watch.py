@@ -182,8 +182,12 @@ class RunWatch(BoxWatch):
             return True
 
         def read(reply: str) -> ReadReply[T]:
-            """Judge a reply and read it. Raises SuspectReply if it is to be asked for again."""
-            if question.tries:  # one that is asked again is no further answer
+            """Judge a reply and read it.
+
+            Raises SuspectReply if it is to be asked for again, and what the request's own reader
+            raises.
+            """
+            if question.tries > 0:  # the record's answer was counted when it came first
                 self._probing.known.extra += 1
             else:
                 self._probing.known.answers += 1

@@ -280,14 +280,15 @@ class Probing:
         return self._vouching is not None and not self._vouching.relied_on
 
     def sending(self) -> None:
-        """Count a request that is about to be sent.
+        """Count a request that is about to be sent; mark the first that a check is to vouch for.
 
-        The first request of a run that makes checks writes down that they have begun: a later run
-        then knows that replies are not vouched for until a check has ended well.
+        That is the run's first one once checks have `begun`. It is marked in the store of replies:
+        a later run then knows that nobody vouches for what follows until a check has ended well.
         """
         self.known.sent += 1
         self._unchecked += 1
-        if self.begun and self.possible and not self._marked and self._vouching is not None:
+        is_to_be_vouched_for = self.begun and self.possible
+        if is_to_be_vouched_for and not self._marked and self._vouching is not None:
             self._marked = True
             self._vouching.write("begun")
 

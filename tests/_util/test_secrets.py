@@ -304,6 +304,16 @@ def test_a_token_in_the_address_is_sent_and_never_shown(
     stays_secret(place, secret, dry, done, refused, gone)
 
 
+def test_what_looks_like_a_key_in_an_address_is_not_shown_whatever_the_parameter_is_called(
+    place: Workplace,
+) -> None:
+    key = "sk-abcdefgh12345XYZ"
+    gone = place.run(**{"vlm.openai.base_url": f"http://127.0.0.1:9/v1?tenant={key}"})
+    assert gone.code == 4, gone
+    assert "no connection to http://127.0.0.1:9/v1/chat/completions?tenant=***" in gone.err
+    stays_secret(place, key, gone)
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [

@@ -238,14 +238,17 @@ def test_commands_and_options_are_completed() -> None:
     }
 
     def completed(words: str, place: int) -> str:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "dataflow_grounding"],
             env={**environment, "COMP_WORDS": words, "COMP_CWORD": str(place)},
             capture_output=True,
             text=True,
-        ).stdout
+        )
+        assert done.stderr == ""
+        return done.stdout
 
     assert completed("dataflowgrounding est", 1).split() == ["plain,estimate"]
+    assert completed("dataflowgrounding nothing --pi", 2).split() == []
     assert "plain,--pilot" in completed("dataflowgrounding generate --pi", 2).split()
 
 

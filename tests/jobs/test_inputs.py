@@ -387,6 +387,13 @@ def test_classes_in_a_file_are_those_of_the_list(place: Workplace, name: str) ->
     assert place.run(**settings, **{"data.classes": ["red thing", "dog"]}).summary["requests"] == 0
 
 
+def test_a_category_without_an_id_is_told(place: Workplace) -> None:
+    (place.folder / "coco.json").write_text('{"categories": [{"name": "dog"}]}', encoding="utf-8")
+    done = place.run(**{"data.input_jsonl": "pictures", "data.classes": "coco.json"})
+    assert done.code == 2, done
+    assert "coco.json: a category has no 'id'" in done.err
+
+
 def test_classes_from_the_environment_are_numbered_by_exports_and_secrets_stay_out(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

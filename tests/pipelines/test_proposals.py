@@ -320,6 +320,7 @@ def test_estimate_counts_the_verification(place: Workplace) -> None:
         ({"data.input_jsonl": "nowhere.json"}, "nowhere.json: check data.input_jsonl"),
         ({"workflow.check": True}, "workflow.check is of boxes that the model finds"),
         ({"workflow.samples": 3}, "workflow.samples is of boxes that the model finds"),
+        ({"data.split": "val"}, "data.split is of data sets from a hub: with data.proposals leave"),
     ],
 )
 def test_what_a_spec_says_wrong_is_told(

@@ -715,6 +715,19 @@ def test_a_folder_of_pictures_is_stated_as_it_was_named_and_found_again_once_all
     assert verified(moved) == Done(0, "nothing has changed\n", "")
 
 
+def test_of_pictures_elsewhere_that_have_not_changed_none_is_named_where_another_file_is_damaged(
+    results: Path, review: Any
+) -> None:
+    review("--sample", "24").judge_all()
+    gold = write(results.parent / "gold.jsonl", [record(n) for n in range(3)])
+    assert command(["certify", str(results), "--gold", str(gold)]).code == 0
+    gold.unlink()
+    done = verified(results)
+    assert done.code == 1
+    assert "gold.jsonl" in done.out
+    assert "a.png" not in done.out
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not_found_are_named(
     results: Path, review: Any, named: bool

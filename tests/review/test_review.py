@@ -834,6 +834,18 @@ def test_doubtful_things_come_first_and_each_fifth_by_chance(results: Path, serv
     assert [n for n, item in enumerate(items) if item["why"] == "random"] == list(range(4, 50, 5))
 
 
+def test_on_pages_too_each_fifth_box_is_by_chance_while_any_drawn_is_left(
+    results: Path, serve: Any
+) -> None:
+    rows = [phrase(f"dog {n:02}", n, [1, 1, 9, 9], caption="") for n in range(50)]
+    write(results, {**RECORD, "expressions": rows})
+    items = serve(results).ask("next?mode=grid&most=50")["items"]
+    by_chance = [n for n, item in enumerate(items) if item["why"] == "random"]
+    assert len(items) == 50
+    fifths = [n for n in range(4, 50, 5) if n < by_chance[-1]]
+    assert set(fifths) <= {*by_chance}  # others were drawn that stand elsewhere by their thing
+
+
 def test_a_sample_is_stated_on_disk_before_it_is_shown_and_is_the_same_again(
     results: Path, serve: Any
 ) -> None:

@@ -227,3 +227,25 @@ def test_boxes_are_whole_pixels_inside_the_image_whatever_the_model_says(
 def test_an_empty_list_means_that_all_were_looked_for(image: Image) -> None:
     found, _ = phrase_grounding(image, ["a", "b"], PIXELS).read('{"objects": []}')
     assert [(one.status, one.instances) for one in found] == [("none", []), ("none", [])]
+
+
+def test_a_phrase_whose_only_box_is_beside_the_picture_is_not_said_to_be_absent(
+    tmp_path: Path,
+) -> None:
+    """The picture is sent with grey below it, as it is too wide for the model."""
+    path = tmp_path / "wide.png"
+    PIL.Image.new("RGB", (400, 100)).save(path)
+    wide = open_image(Record({"i": str(path)}), "i", ImageLimits(max_wide=2))
+    assert wide.shown_size == (400, 200)
+    boxes = [
+        {"id": 1, "bbox_2d": [10, 120, 100, 190]},
+        {"id": 2, "bbox_2d": [10, 20, 100, 90]},
+        {"id": 2, "bbox_2d": [10, 120, 100, 190]},
+    ]
+    reply = json.dumps({"objects": boxes, "statuses": [{"id": 2, "status": "ambiguous"}]})
+    (beside, inside, absent), notes = phrase_grounding(wide, ["a", "b", "c"], PIXELS).read(reply)
+    assert (beside.status, beside.instances) == ("ambiguous", [])
+    assert beside.reason == "its box lies beside the picture"
+    assert [instance["bbox"] for instance in inside.instances] == [[10, 20, 100, 90]]
+    assert (inside.status, inside.reason, absent.status) == ("grounded", None, "none")
+    assert [note.text for note in notes].count("a box of phrase 1 beside the picture") == 1

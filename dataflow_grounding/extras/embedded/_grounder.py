@@ -170,11 +170,9 @@ def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     if phrase.refusal:
         raise _Undecided("unsupported", phrase.refusal)
     finder = _finder_for(phrase)
-    if phrase.unread:
-        # Of a person who is alone, what they wear or do need not be understood.
-        is_only_person = finder is _find_people and len(scene.detections("face").clear) == 1
-        if not is_only_person:
-            raise _Undecided("unsupported", "not all words are understood")
+    # Of a person who is alone, what they wear or do need not be understood.
+    if phrase.unread and not (finder is _find_people and _is_one_person(scene)):
+        raise _Undecided("unsupported", "not all words are understood")
     candidates = finder(phrase, scene)
     if candidates and phrase.relation is not None:
         anchor = phrase.relation.anchor
@@ -185,6 +183,13 @@ def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     if not candidates or finder in (_find_sky, _find_greenery):
         return candidates
     return _select(candidates, phrase, scene)
+
+
+def _is_one_person(scene: _Scene) -> bool:
+    """Whether one face is clearly seen, and no more than one body."""
+    faces = scene.detections("face").clear
+    bodies = scene.detections("body").clear
+    return len(faces) == 1 and len(bodies) <= 1
 
 
 def _select(candidates: Sequence[Candidate], phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
@@ -230,10 +235,10 @@ def _find_by_detector(phrase: Phrase, scene: _Scene, kind: str = "") -> list[Can
 
 
 def _find_people(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the people that a phrase may mean: bodies, then guessed owners of faces without one.
+    """Return the people that a phrase may mean: bodies, then guessed owners of further faces.
 
-    A face has a body if their boxes overlap. Raises _Undecided where nobody is seen, as somebody
-    may be there all the same, and as _find_by_detector does.
+    A face whose box overlaps a body's is taken to be of that body. Raises _Undecided where nobody
+    is seen, which doesn't say that nobody is there, and as _find_by_detector does.
     """
     faces = _find_by_detector(phrase, scene, "face")
     bodies = _find_by_detector(phrase, scene, "body")

@@ -163,12 +163,17 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
 
 
 def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[str], float]:
-    """Return the names of the ideal shape that covers the region best, and its IoU.
+    """Return the names of the ideal shape that covers the region best, and how well it does.
 
-    A square on its corner is a diamond, too: it has two names. There is no name where the best one
-    covers the region by less than ``least_fit``. A star has the IoU 1, what is as ragged and no
-    star the IoU 0: neither is compared with an ideal shape. ``filled`` is 1 where the region is,
-    ``contour`` its outline.
+    That is their IoU, for polygons less _POLYGON_HANDICAP. A square on its corner has two names,
+    as it is a diamond, too. There is no name where the best shape covers the region by less than
+    ``least_fit``, or a triangle by less than that without _TRIANGLE_ALLOWANCE. A region with deep
+    notches is compared with no ideal shape: a star counts as 1, any other as 0, without a name.
+
+    Args:
+        contour: The region's outline.
+        filled: 1 where the region is, else 0.
+        least_fit: The least that the best shape has to cover.
     """
     area = float(filled.sum())
     hull = cv2.convexHull(contour)

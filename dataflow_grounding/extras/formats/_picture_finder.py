@@ -22,10 +22,14 @@ class PictureFinder:
         self._folders = tuple(folders)
 
     def find(self, name: Any, key: str) -> FoundPicture:
-        """Return the picture of that name, a path or an address.
+        """Return where a picture is, with its header.
 
-        `key` is the column where a row has the name, which errors tell. Raises RecordError where
-        the picture isn't there, or its header can't be read.
+        Args:
+            name: What a row calls the picture: a path, or an address of storage that rows may name.
+            key: The row's column that has the name, for the error.
+
+        Raises:
+            RecordError: The picture isn't there, or its header can't be read.
         """
         path = find_image(Record({key: name}, self._folders), key).path
         return FoundPicture(path, read_header(path))

@@ -749,7 +749,8 @@ def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
 
     That doesn't say that its thing is nowhere in the picture.
     """
-    return bool(expression["instances"]) and not not_rejected(expression)
+    kept_boxes = not_rejected(expression) or []
+    return bool(expression["instances"]) and len(kept_boxes) == 0
 
 
 def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -24,6 +24,7 @@ _SPLITS = {"val": "validation"}  # our name of a part → that of `datasets`, wh
 # anything else in it isn't ours.
 _LOCK = ".exporting"
 _NEW = "new"
+_EARLIER = "earlier"
 MARK = "Exported by dataflow-grounding"
 """Stands in the README of an export.
 
@@ -80,6 +81,8 @@ class ExportFolder:
         self._only_file = only_file
         self._working_folder = f"{self.path}.part"
         self._new = os.path.join(self._working_folder, _NEW)  # becomes `path` in the end
+        # where an earlier export is meanwhile; a process that is killed then leaves it there
+        self._earlier = os.path.join(self._working_folder, _EARLIER)
         self._last_folder = ""  # in which `place` was asked for a file last: it is made
         self._lock = ExitStack()  # held inside the `with` block, against another export
         self._made_parts: list[ExportFolder] = []
@@ -100,6 +103,8 @@ class ExportFolder:
                 " another place"
             )
         self._lock.enter_context(only_run(os.path.join(working_folder, _LOCK)))
+        if os.path.lexists(self._earlier) and not os.path.lexists(self.path):
+            os.replace(self._earlier, self.path)
         shutil.rmtree(self._new, ignore_errors=True)
         os.makedirs(self._new)
         return self
@@ -107,10 +112,23 @@ class ExportFolder:
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         """Put the folder, or its only file, in place unless there was an error; remove the rest."""
         with self._lock:
-            if error_type is None:
-                shutil.rmtree(self.path, ignore_errors=True)
-                os.replace(os.path.join(self._new, self._only_file or ""), self.path)
-            shutil.rmtree(self._working_folder, ignore_errors=True)
+            try:
+                if error_type is None:
+                    self._replace_earlier()
+            finally:
+                shutil.rmtree(self._working_folder, ignore_errors=True)
+
+    def _replace_earlier(self) -> None:
+        """Put what was written in the place of an earlier export, which stays if that fails."""
+        is_there = os.path.lexists(self.path)
+        if is_there:
+            os.replace(self.path, self._earlier)
+        try:
+            os.replace(os.path.join(self._new, self._only_file or ""), self.path)
+        except OSError:
+            if is_there:
+                os.replace(self._earlier, self.path)
+            raise
 
     def part(self, name: str) -> "ExportFolder":
         """Return the folder of one of the parts, inside this one, to be written to.
@@ -177,17 +195,14 @@ class ExportFolder:
     def lines(self, name: str) -> Iterator[Put]:
         """Open a file of JSON lines, and give a function that writes an object as a line.
 
-        What the lines have in them is noted in `line`.
+        `line` becomes an example that has whatever any of the lines has.
         """
         with self.file(name) as file:
-            is_complete = False  # no further line can add to `line`
 
             def put(value: Mapping[str, Any]) -> None:
-                """Write an object as a line."""
-                nonlocal is_complete
-                if not is_complete:  # merging examples takes longer than writing lines
+                """Write an object as a line, and add to `line` what it has not yet."""
+                if _adds_to(self.line, value):  # few lines do, and to merge all takes longer
                     self.line = _merged_example(self.line, value)
-                    is_complete = _is_complete_example(self.line)
                 file.write(dump_line(value))
 
             yield put
@@ -238,7 +253,7 @@ def _is_working_folder(path: str) -> bool:
     """Whether a path is a folder, no link, with nothing in it but what a broken-off export left."""
     if not os.path.isdir(path) or os.path.islink(path):
         return False
-    return {_LOCK, _NEW}.issuperset(os.listdir(path))
+    return {_LOCK, _NEW, _EARLIER}.issuperset(os.listdir(path))
 
 
 def _obstacle_to_replacing(path: str) -> str | None:
@@ -271,7 +286,8 @@ def _merged_example(example: Any, value: Any) -> Any:
     """Return an example that has whatever an earlier example or a value has.
 
     Of two objects it has the members of both; of two lists it is a list of one item, merged of all
-    of theirs. Otherwise the example stays, unless it is None: then it is the value.
+    of theirs. Otherwise the example stays, unless it is None, or whole and the value a fraction:
+    then it is the value.
     """
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
@@ -279,16 +295,22 @@ def _merged_example(example: Any, value: Any) -> Any:
     if isinstance(example, (list, tuple)) and isinstance(value, (list, tuple)):
         items = [*example[:1], *value]
         return [reduce(_merged_example, items)] if items else []
-    return value if example is None else example
+    is_wider = type(example) is int and type(value) is float
+    return value if example is None or is_wider else example
 
 
-def _is_complete_example(example: Any) -> bool:
-    """Whether an example has no None and no empty list in it, so that no line can add a type."""
-    if isinstance(example, Mapping):
-        return all(map(_is_complete_example, example.values()))
-    if isinstance(example, (list, tuple)):
-        return bool(example) and _is_complete_example(example[0])
-    return example is not None
+def _adds_to(example: Any, value: Any) -> bool:
+    """Whether a value has what an example has not: see `_merged_example`."""
+    if isinstance(example, Mapping) and isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in example or _adds_to(example[key], item):
+                return True
+        return False
+    if isinstance(example, (list, tuple)) and isinstance(value, (list, tuple)):
+        return bool(value) and (not example or any(_adds_to(example[0], item) for item in value))
+    if example is None:
+        return value is not None
+    return type(example) is int and type(value) is float
 
 
 def _feature(value: Any) -> dict[str, Any]:

@@ -119,9 +119,9 @@ def read_whole(file: str) -> Any:
     Raises InputError where it can't be read, and for JSON lines or `null`.
     """
     with told_as(InputError, f"can't read {file}"):
-        data = read_json(file)
+        data = read_json(file)  # None for either
     if data is None:
-        raise InputError(f"{file} holds JSON lines, and should be one JSON value")
+        raise InputError(f"{file} holds JSON lines or null, and should be one JSON value")
     return data
 
 
@@ -136,7 +136,9 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
         with told_as(InputError, f"can't read {path}"), json_file(path) as file:
             yield from lists_in(file)
     except (ValueError, RecursionError):
-        read_whole(path)  # raises an error that says where it isn't JSON
+        whole = read_whole(path)  # raises an error that says where it isn't JSON
+        if isinstance(whole, dict):
+            raise InputError(f"{path} is not JSON in all of its parts") from None
 
 
 def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:

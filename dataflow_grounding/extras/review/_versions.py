@@ -176,15 +176,17 @@ def changes_view(
 
 
 def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
-    """Yield ("caption", how) and ("size", how), how in words, for what differs of the picture.
+    """Yield what differs of the picture: "caption" or "size", and the old → the new one.
 
     Sizes are compared where both are known.
     """
     if old["caption"] != new["caption"]:
-        yield "caption", f"“{old['caption']}” → “{new['caption']}”"
-    sizes = [(view["width"], view["height"]) for view in (old, new)]
-    if all(map(any, sizes)) and sizes[0] != sizes[1]:
-        yield "size", " → ".join(f"{width} x {height}" for width, height in sizes)
+        yield "caption", f"“{old['caption'] or ''}” → “{new['caption'] or ''}”"
+    old_size = (old["width"], old["height"])
+    new_size = (new["width"], new["height"])
+    are_known = all([*old_size, *new_size])
+    if are_known and old_size != new_size:
+        yield "size", f"{old_size[0]} x {old_size[1]} → {new_size[0]} x {new_size[1]}"
 
 
 def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:

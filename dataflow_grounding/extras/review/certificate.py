@@ -15,7 +15,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import dump_text, path_of, read_object
-from dataflow_grounding.data.results_folder import run_of, stated_in
+from dataflow_grounding.data.results_folder import image_folders_of, run_of, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.extras.review._certificate_page import (
     certificate_page,
@@ -68,12 +68,13 @@ def certify(
 
 
 def write_page(results: str, certificate: Mapping[str, Any]) -> str:
-    """Write a certificate as a page beside its file, and return the page's path.
+    """Write a certificate as a page beside the certificate's file, and return the page's path.
 
     Raises InputError where it can't be written.
     """
-    path = f"{os.path.splitext(_certificate_path(results))[0]}.html"
-    file_name = os.path.basename(_certificate_path(results))
+    certificate_path = _certificate_path(results)
+    path = f"{os.path.splitext(certificate_path)[0]}.html"
+    file_name = os.path.basename(certificate_path)
     write_text(path, certificate_page(certificate, results, file_name))
     return path
 
@@ -102,7 +103,9 @@ def changes_since(results: str) -> Iterator[str]:
     try:
         now = _certificate_now(results, certificate, folder)
     except (GroundingError, KeyError, TypeError) as why:
-        digests = {name: digest_of(os.path.join(folder, name)) for name in files}
+        # the certificate's own folder counts first, then those where the run found its pictures
+        folders = (*reversed(image_folders_of(results)), folder or os.curdir)
+        digests = {name: digest_of(_file_in_last_folder(name, folders)) for name in files}
         now = {**certificate, "files": digests, "sentence": str(why)}
     yield from _differences(certificate, json.loads(json.dumps(now)))
     never_found = [
@@ -186,7 +189,7 @@ def certificate_of(
         on_gold = _on_gold(reviewable, decisions, gold, samples)
         certificate["gold"] = {"file": os.path.relpath(gold, folder), **on_gold}
     certificate["target"] = max_error
-    if max_error:
+    if max_error is not None:
         accepted = certificate["boxes"]["high"] <= max_error
         certificate["target"] = {"max_error": max_error, "accepted": accepted}
     certificate.update(_statuses_and_checks(groups))

@@ -502,10 +502,10 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        """All boxes, each once: after every four by thing one that was drawn at random.
+        """All boxes, each once: after every four by thing the next that was drawn at random.
 
-        A box that stands in both orders keeps the place where it comes first. None was drawn where
-        a filter is set.
+        A box that was drawn and has had its place by thing is passed over. None was drawn where a
+        filter is set.
         """
         drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
@@ -513,9 +513,13 @@ class Queue:
         placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
         for count, item in enumerate(self._boxes_by_thing, 1):
             placed.setdefault(id(item), item)
-            if count % (RANDOM_EVERY - 1) == 0 and drawn_left:
+            if count % (RANDOM_EVERY - 1) != 0:
+                continue
+            while drawn_left and id(drawn_left[0]) in placed:
+                drawn_left.popleft()
+            if drawn_left:
                 drawn_item = drawn_left.popleft()
-                placed.setdefault(id(drawn_item), drawn_item)
+                placed[id(drawn_item)] = drawn_item
         return list(placed.values())
 
     @cached_property

@@ -86,7 +86,8 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Start the talk with a client that has connected."""
-        # With a limit of 0, what is written has drained when the very last byte has left.
+        # `writer.drain()` returns once as much as the limit is left to be sent: with 0, once all is
+        # sent. The talk has to wait for that, as its end breaks the connection off.
         writer.transport.set_write_buffer_limits(high=0)
         self._talking = asyncio.ensure_future(self._talk(reader, writer))
         self._talking.add_done_callback(lambda _: writer.transport.abort())

@@ -328,9 +328,9 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
-    """Return whether a request shows a probe picture, by its phrases: "red rectangle" and so on.
+    """Return whether a request asks for boxes of rectangles alone, as those for probe pictures do.
 
-    One without phrases counts as such, too.
+    Each phrase ends in " rectangle" then. A request without phrases, which no user's is, counts.
     """
     if request.task != "phrase_grounding":
         return False

@@ -128,13 +128,16 @@ def _cells(point: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
 
 
 def _usd(value: float) -> str:
-    """Return USD in cents, or with three digits that count where it is less than 1.
+    """Return USD with cents; below 1, rounded to three significant digits.
 
     Example:
-        >>> _usd(1234.5), _usd(0.01234)
-        ('1,234.50', '0.0123')
+        >>> _usd(1234.5), _usd(0.01234), _usd(0.99951), _usd(0.00001234)
+        ('1,234.50', '0.0123', '1.00', '0.0000123')
     """
-    return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
+    rounded = float(f"{value:.3g}")
+    if rounded >= 1:
+        return f"{value:,.2f}"
+    return f"{rounded:.12f}".rstrip("0").rstrip(".")
 
 
 def _remark(point: Mapping[str, Any]) -> str:

@@ -390,21 +390,22 @@ def _shorter_side(box: Bbox) -> float:
 def _findings_in_expression(
     expression: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
 ) -> Iterator[Finding]:
-    """Yield what is wrong with an expression: its text, span, status, and boxes that are twice.
+    """Yield what is wrong with an expression: its text, span, status, and boxes that occur twice.
 
     Args:
         expression: As it was read.
         caption: The record's.
         place: The span that it should have; None where that isn't certain.
-        change: Sets columns of the expression in the record, which mends call.
+        change: Sets columns of the expression in the record; a finding's mend calls it.
     """
     text = expression["text"]
     span = expression.get("char_span")
     status = expression.get("status")
     boxes = expression["instances"]
     distinct = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
+    has_equal_boxes = len(distinct) < len(boxes)
+    # Without their scores, which don't matter here and may be no numbers.
     unscored = [{"bbox": box} for box in distinct]
-    has_equal_boxes = len(unscored) < len(boxes)
     has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {
@@ -424,6 +425,7 @@ def _findings_in_expression(
             columns["caption_span"] = None
         mends["DG201"] = partial(change, **columns)
         mends["DG202"] = mends["DG201"]
+    # Of equal boxes the one with the best score stays, so that all scores have to be readable.
     if wrong["DG104"] and all(is_score(instance["score"]) for instance in boxes):
         mends["DG104"] = partial(change, instances=_each_once(expression))
     where = f"{text!r} ({status_of(expression)}, boxes: {len(boxes)}, char_span: {span})"

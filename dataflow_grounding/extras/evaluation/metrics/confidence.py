@@ -49,11 +49,11 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p of McNemar's exact test (1947); 1 where the two runs don't differ.
+    """Return the two-sided p of McNemar's exact test (1947); 1 for counts that are equal.
 
     Args:
         only_first: How many phrases the first run alone gets right.
-        only_second: How many the second alone does.
+        only_second: How many the second alone does. Swapping the two makes no difference.
 
     Example:
         >>> round(mcnemar(1, 5), 4)  # 2 · (1 + 6) / 2**6
