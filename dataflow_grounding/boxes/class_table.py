@@ -180,12 +180,12 @@ class ClassTable:
         table = self._states[counts.number // _CLASSES_OF_A_TABLE]
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
         states = table.get(digest) or 0
-        before = states >> shift & _ALL_BITS
+        before = (states >> shift) & _ALL_BITS
         if state <= before:
             return
         others = states & ~(_ALL_BITS << shift)
-        table.set(digest, others | state << shift)
-        counts.pictures += int(state == _BOXED)
+        table.set(digest, others | (state << shift))
+        counts.pictures += int(state == _BOXED)  # the highest: no picture leaves it again
         counts.undecided += int(state == _UNDECIDED) - int(before == _UNDECIDED)
         counts.none += int(state == _NONE) - int(before == _NONE)
 

@@ -166,11 +166,12 @@ def cli(debug: bool) -> None:
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete commands and options: eval "$(dataflowgrounding
-    completion bash)".
+    """Print the script that makes SHELL complete commands and options.
+
+    For bash: eval "$(dataflowgrounding completion bash)".
     """
     completion_class = get_completion_class(shell)
-    assert completion_class is not None
+    assert completion_class is not None  # click has one for each of the choices
     script = completion_class(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE")
     click.echo(script.source())  # noqa: TID251
 

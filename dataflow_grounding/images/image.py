@@ -446,7 +446,7 @@ def _path_in(record: Record, key: str) -> str:
     """Return the path or address that a row names in column `key`.
 
     Raises BrokenRow for what is no path, or an address that rows may not name; ImageMissing for a
-    web address: where these may be fetched, the row names the fetched file by now.
+    web address. A run that may fetch these does so before: its rows name the fetched files here.
     """
     path = record.get(key)
     if not isinstance(path, str) or not path or "\0" in path:
@@ -454,9 +454,9 @@ def _path_in(record: Record, key: str) -> str:
     if "://" not in path:
         return path
     if not may_be_named(path, record.folders):
-        what = f"column {key!r} names a picture at {scheme_of(path)}://, which rows may not"
         raise BrokenRow(
-            f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)"
+            f"column {key!r} names a picture at {scheme_of(path)}://, which rows may not: copy it"
+            " to a folder, or name its folder as data.image_root (--image-root)"
         )
     if is_web(path):
         raise ImageMissing(

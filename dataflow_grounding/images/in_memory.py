@@ -27,13 +27,13 @@ _folders: dict[int, str] = {}
 
 
 def is_picture(value: Any) -> bool:
-    """Return whether a value is of a type that `as_path` takes for a picture, but for a text.
+    """Return whether a value is of a type that `as_path` takes for a picture, except a text.
 
-    A text may be a path, but may be anything.
+    A text may be a path, and may be anything else.
     """
-    loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
+    is_in_memory = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
     return (
-        loaded
+        is_in_memory
         or isinstance(value, (bytes, bytearray, memoryview, os.PathLike))
         or _is_stored(value)
     )

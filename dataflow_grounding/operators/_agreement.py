@@ -136,7 +136,7 @@ def merge_answers(
         status (of equally common ones the first) and its reason; but `ambiguous` in place of
         `grounded`, as then the answers' boxes differ. `disagreement` is False where all `samples`
         answers could be read and have the same boxes and status, else True. `doubtful` says whether
-        half of `samples` or more are.
+        answers that are doubtful make up half of `samples` or more.
     """
     clusters: list[_Cluster] = []
     for answer in answers:

@@ -83,6 +83,7 @@ class Connection(asyncio.StreamReaderProtocol):
     ) -> None:
         super().__init__(asyncio.StreamReader(HEAD_LIMIT), self._begin)
         self._talk = talk
+        self._talking: asyncio.Future[None] | None = None  # None before a client has connected
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Start the talk with a client that has connected."""
@@ -100,4 +101,5 @@ class Connection(asyncio.StreamReaderProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Cancel the talk, with whatever it waits for."""
         super().connection_lost(error)
-        self._talking.cancel()
+        if self._talking is not None:
+            self._talking.cancel()
