@@ -116,7 +116,8 @@ class Summary:
         if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
             lines = _box_lines(record.unique_id, expressions)
             boxes = [(record.place, line) for line in lines]
-            self.boxes = sorted(self.boxes + boxes)[:SHOWN]
+            in_order = sorted(self.boxes + boxes, key=lambda box: box[0])
+            self.boxes = in_order[:SHOWN]
         self.classes.add(record.image_id or record.unique_id, expressions)
         self.expressions["total"] += len(column)
         for expression in expressions:

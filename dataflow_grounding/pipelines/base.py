@@ -170,6 +170,8 @@ class Pipeline:
         if self.__dict__.get("_is_compiled") or resume_step:
             # called anew, as operators may have been exchanged or changed since it was compiled
             steps = self.steps()
+            if not steps:
+                raise PlanError(f"forward() of {self.name} runs no operator")
             if not 0 <= resume_step < len(steps):
                 raise PlanError(
                     f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}"

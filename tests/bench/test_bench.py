@@ -547,6 +547,12 @@ def test_a_file_whose_figures_are_not_those_of_its_replies_is_told(document: Any
     done = rescored(document)
     assert done.code == 1
     assert "states other figures of plain (all.n_acc.value is " in done.err
+    del document["ways"]["plain"]["figures"]["all"]["n_acc"]["value"]
+    document["ways"]["plain"]["figures"]["hopes"] = None
+    done = rescored(document)
+    assert done.code == 1
+    told = "states other figures of plain (all.n_acc.value is left out, hopes is no figure) than"
+    assert told in done.err
 
 
 @pytest.mark.parametrize(

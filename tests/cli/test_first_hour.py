@@ -137,6 +137,21 @@ def test_a_summary_says_how_many_boxes_it_leaves_out(workplace: Workplace) -> No
     assert f"… and {grounded - 5} more with boxes" in done.err
 
 
+def test_a_summary_shows_a_records_boxes_in_the_order_of_its_expressions(
+    workplace: Workplace,
+) -> None:
+    workplace.picture()
+    workplace.rows([{"image_path": "a.jpg", "caption": "zebra apple"}])
+    with LoopbackServer() as server:
+        done = told(workplace, **{"vlm.openai.base_url": server.base_url})
+    [record] = workplace.annotations()
+    texts = [expression["text"] for expression in record["expressions"]]
+    assert len(texts) > 1
+    assert sorted(texts) != texts
+    places = [done.err.index(text) for text in texts]
+    assert places == sorted(places)
+
+
 def test_a_pilots_advice_names_settings_that_its_backend_has(workplace: Workplace) -> None:
     workplace.many(3)
     own = told(workplace, "--pilot", "1", **{"vlm.backend": "embedded", "vlm.box_format": "auto"})

@@ -450,6 +450,32 @@ def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_th
     )
 
 
+def test_what_builds_on_a_refused_decision_is_refused_also_where_the_id_is_another_here(
+    tmp_path: Path,
+) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    new = {"text": "a cat", "char_span": None, "status": "grounded"}
+    new["instances"] = [{"bbox": BOXES["B"], "from": None}]
+    added = {"fresh": True, "version": "", "after": new}
+    decided(folder, "", {}, "add", changes=[added])  # it is a#1 here
+    lines = [
+        ("add", {**added, "id": "a#1"}),
+        ("accept", {"id": "a#1", "version": "x", "after": {"instances": [{"bbox": 1}]}}),
+        ("reject", {"id": "a#1", "version": "x", "after": judged("B", False)}),
+    ]
+    decisions = ""
+    for number, (action, change) in enumerate(lines):
+        line = {"uid": f"own{number}", "record": "a", "action": action, "changes": [change]}
+        decisions += json.dumps(line) + "\n"
+    (folder / "decisions.jsonl").write_text(decisions)
+    done = command(["apply", str(folder), str(folder / "decisions.jsonl")])
+    assert done.code == 1, done
+    assert ("line 2: " in done.err, "line 3: " in done.err) == (True, True), done
+    [record] = (folder / "annotations.reviewed.jsonl").read_text().splitlines()
+    texts = [expression["text"] for expression in json.loads(record)["expressions"]]
+    assert texts == ["a dog", "a cat", "a cat"]
+
+
 def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken(
     tmp_path: Path,
 ) -> None:

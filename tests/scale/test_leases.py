@@ -127,6 +127,17 @@ def test_a_worker_that_is_silent_gives_up_its_places_and_what_it_may_have_sent_c
     assert living.may_send == 90
 
 
+def test_a_worker_that_reports_no_limits_stops_nobody_when_it_is_silent() -> None:
+    clock = Clock()
+    pool = LeasePool(max_requests=100, now=clock)
+    pool.renew(Report("odd", 1, {}, {}))
+    [living] = workers(pool, 1)
+    living.wanted = 30
+    clock.now = 2.1
+    assert living.renew(100) == 8
+    assert living.may_send == 30
+
+
 def test_a_report_that_comes_late_changes_nothing() -> None:
     pool = LeasePool(max_requests=10)
     first, second = workers(pool, 2)

@@ -249,7 +249,12 @@ def _differing_figures(made: Any, stated: Any, path: str = "") -> Iterator[str]:
         return
     for name in dict.fromkeys([*made, *stated]):
         key = f"{path}.{name}" if path else f"{name}"
-        yield from _differing_figures(made.get(name), stated.get(name), key)
+        if name not in made:
+            yield f"{key} is no figure"
+        elif name not in stated:
+            yield f"{key} is left out"
+        else:
+            yield from _differing_figures(made[name], stated[name], key)
 
 
 def _tell(document: dict[str, Any], as_json: bool) -> None:

@@ -195,7 +195,7 @@ class ExportFolder:
     def lines(self, name: str) -> Iterator[Put]:
         """Open a file of JSON lines, and give a function that writes an object as a line.
 
-        `line` becomes an example that has whatever any of the lines has.
+        `line` becomes an example of the lines: each member that any of them has, with a value.
         """
         with self.file(name) as file:
 
@@ -282,25 +282,36 @@ def _adder_to(file: IO[str]) -> Put:
     return lambda value: file.write(next(separators) + dump_text(value))
 
 
+def _example_of(value: Any) -> Any:
+    """Return an example of a value: the value, but that each list in it has one item at most.
+
+    That item has whatever any item of the list has.
+    """
+    if isinstance(value, Mapping):
+        return {key: _example_of(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [reduce(_merged_example, map(_example_of, value))] if value else []
+    return value
+
+
 def _merged_example(example: Any, value: Any) -> Any:
     """Return an example that has whatever an earlier example or a value has.
 
     Of two objects it has the members of both; of two lists it is a list of one item, merged of all
     of theirs. Otherwise the example stays, unless it is None, or whole and the value a fraction:
-    then it is the value.
+    then it is the value's.
     """
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}
     if isinstance(example, (list, tuple)) and isinstance(value, (list, tuple)):
-        items = [*example[:1], *value]
-        return [reduce(_merged_example, items)] if items else []
+        return _example_of([*example, *value])
     is_wider = type(example) is int and type(value) is float
-    return value if example is None or is_wider else example
+    return _example_of(value) if example is None or is_wider else example
 
 
 def _adds_to(example: Any, value: Any) -> bool:
-    """Whether a value has what an example has not: see `_merged_example`."""
+    """Whether an example has to be merged with a value to have all that the value has."""
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
             if key not in example or _adds_to(example[key], item):

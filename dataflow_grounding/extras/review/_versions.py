@@ -76,7 +76,7 @@ Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Return names and files of a run's steps in order; the run's annotations are the last one's.
+    """Return names and files of a run's steps in order; the last one's file has its annotations.
 
     Empty where there are none, and where the folder has steps of two scripts, as nothing says which
     are this run's.
@@ -90,7 +90,7 @@ def steps_of(results: str) -> list[tuple[str, str]]:
         path = os.path.join(results, name)
         if os.path.isdir(path):
             path = os.path.join(path, "annotations.jsonl")
-        if os.path.isfile(path):
+        if path.endswith(".jsonl") and os.path.isfile(path):
             steps.append((int(match[1] or match[3]), name.removesuffix(".jsonl"), path))
             prefixes.add(match[2])
     if len(prefixes) != 1:

@@ -207,8 +207,9 @@ class _Download:
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
         self._reviewable = reviewable
         self._decisions = decisions
-        # By record and expression: the version that this file's last decision left. After a refused
-        # one it is "refused", which is no version, so that what builds on it is refused, too.
+        # By record and the expression's id here: the version that this file's last decision left.
+        # After a refused one it is "refused", which is no version, so that what builds on it is
+        # refused, too.
         self._versions: dict[tuple[str, str], str] = {}
         # By the file's id of an expression that it added: the id that it got here.
         self._ids: dict[str, str] = {}
@@ -225,8 +226,13 @@ class _Download:
             self._decide(key, decision, changes)
         except (InputError, BrokenRow):
             for change in changes:
-                self._versions[key, str(change.get("id"))] = "refused"
+                self._versions[key, self._id_here(change)] = "refused"
             raise
+
+    def _id_here(self, change: Mapping[str, Any]) -> str:
+        """Return the id that the expression of a change has here."""
+        file_id = str(change.get("id"))
+        return self._ids.get(file_id, file_id)
 
     def _decide(
         self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
@@ -246,8 +252,7 @@ class _Download:
         record = self._reviewable.record(self._reviewable.places[key])
         wanted = []
         for change in changes:
-            file_id = str(change.get("id"))
-            id = self._ids.get(file_id, file_id)
+            id = self._id_here(change)
             version = self._versions.get((key, id), change.get("version"))
             wanted.append({**change, "id": id, "version": version})
         who = str(decision.get("who") or "unknown")

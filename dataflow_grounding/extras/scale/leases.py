@@ -186,7 +186,10 @@ class LeasePool:
         for worker in silent:
             del self._grants_end[worker]
             last = self._last_reports[worker]
-            parts = {key: _part_of_gone_worker(last.parts[key].ceiling) for key in self._limits}
+            parts = {}
+            for key in self._limits:
+                if key in last.parts:
+                    parts[key] = _part_of_gone_worker(last.parts[key].ceiling)
             self._last_reports[worker] = last._replace(parts=parts)
 
     def reported_totals(self) -> tuple[int, float]:

@@ -271,10 +271,12 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
     """Return an answer with as many `negatives` as are asked for: the phrases in other colours.
 
     The phrases are taken in turn, each time in its next colour; once all colours were taken, they
-    begin anew.
+    begin anew. There are none without phrases.
     """
     phrases = task_input["phrases"]
-    negatives = []
+    negatives: list[dict[str, Any]] = []
+    if not phrases:
+        return {"negatives": negatives}
     for number in range(task_input["count"]):
         turn, index = divmod(number, len(phrases))
         phrase = phrases[index]

@@ -198,13 +198,13 @@ def _tile_of(crop: Crop) -> "PillowImage | None":
     """
     picture = decode(crop.path)
     x1, y1, x2, y2 = crop.bbox
+    if min(x2, y2) <= 0 or x1 >= picture.width or y1 >= picture.height:
+        return None
     margin = max(_MARGIN * max(x2 - x1, y2 - y1), _LEAST_MARGIN)
     left = max(round(x1 - margin), 0)
     top = max(round(y1 - margin), 0)
     right = min(round(x2 + margin), picture.width)
     bottom = min(round(y2 + margin), picture.height)
-    if left >= right or top >= bottom:
-        return None
     region = picture.crop((left, top, right, bottom))
     scale = _TILE / max(region.size)
     size = (max(1, round(region.width * scale)), max(1, round(region.height * scale)))

@@ -325,7 +325,9 @@ def why_uneven(pictures: int, alike: int) -> str:
             "pictures that are nearly the same stay together, which leaves"
             f" {pictures - alike:,} of {pictures:,} to divide"
         )
-    few = f"{pictures:,} pictures are few" if pictures > 1 else "there is 1 picture"
+    few = f"{pictures:,} pictures are few"
+    if pictures < 2:
+        few = "there is 1 picture" if pictures else "there is none"
     return f"each picture goes to a part by chance, and {few}"
 
 

@@ -135,7 +135,8 @@ class DrivenRun(Run):
         with suppress(Exception):  # the pool is lost
             levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
             for key, serving in self._endpoints().items():
-                share_of(serving).resume(levels[key])
+                if key in levels:
+                    share_of(serving).resume(levels[key])
 
     def _join(self) -> None:
         """Put the blocks' files together, and their sums into the summary."""

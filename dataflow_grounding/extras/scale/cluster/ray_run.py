@@ -350,9 +350,12 @@ def _leave_cluster(ray: Any) -> None:
 
 
 async def _listens(address: str) -> bool:
-    """Return whether somebody listens at `host:port`, and is reached within LOOK_SECONDS."""
+    """Return whether somebody listens at `host:port`, and is reached within LOOK_SECONDS.
+
+    False as well where the address isn't of that form.
+    """
     host, _, port = address.rpartition(":")
-    with suppress(OSError, asyncio.TimeoutError):
+    with suppress(OSError, ValueError, asyncio.TimeoutError):
         _, writer = await asyncio.wait_for(
             asyncio.open_connection(host.strip("[]"), int(port)), LOOK_SECONDS
         )
