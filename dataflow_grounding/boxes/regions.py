@@ -160,10 +160,11 @@ def instances_on(
 
     Args:
         indices: The indices of the regions, from 0.
-        regions: All regions of the record.
+        regions: The record's own regions, and perhaps others behind these, as a box that an earlier
+            step found.
         expression_id: The expression's id, with which the instances' ids begin.
-        known: How many of the regions, from the first on, the record itself has: instances name
-            these by `region_id`, from 1. None for all.
+        known: How many of the regions are the record's own: only these have a `region_id`, their
+            number from 1. None if all are.
     """
     instances = []
     for number, index in enumerate(indices):

@@ -357,8 +357,8 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
     """Raise a spec's `max_workers`: for a pilot to what it may try, else to what a run sustained.
 
-    The latter is what `run.json` in the results folder says, and is told. A larger number that the
-    spec states stays. Raises SpecError where no run has measured it.
+    What a run sustained stands in `run.json` of the results folder; the user is told the number. A
+    larger one that the spec has stays. Raises SpecError where no run has measured it.
     """
     workflow = spec.block.workflow
     stated = workflow.max_workers

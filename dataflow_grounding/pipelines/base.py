@@ -149,7 +149,7 @@ class Pipeline:
         return foreign
 
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
-        """Run what `forward()` calls, as `forward(…)` of an object does too.
+        """Run what `forward()` calls. Calling `forward()` of a pipeline from outside does the same.
 
         After `compile()` records are streamed through all steps, else each step runs where
         `forward()` calls it. With `resume_step`, steps are streamed, too.

@@ -77,10 +77,10 @@ def check_none(parsed: ParsedReply, questions: Questions, zeros: list[Details]) 
 
 
 def _check_words_beside_none(parsed: ParsedReply, phrases: Mapping[int, str]) -> None:
-    """Refuse a reply whose last answer has no box, and words that say that a thing is there.
+    """Refuse a reply without a box in which words of its last answer say that a thing is there.
 
     Raises:
-        UnreadableReply: It is such a reply.
+        UnreadableReply: Some words do.
     """
     for talk in parsed.talk:
         if talk.answer != parsed.answer:

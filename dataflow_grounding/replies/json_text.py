@@ -217,10 +217,11 @@ class _Scanner:
         """Read the array or object that begins with `opening`, and add it to the scan's items.
 
         It is added too where the text ends inside of it, marked as cut off like all that is open in
-        it then.
+        it then. Raises UnreadableReply for what is nested too deeply.
         """
         start = opening.start()
         self.at = start
+        # Within a comment, its mark begins each further line, and is passed over as blanks are.
         self.skip = _SKIP_MARKS if self._is_in_comment() else _SKIP
         self._open(opening[0])
         root = self.stack[0].value

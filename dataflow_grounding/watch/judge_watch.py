@@ -362,6 +362,7 @@ class _Testing(JudgeWatch):
         """Return the distrust of a judge whose test failed with an error, and warn of it."""
         reason = f"the judge could not be tested: {error}"
         self._warn("not tested", f"{reason.rstrip('.')}. What it was to check stays unchecked.")
+        # Records fail with an error of the same class, so that it is tried again or not as that is.
         failure = copy.copy(error)
         failure.args = (reason, *error.args[1:])
         return Distrust(reason, failure)

@@ -187,9 +187,9 @@ class Mirror:
             return dict(zip(paths, at_once(self._put, paths), strict=True))
 
     def _states_here(self) -> dict[str, list[int]]:
-        """Return by path the state of each file of the part that is to be sent.
+        """Return by path the state of each file of the part that may have to be sent.
 
-        A file is changed where its state is another one.
+        It has to be where its state is another one than when it was sent last.
         """
         states: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
@@ -198,7 +198,7 @@ class Mirror:
                 continue
             state = state_of(str(path))
             if state:
-                states[str(path_in_root)] = state
+                states[path_in_root.as_posix()] = state
         return states
 
     def _is_to_be_sent(self, path: Path) -> bool:

@@ -342,7 +342,8 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
 def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
     """Return the right answer to a probe picture, in a box format; None for other requests.
 
-    The answer has no boxes for a padded picture, of which it can't be told which probe it is.
+    The answer has no boxes for a picture of another size than probes have, as when the client has
+    padded one: which probe it is can't be told.
     """
     probe = probe_in(request)
     if probe is None:

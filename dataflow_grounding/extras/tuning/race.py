@@ -341,7 +341,9 @@ def _likelihood(gains: "Sequence[Gain]", spread: float) -> float:
     precision = sum(1 / variance for variance in variances)
     pairs = list(zip(gains, variances, strict=True))
     likeliest_mean = sum(gain.seen / variance for gain, variance in pairs) / precision
-    log = -math.log(precision) / 2  # what integrating over the common mean leaves
+    # Over the common mean the product of the gains' densities is a normal one, of this precision
+    # around the likeliest mean: its integral has the factor 1 / √precision.
+    log = -math.log(precision) / 2
     for gain, variance in pairs:
         log -= (math.log(variance) + (gain.seen - likeliest_mean) ** 2 / variance) / 2
     return math.exp(log)

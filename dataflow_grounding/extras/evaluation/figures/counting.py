@@ -202,8 +202,8 @@ class FigureCounts:
     def _count_pictures(self) -> dict[str, int | None]:
         """Return the figures about pictures: how many there are, and how many are alike.
 
-        A figure is None for what wasn't looked at. `named` is set to the pictures that are alike by
-        figure, and the phrases of each picture are added to the counts.
+        A figure is None for what wasn't looked at. Besides, it sets `named`, by figure the pictures
+        that are alike, and adds the phrases of each picture to the counts.
         """
         unread = set[str]()
         if self._compare == "names":
@@ -216,9 +216,9 @@ class FigureCounts:
         same = alike_in(self._data_sets, files, first_same(files))
         self.named = {"same_pictures": same.again, "leaks": same.leaks}
         if self._compare == "looks":
-            first, undecoded = self._first_near()
+            first_alike_of, undecoded = self._first_near()
             unread |= undecoded
-            near = alike_in(self._data_sets, files, first)
+            near = alike_in(self._data_sets, files, first_alike_of)
             self.named |= {"near_pictures": near.again, "near_leaks": near.leaks}
         phrase_counts = self._phrases_by_picture(files)
         self._counts["phrases_per_image"].update(phrase_counts)

@@ -136,7 +136,8 @@ class DrivenRun(Run):
             levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
             for key, serving in self._endpoints().items():
                 if key in levels:
-                    share_of(serving).resume(levels[key])
+                    share = share_of(serving)  # from which `_begun_level` of a next run begins
+                    share.resume(levels[key])
 
     def _join(self) -> None:
         """Put the blocks' files together, and their sums into the summary."""
