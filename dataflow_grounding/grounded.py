@@ -233,8 +233,8 @@ async def aground(
     """Ground as `ground` does, for asyncio: the event loop goes on while the model answers.
 
     Up to AT_ONCE calls of a process are at work at a time, each in a thread; give all of them one
-    `serving`, whose limits they share. One that is cancelled is not waited for, though what was
-    sent for it is paid.
+    `serving`, whose limits they share. One that is cancelled is not waited for, but goes on
+    unseen: what it still asks is paid.
 
     Example:
         >>> import asyncio
@@ -248,12 +248,17 @@ async def aground(
     """
     work = partial(ground, image, phrases, serving=serving, zoom=zoom, **settings)
     context = copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_threads(), context.run, work)
+    return await asyncio.get_running_loop().run_in_executor(
+        _threads(os.getpid()), context.run, work
+    )
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    """Return the threads of `aground`: asyncio's own are too few where there are few cores."""
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads of `aground`: asyncio's own are too few where there are few cores.
+
+    `process` is this one's id: a forked one has its parent's pool, but none of its threads.
+    """
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aground")
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import os
 import pickle
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.places.workplace import REPOSITORY
 from dataflow_grounding import (
     EmbeddedServing,
     GroundingError,
@@ -221,3 +225,32 @@ def test_an_error_of_ones_own_keeps_its_module() -> None:
         pass
 
     assert Mine.__module__ == __name__
+
+
+FORKED = """
+import asyncio, os, sys
+from dataflow_grounding import EmbeddedServing, aground
+
+def asked():
+    found = asyncio.run(aground(sys.argv[1], "a cup", serving=EmbeddedServing()))
+    return found.phrases[0].status
+
+before = asked()
+child = os.fork()
+if child == 0:
+    os._exit(0 if asked() == before else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_process_has_threads_of_its_own(picture: Path) -> None:
+    """One that waited for its parent's would not come to an end."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(picture)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr

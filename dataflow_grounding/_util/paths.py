@@ -164,8 +164,10 @@ def kind_of(path: str) -> str:
 
     Raises InputError where a store doesn't tell, MissingExtra.
     """
-    absent = FileNotFoundError if is_elsewhere(path) else OSError
-    with told_as(InputError, f"can't read {path}"), suppress(absent):
+    absent: tuple[type[Exception], ...] = (FileNotFoundError,)
+    if not is_elsewhere(path):
+        absent = (OSError, ValueError)  # the latter for a name that no file can have, with a null
+    with told_as(InputError, f"can't read {path}"), suppress(*absent):
         return look(path).kind
     return ""
 

@@ -117,10 +117,12 @@ def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[s
     """
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:
-        name, _, value = argument.partition("=")
+        name, equals, value = argument.partition("=")
         if name not in settings:
             known = ", ".join(settings)
             raise SpecError(f"{name!r} is not one of {known}{nearest(name, settings)}")
+        if not equals:
+            raise SpecError(f"{name} should have a value: {name}=VALUE")
         settings[name] = value
     pipeline = settings["autolabel_type"]
     if pipeline and pipeline not in JOBS:

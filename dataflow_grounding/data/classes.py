@@ -155,7 +155,10 @@ def classes_of(results: str) -> list[str]:
 
 def file_of_classes(results: str) -> str:
     """Return the file that lists the classes of RESULTS, as `classes_of` takes it; "" for none."""
-    for path in (list_of_file(results), joined(folder_of_results(results), CLASSES_FILE)):
+    paths = [joined(folder_of_results(results), CLASSES_FILE)]
+    if kind_of(results) != "folder":  # a list beside a folder is of a file that is called like it
+        paths.insert(0, list_of_file(results))
+    for path in paths:
         if kind_of(path) == "file":
             return path
     return ""

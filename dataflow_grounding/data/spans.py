@@ -9,10 +9,10 @@ search for the phrase with its own signs finds nothing else.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 
@@ -61,6 +61,18 @@ def clean_caption(caption: str) -> str:
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(sign) == "Cc" else sign for sign in text)
     return " ".join(text.split())
+
+
+def caption_of_spans(record: Mapping[str, Any]) -> str:
+    """Return the caption that a record's `char_span`s are of: the cleaned one, else the caption.
+
+    It is "" where the record has no text for either.
+    """
+    for key in ("cleaned_caption", "caption"):
+        text = record.get(key)
+        if isinstance(text, str) and text:
+            return text
+    return ""
 
 
 def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:

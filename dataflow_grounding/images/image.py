@@ -252,7 +252,9 @@ class Image:
         for divisor in (2, 4, 8):  # what JPEG decoders divide by
             width = math.ceil(self.facts.width / divisor)
             height = math.ceil(self.facts.height / divisor)
-            if 0.75 * longest <= max(width, height) <= longest < max(self.size):
+            is_near = 0.75 * longest <= max(width, height) <= longest
+            is_large_enough = width * height >= self.limits.min_pixels
+            if is_near and is_large_enough and longest < max(self.size):
                 return width, height
         return fitted
 

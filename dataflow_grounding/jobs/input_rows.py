@@ -31,8 +31,9 @@ NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
     """Return a row with columns renamed.
 
-    Columns that aren't sources keep their names. But where a name is given to another column that
-    the row has, a column of that name becomes `original_` and its name.
+    Columns that aren't sources keep their names. But where such a name is given to another column,
+    which the row has, the column that had it gets `original_` before it, as often as no column is
+    called so.
 
     Args:
         row: The user's row.
@@ -50,8 +51,11 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
     for column, value in row.items():
         names = [name for name, source in sources.items() if source == column]
         if not names:
-            gives_way = sources.get(column) in row
-            names = [f"original_{column}" if gives_way else column]
+            name = column
+            if sources.get(column) in row:
+                while name in row or name in sources:
+                    name = f"original_{name}"
+            names = [name]
         for name in names:
             new_row[name] = value
     return new_row

@@ -15,7 +15,8 @@ from dataflow_grounding.replies.vocabulary import pattern
 
 _COMMENT = lazy_pattern(r"(?://|#\s|/\*)([^\n]{1,200})")  # "// cat"; the group is its text
 _INNERMOST = lazy_pattern(r"\[[^\[\]]*\]")  # a list with no list in it
-_LETTERS = lazy_pattern(r"[^\W\d_]{2,}")
+# A word: of one character where it is of no Latin letter, as "猫".
+_LETTERS = lazy_pattern(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
 # A line that is a heading in brackets, "[cats]". Groups: the line's beginning, the heading.
 _SECTION = lazy_pattern(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
 _AND = lazy_pattern(r"\s*,?\s*and\s*", re.IGNORECASE)  # all that joins two points

@@ -18,6 +18,8 @@ _OTHER_TOKEN = lazy_pattern(r"</?(?!loc_?\d{1,6}>)[a-z_|]{1,40}\d{0,6}>")
 _BEFORE_STRING = lazy_pattern(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)
 _LONGEST_GAP = 400  # characters before a run in which its label may stand
 _LETTER = lazy_pattern(r"[^\W\d_]")
+# Words right behind the last run, on its line, up to the end: "<loc_800>dog".
+_LABEL_AT_END = lazy_pattern(r"<loc_?\d{1,6}>[ \t]{0,9}[^\W\d_][^<\n]*\Z")
 # DocTags: an element's tag right before its location, as in
 # <picture><loc_10><loc_20><loc_300><loc_400></picture>.
 _ELEMENT = lazy_pattern(r"<([a-z][a-z_]{0,40}\d{0,2})>\s{0,9}((?:<loc_\d{1,6}>\s{0,9})+)")
@@ -100,7 +102,7 @@ def _read_florence(text: str, parsed: ParsedReply) -> None:
         UnreadableReply: It is unclear to which run a label belongs.
     """
     gaps, runs = _split_at_runs(text)
-    details_of_runs = _details_beside(gaps, ahead=True)
+    details_of_runs = _details_beside(gaps, ahead=_are_ahead(gaps, text, own_way=True))
     have_four_corners = all(_are_upright_quads(run) for run in runs)
     length = 8 if have_four_corners else 4
     for run, details in zip(runs, details_of_runs, strict=True):
@@ -124,7 +126,7 @@ def _read_paligemma(text: str, parsed: ParsedReply) -> None:
         UnreadableReply: It is unclear to which run a label belongs.
     """
     gaps, runs = _split_at_runs(text)
-    details_of_runs = _details_beside(gaps, ahead=False)
+    details_of_runs = _details_beside(gaps, ahead=_are_ahead(gaps, text, own_way=False))
     for run, details in zip(runs, details_of_runs, strict=True):
         if len(run) % 4:
             parsed.drop(_not_whole_boxes(run), details)
@@ -154,28 +156,49 @@ def _not_whole_boxes(run: list[float]) -> str:
     return f"{len(run)} location tokens, which are not whole boxes"
 
 
-def _details_beside(gaps: list[str], *, ahead: bool) -> list[Details]:
-    """Return the details of each run of locations that the words around the runs give.
+def _are_ahead(gaps: list[str], text: str, *, own_way: bool) -> bool:
+    """Return whether labels stand ahead of their runs, or behind them.
 
-    The words before the first run and behind the last one tell the side: if only one of the two has
-    any, labels stand on that side of all boxes, else on the family's own.
+    Between two runs a semicolon tells it: in `<1> cat ; <2>` labels stand behind, in
+    `<1> ; cat <2>` ahead. So does a heading, as in `The objects: <1>cat<2>dog`. Otherwise, if only
+    one of the words before the first run and those behind the last are there, labels stand on that
+    side of all.
 
     Args:
         gaps: The words before the first run, between them and behind the last one.
-        ahead: Whether the family writes labels ahead of their boxes. Else a label is the words up
-            to a semicolon.
+        text: All of the text.
+        own_way: What the family does, which counts where nothing tells it.
 
     Raises:
-        UnreadableReply: The family writes them ahead, and words stand only between runs: they may
-            belong to either box.
+        UnreadableReply: The family writes them ahead, and words may belong to either run: they
+            stand only between runs, or right behind each, too.
     """
-    gaps = [_BEFORE_STRING.sub("", gaps[0][-_LONGEST_GAP:]), *gaps[1:]]
-    first = _LETTER.search(gaps[0]) is not None
+    heading = _BEFORE_STRING.sub("", gaps[0][-_LONGEST_GAP:])
+    first = _LETTER.search(heading) is not None
     last = _LETTER.search(gaps[-1]) is not None
-    if ahead and not first and not last and any(_LETTER.search(gap) for gap in gaps):
-        raise UnreadableReply(UNCLEAR)
-    if first != last:
-        ahead = first
+    between = [gap for gap in gaps[1:-1] if _LETTER.search(gap)]
+    if between:
+        if all(gap.endswith(";") for gap in between):
+            return False
+        if all(gap.startswith(";") for gap in between):
+            return True
+        if heading.endswith(":") and not any(gap.endswith(":") for gap in between):
+            return False
+        if own_way and not first and not last:
+            raise UnreadableReply(UNCLEAR)
+        if own_way and first and last and _LABEL_AT_END.search(text):
+            raise UnreadableReply(UNCLEAR)
+    return first if first != last else own_way
+
+
+def _details_beside(gaps: list[str], *, ahead: bool) -> list[Details]:
+    """Return the details of each run of locations that the words around the runs give.
+
+    Args:
+        gaps: The words before the first run, between them and behind the last one.
+        ahead: Whether labels stand ahead of their boxes. Else a label is the words up to a
+            semicolon.
+    """
     all_details: list[Details] = []
     if ahead:
         for gap in gaps[:-1]:

@@ -145,22 +145,28 @@ class _BoxReader:
         return sorted(unread)
 
     def unsure_phrases(self, parsed: ParsedReply) -> dict[int, str]:
-        """Return the ids of the phrases that may have a box of an unknown id, with the reason.
+        """Return the ids of the phrases that may have a box that was dropped, with the reason.
 
-        Such a box was dropped from the last answer, and nothing says which phrase it is of. It may
-        be of any one without a box, a status or an absence. {} where there is no such box.
+        That is a box of the last answer with an id that no phrase has, or without an id or any
+        words, so that nothing says which phrase it is of. It may be of any one without a box, a
+        status or an absence. {} where there is no such box.
         """
         strays: list[Dropped] = []
         for dropped in parsed.dropped:
-            if dropped.details.id is None or dropped.answer != parsed.answer:
+            details = dropped.details
+            is_nameless = not any(details.labels) and not details.talk
+            if dropped.answer != parsed.answer or (details.id is None and not is_nameless):
                 continue
-            if not self.questions.about(dropped.details):
+            if not self.questions.about(details):
                 strays.append(dropped)
         if not strays or not self.phrases:
             return {}
         answered = {box.id for box in self.reading.boxes} | set(self.reading.statuses)
         answered |= self.questions.ids_of_absences(details for details, _ in parsed.absences)
-        reason = f"a box of id {strays[0].details.id}, which no phrase has, may be its own"
+        stray_id = strays[0].details.id
+        reason = "a box without an id or a label may be its own"
+        if stray_id is not None:
+            reason = f"a box of id {stray_id}, which no phrase has, may be its own"
         return {phrase_id: reason for phrase_id in self.phrases if phrase_id not in answered}
 
     def take_boxes(self, parsed: ParsedReply) -> None:

@@ -161,21 +161,26 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     is the reset of the limits that are used up. A header that can't be read counts as not there;
     where that is so of all, nothing is asked for.
     """
-    milliseconds = headers.get("retry-after-ms")
-    seconds_or_date = headers.get("retry-after")
-    if milliseconds is None and seconds_or_date is None:
-        return used_up(headers)
-    with suppress(ValueError):
-        return _bounded(float(milliseconds or "") / 1000)
-    with suppress(ValueError):  # raised for a date, and for what is neither
-        return _bounded(float(seconds_or_date or ""))
-    until = _timestamp_of(seconds_or_date)
+    milliseconds = _seconds_in(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    seconds = _seconds_in(headers.get("retry-after"))
+    if seconds is not None:
+        return seconds
+    until = _timestamp_of(headers.get("retry-after"))
     if until is None:
-        return None
+        return used_up(headers)
     now = _timestamp_of(headers.get("date"))  # by the endpoint's clock, as ours may be wrong
     if now is None:
         now = time.time()
     return _bounded(until - now)
+
+
+def _seconds_in(text: str | None) -> float | None:
+    """Return a header's number, as `_bounded` does; None for a header that has none."""
+    with suppress(ValueError):  # raised for a date, and for what is neither
+        return _bounded(float(text or ""))
+    return None
 
 
 def _timestamp_of(date: str | None) -> float | None:

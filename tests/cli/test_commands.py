@@ -64,6 +64,7 @@ WRONG = [
     (["ground", "no.jpg", "a cat"], "no image 'no.jpg'"),
     (["report", "nowhere"], "no nowhere/annotations.jsonl: is nowhere the results_dir"),
     (["default_specs", "results=x"], "'results' is not one of autolabel_type"),
+    (["default_specs", "results_dir"], "results_dir should have a value: results_dir=VALUE"),
     (["default_specs", "autolabel_type=x"], "autolabel_type 'x' is not one of"),
     (["eval", "nowhere", "--gold", "no.jsonl"], "no "),
 ]

@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.places.workplace import Done
 from benchmarks.places.workplace import command as in_process
+from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.data.records import dump_line
 from tests.formats.data import draw, record
 
@@ -563,3 +564,23 @@ def test_classes_that_are_undecided_in_all_pictures_are_named(tmp_path: Path) ->
     assert "car: undecided in 2 of 2 pictures" in done.err
     assert "take such a class out of data.classes" in done.err
     assert "tie: undecided" not in done.err
+
+
+def test_a_list_beside_a_folder_is_of_a_file_that_is_called_like_it(tmp_path: Path) -> None:
+    (tmp_path / "v1.2").mkdir()
+    (tmp_path / "v1.2" / "annotations.jsonl").touch()
+    (tmp_path / "v1.2" / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "v1.jsonl").touch()
+    (tmp_path / "v1.classes.txt").write_text("dog\ncat\n")
+    assert classes_of(str(tmp_path / "v1.2")) == ["cat", "dog"]
+    assert classes_of(str(tmp_path / "v1.jsonl")) == ["dog", "cat"]
+
+
+def test_a_web_address_is_exported_as_it_is(tmp_path: Path) -> None:
+    address = "https://cdn.example/a/./b.jpg?d=1"
+    row = with_classes("a.jpg", "cat") | {"image_path": address}
+    (tmp_path / "rows.jsonl").write_text(dump_line(row))
+    done = command("export", tmp_path / "rows.jsonl", "--format", "coco", "-o", tmp_path / "x.json")
+    assert done.code == 0, done
+    [image] = json.loads((tmp_path / "x.json").read_text())["images"]
+    assert image["file_name"] == address

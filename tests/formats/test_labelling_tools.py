@@ -121,6 +121,23 @@ def result_of(tmp_path: Path, *parts: dict[str, Any]) -> list[dict[str, Any]]:
     return expressions
 
 
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("/data/local-files/?d=photos/a%20b.png", "photos/a b.png"),
+        ("http://studio.example/data/local-files/?d=photos/a.png", "photos/a.png"),
+        ("/data/upload/1/a.png", "upload/1/a.png"),
+        ("https://cdn.example/a.png?d=300x300", "https://cdn.example/a.png?d=300x300"),
+    ],
+)
+def test_only_an_address_of_a_local_file_has_its_path_in_it(
+    tmp_path: Path, address: str, path: str
+) -> None:
+    task = {"data": {"image": address, "caption": CAPTION}, "annotations": [{"result": []}]}
+    (row,) = imported(tmp_path, task)
+    assert row["image_path"] == path
+
+
 def test_what_a_person_did_last_counts(tmp_path: Path) -> None:
     def made(text: str, when: str, **more: Any) -> dict[str, Any]:
         return {

@@ -160,6 +160,14 @@ def test_limits_of_the_endpoint(
             assert quarters(out) == quarters(as_seen(path))
 
 
+def test_a_jpeg_is_not_reduced_below_the_least_area(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    PIL.Image.new("RGB", (2300, 1150)).save(path)
+    limits = ImageLimits(max_pixels=1_000_000, min_pixels=900_000)
+    width, height = opened(path, limits).sent_size
+    assert 890_000 < width * height <= 1_000_000
+
+
 def with_chunk(png: bytes, kind: bytes, body: bytes, before: bytes) -> bytes:
     chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     place = png.index(before) - 4

@@ -23,6 +23,7 @@ import pytest
 from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.jobs.input_rows import renamed
 
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
 TEXTS = ["A red cup.", "A green dog.", "A blue hat."]
@@ -32,6 +33,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 COLUMNS = {"image": "file_name", "caption": "text"}
 IN_BYTES = {"image": "image", "caption": "text"}
+OWN = {"vlm.backend": "embedded", "vlm.box_format": "auto"}
 
 
 @pytest.fixture
@@ -288,6 +290,41 @@ def test_a_column_in_the_way_keeps_its_values(place: Workplace) -> None:
         assert place.run(**{"data.columns": {"caption": "recaption"}}).code == 0
     [record] = place.annotations()
     assert (record["caption"], record["original_caption"]) == (TEXTS[0], "short")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_column_in_the_way_takes_no_other_columns_name(order: int) -> None:
+    columns = [("caption", "short"), ("original_caption", "own"), ("recaption", TEXTS[0])]
+    row = renamed(dict(columns[::order]), {"caption": "recaption"})
+    assert row == {
+        "caption": TEXTS[0],
+        "original_caption": "own",
+        "original_original_caption": "short",
+    }
+
+
+@pytest.mark.parametrize("named", ["pictures", "pictures/**/*", "pictures/**/*.jpg"])
+def test_a_reports_copies_of_pictures_are_none_however_the_input_is_named(
+    place: Workplace, named: str
+) -> None:
+    pictures = place.folder / "pictures"
+    for path in ("run/report.html", "run/report_files/README.txt"):
+        (pictures / path).parent.mkdir(parents=True, exist_ok=True)
+        (pictures / path).write_text("of a report")
+    for path in ("run/report_files/thumbnails/a.jpg", "run/other_files/b.jpg"):
+        (pictures / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures / "red.jpg", pictures / path)
+    assert place.run(**{"data.input_jsonl": named, "data.classes": ["cup"], **OWN}).code == 0
+    names = [Path(record["image_path"]).name for record in place.annotations()]
+    assert names.count("b.jpg") == 1
+    assert "a.jpg" not in names
+
+
+def test_a_name_that_no_file_can_have_is_no_input(place: Workplace) -> None:
+    done = place.run(**{"data.input_jsonl": "a\0b.jsonl"})
+    assert done.code == 2, done
+    assert len(done.err.strip().splitlines()) == 1
+    assert "Internal" not in done.err
 
 
 def test_one_picture_is_an_input_of_one(place: Workplace) -> None:

@@ -296,6 +296,23 @@ def test_a_stated_scale_goes_before_the_one_that_tokens_suggest() -> None:
             "cat <loc0001><loc0002><loc0030><loc0040> ; dog <loc0005><loc0006><loc0070><loc0080>",
             "paligemma",
         ),
+        (
+            "detect cat ; dog\n<loc0001><loc0002><loc0030><loc0040> cat ;"
+            " <loc0005><loc0006><loc0070><loc0080> dog",
+            "paligemma",
+        ),
+        (
+            "The objects: <loc_1><loc_2><loc_30><loc_40>cat<loc_5><loc_6><loc_70><loc_80>dog",
+            "florence-2",
+        ),
+        (
+            "cat<loc_1><loc_2><loc_30><loc_40>, dog<loc_5><loc_6><loc_70><loc_80>. That is all.",
+            "florence-2",
+        ),
+        (
+            "cat<loc_1><loc_2><loc_30><loc_40>dog<loc_5><loc_6><loc_70><loc_80>\nThat is all.",
+            "florence-2",
+        ),
     ],
 )
 def test_labels_on_either_side_of_location_tokens_go_to_their_own_boxes(
@@ -304,3 +321,27 @@ def test_labels_on_either_side_of_location_tokens_go_to_their_own_boxes(
     reading = read_boxes(reply, format=box_format, image_size=(1000, 1000), phrases=["dog", "cat"])
 
     assert [(box.id, box.numbers[0]) for box in reading.boxes] == [(2, 1), (1, 5)]
+
+
+def test_a_label_that_may_be_of_either_run_of_locations_is_unreadable() -> None:
+    reply = "The objects <loc_1><loc_2><loc_30><loc_40>cat<loc_5><loc_6><loc_70><loc_80>dog"
+    with pytest.raises(UnreadableReply):
+        read_boxes(reply, format="florence-2", image_size=(1000, 1000), phrases=["dog", "cat"])
+
+
+def test_of_what_is_echoed_no_label_goes_to_a_box_without_one() -> None:
+    reply = (
+        "detect cat ; dog\n<loc0001><loc0002><loc0030><loc0040> cat ;"
+        " <loc0005><loc0006><loc0070><loc0080>"
+    )
+    reading = read_boxes(reply, format="paligemma", image_size=(1000, 1000), phrases=["dog", "cat"])
+    assert [(box.id, box.numbers[0]) for box in reading.boxes] == [(2, 1)]
+    assert reading.unsure == {1: "a box without an id or a label may be its own"}
+
+
+@pytest.mark.parametrize("label", ["猫", '"猫"', "'猫'"])
+def test_a_label_in_brackets_may_be_of_one_character(label: str) -> None:
+    other = label.replace("猫", "狗")
+    reply = f"[{label}] [100, 200, 300, 400]\n[{other}] [500, 600, 700, 800]"
+    reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=["猫", "狗"])
+    assert [(box.id, box.bbox[0]) for box in reading.boxes] == [(1, 100), (2, 500)]

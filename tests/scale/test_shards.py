@@ -741,6 +741,8 @@ HALF = "\ud800"  # half of a surrogate pair, which UTF-8 can't hold and JSON can
         (("summary", "images"), None),
         (("summary", "done"), "2"),
         (("summary", "failed"), []),
+        (("summary", "failed"), None),
+        (("summary", "failures"), None),
         (("summary", "failed"), 10**400),
         (("summary", "seconds"), 1e308),
         (("summary", "tokens"), 1),

@@ -358,6 +358,15 @@ WAITS = [
     ({"retry-after": "soon"}, None),
     ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
     ({"retry-after-ms": "soon", "retry-after": "5"}, 5.0),
+    ({"retry-after-ms": "nan", "retry-after": "7"}, 7.0),
+    (
+        {
+            "retry-after": "soon",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "30s",
+        },
+        30.0,
+    ),
     ({"retry-after": "Wed, 21 Oct 2015 07:28:07 GMT", "date": DATE}, 7.0),
     ({"retry-after": DATE, "date": "Wed, 21 Oct 2015 07:28:07 GMT"}, 0.0),
     ({"retry-after": DATE}, 0.0),

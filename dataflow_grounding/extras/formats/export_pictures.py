@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
-from dataflow_grounding._util.paths import is_absolute, is_elsewhere
+from dataflow_grounding._util.paths import is_absolute, is_elsewhere, is_web
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import name_within, path_of, path_within, stated_size
 from dataflow_grounding.extras.formats._picture_finder import PictureFinder
@@ -136,8 +136,10 @@ class ExportPictures:
         """Return a picture's path in one form: `a.jpg` for `./a.jpg` and for its absolute path.
 
         An absolute path, or an address, becomes relative to the first of the folders that it is in,
-        and stays where it is in none.
+        and stays where it is in none. A web address always stays.
         """
+        if is_web(path):
+            return path
         if not is_absolute(path):
             return os.path.normpath(path)
         for folder in self._folders:

@@ -158,7 +158,7 @@ def _of_pictures(
     """
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
     names = list(names)
-    of_reports = _folders_of_reports(names)
+    of_reports = _folders_of_reports(folder, names)
     rows = []
     others: Counter[str] = Counter()  # how many files have each ending that is none of a picture
     for name in names:
@@ -183,20 +183,29 @@ def _of_pictures(
     )
 
 
-def _folders_of_reports(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the folders among files' names that belong to a report, each with its final "/".
+def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders of pictures that belong to a report, each with its final "/".
 
-    Beside `report.html` that is `report_files/`, which says of itself whose it is.
+    Beside `report.html` that is `report_files/` with a README.txt in it. These two are looked for:
+    a pattern such as `**/*.jpg` doesn't list them.
+
+    Args:
+        folder: The folder that the names start from.
+        names: The files' names.
     """
-    pages: set[str] = set()
-    told: set[str] = set()
+    candidates: set[str] = set()
     for name in names:
-        portable_name = name.replace(os.sep, "/")
-        if portable_name.endswith(".html"):
-            pages.add(portable_name.removesuffix(".html") + "_files/")
-        elif portable_name.endswith("_files/README.txt"):
-            told.add(portable_name.removesuffix("README.txt"))
-    return tuple(pages & told)
+        parents = name.replace(os.sep, "/").split("/")[:-1]
+        for depth, parent in enumerate(parents, 1):
+            if parent.endswith("_files"):
+                candidates.add("/".join(parents[:depth]))
+    of_reports = []
+    for candidate in sorted(candidates):
+        page = f"{candidate.removesuffix('_files')}.html"
+        beside = (page, f"{candidate}/README.txt")
+        if all(kind_of(joined(folder, path)) == "file" for path in beside):
+            of_reports.append(f"{candidate}/")
+    return tuple(of_reports)
 
 
 def _passed_over(others: Counter[str]) -> str:

@@ -123,8 +123,12 @@ def _path_of(address: str) -> str:
     `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one; any
     other address is returned as it is.
     """
-    paths = parse_qs(urlsplit(address).query).get("d")
-    return paths[0] if paths else address.removeprefix("/data/")
+    parts = urlsplit(address)
+    if parts.path.rstrip("/").endswith("/data/local-files"):
+        paths = parse_qs(parts.query).get("d")
+        if paths:
+            return paths[0]
+    return address.removeprefix("/data/")
 
 
 def _prediction(sample: Sample) -> dict[str, Any]:

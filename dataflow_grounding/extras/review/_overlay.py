@@ -23,11 +23,10 @@ from dataflow_grounding.data.records import (
     is_box,
     stated_size,
 )
-from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.data.spans import caption_of_spans, find_spans
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
 from dataflow_grounding.extras.review._record_view import (
     Expression,
-    caption_of,
     expressions_of,
     path_of_picture,
 )
@@ -297,7 +296,7 @@ def _is_outdated(record: Record, outcome: Outcome, is_in_record: bool) -> bool:
         return False
     sides = [side for side in (outcome.before, outcome.after) if side]
     had_place = any(side.get("char_span") or side.get("caption_span") for side in sides)
-    captions = [caption_of(record), str(record.get("caption") or "")]
+    captions = [caption_of_spans(record), str(record.get("caption") or "")]
     if not had_place or not any(captions):
         return False
     text = outcome.after["text"]
@@ -423,7 +422,7 @@ def _brought_up_to_date(record: Record, outcome: Outcome, current: Expression | 
         expression["verified"] = True
     before = outcome.before or {}
     text = expression["text"]
-    captions = {"char_span": caption_of(record), "caption_span": str(record.get("caption"))}
+    captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
         span = expression.get(name)
         if current and text == current["text"] and span == before.get(name):
@@ -642,7 +641,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
     """
     text = wanted.get("text")
     span = wanted.get("char_span")
-    caption = caption_of(record)
+    caption = caption_of_spans(record)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expression {id}: 'text' should be a text")
     if span is not None and not _stands_at(text, span, caption):

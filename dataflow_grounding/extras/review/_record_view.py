@@ -20,6 +20,7 @@ from dataflow_grounding.data.records import (
     verdict_of,
     was_checked,
 )
+from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
 from dataflow_grounding.images.drawing import PAGE_PALETTE
 from dataflow_grounding.images.image import find_image
@@ -159,7 +160,7 @@ def view_of(
         [3, 6]
     """
     column = annotated_column(record)
-    caption = caption_of(record)
+    caption = caption_of_spans(record)
     path = blotted_message(path_of(record))
     problem = ""
     rows: dict[str, Expression] = {}
@@ -224,15 +225,6 @@ def expressions_of(record: Record) -> dict[str, Expression]:
             key = f"{id}~{number}"
         expressions[key] = expression
     return expressions
-
-
-def caption_of(record: Mapping[str, Any]) -> str:
-    """Return the caption that spans are of: the cleaned one, else the caption; "" without one."""
-    for key in ("cleaned_caption", "caption"):
-        text = record.get(key)
-        if isinstance(text, str):
-            return text
-    return ""
 
 
 def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:

@@ -249,13 +249,15 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
     the formats of output that the spec states. The file may be a stranger's.
     """
     summary = run["summary"]
-    counts = [summary.get("images"), summary.get("done")]
+    counts = [summary.get("images"), summary.get("done"), summary.get("failed")]
     rows = run["shard"].get("rows_of_all")
     if rows is not None:
         counts.append(rows)
     for count in counts:
         if not isinstance(count, int) or _kind(count) != "number":
             return False
+    if not isinstance(summary.get("failures"), dict):
+        return False
     for name, value in summary.items():
         is_known = _is_class_table(value) if name == CLASSES else _kind(value) != ""
         if not is_known:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding._util.errors import InputError, SpecError, told_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import answers_alone, counted, in_columns, say, say_json
 from dataflow_grounding.cli.arguments import overrides_argument
@@ -172,7 +172,8 @@ def _tuning(
         raise SpecError(
             f"no way to try suits vlm.backend {spec.block.vlm.backend}: name some in --candidates"
         )
-    os.makedirs(folder, exist_ok=True)
+    with told_as(InputError, f"can't write {folder or 'to a folder without a name'}"):
+        os.makedirs(folder, exist_ok=True)
     for way in tuning.candidates:
         try:
             tuning.spec_of(way)

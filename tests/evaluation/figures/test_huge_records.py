@@ -79,3 +79,14 @@ def test_numbers_and_endless_words_are_not_misspelt() -> None:
         look_alikes(Counter({"x" * 10**6: 40, "x" * (10**6 - 1): 1, "12345": 40, "12346": 1})) == {}
     )
     assert len(look_alikes(Counter({"bottle": 40, "bottel": 1, "bottles": 3}))) >= 1
+
+
+def test_a_box_without_end_and_height_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    endless = {"text": "a cup", "instances": [{"bbox": [-1e308, 5, 1e308, 5]}]}
+    row = {"image_path": "a.jpg", "width": 64, "height": 48, "expressions": [endless]}
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n")
+    done = command(["stats", "rows.jsonl", "--no-pictures"])
+    assert done.code == 0, done

@@ -32,7 +32,7 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import Row, read_rows
-from dataflow_grounding.data.spans import Span, as_compared, find_spans
+from dataflow_grounding.data.spans import Span, as_compared, caption_of_spans, find_spans
 from dataflow_grounding.engine.image_memo import log_of, remembered
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.extras.evaluation.figures._phrases import (
@@ -202,7 +202,7 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
     yield from _contradicted(expressions, size)
     # the record's own list, which mends change, and not a copy
     own_expressions = record.get("expressions") or []
-    caption = _caption_of(record) if own_expressions else ""
+    caption = caption_of_spans(record) if own_expressions else ""
     if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
     places = _places_of(expressions, caption)
@@ -225,12 +225,6 @@ def _contradicted(expressions: Sequence[Mapping[str, Any]], size: Size | None) -
     for contradiction in find_contradictions(expressions, size):
         text = expressions[contradiction.index]["text"]
         yield Finding("DG208", f"{text!r}: {contradiction.reason}")
-
-
-def _caption_of(record: Mapping[str, Any]) -> str:
-    """Return the caption that spans are of: the cleaned one, else the caption; "" without one."""
-    caption = record.get("cleaned_caption") or record.get("caption")
-    return caption if isinstance(caption, str) else ""
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
