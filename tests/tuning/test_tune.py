@@ -342,3 +342,13 @@ def test_shipped_ways_that_the_model_is_not_asked_in_are_passed_over(here: Path)
         done = tune(spec_at(here, server))
     assert done.code == 2
     assert done.err.startswith("Error: ways.yaml, mine: how ")
+
+
+@pytest.mark.parametrize("folder", ["taken", "taken/below", ""])
+def test_a_folder_that_can_not_be_made_is_told_in_a_line(here: Path, folder: str) -> None:
+    (here / "taken").touch()
+    with served({"": 0.4}) as server:
+        done = tune(spec_at(here, server), "-o", folder)
+        assert server.count() == 0
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert "can't write" in done.err
