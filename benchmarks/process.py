@@ -29,7 +29,7 @@ from benchmarks.places.tally import Beginnings
 from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-START_LIMIT = 30.0
+START_LIMIT = 120.0  # seconds; on a busy machine, too, it has begun by then
 
 
 class ServerProcess:

@@ -21,6 +21,8 @@ CLOCKS = {
 }
 WAITS = "benchmarks/places/waiting.py"
 """The one place that gives up after some time."""
+# Beyond what is seen here: short timeouts of clients beside exact counts of requests, and fixed
+# pauses after which something has to have happened.
 FOLDERS = ("tests", "benchmarks/fault_cases", "benchmarks/places", "benchmarks/stand_ins")
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -79,6 +81,11 @@ def names_of_times(tree: ast.AST) -> set[str]:
     return names
 
 
+def compares_a_time(comparison: ast.Compare, names: set[str]) -> bool:
+    """Whether a clock's time, or what was reckoned from it, is on either side."""
+    return any(reads_a_clock(side, names) for side in (comparison.left, *comparison.comparators))
+
+
 def is_bound_from_above(comparison: ast.Compare, names: set[str]) -> bool:
     """Whether it says that a time is less than something, or the same."""
     sides = [comparison.left, *comparison.comparators]
@@ -90,17 +97,30 @@ def is_bound_from_above(comparison: ast.Compare, names: set[str]) -> bool:
     return False
 
 
+def fails(body: list[ast.stmt]) -> bool:
+    """Whether a branch raises an error, or calls `pytest.fail`."""
+    for statement in body:
+        for part in ast.walk(statement):
+            if isinstance(part, ast.Raise) or getattr(part, "attr", "") == "fail":
+                return True
+    return False
+
+
 def decisions_by_time(source: str) -> Iterator[int]:
-    """The lines of assertions that something took no longer, and of loops that end by a clock."""
+    """The lines of assertions that something took no longer, and of loops and errors by a clock."""
     tree = ast.parse(source)
     names = names_of_times(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assert | ast.While):
-            for part in ast.walk(node.test):
-                if isinstance(part, ast.Compare) and is_bound_from_above(part, names):
-                    yield node.lineno
+        is_failing = isinstance(node, ast.If) and fails(node.body)
+        if not isinstance(node, ast.Assert | ast.While) and not is_failing:
+            continue
+        decides = is_bound_from_above if isinstance(node, ast.Assert) else compares_a_time
+        for part in ast.walk(node.test):
+            if isinstance(part, ast.Compare) and decides(part, names):
+                yield node.lineno
 
 
+@pytest.mark.slow
 def test_no_test_decides_by_time() -> None:
     places = [
         f"{name}:{line}: it decides by a clock: see {Path(__file__).name}"
@@ -120,6 +140,7 @@ def test_no_test_decides_by_time() -> None:
         ("begun = time.time()\ntook = time.time() - begun\nassert max(told) <= 2 * took", []),
         ("begun = time.time()\ntook = time.time() - begun\nassert 0 < took < 2", [3]),
         ("end = time.time() + 9\nwhile time.time() < end: pass", [2]),
+        ("took = time.time() - begun\nif took > 5: pytest.fail()", [2]),
         ("begun = time.monotonic()\nassert time.monotonic() - begun >= 0.8", []),
         ("assert 1 < count < 5", []),
     ],

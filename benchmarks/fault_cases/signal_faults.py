@@ -64,13 +64,15 @@ from dataflow_grounding.engine.workers import Workers
 Workers.__init__.__defaults__ = (3600.0,)
 """
 """Has what is in flight waited for without end."""
+UNTIMED = {"vlm.openai.timeout": 3600.0}
+"""Has no request end by itself that hangs."""
 
 
 def interrupted_twice(place: Workplace, full: bool) -> Outcome:
     """The second Ctrl-C doesn't wait."""
     with at_work(place, 20) as witness:
         witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
-        running = place.start(first=PATIENT)
+        running = place.start(first=PATIENT, **UNTIMED)
         reached_by(running, witness, 10)
         running.send_signal(signal.SIGINT)
         time.sleep(1)
@@ -86,7 +88,7 @@ def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
     """One Ctrl-C while the endpoint hangs: a few seconds, then it stops."""
     with at_work(place, 20) as witness:
         witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
-        running = place.start()
+        running = place.start(**UNTIMED)
         reached_by(running, witness, 10)
         running.send_signal(signal.SIGTERM)
         assert ended(running).code == 130

@@ -63,7 +63,7 @@ def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scal
     test, fault = REFUSALS[what]
     model = ProbeModel(scale, noise=0.003, outliers=0)
     with LoopbackServer(model, faults=[on(fault, where=too_much(test))]) as server:
-        done = generate(workplace, server, timeout=1 if what == "never answered" else 30)
+        done = generate(workplace, server, timeout=4 if what == "never answered" else 60)
         assert done.code == 0, done
         stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
         refused = Counter(

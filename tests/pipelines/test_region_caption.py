@@ -483,7 +483,7 @@ def test_a_text_is_divided_among_the_regions_that_it_names(
 
 @pytest.mark.slow
 def test_a_runaway_text_about_many_regions_is_divided_in_linear_time() -> None:
-    """A search that is quadratic in its length would not come to an end."""
+    """A search over all of it from each of its characters would not come to an end."""
     regions = "".join(f"<region{number}>" for number in range(1, 51))
 
     def instructions(count: int) -> int:

@@ -117,4 +117,3 @@ def test_nothing_is_sent_while_the_endpoint_has_no_room(rows: list[dict[str, Any
         times = [request.time for request in server.requests]
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert gaps[3] >= 0.7, gaps
-    assert max(gaps[:3] + gaps[4:]) < gaps[3]

@@ -185,16 +185,17 @@ def test_a_dripping_reply_comes_in_pieces() -> None:
 
 
 def test_a_client_that_leaves_a_dripping_reply_has_not_been_served() -> None:
-    with always(faults.slow_drip(100)) as server:
-        with pytest.raises(TimeoutError):
-            send(server.port, timeout=0.02)
-        wait_until(lambda: server.in_flight == 0)
-    assert (server.paid, server.abandoned) == (0, 1)
+    with always(faults.slow_drip(1)) as server:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+            connection.request("POST", PATH, b"{}")
+            assert connection.getresponse().read(1)
+        wait_until(lambda: server.abandoned == 1)
+    assert (server.paid, server.in_flight) == (0, 0)
 
 
 def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid() -> None:
     with always(faults.huge_reply(30_000_000)) as server:
-        with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
             connection.request("POST", PATH, b"{}")
             connection.getresponse().read(1000)
         wait_until(lambda: server.abandoned == 1)
@@ -203,7 +204,7 @@ def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid() -> None:
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
-    rule = on(faults.refuse_connections(1.0), times=1)
+    rule = on(faults.refuse_connections(5.0), times=1)
     with LoopbackServer(CannedAnswers(CANNED), faults=rule, record=False) as server:
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             send(server.port)
@@ -211,7 +212,7 @@ def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
             send(server.port)
         wait_until(lambda: is_open(server.port))
         assert send(server.port).content == CANNED
-        server.refuse_connections(1.0)
+        server.refuse_connections(3600)
         with pytest.raises(ConnectionRefusedError):
             send(server.port)
 
@@ -219,7 +220,7 @@ def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
 @pytest.mark.slow
 def test_a_stalled_server_answers_everybody_afterwards() -> None:
     with LoopbackServer(CannedAnswers(CANNED), record=False) as server:
-        server.stall(0.8)
+        server.stall(5)
         with pytest.raises(TimeoutError):
             send(server.port, timeout=0.1)
         assert send(server.port).content == CANNED
