@@ -143,7 +143,7 @@ class WarmProcesses:
         """Let the one that forks end."""
         if self._socket and self._begun:
             self._socket.close()
-            self._begun.wait(timeout=30)
+            self._begun.wait(timeout=120)
 
 
 def limits() -> list[tuple[int, int]]:

@@ -140,7 +140,7 @@ def test_two_at_once_find_room_at_two() -> None:
         endpoints = Endpoints(SeveralEndpoints(servings), RunOptions(), 1)
         for number in range(20):  # each endpoint takes one until it has answered
             both = [endpoints.acquire((number, part), [], None) for part in range(2)]
-            for place, _ in await asyncio.wait_for(asyncio.gather(*both), 10):
+            for place, _ in await asyncio.wait_for(asyncio.gather(*both), 120):
                 endpoints.release(place, 0, refused=False, answered=False)
 
     asyncio.run(taken())
@@ -156,7 +156,7 @@ def test_none_waits_only_where_nobody_is_let_in() -> None:
         waiting = asyncio.ensure_future(endpoints.acquire((0,), [one], None))
         await asyncio.sleep(0.1)  # by now it waits at the other, as it failed at this one
         other.rest(RateLimited("busy", retry_after=60.0))
-        return (await asyncio.wait_for(waiting, 20))[0]
+        return (await asyncio.wait_for(waiting, 120))[0]
 
     assert asyncio.run(taken()).serving is servings[0]
 

@@ -406,9 +406,9 @@ def test_an_eps_is_never_handed_to_ghostscript(
     assert not ran.exists()
 
 
-def held_by_threads(images: Sequence[Image], wanted: int) -> int:
+def held_by_threads(images: Sequence[Image], wanted: int, within: float) -> int:
     """How many of the pictures are decoded at the same time, a thread each; holds them until
-    `wanted` are, or a while.
+    `wanted` are, or for so many seconds.
     """
     held: list[int] = []
     most = 0
@@ -421,7 +421,7 @@ def held_by_threads(images: Sequence[Image], wanted: int) -> int:
             held.append(1)
             most = max(most, len(held))
             changed.notify_all()
-            changed.wait_for(lambda: most >= wanted, timeout=0.5)
+            changed.wait_for(lambda: most >= wanted, timeout=within)
             held.pop()
 
     threads = [threading.Thread(target=hold, args=(image,)) for image in images]
@@ -443,9 +443,9 @@ def test_few_large_pictures_are_decoded_at_once_and_many_small_ones(tmp_path: Pa
     for name, size in sizes.items():
         PIL.Image.new("1", size).save(tmp_path / f"{name}.png")
         images[name] = opened(tmp_path / f"{name}.png")
-    assert held_by_threads([images["small"]] * 6, 6) == 6
-    assert held_by_threads([images["large"]] * 2, 2) == 1
-    assert held_by_threads([images["larger than all"], images["small"]], 2) == 1
+    assert held_by_threads([images["small"]] * 6, 6, 60) == 6
+    assert held_by_threads([images["large"]] * 2, 2, 0.5) == 1
+    assert held_by_threads([images["larger than all"], images["small"]], 2, 0.5) == 1
 
 
 @pytest.mark.parametrize("length", range(0, 700, 23))

@@ -426,7 +426,7 @@ def test_steps_0_and_1_of_an_image_are_asked_side_by_side(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
     many(place, 8)
-    server.latency = 0.1
+    server.latency = 0.5
     assert place.run(**{"workflow.max_workers": 32}).code == 0
     times = {(r.image_digests, r.task): (r.time, r.time_sent or 0.0) for r in server.requests}
     overlaps = []

@@ -129,7 +129,7 @@ def test_a_report_of_hostile_records_shows_all_of_them(
     done = command(["report", str(results)])
     assert done.code == 0, done
     page = opened((results / "report.html").as_uri())
-    page.locator("article").first.wait_for(timeout=5000)
+    page.locator("article").first.wait_for(timeout=60_000)
     assert page.locator("article").count() == len(TEXTS)
     assert page.evaluate(STATE) == HARMLESS
     assert page.evaluate("document.documentElement.scrollHeight") < 150_000

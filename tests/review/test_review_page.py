@@ -58,7 +58,7 @@ def one_by_one(page: Any) -> None:
 
 def left(page: Any, boxes: str, phrases: str) -> None:
     """Wait until so much is left."""
-    page.locator("#left", has_text=f"{boxes}, {phrases} without a box").wait_for(timeout=5_000)
+    page.locator("#left", has_text=f"{boxes}, {phrases} without a box").wait_for(timeout=60_000)
 
 
 def downloaded(page: Any, path: Path) -> list[dict[str, Any]]:
@@ -471,7 +471,7 @@ def test_a_folder_without_a_server_offers_no_order_and_says_what_is_no_score(
         page.fill("[name=below]", below)
         page.locator("[name=below]").press("Tab")
         page.locator("#refused", has_text=f"should be a score from 0 to 1, not '{below}'").wait_for(
-            timeout=5_000
+            timeout=60_000
         )
     left(page, "3 of 3 boxes", "1 phrase")
     page.fill("[name=below]", "0.5")

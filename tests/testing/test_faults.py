@@ -175,7 +175,7 @@ def test_a_slow_reply_is_still_on_its_way_when_an_impatient_client_leaves() -> N
 
 def test_a_dripping_reply_comes_in_pieces() -> None:
     with always(faults.slow_drip(1000)) as server:
-        with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
             connection.request("POST", PATH, b"{}")
             reply = connection.getresponse()
             first = reply.read1()

@@ -367,7 +367,7 @@ def at_once(place: Workplace, serving: Held, check_every: int | None, before: in
     second = [{"image_path": picture, "expressions": [f"no mug {n}"]} for n in range(25)]
     with ThreadPoolExecutor() as pool:
         running = pool.submit(PhraseGrounder(serving, check_every=check_every), first)
-        assert serving.came.wait(30)
+        assert serving.came.wait(120)
         with suppress(SuspectBoxes):
             PhraseGrounder(serving, check_every=check_every)(second)
         serving.may.set()
