@@ -80,9 +80,9 @@ class Vouching:
     def finished(self) -> None:
         """Note that the run is done: its open replies count as vouched for from now on.
 
-        They came since its last check that passed, and are too few for another: RunWatch has made
-        one wherever more were due (`Probing.due_at_the_end`). If a check had failed, the run would
-        not have come to its end. Raises StorageFailed.
+        They came since its last check that passed. It is called where no further one was due
+        (`Probing.due_at_the_end`), as they are too few, and nothing was suspicious. Raises
+        StorageFailed.
         """
         self._mine["open"] = []
         self.write("finished")
