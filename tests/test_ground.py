@@ -47,7 +47,7 @@ def picture(tmp_path: Path) -> Path:
 
 
 def serving(server: LoopbackServer, **settings: Any) -> Serving:
-    return OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", timeout=5, **settings)
+    return OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", timeout=60, **settings)
 
 
 def test_with_zoom_small_boxes_are_looked_for_again(picture: Path) -> None:

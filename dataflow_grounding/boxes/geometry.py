@@ -29,7 +29,11 @@ def area(bbox: Bbox) -> float:
         >>> area((0, 0, 10, 5)), area((10, 5, 0, 0))
         (50, 0.0)
     """
-    return max(0.0, bbox[2] - bbox[0]) * max(0.0, bbox[3] - bbox[1])
+    width = bbox[2] - bbox[0]
+    height = bbox[3] - bbox[1]
+    if width <= 0 or height <= 0:  # also where the other side is infinite
+        return 0.0
+    return width * height
 
 
 def intersection(a: Bbox, b: Bbox) -> Bbox:

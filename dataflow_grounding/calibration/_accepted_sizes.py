@@ -82,10 +82,6 @@ class AcceptedSizes:
         """Whether refused pictures have narrowed the limits."""
         return self.limits != SizeLimits(self.limits.max_side)
 
-    def fitted(self, size: Size) -> Size:
-        """Return a size as it is asked for: reduced, enlarged or padded to keep the limits."""
-        return self.limits.sent(size)
-
     def replacements_for(
         self, refused: Sequence[ProbedPicture], answered: Sequence[Size]
     ) -> list[Size]:
@@ -113,7 +109,7 @@ class AcceptedSizes:
         unexplained = [*self._first_refused, *refused]
         self._first_refused = []
         self._explain(unexplained, answered)
-        replacements = dict.fromkeys(self.fitted(picture.size) for picture in unexplained)
+        replacements = dict.fromkeys(self.limits.sent(picture.size) for picture in unexplained)
         # Limits that leave a refused size as it is would have it asked for without end.
         for picture in unexplained:
             if picture.size in replacements and self._refusals[picture.size] >= MOST_REFUSALS:

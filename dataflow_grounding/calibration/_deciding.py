@@ -342,7 +342,7 @@ class Deciding:
             RunStopped: The run ended meanwhile.
         """
         sent = sent_sizes(self.pictures)
-        accepted = dict.fromkeys(map(self.accepted.fitted, sizes))
+        accepted = dict.fromkeys(map(self.accepted.limits.sent, sizes))
         # A size that had to be changed tells nothing new if it is near one that was asked for.
         still_wanted = [size for size in accepted if size in sizes or not is_near(size, sent)]
         while still_wanted:

@@ -138,7 +138,7 @@ def _side_of_squares(max_side: int, accepted: AcceptedSizes) -> int:
     It is a multiple of STEP, which servers seldom round, unless it is shorter than one.
     """
     longest = min(SIDE, max_side)
-    side = min(accepted.fitted((longest, longest)))
+    side = min(accepted.limits.sent((longest, longest)))
     return side // STEP * STEP or side
 
 

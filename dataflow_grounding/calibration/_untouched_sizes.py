@@ -157,7 +157,7 @@ class UntouchedSizes:
         scale = self.max_side / max(shape)
         width = max(1, round(shape[0] * scale))
         height = max(1, round(shape[1] * scale))
-        return self.accepted.fitted((width, height))
+        return self.accepted.limits.sent((width, height))
 
     def unproven_sizes(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
         """Return the sizes at the limits, and a few of the run's own, that are still to be proved.

@@ -53,7 +53,7 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
         if not names:
             name = column
             if sources.get(column) in row:
-                while name in row or name in sources:
+                while name in row or name in sources or name in new_row:
                     name = f"original_{name}"
             names = [name]
         for name in names:

@@ -186,7 +186,8 @@ def _are_ahead(gaps: list[str], text: str, *, own_way: bool) -> bool:
             return False
         if own_way and not first and not last:
             raise UnreadableReply(UNCLEAR)
-        if own_way and first and last and _LABEL_AT_END.search(text):
+        without_tokens = _OTHER_TOKEN.sub("", text).rstrip()
+        if own_way and first and last and _LABEL_AT_END.search(without_tokens):
             raise UnreadableReply(UNCLEAR)
     return first if first != last else own_way
 

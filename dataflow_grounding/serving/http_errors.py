@@ -161,12 +161,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     is the reset of the limits that are used up. A header that can't be read counts as not there;
     where that is so of all, nothing is asked for.
     """
-    milliseconds = _seconds_in(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    seconds = _seconds_in(headers.get("retry-after"))
-    if seconds is not None:
-        return seconds
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        seconds = _seconds_in(headers.get(name), unit)
+        if seconds is not None:
+            return seconds
     until = _timestamp_of(headers.get("retry-after"))
     if until is None:
         return used_up(headers)
@@ -176,10 +174,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return _bounded(until - now)
 
 
-def _seconds_in(text: str | None) -> float | None:
-    """Return a header's number, as `_bounded` does; None for a header that has none."""
+def _seconds_in(text: str | None, unit: float) -> float | None:
+    """Return the seconds that a header's number says, in units of so many, as `_bounded` does.
+
+    None for a header without a number.
+    """
     with suppress(ValueError):  # raised for a date, and for what is neither
-        return _bounded(float(text or ""))
+        return _bounded(float(text or "") * unit)
     return None
 
 

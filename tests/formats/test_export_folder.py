@@ -70,6 +70,8 @@ def test_an_earlier_export_comes_back_after_a_kill_between_the_two(tmp_path: Pat
     with pytest.raises(ZeroDivisionError), ExportFolder(str(path)):
         raise ZeroDivisionError
     assert (path / "a.jsonl").read_text() == '{"id": 1}\n'
+    (tmp_path / "out.part" / "earlier").mkdir(parents=True)
+    (tmp_path / "out.part" / "earlier" / "left.txt").touch()  # killed once the new one was there
     export(path, {"id": 2})
     assert (path / "a.jsonl").read_text() == '{"id": 2}\n'
     assert not (tmp_path / "out.part").exists()

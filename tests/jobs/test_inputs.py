@@ -303,6 +303,13 @@ def test_a_column_in_the_way_takes_no_other_columns_name(order: int) -> None:
     }
 
 
+def test_two_columns_in_the_way_keep_their_values_apart() -> None:
+    row = {"a": 1, "original_a": 2, "x": 3, "y": 4}
+    new_row = renamed(row, {"a": "x", "original_a": "y"})
+    assert sorted(new_row.values()) == [1, 2, 3, 4]
+    assert (new_row["a"], new_row["original_a"]) == (3, 4)
+
+
 @pytest.mark.parametrize("named", ["pictures", "pictures/**/*", "pictures/**/*.jpg"])
 def test_a_reports_copies_of_pictures_are_none_however_the_input_is_named(
     place: Workplace, named: str

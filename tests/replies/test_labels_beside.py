@@ -323,8 +323,9 @@ def test_labels_on_either_side_of_location_tokens_go_to_their_own_boxes(
     assert [(box.id, box.numbers[0]) for box in reading.boxes] == [(2, 1), (1, 5)]
 
 
-def test_a_label_that_may_be_of_either_run_of_locations_is_unreadable() -> None:
-    reply = "The objects <loc_1><loc_2><loc_30><loc_40>cat<loc_5><loc_6><loc_70><loc_80>dog"
+@pytest.mark.parametrize("end", ["", "</s>", "\n", " </s>\n"])
+def test_a_label_that_may_be_of_either_run_of_locations_is_unreadable(end: str) -> None:
+    reply = "The objects <loc_1><loc_2><loc_30><loc_40>cat<loc_5><loc_6><loc_70><loc_80>dog" + end
     with pytest.raises(UnreadableReply):
         read_boxes(reply, format="florence-2", image_size=(1000, 1000), phrases=["dog", "cat"])
 

@@ -361,6 +361,7 @@ WAITS = [
     ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
     ({"retry-after-ms": "soon", "retry-after": "5"}, 5.0),
     ({"retry-after-ms": "nan", "retry-after": "7"}, 7.0),
+    ({"retry-after-ms": "1e12"}, 1e8),
     (
         {
             "retry-after": "soon",

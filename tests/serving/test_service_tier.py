@@ -214,7 +214,7 @@ def test_without_that_key_a_tier_without_room_ends_the_run(workplace: Workplace)
     rule = on(faults.no_room_at_tier(), where=asks_flex)
     with LoopbackServer(faults=rule) as server:
         at(workplace, server)
-        limits = {"workflow.max_wait": 1, "vlm.openai.timeout": 1}
+        limits = {"workflow.max_wait": 1, "vlm.openai.timeout": 5}
         done = workplace.run(**FLEX, **limits)
         assert (done.code, server.paid) == (3, 0), done
         assert all(asks_flex(request) for request in server.requests)

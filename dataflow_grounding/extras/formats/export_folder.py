@@ -105,29 +105,32 @@ class ExportFolder:
         self._lock.enter_context(only_run(os.path.join(working_folder, _LOCK)))
         if os.path.lexists(self._earlier) and not os.path.lexists(self.path):
             os.replace(self._earlier, self.path)
-        shutil.rmtree(self._new, ignore_errors=True)
+        for left_over in (self._new, self._earlier):
+            shutil.rmtree(left_over, ignore_errors=True)
         os.makedirs(self._new)
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         """Put the folder, or its only file, in place unless there was an error; remove the rest."""
         with self._lock:
-            try:
-                if error_type is None:
-                    self._replace_earlier()
-            finally:
-                shutil.rmtree(self._working_folder, ignore_errors=True)
+            if error_type is None:
+                self._replace_earlier()
+            shutil.rmtree(self._working_folder, ignore_errors=True)
 
     def _replace_earlier(self) -> None:
-        """Put what was written in the place of an earlier export, which stays if that fails."""
+        """Put what was written in the place of an earlier export.
+
+        If that fails the earlier one is put back, and what was written is removed. Raises OSError.
+        """
         is_there = os.path.lexists(self.path)
         if is_there:
             os.replace(self.path, self._earlier)
         try:
             os.replace(os.path.join(self._new, self._only_file or ""), self.path)
         except OSError:
-            if is_there:
+            if is_there:  # should this fail, too, it stays where it is
                 os.replace(self._earlier, self.path)
+            shutil.rmtree(self._working_folder, ignore_errors=True)
             raise
 
     def part(self, name: str) -> "ExportFolder":

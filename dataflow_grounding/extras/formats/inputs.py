@@ -195,6 +195,8 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     """
     candidates: set[str] = set()
     for name in names:
+        if "_files" not in name:  # of millions of names hardly one has it
+            continue
         parents = name.replace(os.sep, "/").split("/")[:-1]
         for depth, parent in enumerate(parents, 1):
             if parent.endswith("_files"):

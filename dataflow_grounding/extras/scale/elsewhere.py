@@ -178,8 +178,7 @@ def patiently(address: str, once: Callable[[], T]) -> T:
     """Return what `once` returns; call it again where a store doesn't answer or breaks off.
 
     It is called up to four times, with pauses, of which none begins once PATIENCE seconds have
-    passed.
-    Raises OSError where the last call fails, or any for a reason that won't pass.
+    passed. Raises OSError where the last call fails, or any for a reason that won't pass.
 
     Args:
         address: The file's.

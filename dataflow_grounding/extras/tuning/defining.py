@@ -205,6 +205,8 @@ def _tile_of(crop: Crop) -> "PillowImage | None":
     top = max(round(y1 - margin), 0)
     right = min(round(x2 + margin), picture.width)
     bottom = min(round(y2 + margin), picture.height)
+    if left >= right or top >= bottom:  # its corners are swapped
+        return None
     region = picture.crop((left, top, right, bottom))
     scale = _TILE / max(region.size)
     size = (max(1, round(region.width * scale)), max(1, round(region.height * scale)))

@@ -1,6 +1,5 @@
 """Figures of data sets, and what to do about each: the table of figures.yaml."""
 
-import math
 import os
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -338,8 +337,6 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     x = (box[0] + box[2]) / 2 / width
     y = (box[1] + box[3]) / 2 / height
     part = area(box) / (width * height)
-    if math.isnan(part):  # of a box without end in one direction, and of no length in the other
-        part = 0.0
     yield "places", (_cell(x), _cell(y))
     # In tenths, rounded down: "0.3" for a root from 0.3 up to 0.4, and "0.9" for all from 0.9 on.
     yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
