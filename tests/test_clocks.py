@@ -8,6 +8,7 @@ is waited for is waited for by `wait_until`. That something took at least so lon
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +22,7 @@ CLOCKS = {
 }
 WAITS = "benchmarks/places/waiting.py"
 """The one place that gives up after some time."""
-# Beyond what is seen here: short timeouts of clients beside exact counts of requests, and fixed
-# pauses after which something has to have happened.
+# Beyond what is seen here: fixed pauses after which something has to have happened.
 FOLDERS = ("tests", "benchmarks/fault_cases", "benchmarks/places", "benchmarks/stand_ins")
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -31,6 +31,49 @@ FILES = sorted(
     if path.relative_to(ROOT).as_posix() != WAITS
 )
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+SHORT = 10
+"""A timeout of fewer seconds is met on a busy machine by what is only slow."""
+WAITED_FOR = {
+    "benchmarks/fault_cases/endpoint_faults.py": 2,
+    "tests/calibration/test_refused_pictures.py": 1,
+    "tests/engine/test_several_endpoints.py": 1,
+    "tests/serving/test_gemini.py": 1,
+    "tests/serving/test_openai_compatible.py": 1,
+    "tests/serving/test_openai_sdk.py": 1,
+    "tests/serving/test_service_tier.py": 2,
+    "tests/testing/test_faults.py": 3,
+}
+"""Files with timeouts that a test has to wait for, as what meets them never ends; and how many. A
+request that is answered must not have one of them, unless it may be asked again as often as it likes.
+"""
+NEVER_SENT = {
+    "tests/cli/test_doors.py": 1,
+    "tests/docs/test_extensions.py": 1,
+    "tests/scale/test_shards.py": 1,
+    "tests/serving/test_gemini.py": 1,
+}
+"""Files with timeouts that are settings to be compared alone."""
+
+
+def short_timeouts(source: str) -> Iterator[int]:
+    """The lines of numbers below SHORT that are called a timeout: as argument, key or variable."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword):
+            named = [(node.arg or "", node.value)]
+        elif isinstance(node, ast.Dict):
+            keys = [getattr(key, "value", "") for key in node.keys]
+            named = list(zip(keys, node.values, strict=True))
+        elif isinstance(node, ast.Assign):
+            named = [(getattr(target, "id", ""), node.value) for target in node.targets]
+        else:
+            continue
+        for name, value in named:
+            if not str(name).endswith("timeout"):
+                continue
+            for part in ast.walk(value):
+                number = getattr(part, "value", None)
+                if type(number) in (int, float) and 0 < number < SHORT:
+                    yield part.lineno
 
 
 def reads_a_clock(node: ast.AST, names: set[str]) -> bool:
@@ -128,6 +171,21 @@ def test_no_test_decides_by_time() -> None:
         for line in decisions_by_time((ROOT / name).read_text(encoding="utf-8"))
     ]
     assert not places, "\n".join(places)
+
+
+@pytest.mark.slow
+def test_timeouts_are_short_only_where_they_have_to_be_waited_for() -> None:
+    counts = Counter(WAITED_FOR) + Counter(NEVER_SENT)
+    for name in FILES:
+        lines = list(short_timeouts((ROOT / name).read_text(encoding="utf-8")))
+        assert len(lines) == counts[name], f"{name}: short timeouts in lines {lines}"
+
+
+def test_what_counts_as_a_short_timeout() -> None:
+    source = (
+        'f(timeout=0.3)\nd = {"vlm.openai.timeout": 2}\ntimeout = 5 if a else 60\ng(timeout=60)'
+    )
+    assert sorted(short_timeouts(source)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,7 @@ def test_only_a_leaky_server_repeats_the_key(leaky: bool) -> None:
 
 def test_models_are_listed_and_others_are_unknown() -> None:
     with LoopbackServer(models=["a", "b"], key="k") as server:
-        with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
             connection.request("GET", "/v1/models", headers={"Authorization": "Bearer k"})
             listed = json.loads(connection.getresponse().read())
         unknown = send(server.port, question(), Authorization="Bearer k")
@@ -343,7 +343,7 @@ def test_a_request_that_it_does_not_take_is_answered_all_the_same(
 ) -> None:
     with (
         LoopbackServer(CannedAnswers(), record=False) as server,
-        socket.create_connection(("127.0.0.1", server.port), timeout=5) as client,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as client,
     ):
         client.sendall(raw)
         assert client.recv(4096).split(b" ")[1] == status
@@ -353,7 +353,7 @@ def test_requests_in_small_pieces_and_two_at_once_are_read_right() -> None:
     body = question("a cup on a table")
     raw = f"POST {PATH} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     with LoopbackServer() as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for start in range(0, len(raw), 7):
                 client.sendall(raw[start : start + 7])
