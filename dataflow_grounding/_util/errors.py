@@ -113,8 +113,14 @@ class OperatorFailed(RecordError, kind="operator_failed"):
 class UnreadableReply(RecordError, kind="unreadable_reply"):
     """A reply came, and what it says can't be read.
 
-    The message names what was wrong, for asking again.
+    Args:
+        message: What could not be read, and where. The model is told so at the next try.
+        reason: A word or two for it, the same for all replies of the kind: `run.json` counts by it.
     """
+
+    def __init__(self, message: str, reason: str = "other") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SuspectReply(UnreadableReply, kind="suspect_reply"):
