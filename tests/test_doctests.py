@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import dataflow_grounding.english
 import dataflow_grounding.extras.compat
 import dataflow_grounding.extras.evaluation.metrics
 import dataflow_grounding.extras.testing
@@ -28,6 +29,7 @@ from dataflow_grounding.serving import (
 )
 
 ROOMS = (
+    dataflow_grounding.english,
     dataflow_grounding.extras.compat,
     dataflow_grounding.extras.evaluation.metrics,
     dataflow_grounding.operators,

@@ -12,7 +12,7 @@ from dataflow_grounding.extras.testing import LoopbackServer
 
 pytestmark = pytest.mark.slow
 
-MOST = 117  # of the package, 17 of them `__init__`; lower it where a change saves some
+MOST = 120  # of the package, 18 of them `__init__`; lower it where a change saves some
 NEEDLESS = (
     "dataflow_grounding.extras",
     "dataflow_grounding.boxes.regions",
@@ -21,6 +21,8 @@ NEEDLESS = (
     "dataflow_grounding.data.dataframes",
     "dataflow_grounding.engine.results_elsewhere",
     "dataflow_grounding.engine.shard",
+    "dataflow_grounding.english.noun_phrases",
+    "dataflow_grounding.english.words",
     "dataflow_grounding.replies._any_shape",
     "dataflow_grounding.replies._talk",
     "dataflow_grounding.serving.gemini",

@@ -7,14 +7,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.vocabulary import (
-    ONE_OF_A_KIND,
-    PAIRS,
-    QUALITIES,
-    singular,
-    word_list,
-    words,
-)
+from dataflow_grounding.english.nouns import PAIRS, singular
+from dataflow_grounding.replies.vocabulary import ONE_OF_A_KIND, QUALITIES, word_list, words
 
 _WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.replies.labels import head_word
+from dataflow_grounding.english.heads import head_word
 from dataflow_grounding.watch._box_statistics import BoxStatistics, Figures
 from dataflow_grounding.watch._probe_sizes import orientation_of
 from dataflow_grounding.watch._readings import (

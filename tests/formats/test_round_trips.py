@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.formats import WRITTEN, find_format, read, write
 from dataflow_grounding.extras.formats.base import Format
 from dataflow_grounding.extras.formats.export import Exported
-from dataflow_grounding.replies.english.noun_phrases import head_of
 from tests.formats.data import data_sets, draw, hostile
 
 pytestmark = pytest.mark.slow

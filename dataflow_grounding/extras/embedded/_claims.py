@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from dataflow_grounding.replies.english import words
-from dataflow_grounding.replies.english.noun_phrases import (
+from dataflow_grounding.english import words
+from dataflow_grounding.english.noun_phrases import (
     NounPhrase,
     read_noun_phrase,
     tokenize,
 )
-from dataflow_grounding.replies.vocabulary import singular
+from dataflow_grounding.english.nouns import singular
 
 
 class Superlative(NamedTuple):

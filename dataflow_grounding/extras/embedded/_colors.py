@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, around, intersection, iou
+from dataflow_grounding.english import words
 from dataflow_grounding.extras.embedded._picture import Array, Box, Candidate, Picture, box_of
-from dataflow_grounding.replies.english import words
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
 REGION_SCORE = 0.6

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
+from dataflow_grounding.english import words
+from dataflow_grounding.english.noun_phrases import tokenize
 from dataflow_grounding.extras.embedded._phrases import (
     Phrase,
     is_at,
@@ -21,8 +23,6 @@ from dataflow_grounding.extras.embedded._phrases import (
 )
 from dataflow_grounding.extras.embedded._picture import Array, Picture
 from dataflow_grounding.extras.embedded.regions import Thing, plural_of, read_things, with_article
-from dataflow_grounding.replies.english import words
-from dataflow_grounding.replies.english.noun_phrases import tokenize
 
 # What a description may say of a thing's place: words before the noun, and phrases behind it.
 _OUTERMOST_WORDS = ("leftmost", "rightmost", "topmost", "lowest")

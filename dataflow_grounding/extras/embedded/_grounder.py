@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import area, intersection, iou
+from dataflow_grounding.english import words
 from dataflow_grounding.extras.embedded import _detectors as detectors
 from dataflow_grounding.extras.embedded import _shapes as shapes
 from dataflow_grounding.extras.embedded._colors import (
@@ -32,7 +33,6 @@ from dataflow_grounding.extras.embedded._phrases import (
 from dataflow_grounding.extras.embedded._picture import Array, Candidate, Picture
 from dataflow_grounding.extras.embedded._shapes import find_shapes, select_shapes
 from dataflow_grounding.extras.embedded.regions import with_article
-from dataflow_grounding.replies.english import words
 
 _LEAST_REGION_SHARE = 0.025  # of the picture's area: a smaller region may be a part of anything
 _LEAST_PLAIN_SHARE = 0.001  # the same, of round things and of a mere "thing"

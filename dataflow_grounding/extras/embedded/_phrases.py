@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from dataflow_grounding.english import words
+from dataflow_grounding.english.noun_phrases import NounPhrase, read_noun_phrase, tokenize
+from dataflow_grounding.english.nouns import singular
 from dataflow_grounding.extras.embedded._picture import Box, Candidate, Picture
 from dataflow_grounding.extras.embedded.regions import Thing
-from dataflow_grounding.replies.english import words
-from dataflow_grounding.replies.english.noun_phrases import NounPhrase, read_noun_phrase, tokenize
-from dataflow_grounding.replies.vocabulary import singular
 
 # What is selected from: things seen by a detector, or regions that a request describes.
 Selectable = TypeVar("Selectable", Candidate, Thing)

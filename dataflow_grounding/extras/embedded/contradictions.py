@@ -19,8 +19,8 @@ from dataflow_grounding.boxes.geometry import (
     intersection,
     iou,
 )
+from dataflow_grounding.english import words
 from dataflow_grounding.extras.embedded._claims import Claims, may_claim, read_claims
-from dataflow_grounding.replies.english import words
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.embedded._picture import Picture

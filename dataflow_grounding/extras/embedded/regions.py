@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, iou
+from dataflow_grounding.english import words
+from dataflow_grounding.english.nouns import PAIRS, plural, singular
 from dataflow_grounding.extras.embedded._colors import color_mask, find_regions
 from dataflow_grounding.extras.embedded._detectors import detect
 from dataflow_grounding.extras.embedded._picture import Array, Box, Picture, box_of
-from dataflow_grounding.replies.english import words
-from dataflow_grounding.replies.vocabulary import PAIRS, plural, singular
 
 _DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
 _SAME_REGION_IOU = 0.5  # of two proposed boxes that overlap by as much, the smaller is left out

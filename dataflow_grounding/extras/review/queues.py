@@ -25,6 +25,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
+from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._judged_pictures import file_digest, file_name
 from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict
@@ -35,7 +36,6 @@ from dataflow_grounding.extras.review._row_keys import (
     moved_keys,
     row_digest,
 )
-from dataflow_grounding.replies.english.noun_phrases import head_of
 
 RANDOM_EVERY = 5
 """Every fifth item of a queue is drawn at random, whatever order is asked for.

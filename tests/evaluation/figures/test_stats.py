@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks.places.workplace import Done, command, ended, process
 from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
-from dataflow_grounding.replies.english.noun_phrases import head_of
 from tests.formats.data import record
 
 W, H = 400, 200
@@ -396,29 +395,6 @@ def test_a_test_picture_is_found_by_its_own_id_too(
         ]
         == 1
     )
-
-
-@pytest.mark.parametrize(
-    ("phrase", "head"),
-    [
-        ("the two red mugs on the left", "mug"),
-        ("a cup of tea", "cup"),
-        ("A man wearing a hat", "man"),
-        ("the damaged box on the bottom shelf", "box"),
-        ("the dog that is not wearing a collar", "dog"),
-        ("traffic light", "light"),
-        ("a lot of cars", "car"),
-        ("soda can", "can"),
-        ("two church towers by a lake", "tower"),
-        ("two dogs run", "dog"),
-        ("three wine glasses", "glass"),
-        ("a man with glasses", "man"),
-        ("红色的杯子", "红色的杯子"),
-        ("?", ""),
-    ],
-)
-def test_heads(phrase: str, head: str) -> None:
-    assert head_of(phrase) == head
 
 
 def test_boxes_beyond_all_pictures(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
 from dataflow_grounding.data.spans import clean_caption
-from dataflow_grounding.replies.english import words
-from dataflow_grounding.replies.vocabulary import singular
+from dataflow_grounding.english import words
+from dataflow_grounding.english.nouns import singular
 
 Expression: TypeAlias = Mapping[str, Any]
 

@@ -22,6 +22,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.english.noun_phrases import head_of, tokenize
 from dataflow_grounding.extras.evaluation.figures._phrases import (
     ATTRIBUTES,
     look_alikes,
@@ -33,7 +34,6 @@ from dataflow_grounding.extras.evaluation.figures.duplicates import first_alike,
 from dataflow_grounding.extras.evaluation.figures.same_files import DataSet, files_of, short_digest
 from dataflow_grounding.extras.evaluation.metrics.annotations import names_of
 from dataflow_grounding.extras.formats.export import status_of
-from dataflow_grounding.replies.english.noun_phrases import head_of, tokenize
 
 Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")

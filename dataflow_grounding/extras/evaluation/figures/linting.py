@@ -35,6 +35,7 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.spans import Span, as_compared, caption_of_spans, find_spans
 from dataflow_grounding.engine.image_memo import log_of, remembered
 from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.evaluation.figures._phrases import (
     said_twice,
     same_box_twice,
@@ -44,7 +45,6 @@ from dataflow_grounding.extras.formats.base import TOKEN, stands
 from dataflow_grounding.extras.formats.export import status_of
 from dataflow_grounding.images.files import decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_image, is_far
-from dataflow_grounding.replies.english.noun_phrases import head_of
 
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
 # the rules for which pictures' sizes are read

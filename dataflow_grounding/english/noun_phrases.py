@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dataflow_grounding.replies.english import words
-from dataflow_grounding.replies.labels import head_noun
-from dataflow_grounding.replies.vocabulary import singular
+from dataflow_grounding.english import words
+from dataflow_grounding.english.heads import head_noun
+from dataflow_grounding.english.nouns import singular
 
 # Nobody says more in one phrase, and reading takes time in proportion to the text's length.
 _MOST_DETERMINERS = 3  # articles before a noun

@@ -1,0 +1,81 @@
+"""Singular and plural of English nouns, told by rules; the exceptions stand in plurals.yaml."""
+
+from typing import Any
+
+from dataflow_grounding._util.lazy import load_table
+
+_PLURALS: dict[str, Any] = load_table(__package__, "plurals.yaml")
+
+PAIRS = frozenset(_PLURALS["pairs"].split())
+"""Nouns that are plural though they mean one thing: scissors, trousers."""
+
+# Plurals that also end longer words: "men" ends "firemen".
+_ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
+
+
+def _exceptions() -> dict[str, str]:
+    """Return plural → singular of the nouns whose plural the endings don't tell.
+
+    A noun that has one form stands there for itself, and so does a singular in -s.
+    """
+    exceptions: dict[str, str] = dict(_PLURALS["irregular"])
+    for word in _PLURALS["takes_s"].split():
+        exceptions[word + "s"] = word
+    for word in _PLURALS["takes_es"].split():
+        exceptions[word + "es"] = word
+        exceptions[word] = word
+    for name in ("singular", "same", "pairs"):
+        for word in _PLURALS[name].split():
+            exceptions[word] = word
+    return exceptions
+
+
+_SINGULAR_OF = _exceptions()  # plural, or the only form of a noun → singular
+_PLURAL_OF = {word: several for several, word in _SINGULAR_OF.items() if several != word}
+
+
+def singular(word: str) -> str:
+    """Return the singular of an English noun in lower case.
+
+    It is the word itself where that is singular, or a noun without a singular, as "scissors". The
+    endings of other words are changed as if they were nouns.
+
+    Example:
+        >>> [singular(word) for word in ("horses", "bookshelves", "cherries", "buses", "series")]
+        ['horse', 'bookshelf', 'cherry', 'bus', 'series']
+    """
+    if word in _SINGULAR_OF:
+        return _SINGULAR_OF[word]
+    for ending in _ENDS_WORDS:
+        if word.endswith(ending):
+            return word.removesuffix(ending) + _SINGULAR_OF[ending]
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "xes", "sses", "zzes", "tzes", "oes")):
+        return word[:-2]
+    if word.endswith("uses") and word[-5] not in "aeo":  # viruses, but not causes and blouses
+        return word[:-2]
+    return word[:-1]
+
+
+def plural(word: str) -> str:
+    """Return the plural of an English noun in lower case; the word itself where it is plural.
+
+    Example:
+        >>> [plural(word) for word in ("person", "bookshelf", "roof", "bus", "sheep", "scissors")]
+        ['people', 'bookshelves', 'roofs', 'buses', 'sheep', 'scissors']
+    """
+    if word in _PLURAL_OF:
+        return _PLURAL_OF[word]
+    if word in _SINGULAR_OF:  # of one form, as "sheep", or a plural already
+        return word
+    for ending in _ENDS_WORDS:
+        if word.endswith(_SINGULAR_OF[ending]):
+            return word.removesuffix(_SINGULAR_OF[ending]) + ending
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return word + "es"
+    if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):
+        return word[:-1] + "ies"
+    return word + "s"
