@@ -294,23 +294,7 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
         readings.append(_Readings(picture, asked))
     if all(reading.speaks_against_format for reading in readings):
         return _verdict_of_misses(readings)
-    as_numbers_alone = [_without_words(picture) for picture in pictures]
-    if as_numbers_alone != list(pictures):
-        verdict = judge(as_numbers_alone, asked)
-        if verdict.kind == "misses":
-            why = f"{verdict.why}, without the words that state the order, which a reply may lack"
-            return replace(verdict, why=why)
     return CheckVerdict("fits")
-
-
-def _without_words(picture: ProbedPicture) -> ProbedPicture:
-    """Return a picture's answers without orders that are stated beside the numbers."""
-    answers = []
-    for answer in picture.answers:
-        if answer.order_beside:
-            answer = replace(answer, order=None, order_beside=False)
-        answers.append(answer)
-    return replace(picture, answers=answers)
 
 
 def _verdict_of_misses(readings: "Sequence[_Readings]") -> CheckVerdict:

@@ -21,9 +21,9 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.image import PADDING, ImageLimits, open_image
-from dataflow_grounding.replies.finding import parse_reply
-from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.reading import Details
+from dataflow_grounding.replies.labels import ids_of
+from dataflow_grounding.replies.reader import parse_reply
+from dataflow_grounding.replies.reading import RawBox
 from dataflow_grounding.tasks import Request, phrase_grounding
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -120,7 +120,6 @@ class ProbeBox:
         asked: The true rectangle, in pixels of the picture.
         numbers: The numbers as the reply wrote them, in its own order.
         order: The order of the numbers, where the reply names it, as keys such as x1 do.
-        order_beside: Whether it is stated beside the numbers, in words or a field, not by keys.
         family: The family of models whose special tokens the reply has; None without.
     """
 
@@ -129,7 +128,6 @@ class ProbeBox:
     numbers: tuple[float, ...]
     order: Order | None = None
     family: str | None = None
-    order_beside: bool = False
 
     @property
     def usable(self) -> bool:
@@ -280,51 +278,41 @@ def question_of(
     question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
     blank = ProbedPicture(probe, image.sent_size, [])
     return replace(
-        question, read=lambda reply: (_answered(blank, reply, asked.key), []), divisible=False
+        question, read=lambda reply: (_answered(blank, reply, asked), []), divisible=False
     )
 
 
-def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
+def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
     """Return the picture with the box that a reply gives each rectangle, numbers as written.
 
-    A reply may hold several answers, as where the model thinks aloud: for each rectangle the last
-    one that has it counts and, of several boxes in it, the first. A reply that can't be read gives
-    no answers, but `trouble`. `key` is the one under which a box was asked for.
+    Of several boxes for a rectangle, the first counts. A reply that can't be read gives no answers,
+    but `trouble`. `asked` is the format in which boxes were asked for.
     """
+    phrases = dict(enumerate(blank.probe.boxes, 1))
     try:
-        parsed = parse_reply(reply, key)
+        parsed = parse_reply(reply, asked, phrases, in_lines=True)
     except UnreadableReply as error:
         return replace(blank, trouble=str(error))
-    phrases = dict(enumerate(blank.probe.boxes, 1))
     answers: dict[int, ProbeBox] = {}
-    last_answer_first = sorted(parsed.boxes, key=lambda box: -box.answer)
-    for box in last_answer_first:
-        number = _number_meant(box.details, phrases)
+    for box in parsed.boxes:
+        number = _number_meant(box, phrases)
         if number is not None and number not in answers:
             phrase = phrases[number]
-            asked = blank.probe.boxes[phrase]
-            answers[number] = ProbeBox(
-                phrase, asked, box.numbers, box.order, box.family, box.order_beside
-            )
+            drawn = blank.probe.boxes[phrase]
+            answers[number] = ProbeBox(phrase, drawn, box.numbers, box.order, box.family)
     return replace(blank, answers=[answers[number] for number in sorted(answers)])
 
 
-def _number_meant(details: Details, phrases: Mapping[int, str]) -> int | None:
+def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
     """Return the number of the phrase that a box belongs to; None if that isn't clear.
 
-    It is told by a label equal to a phrase, else by the id, else by a label that matches one phrase
-    alone. `phrases` has each phrase under its number.
+    It is told by a label equal to a phrase, else by the id. `phrases` has each phrase under its
+    number.
     """
-    for label in details.labels:
-        for number in equal_ids(label, phrases):
-            return number
-    if details.id in phrases:
-        return details.id
-    for label in details.labels:
-        numbers = matching_ids(label, phrases)
-        if len(numbers) == 1:
-            return numbers[0]
-    return None
+    named = ids_of(box.label, phrases) if box.label else []
+    if named:
+        return named[0]
+    return box.id if box.id in phrases else None
 
 
 def size_text(size: Size) -> str:

@@ -1,4 +1,4 @@
-"""Reading what models write: boxes and objects out of replies of any shape."""
+"""Reading what models write: boxes and objects out of replies in known forms."""
 
 import lazy_loader
 

@@ -1,6 +1,5 @@
 """Turning the boxes of a reply into boxes in pixels, each of one phrase."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,28 +7,29 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
-from dataflow_grounding.replies._questions import KeptBox, Questions
-from dataflow_grounding.replies.json_values import score_of
-from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
 from dataflow_grounding.replies.reading import (
-    Details,
     Dropped,
     FoundBox,
     Note,
     ParsedReply,
     RawBox,
     Reading,
+    in_brackets,
 )
 
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
-# inside rather than dropped.
+# inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
 TOLERANCE = 1 / 8
-# The share of an answer's boxes that may lie further outside; with more, the whole reply counts as
+# The share of a reply's boxes that may lie further outside; with more, the whole reply counts as
 # written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
 _ROUNDING = 1e-6  # of the image's longer side: a side moved by no more wasn't outside
 STATUSES = ("ambiguous", "unsupported")  # of phrases, as the embedded grounder gives them
 _LARGE_RANGE = 10  # a range that ends beyond is not one of parts of 1
+# Two numbers of an axis that lie in the first hundredth of its range, with decimals, are of another
+# range: 1.100 is written for 1100.
+_TINY_SHARE = 1 / 100
+_SHARED_TOKENS = frozenset(["florence-2", "doctags"])  # families that write <loc_12>
 _CELLS = 32 * 32  # of the grid of the scale "grid_32"
 _NINES = (999, 1000)  # scales at whose end models write a row of nines
 
@@ -40,15 +40,14 @@ def to_reading(
     """Return what a reply says, its boxes in pixels of the original.
 
     Args:
-        parsed: The reply as written. What can't be used is added to its `dropped`.
+        parsed: The reply as written.
         box_format: The box format that was asked for.
         original: The size of the upright image in pixels.
         sent: The size of the picture as sent.
         phrases: The request's phrases by id.
 
     Raises:
-        UnreadableReply: Nothing can be used, or it is unclear what counts.
-        TruncatedReply: The reply is cut off before its first complete box.
+        UnreadableReply: Nothing can be used, or the numbers are in another format.
     """
     return _BoxReader(box_format, original, sent, phrases).read(parsed)
 
@@ -69,13 +68,14 @@ class _BoxReader:
         original: The size of the upright image in pixels.
         sent: The size of the picture as sent.
         phrases: The request's phrases by id.
-        reading: What is returned at the end; methods add notes and statuses to it.
-        questions: Tells which phrase a box belongs to.
-        kept_boxes: The boxes that can be used, in the reply's order.
-        index_of_box: The index in `kept_boxes` of a box, by its answer, phrase and pixels.
-        unique_notes: The texts of notes that are made only once.
-        out_of_scale: The boxes whose numbers lie far outside the range of their format.
-        zeros: The details of boxes of zeros, which say that nothing is there.
+        limits: The ends of the ranges of x and of y in the format, once they are known.
+        reading: What is returned at the end.
+        dropped: What looks like a box and can't be used.
+        absent: The ids of the phrases that the reply says are not there.
+        all_absent: Whether it says so of all that was asked for.
+        says_absent: Whether it says so of anything.
+        index_of_box: The index in the reading of a box, by its phrase and pixels.
+        out_of_scale: The numbers of boxes that lie far outside the range of their format.
     """
 
     def __init__(
@@ -85,184 +85,171 @@ class _BoxReader:
         self.original = original
         self.sent = sent
         self.phrases = phrases
+        self.limits: tuple[float, float] | None = None
         self.reading = Reading([])
-        self.questions = Questions(phrases)
-        self.kept_boxes: list[KeptBox] = []
-        self.index_of_box: dict[tuple[int, int | None, Bbox], int] = {}
-        self.unique_notes: set[str] = set()
-        self.out_of_scale: list[RawBox] = []
-        self.zeros: list[Details] = []
+        self.dropped: list[Dropped] = []
+        self.absent: set[int] = set()
+        self.all_absent = False
+        self.says_absent = False
+        self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
+        self.out_of_scale: list[tuple[float, ...]] = []
 
     def read(self, parsed: ParsedReply) -> Reading:
-        """Return what a reply says. What is dropped on the way is added to `parsed.dropped`.
+        """Return what a reply says.
 
         Raises:
-            UnreadableReply, TruncatedReply: As `to_reading`.
+            UnreadableReply: As `to_reading`.
         """
         reading = self.reading
         reading.notes += parsed.notes
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
+        self.check_frame(parsed)
+        self.check_ids(parsed)
         self.take_statuses(parsed)
-        self.questions.learn(parsed)
+        self.dropped += parsed.dropped
+        for absence in parsed.absences:
+            self.take_absence(absence)
         self.take_boxes(parsed)
-        if parsed.points:
-            self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
-        boxes, notes = self.questions.last_answers(self.kept_boxes, parsed)
-        last_answers = {box.answer for box in boxes}
-        last_answers.add(parsed.answer)
-        self.check_scale(parsed, last_answers)
-        if parsed.talk:
-            from dataflow_grounding.replies._objections import check_talk  # few replies have words
-
-            check_talk(parsed, boxes, self.phrases)
-        reading.notes += notes
-        reading.boxes = [box.box for box in boxes]
-        for dropped in parsed.dropped:
+        for dropped in self.dropped:
             self.note("dropped", dropped.reason)
-        reading.unread = self.unread_phrases(parsed)
-        reading.unsure = self.unsure_phrases(parsed)
+        if self.dropped or self.absent or parsed.points or parsed.truncated:
+            self.find_unread(parsed)
         if not reading.boxes and not reading.statuses:
-            from dataflow_grounding.replies._objections import check_none  # few replies have none
-
-            check_none(parsed, self.questions, self.zeros)
+            self.check_none()
         return reading
 
-    def unread_phrases(self, parsed: ParsedReply) -> list[int]:
-        """Return the ids, in ascending order, of phrases whose boxes the reply lost.
+    def check_frame(self, parsed: ParsedReply) -> None:
+        """Refuse a reply whose form says that its numbers are not what was asked for.
 
-        They have a point or something that was dropped, and no box: they are neither found nor said
-        not to be there.
-        """
-        unread: set[int] = set()
-        for point in parsed.points:
-            unread.update(self.questions.about(point.details)[:1])
-        for dropped in parsed.dropped:
-            unread.update(self.questions.about(dropped.details)[:1])
-        for box in self.reading.boxes:
-            if box.id is not None:
-                unread.discard(box.id)
-        return sorted(unread)
-
-    def unsure_phrases(self, parsed: ParsedReply) -> dict[int, str]:
-        """Return the ids of the phrases that may have a box that was dropped, with the reason.
-
-        That is a box of the last answer with an id that no phrase has, or without an id or any
-        words, so that nothing says which phrase it is of. It may be of any one without a box, a
-        status or an absence. {} where there is no such box.
-        """
-        strays: list[Dropped] = []
-        for dropped in parsed.dropped:
-            details = dropped.details
-            is_nameless = not any(details.labels) and not details.talk
-            if dropped.answer != parsed.answer or (details.id is None and not is_nameless):
-                continue
-            if not self.questions.about(details):
-                strays.append(dropped)
-        if not strays or not self.phrases:
-            return {}
-        answered = {box.id for box in self.reading.boxes} | set(self.reading.statuses)
-        answered |= self.questions.ids_of_absences(details for details, _ in parsed.absences)
-        stray_id = strays[0].details.id
-        reason = "a box without an id or a label may be its own"
-        if stray_id is not None:
-            reason = f"a box of id {stray_id}, which no phrase has, may be its own"
-        return {phrase_id: reason for phrase_id in self.phrases if phrase_id not in answered}
-
-    def take_boxes(self, parsed: ParsedReply) -> None:
-        """Add the boxes that can be used to `kept_boxes`, and the others to `parsed.dropped`.
-
-        Boxes of zeros are noted, and their details added to `zeros`.
+        Numbers next to a size are likely in pixels of it; those in tags are thousandths in every
+        family that writes them.
 
         Raises:
-            UnreadableReply: The boxes of phrases may be of another picture, they are told to be in
-                another order than was asked for, or there are only points.
+            UnreadableReply: It does.
         """
-        may_be_elsewhere = parsed.elsewhere is not None or len(parsed.pictures) > 1
-        if may_be_elsewhere and self.phrases and parsed.boxes:
-            from dataflow_grounding.replies._objections import check_pictures  # few replies' are
+        for axis, size in parsed.sizes:
+            is_right = size in (self.original[axis], self.sent[axis])
+            if self.format.scale != "px" or not is_right:
+                raise UnreadableReply(
+                    f"the reply tells of a picture with a side of {size:g} px", "another picture"
+                )
+        scale = self.format.scale
+        if parsed.tagged and (scale not in (*_NINES, "grid_32") or self.format.order != "xyxy"):
+            raise UnreadableReply(
+                f"the reply has tags whose numbers are thousandths, x first, and {self.format.name}"
+                " was asked for",
+                "another scale",
+            )
 
-            check_pictures(parsed)
+    def check_ids(self, parsed: ParsedReply) -> None:
+        """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
+
+        Raises:
+            UnreadableReply: A box has an id that no phrase has, or the label of another phrase.
+        """
+        for raw in (*parsed.boxes, *parsed.absences) if self.phrases else ():
+            if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
+                continue
+            phrase_id, why = self.phrase_told_by(raw)
+            if phrase_id is None:
+                raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
+
+    def take_boxes(self, parsed: ParsedReply) -> None:
+        """Add the boxes that can be used to the reading, and the others to `dropped`.
+
+        Raises:
+            UnreadableReply: There are only points, or too many are in another scale.
+        """
+        boxes = parsed.boxes
         if self.format.scale == "grid_32":
-            _turn_pairs_into_boxes(parsed)
-        if parsed.points and not parsed.boxes:
-            raise UnreadableReply("the reply has points where boxes were asked for")
-        if parsed.ends_in_size:
-            self.check_ends_in_size(parsed.boxes)
-        elif parsed.told_sizes:
-            self.check_ends_in_size(_ending_in_size(parsed, (self.original, self.sent)))
-        unusable: list[tuple[RawBox, str]] = []
-        for raw in parsed.boxes:
+            boxes = boxes + parsed.points  # two numbers are two cells
+        elif parsed.points and not boxes:
+            raise UnreadableReply("the reply has points where boxes were asked for", "points")
+        elif parsed.points:
+            self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
+        for raw in boxes:
             try:
                 self.keep(raw, self.to_pixels(raw))
             except _NothingThere as nothing:
+                if raw.label is None and raw.id is None and len(self.phrases) > 1:
+                    self.dropped.append(Dropped(str(nothing)))
+                    continue
                 self.note("dropped", str(nothing))
-                self.zeros.append(raw.details)
+                self.take_absence(raw)
             except _NoBox as error:
-                unusable.append((raw, str(error)))
-        if unusable:
-            self.drop_unusable(unusable, parsed)
+                self.dropped.append(Dropped(str(error), raw.label, raw.id))
+        if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(boxes):
+            numbers = [number for box in self.out_of_scale for number in box]
+            x, y = self.format.limits(self.sent)
+            scale = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
+            raise UnreadableReply(
+                f"the coordinates go from {min(numbers):g} to {max(numbers):g},"
+                f" where {scale} was asked for",
+                "another scale",
+            )
 
-    def check_ends_in_size(self, boxes: list[RawBox]) -> None:
-        """Raise UnreadableReply where boxes that are told to end in a size would be two corners."""
-        for raw in boxes:
-            if not raw.corners and self.format_of(raw).order in ("xyxy", "yxyx"):
-                raise UnreadableReply(
-                    "the reply says that its boxes end in a width and a height, where two corners"
-                    " were asked for"
-                )
+    def take_absence(self, absence: RawBox) -> None:
+        """Note which phrase the reply says is not there: all of them where it names none."""
+        self.says_absent = True
+        if absence.label is None and absence.id is None:
+            self.all_absent = True
+            return
+        phrase_id, _ = self.phrase_told_by(absence)
+        if phrase_id is not None:
+            self.absent.add(phrase_id)
+        elif self.phrases:
+            self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
-    def drop_unusable(self, unusable: list[tuple[RawBox, str]], parsed: ParsedReply) -> None:
-        """Add boxes that can't be used to `parsed.dropped`, each with its reason.
+    def find_unread(self, parsed: ParsedReply) -> None:
+        """Find the phrases that nothing is known about, and those that it isn't sure of.
 
-        Those without a label are left out where their numbers are exactly those of the kept boxes:
-        then they are these once more.
+        A phrase without a box is unread where something of its own was dropped, or where it has a
+        box and is said not to be there. It is unsure where a dropped box is of no phrase: that may
+        be its own.
         """
-        numbers_of_kept = {box.box.numbers for box in self.kept_boxes}
-        numbers_without_label = {raw.numbers for raw, _ in unusable if not raw.details.labels}
-        repeat_kept_boxes = numbers_without_label == numbers_of_kept
-        for raw, reason in unusable:
-            if raw.details.labels or not repeat_kept_boxes:
-                parsed.dropped.append(Dropped(reason, raw.details, raw.answer))
+        reading = self.reading
+        found = {box.id for box in reading.boxes}
+        unread = {phrase_id for phrase_id in self.absent if phrase_id in found}
+        stray = "what the reply is cut off before" if parsed.truncated else None
+        items: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
+        for item in items:
+            phrase_id, _ = self.phrase_told_by(item)
+            if phrase_id is not None and phrase_id not in found:
+                unread.add(phrase_id)
+            elif phrase_id is None:
+                stray = stray or _name_of(item)
+        reading.unread = sorted(unread)
+        if stray is None:
+            return
+        answered = found | unread | self.absent | set(reading.statuses)
+        for phrase_id in self.phrases:
+            if phrase_id not in answered:
+                reading.unsure[phrase_id] = f"{stray} may be its own"
 
-    def check_scale(self, parsed: ParsedReply, last_answers: set[int]) -> None:
-        """Refuse a reply with an answer in another scale than was asked for.
-
-        That is one of whose boxes more than OUT_OF_SCALE_SHARE are out of scale.
-
-        Args:
-            parsed: The reply.
-            last_answers: The numbers of the answers to check. An answer that was taken back may be
-                in another scale.
+    def check_none(self) -> None:
+        """Refuse a reply without a box that doesn't say that nothing is there.
 
         Raises:
-            UnreadableReply: There is such an answer.
+            UnreadableReply: It doesn't.
         """
-        if not self.out_of_scale:
-            return
-        boxes = Counter(raw.answer for raw in parsed.boxes)
-        outside = Counter(raw.answer for raw in self.out_of_scale)
-        if all(outside[answer] <= OUT_OF_SCALE_SHARE * boxes[answer] for answer in last_answers):
-            return
-        numbers: list[float] = []
-        for raw in self.out_of_scale:
-            if raw.answer in last_answers:
-                numbers += raw.numbers
-        x, y = self.format.limits(self.sent)
-        scale = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
-        raise UnreadableReply(
-            f"the coordinates go from {min(numbers):g} to {max(numbers):g},"
-            f" where {scale} was asked for"
-        )
+        if self.dropped:
+            raise UnreadableReply(
+                f"no box of the reply can be used: {self.dropped[0].reason}", "no usable box"
+            )
+        if not self.all_absent and not set(self.phrases) <= self.absent:
+            missing = sorted(set(self.phrases) - self.absent)
+            raise UnreadableReply(f"the reply says nothing of phrase {missing[0]}", "no answer")
+        if not self.says_absent:
+            raise UnreadableReply("the reply says nothing of any box", "no answer")
 
     def note(self, code: str, text: str) -> None:
         """Add a note to the reading."""
         self.reading.notes.append(Note(code, text))
 
     def note_once(self, code: str, text: str) -> None:
-        """Add a note to the reading, unless it was added before."""
-        if text not in self.unique_notes:
-            self.unique_notes.add(text)
+        """Add a note to the reading, unless it is there."""
+        if (code, text) not in self.reading.notes:
             self.note(code, text)
 
     def take_statuses(self, parsed: ParsedReply) -> None:
@@ -282,26 +269,20 @@ class _BoxReader:
                 self.reading.reasons[phrase_id] = reason
 
     def format_of(self, raw: RawBox) -> BoxFormat:
-        """Return the format that a box is read in, and note it once where its tokens decide that.
+        """Return the format that a box is read in.
 
-        Tokens of another family than the format asked for, as `<loc_100>`, are read as the format
-        of that family, unless they mean the same in the one asked for: that is taken as it is then.
-        Otherwise the reply may settle the order of the numbers: it states it, or they are known to
-        be two corners.
+        Tokens that only one family writes, as `<loc_100>`, are read as that family's, which is
+        noted. Otherwise the names of the coordinates may settle their order.
         """
         box_format = self.format
+        if raw.family is None and raw.order is None and not raw.corners:
+            return box_format  # as most boxes are
         if raw.family is not None and raw.family != box_format.name:
-            # few replies have tokens of a family
-            from dataflow_grounding.replies._conventions import reads_tokens_as_asked
-
-            family_format = known_formats()[raw.family]
-            if reads_tokens_as_asked(box_format, family_format):
-                self.note_once(
-                    "native_tokens", f"read as {box_format.name}, as asked, and not as {raw.family}"
-                )
+            own = known_formats()[raw.family]
+            if _reads_tokens_as_asked(box_format, own):
                 return box_format
-            box_format = family_format
             self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
+            return own
         order = raw.order or box_format.order
         if raw.corners and order in ("xywh", "cxcywh"):
             order = "xyxy"
@@ -313,8 +294,8 @@ class _BoxReader:
         It is noted where the corners had to change places, or the box to be moved inside.
 
         Raises:
-            _NoBox: Its numbers are no cells of the grid, or in another unit or scale; or the box
-                has no area in the image.
+            _NoBox: Its numbers are no cells of the grid, or in another scale; or the box has no
+                area in the image.
             _NothingThere: Its numbers, of no family's tokens, are all 0 or all -1, which says that
                 nothing is there.
         """
@@ -322,23 +303,31 @@ class _BoxReader:
         numbers = raw.numbers
         if box_format.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
-                raise _NoBox(f"grid cells {_in_brackets(raw.numbers)}")
-        elif raw.family is None and (set(numbers) == {0} or set(numbers) == {-1}):
-            raise _NothingThere(f"{_in_brackets(raw.numbers)}, which says that nothing is there")
+                raise _NoBox(f"grid cells {in_brackets(raw.numbers)}")
+        elif numbers[0] in (0, -1) and raw.family is None and len(set(numbers)) == 1:
+            raise _NothingThere(f"{in_brackets(raw.numbers)}, which says that nothing is there")
         else:
             numbers = self.numbers_in_scale(raw, box_format)
         as_written = box_format.to_pixels(numbers, original=self.original, sent=self.sent)
         upright = ordered(as_written)
         if upright != as_written:
             self.note(
-                "swapped", f"{_in_brackets(raw.numbers)}: the corners were the wrong way round"
+                "swapped", f"{in_brackets(raw.numbers)}: the corners were the wrong way round"
             )
         inside = clamp(upright, self.original)
         if area(inside) <= 0:
-            raise _NoBox(f"{_in_brackets(raw.numbers)} has no area in the image")
-        if _farthest(inside, upright) > _ROUNDING * max(self.original):
-            self.note("clamped", f"{_in_brackets(raw.numbers)} reached outside the image")
+            raise _NoBox(f"{in_brackets(raw.numbers)} has no area in the image")
+        if inside != upright and _farthest(inside, upright) > _ROUNDING * max(self.original):
+            self.note("clamped", f"{in_brackets(raw.numbers)} reached outside the image")
         return inside
+
+    def limits_of(self, box_format: BoxFormat) -> tuple[float, float]:
+        """Return the ends of the ranges of x and of y."""
+        if box_format is not self.format:
+            return box_format.limits(self.sent)
+        if self.limits is None:
+            self.limits = box_format.limits(self.sent)
+        return self.limits
 
     def numbers_in_scale(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
         """Return the numbers of a box, checked to be in the scale of `box_format`.
@@ -347,33 +336,25 @@ class _BoxReader:
         is noted.
 
         Raises:
-            _NoBox: They are in another unit or scale than that of `box_format`. In the second case
-                the box is added to `out_of_scale`, by which `check_scale` judges whole answers.
+            _NoBox: They are in another scale. The box is added to `out_of_scale`, by which the
+                whole reply is judged.
         """
-        if raw.unit is not None:
-            # few replies state a unit
-            from dataflow_grounding.replies._conventions import unit_fits_scale
-
-            sizes = (self.original, self.sent)
-            if not unit_fits_scale(raw.unit, box_format.scale, raw.numbers, sizes):
-                raise _NoBox(
-                    f"{_in_brackets(raw.numbers)} is said to be in {raw.unit},"
-                    f" and the box format {self.format.name} was asked for"
-                )
         numbers = raw.numbers
         if box_format.scale in _NINES and box_format.order in ("xyxy", "yxyx"):
             numbers = _with_far_edges(numbers)
-        if numbers != raw.numbers:
-            self.note("clamped", f"{_in_brackets(raw.numbers)}: a row of nines means the far edge")
-        if _out_of_scale(to_xyxy(numbers, box_format.order), box_format.limits(self.sent)):
-            self.out_of_scale.append(replace(raw, numbers=numbers))
+            if numbers != raw.numbers:
+                self.note(
+                    "clamped", f"{in_brackets(raw.numbers)}: a row of nines means the far edge"
+                )
+        if _out_of_scale(to_xyxy(numbers, box_format.order), self.limits_of(box_format)):
+            self.out_of_scale.append(numbers)
             raise _NoBox(
-                f"{_in_brackets(raw.numbers)} does not fit the box format {self.format.name}"
+                f"{in_brackets(raw.numbers)} does not fit the box format {self.format.name}"
             )
         return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
-        """Add a box to `kept_boxes`; of a phrase's equal boxes in an answer, only the best scored.
+        """Add a box to the reading; of a phrase's equal boxes, only the best scored.
 
         Without phrases, equal boxes are all added.
 
@@ -384,146 +365,121 @@ class _BoxReader:
         Raises:
             _NoBox: The box belongs to no phrase.
         """
-        details = raw.details
-        label = details.labels[0] if details.labels else None
-        phrase_id = self.phrase_of(raw, label) if self.phrases else details.id
-        score = score_of(details.score)
-        if score is None and details.score is not None:
-            shown_score = repr(str(details.score)[:40])
-            self.note_once("score_ignored", f"{shown_score} is not a score from 0 to 1")
-        box = FoundBox(bbox, phrase_id, label, score, raw.numbers, details.evidence)
-        if not self.phrases:
-            self.kept_boxes.append(KeptBox(box, raw.answer, self.questions.question_of(details)))
-            return
-        kept_box = KeptBox(box, raw.answer, phrase_id)
-        new_index = len(self.kept_boxes)
-        index = self.index_of_box.setdefault((raw.answer, phrase_id, bbox), new_index)
-        if index == new_index:
-            self.kept_boxes.append(kept_box)
+        boxes = self.reading.boxes
+        phrase_id = self.phrase_of(raw) if self.phrases else raw.id
+        score = None if raw.score is None else _score_of(raw.score)
+        if score is None and raw.score is not None:
+            shown = repr(str(raw.score)[:40])
+            self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
+        box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
+        index = len(boxes)
+        if self.phrases:
+            index = self.index_of_box.setdefault((phrase_id, bbox), index)
+        if index == len(boxes):
+            boxes.append(box)
             return
         self.note_once(
-            "merged", f"{_in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
+            "merged", f"{in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
         )
-        if score is not None and score > (self.kept_boxes[index].box.score or -1):
-            self.kept_boxes[index] = kept_box
+        if score is not None and score > (boxes[index].score or -1):
+            boxes[index] = box
 
-    def phrase_of(self, raw: RawBox, label: str | None) -> int:
-        """Return the id of the phrase that a box belongs to, and note what speaks against it.
-
-        Args:
-            raw: The box.
-            label: Its first label, if it has one.
+    def phrase_of(self, raw: RawBox) -> int:
+        """Return the id of the phrase that a box belongs to.
 
         Raises:
-            _NoBox: It belongs to no phrase or to several, or says that the phrase is not there.
+            _NoBox: It belongs to no phrase or may belong to several.
         """
-        details = raw.details
-        phrase_id = self.questions.id_of(raw)
+        if raw.id is not None and raw.label and raw.label == self.phrases.get(raw.id):
+            return raw.id
+        phrase_id, why = self.phrase_told_by(raw)
         if phrase_id is None:
-            raise _NoBox(_why_of_no_phrase(details))
-        if self.questions.names_several(details):
-            raise _NoBox(f"{(label or details.talk)[:60]!r} names several phrases")
-        phrase = self.phrases[phrase_id]
-        if label and label != phrase and not equal(label, phrase):
-            self.check_label(details, phrase_id)
-        if label and phrase_id != details.id:
-            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
-        self.check_words(details, phrase_id)
+            raise _NoBox(why)
         return phrase_id
 
-    def check_words(self, details: Details, phrase_id: int) -> None:
-        """Refuse a box that its own object takes back, or its name in another language may.
+    def phrase_told_by(self, item: RawBox | Dropped) -> tuple[int | None, str]:
+        """Return the id of the phrase that an item belongs to, or None and why there is none.
 
-        A name in another language that stands in words around the box alone is noted.
-
-        Raises:
-            _NoBox: It is such a box.
+        It is told by the item's id; else by a label that is equal to a phrase; else, without
+        either, by there being one phrase alone.
         """
-        name = details.labels[0] if details.labels else details.talk
-        if name in self.questions.translations:  # taken for the only phrase in another language
-            from dataflow_grounding.replies._absence import negates  # few replies have any
+        # few labels differ from their phrase
+        from dataflow_grounding.replies.labels import ids_of, share_a_word
+        from dataflow_grounding.replies.words import turns
 
-            if negates(name):
-                raise _NoBox(f"{name[:60]!r} may say that it isn't there")
-            if not details.labels:
-                self.note(
-                    "unlike_label", f"{name[:60]!r} can't be compared with phrase {phrase_id}"
-                )
-        if not details.remarks:
-            return
-        from dataflow_grounding.replies._talk import takes_back  # few have remarks
-
-        for remark in details.remarks:
-            if takes_back(remark, self.phrases[phrase_id]):
-                raise _NoBox(f"a box that its object takes back: {remark[:60]!r}")
-
-    def check_label(self, details: Details, phrase_id: int) -> None:
-        """Note a first label that may be another thing than the phrase.
-
-        For a box with the phrase's id it is enough that the two can mean one thing, or can't be
-        compared; else the label or the words around the box must surely mean it.
-
-        Raises:
-            _NoBox: The label says that the phrase is not there.
-        """
-        from dataflow_grounding.replies._absence import denies_itself  # few differ
-
-        label = details.labels[0]
-        phrase = self.phrases[phrase_id]
-        if denies_itself(label) and not denies_itself(phrase):
-            raise _NoBox(f"label {label[:60]!r} says that it isn't there")
-        if details.id is not None:
-            may_be_phrase = alike(label, phrase) or not comparable(label, phrase)
-        else:
-            may_be_phrase = surely_alike(label, phrase) or surely_alike(details.talk, phrase)
-        if not may_be_phrase:
-            self.note(
-                "unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}"
-            )
+        label = item.label
+        named = ids_of(label, self.phrases) if label else []
+        if item.id is not None:
+            phrase = self.phrases.get(item.id)
+            if phrase is None:
+                return None, f"id {item.id} is of no phrase"
+            if label is None or item.id in named:
+                return item.id, ""
+            if turns(label, phrase) is not None:
+                return None, f"label {label[:60]!r} may say that it isn't there"
+            if named or not share_a_word(label, phrase):
+                return None, f"label {label[:60]!r} is not that of phrase {item.id}"
+            return item.id, ""
+        if label is None:
+            if len(self.phrases) == 1:
+                return next(iter(self.phrases)), ""
+            return None, "a box without an id or a label"
+        if len(named) > 1:
+            return None, f"label {label[:60]!r} means several phrases"
+        if not named:
+            return None, f"label {label[:60]!r} is not one of the phrases"
+        if label != self.phrases[named[0]]:
+            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {named[0]}")
+        return named[0], ""
 
 
-def _why_of_no_phrase(details: Details) -> str:
-    """Return why a box belongs to no phrase, as a note says it."""
-    if details.labels and details.labels[0]:
-        return f"label {details.labels[0][:60]!r} is not one of the phrases"
-    if details.talk:
-        return f"{details.talk[:60]!r} is not one of the phrases"
+def _name_of(item: RawBox | Dropped) -> str:
+    """Return what a box is called that belongs to no phrase."""
+    if item.id is not None:
+        return f"a box of id {item.id}, which no phrase has,"
+    if item.label:
+        return f"a box of {item.label[:40]!r}"
     return "a box without an id or a label"
 
 
-def _ending_in_size(parsed: ParsedReply, pictures: Sequence[Size]) -> list[RawBox]:
-    """Return the boxes whose last two numbers are a size that the reply tells of a thing.
+def _score_of(value: object) -> float | None:
+    """Return a score from 0 to 1, also from a text, "0.9" or "90%"; None for anything else."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        return None
+    return value
 
-    The sizes of the pictures are left out, and those of a box by its corners.
+
+def _reads_tokens_as_asked(asked: BoxFormat, own: BoxFormat) -> bool:
+    """Whether location tokens are read in the format asked for, not in that of their family.
+
+    Several families write `<loc_12>`, each in its own scale, so that the token alone doesn't tell
+    it. `<loc0012>` is always one of 1,024 bins.
     """
-    sizes = parsed.told_sizes.difference(pictures)
-    for raw in parsed.boxes:
-        if raw.kind == "box" and len(raw.numbers) == 4:
-            first, second, third, fourth = raw.numbers
-            sizes.discard((third - first, fourth - second))
-    return [raw for raw in parsed.boxes if tuple(raw.numbers[2:]) in sizes]
-
-
-def _turn_pairs_into_boxes(parsed: ParsedReply) -> None:
-    """Turn the points of a reply into boxes, in place, as two numbers are two cells of the grid.
-
-    Points whose numbers were named x and y stay points; `order` tells them apart.
-    """
-    points: list[RawBox] = []
-    for raw in parsed.points:
-        if raw.order is None:
-            parsed.boxes.append(replace(raw, kind="box"))
-        else:
-            points.append(raw)
-    parsed.points = points
+    are_shared = own.name in _SHARED_TOKENS
+    if asked.name in known_formats():
+        # A family's own format can only mean tokens that this family writes, too.
+        return are_shared and asked.name in _SHARED_TOKENS
+    if not isinstance(asked.scale, int):
+        return False  # location tokens count neither pixels nor cells of a grid
+    if asked.scale == own.scale:
+        return asked.order != own.order
+    return are_shared
 
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
     """Return a box's numbers, with 999 for each of the second corner that is 9999 or more nines.
 
     DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123);
-    elsewhere no number that far out is a slip.
+    of no other family a number that far out is a slip.
     """
+    if max(numbers[2:]) <= 1000:
+        return numbers
     repaired = list(numbers)
     for i in range(2, len(repaired)):
         if repaired[i] > 1000 and set(f"{repaired[i]:.0f}") == {"9"}:
@@ -537,24 +493,26 @@ def _farthest(box: Bbox, moved: Bbox) -> float:
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    """Whether numbers lie outside their range by more than TOLERANCE, or are parts of 1.
+    """Whether numbers lie outside their range by more than TOLERANCE, or are of a smaller range.
 
-    Numbers that are all from 0 to 1 are parts of 1 where both ranges end beyond 10: no box is so
+    Numbers that are all from 0 to 1 are parts of 1 where both ranges end beyond 10. Two of one axis
+    that lie in the first hundredth of its range, with decimals, are of another range: no box is so
     small there.
 
     Args:
         corners: x and y by turns.
         limits: The ends of the ranges of x and of y, which begin at 0.
     """
-    are_parts_of_1 = True
-    for i, value in enumerate(corners):
-        if not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE:
+    x1, y1, x2, y2 = corners
+    width, height = limits
+    if 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:  # as most are
+        if x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height):
+            return False
+    for limit, first, second in ((width, x1, x2), (height, y1, y2)):
+        least, most = min(first, second), max(first, second)
+        if not -TOLERANCE * limit <= least or not most <= (1 + TOLERANCE) * limit:
             return True
-        are_parts_of_1 = are_parts_of_1 and 0 <= value <= 1
+        if 0 <= least and most <= _TINY_SHARE * limit and (least % 1 or most % 1):
+            return True
     # [0, 0, 1, 1] too, which is the whole picture in parts of 1
-    return are_parts_of_1 and min(limits) > _LARGE_RANGE
-
-
-def _in_brackets(numbers: Sequence[float]) -> str:
-    """Return numbers as a note shows them: "[1, 2.5]"."""
-    return "[" + ", ".join(f"{value:g}" for value in numbers) + "]"
+    return 0 <= min(corners) and max(corners) <= 1 and min(limits) > _LARGE_RANGE

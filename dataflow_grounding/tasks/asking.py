@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-from dataflow_grounding._util.errors import SpecError, UnreadableReply
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
-from dataflow_grounding.replies.answer_text import answers_of
+from dataflow_grounding.replies.forms import objects_of_lines
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.tasks.request import (
     BOX,
@@ -31,17 +31,6 @@ BoxesIn: TypeAlias = Literal["objects", "lists"]
 Thinking: TypeAlias = Literal["default", "low", "off"]
 
 _KEY = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,30}")  # what a box may be called: "bbox_2d"
-_NUMBER = r"-?\d+(?:\.\d+)?"
-# A line with a box, "1. the red cup: [10, 20, 30, 40]", of any count of numbers.
-_BOX_LINE = lazy_pattern(
-    rf"(?P<id>\d+)\s*[.:)]\s*(?P<label>.*?)[\s:]*"
-    rf"[\[(]\s*(?P<numbers>{_NUMBER}(?:\s*[,;]\s*{_NUMBER}|\s+{_NUMBER})*)\s*[\])][.,;]?"
-)
-# "2. the dog: none"
-_NONE_LINE = lazy_pattern(r"(?P<id>\d+)\s*[.:)]\s*(?P<label>.*?)[\s:]*none\.?", re.IGNORECASE)
-# What a line begins with that was meant as one of these two: a number, or a box.
-_BEGINS_A_LINE = lazy_pattern(r"\d+\s*[.:)]|.*[\[(]\s*-?\d")
-_LINE_MARKUP = " \t-*•`|"  # characters around a line
 
 
 @dataclass(frozen=True)
@@ -263,39 +252,3 @@ def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> Re
     if objects is None:
         return read(reply)
     return read(json.dumps({"objects": objects}, ensure_ascii=False))
-
-
-def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
-    """Return the boxes of a reply in lines as the objects of one in JSON, each under `key`.
-
-    The last answer in the reply counts, and of that the last fence. A phrase with "none" has no
-    object. Lines of talk are passed over. None where the reply isn't in lines: no line is as asked.
-
-    Raises:
-        UnreadableReply: A line is begun as asked and goes on otherwise, or a phrase has both a box
-            and none.
-    """
-    answer = answers_of(reply)[-1]
-    text = answer.blocks[-1] if answer.blocks else answer.text
-    objects: list[dict[str, Any]] = []
-    absent: set[int] = set()
-    odd_line = ""  # the first that is begun as asked and goes on otherwise
-    for line in text.splitlines():
-        stripped = line.strip(_LINE_MARKUP)
-        is_none = _NONE_LINE.fullmatch(stripped)
-        match = _BOX_LINE.fullmatch(stripped)
-        if is_none:
-            absent.add(int(is_none["id"]))
-        elif match:
-            numbers = [float(number) for number in re.findall(_NUMBER, match["numbers"])]
-            objects.append({"id": int(match["id"]), "label": match["label"].strip(), key: numbers})
-        elif _BEGINS_A_LINE.match(stripped):
-            odd_line = odd_line or stripped
-    if not objects and not absent:
-        return None
-    if odd_line:
-        raise UnreadableReply(f"a line is no box and not none: {odd_line[:60]!r}.")
-    both = absent & {item["id"] for item in objects}
-    if both:
-        raise UnreadableReply(f"phrase {min(both)} has a box and none.")
-    return objects

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataflow_grounding._util.errors import SuspectReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import box_of
-from dataflow_grounding.replies.finding import parse_reply
+from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.watch._evidence import SHOWS, Evidence
 from dataflow_grounding.watch._readings import JudgedReply, SeenBox, Sent
 
@@ -163,21 +163,17 @@ class WatchedQuestion:
     def judged(self, reply: str) -> JudgedReply | None:
         """Return a reply's boxes with how likely they are in each format; None if unreadable.
 
-        Only boxes of the reply's last answer with four numbers, and without special tokens, count.
-        A box belongs to the phrase of its id, else to its first label, else to "".
+        Only boxes with four numbers, and without special tokens, count. A box belongs to the phrase
+        of its id, else to its label, else to "".
         """
         try:
-            marks = parse_reply(reply, self._asked.key)
+            parsed = parse_reply(reply, self._asked, self._phrases, in_lines=True)
         except UnreadableReply:
             return None
         boxes = []
-        for mark in marks.boxes:
-            # Special tokens say by themselves what their numbers mean; an answer that the model
-            # took back says nothing.
-            if mark.answer == marks.answer and len(mark.numbers) == 4 and mark.family is None:
-                labels = mark.details.labels
-                phrase = self._phrases.get(mark.details.id or 0)
-                if not phrase:
-                    phrase = labels[0] if labels else ""
-                boxes.append(SeenBox(box_of(mark.numbers), mark.order, phrase))
+        for box in parsed.boxes:
+            # special tokens say by themselves what their numbers mean
+            if len(box.numbers) == 4 and box.family is None:
+                phrase = self._phrases.get(box.id or 0) or box.label or ""
+                boxes.append(SeenBox(box_of(box.numbers), box.order, phrase))
         return self._evidence.judge(boxes, self._sent)

@@ -168,18 +168,6 @@ def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names()
     assert verdict("yxyx_1000", [ProbedPicture(probe, probe.size, keys)]).kind == "fits"
 
 
-def test_words_that_state_the_order_vouch_for_no_reply_without_them() -> None:
-    probe = probe_of((640, 480), 3)
-    written = find_box_format("yxyx_1000", "")
-    numbers = answered(probe, lambda _: written, dict(probe.boxes))
-    answers = [replace(answer, order="yxyx", order_beside=True) for answer in numbers.answers]
-    picture = replace(numbers, answers=answers)
-    missed = verdict("xyxy_1000", [picture])
-    assert (missed.kind, missed.fitting, missed.clear) == ("misses", "yxyx_1000", True)
-    assert missed.why.endswith("without the words that state the order, which a reply may lack")
-    assert verdict("yxyx_1000", [picture]).kind == "fits"
-
-
 @pytest.mark.parametrize(
     ("size", "limit", "asked_for"),
     [

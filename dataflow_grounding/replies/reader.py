@@ -1,7 +1,11 @@
-"""A reply read by itself, for whoever keeps a loop of their own: boxes or an object out of it."""
+"""The road that a reply takes: text → answer → form → boxes as written → boxes in pixels.
+
+A reply in exactly the form that was asked for takes the short way.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -10,14 +14,13 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.replies.box_reader import to_reading
-from dataflow_grounding.replies.finding import parse_reply
-from dataflow_grounding.replies.json_text import find_json, strict_json
-from dataflow_grounding.replies.json_values import JsonObject, Scan, nested_values
-from dataflow_grounding.replies.reading import Note, Reading
-from dataflow_grounding.replies.vocabulary import plain_key
+from dataflow_grounding.replies.json_text import JsonText, RepeatedKeys, every_json, strict_json
+from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Reading
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array or object in which it may be
+_EVIDENCE = (None, "seen", "inferred", "region")
+_LARGEST = 10**9  # that a coordinate may be, without its sign
 
 
 def read_boxes(
@@ -28,11 +31,14 @@ def read_boxes(
     sent_size: Size | None = None,
     phrases: Sequence[str] | Mapping[int, str] = (),
 ) -> Reading:
-    """Read the boxes in a model's reply, whatever shape it has.
+    """Read the boxes in a model's reply that is in a known form; refuse any other.
+
+    The forms are on docs/replies.md: JSON, a model family's own tokens, and one short sentence that
+    says nothing is there.
 
     Args:
-        reply: The reply's text: JSON of any shape, a model family's tokens, a table, or prose with
-            numbers. None, as OpenAI's client has it for a message without text, says nothing.
+        reply: The reply's text. None, as OpenAI's client has it for a message without text, says
+            nothing.
         format: The box format that the reply was asked for, or its name, such as `xyxy_1000` or
             `qwen3-vl`.
         image_size: Width and height of the upright image in pixels.
@@ -45,7 +51,7 @@ def read_boxes(
         them. No boxes means that the reply says nothing is there.
 
     Raises:
-        UnreadableReply: There is nothing to read, or nothing that was read can be used; the message
+        UnreadableReply: The reply is in no known form, or nothing in it can be used; the message
             says why.
         TruncatedReply: The reply is cut off before its first complete box.
         SpecError: The format is unknown, a size isn't two numbers above 0, or a format that
@@ -64,11 +70,105 @@ def read_boxes(
     image_size = _checked_size("image_size", image_size)
     sent_size = _checked_size("sent_size", sent_size or image_size)
     _check_sizes(box_format, sent_size)
-    parsed = parse_reply(reply or "", box_format.key)
     if isinstance(phrases, str):  # else its letters would be the phrases
         phrases = [phrases]
     by_id = phrases if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
+    parsed = parse_reply(reply or "", box_format, by_id)
     return to_reading(parsed, box_format, image_size, sent_size, dict(by_id))
+
+
+def parse_reply(
+    reply: str,
+    asked: BoxFormat,
+    phrases: Mapping[int, str],
+    *,
+    in_lines: bool = False,
+) -> ParsedReply:
+    """Return a reply's boxes as written.
+
+    Args:
+        reply: The reply's text.
+        asked: The box format that was asked for.
+        phrases: The request's phrases, by id.
+        in_lines: Whether it may be in lines, which `vlm.asking: lines` asks for.
+
+    Returns:
+        What the reply says. Don't change it: whoever asks for the same again gets the same object.
+
+    Raises:
+        UnreadableReply: The reply is in no known form.
+        TruncatedReply: The reply is cut off before its first complete box.
+    """
+    asked_so = tuple(phrases.items()), asked.key, asked.scale == "px"
+    try:
+        return _parse(reply, *asked_so)
+    except UnreadableReply:
+        if not in_lines:
+            raise
+    from dataflow_grounding.replies.forms import parse_lines  # few runs ask for them
+
+    return parse_lines(reply, phrases, asked.key)
+
+
+@lru_cache(maxsize=1)  # whoever watches over a run's boxes looks at a reply right before it is read
+def _parse(
+    reply: str, phrases: tuple[tuple[int, str], ...], key: str, to_pixels: bool
+) -> ParsedReply:
+    """Return what `parse_reply` does, in any form but lines: the short way first."""
+    value = strict_json(reply)
+    boxes = _boxes_as_asked(value, key)
+    if boxes:
+        return ParsedReply(boxes)
+    # here, with all forms that there are: most runs meet none but the one asked for
+    from dataflow_grounding.replies.forms import parse_any
+
+    return parse_any(reply, value, dict(phrases), key, to_pixels=to_pixels)
+
+
+def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
+    """Return the boxes in `{"objects": […]}`; none where any of it is not as asked.
+
+    Args:
+        value: A value of JSON.
+        key: The key of the four numbers.
+    """
+    if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
+        return []
+    objects = value.get("objects")
+    if not isinstance(objects, list):
+        return []
+    boxes: list[RawBox] = []
+    for item in objects:
+        box = _box_as_asked(item, key)
+        if box is None:
+            return []
+        boxes.append(box)
+    return boxes
+
+
+def _box_as_asked(item: Any, key: str) -> RawBox | None:
+    """Return the box of an object with an id, a label and four numbers; None for any other.
+
+    It may have a score and an evidence as well, and no key besides.
+    """
+    if type(item) is not dict:  # nor one that has a key twice
+        return None
+    numbers = item.get(key)
+    label = item.get("label")
+    phrase_id = item.get("id")
+    if type(numbers) is not list or len(numbers) != 4 or type(label) is not str:
+        return None
+    if type(phrase_id) is not int or len(item) != 3 + ("score" in item) + ("evidence" in item):
+        return None
+    for coordinate in numbers:
+        # a bool is no coordinate, nor is what JSON doesn't have, such as NaN
+        kind = type(coordinate)
+        if (kind is not int and kind is not float) or not -_LARGEST <= coordinate <= _LARGEST:
+            return None
+    evidence = item.get("evidence")
+    if evidence not in _EVIDENCE or "&" in label or not label.strip():
+        return None
+    return RawBox(tuple(numbers), label.strip(), phrase_id, item.get("score"), evidence)
 
 
 def _check_sizes(box_format: BoxFormat, sent_size: Size) -> None:
@@ -104,7 +204,7 @@ def _checked_size(name: str, size: Any) -> Size:
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note]]:
     """Read the JSON object that a task other than grounding asked for.
 
-    It tolerates what `read_boxes` tolerates.
+    It tolerates the syntax that `read_boxes` does.
 
     Args:
         reply: The reply's text.
@@ -124,110 +224,90 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         >>> read_object("Sure: {'caption': 'A cat.'}", required="caption")
         ({'caption': 'A cat.'}, [Note(code='repaired_json', text='the reply is not quite JSON')])
     """
-    scans = _scans_of(reply)
-    for find in (_find_with_key, _find_items):
-        for scan in scans:
-            match = find(scan, required)
-            if match is not None:
-                value, notes = match
-                return value, _notes_on_scan(scan) + notes
-    if any(scan.truncated for scan in scans):
-        raise TruncatedReply(f"the reply is cut off before its {required!r}")
-    if any(scan.items for scan in scans):
-        raise UnreadableReply(f"the JSON in the reply has no {required!r}")
-    raise UnreadableReply(f"there is no JSON in the reply: it begins {_beginning_of(reply)!r}")
+    value = strict_json(reply)
+    if value is not None:
+        found = JsonText([value], 0, len(reply))
+    else:
+        # here, with all that there may be around JSON
+        from dataflow_grounding.replies.channels import answer_of
+
+        found = every_json(answer_of(reply))
+    notes: list[Note] = []
+    if found.truncated:
+        notes.append(Note("truncated", "the reply ends inside its JSON"))
+    elif found.repaired:
+        notes.append(Note("repaired_json", "the reply is not quite JSON"))
+    match = _object_with_key(found.values, required) or _items_alone(found.values, required)
+    if match is not None:
+        fields, own_notes = match
+        return fields, notes + own_notes
+    if found.truncated:
+        raise TruncatedReply(f"the reply is cut off before its {required!r}", "cut off")
+    if found.values:
+        raise UnreadableReply(f"the JSON in the reply has no {required!r}", "no answer")
+    begins = " ".join(reply[:200].split())[:60]
+    raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
 
 
-def _scans_of(reply: str) -> list[Scan]:
-    """Return the JSON in each answer of a reply and in its fences, the last one first.
-
-    Of an answer, the fences come before all of its text, which holds them too.
-
-    Raises:
-        UnreadableReply: There is no answer.
-    """
-    if reply.strip() and strict_json(reply) is not None:  # as most are
-        return [find_json(reply)]
-    # here, with all that there may be around JSON
-    from dataflow_grounding.replies.answer_text import answers_of
-
-    scans: list[Scan] = []
-    for answer in reversed(answers_of(reply)):
-        for block in reversed(answer.blocks):
-            scans.append(find_json(block))
-        scans.append(find_json(answer.text))
-    return scans
-
-
-def _beginning_of(reply: str) -> str:
-    """Return the first 60 characters of a reply's last answer, on one line."""
-    from dataflow_grounding.replies.answer_text import answers_of
-
-    return " ".join(answers_of(reply)[-1].text[:200].split())[:60]
-
-
-def _notes_on_scan(scan: Scan) -> list[Note]:
-    """Return a note on what had to be done to read a text's JSON, if anything."""
-    if scan.truncated:
-        return [Note("truncated", "the reply ends inside its JSON")]
-    if scan.repaired:
-        return [Note("repaired_json", "the reply is not quite JSON")]
-    return []
-
-
-def _find_with_key(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | None:
+def _object_with_key(
+    values: Sequence[Any], required: str
+) -> tuple[dict[str, Any], list[Note]] | None:
     """Return the last object that has a key, and notes; None where there is none.
 
     Outermost values are looked at first, then those in them, three levels deep. Those in an array
     or object of more than `_MOST_INNER` items aren't looked at.
     """
-    level: list[Any] = [item.value for item in scan.items]
+    level = list(values)
     for _ in range(_LEVELS):
         for value in reversed(level):
-            match = _object_with_key(value, required)
+            match = _with_key(value, required) if isinstance(value, dict) else None
             if match is not None:
                 return match
         inner: list[Any] = []
         for value in level:
-            if len(value) <= _MOST_INNER:
-                inner += nested_values(value)
+            items = list(value.values()) if isinstance(value, dict) else value
+            if len(items) <= _MOST_INNER:
+                inner += [item for item in items if isinstance(item, (dict, list))]
         level = inner
     return None
 
 
-def _object_with_key(value: Any, required: str) -> tuple[dict[str, Any], list[Note]] | None:
-    """Return a copy of an object that has a key, and notes; None for any other value.
+def _with_key(value: dict[str, Any], required: str) -> tuple[dict[str, Any], list[Note]] | None:
+    """Return a copy of an object that has a key, and notes; None for any other object.
 
     The key may differ in case and punctuation; in the copy it is `required`. What stands under a
     key more than once is joined there; for the required one that is noted.
     """
-    if not isinstance(value, JsonObject):
-        return None
-    wanted = plain_key(required)
+    wanted = _plain(required)
     values: list[Any] = []
     others: dict[str, list[Any]] = {}
-    # An object has parts where a key is repeated: a model that goes on writing begins keys anew.
-    for part in value.parts or [value]:
-        for key, item in part.items():
-            if plain_key(key) == wanted:
-                values.append(item)
-            else:
-                others.setdefault(key, []).append(item)
+    for key, item in getattr(value, "pairs", value.items()):
+        if _plain(key) == wanted:
+            values.append(item)
+        else:
+            others.setdefault(key, []).append(item)
     if not values:
         return None
-    fields = {key: _join_lists(items) for key, items in others.items()}
-    fields[required] = _join_lists(values)
+    fields = {key: _joined(items) for key, items in others.items()}
+    fields[required] = _joined(values)
     if len(values) == 1:
         return fields, []
     return fields, [Note("repeated_key", f"{required!r} stands there {len(values)} times")]
 
 
-def _join_lists(values: Sequence[Any]) -> Any:
+def _plain(key: str) -> str:
+    """Return a key without regard to case and punctuation."""
+    return "".join(char for char in key.lower() if char.isalnum())
+
+
+def _joined(values: Sequence[Any]) -> Any:
     """Return one value for several under the same key.
 
     If there are lists, it is all of them joined, equal ones once; else the last that isn't null, or
     None.
     """
+    if len(values) == 1:
+        return values[0]
     lists = [value for value in values if isinstance(value, list)]
     if not lists:
         for value in reversed(values):
@@ -241,25 +321,17 @@ def _join_lists(values: Sequence[Any]) -> Any:
     return joined
 
 
-def _find_items(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | None:
+def _items_alone(values: Sequence[Any], required: str) -> tuple[dict[str, Any], list[Note]] | None:
     """Return items that came without the object around them, as `{required: items}`, and a note.
 
     They are the last outermost list of objects or of texts, or else all outermost objects if each
     has an id or a text. None where there is neither.
     """
     notes = [Note("wrapped", "the items came without the object around them")]
-    values = [item.value for item in scan.items]
     for value in reversed(values):
-        if isinstance(value, list) and _are_items(value):
+        if isinstance(value, list) and len({type(item) for item in value} - {dict, str}) == 0:
             return {required: value}, notes
     objects = [value for value in values if isinstance(value, dict)]
     if objects and all("id" in item or "text" in item for item in objects):
         return {required: objects}, notes
     return None
-
-
-def _are_items(items: list[Any]) -> bool:
-    """Whether a list has only objects, or only texts; so it is for an empty one."""
-    return all(isinstance(item, dict) for item in items) or all(
-        isinstance(item, str) for item in items
-    )

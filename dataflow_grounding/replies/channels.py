@@ -1,0 +1,213 @@
+"""The answer in a reply: without the model's thinking, other turns, and tokens of the template.
+
+What opens and closes each part is a table, `channels` in grammar.yaml. What follows the thinking
+is the answer; a reply that ends inside of it has none.
+"""
+
+import json
+import re
+from typing import NamedTuple
+
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
+
+_CHANNELS: dict[str, list[str]] = load_table(__package__, "grammar.yaml")["channels"]
+_ENDS_INSIDE = "the reply ends inside the model's thinking"
+
+
+def _any_of(name: str) -> re.Pattern[str]:
+    """Return a pattern that matches any row of a list of the table, without regard to case."""
+    return lazy_pattern(lambda: "|".join(_CHANNELS[name]), re.IGNORECASE)
+
+
+_MARK = lazy_pattern(
+    lambda: (
+        f"(?P<opens>{'|'.join(_CHANNELS['thinking_opens'])})"
+        f"|(?P<closes>{'|'.join(_CHANNELS['thinking_closes'])})"
+    ),
+    re.IGNORECASE,
+)
+_MESSAGE = _any_of("message_begins")  # the header of a message; its group, if any, says whose
+_MESSAGE_END = _any_of("message_ends")
+_SIDE = _any_of("side_messages")  # a header of a message that is none to the user
+_ASKED = _any_of("asking")  # a header of the one who asks
+# The beginning of the assistant's turn in plain text.
+_ROLE = lazy_pattern(lambda: "|".join(_CHANNELS["roles"]), re.IGNORECASE | re.DOTALL)
+_ANSWER = lazy_pattern(
+    lambda: (
+        f"(?:{'|'.join(_CHANNELS['answer_opens'])})(.*?)"
+        f"(?:{'|'.join(_CHANNELS['answer_closes'])}|$)"
+    ),
+    re.IGNORECASE | re.DOTALL,
+)
+_TOKENS = _any_of("tokens")
+_COMMENTED = lazy_pattern(r"\s*(?:#[^\n]*(?:\n\s*|$))+")
+_FENCE = lazy_pattern(r"```[ \t]*(?:[A-Za-z0-9_+-]*(?=\s|[\[{]|$))?")
+_GLM_OPENS = "<|begin_of_box|>"
+_GLM_CLOSES = "<|end_of_box|>"
+
+
+class Answer(NamedTuple):
+    """An answer, and the words around it.
+
+    Attributes:
+        text: The answer.
+        before: The words before it.
+        after: The words after it.
+        cut: Whether the mark that would end the answer is missing.
+    """
+
+    text: str
+    before: str = ""
+    after: str = ""
+    cut: bool = False
+
+
+def answer_of(reply: str) -> str:
+    """Return the answer in a model's reply.
+
+    Raises:
+        UnreadableReply: The reply is empty, or ends inside the thinking.
+    """
+    text = _last_message(reply) if "<" in reply else reply
+    text = _without_thinking(text)
+    text = _contents_of_answer_tags(text)
+    text = _turn_of_assistant(text)
+    text = _TOKENS.sub(" ", text) if "<" in text else text
+    text = text.strip()
+    if not text:
+        raise UnreadableReply("the reply is empty", "empty")
+    if text.startswith("#") and _COMMENTED.fullmatch(text):
+        text = re.sub(r"^\s*#+", "", text, flags=re.MULTILINE)  # an answer in a program's comments
+    if text.startswith(('"', '\\"')):
+        text = _decoded(text)
+    return text
+
+
+def enclosed(text: str) -> Answer:
+    """Return what stands in a fence or in GLM's tokens for an answer; else all of the text.
+
+    Raises:
+        UnreadableReply: There are two of them, which differ.
+    """
+    if _GLM_OPENS in text:
+        before, _, rest = text.partition(_GLM_OPENS)
+        inside, closes, after = rest.partition(_GLM_CLOSES)
+        if _GLM_OPENS in after:
+            raise UnreadableReply("the reply has several answers", "several answers")
+        return Answer(inside, before, after, cut=not closes)
+    if "```" not in text:
+        return Answer(text)
+    parts = _FENCE.split(text)
+    blocks = [part for part in parts[1::2] if part.strip()]
+    if len({block.strip() for block in blocks}) > 1:
+        raise UnreadableReply("the reply has several fenced answers", "several answers")
+    if not blocks:
+        return Answer(" ".join(parts))
+    words = parts[0::2]
+    return Answer(blocks[0], words[0], " ".join(words[1:]), cut=len(parts) % 2 == 0)
+
+
+def _last_message(reply: str) -> str:
+    """Return the last message to the user in the first turn that answers, in any chat template.
+
+    Raises:
+        UnreadableReply: There are only messages to others, such as thoughts.
+    """
+    headers = list(_MESSAGE.finditer(reply))
+    if not headers:
+        return _until_end(reply)
+    answer = reply[: headers[0].start()] if not _SIDE.search(reply[: headers[0].start()]) else ""
+    answer = _until_end(answer)
+    has_side_message = not answer.strip()
+    for i, header in enumerate(headers):
+        end = headers[i + 1].start() if i + 1 < len(headers) else len(reply)
+        content = _until_end(reply[header.end() : end])
+        if _ASKED.search(header[0]):
+            if answer.strip():
+                break  # a further turn
+            continue
+        if _SIDE.search(header[0]):
+            has_side_message = True
+        elif content.strip():
+            answer = content
+    if not answer.strip() and has_side_message:
+        raise UnreadableReply(_ENDS_INSIDE, "only thinking")
+    return answer
+
+
+def _until_end(text: str) -> str:
+    """Return the first piece of a text that isn't blank; tokens that end messages part them."""
+    end = _MESSAGE_END.search(text)
+    while end is not None:
+        if text[: end.start()].strip():
+            return text[: end.start()]
+        text = text[end.end() :]
+        end = _MESSAGE_END.search(text)
+    return text
+
+
+def _without_thinking(text: str) -> str:
+    """Return what follows the thinking, or the text where there is none.
+
+    A mark that only closes has been opened in the prompt: all before it is thinking.
+
+    Raises:
+        UnreadableReply: The text ends with the thinking, or inside it.
+    """
+    outside: list[str] = []
+    depth = 0
+    at = 0
+    found = False
+    for mark in _MARK.finditer(text):
+        found = True
+        if mark["opens"] is not None:
+            if depth == 0:
+                outside.append(text[at : mark.start()])
+            depth += 1
+        elif depth == 0:
+            outside = [""]
+            at = mark.end()
+        else:
+            depth -= 1
+            if depth == 0:
+                at = mark.end()
+    if not found:
+        return text
+    if depth:
+        raise UnreadableReply(_ENDS_INSIDE, "only thinking")
+    outside.append(text[at:])
+    # The mark between two answers keeps them from being read as one.
+    after = " … ".join(part for part in outside[1:] if part.strip())
+    if not after:
+        raise UnreadableReply("nothing follows the model's thinking", "only thinking")
+    return after
+
+
+def _contents_of_answer_tags(text: str) -> str:
+    """Return what stands between tags such as <answer>; the text itself without any.
+
+    Raises:
+        UnreadableReply: There are several answers, which differ.
+    """
+    if "<" not in text and "[TOOL_CALL]" not in text:
+        return text
+    answers = {match[1].strip() for match in _ANSWER.finditer(text) if match[1].strip()}
+    if len(answers) > 1:
+        raise UnreadableReply("the reply has several answers in tags", "several answers")
+    return answers.pop() if answers else text
+
+
+def _turn_of_assistant(text: str) -> str:
+    """Return what follows the text's beginning up to "Assistant:", which echoes the question."""
+    role = _ROLE.match(text)
+    return text if role is None else text[role.end() :]
+
+
+def _decoded(text: str) -> str:
+    """Return the text that a JSON string holds; any other text as it is."""
+    try:
+        value = json.loads(text if text.startswith('"') else f'"{text}"')
+    except ValueError:
+        return text
+    return value if isinstance(value, str) else text

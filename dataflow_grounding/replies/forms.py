@@ -1,0 +1,227 @@
+"""A reply in any known form: the forms are tried in order, and the first that fits is the answer.
+
+They are JSON, a family's tokens, lines where they were asked for, and one sentence that says that
+nothing is there. docs/replies.md has them on one page.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.replies.channels import answer_of, enclosed
+from dataflow_grounding.replies.json_items import plain_key, read_values
+from dataflow_grounding.replies.json_text import JsonText, find_json, strict_json
+from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
+from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_tokens
+from dataflow_grounding.replies.words import objection, other_thing, points_back, says_none
+
+# The key of a list that stands without its object: `bbox_2d: [1, 2, 3, 4]`.
+_KEY_BEFORE = lazy_pattern(r"\b(\w{2,20})\s{0,3}[:=]\s{0,3}$")
+# `1. the red cup: [10, 20, 30, 40]`, `2. a dog: none`
+_LINE = lazy_pattern(
+    r"[\s*•-]*(?P<id>\d{1,9})\s*[.:)]\s*(?P<label>[^\[\]\n]*?)[\s:]*"
+    r"(?:\[(?P<numbers>[^\[\]\n]*)\]|(?P<none>none))[\s.,;]*",
+    re.IGNORECASE,
+)
+_FENCED = lazy_pattern(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
+_BLANK = " .,;:*\r\n\t"  # around words
+_LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
+
+
+def parse_any(
+    reply: str, value: Any, phrases: Mapping[int, str], key: str, *, to_pixels: bool
+) -> ParsedReply:
+    """Return what a reply in any known form says.
+
+    Args:
+        reply: The reply's text.
+        value: The value that it is in strict JSON; None where it is none.
+        phrases: The request's phrases, by id.
+        key: The box key that was asked for.
+        to_pixels: Whether boxes were asked for in pixels.
+
+    Raises:
+        UnreadableReply: It is in no known form.
+        TruncatedReply: It is cut off before its first complete box.
+    """
+    parsed = ParsedReply()
+    if value is None:
+        fenced = _FENCED.fullmatch(reply.strip())
+        value = strict_json(fenced[1]) if fenced else None
+    if value is not None:  # whatever its strings hold
+        read_values([value], parsed, phrases, key)
+    else:
+        _FormReader(parsed, phrases, key, to_pixels).read(answer_of(reply))
+    _resolve_entities(parsed)
+    return parsed
+
+
+def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply:
+    """Return what a reply in lines says. The arguments are those of `parse_any`.
+
+    Raises:
+        UnreadableReply: It isn't in lines as they were asked for.
+    """
+    objects = objects_of_lines(reply, key)
+    if objects is None:
+        raise UnreadableReply("no line of the reply is as asked", "no answer")
+    parsed = ParsedReply()
+    read_values([{"objects": objects}], parsed, phrases, key)
+    return parsed
+
+
+class _FormReader:
+    """Reads an answer in the first form that fits.
+
+    Attributes:
+        parsed: What was read so far.
+        phrases: The request's phrases, by id.
+        key: The box key that was asked for.
+        to_pixels: Whether boxes were asked for in pixels.
+        texts: The phrases alone.
+    """
+
+    def __init__(
+        self, parsed: ParsedReply, phrases: Mapping[int, str], key: str, to_pixels: bool
+    ) -> None:
+        self.parsed = parsed
+        self.phrases = phrases
+        self.key = key
+        self.to_pixels = to_pixels
+        self.texts = list(phrases.values())
+
+    def read(self, text: str) -> None:
+        """Add what an answer says.
+
+        Raises:
+            UnreadableReply, TruncatedReply: As `parse_any`.
+        """
+        answer = enclosed(text)
+        inside = answer.text.strip()
+        before = answer.before
+        after = answer.after
+        if answer.cut:
+            inside = inside.rstrip("`")
+        if says_none(inside, self.texts) and not (before + after).strip(" .\n"):
+            read_values([None], self.parsed, self.phrases, self.key)
+            return
+        if has_tokens(inside) and not inside.startswith(("{", "[")):
+            words = read_tokens(inside, self.parsed)
+            before = " ".join([before, *words])
+            after = " … ".join([*words[1:], after]) if points_back(" … ".join(words[1:])) else after
+        elif not read_bare(inside, self.parsed):
+            inside = _LANGUAGE.sub("", inside)
+            found = find_json(inside)
+            self.read_json(found, inside)
+            before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
+            after = inside[found.end :] + " " + after
+        self.check_words(before, after)
+
+    def read_json(self, found: JsonText, text: str) -> None:
+        """Add what the JSON in an answer's text says.
+
+        Raises:
+            UnreadableReply: There is none, or it isn't in a known form.
+        """
+        if not found.values:
+            begins = " ".join(text[:200].split())[:60]
+            raise UnreadableReply(
+                f"the reply is in no form that is known: it begins {begins!r}", "no answer"
+            )
+        self.parsed.truncated = found.truncated
+        if found.repaired:
+            self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
+        read_values(found.values, self.parsed, self.phrases, self.key)
+        if found.truncated and not self.parsed:
+            raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
+
+    def check_words(self, before: str, after: str) -> None:
+        """Refuse words next to an answer that may change it.
+
+        None may turn it round. Words after it, those before an answer of nothing, and those next to
+        boxes without labels may name no other thing than was asked for.
+
+        Raises:
+            UnreadableReply: There are such words.
+        """
+        if before.count("`") + after.count("`") == 2:  # around the answer, as code
+            before = before.replace("`", " ")
+            after = after.replace("`", " ")
+        boxes = self.parsed.boxes
+        why = None
+        for text in (before, after):
+            why = why or objection(text.strip(_BLANK), to_pixels=self.to_pixels)
+        # The words may name one of several boxes, or the one phrase that has one.
+        own = self.texts if len(self.texts) == len(boxes) == 1 else []
+        labels = [box.label for box in boxes if box.label]
+        word = other_thing(after, [*own, *labels])
+        if not (boxes or self.parsed.dropped or self.parsed.points):
+            word = other_thing(before + after, [])
+        elif word is None and self.texts and len(labels) < len(boxes):
+            word = other_thing(before, own)
+        if why is None and points_back(after.strip()):
+            why = "they point back at it"
+        if why is None and word is not None:
+            why = f"{word!r} may name another thing than was asked for"
+        if why is not None:
+            words = " ".join(f"{before} {after}".split())[:60]
+            raise UnreadableReply(
+                f"the words next to the answer may change it: {why}: {words!r}", "words"
+            )
+
+
+def _without_key(before: str) -> str:
+    """Return the words before a list without a box's key right before it."""
+    match = _KEY_BEFORE.search(before)
+    if match is not None and plain_key(match[1]) in ("bbox2d", "box2d", "bbox", "box", "boxes"):
+        return before[: match.start()]
+    return before
+
+
+def _resolve_entities(parsed: ParsedReply) -> None:
+    """Resolve HTML's entities in the labels of a parsed reply: "salt &amp; pepper"."""
+    items: list[RawBox | Dropped] = [*parsed.boxes, *parsed.points, *parsed.absences]
+    items += parsed.dropped
+    for item in items:
+        if item.label and "&" in item.label and re.search(r"&#?\w{2,31};", item.label):
+            item.label = html.unescape(item.label).strip()
+
+
+def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
+    """Return the lines of a reply as the objects of one in JSON; None where no line is as asked.
+
+    Args:
+        reply: The reply.
+        key: The key under which an object has its box: its numbers as texts, or None.
+
+    Raises:
+        UnreadableReply: A line is neither a box nor none nor words that can be skipped, or a phrase
+            has both a box and none.
+    """
+    answer = enclosed(answer_of(reply))
+    objects: list[dict[str, Any]] = []
+    words = [answer.before, answer.after]
+    for line in answer.text.splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            words.append(line)
+            continue
+        numbers = None
+        if match["numbers"] is not None:
+            numbers = [part for part in re.split(r"[\s,;]+", match["numbers"]) if part]
+        label = match["label"].strip(" *:")
+        objects.append({"id": int(match["id"]), "label": label, key: numbers})
+    if not objects:
+        return None
+    for text in words:
+        why = objection(text)
+        if why is not None:
+            raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
+    absent = {item["id"] for item in objects if item[key] is None}
+    both = absent & {item["id"] for item in objects if item[key] is not None}
+    if both:
+        raise UnreadableReply(f"phrase {min(both)} has a box and none", "contradiction")
+    return objects

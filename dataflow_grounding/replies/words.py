@@ -1,0 +1,181 @@
+"""Words next to an answer, and one sentence instead of one.
+
+Words are skipped only where they can't change what the answer says. The lists of words, and the
+wordings that say that nothing is there, are in grammar.yaml.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.replies.labels import all_words, folded, ids_of, words_of
+
+_MARKS = lazy_pattern(r"[\d\[\](){}<>\"“”„«»「」『』`|?？=]")
+_NOT = lazy_pattern(r"n['’]t\b", re.IGNORECASE)
+_MARKUP = "*#_ \t\r\n:：.,。，!！-–—•>"  # characters around a sentence that say nothing
+_LONGEST_SENTENCE = 120  # characters of a sentence that says that nothing is there
+_SENTENCE_END = lazy_pattern(r"[.!?;。！？；\n]")
+_BETWEEN_THINGS = lazy_pattern(r",|;|、|\b(?:and|or|nor|und|oder|et|ou|y|e|o)\b|[和或与及]")
+
+
+@cache
+def _grammar(name: str) -> Any:
+    """Return a table of grammar.yaml."""
+    return load_table(__package__, "grammar.yaml")[name]
+
+
+@cache
+def _turning() -> frozenset[str]:
+    """Return the words that can turn an answer round, each folded and in the singular."""
+    return all_words([_grammar("turning")])
+
+
+@cache
+def _turning_parts() -> re.Pattern[str]:
+    """Return the same for scripts without blanks, where a word is a part of a text."""
+    return re.compile("|".join(map(re.escape, _grammar("turning_parts").split())))
+
+
+@cache
+def _neutral() -> frozenset[str]:
+    """Return the words that say nothing of which thing a box is."""
+    return all_words([_grammar("neutral")])
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    """Return a regular expression of grammar.yaml, which ignores case."""
+    return re.compile(_grammar(name), re.IGNORECASE)
+
+
+@cache
+def _neutral_phrases() -> re.Pattern[str]:
+    """Return a pattern of several words together that say nothing of a thing."""
+    return re.compile(rf"\b(?:{_grammar('neutral_phrases')})\b", re.IGNORECASE)
+
+
+@cache
+def _neutral_parts() -> re.Pattern[str]:
+    """Return the same for scripts without blanks, the longest first."""
+    parts = sorted(_grammar("neutral_parts").split(), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, parts)))
+
+
+def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
+    """Return why words next to an answer can't be skipped; None where they can.
+
+    They can't with a digit, a bracket, a quotation mark or a question, and with a word that can
+    turn an answer round.
+
+    Args:
+        text: The words.
+        to_pixels: Whether boxes were asked for in pixels: that may be said, and nothing else of
+            their unit. None where neither may be.
+    """
+    if not text or text.isspace():
+        return None
+    text = _pattern("polite").sub(" ", text)
+    mark = _MARKS.search(text)
+    if mark is not None:
+        return f"{mark[0]!r} stands in the words next to it"
+    if _NOT.search(text):
+        return '"not" stands in the words next to it'
+    allowed = frozenset[str]()
+    if to_pixels is not None:
+        allowed = all_words([_grammar("units_of_pixels" if to_pixels else "units_of_parts")])
+    for word in words_of(text):
+        if word in _turning() and word not in allowed:
+            return f"{word!r} stands in the words next to it"
+    part = None if text.isascii() else _turning_parts().search(text)
+    return None if part is None else f"{part[0]!r} stands in the words next to it"
+
+
+def points_back(text: str) -> bool:
+    """Whether a sentence after an answer speaks of that: "That's the plate."."""
+    return _pattern("points_back").search(text) is not None
+
+
+def other_thing(text: str, phrases: Sequence[str]) -> str | None:
+    """Return a word that may name another thing than the phrases; None where there is none.
+
+    All words are neutral, or of the phrases, then.
+    """
+    allowed = _neutral() | all_words(phrases)
+    text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
+    if not text.isascii():
+        for phrase in phrases:
+            text = text.replace(phrase, " ")
+        text = _neutral_parts().sub(" ", text)
+    for word in words_of(text):
+        if word not in allowed:
+            return word
+    return None
+
+
+def turns(text: str, phrase: str = "") -> str | None:
+    """Return a word of a label, or of a remark, that may deny it; None without one.
+
+    A word that the phrase has itself denies nothing.
+    """
+    if "?" in text and "?" not in phrase:
+        return "?"
+    if _NOT.search(text) and not _NOT.search(phrase):
+        return "not"
+    own = all_words([phrase])
+    for word in words_of(text):
+        if word in _turning() and word not in own:
+            return word
+    part = None if text.isascii() else _turning_parts().search(text)
+    return part[0] if part is not None and part[0] not in phrase else None
+
+
+def says_none(text: str, phrases: Sequence[str]) -> bool:
+    """Whether a text is a word for none, or one short sentence that says nothing is there.
+
+    The thing that the sentence names has to be any thing, or all of the phrases.
+    """
+    sentence = text.strip(_MARKUP)
+    if folded(sentence) in _grammar("none_words"):
+        return True
+    if len(sentence) > _LONGEST_SENTENCE or _SENTENCE_END.search(sentence):
+        return False
+    if re.search(r"\d", sentence):
+        return False
+    plain = re.sub("n['’]t\\b", " not", sentence.casefold()).replace("’", "'")
+    plain = " ".join(plain.replace("cannot", "can not").split())
+    for wording in _wordings():
+        match = wording.fullmatch(plain)
+        if match is not None and _are_all(match.groupdict().get("thing") or "", phrases):
+            return True
+    return False
+
+
+@cache
+def _wordings() -> list[re.Pattern[str]]:
+    """Return the sentences that say that a thing, their group, is not there."""
+    parts = _grammar("nothing_parts")
+    patterns: list[re.Pattern[str]] = []
+    for text in _grammar("nothing"):
+        for name, part in parts.items():
+            text = text.replace(name, part)
+        patterns.append(re.compile(text))
+    return patterns
+
+
+def _are_all(things: str, phrases: Sequence[str]) -> bool:
+    """Whether things in a sentence are any thing at all, or each phrase that was asked for."""
+    things = folded(things)
+    if not things or things in _grammar("anything"):
+        return True
+    by_id = dict(enumerate(phrases))
+    if len(phrases) == 1:
+        return bool(ids_of(things, by_id))
+    found: set[int] = set()
+    for thing in _BETWEEN_THINGS.split(things):
+        ids = ids_of(thing, by_id)
+        if not ids:
+            return False
+        found.update(ids)
+    return bool(phrases) and found == set(by_id)
