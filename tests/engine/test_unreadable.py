@@ -280,3 +280,65 @@ def test_a_script_has_the_reasons_of_its_own_readers(tmp_path: Path) -> None:
     assert facts["unreadable_reasons"] == {"no yes in it": 4, "still no yes": 2}
     assert (facts["answered"], facts["unreadable"], facts["unreadable_forms"]) == (14, 6, {})
     assert f"43% {SAID} (most: no yes in it): try a stronger model" in str(summary)
+
+
+# --- doctor
+
+
+def doctor(place: Workplace, **settings: Any) -> str:
+    """What `doctor` says, which finds nothing wrong."""
+    done = command(["doctor", "-e", str(place.spec(**settings))])
+    assert done.code == 0, done
+    return done.out
+
+
+def test_doctor_says_it_of_the_last_run(place: Workplace) -> None:
+    line = f"last run: 13% {SAID}"
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        assert "last run" not in doctor(place)
+        said_and_stated(place)
+        told = doctor(place)
+        assert line in told
+        assert ": try vlm.asking: json\n" in told
+        found = command(["doctor", "--json", "--offline", "-e", str(place.spec())]).summary
+        assert found["endpoint"]["last_run"].startswith(f"13% {SAID}")
+        assert "last run" not in doctor(place, **{"vlm.asking": "json"}), "the advice was taken"
+        assert "last run" not in doctor(place, **{"vlm.openai.model_name": "another"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("unreadable_reasons", None),
+        ("unreadable_reasons", ["cut off"]),
+        ("unreadable_forms", {"auto": "many"}),
+        ("unreadable_forms", {"auto": -1}),
+        ("answered", True),
+        ("answered", 1e308),
+        ("unreadable", "3"),
+    ],
+)
+def test_doctor_says_nothing_of_a_damaged_run_json(place: Workplace, name: str, value: Any) -> None:
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        said_and_stated(place)
+        path = place.results / "run.json"
+        run = json.loads(path.read_text("utf-8"))
+        run["summary"][name] = value
+        path.write_text(json.dumps(run), encoding="utf-8")
+        assert "last run" not in doctor(place)
+
+
+def test_doctor_shows_no_control_characters_of_a_strangers_reason(place: Workplace) -> None:
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        said_and_stated(place)
+        path = place.results / "run.json"
+        run = json.loads(path.read_text("utf-8"))
+        run["summary"]["unreadable_reasons"] = {"\x1b[31mred\n" + "a" * 1000: 3}
+        path.write_text(json.dumps(run), encoding="utf-8")
+        told = doctor(place)
+    [line] = [line for line in told.splitlines() if line.startswith("last run: ")]
+    assert "\x1b" not in told
+    assert len(line) < 200
