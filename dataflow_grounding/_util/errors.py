@@ -130,8 +130,15 @@ class SuspectReply(UnreadableReply, kind="suspect_reply"):
     """
 
 
+REPLY_CUT_OFF = "cut off"
+"""The reason of a TruncatedReply, unless another one is stated."""
+
+
 class TruncatedReply(UnreadableReply, kind="truncated_reply"):
     """The reply was cut off at the model's token limit."""
+
+    def __init__(self, message: str, reason: str = REPLY_CUT_OFF) -> None:
+        super().__init__(message, reason)
 
 
 class RequestRefused(RecordError, kind="refused"):

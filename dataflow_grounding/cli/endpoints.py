@@ -44,6 +44,7 @@ _OF_ENDPOINT = (
     "takes",
     "reply",
     "seconds",
+    "last_run",
 )
 
 
@@ -58,8 +59,9 @@ def doctor(
     """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
 
     The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small
-    picture, up to five times until it is accepted. Exits with 4 if there is no answer, with 1 if
-    the answer can't be read.
+    picture, up to five times until it is accepted. Of a spec whose last run got many replies that
+    could not be read, it says so. Exits with 4 if there is no answer, with 1 if the answer can't be
+    read.
     """
     if overrides and not spec_paths:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")

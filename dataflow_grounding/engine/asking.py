@@ -39,7 +39,8 @@ class Asking:
 
     Attributes:
         counts: Requests and tokens, by what became of them: `sent`, `answered`, `replayed` (read
-            from the store), `probes` (checks), `rate_limited`, `unreadable`, `input_tokens` …
+            from the store), `probes` (checks), `rate_limited`, `unreadable` (in all, and by why
+            and how asked, as `count_unreadable` does), `input_tokens` …
         stopped: Why nothing more is sent; None while the run goes on.
         waiting_for_rate_limit: How many requests wait for a rate limit now.
 
@@ -118,7 +119,7 @@ class Asking:
             except errors.RecordError as failed:
                 error = failed
             if not from_store:
-                self._count_if_unreadable(error, key, check)
+                self._count_if_unreadable(error, request, key, check)
             to_be_divided = _is_to_be_divided(request, error)
             is_final = to_be_divided or isinstance(error, errors.RequestRefused)
             if not is_final and attempt < self.options.max_attempts:
@@ -130,13 +131,19 @@ class Asking:
             from_store = False
             error = None
 
-    def _count_if_unreadable(self, error: errors.RecordError, key: str, check: bool) -> None:
+    def _count_if_unreadable(
+        self, error: errors.RecordError, request: Request[Any], key: str, check: bool
+    ) -> None:
         """Count a reply that can't be read: once for each key, however many records asked the same.
 
-        Each reply to a `check` counts, as it is another one.
+        Each reply to a `check` counts, as it is another one. One with suspect boxes can be read.
         """
-        if _is_unreadable(error) and (check or key not in self._unreadable):
-            self.counts["unreadable"] += 1
+        if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
+            return
+        if check or key not in self._unreadable:
+            from dataflow_grounding.engine.unreadable import count_unreadable  # few runs have any
+
+            count_unreadable(self.counts, request, error)
             self._unreadable.add(key)
 
     def has_stored(self, request: Request[Any], by: "StepAsk") -> bool:
@@ -450,11 +457,6 @@ def _fault_of(error: Exception, serving: Serving) -> errors.GroundingError | Non
     from dataflow_grounding.serving.client_errors import fault_of_client  # few runs need it
 
     return fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
-
-
-def _is_unreadable(error: errors.RecordError) -> bool:
-    """Return whether a reply can't be read; one with suspect boxes can."""
-    return isinstance(error, errors.UnreadableReply) and not isinstance(error, errors.SuspectReply)
 
 
 def _is_to_be_divided(request: Request[Any], error: errors.RecordError) -> bool:

@@ -57,6 +57,10 @@ REMARKS = {
 ASKED_AGAIN = {"refused", "unreadable_reply", "truncated_reply", "suspect_reply"}
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
 
+UNREADABLE_REASON = "unreadable: "
+UNREADABLE_FORM = "unreadable, asked as "
+"""Before a reason, and before the name of a form of asking, in keys of `Summary.requests`."""
+
 FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
 SHOWN = 5  # lines with the first boxes that a summary shows
 SHOWN_OF_EXPRESSION = 3  # boxes in such a line
@@ -72,7 +76,8 @@ class Summary:
     failed: int = 0  # that didn't
     passing_failures: int = 0  # that may not fail again: the next run asks again
     expressions: Counter[str] = field(default_factory=Counter)  # "total", by status, by verdict
-    requests: Counter[str] = field(default_factory=Counter)  # "sent", "replayed", tokens by kind
+    # what became of requests, and tokens by kind: "sent", "replayed", …, as Asking counts them
+    requests: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)  # remarks by code
     failures: Counter[str] = field(default_factory=Counter)  # by kind of error
     seconds: float = 0.0
@@ -178,10 +183,8 @@ class Summary:
             "expressions": self.expressions["total"],
             **{status: self.expressions[status] for status in STATUSES},
             "requests": self.requests["sent"],
-            **{
-                name: self.requests[name]
-                for name in ("replayed", "probes", "rate_limited", "unreadable")
-            },
+            **{name: self.requests[name] for name in ("replayed", "probes", "rate_limited")},
+            **self.unreadable_facts(),
             "tokens": {
                 name: self.requests[f"{name}_tokens"] for name in ("input", "cached", "output")
             },
@@ -197,6 +200,27 @@ class Summary:
         classes = self.classes.rows()
         if classes:
             counts["classes"] = classes
+        return counts
+
+    def unreadable_facts(self) -> dict[str, Any]:
+        """Return what `run.json` says of replies that could not be read.
+
+        That is how many requests were `answered`, how many of these replies were `unreadable`, and
+        the latter by reason, and by the form in which boxes were asked for.
+        """
+        return {
+            "answered": self.requests["answered"],
+            "unreadable": self.requests["unreadable"],
+            "unreadable_reasons": self._requests_after(UNREADABLE_REASON),
+            "unreadable_forms": self._requests_after(UNREADABLE_FORM),
+        }
+
+    def _requests_after(self, prefix: str) -> dict[str, int]:
+        """Return the counts of requests whose key begins so, by the rest of the key, sorted."""
+        counts = {}
+        for name in sorted(self.requests):
+            if name.startswith(prefix):
+                counts[name.removeprefix(prefix)] = self.requests[name]
         return counts
 
     def __repr__(self) -> str:
@@ -224,6 +248,7 @@ class Summary:
             if self.notes[note]:
                 lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
         lines += self._judge_in_doubt()
+        lines += self._much_unreadable()
         for note, (thing, what) in REMARKS.items():
             if self.notes[note]:
                 lines.append(f"Note: {counted(self.notes[note], thing)} {what}")
@@ -268,6 +293,16 @@ class Summary:
                 f"Warning: the judge left {undecided} of {judged} undecided, as its answers differ:"
                 " it may be guessing. Look at them in the report, or name another one as vlm.check."
             )
+
+    def _much_unreadable(self) -> Iterator[str]:
+        """Yield a warning, where many replies could not be read: how many, why, what to try."""
+        if not self.requests["unreadable"]:
+            return
+        from dataflow_grounding.engine.unreadable import too_many_unreadable  # few runs have any
+
+        sentence = too_many_unreadable(self.unreadable_facts())
+        if sentence:
+            yield f"Warning: {sentence}"
 
     def _counts_of(self, words: Iterable[str]) -> str:
         """Return how many expressions each word is said of: `3 grounded, 1 none`.

@@ -13,13 +13,17 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
+from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.choice import choice_of
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import Record, read_object
+from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.spec_run import RUN_JSON
 from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS
@@ -73,7 +77,9 @@ def installation() -> dict[str, Any]:
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
     """Return the facts about a spec's endpoint: `backend`, `box_format` and those of `endpoint_of`.
 
-    The latter include what keeps the other models that the spec names from being asked.
+    The latter include what keeps the other models that the spec names from being asked. `last_run`
+    is a sentence, there only where many replies of the last run in the spec's results folder could
+    not be read.
 
     Args:
         spec: The spec.
@@ -84,11 +90,34 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
     choice = choice_of(servings[0])
     choice.recall(os.path.join(spec.results_dir, ".ckpt"))
     box_format = "to be calibrated" if choice.pending else choice.format.name
-    return {
+    facts = {
         "backend": spec.block.vlm.backend,
         "box_format": box_format,
         **endpoint_of(*servings, send=send),
     }
+    last_run = _unreadable_in_last_run(spec, servings[0].model)
+    if last_run:
+        facts["last_run"] = last_run
+    return facts
+
+
+def _unreadable_in_last_run(spec: Spec, model: str) -> str:
+    """Return a sentence where many replies of the last run in the spec's folder were unreadable.
+
+    Else it is "", as it is where that run asked another model, or asked for boxes in another form
+    than the spec has by now. `run.json` may be damaged: what isn't as a run leaves it is passed
+    over. Only files of this machine are looked at.
+    """
+    if is_elsewhere(spec.results_dir):
+        return ""
+    run = read_object(os.path.join(spec.results_dir, RUN_JSON))
+    asking_then = next((vlm.get("asking") for vlm in stated_in(run, "vlm")), None) or "auto"
+    if run.get("model") != model or asking_then != spec.block.vlm.asking:
+        return ""
+    summary = run.get("summary")
+    if not isinstance(summary, dict) or not are_unreadable_facts(summary):
+        return ""
+    return too_many_unreadable(summary)
 
 
 def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:

@@ -493,6 +493,58 @@ class Unreadable(BenchModel):
         return super().__call__(request)
 
 
+class Wordy(BenchModel):
+    """A model that answers one task in a way that can't be read, until it is told so."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__()
+        self.task = task
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        if request.task == self.task and "earlier reply" not in request.text:
+            return {"thoughts": "Let me see."}
+        return super().__call__(request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "ways", "told"),
+    [
+        ("phrase_grounding", "plain,json", {"plain": "json", "json": "lines"}),
+        ("expression_extraction", "spans", {"spans": None}),
+    ],
+)
+def test_a_way_of_which_many_replies_are_unreadable_says_what_to_try(
+    here: Path, task: str, ways: str, told: dict[str, str | None]
+) -> None:
+    with LoopbackServer(Wordy(task)) as server:
+        done = bench(server, "--pictures", "1", "--ways", ways)
+    assert done.code == 0, done
+    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+    page = (here / "bench_results/bench.html").read_text("utf-8")
+    again = command(["bench", "--rescore", "bench_results/bench.json"])
+    assert again.code == 0, again
+    for way, form in told.items():
+        counts = document["ways"][way]["figures"]["counts"]
+        assert counts["unreadable"] == sum(counts["unreadable_reasons"].values()) >= 3
+        share = counts["unreadable"] / counts["answered"]
+        begin = f"{way}: {share:.0%} of replies could not be read as asked"
+        [line] = [line for line in done.err.splitlines() if begin in line]
+        assert line.endswith(f": try vlm.asking: {form}." if form else ": try a stronger model.")
+        assert begin in page
+        assert line in again.err
+
+
+@pytest.mark.slow
+def test_a_bench_of_readable_replies_states_what_it_ever_did(here: Path) -> None:
+    with LoopbackServer(BenchModel()) as server:
+        done = bench(server, "--pictures", "1", "--ways", "plain")
+    assert "could not be read" not in done.err
+    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+    counts = document["ways"]["plain"]["figures"]["counts"]
+    assert set(counts) == {"pictures", "failed", "unreadable", "unchecked", "judge"}
+
+
 @pytest.mark.slow
 def test_a_killed_bench_goes_on(here: Path) -> None:
     with LoopbackServer(BenchModel(), faults=on(faults.slow(0.1))) as server:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dataflow_grounding.engine.unreadable import too_many_unreadable
 from dataflow_grounding.images.document import (
     Cell,
     TableRow,
@@ -105,6 +106,9 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
                 f"{way}: {counts['failed']} of {counts['pictures']} pictures failed, and count as"
                 f" wrong; {way}/failures.jsonl says why."
             )
+        unreadable = too_many_unreadable(counts) if counts["unreadable"] else ""
+        if unreadable:
+            yield f"{way}: {unreadable}."
         why = _WHY_UNCHECKED.get(counts["judge"], "the judge's answers could not be used")
         if checked_nothing(figures):
             yield f"{way} checked nothing, as {why}: its figures are those without a check."

@@ -184,20 +184,22 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
         `pictures`; `failed` of them; `unreadable` replies; `unchecked` phrases, which a judge was
         to check; and of the `judge` why he wasn't heeded: `not tested`, as his answers couldn't be
         read, or `not obeyed`, as they were no better than chance. Null where he was, or there is
-        none.
+        none. Only where replies were unreadable, there are the other `unreadable_facts`, too.
     """
     judge = None
     if summary.notes["judge_not_tested"]:
         judge = "not tested"
     elif summary.notes["judge_not_obeyed"]:
         judge = "not obeyed"
-    return {
+    counts = {
         "pictures": pictures,
         "failed": pictures - summary.done,
         "unreadable": summary.requests["unreadable"],
         "unchecked": summary.expressions["not checked"],
         "judge": judge,
     }
+    # Without any, the figures of a file stay those that earlier versions state.
+    return counts | summary.unreadable_facts() if counts["unreadable"] else counts
 
 
 def _figures(

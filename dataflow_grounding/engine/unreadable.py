@@ -1,0 +1,112 @@
+"""Replies that could not be read: counted by reason, and what a user is told of many."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding._util.errors import REPLY_CUT_OFF, UnreadableReply
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding.engine.summary import UNREADABLE_FORM, UNREADABLE_REASON
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.wording import WITH_FORMS
+
+_MOST = 0.02  # of the replies: below this, asking again makes up for it
+_FEWEST = 3  # unreadable replies: one or two may be chance, however few came
+_MOST_REPLIES = 10**12  # that a file may state
+_LONGEST = 60  # characters of a reason, which a user's own operator may have written
+_LINES = f"{WITH_FORMS}_lines"  # the prompts of two forms
+_LISTS = f"{WITH_FORMS}_lists"
+_ANOTHER_FORM = {
+    "auto": "json",
+    "json": "lines",
+    "lines": "json",
+    "lists": "json_lists",
+    "json_lists": "lists",
+    "no_thinking": "json_no_thinking",
+    "json_no_thinking": "no_thinking",
+}
+"""The form that boxes were asked for in → the one to try next. The model thinks as much in both."""
+
+
+def count_unreadable(counts: Counter[str], request: Request[Any], error: UnreadableReply) -> None:
+    """Count a reply that can't be read: in all, by its reason, and by the form of asking.
+
+    Only a question for the boxes of phrases has a form.
+
+    Args:
+        counts: What became of requests; three keys are counted up in it. It is added to other such
+            counters as it is, so nothing else has to know of the reasons.
+        request: What was asked.
+        error: Why its reply can't be read.
+    """
+    counts["unreadable"] += 1
+    counts[f"{UNREADABLE_REASON}{error.reason}"] += 1
+    if request.task == WITH_FORMS:
+        counts[f"{UNREADABLE_FORM}{_form_of(request)}"] += 1
+
+
+def are_unreadable_facts(facts: Mapping[str, Any]) -> bool:
+    """Return whether what a `run.json` says has all that `too_many_unreadable` needs.
+
+    The file may be of an earlier version, damaged, or a stranger's.
+    """
+    counts = [facts.get("answered"), facts.get("unreadable")]
+    for name in ("unreadable_reasons", "unreadable_forms"):
+        by_name = facts.get(name)
+        if not isinstance(by_name, dict):
+            return False
+        counts += by_name.values()
+    return all(type(count) is int and 0 <= count <= _MOST_REPLIES for count in counts)
+
+
+def too_many_unreadable(facts: Mapping[str, Any]) -> str:
+    """Return a sentence where more than 2% of the replies could not be read; else "".
+
+    The share is that of the replies that came in this run, those to calibration and checks among
+    them; stored replies of earlier runs don't count. Each try counts: a question that is asked
+    three times in vain has three unreadable replies. The sentence says what to try: another form
+    where most of them were to questions for boxes, as only these have forms.
+
+    Args:
+        facts: What `Summary.unreadable_facts` returned, or more.
+
+    Example:
+        >>> facts = {"answered": 50, "unreadable": 6, "unreadable_forms": {"auto": 6}}
+        >>> too_many_unreadable({**facts, "unreadable_reasons": {"two answers": 6}})
+        "12% of replies could not be read as asked (most: two answers): try asking='json'"
+    """
+    unreadable = facts["unreadable"]
+    answered = facts["answered"]
+    if unreadable < _FEWEST or unreadable <= _MOST * answered:
+        return ""
+    # more are possible only where equal checks shared a reply
+    share = min(1.0, unreadable / max(answered, 1))
+    reason = _most_frequent(facts["unreadable_reasons"])
+    forms = facts["unreadable_forms"]
+    if reason == REPLY_CUT_OFF:
+        advice = "raise max_tokens"
+    elif 2 * sum(forms.values()) < unreadable:
+        advice = "try a stronger model"
+    else:
+        form = _ANOTHER_FORM.get(_most_frequent(forms), "json")
+        advice = f"try {setting('vlm.asking', form)}"
+    most = "" if reason in ("", "other") else f" (most: {excerpt(reason, _LONGEST)})"
+    return f"{share:.0%} of replies could not be read as asked{most}: {advice}"
+
+
+def _form_of(request: Request[Any]) -> str:
+    """Return the name of the shipped form that comes nearest to how boxes are asked for."""
+    is_json_by_words = request.is_free_form
+    if request.prompt_name == _LINES:
+        return "lines"
+    if request.prompt_name == _LISTS:
+        return "json_lists" if is_json_by_words else "lists"
+    if request.thinking == "off":
+        return "json_no_thinking" if is_json_by_words else "no_thinking"
+    return "json" if is_json_by_words else "auto"
+
+
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    """Return the name with the highest count, the first of several; "" without any."""
+    return max(counts, key=lambda name: counts[name], default="")

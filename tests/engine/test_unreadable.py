@@ -1,0 +1,344 @@
+"""Replies that can't be read: `run.json` counts them by reason, and where they are many, the last
+lines of a run and `doctor` say so, and what to try.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from PIL import Image
+
+from benchmarks.places.workplace import Workplace, command
+from dataflow_grounding import FileStorage, OpenAIServing, Operator, Pipeline, Serving
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.extras.testing import (
+    CannedAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
+from dataflow_grounding.extras.testing.faults import Fault, FaultRule
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks import Request
+
+PROSE = faults.says("I am sure that all is well.")
+SAID = "of replies could not be read as asked"
+
+
+def of_first(rows: int, task: str, fault: Fault = PROSE) -> FaultRule:
+    """What goes wrong with the first try of these rows' question; asking again succeeds."""
+    names = [caption_word(number) for number in range(rows)]
+
+    def strikes(request: ReceivedRequest) -> bool:
+        is_first_try = "earlier reply" not in request.text
+        return is_first_try and any(name in request.text for name in names)
+
+    return on(fault, task=task, where=strikes)
+
+
+def caption_word(number: int) -> str:
+    """The word that a row's caption and phrases have alone."""
+    return "N" + "".join(chr(ord("a") + int(digit)) for digit in f"{number:03}")
+
+
+def rows(place: Workplace, count: int) -> None:
+    """Write an input whose captions have a name each that no other one begins with."""
+    place.picture()
+    place.rows(
+        {"image_path": "a.jpg", "image_id": f"r{n}", "caption": f"Cup of {caption_word(n)}"}
+        for n in range(count)
+    )
+
+
+def said_and_stated(place: Workplace, **settings: Any) -> tuple[str, dict[str, Any]]:
+    """Run `generate` for people; return what it says, and the summary of `run.json`."""
+    arguments = place.arguments(**settings)
+    arguments.remove("--json")
+    done = command(arguments)
+    assert done.code == 0, done
+    return done.err, summary_of(place.results)
+
+
+def summary_of(results: Path) -> dict[str, Any]:
+    found = json.loads((results / "run.json").read_text("utf-8"))["summary"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    rows(workplace, 10)
+    return workplace
+
+
+@pytest.mark.parametrize(
+    ("asking", "form", "advice"),
+    [
+        ("auto", "auto", "try vlm.asking: json"),
+        ("json", "json", "try vlm.asking: lines"),
+        ("bbox_2d", "json", "try vlm.asking: lines"),
+        ("lists", "lists", "try vlm.asking: json_lists"),
+        ("json_lists", "json_lists", "try vlm.asking: lists"),
+        ("lines", "lines", "try vlm.asking: json"),
+    ],
+)
+def test_a_run_says_which_share_of_replies_could_not_be_read_and_what_to_try(
+    place: Workplace, asking: str, form: str, advice: str
+) -> None:
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.asking": asking}
+        said, stated = said_and_stated(place, **settings)
+        assert server.count() == stated["answered"] == 23
+    assert stated["unreadable"] == 3
+    assert sum(stated["unreadable_reasons"].values()) == 3
+    assert stated["unreadable_forms"] == {form: 3}
+    [line] = [line for line in said.splitlines() if SAID in line]
+    assert line.startswith(f"Warning: 13% {SAID}")
+    assert line.endswith(f": {advice}")
+
+
+@pytest.mark.parametrize(
+    ("asking", "other"),
+    [("no_thinking", "json_no_thinking"), ("json_no_thinking", "no_thinking")],
+)
+def test_the_form_to_try_has_thinking_off_as_well(
+    place: Workplace, asking: str, other: str
+) -> None:
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.asking": asking}
+        settings["vlm.openai.model_name"] = "qwen3"  # one that can be told
+        said, stated = said_and_stated(place, **settings)
+    assert stated["unreadable_forms"] == {asking: 3}
+    assert f": try vlm.asking: {other}\n" in said
+
+
+def test_of_other_questions_no_form_is_advised(place: Workplace) -> None:
+    with LoopbackServer(faults=[of_first(3, "expression_extraction")]) as server:
+        said, stated = said_and_stated(place, **{"vlm.openai.base_url": server.base_url})
+    assert (stated["unreadable"], stated["unreadable_forms"]) == (3, {})
+    assert f"Warning: 13% {SAID}" in said
+    assert "try a stronger model" in said
+    assert "vlm.asking" not in said
+
+
+def test_replies_that_are_cut_off_are_a_reason_of_their_own(place: Workplace) -> None:
+    rule = of_first(3, "expression_extraction", faults.truncated())
+    with LoopbackServer(faults=[rule]) as server:
+        said, stated = said_and_stated(place, **{"vlm.openai.base_url": server.base_url})
+    assert stated["unreadable_reasons"] == {"cut off": 3}
+    assert f"13% {SAID} (most: cut off): raise max_tokens\n" in said
+
+
+@pytest.mark.parametrize(
+    ("count", "unreadable", "is_said"),
+    [
+        pytest.param(10, 0, False, id="none"),
+        pytest.param(10, 2, False, id="two of a few"),
+        pytest.param(73, 3, True, id="3 of 149: more than 2%"),
+        pytest.param(74, 3, False, id="3 of 151: less than 2%"),
+    ],
+)
+def test_few_unreadable_replies_are_counted_and_not_told(
+    workplace: Workplace, count: int, unreadable: int, is_said: bool
+) -> None:
+    rows(workplace, count)
+    with LoopbackServer(faults=[of_first(unreadable, "phrase_grounding")]) as server:
+        said, stated = said_and_stated(workplace, **{"vlm.openai.base_url": server.base_url})
+    assert (stated["unreadable"], stated["answered"]) == (unreadable, 2 * count + unreadable)
+    assert sum(stated["unreadable_reasons"].values()) == unreadable
+    assert (f"2% {SAID}" in said) == is_said
+    assert (SAID in said) == is_said
+
+
+def test_stored_replies_of_an_earlier_run_count_in_no_other(place: Workplace) -> None:
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        _, first = said_and_stated(place)
+        rows(place, 11)
+        said, stated = said_and_stated(place)
+    assert (first["unreadable"], stated["unreadable"]) == (3, 0)
+    assert (stated["answered"], stated["unreadable_reasons"]) == (2, {})
+    assert SAID not in said
+
+
+# --- the counts of several runs together
+
+
+def counts_of(summary: dict[str, Any]) -> dict[str, Any]:
+    names = ("answered", "unreadable", "unreadable_reasons", "unreadable_forms")
+    return {name: summary[name] for name in names}
+
+
+def mixed() -> list[FaultRule]:
+    """Unreadable replies of two reasons, to two questions."""
+    cut = of_first(8, "expression_extraction", faults.truncated())
+    return [cut, of_first(5, "phrase_grounding")]
+
+
+@pytest.mark.slow
+def test_merged_shards_have_the_counts_of_one_run(place: Workplace) -> None:
+    with LoopbackServer(faults=mixed()) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        whole = place.run().summary
+        place.results = place.folder / "parts"
+        server.faults = mixed()
+        for number in (1, 2, 3):
+            assert place.run("--shard", f"{number}/3").code == 0
+    done = command(["merge", str(place.results), "--no-report", "--json"])
+    assert done.code == 0, done
+    assert counts_of(done.summary) == counts_of(whole) == counts_of(summary_of(place.results))
+    assert whole["unreadable"] == 13
+    assert whole["unreadable_reasons"]["cut off"] == 8
+    assert whole["unreadable_forms"] == {"auto": 5}
+
+
+@pytest.mark.slow
+def test_processes_have_the_counts_of_one_and_say_the_same(place: Workplace) -> None:
+    with LoopbackServer(faults=mixed()) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        whole = place.run().summary
+        place.results = place.folder / "parts"
+        server.faults = mixed()
+        arguments = place.arguments("--processes", "2")
+        arguments.remove("--json")
+        done = command(arguments)
+    assert done.code == 0, done
+    assert counts_of(summary_of(place.results)) == counts_of(whole)
+    assert f"39% {SAID} (most: cut off): raise max_tokens\n" in done.err
+
+
+Read = Callable[[str], tuple[Any, list[Note]]]
+
+
+class Question(Operator):
+    """A user's own, whose reader says why it can't read a reply."""
+
+    input_keys: ClassVar = {"image": "image_path"}
+    output_keys: ClassVar = {"x": "x"}
+
+    def __init__(self, serving: Serving, reason: str) -> None:
+        self.serving: Serving = serving
+        self.reason = reason
+
+    @property
+    def name(self) -> str:
+        return self.reason.replace(" ", "_")
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        words = f"Say {self.reason} of {record['image_id']}."
+        schema = {"type": "object"}
+        request: Request[Any] = Request(self.name, {}, (image,), words, schema, self.read)
+        return {self.keys.x: await ask(request)}
+
+    def read(self, reply: str) -> tuple[Any, list[Note]]:
+        if "yes" not in reply:
+            raise UnreadableReply("the reply should have yes in it.", reason=self.reason)
+        return reply, []
+
+
+class TwoQuestions(Pipeline):
+    """Two steps, the second of which begins when the first one is done."""
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.first = Question(serving, "no yes in it")
+        self.second = Question(serving, "still no yes")
+
+    def forward(self) -> None:
+        self.first.run(self.storage.step(), output_x_key="a")
+        self.second.run(self.storage.step(), output_x_key="b")
+
+
+def test_a_script_has_the_reasons_of_its_own_readers(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    lines = [
+        json.dumps({"image_path": str(tmp_path / "a.png"), "image_id": f"r{n}"}) for n in range(4)
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    rules = []
+    for question in ["no yes in it of r", "still no yes of r0.", "still no yes of r1."]:
+
+        def strikes(request: ReceivedRequest, question: str = question) -> bool:
+            return question in request.text and "earlier reply" not in request.text
+
+        rules.append(on(faults.says("{}"), where=strikes))
+    with LoopbackServer(CannedAnswers('{"x": "yes"}'), faults=rules) as server:
+        serving = OpenAIServing(server.base_url, "m")
+        storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "out"))
+        summary = TwoQuestions(storage, serving).run()
+    assert summary.done == 4, summary
+    facts = summary.to_json()
+    assert facts["unreadable_reasons"] == {"no yes in it": 4, "still no yes": 2}
+    assert (facts["answered"], facts["unreadable"], facts["unreadable_forms"]) == (14, 6, {})
+    assert f"43% {SAID} (most: no yes in it): try a stronger model" in str(summary)
+
+
+# --- doctor
+
+
+def doctor(place: Workplace, **settings: Any) -> str:
+    """What `doctor` says, which finds nothing wrong."""
+    done = command(["doctor", "-e", str(place.spec(**settings))])
+    assert done.code == 0, done
+    return done.out
+
+
+def test_doctor_says_it_of_the_last_run(place: Workplace) -> None:
+    line = f"last run: 13% {SAID}"
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        assert "last run" not in doctor(place)
+        said_and_stated(place)
+        told = doctor(place)
+        assert line in told
+        assert ": try vlm.asking: json\n" in told
+        found = command(["doctor", "--json", "--offline", "-e", str(place.spec())]).summary
+        assert found["endpoint"]["last_run"].startswith(f"13% {SAID}")
+        assert "last run" not in doctor(place, **{"vlm.asking": "json"}), "the advice was taken"
+        assert "last run" not in doctor(place, **{"vlm.openai.model_name": "another"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("unreadable_reasons", None),
+        ("unreadable_reasons", ["cut off"]),
+        ("unreadable_forms", {"auto": "many"}),
+        ("unreadable_forms", {"auto": -1}),
+        ("answered", True),
+        ("answered", 1e308),
+        ("unreadable", "3"),
+    ],
+)
+def test_doctor_says_nothing_of_a_damaged_run_json(place: Workplace, name: str, value: Any) -> None:
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        said_and_stated(place)
+        path = place.results / "run.json"
+        run = json.loads(path.read_text("utf-8"))
+        run["summary"][name] = value
+        path.write_text(json.dumps(run), encoding="utf-8")
+        assert "last run" not in doctor(place)
+
+
+def test_doctor_shows_no_control_characters_of_a_strangers_reason(place: Workplace) -> None:
+    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        said_and_stated(place)
+        path = place.results / "run.json"
+        run = json.loads(path.read_text("utf-8"))
+        run["summary"]["unreadable_reasons"] = {"\x1b[31mred\n" + "a" * 1000: 3}
+        path.write_text(json.dumps(run), encoding="utf-8")
+        told = doctor(place)
+    [line] = [line for line in told.splitlines() if line.startswith("last run: ")]
+    assert "\x1b" not in told
+    assert len(line) < 200
