@@ -134,10 +134,12 @@ class _BoxReader:
                 raise UnreadableReply(
                     f"the reply tells of a picture with a side of {size:g} px", "another picture"
                 )
-        scale = self.format.scale
-        if parsed.tagged and (scale not in (*_NINES, "grid_32") or self.format.order != "xyxy"):
+        box_format = self.format
+        is_plain = box_format.name.startswith(f"{box_format.order}_")  # not a family's, or measured
+        is_thousandths = box_format.scale in _NINES and box_format.order == "xyxy"
+        if parsed.tagged and is_plain and not is_thousandths:
             raise UnreadableReply(
-                f"the reply has tags whose numbers are thousandths, x first, and {self.format.name}"
+                f"the reply has tags whose numbers are thousandths, x first, and {box_format.name}"
                 " was asked for",
                 "another scale",
             )
@@ -145,15 +147,23 @@ class _BoxReader:
     def check_ids(self, parsed: ParsedReply) -> None:
         """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
 
+        An id that no phrase has is passed over where its label names a thing that wasn't asked for.
+
         Raises:
-            UnreadableReply: A box has an id that no phrase has, or the label of another phrase.
+            UnreadableReply: A box has such an id, or the label of another phrase.
         """
         for raw in (*parsed.boxes, *parsed.absences) if self.phrases else ():
             if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
                 continue
             phrase_id, why = self.phrase_told_by(raw)
-            if phrase_id is None:
+            if phrase_id is None and (raw.id in self.phrases or self.may_be_phrase(raw.label)):
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
+
+    def may_be_phrase(self, label: str | None) -> bool:
+        """Whether a label may be one of the phrases, as none may be any."""
+        from dataflow_grounding.replies.labels import share_a_word  # few ids are of no phrase
+
+        return label is None or any(share_a_word(label, text) for text in self.phrases.values())
 
     def take_boxes(self, parsed: ParsedReply) -> None:
         """Add the boxes that can be used to the reading, and the others to `dropped`.
@@ -505,14 +515,14 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
     """
     x1, y1, x2, y2 = corners
     width, height = limits
-    if 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:  # as most are
-        if x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height):
-            return False
+    are_large = x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height)
+    if are_large and 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:  # as most are
+        return False
     for limit, first, second in ((width, x1, x2), (height, y1, y2)):
         least, most = min(first, second), max(first, second)
         if not -TOLERANCE * limit <= least or not most <= (1 + TOLERANCE) * limit:
             return True
-        if 0 <= least and most <= _TINY_SHARE * limit and (least % 1 or most % 1):
+        if least >= 0 and most <= _TINY_SHARE * limit and (least % 1 or most % 1):
             return True
     # [0, 0, 1, 1] too, which is the whole picture in parts of 1
-    return 0 <= min(corners) and max(corners) <= 1 and min(limits) > _LARGE_RANGE
+    return min(corners) >= 0 and max(corners) <= 1 and min(limits) > _LARGE_RANGE

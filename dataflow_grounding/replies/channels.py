@@ -42,7 +42,7 @@ _ANSWER = lazy_pattern(
 )
 _TOKENS = _any_of("tokens")
 _COMMENTED = lazy_pattern(r"\s*(?:#[^\n]*(?:\n\s*|$))+")
-_FENCE = lazy_pattern(r"```[ \t]*(?:[A-Za-z0-9_+-]*(?=\s|[\[{]|$))?")
+_LANGUAGE = lazy_pattern(r"[ \t]*[A-Za-z0-9_+-]*(?=\s|[\[{]|$)")  # after the mark of a fence
 _GLM_OPENS = "<|begin_of_box|>"
 _GLM_CLOSES = "<|end_of_box|>"
 
@@ -98,8 +98,9 @@ def enclosed(text: str) -> Answer:
         return Answer(inside, before, after, cut=not closes)
     if "```" not in text:
         return Answer(text)
-    parts = _FENCE.split(text)
-    blocks = [part for part in parts[1::2] if part.strip()]
+    parts = text.split("```")
+    blocks = [_LANGUAGE.sub("", part, count=1) for part in parts[1::2]]
+    blocks = [block for block in blocks if block.strip()]
     if len({block.strip() for block in blocks}) > 1:
         raise UnreadableReply("the reply has several fenced answers", "several answers")
     if not blocks:

@@ -119,6 +119,8 @@ class _FormReader:
             before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
             after = inside[found.end :] + " " + after
         self.check_words(before, after)
+        if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
+            raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
     def read_json(self, found: JsonText, text: str) -> None:
         """Add what the JSON in an answer's text says.
@@ -135,8 +137,6 @@ class _FormReader:
         if found.repaired:
             self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
         read_values(found.values, self.parsed, self.phrases, self.key)
-        if found.truncated and not self.parsed:
-            raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
     def check_words(self, before: str, after: str) -> None:
         """Refuse words next to an answer that may change it.

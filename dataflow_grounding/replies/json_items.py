@@ -451,7 +451,7 @@ class _Reader:
         try:
             box.id = _own_id(fields)
             found = self.boxes_of(fields)
-            has_box = found is not None and len(found.numbers) > 0 and not _points_of(fields)
+            has_box = bool(found and found.numbers and found.numbers != _points_of(fields))
             self.check_next_to_box(fields, own_key, box, has_box)
             for key in _keys("score"):
                 for name, value in fields.items():
@@ -780,7 +780,7 @@ def _boxes_by_name(fields: Mapping[str, Any]) -> list[_Boxes]:
     for first, second in _CORNER_PAIRS:
         if first in plain and second in plain:
             boxes.append(_corner_pair(plain[first], plain[second]))
-    if names - used and len(names) > 1:
+    if names - used:
         raise _NoItem(f"coordinates that are no box: {', '.join(sorted(names - used))}")
     return boxes
 

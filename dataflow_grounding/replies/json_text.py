@@ -18,7 +18,7 @@ MAX_DEPTH = 60  # levels of arrays and objects
 _MISSING: Any = object()  # where there is no value, which may be None
 
 _NUMBER = lazy_pattern(
-    r"[-+]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][-+]?\d{1,4})?(?=[\s,;:\]})/#]|$)"
+    r"[-+]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][-+]?\d{1,4})?(?=[\s,;:\]})/#，：；、］｝]|$)"
 )
 _WHOLE = lazy_pattern(r"[-+]?\d{1,18}")  # what is read as an int; a longer one as a float
 _WORD = lazy_pattern(r"[^\W\d]\w*")
@@ -32,7 +32,7 @@ _OPENS = lazy_pattern(r"[\[{［｛]|\((?=\s{0,9}[-+.]?\d)")
 _BETWEEN = lazy_pattern(r"[\s,;]*")
 _SKIP = lazy_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$)|#[^\n]*)+")
 # What follows a quotation mark that ends a string.
-_AFTER_STRING = lazy_pattern(r"\s*(?:[,:;\]})]|//|/\*|#|$)")
+_AFTER_STRING = lazy_pattern(r"\s*(?:[,:;\]})，：；、］｝]|//|/\*|#|$)")
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
 # Full-width punctuation, which stands for JSON's own outside of strings.
@@ -148,7 +148,7 @@ def every_json(text: str) -> JsonText:
     Broken ones are left out.
 
     Raises:
-        UnreadableReply: All of them are broken.
+        UnreadableReply: All of them are broken, or cut off.
     """
     found: list[JsonText] = []
     error: UnreadableReply | None = None
@@ -164,7 +164,7 @@ def every_json(text: str) -> JsonText:
         if part.values:
             found.append(part)
         at = max(part.end, at + 1)
-    if not found and error is not None:
+    if error is not None and all(part.truncated for part in found):
         raise error
     return JsonText(
         [value for part in found for value in part.values],

@@ -14,7 +14,13 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.replies.box_reader import to_reading
-from dataflow_grounding.replies.json_text import JsonText, RepeatedKeys, every_json, strict_json
+from dataflow_grounding.replies.json_text import (
+    CutArray,
+    JsonText,
+    RepeatedKeys,
+    every_json,
+    strict_json,
+)
 from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Reading
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
@@ -329,7 +335,9 @@ def _items_alone(values: Sequence[Any], required: str) -> tuple[dict[str, Any], 
     """
     notes = [Note("wrapped", "the items came without the object around them")]
     for value in reversed(values):
-        if isinstance(value, list) and len({type(item) for item in value} - {dict, str}) == 0:
+        is_cut = isinstance(value, CutArray) and not value
+        are_items = isinstance(value, list) and all(isinstance(item, (dict, str)) for item in value)
+        if are_items and not is_cut:
             return {required: value}, notes
     objects = [value for value in values if isinstance(value, dict)]
     if objects and all("id" in item or "text" in item for item in objects):

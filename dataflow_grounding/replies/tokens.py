@@ -40,8 +40,9 @@ _POINT = lazy_pattern(r"<points?\b|\bclick\(|<\|point_start\|>")
 _HTML = lazy_pattern(r"<\w+\s[^<>]{0,1000}?\bdata-bbox\s?=\s?[\"']([^\"'<>]{0,200})[\"'][^<>]*>")
 _HTML_LABEL = lazy_pattern(r"\bdata-(?:label|name|class|category)\s?=\s?[\"']([^\"'<>]{1,200})")
 # InternVL without its tags, a label and its list on each line: car[[1, 2, 3, 4], [5, 6, 7, 8]]
+_FOUR_NUMBERS = rf"\[{_NUMBER}(?:,\s*{_NUMBER}){{3}}\]"
 _GLUED = lazy_pattern(
-    rf"([^\W\d_](?:[\w '’-]{{0,80}}\w)?)(\[(?:\[{_NUMBER}(?:,\s*{_NUMBER}){{3}}\](?:,\s*|(?=\]))){{1,200}}\])"
+    rf"([^\W\d_](?:[\w '’-]{{0,80}}\w)?)(\[{_FOUR_NUMBERS}(?:,\s*{_FOUR_NUMBERS})*\])"
 )
 # VideoLLaMA3: four numbers with underscores between, and nothing else
 _UNDERSCORED = lazy_pattern(rf"{_NUMBER}(?:_{_NUMBER}){{3}}")
@@ -171,6 +172,7 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
         elif not in_relation:
             boxes.append((content, tag.mention, closed))
             kinds += "b"
+        parsed.truncated = parsed.truncated or (closing is None and not tag.closes)
     words.append(text[at:])
     parsed.tagged = True
     follow = all(text.startswith("<|", tag.start) for tag in tags)
@@ -219,11 +221,9 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
         parsed: What was read so far.
     """
     content = content.strip()
-    if not closed:
-        if "[" not in content:
-            parsed.dropped.append(Dropped(f"a box that breaks off: {content[:40]!r}", label))
-            return
-        parsed.truncated = True
+    if not closed and "[" not in content:
+        parsed.dropped.append(Dropped(f"a box that breaks off: {content[:40]!r}", label))
+        return
     if content.casefold() in ("none", "null", "无"):
         parsed.absences.append(RawBox((), label))
     elif "<patch_index_" in content:
@@ -260,6 +260,9 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
     groups = _groups_in(lists.values)
     if not groups:
         parsed.dropped.append(Dropped(f"a box without numbers: {content[:60]!r}", label))
+    if len(groups) > 1 and any(len(group) == 2 for group in groups):
+        parsed.dropped.append(Dropped(f"a pair too many: {content[:60]!r}", label))
+        return
     for group in groups:
         _add_numbers(group, label or before or None, parsed)
 

@@ -143,8 +143,9 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
         return False
     if re.search(r"\d", sentence):
         return False
-    plain = re.sub("n['’]t\\b", " not", sentence.casefold()).replace("’", "'")
-    plain = " ".join(plain.replace("cannot", "can not").split())
+    plain = sentence.casefold().replace("’", "'")
+    plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
+    plain = " ".join(re.sub(r"n't\b", " not", plain).split())
     for wording in _wordings():
         match = wording.fullmatch(plain)
         if match is not None and _are_all(match.groupdict().get("thing") or "", phrases):

@@ -48,13 +48,17 @@ def stays_secret(place: Workplace, secret: str, *done: Done) -> None:
 def repeats(
     what: Callable[[ReceivedRequest], str], status: int | None = None
 ) -> Callable[[ReceivedRequest], Fault]:
-    """An endpoint that says what it was sent: in an error, or (status None) before its answer."""
+    """An endpoint that says what it was sent: in an error, or (status None) in its thinking."""
 
     def fault(request: ReceivedRequest) -> Fault:
         said = what(request)
         if status:
             return Fault(status, f"you sent {said}")
-        return Fault(change=lambda answer: replace(answer, text=f"You sent {said}. {answer.text}"))
+        return Fault(
+            change=lambda answer: replace(
+                answer, text=f"<think>You sent {said}.</think>{answer.text}"
+            )
+        )
 
     return fault
 
@@ -90,7 +94,7 @@ def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(
         given = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
         done = place.run(**given)
         assert done.code == 0, done
-        assert b"You sent Bearer ***. " in place.replies.read_bytes()
+        assert b"You sent Bearer ***." in place.replies.read_bytes()
         again = place.run("image_grounding.workflow.max_attempts=2", **given)
         assert (again.code, again.summary["requests"], again.summary["replayed"]) == (0, 0, 6)
     assert place.files() == usual

@@ -5,7 +5,6 @@ where one would fit.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 

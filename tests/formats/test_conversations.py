@@ -482,7 +482,10 @@ def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]
         ({"image": "a.png"}, "messages"),
         ({"filename": "a.png", "grounding": {}}, "image"),
         ({"image": "a.png", "conversations": turn("[615, 226]")}, "points where boxes"),
-        ({"image": "a.png", "conversations": turn("As [3] shows, at [1, 2, 3")}, "cut off"),
+        (
+            {"image": "a.png", "conversations": turn("[[1, 2, 3, 4], [5, 6, 7")},
+            "ends in the middle",
+        ),
         ({"image": "a.png", "conversations": turn(None)}, "not of this format"),
         ({"image": "a.png", "conversations": ["hello"]}, "not of this format"),
         ({"image": 3, "conversations": []}, "path of an image"),

@@ -26,9 +26,20 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     )
 
 
+# Recorded replies that were read once and are refused: in none of the forms, or in one that may be
+# meant otherwise.
+REFUSED = {
+    "griffon-issue41-onimage": "brackets that don't match",
+    "griffon-issue40-runaway": "brackets and quotation marks that don't match",
+    "isaac-traffic-light": "a caption with 'no' and 'not' around its box",
+}
 ROWS = rows_of("replies.jsonl")
 MORE = rows_of("more_replies.jsonl")
-WITH_BOXES = [row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] != "point"]
+WITH_BOXES = [
+    row
+    for row in ROWS
+    if row["expected"] and row["expected"][0]["raw_order"] != "point" and row["id"] not in REFUSED
+]
 WITH_POINTS = [
     row for row in ROWS if row["expected"] and row["expected"][0]["raw_order"] == "point"
 ]
@@ -99,6 +110,16 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
     "h176": (None, "fractions where pixels were asked for are in another scale"),
 }
 
+OURS |= {
+    "h086": (None, "a program, with its boxes once in the code and once in a comment"),
+    "h093": (None, "heights stand next to the outline, and may change it"),
+    "h101": (None, "tags within broken JSON"),
+    "h114": (None, "a sentence about another thing, too: 'on the table'"),
+    "h118": (None, "boxes of several frames of a video"),
+    "h121": (None, "comments with numbers, from a page of documentation"),
+    "h171": (None, "two boxes in one object, which differ"),
+}
+
 pytestmark = pytest.mark.skipif(not ROWS, reason="the recorded replies are not here")
 
 
@@ -161,20 +182,31 @@ def test_grid_cells_give_the_fractions_that_their_source_states(row: dict[str, A
 def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phrase(
     row: dict[str, Any],
 ) -> None:
-    phrases = list(dict.fromkeys(e["label"] or "the thing" for e in row["expected"]))
+    # GLM's names the beer in words, and nothing else would do
+    unnamed = "the second bottle of beer from the right on the table"
+    phrases = list(dict.fromkeys(e["label"] or unnamed for e in row["expected"]))
     reading = read_boxes(
         row["reply"], format=format_of(row), image_size=size_of(row), phrases=phrases
     )
 
     expected = {
-        (phrases.index(e["label"] or "the thing") + 1, tuple(e["box_raw"])) for e in row["expected"]
+        (phrases.index(e["label"] or unnamed) + 1, tuple(e["box_raw"])) for e in row["expected"]
     }
     assert {(box.id, box.numbers) for box in reading.boxes} == expected
 
 
 @pytest.mark.parametrize("row", cases(WITH_POINTS))
 def test_points_are_no_boxes(row: dict[str, Any]) -> None:
-    with pytest.raises(UnreadableReply, match="points"):
+    told = "points"
+    if "click(" in row["reply"]:  # a program's call
+        told = "points|no form|words next to the answer"
+    with pytest.raises(UnreadableReply, match=told):
+        read_boxes(row["reply"], format=format_of(row), image_size=size_of(row))
+
+
+@pytest.mark.parametrize("row", cases([row for row in ROWS if row["id"] in REFUSED]))
+def test_a_recorded_reply_in_no_known_form_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableReply):
         read_boxes(row["reply"], format=format_of(row), image_size=size_of(row))
 
 

@@ -26,7 +26,10 @@ from dataflow_grounding.data.records import dump_text, is_box
 from dataflow_grounding.extras.formats.base import Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.texts import Boxes, Line, Texts
-from dataflow_grounding.replies import read_boxes
+from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies.box_reader import to_reading
+from dataflow_grounding.replies.reading import ParsedReply
+from dataflow_grounding.replies.tokens import has_tokens, read_tokens
 
 NOTHING = "[]"  # the answer where nothing is there
 _IMAGE = "<image>\n"  # stands for the picture, before the first question
@@ -228,9 +231,7 @@ class _Conversations(Texts):
             )
         text, phrase_of_name = _with_names_for_phrases(text)
         try:
-            reading = read_boxes(
-                text, format=box_format, image_size=size, sent_size=self.sent(size)
-            )
+            reading = _read(text, box_format, size, self.sent(size))
         except UnreadableReply as error:
             if isinstance(error, TruncatedReply) or _MEANT_AS_BOXES.match(text):
                 raise
@@ -253,6 +254,19 @@ class _Conversations(Texts):
         Raises KeyError, ValueError.
         """
         return line.get("conversations") or line["messages"], self.boxes
+
+
+def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
+    """Return the boxes in an answer. What stands next to tags is a caption, whatever it says.
+
+    Raises:
+        UnreadableReply: As `read_boxes`.
+    """
+    if text.lstrip().startswith(("{", "[")) or not has_tokens(text):
+        return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
+    parsed = ParsedReply()
+    read_tokens(text, parsed)
+    return to_reading(parsed, box_format, size, sent, {})
 
 
 def _with_names_for_phrases(text: str) -> tuple[str, dict[str, str]]:

@@ -1,0 +1,358 @@
+"""JSON as models write it: what is read, and what is refused since it may be meant otherwise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.replies import Reading, read_boxes
+
+CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)
+
+
+def read(reply: str, **settings: Any) -> Reading:
+    return read_boxes(reply, **{"format": "xyxy_1000", "image_size": (1000, 1000), **settings})
+
+
+def found(reading: Reading) -> list[tuple[str | None, tuple[float, ...]]]:
+    return [(box.label, box.bbox) for box in reading.boxes]
+
+
+def refused(reply: str, **settings: Any) -> str:
+    with pytest.raises(UnreadableReply) as error:
+        read(reply, **settings)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(
+            '{"objects": [{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]}',
+            id="an object with a list",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]',
+            id="a bare list",
+        ),
+        pytest.param(
+            '{"label": "cat", "box": [10,20,30,40]}\n{"label": "dog", "box": [50,60,70,80]}',
+            id="an object a line",
+        ),
+        pytest.param(
+            '{"label": "cat", "box": [10,20,30,40]}, {"label": "dog", "box": [50,60,70,80]}',
+            id="objects joined by commas",
+        ),
+        pytest.param(
+            'Sure!\n```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```',
+            id="fenced",
+        ),
+        pytest.param(
+            '```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```\nLet me know if you need anything else.',
+            id="polite words after it",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}',
+            id="a list without its end",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10,20,30,40],}, {"label": "dog", "bbox": [50,60,70,80],},]',
+            id="trailing commas",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10,20,30,40]} {"label": "dog", "bbox": [50,60,70,80]}]',
+            id="no comma between objects",
+        ),
+        pytest.param(
+            "[{'label': 'cat', 'bbox': (10, 20, 30, 40), 'score': None}, {'label': 'dog', 'bbox': (50, 60, 70, 80)}]",
+            id="Python literals",
+        ),
+        pytest.param(
+            '[{label: "cat", bbox: [10,20,30,40]}, {label: "dog", bbox: [050,060,070,080]}]',
+            id="bare keys, leading zeros",
+        ),
+        pytest.param(
+            '[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # next\n{"label": "dog", "bbox": [50,60,70,80]}]',
+            id="comments",
+        ),
+        pytest.param(
+            '# [{box_2d: [10, 20, 30, 40], label: "cat"},\n#  {box_2d: [50, 60, 70, 80], label: "dog"}]',
+            id="all of it a comment",  # google-cloud generative-ai, intro_agentic_vision.ipynb
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": ["10","20","30","40"]}, {"label": "dog", "bbox": "50, 60, 70, 80"}]',
+            id="numbers as strings",
+        ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [[10,20],[30,40]]}, {"label": "dog", "bbox": [[50,60,70,80]]}]',
+            id="nested lists",
+        ),
+        pytest.param(
+            '{"label": "cat", "bbox": [10,20,30,40], "label": "dog", "bbox": [50,60,70,80]}',
+            id="the braces between left out",  # Qwen3-VL, recorded as h098
+        ),
+        pytest.param(
+            '[{{"label": "cat", "bbox": [10,20,30,40]},{"label": "dog", "bbox": [50,60,70,80]}]',
+            id="a brace twice",
+        ),
+        pytest.param(
+            '{"bboxes": [[10,20,30,40],[50,60,70,80]], "labels": ["cat", "dog"]}',
+            id="lists side by side",
+        ),
+        pytest.param('[["cat", 10, 20, 30, 40], ["dog", 50, 60, 70, 80]]', id="rows"),
+        pytest.param(
+            '[{"label":"cat","xmin":10,"xmax":30,"ymin":20,"ymax":40},{"label":"dog","bbox":{"x1":50,"y1":60,"x2":70,"y2":80}}]',
+            id="named corners",
+        ),
+        pytest.param(
+            '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","top_left":{"x":50,"y":60},"bottom_right":{"x":70,"y":80}}]',
+            id="named sizes and corner pairs",
+        ),
+        pytest.param(
+            '{"name": "mark", "arguments": "{\\"objects\\": [{\\"label\\": \\"cat\\", \\"bbox\\": [10,20,30,40]}, {\\"label\\": \\"dog\\", \\"bbox\\": [50,60,70,80]}]}"}',
+            id="JSON in a string",
+        ),
+        pytest.param(
+            '[{"label": "cat", "polygon": [[10,20],[30,20],[30,40],[10,40]]}, {"label": "dog", "quad": [50,60,70,60,70,80,50,80]}]',
+            id="outlines",
+        ),
+        pytest.param(
+            '｛"objects"：［｛“label”：“cat”，“bbox”：［10，20，30，40］｝，｛“label”：“dog”，“bbox”：［50，60，70，80］｝］｝',
+            id="full-width punctuation",
+        ),
+    ],
+)
+def test_two_boxes_are_read_in_every_way_of_writing_json(reply: str) -> None:
+    for phrases in ((), ["cat", "dog"]):
+        assert found(read(reply, phrases=phrases)) == [("cat", CAT), ("dog", DOG)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"cat": [10,20,30,40], "dog": [[50,60,70,80]]}',
+        '{"the cat": {"bbox_2d": [10,20,30,40]}, "Dog": [{"box": [50,60,70,80]}]}',
+        '{"objects": {"cat": [10,20,30,40], "dog": [50,60,70,80]}}',
+    ],
+)
+def test_phrases_may_be_the_keys(reply: str) -> None:
+    assert [(box.id, box.bbox) for box in read(reply, phrases=["cat", "dog"]).boxes] == [
+        (1, CAT),
+        (2, DOG),
+    ]
+    assert "known" in refused(reply)  # without phrases such a key is none that is known
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"partly hidden, about 500,200,900,700"', '"see above"', '"?"', "true", "2", '{"count": 2}',
+        "[1, 2, 3]", '{"note": "there"}', '[{"note": "there"}]', '"behind the cat"', "[[1, 2], 3]",
+    ],
+)  # fmt: skip
+def test_a_key_that_is_a_phrase_has_a_box_or_none_and_is_never_silently_none(value: str) -> None:
+    reply = f'{{"cat": [10, 20, 30, 40], "dog": {value}}}'
+    try:
+        reading = read(reply, phrases=["cat", "dog"])
+    except UnreadableReply:
+        return
+    assert [box.bbox for box in reading.boxes] == [CAT]
+    assert reading.unread == [2]
+
+
+@pytest.mark.parametrize("value", ["null", "[]", '"none"', '"not found"', '{"bbox": null}'])
+def test_a_phrase_without_a_box_is_absent(value: str) -> None:
+    reading = read(f'{{"cat": [10, 20, 30, 40], "dog": {value}}}', phrases=["cat", "dog"])
+    assert [(box.id, box.bbox) for box in reading.boxes] == [(1, CAT)]
+    assert (reading.unread, reading.unsure) == ([], {})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "false_positives", "ignored", "examples", "history", "low_confidence", "ground_truth", "rejected",
+        "candidates", "excluded", "previous", "input", "prompt", "discarded", "negatives", "drafts", "considered",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ['[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}]', "[[1, 2, 3, 4]]"])
+def test_only_known_keys_hold_answers(key: str, value: str) -> None:
+    assert key in refused(
+        f'{{"objects": [{{"label": "cat", "bbox_2d": [10,20,30,40]}}], "{key}": {value}}}'
+    )
+    refused(f'{{"{key}": {value}}}', phrases=["cat"])
+    refused(f'{{"objects": [], "{key}": {value}}}', phrases=["cat"])
+
+
+@pytest.mark.parametrize(
+    "sibling",
+    [
+        '"frame": "crop"', '"relative_to": [5, 5, 90, 90]', '"tile": 3', '"offset": [100, 0]', '"zoom": 2',
+        '"rotation": 90', '"page": 2', '"scale": 0.5', '"center": [20, 30]', '"area": 400', '"index": 4',
+        '"unit": "px"', '"format": "xywh"', '"order": "yxyx"', '"found": false', '"visible": "no"', '"is_cat": false',
+        '"status": "rejected"', '"note": "that is the plate"', '"note": "shifted down"', '"comment": "swap x and y"',
+        '"bbox": [50, 60, 70, 80]', '"x1": 1, "y1": 2, "x2": 3, "y2": 4', '"x1": 10', '"location": [20, 30]',
+        '"text": "no cat"', '"name": "dog"', '"width": 20, "height": 20', '"flipped": true', '"error": "blurry"',
+    ],
+)  # fmt: skip
+def test_what_may_change_a_box_next_to_it_makes_it_unreadable(sibling: str) -> None:
+    for reply in (
+        f'[{{"label": "cat", "bbox_2d": [10,20,30,40], {sibling}}}]',
+        f'{{{sibling}, "bbox_2d": [10,20,30,40], "label": "cat"}}',
+    ):
+        refused(reply, phrases=["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    "sibling",
+    [
+        '"score": 0.9', '"confidence": "91%"', '"mask": "data:image/png;base64,iVBORw0KGgo="', '"color": "red"',
+        '"found": true', '"visible": "yes"', '"description": "a black cat with 2 eyes"', '"occluded": false',
+        '"status": "detected"', '"note": ""', '"attributes": []', '"bbox": [10, 20, 30, 40]', '"count": 1',
+        '"x1": 10, "y1": 20, "x2": 30, "y2": 40', '"activity": "sleeping"', '"point_2d": null', '"img_idx": 0',
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_may_stand_next_to_a_box(sibling: str) -> None:
+    reply = f'[{{"label": "cat", "bbox_2d": [10,20,30,40], {sibling}}}]'
+    assert found(read(reply, phrases=["cat"])) == [("cat", CAT)]
+
+
+@pytest.mark.parametrize(
+    "next_to_it",
+    [
+        '"note": "visible but cannot be boxed"', '"total": 3', '"truncated": true', '"status": "processing"',
+        '"count": 2', '"error": "overloaded"', '"error": "not found"', '"message": "the image failed to load"',
+        '"reason": "The image is completely black."', '"success": false', '"labels": ["cat"]', '"found": true',
+        '"objects_present": ["cat"]', '"thought": "I see a cat"', '"more": true',
+    ],
+)  # fmt: skip
+def test_an_empty_list_counts_only_where_nothing_else_speaks(next_to_it: str) -> None:
+    for reply in (f'{{"objects": [], {next_to_it}}}', f'{{{next_to_it}, "detections": []}}'):
+        refused(reply, phrases=["cat"])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "[]", '{"objects": []}', '{"objects": null}', "null", "```json\n[]\n```", "{'objects': [],}",
+        '{"objects": [], "count": 0}', '{"objects": [], "message": "No objects found."}', '{"found": false, "boxes": []}',
+        '{"isObjOccurred": false, "occurredObjects": []}', '{"objects": [], "status": "ok"}', "<think>no cat</think>[]",
+        '[{"id": 1, "bbox_2d": null}, {"id": 2, "found": false}]', '{"<OD>": {"bboxes": [], "labels": []}}',
+        '[{"label": "cat", "bbox_2d": [0, 0, 0, 0]}, {"label": "dog", "bbox_2d": [-1, -1, -1, -1]}]', '"[]"',
+    ],
+)  # fmt: skip
+def test_a_list_of_nothing_says_that_nothing_is_there(reply: str) -> None:
+    reading = read(reply, phrases=["cat", "dog"])
+    assert (reading.boxes, reading.unread, reading.unsure) == ([], [], {})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"label": "cat", "bbox": [10,20,30,40], "bbox": [50,60,70,80]}',
+        '{"label": "cat", "bbox_2d": {"bbox": [10,20,30,40]}}',
+        '[{"label": "cat", "bbox": [[10,20,30,40], 5]}]',
+        '[{"label": "cat", "bbox": [10,20,30,40}]',
+        '[{"label": "cat", "bbox": 10,20,30,40]}]',
+        '[{"label": "cat", "bbox": [10,20,30,40]}}, 1]',
+        '[{"label": "cat" "bbox": [10,20,30,40]}]',
+        '[{"label": "cat, "bbox": [10,20,30,40]}]',
+        '[{"label": "cat", "bbox": [10, /* ymin */ 20, 30, 40]}]',
+        '[{"label": "cat", "bbox": [10,20,30,40]} // not the cat\n]',
+        '[{"label": "cat", "bbox": [10,20,30,40]}, "the second is a fox"]',
+        '{"image_width": 500, "objects": [{"label": "cat", "bbox": [10,20,30,40]}]}',
+        '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}], "count": 2}',
+        '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}], "detections": [{"label": "cat", "bbox": [5,6,7,8]}]}',
+        '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}], "note": "shown at half size"}',
+        '[{"img_idx": 0, "bbox": [10,20,30,40]}, {"img_idx": 1, "bbox": [50,60,70,80]}]',
+        '{"answer": {"answer": {"answer": {"answer": {"answer": {"answer": {"answer": {"answer": [[10,20,30,40]]}}}}}}}}',
+        '{"score": 0.9, "label": "cat", "bbox": []}',
+        "{}", '{"error": "overloaded"}', '{"objects": "many"}', '{"objects": 3}', '["cat"]', "[true]", "[" * 1000,
+    ],
+)  # fmt: skip
+def test_json_that_may_be_meant_otherwise_is_refused_in_one_line(reply: str) -> None:
+    assert "\n" not in refused(reply, phrases=["cat"])
+
+
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        ("[10, 20, 30]", "3 numbers"), ("[10, 20, 30, 40, 50]", "5 numbers"), ("[10, 20, NaN, 40]", "not a number"),
+        ("[10, 20, Infinity, 40]", "not a number"), ("[10, 20, 1e999, 40]", "not a number"),
+        ("[10, 20, true, 40]", "not a number"), ('["10px", "20px", "30px", "40px"]', "not a number"),
+        ("[100, 200, 1900, 1000]", "0 to 1000 was asked for"), ("[0.1, 0.2, 0.5, 0.6]", "0 to 1000 was asked for"),
+        ("[-900, 20, 30, 40]", "0 to 1000 was asked for"), ("[1.100, 1.200, 2.300, 2.400]", "0 to 1000 was asked for"),
+        ("[10, 20, 10, 40]", "no area"), ('"somewhere"', "no box"), ("[[1, 2, 3], [4, 5, 6]]", "3 numbers"),
+        ("[10, 20, " + "9" * 5000 + ", 40]", ""),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_no_box_in_the_format_are_refused(box: str, told: str) -> None:
+    assert told in refused(f'[{{"label": "cat", "bbox_2d": {box}}}]', phrases=["cat", "dog"])
+
+
+def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
+    for reply in (
+        "[1.100, 1.200, 2.300, 2.400]",
+        '{"label": "cat", "bbox": [1.100, 200, 1.300, 900]}',
+    ):
+        refused(reply, format="xyxy_px", image_size=(4000, 3000), phrases=["cat"])
+    assert read("[1, 2, 3, 4]", format="xyxy_px", image_size=(4000, 3000)).boxes[0].bbox == (
+        1,
+        2,
+        3,
+        4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ('[{"bbox_2d": [10,20,30,40], "text_content": "Total"}]', "Total"),
+        ('[{"bbox_2d": [10,20,30,40], "name_zh": "米饭"}]', "米饭"),
+        ('[{"bbox_2d": [10,20,30,40], "names": {"zh": "米饭", "en": "Rice"}}]', "Rice"),
+        ('[{"bbox_2d": [10,20,30,40], "category": "text", "text": "0"}]', "text"),  # dots.ocr
+        ('[{"bbox_2d": [10,20,30,40], "label": "the "red" one"}]', 'the "red" one'),
+        ("[{'bbox_2d': [10,20,30,40], 'label': 'dog's bowl'}]", "dog's bowl"),
+        ('[{"bbox_2d": [10,20,30,40], "label": "\\u732b \\ud83d\\ude00"}]', "猫 😀"),
+        ('[{"bbox_2d": [10,20,30,40], "label": "salt &amp; pepper"}]', "salt & pepper"),
+        ('```json\n[{"bbox_2d": [10,20,30,40], "label": "<think>"}]\n```', "<think>"),
+        ("[10, 20, 30, 40]", None),
+    ],
+)
+def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:
+    assert found(read(reply)) == [(label, CAT)]
+
+
+def test_a_cut_off_reply_keeps_its_whole_boxes_and_says_so() -> None:
+    reply = '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,8'
+    reading = read(reply, phrases=["cat", "dog"])
+    assert found(reading) == [("cat", CAT)]
+    assert reading.count("truncated") == 1
+    assert reading.doubtful
+    assert list(reading.unsure) == [2]
+    for short in (
+        '{"objects": [',
+        '{"objects": [{"id": 1, "bbox_2d": [10, 20, 30, 4',
+        '```json\n[{"label": "cat", "bbox',
+    ):
+        with pytest.raises(TruncatedReply):
+            read(short, phrases=["cat", "dog"])
+
+
+def test_one_box_out_of_scale_among_many_is_dropped_but_more_spoil_the_reply() -> None:
+    boxes = [{"label": "cat", "bbox": [i, i, i + 100, i + 100]} for i in range(20)]
+    one = [*boxes, {"label": "cat", "bbox": [10, 20, 1800, 40]}]
+    more = [*one, *({"label": "cat", "bbox": [10, 20, x, 40]} for x in (1700, 1900))]
+    assert len(read(json.dumps(one)).boxes) == 20
+    assert "10 to 1900" in refused(json.dumps(more))
+
+
+def test_points_are_no_boxes() -> None:
+    for reply in (
+        '[{"point_2d": [105, 20], "label": "cat"}]',
+        "[105, 20]",
+        "{'action': 'CLICK', 'position': [105, 20]}",
+    ):
+        assert "points where boxes were asked for" in refused(reply)

@@ -1,0 +1,166 @@
+"""Words next to an answer, and one sentence instead of one."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.replies import Reading, read_boxes
+
+ANSWERS = [
+    '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [100, 200, 300, 400]}]}',
+    '```json\n[{"label": "cat", "bbox_2d": [100, 200, 300, 400]}]\n```',
+    "[100, 200, 300, 400]",
+    "<ref>cat</ref><box>(100,200),(300,400)</box>",
+    "<|begin_of_box|>[[100, 200, 300, 400]]<|end_of_box|>",
+]
+
+
+def read(reply: str, phrases: list[str], format: str = "xyxy_1000") -> Reading:
+    return read_boxes(reply, format=format, image_size=(1000, 1000), phrases=phrases)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Here is the bounding box:", "Sure! The cat is at", "The spatial extent of the object is given by",
+        "The coordinates of the cat in the image are", "Here are the detections:", "以下是检测结果：", "猫的位置：",
+        "Voici les coordonnées:", "Final answer:", "Affirmative.", "Based on the image, the box of the cat is",
+    ],
+)  # fmt: skip
+def test_words_that_change_nothing_are_skipped(words: str) -> None:
+    phrase = "猫" if "猫" in words else "cat"
+    for answer in ANSWERS:
+        reading = read(f"{words} {answer.replace('cat', phrase)}", [phrase])
+        assert [box.bbox for box in reading.boxes] == [(100, 200, 300, 400)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This is not the cat:", "For example:", "Instead of the fox:", "I would guess", "It may be here:",
+        "The cat is 2 m away:", 'The "cat":', "Is it here?", "At half size:", "In the order y, x:", "Wait, correction:",
+        "Either one:", "In percent:", "In pixels:", "不是猫：", "或者：", "Nicht die Katze:", "Ce n'est pas le chat:",
+        "No es el gato:", "Это не кошка:", "猫ではありません：", "고양이가 아니라:", "The previous answer was", "If it were there:",
+    ],
+)  # fmt: skip
+def test_words_that_can_turn_an_answer_round_make_it_unreadable(words: str) -> None:
+    for answer in ANSWERS:
+        for reply in (f"{words} {answer}", f"{answer} {words}"):
+            with pytest.raises(UnreadableReply):
+                read(reply, ["cat"])
+
+
+@pytest.mark.parametrize(
+    "words", ["that's the plate.", "It is a fox.", "The first one is a dog.", "20 units lower", "swap x and y", "a dog", "and a dog", "是狗。"]
+)  # fmt: skip
+def test_after_an_answer_no_words_may_name_or_point_at_anything(words: str) -> None:
+    points_back = words not in ("a dog", "and a dog", "是狗。")  # which a caption may go on with
+    for answer in ANSWERS if points_back else [*ANSWERS[:3], ANSWERS[4]]:
+        with pytest.raises(UnreadableReply):
+            read(f"{answer}\n{words}", ["cat"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The dog is at",
+        "The dog next to the cat is at",
+        "To the left of the cat:",
+        "The cat's bowl:",
+    ],
+)
+def test_words_before_a_box_without_a_label_may_not_name_another_thing(words: str) -> None:
+    for answer in (ANSWERS[2], ANSWERS[4]):
+        with pytest.raises(UnreadableReply):
+            read(f"{words} {answer}", ["cat"])
+
+
+def test_the_unit_may_be_said_that_was_asked_for() -> None:
+    # GLM: "in normalized coordinates", supervision's tests
+    reply = "The button is located at [100, 200, 300, 400] in {} coordinates."
+    assert read(reply.format("normalized"), ["the button"]).boxes
+    assert read(reply.format("pixel"), ["the button"], "xyxy_px").boxes
+    for unit, format in (("pixel", "xyxy_1000"), ("normalized", "xyxy_px")):
+        with pytest.raises(UnreadableReply):
+            read(reply.format(unit), ["the button"], format)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I found [100, 200, 300, 400] (cat), [500, 500, 600, 600] (dog) and [1, 2, 300, 400] (fox)",
+        "cat: [100, 200, 300, 400], dog: [500, 500, 600, 600]",
+        "[100, 200, 300, 400] and [500, 500, 600, 600], only the second is a dog",
+        "The cat is at [100, 200, 300, 400] and the dog at [500, 500, 600, 600].",
+        "| cat | 100 | 200 | 300 | 400 |", "cat: x1=100, y1=200, x2=300, y2=400", "cat,100,200,300,400",
+        "- label: cat\n  bbox:\n    - 100\n    - 200\n    - 300\n    - 400",
+        "Top left (100, 200), bottom right (300, 400)", '[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}]\nWait, [{"label": "cat", "bbox_2d": [5, 6, 7, 8]}]',
+        "```json\n[[1, 2, 3, 4]]\n```\n```json\n[[5, 6, 7, 8]]\n```", "[100, 200, 300, 400] or [500, 500, 600, 600]",
+        "The box is [x1, y1, x2, y2].", "There is a cat on the left.", "I'm sorry, I can't help with that.", "cat",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("phrases", [["cat"], ["cat", "dog"], ["dog"]])
+def test_prose_and_tables_are_no_form(reply: str, phrases: list[str]) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, phrases)
+
+
+NONE = [
+    "none", "None.", "nothing", "N/A", "not found", "No objects detected.", "there are none.", "No object detected.",
+    "There is no cat in the image.", "There are no cats in the picture.", "No cat found.", "I don't see a cat in the image.",
+    "I cannot see any cat.", "The image does not contain a cat.", "The cat is not visible in the image.", "Cat not found.",
+    "Unfortunately, there is no cat.", "Sorry, I can’t find any cat in this photo.", "There isn't any cat here.",
+    "None of the objects are present in the image.", "Nothing was found.", "无", "没有找到cat", "图中没有cat", "未检测到目标", "図にありません".replace("図に", "画像に"),
+    "catは見つかりませんでした", "이미지에 cat이 없습니다", "Es gibt keine cat im Bild.", "Auf dem Bild ist keine cat zu sehen.",
+    "Il n'y a pas de cat dans l'image.", "No hay ningún cat en la imagen.", "Não há cat na imagem.", "Нет cat на изображении.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", NONE)
+def test_one_short_sentence_may_say_that_nothing_is_there(reply: str) -> None:
+    reading = read(reply, ["cat"])
+    assert (reading.boxes, reading.unread, reading.unsure) == ([], [], {})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I could not see the image.", "There is no image.", "No image was provided.", "No bounding boxes were provided.",
+        "There is no cat. But a dog is there.", "There is no cat, but a dog.", "There is no doubt that the cat is there.",
+        "There is no second cat.", "No cat is missing.", "Nothing is hidden.", "There is no cat on the sofa.",
+        "I don't see why the cat would be there.", "The cat is not far away.", "The cat is not fully visible.",
+        "There is no 2nd cat.", "There is no dog.", 'There is no "dog".', "No problem.", "Not only a cat.", "[] I could not see the image.",
+        "[]\nThe image is completely black.", "none of these boxes are wrong", "No.", "There is a cat.", "空の画像です", "看不到图片", "没有问题",
+        "There is no cat in the left half, and the right half shows a car, a house, a tree and something that may be a cat in the shade.",
+    ],
+)  # fmt: skip
+def test_anything_else_without_a_box_is_refused_and_never_none(reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, ["cat"])
+
+
+def test_a_sentence_about_one_of_several_phrases_says_nothing_of_the_others() -> None:
+    with pytest.raises(UnreadableReply):
+        read("There is no cat in the image.", ["cat", "dog"])
+    assert read("There is no cat or dog in the image.", ["cat", "dog"]).boxes == []
+    assert read("There are no such objects in the image.", ["cat", "dog"]).boxes == []
+
+
+def test_boxes_that_nobody_gave_say_nothing_of_the_picture() -> None:
+    things = ("bounding box", "boxes", "coordinates", "bbox", "detections", "annotations")
+    verbs = ("provided", "given", "available", "returned", "supplied")
+    for frame in (
+        "No {} {}.",
+        "No {} was {}.",
+        "The {} is not {}.",
+        "No {} {} for cat.",
+        "{} not {}",
+    ):
+        for thing, verb in product(things, verbs):
+            sentence = frame.format(thing, verb)
+            for reply in (sentence, f'{{"answer": "{sentence}"}}', f"<box>{sentence}</box>"):
+                with pytest.raises(UnreadableReply):
+                    read(reply, ["cat"])
