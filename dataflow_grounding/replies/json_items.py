@@ -21,6 +21,7 @@ from dataflow_grounding.replies.words import objection, other_thing, points_back
 
 LARGEST = 10**9  # that a coordinate may be, without its sign
 _MOST_LEVELS = 8  # of objects and arrays around items
+_MOST_BOXES = 5_000  # of a reply; no model is asked for so many, or has tokens for them
 _COORDINATE = lazy_pattern(r"[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
 _SEPARATORS = lazy_pattern(r"\s*[,;]\s*|\s+")
 _TAG = lazy_pattern(r"</?b?box>")  # around numbers in a string, as Seed writes them
@@ -239,6 +240,8 @@ class _Reader:
         """
         numbers = [number(value) for value in values]
         known = tuple(value for value in numbers if value is not None)
+        if len(self.parsed.boxes) + len(self.parsed.dropped) > _MOST_BOXES:
+            raise UnreadableReply(f"more than {_MOST_BOXES} boxes", "runaway")
         if len(known) == len(numbers) and len(known) in (2, 4):
             box.numbers = known
             (self.parsed.boxes if len(known) == 4 else self.parsed.points).append(box)

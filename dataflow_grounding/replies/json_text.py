@@ -15,6 +15,7 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 
 MAX_DEPTH = 60  # levels of arrays and objects
+_MOST_VALUES = 5_000  # one after the other; no model has tokens for more, but in a loop
 _MISSING: Any = object()  # where there is no value, which may be None
 
 _NUMBER = lazy_pattern(
@@ -128,6 +129,8 @@ def find_json(text: str, start: int = 0) -> JsonText:
     values: list[Any] = []
     end = opening.start()
     while _OPENS.match(text, scanner.at) and not scanner.cut:
+        if len(values) == _MOST_VALUES:
+            raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
         values.append(scanner.outermost())
         end = scanner.at
         blanks = _BETWEEN.match(text, end)
@@ -199,12 +202,14 @@ class _Scanner:
         Raises:
             UnreadableReply: It is broken.
         """
-        try:
-            value, self.at = _STRICT.raw_decode(self.text, self.at)
-        except (ValueError, RecursionError):
-            self.repaired = True
-            return self.value(1)
-        return value
+        if not self.repaired:  # else the others aren't strict either, and an error counts all lines
+            try:
+                value, self.at = _STRICT.raw_decode(self.text, self.at)
+            except (ValueError, RecursionError):
+                self.repaired = True
+            else:
+                return value
+        return self.value(1)
 
     def value(self, depth: int) -> Any:
         """Read the value that begins here; `_MISSING` where the text ends inside it.

@@ -23,6 +23,10 @@ _TAG = lazy_pattern(
     r"|<(?P<plain>/?(?:ref|box|bbox|phrase|quad|pred|point_box|collection|points?|polygon)"
     r"|object(?=>\s*<patch_)|/object)(?:\s(?P<attributes>[^<>]{0,1000}))?>"
 )
+_BOX_TAG = lazy_pattern(
+    r"<\|det\|>|<\|(?:box|quad)_start\|>|<(?:box|bbox|quad|point_box)[\s>]|<object>\s*<patch_"
+)
+_MOST_TAGS = 20_000  # of a reply; no model has tokens for more, but in a loop
 _LABEL_TAGS = frozenset(["ref", "object_ref", "phrase"])
 _OTHER_TAGS = frozenset(["point", "points", "polygon"])  # which are no boxes
 _BOX_TAGS = frozenset(["det", "box", "bbox", "object", "quad", "point_box"])
@@ -68,12 +72,10 @@ class _Tag(NamedTuple):
 
 def has_tokens(text: str) -> bool:
     """Whether a text has tokens or tags with boxes or points."""
-    return "<" in text and bool(
-        _LOCATION.search(text)
-        or any(tag.name in _BOX_TAGS for tag in _tags_of(text))
-        or "data-bbox" in text
-        or _POINT.search(text)
-    )
+    if "<" not in text:
+        return False
+    patterns = (_LOCATION, _BOX_TAG, _POINT)
+    return "data-bbox" in text or any(pattern.search(text) for pattern in patterns)
 
 
 def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
@@ -86,7 +88,7 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
     """
     if _LOCATION.search(text):
         return _read_locations(text, parsed)
-    if any(tag.name in _BOX_TAGS for tag in _tags_of(text)):
+    if _BOX_TAG.search(text):
         return _read_tags(text, parsed)
     if "data-bbox" in text:
         _read_html(text, parsed)
@@ -117,6 +119,8 @@ def _tags_of(text: str) -> list[_Tag]:
     tags: list[_Tag] = []
     collection = ""
     for match in _TAG.finditer(text):
+        if len(tags) == _MOST_TAGS:
+            raise UnreadableReply(f"more than {_MOST_TAGS} tags", "runaway")
         name = match["bar"] or match["word"] or match["plain"]
         if match["attributes"] and name not in _WITH_ATTRIBUTES:
             continue  # words, which have a mark that makes the reply unreadable
