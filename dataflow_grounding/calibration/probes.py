@@ -21,9 +21,9 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.image import PADDING, ImageLimits, open_image
-from dataflow_grounding.replies.labels import ids_of
 from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.replies.reading import RawBox
+from dataflow_grounding.replies.words import ids_of
 from dataflow_grounding.tasks import Request, phrase_grounding
 
 COLORS: dict[str, tuple[int, int, int]] = {

@@ -161,7 +161,7 @@ class _BoxReader:
 
     def may_be_phrase(self, label: str | None) -> bool:
         """Whether a label may be one of the phrases, as none may be any."""
-        from dataflow_grounding.replies.labels import share_a_word  # few ids are of no phrase
+        from dataflow_grounding.replies.words import share_a_word  # few ids are of no phrase
 
         return label is None or any(share_a_word(label, text) for text in self.phrases.values())
 
@@ -414,8 +414,7 @@ class _BoxReader:
         either, by there being one phrase alone.
         """
         # few labels differ from their phrase
-        from dataflow_grounding.replies.labels import ids_of, share_a_word
-        from dataflow_grounding.replies.words import turns
+        from dataflow_grounding.replies.words import ids_of, share_a_word, turns
 
         label = item.label
         named = ids_of(label, self.phrases) if label else []

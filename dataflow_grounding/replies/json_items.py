@@ -1,52 +1,43 @@
 """The boxes in a value of JSON.
 
 An item is an object with one box. What holds items, and what may stand next to a box or a list, are
-lists of keys in grammar.yaml. Under an unknown key stands no answer: boxes there make the reply
-unreadable, and a number or a place next to a box makes the box unreadable.
+lists of keys in grammar.yaml, each a role. Under an unknown key stands no answer: boxes there make
+the reply unreadable, and a number or a place next to a box makes that box unreadable.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding._util.lazy import lazy_pattern, load_table
-from dataflow_grounding.boxes.coordinates import Order, to_xyxy
+from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding.replies.json_boxes import (
+    Boxes,
+    NoBox,
+    boxes_by_name,
+    boxes_in,
+    is_coordinate,
+    number,
+    numbers_in,
+)
 from dataflow_grounding.replies.json_text import CutArray, CutObject, RepeatedKeys, strict_json
-from dataflow_grounding.replies.labels import ids_of
 from dataflow_grounding.replies.reading import Dropped, ParsedReply, RawBox, in_brackets
 from dataflow_grounding.replies.tokens import read_tokens
-from dataflow_grounding.replies.words import objection, other_thing, points_back, says_none, turns
+from dataflow_grounding.replies.words import (
+    ids_of,
+    objection,
+    other_thing,
+    points_back,
+    says_none,
+    turns,
+)
 
-LARGEST = 10**9  # that a coordinate may be, without its sign
 _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for so many, or has tokens for them
-_COORDINATE = lazy_pattern(r"[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
-_SEPARATORS = lazy_pattern(r"\s*[,;]\s*|\s+")
-_TAG = lazy_pattern(r"</?b?box>")  # around numbers in a string, as Seed writes them
-# Keys of two corners that are one box.
-_CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"))
-_LONGEST_STRING = 200  # characters of a string with a box's numbers
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 EVIDENCE = (None, "seen", "inferred", "region")
-
-
-class _NoItem(Exception):
-    """An item whose box can't be used; the message says why."""
-
-
-class _Boxes(NamedTuple):
-    """The boxes under one key or set of keys; none where it says that nothing is there.
-
-    Attributes:
-        numbers: The numbers of each box.
-        order: Their order, where the keys settle it.
-        corners: Whether the numbers are two corners in any format.
-    """
-
-    numbers: list[tuple[float, ...]]
-    order: Order | None = None
-    corners: bool = False
 
 
 @lru_cache(maxsize=1024)
@@ -56,46 +47,31 @@ def plain_key(key: str) -> str:
 
 
 @cache
-def _keys(role: str) -> dict[str, int]:
+def _roles() -> dict[str, list[str]]:
+    """Return key → its roles, those that grammar.yaml has first before others."""
+    roles: dict[str, list[str]] = {}
+    for role, keys in load_table(__package__, "grammar.yaml")["keys"].items():
+        for key in keys.split():
+            roles.setdefault(key, []).append(role)
+    return roles
+
+
+@cache
+def _preference(role: str) -> dict[str, int]:
     """Return the keys of a role, each with its place in the order of preference."""
-    listed = load_table(__package__, "grammar.yaml")["keys"][role].split()
-    return {key: place for place, key in enumerate(listed)}
+    keys = load_table(__package__, "grammar.yaml")["keys"][role].split()
+    return {key: place for place, key in enumerate(keys)}
 
 
 @cache
-def _corner_sets() -> list[tuple[Order, tuple[str, ...]]]:
-    """Return each four keys that make one box, with the order that they settle."""
-    sets: list[tuple[Order, tuple[str, ...]]] = []
-    for order, lines in load_table(__package__, "grammar.yaml")["corners"].items():
-        sets += [(order, tuple(line.split())) for line in lines]
-    return sets
+def _words(name: str) -> tuple[str, ...]:
+    """Return a list of words of grammar.yaml."""
+    return tuple(load_table(__package__, "grammar.yaml")[name].split())
 
 
-@cache
-def _changing_keys() -> tuple[str, ...]:
-    """Return parts of keys under which stands what may change a box's numbers."""
-    return tuple(load_table(__package__, "grammar.yaml")["changing_keys"].split())
-
-
-@cache
-def _corner_names() -> frozenset[str]:
-    """Return all keys that are one coordinate."""
-    return frozenset(name for _, names in _corner_sets() for name in names)
-
-
-def number(value: Any) -> float | None:
-    """Return a coordinate as a number, also from a string such as "12.5".
-
-    None for anything else: a bool, NaN, and what is larger than LARGEST.
-    """
-    if isinstance(value, str):
-        value = value.strip()
-        if _COORDINATE.fullmatch(value) is None or not value.isascii():
-            return None
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if abs(value) <= LARGEST else None
+def has_role(key: str, *roles: str) -> bool:
+    """Whether a key of JSON has one of these roles."""
+    return not set(roles).isdisjoint(_roles().get(plain_key(key), ()))
 
 
 def read_values(
@@ -114,7 +90,7 @@ def read_values(
         TruncatedReply: They are cut off before anything is whole.
     """
     reader = _Reader(parsed, phrases, plain_key(key))
-    reader.read(values[0] if len(values) == 1 else list(values), 1)
+    reader.read(values[0] if len(values) == 1 else list(values), 1, None)
     if not parsed and parsed.truncated:
         raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
@@ -135,11 +111,7 @@ class _Reader:
         self.texts = list(phrases.values())
         self.key = key
 
-    def is_box_key(self, plain: str) -> bool:
-        """Whether a box may stand under a key."""
-        return plain == self.key or plain in _keys("box") or plain in _keys("outline")
-
-    def read(self, value: Any, level: int, label: str | None = None) -> None:
+    def read(self, value: Any, level: int, label: str | None) -> None:
         """Add what a value says that holds answers.
 
         Args:
@@ -159,89 +131,61 @@ class _Reader:
         elif isinstance(value, dict):
             self.read_object(value, level, label)
         elif isinstance(value, str):
-            self.read_string(value, label)
+            self.read_string(value, level, label)
         else:
-            raise _unknown(f"{str(value)[:40]!r} stands where boxes should")
+            raise _no_boxes(value)
 
-    def read_string(self, text: str, label: str | None) -> None:
-        """Add what a string says: none, numbers of a box, JSON, or tokens.
-
-        Raises:
-            UnreadableReply: It says something else.
-        """
+    def read_string(self, text: str, level: int, label: str | None) -> None:
         inner = strict_json(text)
+        numbers = numbers_in(text)
         if inner is not None:
-            self.read(inner, 2, label)
-            return
-        numbers = _numbers_in(text)
-        if numbers is not None:
+            self.read(inner, level + 1, label)
+        elif numbers is not None:
             self.add_box(numbers, RawBox((), label))
         elif "<loc_" in text:
             read_tokens(text, self.parsed)
         elif says_none(text, self.texts):
             self.parsed.absences.append(RawBox((), label))
         else:
-            raise _unknown(f"{text[:40]!r} stands where boxes should")
+            raise _no_boxes(text)
 
     def read_list(self, items: list[Any], level: int, label: str | None) -> None:
-        """Add what a list says: one box, or its items; an empty one says that nothing is there.
-
-        Raises:
-            UnreadableReply: It holds something else.
-        """
+        """Add what a list says: one box, or its items; an empty one says that nothing is there."""
         if isinstance(items, CutArray):
             self.parsed.truncated = True
         elif not items:
             self.parsed.absences.append(RawBox((), label))
-            return
-        if items and not any(isinstance(item, (dict, list)) for item in items):
+        if not any(isinstance(item, (dict, list)) for item in items):
             self.read_row(items, label)
             return
-        texts: list[str] = []
         before = len(self.parsed.boxes)
         for item in items:
-            if isinstance(item, dict):
-                self.read_object(item, level + 1, label)
-            elif isinstance(item, list) and item:
-                self.read_list(item, level + 1, label)
-            elif isinstance(item, str):
-                texts.append(item)
-            else:
-                raise _unknown(f"{str(item)[:40]!r} stands in a list of boxes")
-        have_labels = all(box.label for box in self.parsed.boxes[before:])
-        for text in texts:
-            if not self.is_harmless("", text, None if have_labels else self.texts):
-                raise _unknown(f"{text[:40]!r} stands in a list of boxes")
-            self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
+            if isinstance(item, (dict, list)) and item != []:
+                self.read(item, level + 1, label)
+            elif not isinstance(item, str):
+                raise _no_boxes(item)
+        things = self.things_of(self.parsed.boxes[before:])
+        for text in items:
+            if isinstance(text, str):
+                if not self.is_harmless("", text, things):
+                    raise _no_boxes(text)
+                self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
     def read_row(self, items: list[Any], label: str | None) -> None:
-        """Add a list without lists or objects: a box's numbers, perhaps with its label.
+        """Add a list of plain values: a box's numbers, perhaps with its label."""
+        texts = [item for item in items if isinstance(item, str) and number(item) is None]
+        numbers = [item for item in items if item not in texts]
+        if texts and (not numbers or any(objection(text) for text in texts[1:])):
+            raise _no_boxes(items)
+        if numbers:
+            self.add_box(numbers, RawBox((), texts[0] if texts else label))
 
-        Raises:
-            UnreadableReply: It is a list of texts alone.
-        """
-        texts = [item for item in items if _is_text(item)]
-        rest = [item for item in items if not _is_text(item)]
-        if not rest:
-            raise _unknown(f"{in_brackets(items)} stands where boxes should")
-        for text in texts[1:]:
-            if objection(text) is not None:
-                rest = items  # which is dropped
-        own = texts[0] if texts else label
-        self.add_box(rest, RawBox((), own), shown=items)
-
-    def add_box(self, values: Sequence[Any], box: RawBox, shown: Sequence[Any] = ()) -> None:
-        """Add a box or a point with these numbers; other counts of numbers are dropped.
-
-        Args:
-            values: Its coordinates as written.
-            box: What is known of it besides.
-            shown: What a note shows in their place.
-        """
-        numbers = [number(value) for value in values]
-        known = tuple(value for value in numbers if value is not None)
+    def add_box(self, values: Sequence[Any], box: RawBox) -> None:
+        """Add a box, or a point, with these numbers as written; others are dropped."""
         if len(self.parsed.boxes) + len(self.parsed.dropped) > _MOST_BOXES:
             raise UnreadableReply(f"more than {_MOST_BOXES} boxes", "runaway")
+        numbers = [number(value) for value in values]
+        known = tuple(value for value in numbers if value is not None)
         if len(known) == len(numbers) and len(known) in (2, 4):
             box.numbers = known
             (self.parsed.boxes if len(known) == 4 else self.parsed.points).append(box)
@@ -249,277 +193,203 @@ class _Reader:
         what = f"a box of {len(numbers)} numbers"
         if len(known) < len(numbers):
             what = "a box with a coordinate that is not a number"
-        reason = f"{what}: {in_brackets(shown or values)}"
-        self.parsed.dropped.append(Dropped(reason, box.label, box.id))
+        self.parsed.dropped.append(Dropped(f"{what}: {in_brackets(values)}", box.label, box.id))
 
-    def read_object(self, fields: dict[str, Any], level: int, label: str | None = None) -> None:
-        """Add what an object says: it is an item, or it holds answers.
-
-        Raises:
-            UnreadableReply: It is neither, or a key has two values that differ.
-        """
+    def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
+        """Add what an object says: it is an item, or it holds answers."""
         if isinstance(fields, (RepeatedKeys, CutObject)):
             parts = _objects_in_a_row(fields.pairs)
             if len(parts) > 1:
+                self.parsed.truncated |= isinstance(fields, CutObject)
                 for part in parts:
                     self.read_object(part, level, label)
-                self.parsed.truncated |= isinstance(fields, CutObject)
                 return
             if any(fields[key] != value for key, value in fields.pairs):
                 raise _unknown("an object has a key twice, with different values")
+        holds_answers = any(self.holds_items(key, value) for key, value in fields.items())
         if isinstance(fields, CutObject):
             self.parsed.truncated = True
-            if not self.holds_answers(fields):
+            if not holds_answers:
                 return  # an item that is cut off
-        if self.is_item(fields):
+        is_item = any(
+            self.is_box_key(key)
+            or is_coordinate(plain_key(key))
+            or has_role(key, "point", "label", "id")
+            for key in fields
+        )
+        if is_item and not holds_answers:
             self.read_item(fields, label)
         else:
             self.read_wrapper(fields, level, label)
 
-    def is_item(self, fields: Mapping[str, Any]) -> bool:
-        """Whether an object is one item: it has a box, or coordinates, or an id or a label."""
-        if self.holds_answers(fields):
+    def is_box_key(self, key: str) -> bool:
+        return plain_key(key) == self.key or has_role(key, "box", "outline")
+
+    def is_phrase(self, key: str) -> bool:
+        """Whether a key is a phrase that was asked for, and no key of the grammar."""
+        plain = plain_key(key)
+        if not self.phrases or plain in _roles() or is_coordinate(plain) or plain == self.key:
             return False
-        for key in fields:
-            plain = plain_key(key)
-            if self.is_box_key(plain) or plain in _keys("point"):
-                return True
-        names = [key for key in fields if _is_coordinate(plain_key(key))]
-        return len(names) > 1 or self.names_one_thing(fields)
+        return bool(ids_of(key, self.phrases))
 
-    def names_one_thing(self, fields: Mapping[str, Any]) -> bool:
-        """Whether an object without a box has a label or an id, and nothing that holds answers."""
-        plain = {plain_key(key) for key in fields}
-        return bool(plain & (_keys("label").keys() | _keys("id").keys()))
-
-    def holds_answers(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a key of an object is known to hold items, or is a phrase."""
-        for key, value in fields.items():
-            plain = plain_key(key)
-            is_wrapper = plain in _keys("wrapper") or plain in _keys("statuses")
-            if is_wrapper and (not self.is_box_key(plain) or _holds_items(value)):
-                return True
-            if plain in _keys("label_list") or self.phrase_of_key(key) is not None:
-                return True
-        return False
-
-    def phrase_of_key(self, key: str) -> str | None:
-        """Return a key that is a phrase that was asked for, and no key of the grammar."""
-        if self.phrases and not _is_known(plain_key(key)) and ids_of(key, self.phrases):
-            return key
-        return None
+    def holds_items(self, key: str, value: Any) -> bool:
+        """Whether a key makes an object one that holds items, rather than an item."""
+        if self.is_phrase(key) or has_role(key, "label_list", "statuses"):
+            return True
+        if not has_role(key, "wrapper"):
+            return False
+        return not self.is_box_key(key) or _has_items(value)
 
     def read_wrapper(self, fields: Mapping[str, Any], level: int, label: str | None) -> None:
         """Add what an object around items says.
 
-        It has one key that holds them, or keys that are phrases. An empty list counts only where
-        nothing else speaks.
+        It has one key that holds them, or keys that are phrases.
 
         Raises:
-            UnreadableReply: It holds none, several, or something next to them that may change them.
+            UnreadableReply: It has neither, or something next to them that may change them.
         """
-        answers = {key: value for key, value in fields.items() if self.is_answer(key, value)}
-        if not answers:
+        by_phrase = [key for key in fields if self.is_phrase(key)]
+        lists = [key for key, value in fields.items() if self.is_list(key, value)]
+        if len(lists) > 1:  # an empty one may stand next to the answer
+            lists = [key for key in lists if fields[key]] or lists[:1]
+        if len(lists) + bool(by_phrase) > 1:
+            raise _unknown(f"boxes stand under {' and '.join([*by_phrase[:1], *lists])[:80]}")
+        if not lists and not by_phrase:
             raise _unknown("the JSON has no list of boxes that is known")
-        by_phrase = {key: value for key, value in answers.items() if self.phrase_of_key(key)}
-        if by_phrase and len(by_phrase) < len(answers):
-            raise _unknown(f"boxes stand under {_quoted(answers)}")
-        lists = {key: value for key, value in answers.items() if not by_phrase}
-        if len(lists) > 1:
-            lists = {key: value for key, value in lists.items() if value}
-            if len(lists) > 1:
-                raise _unknown(f"boxes stand under {_quoted(lists)}")
-            lists = lists or dict(list(answers.items())[:1])
         before = len(self.parsed.boxes)
-        labels = self.labels_next_to(fields)
-        for key, value in lists.items():
-            if labels is not None and isinstance(value, list) and len(labels) == len(value):
-                pairs = list(zip(value, labels, strict=True))
-                self.read_pairs(pairs, is_outline=plain_key(key) in _keys("outline"))
-            elif labels:
-                raise _unknown(f"{len(labels)} labels stand next to another number of boxes")
+        for key in by_phrase:
+            self.read(fields[key], level + 1, key)
+        labels = next((fields[key] for key in fields if has_role(key, "label_list")), None)
+        for key in lists:
+            if labels:
+                self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
             else:
-                self.read(value, level + 1, label)
-        for key, value in by_phrase.items():
-            self.read(value, level + 1, key)
-        self.read_statuses(fields)
-        found = len(self.parsed.boxes) - before
+                self.read(fields[key], level + 1, label)
+        self.read_statuses(fields.get("statuses"))
+        others: dict[str, Any] = {}
         for key, value in fields.items():
-            if key not in answers:
-                self.check_next_to_answer(key, value, found)
+            is_read = key in by_phrase or self.is_list(key, value)
+            if not is_read and not (lists and has_role(key, "label_list")):
+                others[key] = value
+        boxes = self.parsed.boxes[before:]
+        changing = self.changing_key(others, len(boxes), self.things_of(boxes))
+        if changing is not None:
+            raise _unknown(f"{changing[:40]!r} stands next to the boxes, and may change them")
 
-    def is_answer(self, key: str, value: Any) -> bool:
-        """Whether items stand under a key of an object around them."""
-        plain = plain_key(key)
-        if self.phrase_of_key(key) is not None:
-            return True
-        if plain in _keys("thinking") or not (plain in _keys("wrapper") or self.is_box_key(plain)):
-            return False
-        return isinstance(value, (list, dict, str)) or value is None
+    def is_list(self, key: str, value: Any) -> bool:
+        """Whether items may stand under a key of an object around them."""
+        is_known = has_role(key, "wrapper") or self.is_box_key(key)
+        return is_known and (value is None or isinstance(value, (list, dict, str)))
 
-    def labels_next_to(self, fields: Mapping[str, Any]) -> list[Any] | None:
-        """Return the labels that stand in a list next to one of boxes; None without such a list."""
-        for key, value in fields.items():
-            if plain_key(key) in _keys("label_list") and isinstance(value, list):
-                return value if value else None
-        return None
-
-    def read_pairs(self, pairs: Sequence[tuple[Any, Any]], *, is_outline: bool) -> None:
-        """Add boxes, each with its label, from two lists that belong together."""
-        for value, name in pairs:
-            label = name.strip() if isinstance(name, str) else None
+    def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
+        """Add boxes and their labels, from two lists that belong together."""
+        if (
+            not isinstance(values, list)
+            or not isinstance(labels, list)
+            or len(values) != len(labels)
+        ):
+            raise _unknown("a list of labels stands next to another number of boxes")
+        for value, name in zip(values, labels, strict=True):
+            label = name.strip() or None if isinstance(name, str) else None
             try:
-                boxes = _boxes_in(value, is_outline=is_outline)
-            except _NoItem as error:
+                boxes = boxes_in(value, is_outline=is_outline)
+            except NoBox as error:
                 self.parsed.dropped.append(Dropped(str(error), label))
                 continue
             for numbers in boxes.numbers if boxes else ():
-                self.add_box(numbers, RawBox((), label or None, corners=is_outline))
+                self.add_box(numbers, RawBox((), label, corners=is_outline))
 
-    def read_statuses(self, fields: Mapping[str, Any]) -> None:
+    def read_statuses(self, entries: Any) -> None:
         """Add the statuses that the embedded grounder gives phrases, and its reasons."""
-        entries = fields.get("statuses")
         for entry in entries if isinstance(entries, list) else ():
-            if not isinstance(entry, dict):
-                continue
-            phrase_id = _id_of(entry.get("id"))
+            phrase_id = _id_of(entry.get("id")) if isinstance(entry, dict) else None
             if phrase_id is not None and isinstance(entry.get("status"), str):
                 self.parsed.statuses[phrase_id] = entry["status"]
                 if isinstance(entry.get("reason"), str):
                     self.parsed.reasons[phrase_id] = entry["reason"]
 
-    def check_next_to_answer(self, key: str, value: Any, found: int) -> None:
-        """Refuse what stands next to a list of items and may change it.
-
-        Args:
-            key: The key next to the list.
-            value: What stands there.
-            found: How many boxes the list has. Next to none, only what says so may stand.
-
-        Raises:
-            UnreadableReply: It may change the answer.
-        """
-        plain = plain_key(key)
-        is_known = plain in _keys("idle") or plain in _keys("label_list")
-        if plain in _keys("statuses") or (is_known and found) or value in (None, "", [], {}):
-            return
-        if plain in _keys("count"):
-            allowed = number(value) == found
-        elif plain in _keys("found"):
-            allowed = _truth(value) is bool(found)
-        elif plain in _keys("absent"):
-            allowed = _truth(value) is (not found)
-        elif plain in _keys("status"):
-            allowed = _is_done(value) or (not found and _says_nothing(value))
-        elif plain in _keys("width") or plain in _keys("height") or plain in _keys("size"):
-            allowed = self.add_size(plain, value)
-        elif plain in _keys("thinking"):
-            allowed = bool(found) and isinstance(value, str)
-        elif found:
-            boxes = self.parsed.boxes[-found:]
-            have_labels = all(box.label for box in boxes)
-            allowed = self.is_harmless(plain, value, None if have_labels else self.texts)
-        elif plain in _keys("idle"):
-            allowed = True
-        else:
-            allowed = isinstance(value, str) and says_none(value, self.texts)
-            allowed = allowed and not any(part in plain for part in _changing_keys())
-        if not allowed:
-            raise _unknown(f"{key[:40]!r} stands next to the boxes, and may change them")
-
-    def add_size(self, plain: str, value: Any) -> bool:
-        """Note the size of the picture that the reply tells, and return whether it is one."""
-        if isinstance(value, dict):
-            for key, item in value.items():
-                inner = plain_key(key)
-                is_size = inner in _keys("width") or inner in _keys("height")
-                if is_size and not self.add_size(inner, item):
-                    return False
-                if not is_size and not isinstance(item, str):
-                    return False
-            return True
-        if isinstance(value, str):
-            return plain in _keys("size") and objection(value.replace(".", "")) is None
-        size = number(value)
-        if size is None or plain in _keys("size"):
-            return False
-        self.parsed.sizes.append((0 if plain in _keys("width") else 1, size))
-        return True
-
     def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
         """Add an item's boxes, or that its thing is not there; drop it where it can't be used."""
-        own_key, own_label = _label_of(fields)
-        label = own_label or label
-        box = RawBox((), label)
+        label_key, own_label = _label_of(fields)
+        item = RawBox((), own_label or label)
         try:
-            box.id = _own_id(fields)
+            item.id = _own_id(fields)
             found = self.boxes_of(fields)
-            has_box = bool(found and found.numbers and found.numbers != _points_of(fields))
-            self.check_next_to_box(fields, own_key, box, has_box)
-            for key in _keys("score"):
-                for name, value in fields.items():
-                    if plain_key(name) == key and box.score is None:
-                        box.score = value
-            evidence = fields.get("evidence")
-            box.evidence = evidence if evidence in EVIDENCE else None
-            self.add_item(box, found)
-        except _NoItem as error:
-            self.parsed.dropped.append(Dropped(str(error), label, box.id))
-
-    def add_item(self, box: RawBox, found: _Boxes | None) -> None:
-        """Add the boxes of an item; without any, that its thing is not there.
-
-        Raises:
-            _NoItem: It has neither a box nor anything that says so.
-        """
-        if found is None:
-            raise _NoItem(f"an object without a box: {(box.label or '')[:40]!r}")
+            if found is None:
+                raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
+            self.check_item(fields, item, label_key, found)
+        except NoBox as error:
+            self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
+            return
         if not found.numbers:
-            self.parsed.absences.append(box)
+            self.parsed.absences.append(item)
+        score = next((fields[key] for key in fields if has_role(key, "score")), None)
+        evidence = fields.get("evidence")
+        evidence = evidence if evidence in EVIDENCE else None
+        order, corners = found.order, found.corners
         for numbers in found.numbers:
-            self.add_box(
-                numbers,
-                RawBox(
-                    (),
-                    box.label,
-                    box.id,
-                    box.score,
-                    box.evidence,
-                    found.order,
-                    corners=found.corners,
-                ),
-            )
+            box = RawBox((), item.label, item.id, score, evidence, order, corners=corners)
+            self.add_box(numbers, box)
 
-    def boxes_of(self, fields: Mapping[str, Any]) -> _Boxes | None:
+    def boxes_of(self, fields: Mapping[str, Any]) -> Boxes | None:
         """Return an item's boxes; with no numbers where it says that its thing isn't there.
 
         None where it says neither.
 
         Raises:
-            _NoItem: It has boxes that differ, or something that is no box.
+            NoBox: It has boxes that differ, or something that is no box.
         """
-        found: list[_Boxes] = []
-        nulls: set[str] = set()
+        found: list[Boxes] = []
+        nulls: list[str] = []
         for key, value in fields.items():
-            plain = plain_key(key)
-            if not self.is_box_key(plain):
+            if not self.is_box_key(key):
                 continue
-            if value is None or value == [] or (isinstance(value, str) and says_none(value, ())):
-                nulls.add(plain)
+            if value in (None, []) or (isinstance(value, str) and says_none(value, ())):
+                nulls.append(plain_key(key))
                 continue
-            boxes = _boxes_in(value, is_outline=plain in _keys("outline"))
+            boxes = boxes_in(value, is_outline=has_role(key, "outline"))
             if boxes is not None:
                 found.append(boxes)
-            elif not isinstance(value, str) or objection(value) is not None or plain == self.key:
-                raise _NoItem(f"{key[:20]!r} is no box: {_shown(value)}")
-        found += _boxes_by_name(fields)
+            elif plain_key(key) == self.key or not isinstance(value, str) or objection(value):
+                raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
+        found += boxes_by_name({plain_key(key): value for key, value in fields.items()})
         if not found:
-            found = [_Boxes([point]) for point in _points_of(fields)]
+            found = [Boxes([point]) for point in _points_of(fields)]
         if not found:
-            return _Boxes([]) if nulls or _is_absent(fields) else None
-        if self.key in nulls or any(_corners_of(boxes) != _corners_of(found[0]) for boxes in found):
-            raise _NoItem("an object has several boxes, which differ")
+            return Boxes([]) if nulls or _is_absent(fields) else None
+        if self.key in nulls or any(boxes.as_corners() != found[0].as_corners() for boxes in found):
+            raise NoBox("an object has several boxes, which differ")
         return found[0]
+
+    def check_item(
+        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, found: Boxes
+    ) -> None:
+        """Refuse an item whose other keys may change its box.
+
+        Raises:
+            NoBox: One may.
+        """
+        others: dict[str, Any] = {}
+        for key, value in fields.items():
+            if key == label_key or self.is_box_key(key) or is_coordinate(plain_key(key)):
+                continue
+            if has_role(key, "point") and found.numbers == _points_of(fields):
+                continue  # a point instead of a box
+            if has_role(key, "zero") and number(value) != 0:
+                raise _unknown("the reply has boxes of several pictures")
+            if has_role(key, "label", "evidence"):
+                if _denies(value) or self.is_another_phrase(value, item.label):
+                    raise NoBox(f"{key[:40]!r} stands next to a box, and may change it")
+            elif has_role(key, "score"):
+                if not found.numbers and number(value):
+                    raise NoBox("a score is given, and no box")
+            elif not has_role(key, "id", "zero"):
+                others[key] = value
+        own = self.phrases.get(item.id or 0)
+        things = self.texts if own is None else [own]
+        changing = self.changing_key(others, len(found.numbers), None if item.label else things)
+        if changing is not None:
+            raise NoBox(f"{changing[:40]!r} stands next to a box, and may change it")
 
     def is_another_phrase(self, value: Any, label: str | None) -> bool:
         """Whether a further label of an item is a phrase, and the item's own is another one."""
@@ -528,68 +398,71 @@ class _Reader:
         further = set(ids_of(value, self.phrases))
         return bool(further) and further.isdisjoint(ids_of(label, self.phrases))
 
-    def is_harmless(self, plain: str, value: Any, things: Sequence[str] | None) -> bool:
-        """Whether what stands under an unknown key can't change the boxes next to it.
+    def things_of(self, boxes: Sequence[RawBox]) -> list[str] | None:
+        """Return the phrases that boxes without labels may be of; None where all have labels."""
+        return None if all(box.label for box in boxes) else self.texts
 
-        It is words, and where the boxes have no label these name no other thing.
+    def changing_key(
+        self, fields: Mapping[str, Any], found: int, things: list[str] | None
+    ) -> str | None:
+        """Return a key next to boxes under which stands what may change them; None without one.
+
+        Args:
+            fields: What stands next to them.
+            found: How many boxes there are. Next to none, only what says so may stand.
+            things: The phrases that boxes without labels may be of; None where all have labels.
+        """
+        for key, value in fields.items():
+            if value not in _EMPTY and not self.may_stand(key, value, found, things):
+                return key
+        return None
+
+    def may_stand(self, key: str, value: Any, found: int, things: list[str] | None) -> bool:
+        """Whether what stands under a key next to boxes can't change them; see `changing_key`."""
+        if has_role(key, "count"):
+            return number(value) == found
+        if has_role(key, "found"):
+            return _truth(value) is bool(found)
+        if has_role(key, "absent"):
+            return _truth(value) is (not found)
+        if has_role(key, "status"):
+            return _is_done(value) or (not found and _says_nothing(value))
+        if has_role(key, "width", "height", "size"):
+            return self.add_size(key, value)
+        if has_role(key, "thinking"):
+            return bool(found) and isinstance(value, str)
+        if has_role(key, "idle", "statuses"):
+            return True
+        if found:
+            return self.is_harmless(plain_key(key), value, things)
+        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
+        return isinstance(value, str) and not may_change and says_none(value, self.texts)
+
+    def is_harmless(self, plain: str, value: Any, things: list[str] | None) -> bool:
+        """Whether what stands under an unknown key is words that can't change the boxes next to it.
 
         Args:
             plain: The key, as keys are compared.
             value: What stands there.
-            things: The phrases that boxes without a label are of; None where they have labels.
+            things: The phrases that boxes without labels may be of: the words name no other thing.
         """
-        if not isinstance(value, str) or any(part in plain for part in _changing_keys()):
+        if not isinstance(value, str) or any(part in plain for part in _words("changing_keys")):
             return False
         if objection(value) is not None or points_back(value):
             return False
         return things is None or not self.phrases or other_thing(value, things) is None
 
-    def check_next_to_box(
-        self, fields: Mapping[str, Any], own_key: str | None, box: RawBox, has_box: bool
-    ) -> None:
-        """Refuse what stands next to a box in its object and may change it.
-
-        Args:
-            fields: The object.
-            own_key: The key of its label.
-            box: Its label and id.
-            has_box: Whether it has a box.
-
-        Raises:
-            _NoItem: It may change the box.
-        """
-        for key, value in fields.items():
-            plain = plain_key(key)
-            if value in (None, "", [], {}) or self.is_box_key(plain) or _is_coordinate(plain):
-                continue
-            if key == own_key or (not has_box and plain in _keys("point")):
-                continue
-            allowed = plain in _keys("idle") or plain in _keys("id")
-            if plain in _keys("score"):
-                allowed = has_box or number(value) == 0
-            if plain in _keys("label") or plain in _keys("evidence"):
-                allowed = not isinstance(value, (int, float)) and _denial(value) is None
-                allowed = allowed and not self.is_another_phrase(value, box.label)
-            elif plain in _keys("found"):
-                allowed = _truth(value) is has_box
-            elif plain in _keys("absent"):
-                allowed = _truth(value) is (not has_box)
-            elif plain in _keys("status"):
-                allowed = _is_done(value) if has_box else _says_nothing(value)
-            elif plain in _keys("count"):
-                allowed = number(value) in ((1,) if has_box else (0,))
-            elif plain in _keys("zero"):
-                if number(value) != 0:
-                    raise _unknown("the reply has boxes of several pictures")
-                allowed = True
-            elif plain in _keys("thinking"):
-                allowed = isinstance(value, str) and _denial(value) is None
-            elif not allowed:
-                own = self.phrases.get(box.id or 0)
-                things = self.texts if own is None else [own]
-                allowed = self.is_harmless(plain, value, None if box.label else things)
-            if not allowed:
-                raise _NoItem(f"{key[:40]!r} stands next to a box, and may change it")
+    def add_size(self, key: str, value: Any) -> bool:
+        """Note the size of the picture that the reply tells, and return whether it is one."""
+        if isinstance(value, dict):
+            return all(self.add_size(inner, item) for inner, item in value.items())
+        if isinstance(value, str):
+            return objection(value.replace(".", "")) is None
+        size = number(value)
+        if size is None or not has_role(key, "width", "height"):
+            return False
+        self.parsed.sizes.append((0 if has_role(key, "width") else 1, size))
+        return True
 
 
 def _objects_in_a_row(pairs: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
@@ -600,228 +473,28 @@ def _objects_in_a_row(pairs: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
     """
     keys = [key for key, _ in pairs]
     length = len(dict.fromkeys(keys))
-    if length < 2 or len(keys) <= length:
+    if length < 2 or any(key != keys[i % length] for i, key in enumerate(keys)):
         return []
-    for i, key in enumerate(keys):
-        if key != keys[i % length]:
-            return []
-    whole = len(keys) - len(keys) % length
-    return [dict(pairs[i : i + length]) for i in range(0, whole, length)]
+    return [dict(pairs[i : i + length]) for i in range(0, len(keys) - length + 1, length)]
 
 
-def _is_coordinate(plain: str) -> bool:
-    """Whether a key is one coordinate, or one corner."""
-    return plain in _corner_names() or any(plain in pair for pair in _CORNER_PAIRS)
-
-
-def _holds_items(value: Any) -> bool:
+def _has_items(value: Any) -> bool:
     """Whether a value is a list with an object, or with a row of a label and numbers."""
-    if not isinstance(value, list):
-        return False
-    for item in value:
-        texts = item if isinstance(item, list) else ()
-        if isinstance(item, dict) or any(_is_text(text) for text in texts):
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, dict):
+            return True
+        if isinstance(item, list) and any(isinstance(v, str) and number(v) is None for v in item):
             return True
     return False
 
 
-def _is_text(value: Any) -> bool:
-    """Whether a value is a string that is no number."""
-    return isinstance(value, str) and number(value) is None
-
-
-@cache
-def _known_keys() -> frozenset[str]:
-    """Return all keys of the grammar."""
-    table = load_table(__package__, "grammar.yaml")["keys"]
-    return _corner_names().union(*(_keys(role) for role in table))
-
-
-def _is_known(plain: str) -> bool:
-    """Whether a key is one of the grammar's."""
-    return plain in _known_keys()
-
-
 def _unknown(message: str) -> UnreadableReply:
-    """Return the error that the JSON isn't in a known form."""
     return UnreadableReply(message, "unknown JSON")
 
 
-def _quoted(fields: Mapping[str, Any]) -> str:
-    """Return some keys as an error names them."""
-    return " and ".join(repr(key[:40]) for key in list(fields)[:3])
-
-
-def _shown(value: Any) -> str:
-    """Return a value that is no box as a note shows it."""
-    if isinstance(value, list):
-        return in_brackets(value)
-    return repr(value[:40]) if isinstance(value, str) else type(value).__name__
-
-
-def _flat(items: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return the values of several lists, one after the other."""
-    return [value for item in items for value in item]
-
-
-def _are_corners(items: Sequence[Any]) -> bool:
-    """Whether a list is two pairs of numbers, which are one box."""
-    return len(items) == 2 and all(
-        isinstance(item, list) and len(item) == 2 and all(number(v) is not None for v in item)
-        for item in items
-    )
-
-
-def _numbers_in(text: str) -> list[str] | None:
-    """Return the numbers of a string that has nothing else, four or two of them; else None."""
-    if len(text) > _LONGEST_STRING:
-        return None
-    text = _TAG.sub(" ", text).strip().strip("[]()").strip()
-    parts = _SEPARATORS.split(text)
-    if len(parts) not in (2, 4) or any(number(part) is None for part in parts):
-        return None
-    return parts
-
-
-def _boxes_in(value: Any, *, is_outline: bool = False) -> _Boxes | None:
-    """Return the boxes that stand under a box key; None where there is something else.
-
-    They are four numbers, in a list or a string; named coordinates; two pairs; or a list of these.
-
-    Args:
-        value: What stands there.
-        is_outline: Whether it is the corners of an outline, of which the box is returned.
-
-    Raises:
-        _NoItem: There is a box of another number of numbers, or one within a box.
-    """
-    if isinstance(value, str):
-        numbers = _numbers_in(value)
-        return None if numbers is None else _Boxes([_floats(numbers)])
-    if isinstance(value, dict):
-        boxes = _boxes_by_name(value)
-        if len(boxes) != 1 or len(value) != 4:
-            raise _NoItem("a box within a box, or with a coordinate missing")
-        return boxes[0]
-    if not isinstance(value, list) or not value:
-        return None
-    if is_outline:
-        return _outlines_in(value)
-    if not any(isinstance(item, (list, dict)) for item in value):
-        return _Boxes([_floats(value)])
-    if _are_corners(value):
-        return _Boxes([_floats(_flat(value))], corners=True)
-    numbers_of_all: list[tuple[float, ...]] = []
-    for item in value:
-        inner = _boxes_in(item) if isinstance(item, list) else None
-        if inner is None or len(inner.numbers) != 1 or inner.corners:
-            raise _NoItem("a list of boxes and other things")
-        numbers_of_all += inner.numbers
-    return _Boxes(numbers_of_all)
-
-
-def _outlines_in(value: list[Any]) -> _Boxes:
-    """Return the boxes around outlines, whose corners are x, y, x, y, … or [[x, y], …].
-
-    Raises:
-        _NoItem: A coordinate is no number.
-    """
-    if not any(isinstance(item, list) for item in value):
-        return _Boxes([_hull(_floats(value, fewest=6))], corners=True)
-    if all(isinstance(item, list) and len(item) == 2 for item in value):
-        return _Boxes([_hull(_floats(_flat(value), fewest=6))], corners=True)
-    boxes: list[tuple[float, ...]] = []
-    for item in value:
-        if not isinstance(item, list):
-            raise _NoItem("a list of outlines and other things")
-        boxes += _outlines_in(item).numbers
-    return _Boxes(boxes, corners=True)
-
-
-def _floats(values: Sequence[Any], fewest: int = 0) -> tuple[float, ...]:
-    """Return the values of a box as numbers.
-
-    Args:
-        values: The values: four or two; of an outline, an even number.
-        fewest: How many an outline has at the least; 0 for a box.
-
-    Raises:
-        _NoItem: One of them is none, or there is another number of them.
-    """
-    numbers = [number(value) for value in values]
-    if any(value is None for value in numbers):
-        raise _NoItem(f"a box with a coordinate that is not a number: {in_brackets(values)}")
-    is_right = len(numbers) in (2, 4)
-    if fewest:
-        is_right = len(numbers) >= fewest and len(numbers) % 2 == 0
-    if not is_right:
-        raise _NoItem(f"a box of {len(numbers)} numbers: {in_brackets(values)}")
-    return tuple(value for value in numbers if value is not None)
-
-
-def _hull(corners: Sequence[float]) -> tuple[float, ...]:
-    """Return the box around corners given as x, y, x, y, …"""
-    xs, ys = corners[0::2], corners[1::2]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _boxes_by_name(fields: Mapping[str, Any]) -> list[_Boxes]:
-    """Return the boxes that an object's named coordinates are, of all sets that it has whole.
-
-    Raises:
-        _NoItem: A coordinate is no number, or belongs to no box.
-    """
-    plain = {plain_key(key): value for key, value in fields.items()}
-    names = _corner_names() & plain.keys()
-    used: set[str] = set()
-    boxes: list[_Boxes] = []
-    for order, corners in _corner_sets():
-        if plain.keys() >= set(corners):
-            numbers = _floats([plain[name] for name in corners])
-            boxes.append(_Boxes([numbers], order, corners=order == "xyxy"))
-            used.update(corners)
-    for first, second in _CORNER_PAIRS:
-        if first in plain and second in plain:
-            boxes.append(_corner_pair(plain[first], plain[second]))
-    if names - used:
-        raise _NoItem(f"coordinates that are no box: {', '.join(sorted(names - used))}")
-    return boxes
-
-
-def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
-    """Return the points of an object: two numbers under a key for a point."""
-    points: list[tuple[float, ...]] = []
-    for key, value in fields.items():
-        if plain_key(key) in _keys("point") and isinstance(value, list) and len(value) == 2:
-            points.append(_floats(value))
-    return points
-
-
-def _corner_pair(first: Any, second: Any) -> _Boxes:
-    """Return the box between two named corners, each two numbers or an x and a y.
-
-    Raises:
-        _NoItem: They are something else.
-    """
-    corners = [first, second]
-    are_named = all(isinstance(corner, dict) and corner.keys() == {"x", "y"} for corner in corners)
-    if are_named:
-        corners = [[corner["x"], corner["y"]] for corner in corners]
-    if not _are_corners(corners):
-        raise _NoItem("two corners without two numbers each")
-    return _Boxes([_floats(_flat(corners))], "xyxy" if are_named else None, corners=True)
-
-
-def _corners_of(boxes: _Boxes) -> list[tuple[float, ...]]:
-    """Return boxes as two corners each, rounded, so that they can be compared.
-
-    Boxes in the format's own order are compared as they are written.
-    """
-    corners: list[tuple[float, ...]] = []
-    for numbers in boxes.numbers:
-        in_corners = to_xyxy(numbers, boxes.order) if boxes.order else numbers
-        corners.append(tuple(round(value, 4) for value in in_corners))
-    return corners
+def _no_boxes(value: Any) -> UnreadableReply:
+    shown = in_brackets(value) if isinstance(value, list) else repr(str(value)[:40])
+    return _unknown(f"{shown} stands where boxes should")
 
 
 def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -829,40 +502,47 @@ def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
     None for both where it has none.
     """
-    found: tuple[int, str, str] | None = None
+    labels: list[tuple[int, str, str]] = []
     for key, value in fields.items():
-        place = _keys("label").get(plain_key(key))
         if isinstance(value, dict):
             texts = [text for text in value.values() if isinstance(text, str)]
             value = value.get("en", texts[0] if texts else None)
-        if place is None or not isinstance(value, str) or not value.strip():
-            continue
-        if found is None or place < found[0]:
-            found = (place, key, value.strip())
-    return (None, None) if found is None else found[1:]
+        if has_role(key, "label") and isinstance(value, str) and value.strip():
+            labels.append((_preference("label")[plain_key(key)], key, value.strip()))
+    return min(labels)[1:] if labels else (None, None)
 
 
-def _denial(value: Any) -> str | None:
-    """Return a word that denies an item, in a text or in the texts of an object or a list."""
-    if isinstance(value, (dict, list)):
-        texts = value.values() if isinstance(value, dict) else value
-        for text in texts:
-            if not isinstance(text, str) or turns(text) is not None:
-                return str(text)[:20]
-        return None
-    return turns(value) if isinstance(value, str) else None
+def _denies(value: Any) -> bool:
+    """Whether a further label of an item may deny it, or is none."""
+    if value in _EMPTY:
+        return False
+    texts = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(texts, str):
+        texts = [texts]
+    if not isinstance(texts, list):
+        return True
+    return not all(isinstance(text, str) and turns(text) is None for text in texts)
+
+
+def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
+    """Return the points of an object: two numbers under a key for a point."""
+    points: list[tuple[float, ...]] = []
+    for key, value in fields.items():
+        if has_role(key, "point") and isinstance(value, list) and len(value) == 2:
+            numbers = [number(coordinate) for coordinate in value]
+            points.append(tuple(known for known in numbers if known is not None))
+    return [point for point in points if len(point) == 2]
 
 
 def _own_id(fields: Mapping[str, Any]) -> int | None:
     """Return an item's id; None without one.
 
     Raises:
-        _NoItem: It has two, which differ.
+        NoBox: It has two, which differ.
     """
-    ids = {_id_of(value) for key, value in fields.items() if plain_key(key) in _keys("id")}
-    ids.discard(None)
+    ids = {_id_of(value) for key, value in fields.items() if has_role(key, "id")} - {None}
     if len(ids) > 1:
-        raise _NoItem("an object has several ids")
+        raise NoBox("an object has several ids")
     return ids.pop() if ids else None
 
 
@@ -877,19 +557,14 @@ def _id_of(value: Any) -> int | None:
 
 def _truth(value: Any) -> bool | None:
     """Return whether a value says yes or no; None where it says neither."""
-    if isinstance(value, bool):
-        return value
     if isinstance(value, str):
-        return {"true": True, "yes": True, "false": False, "no": False}.get(value.strip().lower())
-    return None
+        return _TRUTHS.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
 
 
 def _is_done(value: Any) -> bool:
     """Whether a status says that all went well."""
-    if isinstance(value, str):
-        words = load_table(__package__, "grammar.yaml")["done"].split()
-        return value.strip().lower() in words
-    return value is True
+    return value is True or (isinstance(value, str) and value.strip().lower() in _words("done"))
 
 
 def _says_nothing(value: Any) -> bool:
@@ -900,13 +575,12 @@ def _says_nothing(value: Any) -> bool:
 def _is_absent(fields: Mapping[str, Any]) -> bool:
     """Whether an object says of its thing that it is not there, as with `"found": false`."""
     for key, value in fields.items():
-        plain = plain_key(key)
-        if plain in _keys("found") and _truth(value) is False:
+        if has_role(key, "found") and _truth(value) is False:
             return True
-        if plain in _keys("absent") and _truth(value) is True:
+        if has_role(key, "absent") and _truth(value) is True:
             return True
-        if plain in _keys("count") and number(value) == 0:
+        if has_role(key, "count") and number(value) == 0:
             return True
-        if plain in _keys("status") and _says_nothing(value):
+        if has_role(key, "status") and _says_nothing(value):
             return True
     return False

@@ -1,0 +1,210 @@
+"""The numbers of a box in JSON: four in a list or a string, named coordinates, an outline."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.boxes.coordinates import Order, to_xyxy
+from dataflow_grounding.replies.reading import in_brackets
+
+LARGEST = 10**9  # that a coordinate may be, without its sign
+_COORDINATE = lazy_pattern(r"[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
+_SEPARATORS = lazy_pattern(r"\s*[,;]\s*|\s+")
+_TAG = lazy_pattern(r"</?b?box>")  # around numbers in a string, as Seed writes them
+_LONGEST_STRING = 200  # characters of a string with a box's numbers
+# Keys of two corners that are one box.
+_CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"))
+
+
+class NoBox(Exception):
+    """Something that should be a box and is none; the message says why."""
+
+
+class Boxes(NamedTuple):
+    """The boxes under one key or set of keys; none where it says that nothing is there.
+
+    Attributes:
+        numbers: The numbers of each box.
+        order: Their order, where the keys settle it.
+        corners: Whether the numbers are two corners in any format.
+    """
+
+    numbers: list[tuple[float, ...]]
+    order: Order | None = None
+    corners: bool = False
+
+    def as_corners(self) -> list[tuple[float, ...]]:
+        """Return the boxes so that they can be compared: as two corners, rounded.
+
+        Boxes in the format's own order are compared as they are written.
+        """
+        corners: list[tuple[float, ...]] = []
+        for numbers in self.numbers:
+            in_corners = to_xyxy(numbers, self.order) if self.order else numbers
+            corners.append(tuple(round(value, 4) for value in in_corners))
+        return corners
+
+
+@cache
+def _corner_sets() -> list[tuple[Order, tuple[str, ...]]]:
+    """Return each four keys that make one box, with the order that they settle."""
+    sets: list[tuple[Order, tuple[str, ...]]] = []
+    for order, lines in load_table(__package__, "grammar.yaml")["corners"].items():
+        sets += [(order, tuple(line.split())) for line in lines]
+    return sets
+
+
+@cache
+def _coordinates() -> frozenset[str]:
+    """Return all keys that are one coordinate."""
+    return frozenset(name for _, names in _corner_sets() for name in names)
+
+
+def is_coordinate(plain: str) -> bool:
+    """Whether a key, as keys are compared, is one coordinate or one corner."""
+    return plain in _coordinates() or any(plain in pair for pair in _CORNER_PAIRS)
+
+
+def number(value: Any) -> float | None:
+    """Return a coordinate as a number, also from a string such as "12.5".
+
+    None for anything else: a bool, NaN, and what is larger than LARGEST.
+    """
+    if isinstance(value, str):
+        value = value.strip()
+        if _COORDINATE.fullmatch(value) is None or not value.isascii():
+            return None
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) <= LARGEST else None
+
+
+def numbers_in(text: str) -> list[str] | None:
+    """Return the numbers of a string that has nothing else, four or two of them; else None."""
+    if len(text) > _LONGEST_STRING:
+        return None
+    text = _TAG.sub(" ", text).strip().strip("[]()").strip()
+    parts = _SEPARATORS.split(text)
+    are_numbers = all(number(part) is not None for part in parts)
+    return parts if are_numbers and len(parts) in (2, 4) else None
+
+
+def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
+    """Return the boxes that stand under a box key; None where there is something else.
+
+    They are four numbers, in a list or a string; named coordinates; two pairs; or a list of these.
+
+    Args:
+        value: What stands there.
+        is_outline: Whether it is the corners of an outline, of which the box is returned.
+
+    Raises:
+        NoBox: There is a box of another number of numbers, or one within a box.
+    """
+    if isinstance(value, str):
+        numbers = numbers_in(value)
+        return None if numbers is None else Boxes([_floats(numbers)])
+    if isinstance(value, dict):
+        boxes = boxes_by_name(value)
+        if len(boxes) != 1 or len(value) != 4:
+            raise NoBox("a box within a box, or with a coordinate missing")
+        return boxes[0]
+    if not isinstance(value, list) or not value:
+        return None
+    if is_outline:
+        return Boxes(_outlines_in(value), corners=True)
+    if not any(isinstance(item, (list, dict)) for item in value):
+        return Boxes([_floats(value)])
+    if _are_corners(value):
+        return Boxes([_floats(_flat(value))], corners=True)
+    all_numbers: list[tuple[float, ...]] = []
+    for item in value:
+        inner = boxes_in(item, is_outline=False) if isinstance(item, list) else None
+        if inner is None or len(inner.numbers) != 1 or inner.corners:
+            raise NoBox("a list of boxes and other things")
+        all_numbers += inner.numbers
+    return Boxes(all_numbers)
+
+
+def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
+    """Return the boxes that an object's named coordinates are, of all sets that it has whole.
+
+    Args:
+        fields: The object, its keys as keys are compared.
+
+    Raises:
+        NoBox: A coordinate is no number, or belongs to no box.
+    """
+    used: set[str] = set()
+    boxes: list[Boxes] = []
+    for order, corners in _corner_sets():
+        if fields.keys() >= set(corners):
+            numbers = _floats([fields[name] for name in corners])
+            boxes.append(Boxes([numbers], order, corners=order == "xyxy"))
+            used.update(corners)
+    for first, second in _CORNER_PAIRS:
+        if first in fields and second in fields:
+            boxes.append(_corner_pair(fields[first], fields[second]))
+    alone = (_coordinates() & fields.keys()) - used
+    if alone:
+        raise NoBox(f"coordinates that are no box: {', '.join(sorted(alone))}")
+    return boxes
+
+
+def _corner_pair(first: Any, second: Any) -> Boxes:
+    """Return the box between two named corners, each two numbers or an x and a y."""
+    corners = [first, second]
+    are_named = all(isinstance(corner, dict) and corner.keys() == {"x", "y"} for corner in corners)
+    if are_named:
+        corners = [[corner["x"], corner["y"]] for corner in corners]
+    if not _are_corners(corners):
+        raise NoBox("two corners without two numbers each")
+    return Boxes([_floats(_flat(corners))], "xyxy" if are_named else None, corners=True)
+
+
+def _outlines_in(value: list[Any]) -> list[tuple[float, ...]]:
+    """Return the boxes around outlines, whose corners are x, y, x, y, … or [[x, y], …]."""
+    if all(isinstance(item, list) and len(item) == 2 for item in value):
+        value = _flat(value)
+    if not any(isinstance(item, list) for item in value):
+        numbers = _floats(value, fewest=6)
+        xs, ys = numbers[0::2], numbers[1::2]
+        return [(min(xs), min(ys), max(xs), max(ys))]
+    boxes: list[tuple[float, ...]] = []
+    for item in value:
+        if not isinstance(item, list):
+            raise NoBox("a list of outlines and other things")
+        boxes += _outlines_in(item)
+    return boxes
+
+
+def _floats(values: Sequence[Any], fewest: int = 0) -> tuple[float, ...]:
+    """Return the values of a box as numbers: four or two.
+
+    Of an outline, `fewest` is how many it has at the least; they are even.
+
+    Raises:
+        NoBox: One of them is none, or there is another number of them.
+    """
+    numbers = [number(value) for value in values]
+    known = tuple(value for value in numbers if value is not None)
+    if len(known) < len(numbers):
+        raise NoBox(f"a box with a coordinate that is not a number: {in_brackets(values)}")
+    is_outline = bool(fewest) and len(known) >= fewest and len(known) % 2 == 0
+    if not is_outline and (fewest or len(known) not in (2, 4)):
+        raise NoBox(f"a box of {len(known)} numbers: {in_brackets(values)}")
+    return known
+
+
+def _flat(items: Sequence[Sequence[Any]]) -> list[Any]:
+    return [value for item in items for value in item]
+
+
+def _are_corners(items: Sequence[Any]) -> bool:
+    """Whether a list is two pairs of numbers, which are one box."""
+    return len(items) == 2 and all(
+        isinstance(item, list) and len(item) == 2 and all(number(v) is not None for v in item)
+        for item in items
+    )
