@@ -95,11 +95,6 @@ class _BoxReader:
         self.out_of_scale: list[tuple[float, ...]] = []
 
     def read(self, parsed: ParsedReply) -> Reading:
-        """Return what a reply says.
-
-        Raises:
-            UnreadableReply: As `to_reading`.
-        """
         reading = self.reading
         reading.notes += parsed.notes
         if parsed.truncated:
@@ -124,9 +119,6 @@ class _BoxReader:
 
         Numbers next to a size are likely in pixels of it; those in tags are thousandths in every
         family that writes them.
-
-        Raises:
-            UnreadableReply: It does.
         """
         for axis, size in parsed.sizes:
             is_right = size in (self.original[axis], self.sent[axis])
@@ -148,9 +140,6 @@ class _BoxReader:
         """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
 
         An id that no phrase has is passed over where its label names a thing that wasn't asked for.
-
-        Raises:
-            UnreadableReply: A box has such an id, or the label of another phrase.
         """
         for raw in (*parsed.boxes, *parsed.absences) if self.phrases else ():
             if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
@@ -160,17 +149,11 @@ class _BoxReader:
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 
     def may_be_phrase(self, label: str | None) -> bool:
-        """Whether a label may be one of the phrases, as none may be any."""
         from dataflow_grounding.replies.words import share_a_word  # few ids are of no phrase
 
         return label is None or any(share_a_word(label, text) for text in self.phrases.values())
 
     def take_boxes(self, parsed: ParsedReply) -> None:
-        """Add the boxes that can be used to the reading, and the others to `dropped`.
-
-        Raises:
-            UnreadableReply: There are only points, or too many are in another scale.
-        """
         boxes = parsed.boxes
         if self.format.scale == "grid_32":
             boxes = boxes + parsed.points  # two numbers are two cells
@@ -238,11 +221,6 @@ class _BoxReader:
                 reading.unsure[phrase_id] = f"{stray} may be its own"
 
     def check_none(self) -> None:
-        """Refuse a reply without a box that doesn't say that nothing is there.
-
-        Raises:
-            UnreadableReply: It doesn't.
-        """
         if self.dropped:
             raise UnreadableReply(
                 f"no box of the reply can be used: {self.dropped[0].reason}", "no usable box"
@@ -254,11 +232,9 @@ class _BoxReader:
             raise UnreadableReply("the reply says nothing of any box", "no answer")
 
     def note(self, code: str, text: str) -> None:
-        """Add a note to the reading."""
         self.reading.notes.append(Note(code, text))
 
     def note_once(self, code: str, text: str) -> None:
-        """Add a note to the reading, unless it is there."""
         if (code, text) not in self.reading.notes:
             self.note(code, text)
 
@@ -302,12 +278,6 @@ class _BoxReader:
         """Return a box in pixels of the original, inside it.
 
         It is noted where the corners had to change places, or the box to be moved inside.
-
-        Raises:
-            _NoBox: Its numbers are no cells of the grid, or in another scale; or the box has no
-                area in the image.
-            _NothingThere: Its numbers, of no family's tokens, are all 0 or all -1, which says that
-                nothing is there.
         """
         box_format = self.format_of(raw)
         numbers = raw.numbers
@@ -332,7 +302,6 @@ class _BoxReader:
         return inside
 
     def limits_of(self, box_format: BoxFormat) -> tuple[float, float]:
-        """Return the ends of the ranges of x and of y."""
         if box_format is not self.format:
             return box_format.limits(self.sent)
         if self.limits is None:
@@ -344,10 +313,6 @@ class _BoxReader:
 
         Where the scale ends at 999 or 1000, a second corner of 9999 or 99999 is the far edge; that
         is noted.
-
-        Raises:
-            _NoBox: They are in another scale. The box is added to `out_of_scale`, by which the
-                whole reply is judged.
         """
         numbers = raw.numbers
         if box_format.scale in _NINES and box_format.order in ("xyxy", "yxyx"):
@@ -371,9 +336,6 @@ class _BoxReader:
         Args:
             raw: The box as written.
             bbox: The box in pixels of the original.
-
-        Raises:
-            _NoBox: The box belongs to no phrase.
         """
         boxes = self.reading.boxes
         phrase_id = self.phrase_of(raw) if self.phrases else raw.id
@@ -395,11 +357,6 @@ class _BoxReader:
             boxes[index] = box
 
     def phrase_of(self, raw: RawBox) -> int:
-        """Return the id of the phrase that a box belongs to.
-
-        Raises:
-            _NoBox: It belongs to no phrase or may belong to several.
-        """
         if raw.id is not None and raw.label and raw.label == self.phrases.get(raw.id):
             return raw.id
         phrase_id, why = self.phrase_told_by(raw)
@@ -497,7 +454,6 @@ def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _farthest(box: Bbox, moved: Bbox) -> float:
-    """Return the most pixels by which a side of a box differs from that of the box as moved."""
     return max(abs(before - after) for before, after in zip(box, moved, strict=True))
 
 

@@ -110,11 +110,7 @@ def enclosed(text: str) -> Answer:
 
 
 def _last_message(reply: str) -> str:
-    """Return the last message to the user in the first turn that answers, in any chat template.
-
-    Raises:
-        UnreadableReply: There are only messages to others, such as thoughts.
-    """
+    """Return the last message to the user in the first turn that answers, in any chat template."""
     headers = list(_MESSAGE.finditer(reply))
     if not headers:
         return _until_end(reply)
@@ -152,9 +148,6 @@ def _without_thinking(text: str) -> str:
     """Return what follows the thinking, or the text where there is none.
 
     A mark that only closes has been opened in the prompt: all before it is thinking.
-
-    Raises:
-        UnreadableReply: The text ends with the thinking, or inside it.
     """
     outside: list[str] = []
     depth = 0
@@ -186,11 +179,7 @@ def _without_thinking(text: str) -> str:
 
 
 def _contents_of_answer_tags(text: str) -> str:
-    """Return what stands between tags such as <answer>; the text itself without any.
-
-    Raises:
-        UnreadableReply: There are several answers, which differ.
-    """
+    """Return what stands between tags such as <answer>; the text itself without any."""
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
     answers = {match[1].strip() for match in _ANSWER.finditer(text) if match[1].strip()}
@@ -200,13 +189,11 @@ def _contents_of_answer_tags(text: str) -> str:
 
 
 def _turn_of_assistant(text: str) -> str:
-    """Return what follows the text's beginning up to "Assistant:", which echoes the question."""
     role = _ROLE.match(text)
     return text if role is None else text[role.end() :]
 
 
 def _decoded(text: str) -> str:
-    """Return the text that a JSON string holds; any other text as it is."""
     try:
         value = json.loads(text if text.startswith('"') else f'"{text}"')
     except ValueError:

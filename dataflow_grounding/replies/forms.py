@@ -74,15 +74,7 @@ def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply
 
 
 class _FormReader:
-    """Reads an answer in the first form that fits.
-
-    Attributes:
-        parsed: What was read so far.
-        phrases: The request's phrases, by id.
-        key: The box key that was asked for.
-        to_pixels: Whether boxes were asked for in pixels.
-        texts: The phrases alone.
-    """
+    """Reads an answer in the first form that fits."""
 
     def __init__(
         self, parsed: ParsedReply, phrases: Mapping[int, str], key: str, to_pixels: bool
@@ -94,11 +86,6 @@ class _FormReader:
         self.texts = list(phrases.values())
 
     def read(self, text: str) -> None:
-        """Add what an answer says.
-
-        Raises:
-            UnreadableReply, TruncatedReply: As `parse_any`.
-        """
         answer = enclosed(text)
         inside = answer.text.strip()
         before = answer.before
@@ -123,11 +110,6 @@ class _FormReader:
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
     def read_json(self, found: JsonText, text: str) -> None:
-        """Add what the JSON in an answer's text says.
-
-        Raises:
-            UnreadableReply: There is none, or it isn't in a known form.
-        """
         if not found.values:
             begins = " ".join(text[:200].split())[:60]
             raise UnreadableReply(
@@ -143,9 +125,6 @@ class _FormReader:
 
         None may turn it round. Words after it, those before an answer of nothing, and those next to
         boxes without labels may name no other thing than was asked for.
-
-        Raises:
-            UnreadableReply: There are such words.
         """
         if before.count("`") + after.count("`") == 2:  # around the answer, as code
             before = before.replace("`", " ")

@@ -57,7 +57,6 @@ def _corner_sets() -> list[tuple[Order, tuple[str, ...]]]:
 
 @cache
 def _coordinates() -> frozenset[str]:
-    """Return all keys that are one coordinate."""
     return frozenset(name for _, names in _corner_sets() for name in names)
 
 
@@ -184,9 +183,6 @@ def _floats(values: Sequence[Any], fewest: int = 0) -> tuple[float, ...]:
     """Return the values of a box as numbers: four or two.
 
     Of an outline, `fewest` is how many it has at the least; they are even.
-
-    Raises:
-        NoBox: One of them is none, or there is another number of them.
     """
     numbers = [number(value) for value in values]
     known = tuple(value for value in numbers if value is not None)
@@ -203,7 +199,6 @@ def _flat(items: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _are_corners(items: Sequence[Any]) -> bool:
-    """Whether a list is two pairs of numbers, which are one box."""
     return len(items) == 2 and all(
         isinstance(item, list) and len(item) == 2 and all(number(v) is not None for v in item)
         for item in items

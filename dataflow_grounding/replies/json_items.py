@@ -58,14 +58,12 @@ def _roles() -> dict[str, list[str]]:
 
 @cache
 def _preference(role: str) -> dict[str, int]:
-    """Return the keys of a role, each with its place in the order of preference."""
     keys = load_table(__package__, "grammar.yaml")["keys"][role].split()
     return {key: place for place, key in enumerate(keys)}
 
 
 @cache
 def _words(name: str) -> tuple[str, ...]:
-    """Return a list of words of grammar.yaml."""
     return tuple(load_table(__package__, "grammar.yaml")[name].split())
 
 
@@ -118,9 +116,6 @@ class _Reader:
             value: A list of items or boxes, an item, an object around them, null or a text.
             level: How many objects and arrays are around it, itself included.
             label: The phrase under which it stands, if it does.
-
-        Raises:
-            UnreadableReply: It holds something else.
         """
         if level > _MOST_LEVELS:
             raise _unknown("answers are nested too deeply")
@@ -172,7 +167,6 @@ class _Reader:
                 self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
     def read_row(self, items: list[Any], label: str | None) -> None:
-        """Add a list of plain values: a box's numbers, perhaps with its label."""
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
         if texts and (not numbers or any(objection(text) for text in texts[1:])):
@@ -181,7 +175,6 @@ class _Reader:
             self.add_box(numbers, RawBox((), texts[0] if texts else label))
 
     def add_box(self, values: Sequence[Any], box: RawBox) -> None:
-        """Add a box, or a point, with these numbers as written; others are dropped."""
         if len(self.parsed.boxes) + len(self.parsed.dropped) > _MOST_BOXES:
             raise UnreadableReply(f"more than {_MOST_BOXES} boxes", "runaway")
         numbers = [number(value) for value in values]
@@ -196,7 +189,6 @@ class _Reader:
         self.parsed.dropped.append(Dropped(f"{what}: {in_brackets(values)}", box.label, box.id))
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
-        """Add what an object says: it is an item, or it holds answers."""
         if isinstance(fields, (RepeatedKeys, CutObject)):
             parts = _objects_in_a_row(fields.pairs)
             if len(parts) > 1:
@@ -244,9 +236,6 @@ class _Reader:
         """Add what an object around items says.
 
         It has one key that holds them, or keys that are phrases.
-
-        Raises:
-            UnreadableReply: It has neither, or something next to them that may change them.
         """
         by_phrase = [key for key in fields if self.is_phrase(key)]
         lists = [key for key, value in fields.items() if self.is_list(key, value)]
@@ -277,7 +266,6 @@ class _Reader:
             raise _unknown(f"{changing[:40]!r} stands next to the boxes, and may change them")
 
     def is_list(self, key: str, value: Any) -> bool:
-        """Whether items may stand under a key of an object around them."""
         is_known = has_role(key, "wrapper") or self.is_box_key(key)
         return is_known and (value is None or isinstance(value, (list, dict, str)))
 
@@ -300,7 +288,6 @@ class _Reader:
                 self.add_box(numbers, RawBox((), label, corners=is_outline))
 
     def read_statuses(self, entries: Any) -> None:
-        """Add the statuses that the embedded grounder gives phrases, and its reasons."""
         for entry in entries if isinstance(entries, list) else ():
             phrase_id = _id_of(entry.get("id")) if isinstance(entry, dict) else None
             if phrase_id is not None and isinstance(entry.get("status"), str):
@@ -335,9 +322,6 @@ class _Reader:
         """Return an item's boxes; with no numbers where it says that its thing isn't there.
 
         None where it says neither.
-
-        Raises:
-            NoBox: It has boxes that differ, or something that is no box.
         """
         found: list[Boxes] = []
         nulls: list[str] = []
@@ -364,11 +348,7 @@ class _Reader:
     def check_item(
         self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, found: Boxes
     ) -> None:
-        """Refuse an item whose other keys may change its box.
-
-        Raises:
-            NoBox: One may.
-        """
+        """Refuse an item whose other keys may change its box."""
         others: dict[str, Any] = {}
         for key, value in fields.items():
             if key == label_key or self.is_box_key(key) or is_coordinate(plain_key(key)):
@@ -453,7 +433,6 @@ class _Reader:
         return things is None or not self.phrases or other_thing(value, things) is None
 
     def add_size(self, key: str, value: Any) -> bool:
-        """Note the size of the picture that the reply tells, and return whether it is one."""
         if isinstance(value, dict):
             return all(self.add_size(inner, item) for inner, item in value.items())
         if isinstance(value, str):
@@ -535,11 +514,7 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
 
 
 def _own_id(fields: Mapping[str, Any]) -> int | None:
-    """Return an item's id; None without one.
-
-    Raises:
-        NoBox: It has two, which differ.
-    """
+    """Return an item's id; None without one."""
     ids = {_id_of(value) for key, value in fields.items() if has_role(key, "id")} - {None}
     if len(ids) > 1:
         raise NoBox("an object has several ids")
@@ -556,14 +531,12 @@ def _id_of(value: Any) -> int | None:
 
 
 def _truth(value: Any) -> bool | None:
-    """Return whether a value says yes or no; None where it says neither."""
     if isinstance(value, str):
         return _TRUTHS.get(value.strip().lower())
     return value if isinstance(value, bool) else None
 
 
 def _is_done(value: Any) -> bool:
-    """Whether a status says that all went well."""
     return value is True or (isinstance(value, str) and value.strip().lower() in _words("done"))
 
 

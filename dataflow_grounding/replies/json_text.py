@@ -179,15 +179,7 @@ def every_json(text: str) -> JsonText:
 
 
 class _Scanner:
-    """Reads one value after the other.
-
-    Attributes:
-        text: The text.
-        at: The index up to which it was read.
-        cut: Whether the text ended inside of a value.
-        comments: The comments in the values.
-        repaired: Whether a value isn't quite JSON.
-    """
+    """Reads one value after the other; `at` is the index up to which the text was read."""
 
     def __init__(self, text: str, at: int) -> None:
         self.text = text
@@ -197,11 +189,6 @@ class _Scanner:
         self.repaired = False
 
     def outermost(self) -> Any:
-        """Read the array or object that begins here, as strict JSON if it is that.
-
-        Raises:
-            UnreadableReply: It is broken.
-        """
         if not self.repaired:  # else the others aren't strict either, and an error counts all lines
             try:
                 value, self.at = _STRICT.raw_decode(self.text, self.at)
@@ -215,9 +202,6 @@ class _Scanner:
         """Read the value that begins here; `_MISSING` where the text ends inside it.
 
         An array or object that is cut off is returned with what is whole in it.
-
-        Raises:
-            UnreadableReply: None begins here.
         """
         char = self.peek()
         if char in "{[(":
@@ -236,7 +220,6 @@ class _Scanner:
         return self.word()
 
     def array(self, closer: str, depth: int) -> Any:
-        """Read the rest of an array, or of a tuple, up to the bracket that closes it."""
         items: list[Any] = []
         comments = len(self.comments)
         while True:
@@ -257,7 +240,6 @@ class _Scanner:
             self.separator(closer, follows=_is_nested(item))
 
     def object(self, depth: int) -> Any:
-        """Read the rest of an object, up to the brace that closes it."""
         pairs: list[tuple[str, Any]] = []
         if self.skip() == "{":  # the brace is there twice, as Qwen3-VL's cookbook shows it
             self.at += 1
@@ -296,11 +278,7 @@ class _Scanner:
         return key
 
     def separator(self, closer: str, *, follows: bool) -> None:
-        """Pass over the comma after an item; between arrays or objects it may be missing.
-
-        Raises:
-            UnreadableReply: Something else follows.
-        """
+        """Pass over the comma after an item; between arrays or objects it may be missing."""
         char = self.skip()
         if char in ",;" and char:
             self.at += 1
@@ -328,11 +306,6 @@ class _Scanner:
                 return _unescaped(text[start:quote])
 
     def word(self) -> Any:
-        """Read true, false, null or Python's words for these.
-
-        Raises:
-            UnreadableReply: It is another word, or none.
-        """
         match = _WORD.match(self.text, self.at + (self.text[self.at] in "-+"))
         if match is None:
             raise self.broken()
@@ -383,7 +356,6 @@ def _whole_items(items: list[Any]) -> CutArray:
 
 
 def _is_nested(value: Any) -> bool:
-    """Whether a value is an array or an object."""
     return isinstance(value, (dict, list))
 
 
@@ -393,7 +365,6 @@ def _is_lost(value: Any) -> bool:
 
 
 def _number(text: str) -> int | float:
-    """Return a number; it keeps its value whatever zeros it is written with."""
     return int(text) if _WHOLE.fullmatch(text) else float(text)
 
 
@@ -407,7 +378,6 @@ def _unescaped(raw: str) -> str:
 
 
 def _character(match: re.Match[str]) -> str:
-    """Return the character that an escape stands for."""
     if match[1]:
         return chr(int(match[1], 16))
     return _ESCAPES.get(match[2], match[2])

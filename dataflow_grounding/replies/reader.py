@@ -302,7 +302,6 @@ def _with_key(value: dict[str, Any], required: str) -> tuple[dict[str, Any], lis
 
 
 def _plain(key: str) -> str:
-    """Return a key without regard to case and punctuation."""
     return "".join(char for char in key.lower() if char.isalnum())
 
 

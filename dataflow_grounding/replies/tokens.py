@@ -53,15 +53,7 @@ _UNDERSCORED = lazy_pattern(rf"{_NUMBER}(?:_{_NUMBER}){{3}}")
 
 
 class _Tag(NamedTuple):
-    """A tag.
-
-    Attributes:
-        name: Its name, without slash and side.
-        closes: Whether it closes an element.
-        mention: The label in its attributes; "" without one.
-        start: Where it begins in the text.
-        end: Where it ends.
-    """
+    """A tag; `mention` is the label in its attributes, or ""."""
 
     name: str
     closes: bool
@@ -115,7 +107,6 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
 
 
 def _tags_of(text: str) -> list[_Tag]:
-    """Return the tags of a text, in order; a collection's mention is that of the boxes in it."""
     tags: list[_Tag] = []
     collection = ""
     for match in _TAG.finditer(text):
@@ -140,9 +131,6 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     """Add the boxes in tags, and return the words outside of them.
 
     Labels stand in tags before their boxes, or, where each box is followed by one, after them.
-
-    Raises:
-        UnreadableReply: Neither is so, or a box's tag holds something else.
     """
     tags = _tags_of(text)
     words: list[str] = []
@@ -194,9 +182,6 @@ def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list
         kinds: The labels and the boxes of a reply, in order: "l" and "b".
         labels: The labels.
         follow: Whether labels may follow their boxes, as MinerU writes them.
-
-    Raises:
-        UnreadableReply: It is unclear which label is whose.
     """
     if not labels:
         return [None] * kinds.count("b")
@@ -216,14 +201,7 @@ def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list
 
 
 def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedReply) -> None:
-    """Add the boxes in a tag, or that its label is not there.
-
-    Args:
-        content: What stands in the tag.
-        label: The label; None without one.
-        closed: Whether the tag is closed.
-        parsed: What was read so far.
-    """
+    """Add the boxes in a tag, or that its label is not there."""
     content = content.strip()
     if not closed and "[" not in content:
         parsed.dropped.append(Dropped(f"a box that breaks off: {content[:40]!r}", label))
@@ -289,7 +267,6 @@ def _groups_in(values: Sequence[object]) -> list[list[object]]:
 
 
 def _add_numbers(numbers: Sequence[object], label: str | None, parsed: ParsedReply) -> None:
-    """Add four numbers as a box; anything else is dropped."""
     values = tuple(
         number for number in numbers if isinstance(number, (int, float)) and abs(number) < 1e9
     )
@@ -303,7 +280,6 @@ def _add_numbers(numbers: Sequence[object], label: str | None, parsed: ParsedRep
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
-    """Add the boxes in HTML's attributes: <div data-bbox="1 2 3 4" data-label="table">."""
     for match in _HTML.finditer(text):
         label = _HTML_LABEL.search(match[0])
         numbers = [part for part in re.split(r"[\s,]+", match[1]) if part]
@@ -316,11 +292,6 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
-    """Add the boxes in location tokens, and return the words next to them.
-
-    Raises:
-        UnreadableReply: They are written in none of the families' ways.
-    """
     if re.search(r"</[a-z][a-z_]*\d?>|<doctag>", text) and _DOCTAGS.search(text):
         return _read_doctags(text, parsed)
     if "<loc_" in text:
@@ -346,9 +317,6 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
     """Add Florence-2's boxes: `cat<loc_1><loc_2><loc_3><loc_4>`.
 
     Eight tokens after each label are a quadrangle's corners, where they can't be two boxes.
-
-    Raises:
-        UnreadableReply: Something else stands between them.
     """
     are_outlines = "<poly>" in text
     text = text.replace("<poly>", "").replace("</poly>", "")
@@ -390,11 +358,7 @@ def _are_boxes(run: Sequence[float]) -> bool:
 
 
 def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
-    """Add PaliGemma's boxes: `<loc0001><loc0002><loc0003><loc0004> cat ; …`, y first.
-
-    Raises:
-        UnreadableReply: Something else stands between them.
-    """
+    """Add PaliGemma's boxes: `<loc0001><loc0002><loc0003><loc0004> cat ; …`, y first."""
     end = text.find("<loc")
     words = [text[:end]]
     for match in _PALIGEMMA.finditer(text, end):
@@ -419,5 +383,4 @@ def _add_run(run: Sequence[float], label: str | None, family: str, parsed: Parse
 
 
 def _locations_in(text: str) -> list[float]:
-    """Return the numbers of a run of location tokens."""
     return [float(number) for number in _LOCATION.findall(text)]

@@ -97,7 +97,6 @@ def all_words(texts: Sequence[str]) -> frozenset[str]:
 
 @cache
 def _grammar(name: str) -> Any:
-    """Return a table of grammar.yaml."""
     return load_table(__package__, "grammar.yaml")[name]
 
 
@@ -115,19 +114,16 @@ def _turning_parts() -> re.Pattern[str]:
 
 @cache
 def _neutral() -> frozenset[str]:
-    """Return the words that say nothing of which thing a box is."""
     return all_words([_grammar("neutral")])
 
 
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
-    """Return a regular expression of grammar.yaml, which ignores case."""
     return re.compile(_grammar(name), re.IGNORECASE)
 
 
 @cache
 def _neutral_phrases() -> re.Pattern[str]:
-    """Return a pattern of several words together that say nothing of a thing."""
     return re.compile(rf"\b(?:{_grammar('neutral_phrases')})\b", re.IGNORECASE)
 
 
