@@ -237,7 +237,7 @@ class _Scanner:
                 items.append(item)
             if self.cut:
                 return _whole_items(items)
-            self.separator(closer, follows=_is_nested(item))
+            self.separator(closer, item)
 
     def object(self, depth: int) -> Any:
         pairs: list[tuple[str, Any]] = []
@@ -256,7 +256,7 @@ class _Scanner:
                 pairs.append((key, value))
             if self.cut:
                 return CutObject(pairs)
-            self.separator("}", follows=False)
+            self.separator("}", None)
 
     def key(self) -> Any:
         """Read a key and the colon after it; `_MISSING` where the text ends before the colon."""
@@ -277,13 +277,16 @@ class _Scanner:
         self.at += 1
         return key
 
-    def separator(self, closer: str, *, follows: bool) -> None:
-        """Pass over the comma after an item; between arrays or objects it may be missing."""
+    def separator(self, closer: str, item: Any) -> None:
+        """Pass over the comma after an item; between objects, lists or numbers it may be missing."""
         char = self.skip()
         if char in ",;" and char:
             self.at += 1
-        elif char not in (closer, "") and not (follows and char in "{["):
-            raise self.broken()
+        elif char not in (closer, ""):
+            nested = _is_nested(item) and char in "{["
+            numbers = isinstance(item, (int, float)) and _NUMBER.match(self.text, self.at)
+            if not nested and not numbers:
+                raise self.broken()
 
     def string(self, closer: str) -> Any:
         """Read a string up to the mark that ends it; one within it has nothing like JSON after it.

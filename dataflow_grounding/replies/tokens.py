@@ -48,8 +48,8 @@ _FOUR_NUMBERS = rf"\[{_NUMBER}(?:,\s*{_NUMBER}){{3}}\]"
 _GLUED = lazy_pattern(
     rf"([^\W\d_](?:[\w '’-]{{0,80}}\w)?)(\[{_FOUR_NUMBERS}(?:,\s*{_FOUR_NUMBERS})*\])"
 )
-# VideoLLaMA3: four numbers with underscores between, and nothing else
-_UNDERSCORED = lazy_pattern(rf"{_NUMBER}(?:_{_NUMBER}){{3}}")
+# VideoLLaMA3: four numbers with underscores, commas or blanks between, and nothing else
+_FOUR = lazy_pattern(rf"{_NUMBER}(?:(?:_|\s*,\s*|\s+){_NUMBER}){{3}}")
 
 
 class _Tag(NamedTuple):
@@ -91,10 +91,10 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
 def read_bare(text: str, parsed: ParsedReply) -> bool:
     """Add the boxes of a text that is nothing but them, and return whether it is.
 
-    It is labels with lists glued to them, one on each line, or four numbers with underscores.
+    It is labels with lists glued to them, one on each line, or four numbers.
     """
-    if _UNDERSCORED.fullmatch(text):
-        parsed.boxes.append(RawBox(tuple(float(number) for number in text.split("_"))))
+    if _FOUR.fullmatch(text):
+        parsed.boxes.append(RawBox(tuple(float(number) for number in re.split(r"[\s,_]+", text))))
         return True
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     matches = [_GLUED.fullmatch(line) for line in lines]

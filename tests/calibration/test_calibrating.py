@@ -252,22 +252,6 @@ def test_faults_are_met_as_in_a_run(workplace: Workplace) -> None:
 
 
 @pytest.mark.slow
-def test_the_last_answer_counts_where_a_model_corrects_itself(workplace: Workplace) -> None:
-    first, last = ProbeModel("xyxy_1"), ProbeModel("yxyx_1000")
-
-    def corrected(request: ReceivedRequest) -> Any:
-        if request.task != "phrase_grounding":
-            return last(request)
-        return f"{json.dumps(first(request))}\n\nWait, looking again. The right answer:\n{json.dumps(last(request))}"
-
-    workplace.many(3)
-    with LoopbackServer(corrected) as server:
-        done = run(workplace, server)
-    assert done.code == 0, done
-    assert run_json(workplace)["box_format"]["name"] == "yxyx_1000"
-
-
-@pytest.mark.slow
 def test_the_budget_counts_the_calibration(workplace: Workplace) -> None:
     workplace.many(5)
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:

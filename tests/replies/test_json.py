@@ -102,6 +102,10 @@ def refused(reply: str, **settings: Any) -> str:
             '{"bboxes": [[10,20,30,40],[50,60,70,80]], "labels": ["cat", "dog"]}',
             id="lists side by side",
         ),
+        pytest.param(
+            '[{"label": "cat", "bbox": [10 20 30 40]}, {"label": "dog", "bbox": [50 60 70 80]}]',
+            id="no commas between numbers",
+        ),
         pytest.param('[["cat", 10, 20, 30, 40], ["dog", 50, 60, 70, 80]]', id="rows"),
         pytest.param(
             '[{"label":"cat","xmin":10,"xmax":30,"ymin":20,"ymax":40},{"label":"dog","bbox":{"x1":50,"y1":60,"x2":70,"y2":80}}]',
@@ -319,6 +323,9 @@ def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
         ('[{"bbox_2d": [10,20,30,40], "label": "salt &amp; pepper"}]', "salt & pepper"),
         ('```json\n[{"bbox_2d": [10,20,30,40], "label": "<think>"}]\n```', "<think>"),
         ("[10, 20, 30, 40]", None),
+        ("10, 20, 30, 40", None),
+        ("10 20 30 40", None),
+        ("10_20_30_40", None),  # VideoLLaMA3
     ],
 )
 def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:

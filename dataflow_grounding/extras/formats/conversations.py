@@ -109,7 +109,7 @@ _NEITHER = (
     "tool_response",
 )
 # codes of the reader of replies for what it leaves out: of training data that is an error
-_NOTES_OF_LOSS = ("dropped", "truncated", "broken_json", "superseded")
+_NOTES_OF_LOSS = ("dropped", "truncated")
 
 
 class _Conversations(Texts):
