@@ -74,6 +74,7 @@ class _BoxReader:
         absent: The ids of the phrases that the reply says are not there.
         all_absent: Whether it says so of all that was asked for.
         says_absent: Whether it says so of anything.
+        phrase_of_key: Id and label → the phrase that they tell, or why they tell none.
         index_of_box: The index in the reading of a box, by its phrase and pixels.
         out_of_scale: The numbers of boxes that lie far outside the range of their format.
     """
@@ -91,6 +92,7 @@ class _BoxReader:
         self.absent: set[int] = set()
         self.all_absent = False
         self.says_absent = False
+        self.phrase_of_key: dict[tuple[int | None, str | None], tuple[int | None, str]] = {}
         self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
         self.out_of_scale: list[tuple[float, ...]] = []
 
@@ -370,22 +372,27 @@ class _BoxReader:
         It is told by the item's id; else by a label that is equal to a phrase; else, without
         either, by there being one phrase alone.
         """
+        key = (item.id, item.label)
+        if key not in self.phrase_of_key:
+            self.phrase_of_key[key] = self.phrase_by(item.id, item.label)
+        return self.phrase_of_key[key]
+
+    def phrase_by(self, own_id: int | None, label: str | None) -> tuple[int | None, str]:
         # few labels differ from their phrase
         from dataflow_grounding.replies.words import ids_of, share_a_word, turns
 
-        label = item.label
         named = ids_of(label, self.phrases) if label else []
-        if item.id is not None:
-            phrase = self.phrases.get(item.id)
+        if own_id is not None:
+            phrase = self.phrases.get(own_id)
             if phrase is None:
-                return None, f"id {item.id} is of no phrase"
-            if label is None or item.id in named:
-                return item.id, ""
+                return None, f"id {own_id} is of no phrase"
+            if label is None or own_id in named:
+                return own_id, ""
             if turns(label, phrase) is not None:
                 return None, f"label {label[:60]!r} may say that it isn't there"
             if named or not share_a_word(label, phrase):
-                return None, f"label {label[:60]!r} is not that of phrase {item.id}"
-            return item.id, ""
+                return None, f"label {label[:60]!r} is not that of phrase {own_id}"
+            return own_id, ""
         if label is None:
             if len(self.phrases) == 1:
                 return next(iter(self.phrases)), ""

@@ -278,7 +278,7 @@ class _Scanner:
         return key
 
     def separator(self, closer: str, item: Any) -> None:
-        """Pass over the comma after an item; between objects, lists or numbers it may be missing."""
+        """Pass over the comma after an item; none is needed between objects or numbers."""
         char = self.skip()
         if char in ",;" and char:
             self.at += 1

@@ -39,9 +39,12 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     """
     if len(label) > _LONGEST:
         return []
-    for form in (folded, _without_articles, _in_singular):
+    # Articles and plurals make no more difference than this in a text's length.
+    most = 4 * (label.count(" ") + 2)
+    near = {i: phrase for i, phrase in phrases.items() if abs(len(phrase) - len(label)) <= most}
+    for form in (folded, _without_articles, _in_singular) if near else ():
         wanted = form(label)
-        ids = [i for i, phrase in phrases.items() if form(phrase) == wanted]
+        ids = [i for i, phrase in near.items() if form(phrase) == wanted]
         if ids and wanted:
             return ids
     return []
@@ -67,13 +70,14 @@ def _in_singular(text: str) -> str:
     return " ".join(singular(word) for word in _without_articles(text).split(" "))
 
 
-def words_of(text: str) -> list[str]:
+@lru_cache(maxsize=2048)
+def words_of(text: str) -> tuple[str, ...]:
     """Return the words and numbers of a text, folded, each in the singular.
 
     A word keeps its apostrophes and hyphens: "isn't", "close-up".
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return [singular(word) for word in _WORD.findall(plain)]
+    return tuple(singular(word) for word in _WORD.findall(plain))
 
 
 def share_a_word(first: str, second: str) -> bool:
@@ -81,6 +85,8 @@ def share_a_word(first: str, second: str) -> bool:
 
     They can't where they have no letters of one script in common, as a translation has.
     """
+    if not _ARTICLES.issuperset({*first.lower().split()} & {*second.lower().split()}):
+        return True
     if bool(re.search("[a-z]", folded(first))) != bool(re.search("[a-z]", folded(second))):
         return True
     words = set(words_of(first)) - _ARTICLES
@@ -194,9 +200,8 @@ def turns(text: str, phrase: str = "") -> str | None:
         return "?"
     if _NOT.search(text) and not _NOT.search(phrase):
         return "not"
-    own = all_words([phrase])
     for word in words_of(text):
-        if word in _turning() and word not in own:
+        if word in _turning() and word not in words_of(phrase):
             return word
     part = None if text.isascii() else _turning_parts().search(text)
     return part[0] if part is not None and part[0] not in phrase else None
