@@ -220,13 +220,14 @@ class _Reader:
     def is_phrase(self, key: str) -> bool:
         """Whether a key is a phrase that was asked for, and no key of the grammar."""
         plain = plain_key(key)
-        if not self.phrases or plain in _roles() or is_coordinate(plain) or plain == self.key:
+        is_known = plain in _roles() and not has_role(key, "named")
+        if not self.phrases or is_known or is_coordinate(plain) or plain == self.key:
             return False
         return bool(ids_of(key, self.phrases))
 
     def holds_items(self, key: str, value: Any) -> bool:
         """Whether a key makes an object one that holds items, rather than an item."""
-        if self.is_phrase(key) or has_role(key, "label_list", "statuses"):
+        if self.is_phrase(key) or has_role(key, "label_list", "statuses", "named"):
             return True
         if not has_role(key, "wrapper"):
             return False
@@ -253,7 +254,7 @@ class _Reader:
             if labels:
                 self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
             else:
-                self.read(fields[key], level + 1, label)
+                self.read(fields[key], level + 1, key if has_role(key, "named") else label)
         self.read_statuses(fields.get("statuses"))
         others: dict[str, Any] = {}
         for key, value in fields.items():
@@ -266,8 +267,12 @@ class _Reader:
             raise _unknown(f"{changing[:40]!r} stands next to the boxes, and may change them")
 
     def is_list(self, key: str, value: Any) -> bool:
-        is_known = has_role(key, "wrapper") or self.is_box_key(key)
-        return is_known and (value is None or isinstance(value, (list, dict, str)))
+        is_known = has_role(key, "wrapper", "named") or self.is_box_key(key)
+        return (
+            is_known
+            and not self.is_phrase(key)
+            and (value is None or isinstance(value, (list, dict, str)))
+        )
 
     def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
         """Add boxes and their labels, from two lists that belong together."""
@@ -353,8 +358,8 @@ class _Reader:
         for key, value in fields.items():
             if key == label_key or self.is_box_key(key) or is_coordinate(plain_key(key)):
                 continue
-            if has_role(key, "point") and found.numbers == _points_of(fields):
-                continue  # a point instead of a box
+            if has_role(key, "point") and _points_of({key: value}):
+                continue
             if has_role(key, "zero") and number(value) != 0:
                 raise _unknown("the reply has boxes of several pictures")
             if has_role(key, "label", "evidence"):
@@ -415,8 +420,11 @@ class _Reader:
             return True
         if found:
             return self.is_harmless(plain_key(key), value, things)
-        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
-        return isinstance(value, str) and not may_change and says_none(value, self.texts)
+        if not isinstance(value, str) or not says_none(value, self.texts):
+            return False
+        # "not found" alone may be what a server says
+        is_sentence = len(value.split()) > 3
+        return is_sentence or not any(part in plain_key(key) for part in _words("changing_keys"))
 
     def is_harmless(self, plain: str, value: Any, things: list[str] | None) -> bool:
         """Whether what stands under an unknown key is words that can't change the boxes next to it.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
 
@@ -49,6 +49,7 @@ _GLUED = lazy_pattern(
     rf"([^\W\d_](?:[\w '’-]{{0,80}}\w)?)(\[{_FOUR_NUMBERS}(?:,\s*{_FOUR_NUMBERS})*\])"
 )
 # VideoLLaMA3: four numbers with underscores, commas or blanks between, and nothing else
+_PAIRS = lazy_pattern(rf"\({_NUMBER},\s*{_NUMBER}\)\s*,?\s*\({_NUMBER},\s*{_NUMBER}\)")  # Qwen-VL's
 _FOUR = lazy_pattern(rf"{_NUMBER}(?:(?:_|\s*,\s*|\s+){_NUMBER}){{3}}")
 
 
@@ -91,10 +92,14 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
 def read_bare(text: str, parsed: ParsedReply) -> bool:
     """Add the boxes of a text that is nothing but them, and return whether it is.
 
-    It is labels with lists glued to them, one on each line, or four numbers.
+    It is labels with lists glued to them, one on each line; four numbers; or two pairs.
     """
     if _FOUR.fullmatch(text):
         parsed.boxes.append(RawBox(tuple(float(number) for number in re.split(r"[\s,_]+", text))))
+        return True
+    if _PAIRS.fullmatch(text):
+        numbers = [float(number) for number in re.findall(_NUMBER, text)]
+        parsed.boxes.append(RawBox(tuple(numbers), corners=True))
         return True
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     matches = [_GLUED.fullmatch(line) for line in lines]
@@ -172,7 +177,8 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
         _labels_of_boxes(kinds, labels, follow=follow), boxes, strict=True
     ):
         _add_box_tag(content, mention or label, closed, parsed)
-    return words
+    blocks = load_table(__package__, "grammar.yaml")["blocks"].split()
+    return [] if labels and set(labels) <= set(blocks) else words
 
 
 def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list[str | None]:

@@ -150,6 +150,13 @@ def test_phrases_may_be_the_keys(reply: str) -> None:
     assert "known" in refused(reply)  # without phrases such a key is none that is known
 
 
+def test_a_key_that_names_its_items_is_their_label() -> None:
+    reply = '{"faces": [{"bbox_2d": [10, 20, 30, 40]}]}'
+    assert found(read(reply)) == [("faces", CAT)]
+    assert [box.id for box in read(reply, phrases=["a face"]).boxes] == [1]
+    refused(reply, phrases=["cat"])
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -194,7 +201,7 @@ def test_only_known_keys_hold_answers(key: str, value: str) -> None:
     "sibling",
     [
         '"frame": "crop"', '"relative_to": [5, 5, 90, 90]', '"tile": 3', '"offset": [100, 0]', '"zoom": 2',
-        '"rotation": 90', '"page": 2', '"scale": 0.5', '"center": [20, 30]', '"area": 400', '"index": 4',
+        '"rotation": 90', '"page": 2', '"scale": 0.5', '"area": 400', '"index": 4',
         '"unit": "px"', '"format": "xywh"', '"order": "yxyx"', '"found": false', '"visible": "no"', '"is_cat": false',
         '"status": "rejected"', '"note": "that is the plate"', '"note": "shifted down"', '"comment": "swap x and y"',
         '"bbox": [50, 60, 70, 80]', '"x1": 1, "y1": 2, "x2": 3, "y2": 4', '"x1": 10', '"location": [20, 30]',
