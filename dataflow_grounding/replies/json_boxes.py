@@ -1,7 +1,8 @@
 """The numbers of a box in JSON: four in a list or a string, named coordinates, an outline."""
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
@@ -46,6 +47,12 @@ class Boxes(NamedTuple):
         return corners
 
 
+@lru_cache(maxsize=1024)
+def plain_key(key: str) -> str:
+    """Return a key as keys are compared: lower case, letters and digits only."""
+    return re.sub(r"[\W_]", "", key.lower())
+
+
 @cache
 def _corner_sets() -> list[tuple[Order, tuple[str, ...]]]:
     """Return each four keys that make one box, with the order that they settle."""
@@ -60,8 +67,9 @@ def _coordinates() -> frozenset[str]:
     return frozenset(name for _, names in _corner_sets() for name in names)
 
 
-def is_coordinate(plain: str) -> bool:
-    """Whether a key, as keys are compared, is one coordinate or one corner."""
+def is_coordinate(key: str) -> bool:
+    """Whether a key is one coordinate or one corner."""
+    plain = plain_key(key)
     return plain in _coordinates() or any(plain in pair for pair in _CORNER_PAIRS)
 
 
@@ -130,12 +138,10 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
 def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
     """Return the boxes that an object's named coordinates are, of all sets that it has whole.
 
-    Args:
-        fields: The object, its keys as keys are compared.
-
     Raises:
         NoBox: A coordinate is no number, or belongs to no box.
     """
+    fields = {plain_key(key): value for key, value in fields.items()}
     used: set[str] = set()
     boxes: list[Boxes] = []
     for order, corners in _corner_sets():

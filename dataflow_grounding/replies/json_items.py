@@ -7,7 +7,7 @@ the reply unreadable, and a number or a place next to a box makes that box unrea
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
@@ -20,6 +20,7 @@ from dataflow_grounding.replies.json_boxes import (
     is_coordinate,
     number,
     numbers_in,
+    plain_key,
 )
 from dataflow_grounding.replies.json_text import CutArray, CutObject, RepeatedKeys, strict_json
 from dataflow_grounding.replies.reading import Dropped, ParsedReply, RawBox, in_brackets
@@ -38,12 +39,6 @@ _MOST_BOXES = 5_000  # of a reply; no model is asked for so many, or has tokens 
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 EVIDENCE = (None, "seen", "inferred", "region")
-
-
-@lru_cache(maxsize=1024)
-def plain_key(key: str) -> str:
-    """Return a key as keys are compared: lower case, letters and digits only."""
-    return re.sub(r"[\W_]", "", key.lower())
 
 
 @cache
@@ -204,9 +199,7 @@ class _Reader:
             if not holds_answers:
                 return  # an item that is cut off
         is_item = any(
-            self.is_box_key(key)
-            or is_coordinate(plain_key(key))
-            or has_role(key, "point", "label", "id")
+            self.is_box_key(key) or is_coordinate(key) or has_role(key, "point", "label", "id")
             for key in fields
         )
         if is_item and not holds_answers:
@@ -221,7 +214,7 @@ class _Reader:
         """Whether a key is a phrase that was asked for, and no key of the grammar."""
         plain = plain_key(key)
         is_known = plain in _roles() and not has_role(key, "named")
-        if not self.phrases or is_known or is_coordinate(plain) or plain == self.key:
+        if not self.phrases or is_known or is_coordinate(key) or plain == self.key:
             return False
         return bool(ids_of(key, self.phrases))
 
@@ -286,10 +279,12 @@ class _Reader:
             label = name.strip() or None if isinstance(name, str) else None
             try:
                 boxes = boxes_in(value, is_outline=is_outline)
+                if boxes is None:
+                    raise NoBox(f"no box: {str(value)[:40]}")
             except NoBox as error:
                 self.parsed.dropped.append(Dropped(str(error), label))
                 continue
-            for numbers in boxes.numbers if boxes else ():
+            for numbers in boxes.numbers:
                 self.add_box(numbers, RawBox((), label, corners=is_outline))
 
     def read_statuses(self, entries: Any) -> None:
@@ -341,7 +336,7 @@ class _Reader:
                 found.append(boxes)
             elif plain_key(key) == self.key or not isinstance(value, str) or objection(value):
                 raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
-        found += boxes_by_name({plain_key(key): value for key, value in fields.items()})
+        found += boxes_by_name(fields)
         if not found:
             found = [Boxes([point]) for point in _points_of(fields)]
         if not found:
@@ -356,7 +351,7 @@ class _Reader:
         """Refuse an item whose other keys may change its box."""
         others: dict[str, Any] = {}
         for key, value in fields.items():
-            if key == label_key or self.is_box_key(key) or is_coordinate(plain_key(key)):
+            if key == label_key or self.is_box_key(key) or is_coordinate(key):
                 continue
             if has_role(key, "point") and _points_of({key: value}):
                 continue

@@ -34,6 +34,7 @@ _BETWEEN = lazy_pattern(r"[\s,;]*")
 _SKIP = lazy_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$)|#[^\n]*)+")
 # What follows a quotation mark that ends a string.
 _AFTER_STRING = lazy_pattern(r"\s*(?:[,:;\]})，：；、］｝]|//|/\*|#|$)")
+_BRACKET = lazy_pattern(r"[\[\]{}]")
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
 # Full-width punctuation, which stands for JSON's own outside of strings.
@@ -269,6 +270,8 @@ class _Scanner:
                 raise self.broken()
             self.at = match.end()
             key = match[0]
+        if key is not _MISSING and _BRACKET.search(key):
+            raise self.broken()  # a quotation mark is missing, and the key has swallowed values
         char = self.skip()
         if char == "" or key is _MISSING:
             return self.ended()

@@ -34,12 +34,13 @@ _WITH_ATTRIBUTES = frozenset(["point_box", "collection", "point", "points", "pol
 _MENTION = lazy_pattern(r"\bmention\s?=\s?(?:\"([^\"]*)\"|'([^']*)')")
 _NUMBER_TOKENS = lazy_pattern(rf"(?:<(?:[xy]_)?{_NUMBER}>\s*)+")  # <12><34><56><78>
 _PATCHES = lazy_pattern(r"<patch_index_(\d{1,6})>\s*<patch_index_(\d{1,6})>")
-_DELIMITER = lazy_pattern(r"\s*(?:</delimiter_of_multi_objects/>)?\s*")
+_DELIMITER = "</delimiter_of_multi_objects/>"  # between Kosmos-2's boxes of one phrase
 _LOCATION = lazy_pattern(r"<loc_?(\d{1,6})>")
 _LOCATIONS = r"(?:<loc_?\d{1,6}>\s*)+"
 _FLORENCE = lazy_pattern(rf"([^<]*)({_LOCATIONS})")  # a label, and its boxes
 _PALIGEMMA = lazy_pattern(rf"({_LOCATIONS})((?:<seg\d{{3}}>)*)([^<;]*);?\s*")  # the label follows
 _DOCTAGS = lazy_pattern(rf"<([a-z][a-z_]{{0,40}}\d?)>\s*({_LOCATIONS})")  # the tag is the label
+_CUT_TAG = lazy_pattern(r"<[^<>]{0,200}\Z")
 _POINT = lazy_pattern(r"<points?\b|\bclick\(|<\|point_start\|>")
 _HTML = lazy_pattern(r"<\w+\s[^<>]{0,1000}?\bdata-bbox\s?=\s?[\"']([^\"'<>]{0,200})[\"'][^<>]*>")
 _HTML_LABEL = lazy_pattern(r"\bdata-(?:label|name|class|category)\s?=\s?[\"']([^\"'<>]{1,200})")
@@ -79,6 +80,7 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
     Raises:
         UnreadableReply: It is unclear to which box a label belongs, or what stands in a tag.
     """
+    parsed.truncated = parsed.truncated or _CUT_TAG.search(text) is not None
     if _LOCATION.search(text):
         return _read_locations(text, parsed)
     if _BOX_TAG.search(text):
@@ -153,13 +155,18 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
         end = closing.start if closing is not None else len(text)
         content = text[tag.end : end]
         at = closing.end if closed and closing is not None else end
+        is_label = tag.name in _LABEL_TAGS
+        if is_label and (tag.closes or (not closed and closing is not None)):
+            raise UnreadableReply(
+                f"a tag of a label has no other: {content[:40]!r}", "unclear labels"
+            )
         if tag.closes or tag.name == "collection":
             at = tag.end
         elif tag.name in _OTHER_TAGS:
             parsed.notes.append(Note("dropped", f"a {tag.name}, which is no box"))
         elif tag.name == "pred":
             in_relation = True  # the boxes that follow repeat those of the two things
-        elif tag.name in _LABEL_TAGS:
+        elif is_label:
             in_relation = False
             if closed and content.strip():
                 labels.append(content.strip())
@@ -215,7 +222,7 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
     if content.casefold() in ("none", "null", "无"):
         parsed.absences.append(RawBox((), label))
     elif "<patch_index_" in content:
-        for piece in _DELIMITER.split(content) if "/delimiter" in content else [content]:
+        for piece in content.split(_DELIMITER):
             cells = _PATCHES.fullmatch(piece.strip())
             if cells is not None:
                 numbers = (float(cells[1]), float(cells[2]))
@@ -286,7 +293,10 @@ def _add_numbers(numbers: Sequence[object], label: str | None, parsed: ParsedRep
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
-    for match in _HTML.finditer(text):
+    elements = list(_HTML.finditer(text))
+    if len(elements) != text.count("data-bbox"):
+        parsed.dropped.append(Dropped("a data-bbox outside of a tag"))
+    for match in elements:
         label = _HTML_LABEL.search(match[0])
         numbers = [part for part in re.split(r"[\s,]+", match[1]) if part]
         if all(re.fullmatch(_NUMBER, part) for part in numbers):
@@ -307,7 +317,12 @@ def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
 
 def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
     """Add the boxes of DocTags' elements; each one's name is its label, its text is a page's."""
-    for match in _DOCTAGS.finditer(text):
+    parsed.truncated = parsed.truncated or ("<doctag>" in text and "</doctag>" not in text)
+    elements = list(_DOCTAGS.finditer(text))
+    inside = sum(len(_locations_in(element[2])) for element in elements)
+    if inside != len(_locations_in(text)):
+        parsed.dropped.append(Dropped("location tokens outside of an element"))
+    for match in elements:
         label = re.sub(r"_level_\d$", "", match[1]).replace("_", " ")
         label = "table" if label == "otsl" else label
         numbers = _locations_in(match[2])

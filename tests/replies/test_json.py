@@ -268,6 +268,8 @@ def test_a_list_of_nothing_says_that_nothing_is_there(reply: str) -> None:
         '[{"label": "cat", "bbox": [10,20,30,40}]',
         '[{"label": "cat", "bbox": 10,20,30,40]}]',
         '[{"label": "cat", "bbox": [10,20,30,40]}}, 1]',
+        '[{"label": "cat", "bbox: [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]',
+        '[{"label": "cat", "bbox" [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]',
         '[{"label": "cat" "bbox": [10,20,30,40]}]',
         '[{"label": "cat, "bbox": [10,20,30,40]}]',
         '[{"label": "cat", "bbox": [10, /* ymin */ 20, 30, 40]}]',

@@ -137,6 +137,29 @@ def test_a_tag_that_the_end_cuts_off_is_marked() -> None:
         read("<ref>cat</ref><box>(10,20),(30", phrases=["cat"])
 
 
+@pytest.mark.parametrize(
+    ("format", "reply"),
+    [
+        ("xyxy_1000", "<ref>cat</ref><box>(10,20),(30,40)</box><ref>dog</ref;><box>(50,60),(70,80)</box>"),
+        ("xyxy_1000", "<ref>cat</ref><box>(10,20),(30,40)</box>dog</ref><box>(50,60),(70,80)</box>"),
+        ("xyxy_1000", "<ref>cat</ref><box>(10,20),(30,40)</box><re"),
+        ("doctags", "<doctag><cat><loc_1><loc_2><loc_3><loc_4></cat>\n<dog;><loc_5><loc_6><loc_7><loc_8></dog></doctag>"),
+        ("doctags", "<doctag><cat><loc_1><loc_2><loc_3><loc_4></cat>\n"),
+        ("xyxy_1000", '<p data-bbox="1 2 3 4" data-label="cat"></p><p data-bb'),
+        ("xyxy_1000", '{"bboxes": [[10, 20, 30, 40], "?"], "labels": ["cat", "dog"]}'),
+    ],
+)  # fmt: skip
+def test_what_is_lost_of_a_reply_never_says_that_a_phrase_is_absent(
+    format: str, reply: str
+) -> None:
+    try:
+        reading = read(reply, format, ["cat", "dog"])
+    except UnreadableReply:
+        return
+    assert [box.id for box in reading.boxes] == [1]
+    assert 2 in {*reading.unread, *reading.unsure}
+
+
 def test_an_outline_in_location_tokens_is_never_split_into_boxes() -> None:
     numbers = (279, 379, 282, 379, 290, 372, 293, 372, 298, 368, 301, 368, 306, 364, 310, 362)
     outline = "".join(f"<loc_{number}>" for number in numbers)
