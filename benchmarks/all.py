@@ -86,6 +86,7 @@ FIGURES = (
     Measured("measurements/reliability", "rate_limits"),
     Measured("measurements/reliability", "several_endpoints"),
     Measured("measurements/reliability", "span_fuzz"),
+    Measured("measurements/reliability", "damaged_replies"),
     Measured("scale", "scale_simulation"),
     Measured("scale", "scale_simulation --small"),
     Measured("scale", "shard_share"),

@@ -27,7 +27,8 @@ def play(
         said = words(request)
         if ONE in request.text:
             return Fault(400, f"No, {said}.")
-        return Fault(change=lambda answer: replace(answer, text=f"You sent {said}:\n{answer.text}"))
+        thought = f"<think>They sent {said}.</think>\n"
+        return Fault(change=lambda answer: replace(answer, text=thought + answer.text))
 
     place.many(COUNT)
     with Witness([rule]) as witness:

@@ -74,6 +74,7 @@ class _BoxReader:
         absent: The ids of the phrases that the reply says are not there.
         all_absent: Whether it says so of all that was asked for.
         says_absent: Whether it says so of anything.
+        has_names: Whether any of its boxes has a label or an id.
         phrase_of_key: Id and label → the phrase that they tell, or why they tell none.
         index_of_box: The index in the reading of a box, by its phrase and pixels.
         out_of_scale: The numbers of boxes that lie far outside the range of their format.
@@ -92,6 +93,7 @@ class _BoxReader:
         self.absent: set[int] = set()
         self.all_absent = False
         self.says_absent = False
+        self.has_names = False
         self.phrase_of_key: dict[tuple[int | None, str | None], tuple[int | None, str]] = {}
         self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
         self.out_of_scale: list[tuple[float, ...]] = []
@@ -103,6 +105,7 @@ class _BoxReader:
             self.note("truncated", "the reply ends in the middle")
         self.check_frame(parsed)
         self.check_ids(parsed)
+        self.has_names = any(box.label or box.id is not None for box in parsed.boxes)
         self.take_statuses(parsed)
         self.dropped += parsed.dropped
         for absence in parsed.absences:
@@ -143,7 +146,9 @@ class _BoxReader:
 
         An id that no phrase has is passed over where its label names a thing that wasn't asked for.
         """
-        for raw in (*parsed.boxes, *parsed.absences) if self.phrases else ():
+        if not self.phrases:
+            return
+        for raw in (*parsed.boxes, *parsed.absences):
             if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
                 continue
             phrase_id, why = self.phrase_told_by(raw)
@@ -369,8 +374,8 @@ class _BoxReader:
     def phrase_told_by(self, item: RawBox | Dropped) -> tuple[int | None, str]:
         """Return the id of the phrase that an item belongs to, or None and why there is none.
 
-        It is told by the item's id; else by a label that is equal to a phrase; else, without
-        either, by there being one phrase alone.
+        It is told by the item's id; else by a label that is equal to a phrase; else, where no box
+        has either, by there being one phrase alone.
         """
         key = (item.id, item.label)
         if key not in self.phrase_of_key:
@@ -394,7 +399,7 @@ class _BoxReader:
                 return None, f"label {label[:60]!r} is not that of phrase {own_id}"
             return own_id, ""
         if label is None:
-            if len(self.phrases) == 1:
+            if len(self.phrases) == 1 and not self.has_names:
                 return next(iter(self.phrases)), ""
             return None, "a box without an id or a label"
         if len(named) > 1:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.replies.words import objection
 
 _CHANNELS: dict[str, list[str]] = load_table(__package__, "grammar.yaml")["channels"]
 _ENDS_INSIDE = "the reply ends inside the model's thinking"
@@ -182,10 +183,16 @@ def _contents_of_answer_tags(text: str) -> str:
     """Return what stands between tags such as <answer>; the text itself without any."""
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
-    answers = {match[1].strip() for match in _ANSWER.finditer(text) if match[1].strip()}
+    tags = [match for match in _ANSWER.finditer(text) if match[1].strip()]
+    answers = {match[1].strip() for match in tags}
     if len(answers) > 1:
         raise UnreadableReply("the reply has several answers in tags", "several answers")
-    return answers.pop() if answers else text
+    if not answers:
+        return text
+    why = objection(text[tags[-1].end() :])
+    if why is not None:
+        raise UnreadableReply(f"the words after the answer may change it: {why}", "words")
+    return answers.pop()
 
 
 def _turn_of_assistant(text: str) -> str:

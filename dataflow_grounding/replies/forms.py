@@ -28,7 +28,7 @@ _LINE = lazy_pattern(
     re.IGNORECASE,
 )
 _FENCED = lazy_pattern(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
-_BLANK = " .,;:*\r\n\t"  # around words
+_BLANK = " .,;:\r\n\t"  # around words
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 
 
@@ -124,33 +124,36 @@ class _FormReader:
     def check_words(self, before: str, after: str) -> None:
         """Refuse words next to an answer that may change it.
 
-        None may turn it round. Words after it, those before an answer of nothing, and those next to
-        boxes without labels may name no other thing than was asked for.
+        None may turn it round, and none may name another thing than has a box.
         """
         if before.count("`") + after.count("`") == 2:  # around the answer, as code
             before = before.replace("`", " ")
             after = after.replace("`", " ")
-        boxes = self.parsed.boxes
-        why = None
-        for text in (before, after):
-            why = why or objection(text.strip(_BLANK), to_pixels=self.to_pixels)
-        # The words may name one of several boxes, or the one phrase that has one.
-        own = self.texts if len(self.texts) == len(boxes) == 1 else []
-        labels = [box.label for box in boxes if box.label]
-        word = other_thing(after, [*own, *labels])
-        if not (boxes or self.parsed.dropped or self.parsed.points):
-            word = other_thing(before + after, [])
-        elif word is None and self.texts and len(labels) < len(boxes):
-            word = other_thing(before, own)
-        if why is None and points_back(after.strip()):
-            why = "they point back at it"
-        if why is None and word is not None:
-            why = f"{word!r} may name another thing than was asked for"
+        why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
         if why is not None:
             words = " ".join(f"{before} {after}".split())[:60]
             raise UnreadableReply(
                 f"the words next to the answer may change it: {why}: {words!r}", "words"
             )
+
+    def objection_to(self, before: str, after: str) -> str | None:
+        for text in (before, after):
+            why = objection(text, to_pixels=self.to_pixels)
+            if why is not None:
+                return why
+        if points_back(after):
+            return "they point back at it"
+        boxes = self.parsed.boxes
+        labels = [box.label for box in boxes if box.label]
+        # The words may name what has a box: the one phrase, or a label.
+        things = labels
+        if len(self.texts) == len(boxes) == 1:
+            things = [*self.texts, *labels]
+        # Labels in tags stand in a caption, which may name other things before them.
+        is_caption = self.parsed.tagged and len(labels) == len(boxes)
+        text = after if is_caption or (boxes and not self.texts) else f"{before} … {after}"
+        word = other_thing(text, things)
+        return None if word is None else f"{word!r} may name another thing than was asked for"
 
 
 def _without_key(before: str) -> str:

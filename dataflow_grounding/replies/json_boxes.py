@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.boxes.coordinates import Order, to_xyxy
+from dataflow_grounding.replies.json_text import RepeatedKeys
 from dataflow_grounding.replies.reading import in_brackets
 
 LARGEST = 10**9  # that a coordinate may be, without its sign
@@ -114,10 +115,7 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
         numbers = numbers_in(value)
         return None if numbers is None else Boxes([_floats(numbers)])
     if isinstance(value, dict):
-        boxes = boxes_by_name(value)
-        if len(boxes) != 1 or len(value) != 4:
-            raise NoBox("a box within a box, or with a coordinate missing")
-        return boxes[0]
+        return _named_box(value)
     if not isinstance(value, list) or not value:
         return None
     if is_outline:
@@ -126,8 +124,21 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
         return Boxes([_floats(value)])
     if _are_corners(value):
         return Boxes([_floats(_flat(value))], corners=True)
+    return _boxes_in_list(value)
+
+
+def _named_box(fields: dict[str, Any]) -> Boxes:
+    """Return the box whose coordinates or corners are all that an object has, each once."""
+    boxes = boxes_by_name(fields)
+    is_whole = all(map(is_coordinate, fields)) and not isinstance(fields, RepeatedKeys)
+    if len(boxes) != 1 or not is_whole:
+        raise NoBox("a box within a box, or with a coordinate missing")
+    return boxes[0]
+
+
+def _boxes_in_list(items: list[Any]) -> Boxes:
     all_numbers: list[tuple[float, ...]] = []
-    for item in value:
+    for item in items:
         inner = boxes_in(item, is_outline=False) if isinstance(item, list) else None
         if inner is None or len(inner.numbers) != 1 or inner.corners:
             raise NoBox("a list of boxes and other things")
@@ -161,7 +172,8 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
 def _corner_pair(first: Any, second: Any) -> Boxes:
     """Return the box between two named corners, each two numbers or an x and a y."""
     corners = [first, second]
-    are_named = all(isinstance(corner, dict) and corner.keys() == {"x", "y"} for corner in corners)
+    # nor is a corner named that has a coordinate twice
+    are_named = all(type(corner) is dict and corner.keys() == {"x", "y"} for corner in corners)
     if are_named:
         corners = [[corner["x"], corner["y"]] for corner in corners]
     if not _are_corners(corners):

@@ -143,10 +143,12 @@ class _Reader:
         """Add what a list says: one box, or its items; an empty one says that nothing is there."""
         if isinstance(items, CutArray):
             self.parsed.truncated = True
+            items = [item for item in items if not isinstance(item, str)]
         elif not items:
             self.parsed.absences.append(RawBox((), label))
         if not any(isinstance(item, (dict, list)) for item in items):
-            self.read_row(items, label)
+            if items:
+                self.read_row(items, label)
             return
         before = len(self.parsed.boxes)
         for item in items:
@@ -154,7 +156,8 @@ class _Reader:
                 self.read(item, level + 1, label)
             elif not isinstance(item, str):
                 raise _no_boxes(item)
-        things = self.things_of(self.parsed.boxes[before:])
+        are_labelled = all(box.label for box in self.parsed.boxes[before:])
+        things = None if are_labelled else self.texts
         for text in items:
             if isinstance(text, str):
                 if not self.is_harmless("", text, things):
@@ -184,15 +187,17 @@ class _Reader:
         self.parsed.dropped.append(Dropped(f"{what}: {in_brackets(values)}", box.label, box.id))
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
+        if len(fields) > _MOST_BOXES:
+            raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
         if isinstance(fields, (RepeatedKeys, CutObject)):
-            parts = _objects_in_a_row(fields.pairs)
+            parts = _objects_in_a_row(fields)
             if len(parts) > 1:
-                self.parsed.truncated |= isinstance(fields, CutObject)
                 for part in parts:
                     self.read_object(part, level, label)
+                self.parsed.truncated |= isinstance(fields, CutObject)
                 return
-            if any(fields[key] != value for key, value in fields.pairs):
-                raise _unknown("an object has a key twice, with different values")
+            if len(fields) < len(fields.pairs):
+                raise _unknown("an object has a key twice")
         holds_answers = any(self.holds_items(key, value) for key, value in fields.items())
         if isinstance(fields, CutObject):
             self.parsed.truncated = True
@@ -232,13 +237,12 @@ class _Reader:
         It has one key that holds them, or keys that are phrases.
         """
         by_phrase = [key for key in fields if self.is_phrase(key)]
-        lists = [key for key, value in fields.items() if self.is_list(key, value)]
-        if len(lists) > 1:  # an empty one may stand next to the answer
-            lists = [key for key in lists if fields[key]] or lists[:1]
-        if len(lists) + bool(by_phrase) > 1:
-            raise _unknown(f"boxes stand under {' and '.join([*by_phrase[:1], *lists])[:80]}")
-        if not lists and not by_phrase:
+        lists = self.lists_of(fields)
+        keys = [*by_phrase[:1], *lists]
+        if not keys:
             raise _unknown("the JSON has no list of boxes that is known")
+        if len(keys) > 1:
+            raise _unknown(f"boxes stand under {' and '.join(keys)[:80]}")
         before = len(self.parsed.boxes)
         for key in by_phrase:
             self.read(fields[key], level + 1, key)
@@ -258,6 +262,13 @@ class _Reader:
         changing = self.changing_key(others, len(boxes), self.things_of(boxes))
         if changing is not None:
             raise _unknown(f"{changing[:40]!r} stands next to the boxes, and may change them")
+
+    def lists_of(self, fields: Mapping[str, Any]) -> list[str]:
+        """Return the keys that hold a list of items; outlines may be empty next to boxes."""
+        keys = [key for key, value in fields.items() if self.is_list(key, value)]
+        if len(keys) < 2:
+            return keys
+        return [key for key in keys if fields[key] or not self.is_box_key(key)] or keys[:1]
 
     def is_list(self, key: str, value: Any) -> bool:
         is_known = has_role(key, "wrapper", "named") or self.is_box_key(key)
@@ -288,7 +299,9 @@ class _Reader:
                 self.add_box(numbers, RawBox((), label, corners=is_outline))
 
     def read_statuses(self, entries: Any) -> None:
-        for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entries, list):
+            return
+        for entry in entries:
             phrase_id = _id_of(entry.get("id")) if isinstance(entry, dict) else None
             if phrase_id is not None and isinstance(entry.get("status"), str):
                 self.parsed.statuses[phrase_id] = entry["status"]
@@ -298,7 +311,7 @@ class _Reader:
     def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
         """Add an item's boxes, or that its thing is not there; drop it where it can't be used."""
         label_key, own_label = _label_of(fields)
-        item = RawBox((), own_label or label)
+        item = RawBox((), own_label or _name_in_id(fields) or label)
         try:
             item.id = _own_id(fields)
             found = self.boxes_of(fields)
@@ -323,20 +336,13 @@ class _Reader:
 
         None where it says neither.
         """
-        found: list[Boxes] = []
-        nulls: list[str] = []
-        for key, value in fields.items():
-            if not self.is_box_key(key):
-                continue
-            if value in (None, []) or (isinstance(value, str) and says_none(value, ())):
-                nulls.append(plain_key(key))
-                continue
-            boxes = boxes_in(value, is_outline=has_role(key, "outline"))
+        by_key = {key: value for key, value in fields.items() if self.is_box_key(key)}
+        nulls = [plain_key(key) for key, value in by_key.items() if _is_null(value)]
+        found = boxes_by_name(fields)
+        for key, value in by_key.items():
+            boxes = None if _is_null(value) else self.boxes_under(key, value)
             if boxes is not None:
                 found.append(boxes)
-            elif plain_key(key) == self.key or not isinstance(value, str) or objection(value):
-                raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
-        found += boxes_by_name(fields)
         if not found:
             found = [Boxes([point]) for point in _points_of(fields)]
         if not found:
@@ -345,25 +351,33 @@ class _Reader:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
+    def boxes_under(self, key: str, value: Any) -> Boxes | None:
+        """Return the boxes under a box key; None where words that say nothing are there."""
+        boxes = boxes_in(value, is_outline=has_role(key, "outline"))
+        are_words = isinstance(value, str) and objection(value) is None
+        if boxes is None and (plain_key(key) == self.key or not are_words):
+            raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
+        return boxes
+
+    def is_of_box(self, key: str, value: Any) -> bool:
+        """Whether a box, a coordinate or a point stands under a key."""
+        is_point = has_role(key, "point") and bool(_points_of({key: value}))
+        return is_point or self.is_box_key(key) or is_coordinate(key)
+
     def check_item(
         self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, found: Boxes
     ) -> None:
         """Refuse an item whose other keys may change its box."""
         others: dict[str, Any] = {}
         for key, value in fields.items():
-            if key == label_key or self.is_box_key(key) or is_coordinate(key):
-                continue
-            if has_role(key, "point") and _points_of({key: value}):
+            if key == label_key or self.is_of_box(key, value):
                 continue
             if has_role(key, "zero") and number(value) != 0:
                 raise _unknown("the reply has boxes of several pictures")
-            if has_role(key, "label", "evidence"):
-                if _denies(value) or self.is_another_phrase(value, item.label):
-                    raise NoBox(f"{key[:40]!r} stands next to a box, and may change it")
-            elif has_role(key, "score"):
-                if not found.numbers and number(value):
-                    raise NoBox("a score is given, and no box")
-            elif not has_role(key, "id", "zero"):
+            if has_role(key, "score") and number(value) and not found.numbers:
+                raise NoBox("a score is given, and no box")
+            self.check_name(key, value, item.label)
+            if not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
         own = self.phrases.get(item.id or 0)
         things = self.texts if own is None else [own]
@@ -371,16 +385,19 @@ class _Reader:
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} stands next to a box, and may change it")
 
-    def is_another_phrase(self, value: Any, label: str | None) -> bool:
-        """Whether a further label of an item is a phrase, and the item's own is another one."""
-        if not isinstance(value, str) or label is None:
-            return False
-        further = set(ids_of(value, self.phrases))
-        return bool(further) and further.isdisjoint(ids_of(label, self.phrases))
+    def check_name(self, key: str, value: Any, label: str | None) -> None:
+        """Refuse an item with a further label that denies it, or that is another phrase."""
+        further: set[int] = set()
+        if isinstance(value, str) and label is not None:
+            further = set(ids_of(value, self.phrases))
+        is_another = further and further.isdisjoint(ids_of(label or "", self.phrases))
+        if is_another or (has_role(key, "label", "evidence") and _denies(value)):
+            raise NoBox(f"{key[:40]!r} stands next to a box, and may change it")
 
-    def things_of(self, boxes: Sequence[RawBox]) -> list[str] | None:
-        """Return the phrases that boxes without labels may be of; None where all have labels."""
-        return None if all(box.label for box in boxes) else self.texts
+    def things_of(self, boxes: Sequence[RawBox]) -> list[str]:
+        """Return what words next to boxes may name: their labels, or the one phrase of all."""
+        labels = [box.label for box in boxes if box.label]
+        return labels if len(labels) == len(boxes) else self.texts
 
     def changing_key(
         self, fields: Mapping[str, Any], found: int, things: list[str] | None
@@ -390,7 +407,7 @@ class _Reader:
         Args:
             fields: What stands next to them.
             found: How many boxes there are. Next to none, only what says so may stand.
-            things: The phrases that boxes without labels may be of; None where all have labels.
+            things: What words may name; None for anything.
         """
         for key, value in fields.items():
             if value not in _EMPTY and not self.may_stand(key, value, found, things):
@@ -427,7 +444,7 @@ class _Reader:
         Args:
             plain: The key, as keys are compared.
             value: What stands there.
-            things: The phrases that boxes without labels may be of: the words name no other thing.
+            things: What the words may name; None for anything.
         """
         if not isinstance(value, str) or any(part in plain for part in _words("changing_keys")):
             return False
@@ -447,22 +464,27 @@ class _Reader:
         return True
 
 
-def _objects_in_a_row(pairs: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
+def _objects_in_a_row(fields: RepeatedKeys | CutObject) -> list[dict[str, Any]]:
     """Return the objects that one is whose keys come again and again in the same order.
 
     Qwen3-VL leaves out the braces between: `{"object_name": …, "bbox": …, "object_name": …}`. A
-    last one that isn't whole is left out. [] where the keys come in no such order.
+    last one that the text ends inside of is left out. [] where the keys come in no such order.
     """
+    pairs = fields.pairs
     keys = [key for key, _ in pairs]
-    length = len(dict.fromkeys(keys))
+    length = len(fields)
     if length < 2 or any(key != keys[i % length] for i, key in enumerate(keys)):
+        return []
+    if len(keys) % length and not isinstance(fields, CutObject):
         return []
     return [dict(pairs[i : i + length]) for i in range(0, len(keys) - length + 1, length)]
 
 
 def _has_items(value: Any) -> bool:
     """Whether a value is a list with an object, or with a row of a label and numbers."""
-    for item in value if isinstance(value, list) else ():
+    if not isinstance(value, list):
+        return False
+    for item in value:
         if isinstance(item, dict):
             return True
         if isinstance(item, list) and any(isinstance(v, str) and number(v) is None for v in item):
@@ -516,6 +538,14 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
     return [point for point in points if len(point) == 2]
 
 
+def _name_in_id(fields: Mapping[str, Any]) -> str | None:
+    """Return what stands for an id and is none, which is a name: "dog", "#2", 1.5."""
+    for key, value in fields.items():
+        if has_role(key, "id") and value not in _EMPTY and _id_of(value) is None:
+            return str(value)
+    return None
+
+
 def _own_id(fields: Mapping[str, Any]) -> int | None:
     """Return an item's id; None without one."""
     ids = {_id_of(value) for key, value in fields.items() if has_role(key, "id")} - {None}
@@ -531,6 +561,10 @@ def _id_of(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_null(value: Any) -> bool:
+    return value in (None, []) or (isinstance(value, str) and says_none(value, ()))
 
 
 def _truth(value: Any) -> bool | None:

@@ -23,6 +23,7 @@ _NUMBER = lazy_pattern(
 )
 _WHOLE = lazy_pattern(r"[-+]?\d{1,18}")  # what is read as an int; a longer one as a float
 _WORD = lazy_pattern(r"[^\W\d]\w*")
+_SIGNED_WORD = lazy_pattern(r"[-+]?([^\W\d]\w*)")
 _WORDS = {"true": True, "false": False, "null": None, "none": None, "undefined": None}
 _NOT_A_NUMBER = frozenset(["nan", "infinity", "inf"])
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
@@ -32,9 +33,10 @@ _OPENS = lazy_pattern(r"[\[{［｛]|\((?=\s{0,9}[-+.]?\d)")
 # What may stand between values that are one list, as one object a line.
 _BETWEEN = lazy_pattern(r"[\s,;]*")
 _SKIP = lazy_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$)|#[^\n]*)+")
+_COMMENT_MARKS = lazy_pattern(r"//|/\*|\*/|#")
 # What follows a quotation mark that ends a string.
 _AFTER_STRING = lazy_pattern(r"\s*(?:[,:;\]})，：；、］｝]|//|/\*|#|$)")
-_BRACKET = lazy_pattern(r"[\[\]{}]")
+_BRACKET = lazy_pattern(r"[\[\]{}［］｛｝]")
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
 # Full-width punctuation, which stands for JSON's own outside of strings.
@@ -66,7 +68,7 @@ class CutObject(dict[str, Any]):
 
 
 class CutArray(list[Any]):
-    """An array that the text ends inside of: it has its whole arrays and objects alone."""
+    """An array that the text ends inside of: it has what is whole in it alone."""
 
 
 class JsonText(NamedTuple):
@@ -76,7 +78,7 @@ class JsonText(NamedTuple):
         values: The arrays and objects, one after the other.
         start: Where the first one begins; the text's end without any.
         end: Where the last one ends.
-        comments: The comments in them.
+        comments: The comments in them, without their marks.
         truncated: Whether the text ends inside the last one.
         repaired: Whether they aren't quite JSON.
     """
@@ -312,10 +314,10 @@ class _Scanner:
                 return _unescaped(text[start:quote])
 
     def word(self) -> Any:
-        match = _WORD.match(self.text, self.at + (self.text[self.at] in "-+"))
+        match = _SIGNED_WORD.match(self.text, self.at)
         if match is None:
             raise self.broken()
-        word = match[0].lower()
+        word = match[1].lower()
         if match.end() == len(self.text):
             return self.ended()
         if word in _NOT_A_NUMBER:
@@ -332,7 +334,7 @@ class _Scanner:
         if match is not None:
             self.at = match.end()
             if not match[0].isspace():
-                self.comments.append(match[0])
+                self.comments.append(_COMMENT_MARKS.sub(" ", match[0]))
         return self.peek()
 
     def peek(self) -> str:
@@ -353,11 +355,12 @@ class _Scanner:
 
 
 def _whole_items(items: list[Any]) -> CutArray:
-    """Return the arrays and objects among the items of an array that is cut off.
+    """Return what is whole in an array that is cut off: its texts, or its arrays and objects.
 
-    A number or a string may be cut off itself. An array that is cut off and holds nothing whole is
-    left out.
+    Numbers may be a box that is cut off.
     """
+    if all(isinstance(item, str) for item in items):
+        return CutArray(items)
     return CutArray(item for item in items if _is_nested(item) and not _is_lost(item))
 
 

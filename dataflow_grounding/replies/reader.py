@@ -25,6 +25,7 @@ from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Readin
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array or object in which it may be
+_KEYS_AS_ASKED = ("id", "label", "score", "evidence")  # and the box's
 _EVIDENCE = (None, "seen", "inferred", "region")
 _LARGEST = 10**9  # that a coordinate may be, without its sign
 
@@ -164,7 +165,7 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
     phrase_id = item.get("id")
     if type(numbers) is not list or len(numbers) != 4 or type(label) is not str:
         return None
-    if type(phrase_id) is not int or len(item) != 3 + ("score" in item) + ("evidence" in item):
+    if type(phrase_id) is not int or not item.keys() <= {key, *_KEYS_AS_ASKED}:
         return None
     for coordinate in numbers:
         # a bool is no coordinate, nor is what JSON doesn't have, such as NaN

@@ -26,8 +26,10 @@ _TAG = lazy_pattern(
 _BOX_TAG = lazy_pattern(
     r"<\|det\|>|<\|(?:box|quad)_start\|>|<(?:box|bbox|quad|point_box)[\s>]|<object>\s*<patch_"
 )
+_BETWEEN_PARTS = " \t\r\n,.;:-–—•*"  # characters that say nothing
 _MOST_TAGS = 20_000  # of a reply; no model has tokens for more, but in a loop
 _LABEL_TAGS = frozenset(["ref", "object_ref", "phrase"])
+_NEXT_THING = _LABEL_TAGS | {"pred"}  # what follows is of another thing
 _OTHER_TAGS = frozenset(["point", "points", "polygon"])  # which are no boxes
 _BOX_TAGS = frozenset(["det", "box", "bbox", "object", "quad", "point_box"])
 _WITH_ATTRIBUTES = frozenset(["point_box", "collection", "point", "points", "polygon"])
@@ -40,7 +42,7 @@ _LOCATIONS = r"(?:<loc_?\d{1,6}>\s*)+"
 _FLORENCE = lazy_pattern(rf"([^<]*)({_LOCATIONS})")  # a label, and its boxes
 _PALIGEMMA = lazy_pattern(rf"({_LOCATIONS})((?:<seg\d{{3}}>)*)([^<;]*);?\s*")  # the label follows
 _DOCTAGS = lazy_pattern(rf"<([a-z][a-z_]{{0,40}}\d?)>\s*({_LOCATIONS})")  # the tag is the label
-_CUT_TAG = lazy_pattern(r"<[^<>]{0,200}\Z")
+_CUT_TAG = lazy_pattern(r"(?:<[^<>]{0,200}|>\s*,\s*)\Z")
 _POINT = lazy_pattern(r"<points?\b|\bclick\(|<\|point_start\|>")
 _HTML = lazy_pattern(r"<\w+\s[^<>]{0,1000}?\bdata-bbox\s?=\s?[\"']([^\"'<>]{0,200})[\"'][^<>]*>")
 _HTML_LABEL = lazy_pattern(r"\bdata-(?:label|name|class|category)\s?=\s?[\"']([^\"'<>]{1,200})")
@@ -140,72 +142,112 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     Labels stand in tags before their boxes, or, where each box is followed by one, after them.
     """
     tags = _tags_of(text)
-    words: list[str] = []
-    kinds = ""  # in order: "l" for a label, "b" for a box
-    labels: list[str] = []
-    boxes: list[tuple[str, str, bool]] = []  # text, label of its own, whether it is closed
+    if not tags:
+        return [text]
+    parts = _parts_between(text, tags)
+    parsed.tagged = True
+    parsed.truncated = parsed.truncated or not tags[-1].closes
+    for part in parts:
+        if part.kind == "o":
+            parsed.notes.append(Note("dropped", "a point or a polygon, which is no box"))
+    # a label that breaks off has no box yet
+    parts = [part for part in parts if part.kind in "bw" or (part.kind == "l" and part.closed)]
+    labels = [part.text for part in parts if part.kind == "l"]
+    boxes = [part for part in parts if part.kind == "b"]
+    follow = all(text.startswith("<|", tag.start) for tag in tags)
+    kinds = "".join(part.kind for part in parts)
+    for label, box in zip(_labels_of_boxes(kinds, labels, follow=follow), boxes, strict=True):
+        _add_box_tag(box.text, box.mention or label, box.closed, parsed)
+    if re.search("^w*l.*lw*$|^w*lw*$", kinds):
+        parsed.dropped.append(Dropped("a label without a box", labels[-1]))
+        parsed.truncated = parsed.truncated or kinds.endswith("l")
+    blocks = load_table(__package__, "grammar.yaml")["blocks"].split()
+    if labels and set(labels) <= set(blocks):
+        return []
+    words = [part.text for part in parts if part.kind == "w"]
+    return words if kinds.startswith("w") else ["", *words]
+
+
+class _Part(NamedTuple):
+    """A part of a reply with tags.
+
+    Attributes:
+        kind: "l" for a label, "b" for a box, "o" for a point or a polygon, "w" for words.
+        text: What it says, without its tags.
+        mention: The label in a box's own tag, or "".
+        closed: Whether the tag that closes it is there.
+    """
+
+    kind: str
+    text: str
+    mention: str = ""
+    closed: bool = True
+
+
+def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
+    """Return a reply's labels, boxes, points and words, in order."""
+    parts: list[_Part] = []
     in_relation = False
     at = 0
-    for i, tag in enumerate(tags):
+    end = _Tag("", False, "", len(text), len(text))
+    for tag, following in zip(tags, [*tags[1:], end], strict=True):
         if tag.start < at:
             continue
-        words.append(text[at : tag.start])
-        closing = tags[i + 1] if i + 1 < len(tags) else None
-        closed = closing is not None and closing.closes and closing.name == tag.name
-        end = closing.start if closing is not None else len(text)
-        content = text[tag.end : end]
-        at = closing.end if closed and closing is not None else end
-        is_label = tag.name in _LABEL_TAGS
-        if is_label and (tag.closes or (not closed and closing is not None)):
-            raise UnreadableReply(
-                f"a tag of a label has no other: {content[:40]!r}", "unclear labels"
-            )
-        if tag.closes or tag.name == "collection":
-            at = tag.end
-        elif tag.name in _OTHER_TAGS:
-            parsed.notes.append(Note("dropped", f"a {tag.name}, which is no box"))
-        elif tag.name == "pred":
-            in_relation = True  # the boxes that follow repeat those of the two things
-        elif is_label:
-            in_relation = False
-            if closed and content.strip():
-                labels.append(content.strip())
-                kinds += "l"
-        elif not closed and re.search(r"[^\W\d_]", content):
-            words.append(content)
-        elif not in_relation:
-            boxes.append((content, tag.mention, closed))
-            kinds += "b"
-        parsed.truncated = parsed.truncated or (closing is None and not tag.closes)
-    words.append(text[at:])
-    parsed.tagged = True
-    follow = all(text.startswith("<|", tag.start) for tag in tags)
-    for label, (content, mention, closed) in zip(
-        _labels_of_boxes(kinds, labels, follow=follow), boxes, strict=True
-    ):
-        _add_box_tag(content, mention or label, closed, parsed)
-    blocks = load_table(__package__, "grammar.yaml")["blocks"].split()
-    return [] if labels and set(labels) <= set(blocks) else words
+        parts.append(_Part("w", text[at : tag.start]))
+        at = tag.end
+        if tag.name in _NEXT_THING:
+            in_relation = tag.name == "pred"  # boxes then repeat those of two things
+        if tag.closes or tag.name in ("pred", "collection"):
+            if tag.name in _LABEL_TAGS:
+                raise _unpaired(text[tag.start :])
+            continue
+        closed = following.closes and following.name == tag.name
+        part = _part_of(tag, text[tag.end : following.start], closed)
+        at = following.end if closed else following.start
+        if part.kind == "l" and not closed and following is not end:
+            raise _unpaired(text[tag.start :])
+        if part.kind in "lw" or not in_relation:
+            parts.append(part)
+    parts.append(_Part("w", text[at:]))
+    return [part for part in parts if part.kind != "w" or part.text.strip(_BETWEEN_PARTS)]
+
+
+def _unpaired(text: str) -> UnreadableReply:
+    return UnreadableReply(f"a tag of a label has no other: {text[:40]!r}", "unclear labels")
+
+
+def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
+    """Return the part that a tag opens."""
+    if tag.name in _LABEL_TAGS:
+        if closed and not content.strip():
+            raise UnreadableReply("a label is empty", "unclear labels")
+        return _Part("l", content.strip(), closed=closed)
+    if tag.name in _OTHER_TAGS:
+        return _Part("o", content)
+    if not closed and re.search(r"[^\W\d_]", content):
+        return _Part("w", content)
+    return _Part("b", content, tag.mention, closed)
 
 
 def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list[str | None]:
     """Return the label of each box, None for those without one.
 
     Args:
-        kinds: The labels and the boxes of a reply, in order: "l" and "b".
+        kinds: The parts of a reply, in order: "l" for labels, "b" for boxes, "w" for words.
         labels: The labels.
         follow: Whether labels may follow their boxes, as MinerU writes them.
     """
+    plain = kinds.replace("w", "")
     if not labels:
-        return [None] * kinds.count("b")
-    if follow and re.fullmatch("(?:bl)+", kinds):
+        return [None] * plain.count("b")
+    if follow and re.fullmatch("(?:bl)+", plain):
         return list(labels)
-    if "ll" in kinds or not kinds.startswith("l"):
+    if "ll" in plain or "bwb" in kinds or not plain.startswith("l"):
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
     found: list[str | None] = []
     waiting = iter(labels)
     label: str | None = None
-    for kind in kinds:
+    for kind in plain:
         if kind == "l":
             label = next(waiting)
         else:
@@ -230,7 +272,10 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
             elif piece.strip():
                 parsed.dropped.append(Dropped(f"no two grid cells: {piece[:40]!r}", label))
     elif _NUMBER_TOKENS.match(content):
-        for group in content.split(","):
+        for group in re.split(r"(?<=>)\s*,\s*(?=<)", content):
+            if _NUMBER_TOKENS.fullmatch(group) is None:
+                parsed.dropped.append(Dropped(f"a box with other words: {group[:60]!r}", label))
+                continue
             numbers_of_group = re.findall(_NUMBER, re.sub(r"[xy]_", "", group))
             _add_numbers([float(number) for number in numbers_of_group], label, parsed)
     else:
@@ -252,18 +297,18 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
         parsed.dropped.append(Dropped(f"a box with other words: {content[:60]!r}", label))
         return
     parsed.truncated = parsed.truncated or lists.truncated
-    groups = _groups_in(lists.values)
-    if not groups:
-        parsed.dropped.append(Dropped(f"a box without numbers: {content[:60]!r}", label))
-    if len(groups) > 1 and any(len(group) == 2 for group in groups):
-        parsed.dropped.append(Dropped(f"a pair too many: {content[:60]!r}", label))
+    groups = _innermost(lists.values)
+    pairs = [group for group in groups if len(group) == 2]
+    if len(pairs) == len(groups) == 2:
+        groups = [pairs[0] + pairs[1]]
+    elif not groups or (pairs and len(groups) > 1):
+        parsed.dropped.append(Dropped(f"no box, or a pair too many: {content[:60]!r}", label))
         return
     for group in groups:
         _add_numbers(group, label or before or None, parsed)
 
 
-def _groups_in(values: Sequence[object]) -> list[list[object]]:
-    """Return the innermost lists of some values; of two with two items each, one is made."""
+def _innermost(values: Sequence[object]) -> list[list[object]]:
     groups: list[list[object]] = []
     waiting = list(values)
     while waiting:
@@ -272,8 +317,6 @@ def _groups_in(values: Sequence[object]) -> list[list[object]]:
             groups.append([value])
         elif any(isinstance(item, list) for item in value):
             waiting[:0] = value
-        elif groups and len(groups[-1]) == len(value) == 2:
-            groups[-1] = groups[-1] + value
         else:
             groups.append(value)
     return groups
@@ -294,8 +337,11 @@ def _add_numbers(numbers: Sequence[object], label: str | None, parsed: ParsedRep
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
     elements = list(_HTML.finditer(text))
-    if len(elements) != text.count("data-bbox"):
-        parsed.dropped.append(Dropped("a data-bbox outside of a tag"))
+    with_label = [match for match in elements if "data-label" in match[0]]
+    if len(re.findall("<[a-z]", text)) < text.count("</"):
+        raise UnreadableReply("the reply's elements don't fit", "broken HTML")
+    if len(elements) != text.count("data-bbox") or len(with_label) != text.count("data-label"):
+        parsed.dropped.append(Dropped("a box or a label outside of an element with both"))
     for match in elements:
         label = _HTML_LABEL.search(match[0])
         numbers = [part for part in re.split(r"[\s,]+", match[1]) if part]
@@ -351,17 +397,31 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
         end = match.end()
     if text[end:].strip() or len({label is None for label, _ in runs}) > 1:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
-    are_quads = all(len(run) == 8 and not _are_boxes(run) for _, run in runs)
+    if len(runs[-1][1]) % 4:  # its last box breaks off, or has a token too many
+        parsed.truncated = True
+        label, run = runs.pop()
+        parsed.dropped.append(Dropped(f"{len(run)} location tokens are no boxes", label))
+    are_quads = all(_is_quadrangle(run) for _, run in runs)
     for label, run in runs:
         if are_quads:
             xs, ys = run[0::2], run[1::2]
             box = (min(xs), min(ys), max(xs), max(ys))
             parsed.boxes.append(RawBox(box, label, family="florence-2"))
-        elif len(run) < 4 or 4 < len(run) < 8 or are_outlines or not _are_boxes(run):
-            parsed.dropped.append(Dropped(f"{len(run)} location tokens are no boxes", label))
+        elif are_outlines or len(run) % 4 or not _are_boxes(run):
+            raise UnreadableReply(f"{len(run)} location tokens are no boxes", "unclear boxes")
         else:
             _add_run(run, label, "florence-2", parsed)
     return []
+
+
+def _is_quadrangle(run: Sequence[float]) -> bool:
+    """Whether eight numbers are the corners of a parallelogram, clockwise from the top left one."""
+    if len(run) != 8:
+        return False
+    x1, y1, x2, y2, x3, y3, x4, y4 = run
+    most = 0.1 * (max(run[0::2]) - min(run[0::2]) + max(run[1::2]) - min(run[1::2]))
+    is_upright = x1 < x2 and x4 < x3 and y1 < y4 and y2 < y3
+    return is_upright and abs(x1 + x3 - x2 - x4) <= most and abs(y1 + y3 - y2 - y4) <= most
 
 
 def _are_boxes(run: Sequence[float]) -> bool:
@@ -369,8 +429,6 @@ def _are_boxes(run: Sequence[float]) -> bool:
 
     A polygon goes round, so that its corners aren't.
     """
-    if len(run) < 8:
-        return True
     for i in range(0, len(run) - 3, 4):
         x1, y1, x2, y2 = run[i : i + 4]
         if x2 <= x1 or y2 <= y1:

@@ -19,12 +19,14 @@ _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+")
 _ARTICLES = frozenset(["a", "an", "the"])
 _AROUND = " \t\r\n.,:;!\"'`*“”‘’「」«»。，、：；！"  # characters around a label that say nothing
 _LONGEST = 400  # characters of a label that are compared
-_MARKS = lazy_pattern(r"[\d\[\](){}<>\"“”„«»「」『』`|?？=]")
+_MARKS = lazy_pattern(r"[\d\[\](){}<>［］｛｝（）\"“”„«»「」『』`|?？=~]|//|/\*|#\s*\Z")
 _NOT = lazy_pattern(r"n['’]t\b", re.IGNORECASE)
 _MARKUP = "*#_ \t\r\n:：.,。，!！-–—•>"  # characters around a sentence that say nothing
 _LONGEST_SENTENCE = 120  # characters of a sentence that says that nothing is there
 _SENTENCE_END = lazy_pattern(r"[.!?;。！？；\n]")
-_BETWEEN_THINGS = lazy_pattern(r",|;|、|\b(?:and|or|nor|und|oder|et|ou|y|e|o)\b|[和或与及]")
+_AND = r"\b(?:and|or|nor|und|oder|et|ou|y|e|o)\b|[和或与及、]"
+_AND_ONE = lazy_pattern(r"\band (?:an?|the|one|some)\b")  # "no cat and a dog"
+_BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
 def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -42,7 +44,9 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     # Articles and plurals make no more difference than this in a text's length.
     most = 4 * (label.count(" ") + 2)
     near = {i: phrase for i, phrase in phrases.items() if abs(len(phrase) - len(label)) <= most}
-    for form in (folded, _without_articles, _in_singular) if near else ():
+    if not near:
+        return []
+    for form in (folded, _without_articles, _in_singular):
         wanted = form(label)
         ids = [i for i, phrase in near.items() if form(phrase) == wanted]
         if ids and wanted:
@@ -217,7 +221,7 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
         return True
     if len(sentence) > _LONGEST_SENTENCE or _SENTENCE_END.search(sentence):
         return False
-    if re.search(r"\d", sentence):
+    if re.search(r"\d|\s[-–—]\s", sentence):
         return False
     plain = sentence.casefold().replace("’", "'")
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
@@ -245,7 +249,9 @@ def _are_all(things: str, phrases: Sequence[str]) -> bool:
     """Whether things in a sentence are any thing at all, or each phrase that was asked for."""
     things = folded(things)
     if not things or things in _grammar("anything"):
-        return True
+        return len(phrases) < 2 or things not in _grammar("one_thing")
+    if ("," in things and not re.search(_AND, things)) or _AND_ONE.search(things):
+        return False
     by_id = dict(enumerate(phrases))
     if len(phrases) == 1:
         return bool(ids_of(things, by_id))

@@ -75,7 +75,7 @@ def refused(reply: str, **settings: Any) -> str:
             id="bare keys, leading zeros",
         ),
         pytest.param(
-            '[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # next\n{"label": "dog", "bbox": [50,60,70,80]}]',
+            '[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # box\n{"label": "dog", "bbox": [50,60,70,80]}]',
             id="comments",
         ),
         pytest.param(
@@ -282,6 +282,16 @@ def test_a_list_of_nothing_says_that_nothing_is_there(reply: str) -> None:
         '[{"img_idx": 0, "bbox": [10,20,30,40]}, {"img_idx": 1, "bbox": [50,60,70,80]}]',
         '{"answer": {"answer": {"answer": {"answer": {"answer": {"answer": {"answer": {"answer": [[10,20,30,40]]}}}}}}}}',
         '{"score": 0.9, "label": "cat", "bbox": []}',
+        # braces left out, and a label lost
+        '{"bbox": [10,20,30,40], "label": "cat", "bbox": [50,60,70,80], "label": "dog", "bbox": [1,2,300,400]}',
+        '{"label": "cat", "bbox": {"x1": 10, "y1": 20, "x2": 30, "y2": 40, "x1": 5}}',
+        '［｛“label”：“fox”，“bbox_2d”［10，20，30，40］｝，｛“label”：“cat”，“bbox_2d”：［50，60，70，80］｝］',
+        '［10，20，30，40］｝，｛“label”：“cat”，“bbox_2d”：［441，22，554，260］｝］｝',
+        '{"objects": [], "bbox_2d": [10,20,30,40], "label": "cat"}',
+        '[{"id": "dog", "bbox_2d": [10,20,30,40]}]',
+        '# [{"label": "cat", "bbox": [10,20,30,40]}]\n[{"label": "cat", "bbox": [50,60,70,80]}]',
+        '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10,20,30,40], "label": "cat"}}',
+        '[{"bbox": [10,20,30,40]}, {"bbox": [50,60,70,80], "label": "dog"}]',
         "{}", '{"error": "overloaded"}', '{"objects": "many"}', '{"objects": 3}', '["cat"]', "[true]", "[" * 1000,
     ],
 )  # fmt: skip

@@ -32,6 +32,7 @@ REFUSED = {
     "griffon-issue41-onimage": "brackets that don't match",
     "griffon-issue40-runaway": "brackets and quotation marks that don't match",
     "isaac-traffic-light": "a caption with 'no' and 'not' around its box",
+    "florence2-proc-leftover-loc": "five location tokens, of which any may be the one too many",
 }
 ROWS = rows_of("replies.jsonl")
 MORE = rows_of("more_replies.jsonl")
@@ -178,7 +179,11 @@ def test_grid_cells_give_the_fractions_that_their_source_states(row: dict[str, A
         assert box.bbox == pytest.approx(expected["box_norm"])
 
 
-@pytest.mark.parametrize("row", cases(WITH_BOXES))
+# whose words name "cat breeds", and none of the labels
+NAMES_OTHERS = ("glm46v-cats",)
+
+
+@pytest.mark.parametrize("row", cases([row for row in WITH_BOXES if row["id"] not in NAMES_OTHERS]))
 def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phrase(
     row: dict[str, Any],
 ) -> None:

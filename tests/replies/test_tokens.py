@@ -147,6 +147,11 @@ def test_a_tag_that_the_end_cuts_off_is_marked() -> None:
         ("doctags", "<doctag><cat><loc_1><loc_2><loc_3><loc_4></cat>\n"),
         ("xyxy_1000", '<p data-bbox="1 2 3 4" data-label="cat"></p><p data-bb'),
         ("xyxy_1000", '{"bboxes": [[10, 20, 30, 40], "?"], "labels": ["cat", "dog"]}'),
+        ("xyxy_1000", "<ref>cat</ref><box>(10,20),(30,40)</box><ref>dog</ref>"),
+        ("xyxy_1000", "<|ref|>cat<|/ref|><|det|>[[10, 20, 30, 40]]<|/det|><|ref|>dog<|/ref|>"),
+        ("xyxy_1000", "<ref>cat</ref><box>[[10,20,30,40]]</box><ref></ref><box>[[5,6,700,800]]</box>"),
+        ("xyxy_1000", '<p data-label="cat" data-bbox="1 2 3 4"></p><p data-label="dog" data-bbx="5 6 7 8"></p>'),
+        ("florence-2", "cat<loc_10><loc_20><loc_300><loc_400>dog<loc_1><loc_2>"),
     ],
 )  # fmt: skip
 def test_what_is_lost_of_a_reply_never_says_that_a_phrase_is_absent(
@@ -160,6 +165,24 @@ def test_what_is_lost_of_a_reply_never_says_that_a_phrase_is_absent(
     assert 2 in {*reading.unread, *reading.unsure}
 
 
+@pytest.mark.parametrize(
+    ("format", "reply"),
+    [
+        # the sentence may be about another thing
+        ("xyxy_1000", "<ref>cat</ref><box>(640,0),(917,27)</box> The fox is at <box>(10,20),(300,400)</box>."),
+        ("xyxy_1000", "~~<ref>cat</ref><box>(640,0),(917,27)</box>~~"),
+        ("xyxy_1000", "<ref>cat</ref><box>(1,2),(30,4),(30,60),(1,60)</box>"),  # a quadrangle
+        ("xyxy_1000", "<|object_ref_start|>cat<|object_ref_end|><|box_start|><554><353><856><9,56><|box_end|>"),
+        ("florence-2", "cat<loc_10><loc_20><loc_300><loc_400><loc_5><loc_50><loc_60><loc_700><loc_800>"),
+        ("florence-2", "cat<loc_117><loc_62><loc_471><loc_999><loc_818><loc_631><loc_99><loc_769>"),
+        ("florence-2", "cat<loc_10><loc_20><loc_300><loc_400> ignored <loc_250><loc_500><loc_1><loc_300>"),
+    ],
+)  # fmt: skip
+def test_a_damaged_reply_never_gives_other_boxes(format: str, reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(reply, format, ["cat"])
+
+
 def test_an_outline_in_location_tokens_is_never_split_into_boxes() -> None:
     numbers = (279, 379, 282, 379, 290, 372, 293, 372, 298, 368, 301, 368, 306, 364, 310, 362)
     outline = "".join(f"<loc_{number}>" for number in numbers)
@@ -169,5 +192,5 @@ def test_an_outline_in_location_tokens_is_never_split_into_boxes() -> None:
         f"cat<poly>{outline}</poly>",
         "cat<loc_1><loc_2><loc_9><loc_8><loc_3><loc_4>",
     ):
-        with pytest.raises(UnreadableReply, match="location tokens"):
+        with pytest.raises(UnreadableReply, match=r"location tokens|cut off"):
             read(reply, "florence-2", ["cat"])

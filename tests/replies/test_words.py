@@ -54,6 +54,26 @@ def test_words_that_can_turn_an_answer_round_make_it_unreadable(words: str) -> N
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "Distractors:", "Outdated:", "The reflection of the cat:", "ymin, xmin, ymax, xmax:", "Row, column:",
+        "In the second image:", "第二张图:", "in Prozent:", "null", "One of these:", "Thought:", "/*", "~~",
+        "The image shows a cat and a dog:", "The dog is too blurry to box.",
+    ],
+)  # fmt: skip
+def test_words_before_json_may_name_nothing_but_what_has_a_box(words: str) -> None:
+    for answer in ANSWERS[:3]:
+        with pytest.raises(UnreadableReply):
+            read(f"{words}\n{answer}", ["cat", "dog"] if "label" in answer else ["cat"])
+
+
+def test_words_after_an_answer_in_tags_may_not_take_it_back() -> None:
+    for words in ("This is wrong.", "There is no cat."):
+        with pytest.raises(UnreadableReply):
+            read(f"<answer>{ANSWERS[0]}</answer>\n{words}", ["cat"])
+
+
+@pytest.mark.parametrize(
     "words", ["that's the plate.", "It is a fox.", "The first one is a dog.", "20 units lower", "swap x and y", "a dog", "and a dog", "是狗。"]
 )  # fmt: skip
 def test_after_an_answer_no_words_may_name_or_point_at_anything(words: str) -> None:
@@ -143,8 +163,15 @@ def test_anything_else_without_a_box_is_refused_and_never_none(reply: str) -> No
 
 
 def test_a_sentence_about_one_of_several_phrases_says_nothing_of_the_others() -> None:
-    with pytest.raises(UnreadableReply):
-        read("There is no cat in the image.", ["cat", "dog"])
+    for reply in (
+        "There is no cat in the image.",
+        "No cat, a dog.",
+        "No cat and a dog.",
+        "It is not in the image.",
+        "No - the cat in the image and the dog",
+    ):
+        with pytest.raises(UnreadableReply):
+            read(reply, ["cat", "dog"])
     assert read("There is no cat or dog in the image.", ["cat", "dog"]).boxes == []
     assert read("There are no such objects in the image.", ["cat", "dog"]).boxes == []
 

@@ -1,0 +1,207 @@
+"""Items written in every form are read back the same; what is damaged is never read as other boxes.
+
+The writer is `benchmarks/reply_forms.py`, the damages are those of `benchmarks/damaged_replies.py`,
+which does a hundred thousand.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.damaged_replies import (
+    AROUND,
+    DAMAGES,
+    KINDS,
+    UNTELLABLE,
+    Damage,
+    Damaged,
+    Reply,
+    compared,
+    cut_at,
+    draw_reply,
+    found_in,
+    long_text,
+    read,
+    read_any,
+    verdict,
+)
+from benchmarks.places.bytecode import instructions_of
+from benchmarks.reply_forms import (
+    FORMS,
+    GRAMMAR,
+    Form,
+    Item,
+    beginnings,
+    draw_items,
+    js,
+    truth_of,
+    write,
+)
+from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies.reading import FoundBox, Note
+
+EACH_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+REPLIES = 25
+"""Of each form."""
+CORNERS = [(0, 0, 500, 500), (10, 20, 300, 400), (0, 0, 1000, 1000), (250, 0, 1000, 720)]
+
+
+def replies_of(form: Form, count: int = REPLIES) -> Iterator[Reply]:
+    for number in range(count):
+        yield draw_reply(form, random.Random(f"{form.name}/{number}"))
+
+
+def reply_with_several_items(form: Form) -> Reply:
+    """Draw a reply in a form that has as many items as it may have, of two boxes at the most."""
+    dice = random.Random(form.name)
+    items: list[Item] = []
+    while len(items) < min(form.most_items, 3):
+        items = draw_items(form, dice)
+    items = [Item(item.id, item.phrase, item.boxes[:2]) for item in items]
+    return Reply(form, items, 1, write(form, items, 1))
+
+
+@EACH_FORM
+def test_items_are_read_back_the_same(form: Form) -> None:
+    for reply in replies_of(form):
+        reading = read(reply, reply.text)
+        assert found_in(reading) == reply.truth, reply.text
+        assert (reading.unread, reading.unsure) == ([], {}), reply.text
+        assert reading.count("dropped") == reading.count("truncated") == 0, reply.text
+
+
+@pytest.mark.parametrize("role", ["wrapper", "label", "box"])
+def test_every_key_of_the_grammar_is_read(role: str) -> None:
+    for key in GRAMMAR["keys"][role].split():
+        item = {"label": "red cup", "bbox_2d": [10, 20, 300, 400]}
+        if role != "wrapper":
+            kind = "bbox_2d" if role == "box" else "label"
+            item = {key if name == kind else name: value for name, value in item.items()}
+        reply = js({key: [item]} if role == "wrapper" else [item])
+        reading = read_boxes(
+            reply, format="xyxy_1000", image_size=(1000, 1000), phrases=["red cup", "dog"]
+        )
+        assert [(box.id, box.bbox) for box in reading.boxes] == [(1, (10, 20, 300, 400))], reply
+
+
+@EACH_FORM
+def test_a_box_at_an_edge_of_the_picture_is_a_box(form: Form) -> None:
+    if form.says_nothing:
+        return
+    top_x, top_y = form.scale.top
+    least = form.scale.least
+    edges = [
+        (0, 0, top_x, top_y),
+        (0, 0, least, least),
+        (0, least, least, top_y),
+        (top_x - least, 0, top_x, least),
+        (top_x - least, top_y - least, top_x, top_y),
+    ]
+    for box in edges:
+        items = [Item(1, form.phrases[0], (box,))]
+        reply = Reply(form, items, 0, write(form, items))
+        assert found_in(read(reply, reply.text)) == truth_of(form, items), reply.text
+
+
+@EACH_FORM
+def test_a_reply_that_is_cut_off_is_marked_or_refused(form: Form) -> None:
+    if form.name in UNTELLABLE:
+        return
+    reply = reply_with_several_items(form)
+    for at in range(len(reply.text.encode())):
+        damaged = cut_at(reply, at)
+        outcome, why = verdict(reply, damaged)
+        assert outcome != "wrong", f"{damaged.text!r}: {why}"
+
+
+@pytest.mark.parametrize("name", UNTELLABLE)
+def test_a_cut_that_cant_be_told_gives_one_box_at_the_most(name: str) -> None:
+    form = FORMS[name]
+    items = [Item(1, form.phrases[0], ((100, 200, 500, 800),))]
+    reply = Reply(form, items, 0, write(form, items))
+    for at in range(len(reply.text)):
+        outcome, _ = verdict(reply, Damaged(reply.text[:at]))
+        if outcome != "refused":
+            assert len(read(reply, reply.text[:at]).boxes) == 1
+
+
+STREAMS = [form for form in FORMS.values() if form.is_stream]
+
+
+@pytest.mark.parametrize("form", STREAMS, ids=lambda form: form.name)
+def test_a_stream_cut_between_two_items_is_a_shorter_stream(form: Form) -> None:
+    reply = reply_with_several_items(form)
+    for text, truth in beginnings(form, reply.items, reply.seed):
+        if truth:
+            found = found_in(read(reply, text + form.ending))
+            assert found == truth, text
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_reply_never_has_other_boxes(damage: Damage) -> None:
+    for form in FORMS.values():
+        for number in range(4):
+            dice = random.Random(f"{form.name}/{number}")
+            reply = draw_reply(form, dice)
+            damaged = damage(reply, dice)
+            if damaged is not None:
+                outcome, why = verdict(reply, damaged)
+                assert outcome != "wrong", f"{reply.text!r} → {damaged.text!r}: {why}"
+
+
+def reading_of(boxes: list[tuple[int, tuple[float, ...]]], **rest: object) -> Reading:
+    found = [FoundBox(bbox, phrase_id, None, None, bbox, None) for phrase_id, bbox in boxes]  # type: ignore[arg-type]
+    return Reading(found, **rest)  # type: ignore[arg-type]
+
+
+CAT = (1, (10.0, 20.0, 30.0, 40.0))
+FURTHER_CAT = (1, (11.0, 20.0, 30.0, 40.0))
+DOG = (2, (50.0, 60.0, 70.0, 80.0))
+
+
+@pytest.mark.parametrize(
+    ("reading", "outcome"),
+    [
+        pytest.param(reading_of([CAT, FURTHER_CAT, DOG]), "same", id="all boxes"),
+        pytest.param(reading_of([CAT, FURTHER_CAT], unread=[2]), "marked", id="unread"),
+        pytest.param(reading_of([CAT, FURTHER_CAT], unsure={2: "?"}), "marked", id="unsure"),
+        pytest.param(reading_of([CAT, FURTHER_CAT]), "wrong", id="silently none"),
+        pytest.param(
+            reading_of([CAT, FURTHER_CAT], notes=[Note("truncated")]), "wrong", id="none, noted"
+        ),
+        pytest.param(reading_of([CAT, DOG]), "wrong", id="one of two is lost"),
+        pytest.param(reading_of([CAT, DOG], notes=[Note("dropped")]), "marked", id="and noted"),
+        pytest.param(reading_of([CAT, FURTHER_CAT, DOG, (2, CAT[1])]), "wrong", id="another's box"),
+    ],
+)
+def test_the_judge_tells_what_is_wrong(reading: Reading, outcome: str) -> None:
+    assert compared(reading, frozenset([CAT, FURTHER_CAT, DOG]), {1, 2, 3}) == outcome
+
+
+def work_of(text: str) -> int:
+    """Count the instructions that reading a text takes."""
+    read_any(text)  # loads what is loaded once
+    read_any("[]")  # the last reply that was read is kept
+    return instructions_of(lambda: read_any(text))
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(8)
+@pytest.mark.parametrize("kind", KINDS)
+def test_twice_the_length_is_twice_the_work(kind: str) -> None:
+    for around in AROUND:
+        half = work_of(long_text(KINDS[kind], around, 50_000))
+        whole = work_of(long_text(KINDS[kind], around, 50_000))
+        assert whole < 2.1 * half + 50_000, around
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(8)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_pattern_runs_up_on_a_megabyte(kind: str) -> None:
+    """A pattern that is quadratic in a reply's length would not come to an end on a megabyte."""
+    for around in AROUND:
+        read_any(long_text(KINDS[kind], around, 1_000_000))
