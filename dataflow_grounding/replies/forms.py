@@ -52,7 +52,7 @@ def parse_any(
     if value is None:
         fenced = _FENCED.fullmatch(reply.strip())
         value = strict_json(fenced[1]) if fenced else None
-    if value is not None:  # whatever its strings hold
+    if value is not None:  # its strings may hold other forms
         read_values([value], parsed, phrases, key)
     else:
         _FormReader(parsed, phrases, key, to_pixels).read(answer_of(reply))
