@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.boxes.coordinates import Order, to_xyxy
 from dataflow_grounding.replies.json_text import RepeatedKeys
-from dataflow_grounding.replies.reading import in_brackets
+from dataflow_grounding.replies.reading import LARGEST, in_brackets
 
-LARGEST = 10**9  # that a coordinate may be, without its sign
 _COORDINATE = lazy_pattern(r"[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
 _SEPARATORS = lazy_pattern(r"\s*[,;]\s*|\s+")
 _TAG = lazy_pattern(r"</?b?box>")  # around numbers in a string, as Seed writes them

@@ -23,7 +23,7 @@ from dataflow_grounding.replies.json_boxes import (
     plain_key,
 )
 from dataflow_grounding.replies.json_text import CutArray, CutObject, RepeatedKeys, strict_json
-from dataflow_grounding.replies.reading import Dropped, ParsedReply, RawBox, in_brackets
+from dataflow_grounding.replies.reading import EVIDENCE, Dropped, ParsedReply, RawBox, in_brackets
 from dataflow_grounding.replies.tokens import read_tokens
 from dataflow_grounding.replies.words import (
     ids_of,
@@ -38,7 +38,6 @@ _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for so many, or has tokens for them
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
-EVIDENCE = (None, "seen", "inferred", "region")
 
 
 @cache

@@ -21,13 +21,18 @@ from dataflow_grounding.replies.json_text import (
     every_json,
     strict_json,
 )
-from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Reading
+from dataflow_grounding.replies.reading import (
+    EVIDENCE,
+    LARGEST,
+    Note,
+    ParsedReply,
+    RawBox,
+    Reading,
+)
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array or object in which it may be
 _KEYS_AS_ASKED = ("id", "label", "score", "evidence")  # and the box's
-_EVIDENCE = (None, "seen", "inferred", "region")
-_LARGEST = 10**9  # that a coordinate may be, without its sign
 
 
 def read_boxes(
@@ -170,10 +175,10 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
     for coordinate in numbers:
         # a bool is no coordinate, nor is what JSON doesn't have, such as NaN
         kind = type(coordinate)
-        if (kind is not int and kind is not float) or not -_LARGEST <= coordinate <= _LARGEST:
+        if (kind is not int and kind is not float) or not -LARGEST <= coordinate <= LARGEST:
             return None
     evidence = item.get("evidence")
-    if evidence not in _EVIDENCE or "&" in label or not label.strip():
+    if evidence not in EVIDENCE or "&" in label or not label.strip():
         return None
     return RawBox(tuple(numbers), label.strip(), phrase_id, item.get("score"), evidence)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.json_text import find_json
-from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
+from dataflow_grounding.replies.reading import LARGEST, Dropped, Note, ParsedReply, RawBox
 
 _NUMBER = r"-?\d{1,12}(?:\.\d{1,20})?"
 # Tags around a label or a box. Qwen-VL, InternVL, MiniCPM <ref> <box>; DeepSeek <|ref|> <|det|>;
@@ -31,7 +31,6 @@ _MOST_TAGS = 20_000  # of a reply; no model has tokens for more, but in a loop
 _LABEL_TAGS = frozenset(["ref", "object_ref", "phrase"])
 _NEXT_THING = _LABEL_TAGS | {"pred"}  # what follows is of another thing
 _OTHER_TAGS = frozenset(["point", "points", "polygon"])  # which are no boxes
-_BOX_TAGS = frozenset(["det", "box", "bbox", "object", "quad", "point_box"])
 _WITH_ATTRIBUTES = frozenset(["point_box", "collection", "point", "points", "polygon"])
 _MENTION = lazy_pattern(r"\bmention\s?=\s?(?:\"([^\"]*)\"|'([^']*)')")
 _NUMBER_TOKENS = lazy_pattern(rf"(?:<(?:[xy]_)?{_NUMBER}>\s*)+")  # <12><34><56><78>
@@ -158,7 +157,8 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     kinds = "".join(part.kind for part in parts)
     for label, box in zip(_labels_of_boxes(kinds, labels, follow=follow), boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
-    if re.search("^w*l.*lw*$|^w*lw*$", kinds):
+    things = kinds.replace("w", "")
+    if things.startswith("l") and things.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", labels[-1]))
         parsed.truncated = parsed.truncated or kinds.endswith("l")
     blocks = load_table(__package__, "grammar.yaml")["blocks"].split()
@@ -324,7 +324,7 @@ def _innermost(values: Sequence[object]) -> list[list[object]]:
 
 def _add_numbers(numbers: Sequence[object], label: str | None, parsed: ParsedReply) -> None:
     values = tuple(
-        number for number in numbers if isinstance(number, (int, float)) and abs(number) < 1e9
+        number for number in numbers if isinstance(number, (int, float)) and abs(number) < LARGEST
     )
     if len(values) == len(numbers) == 4:
         parsed.boxes.append(RawBox(values, label))

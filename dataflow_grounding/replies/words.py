@@ -161,16 +161,11 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     mark = _MARKS.search(text)
     if mark is not None:
         return f"{mark[0]!r} stands in the words next to it"
-    if _NOT.search(text):
-        return '"not" stands in the words next to it'
-    allowed = frozenset[str]()
+    unit = ""
     if to_pixels is not None:
-        allowed = all_words([_grammar("units_of_pixels" if to_pixels else "units_of_parts")])
-    for word in words_of(text):
-        if word in _turning() and word not in allowed:
-            return f"{word!r} stands in the words next to it"
-    part = None if text.isascii() else _turning_parts().search(text)
-    return None if part is None else f"{part[0]!r} stands in the words next to it"
+        unit = _grammar("units_of_pixels" if to_pixels else "units_of_parts")
+    word = turns(text, unit)
+    return None if word is None else f"{word!r} stands in the words next to it"
 
 
 def points_back(text: str) -> bool:
@@ -196,9 +191,9 @@ def other_thing(text: str, phrases: Sequence[str]) -> str | None:
 
 
 def turns(text: str, phrase: str = "") -> str | None:
-    """Return a word of a label, or of a remark, that may deny it; None without one.
+    """Return a word of a label or of a remark that can turn it round; None without one.
 
-    A word that the phrase has itself denies nothing.
+    A word that the phrase has itself turns nothing.
     """
     if "?" in text and "?" not in phrase:
         return "?"
