@@ -12,9 +12,8 @@ from typing import Any
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.channels import answer_of, enclosed
-from dataflow_grounding.replies.json_boxes import plain_key
 from dataflow_grounding.replies.json_items import read_values
-from dataflow_grounding.replies.json_text import JsonText, find_json, strict_json
+from dataflow_grounding.replies.json_text import JsonText, find_json, plain_key, strict_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
 from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_tokens
 from dataflow_grounding.replies.words import objection, other_thing, points_back, says_none

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.boxes.coordinates import Order, to_xyxy
-from dataflow_grounding.replies.json_text import RepeatedKeys
+from dataflow_grounding.replies.json_text import RepeatedKeys, plain_key
 from dataflow_grounding.replies.reading import LARGEST, in_brackets
 
 _COORDINATE = lazy_pattern(r"[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
@@ -45,12 +45,6 @@ class Boxes(NamedTuple):
             in_corners = to_xyxy(numbers, self.order) if self.order else numbers
             corners.append(tuple(round(value, 4) for value in in_corners))
         return corners
-
-
-@lru_cache(maxsize=1024)
-def plain_key(key: str) -> str:
-    """Return a key as keys are compared: lower case, letters and digits only."""
-    return re.sub(r"[\W_]", "", key.lower())
 
 
 @cache

@@ -20,9 +20,14 @@ from dataflow_grounding.replies.json_boxes import (
     is_coordinate,
     number,
     numbers_in,
-    plain_key,
 )
-from dataflow_grounding.replies.json_text import CutArray, CutObject, RepeatedKeys, strict_json
+from dataflow_grounding.replies.json_text import (
+    CutArray,
+    CutObject,
+    RepeatedKeys,
+    plain_key,
+    strict_json,
+)
 from dataflow_grounding.replies.reading import EVIDENCE, Dropped, ParsedReply, RawBox, in_brackets
 from dataflow_grounding.replies.tokens import read_tokens
 from dataflow_grounding.replies.words import (
@@ -188,7 +193,7 @@ class _Reader:
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
-        if isinstance(fields, (RepeatedKeys, CutObject)):
+        if isinstance(fields, RepeatedKeys):
             parts = _objects_in_a_row(fields)
             if len(parts) > 1:
                 for part in parts:
@@ -463,7 +468,7 @@ class _Reader:
         return True
 
 
-def _objects_in_a_row(fields: RepeatedKeys | CutObject) -> list[dict[str, Any]]:
+def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     """Return the objects that one is whose keys come again and again in the same order.
 
     Qwen3-VL leaves out the braces between: `{"object_name": …, "bbox": …, "object_name": …}`. A

@@ -9,6 +9,7 @@ don't match, and a value where a key belongs, are errors. No number is ever chan
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -55,16 +56,8 @@ class RepeatedKeys(dict[str, Any]):
         self.pairs = pairs
 
 
-class CutObject(dict[str, Any]):
-    """An object that the text ends inside of: it has its whole values alone.
-
-    Attributes:
-        pairs: Its keys and values, in order.
-    """
-
-    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.pairs = pairs
+class CutObject(RepeatedKeys):
+    """An object that the text ends inside of: its whole values, maybe one key twice."""
 
 
 class CutArray(list[Any]):
@@ -114,18 +107,24 @@ def strict_json(text: str) -> Any:
         return None
 
 
-def find_json(text: str, start: int = 0) -> JsonText:
+@lru_cache(maxsize=1024)
+def plain_key(key: str) -> str:
+    """Return a key as keys are compared: lower case, letters and digits only."""
+    return re.sub(r"[\W_]", "", key.lower())
+
+
+def find_json(text: str) -> JsonText:
     """Return the first array or object of a text, and those that follow it as one list would.
 
-    Between these stand only blanks and commas. `start` is where to begin.
+    Between these stand only blanks and commas.
 
     Raises:
         UnreadableReply: Their brackets, keys or strings don't fit, or are nested too deeply.
     """
-    value = None if start else strict_json(text)
+    value = strict_json(text)
     if value is not None:
         return JsonText([value], 0, len(text))
-    opening = _OPENS.search(text, start)
+    opening = _OPENS.search(text)
     if opening is None:
         return JsonText([], len(text), len(text))
     scanner = _Scanner(text, opening.start())
@@ -145,39 +144,6 @@ def find_json(text: str, start: int = 0) -> JsonText:
         scanner.comments,
         scanner.cut,
         scanner.repaired or len(values) > 1,
-    )
-
-
-def every_json(text: str) -> JsonText:
-    """Return all arrays and objects of a text, in order, wherever they stand.
-
-    Broken ones are left out.
-
-    Raises:
-        UnreadableReply: All of them are broken, or cut off.
-    """
-    found: list[JsonText] = []
-    error: UnreadableReply | None = None
-    at = 0
-    while at < len(text):
-        try:
-            part = find_json(text, at)
-        except UnreadableReply as broken:
-            error = error or broken
-            opening = _OPENS.search(text, at)
-            at = opening.end() if opening else len(text)
-            continue
-        if part.values:
-            found.append(part)
-        at = max(part.end, at + 1)
-    if error is not None and all(part.truncated for part in found):
-        raise error
-    return JsonText(
-        [value for part in found for value in part.values],
-        0,
-        len(text),
-        truncated=any(part.truncated for part in found),
-        repaired=any(part.repaired for part in found) or len(found) > 1,
     )
 
 

@@ -18,7 +18,8 @@ from dataflow_grounding.replies.json_text import (
     CutArray,
     JsonText,
     RepeatedKeys,
-    every_json,
+    find_json,
+    plain_key,
     strict_json,
 )
 from dataflow_grounding.replies.reading import (
@@ -220,16 +221,15 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 
     Args:
         reply: The reply's text.
-        required: The key that the object must have. If several have it, the last one counts; one
-            within another object or in a list of one is found too. A bare list, or items without
-            their list, become `{required: [...]}`.
+        required: The key that the object must have, in any case and punctuation. An object within
+            another or in a list is found too. A bare list, or items without their list, become
+            `{required: [...]}`.
 
     Returns:
-        The object, and notes whose codes are truncated, repaired_json, repeated_key or wrapped.
-        Lists under a key that an object has twice are one list.
+        The object, and notes whose codes are truncated, repaired_json or wrapped.
 
     Raises:
-        UnreadableReply: No object has the key.
+        UnreadableReply: No object has the key, several have it, or one has a key twice.
         TruncatedReply: The reply is cut off before one could.
 
     Example:
@@ -237,44 +237,49 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         ({'caption': 'A cat.'}, [Note(code='repaired_json', text='the reply is not quite JSON')])
     """
     value = strict_json(reply)
-    if value is not None:
-        found = JsonText([value], 0, len(reply))
-    else:
-        # here, with all that there may be around JSON
-        from dataflow_grounding.replies.channels import answer_of
-
-        found = every_json(answer_of(reply))
+    found = JsonText([value], 0, len(reply)) if value is not None else _json_of_answer(reply)
     notes: list[Note] = []
     if found.truncated:
         notes.append(Note("truncated", "the reply ends inside its JSON"))
     elif found.repaired:
         notes.append(Note("repaired_json", "the reply is not quite JSON"))
-    match = _object_with_key(found.values, required) or _items_alone(found.values, required)
-    if match is not None:
-        fields, own_notes = match
-        return fields, notes + own_notes
-    if found.truncated:
-        raise TruncatedReply(f"the reply is cut off before its {required!r}", "cut off")
-    if found.values:
-        raise UnreadableReply(f"the JSON in the reply has no {required!r}", "no answer")
-    begins = " ".join(reply[:200].split())[:60]
-    raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
+    fields = _object_with_key(found.values, required)
+    if fields is None:
+        items = _items_alone(found.values)
+        if items is None and found.truncated:
+            raise TruncatedReply(f"the reply is cut off before its {required!r}", "cut off")
+        if items is None:
+            raise UnreadableReply(f"the JSON in the reply has no {required!r}", "no answer")
+        fields = {required: items}
+        notes.append(Note("wrapped", "the items came without the object around them"))
+    return fields, notes
 
 
-def _object_with_key(
-    values: Sequence[Any], required: str
-) -> tuple[dict[str, Any], list[Note]] | None:
-    """Return the last object that has a key, and notes; None where there is none.
+def _json_of_answer(reply: str) -> JsonText:
+    # here, with all that there may be around JSON
+    from dataflow_grounding.replies.channels import answer_of, enclosed
 
-    Outermost values are looked at first, then those in them, three levels deep. Those in an array
-    or object of more than `_MOST_INNER` items aren't looked at.
-    """
+    answer = enclosed(answer_of(reply)).text
+    found = find_json(answer)
+    if not found.values:
+        begins = " ".join(reply[:200].split())[:60]
+        raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
+    if "{" in answer[found.end :]:
+        raise UnreadableReply("the reply has several answers in JSON", "several answers")
+    return found
+
+
+def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
+    """Return a copy of the object that has a key, the outermost; there the key is `required`."""
+    wanted = plain_key(required)
     level = list(values)
     for _ in range(_LEVELS):
-        for value in reversed(level):
-            match = _with_key(value, required) if isinstance(value, dict) else None
-            if match is not None:
-                return match
+        objects = [value for value in level if isinstance(value, dict)]
+        having = [fields for fields in objects if wanted in map(plain_key, fields)]
+        if having:
+            if len(having) > 1:
+                raise UnreadableReply(f"several objects have {required!r}", "several answers")
+            return _with_key(having[0], required)
         inner: list[Any] = []
         for value in level:
             items = list(value.values()) if isinstance(value, dict) else value
@@ -284,67 +289,26 @@ def _object_with_key(
     return None
 
 
-def _with_key(value: dict[str, Any], required: str) -> tuple[dict[str, Any], list[Note]] | None:
-    """Return a copy of an object that has a key, and notes; None for any other object.
+def _with_key(fields: dict[str, Any], required: str) -> dict[str, Any]:
+    """Return a copy of an object whose key, as it is written, becomes `required`."""
+    copy: dict[str, Any] = {}
+    for key, value in getattr(fields, "pairs", fields.items()):
+        key = required if plain_key(key) == plain_key(required) else key
+        if key in copy:
+            raise UnreadableReply(f"an object has {key[:40]!r} twice", "unknown JSON")
+        copy[key] = value
+    return copy
 
-    The key may differ in case and punctuation; in the copy it is `required`. What stands under a
-    key more than once is joined there; for the required one that is noted.
+
+def _items_alone(values: Sequence[Any]) -> list[Any] | None:
+    """Return the items that came without the object around them; None where there are none.
+
+    They are a list of objects or of texts, or objects each of which has an id or a text.
     """
-    wanted = _plain(required)
-    values: list[Any] = []
-    others: dict[str, list[Any]] = {}
-    for key, item in getattr(value, "pairs", value.items()):
-        if _plain(key) == wanted:
-            values.append(item)
-        else:
-            others.setdefault(key, []).append(item)
-    if not values:
-        return None
-    fields = {key: _joined(items) for key, items in others.items()}
-    fields[required] = _joined(values)
-    if len(values) == 1:
-        return fields, []
-    return fields, [Note("repeated_key", f"{required!r} stands there {len(values)} times")]
-
-
-def _plain(key: str) -> str:
-    return "".join(char for char in key.lower() if char.isalnum())
-
-
-def _joined(values: Sequence[Any]) -> Any:
-    """Return one value for several under the same key.
-
-    If there are lists, it is all of them joined, equal ones once; else the last that isn't null, or
-    None.
-    """
-    if len(values) == 1:
-        return values[0]
-    lists = [value for value in values if isinstance(value, list)]
-    if not lists:
-        for value in reversed(values):
-            if value is not None:
-                return value
-        return None
-    list_by_text = {repr(value): value for value in lists}  # equal lists have the same text
-    joined: list[Any] = []
-    for value in list_by_text.values():
-        joined += value
-    return joined
-
-
-def _items_alone(values: Sequence[Any], required: str) -> tuple[dict[str, Any], list[Note]] | None:
-    """Return items that came without the object around them, as `{required: items}`, and a note.
-
-    They are the last outermost list of objects or of texts, or else all outermost objects if each
-    has an id or a text. None where there is neither.
-    """
-    notes = [Note("wrapped", "the items came without the object around them")]
-    for value in reversed(values):
+    value = values[0]
+    if len(values) == 1 and isinstance(value, list):
         is_cut = isinstance(value, CutArray) and not value
-        are_items = isinstance(value, list) and all(isinstance(item, (dict, str)) for item in value)
-        if are_items and not is_cut:
-            return {required: value}, notes
-    objects = [value for value in values if isinstance(value, dict)]
-    if objects and all("id" in item or "text" in item for item in objects):
-        return {required: objects}, notes
-    return None
+        are_items = all(isinstance(item, (dict, str)) for item in value)
+        return value if are_items and not is_cut else None
+    are_items = all(isinstance(item, dict) and ("id" in item or "text" in item) for item in values)
+    return list(values) if are_items else None
