@@ -1,14 +1,20 @@
 """The numbers of a box in JSON: four in a list or a string, named coordinates, an outline."""
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.boxes.coordinates import Order, to_xyxy
 from dataflow_grounding.replies.json_text import RepeatedKeys, plain_key
-from dataflow_grounding.replies.reading import LARGEST, in_brackets
+from dataflow_grounding.replies.reading import (
+    LARGEST,
+    Dropped,
+    ParsedReply,
+    RawBox,
+    in_brackets,
+)
 
 _COORDINATE = lazy_pattern(r"[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
 _SEPARATORS = lazy_pattern(r"\s*[,;]\s*|\s+")
@@ -86,7 +92,9 @@ def numbers_in(text: str) -> list[str] | None:
     """Return the numbers of a string that has nothing else, four or two of them; else None."""
     if len(text) > _LONGEST_STRING:
         return None
-    text = _TAG.sub(" ", text).strip().strip("[]()").strip()
+    text = _TAG.sub(" ", text).strip()
+    while text[:1] + text[-1:] in ("[]", "()"):
+        text = text[1:-1].strip()
     parts = _SEPARATORS.split(text)
     are_numbers = all(number(part) is not None for part in parts)
     return parts if are_numbers and len(parts) in (2, 4) else None
@@ -118,6 +126,20 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
     if _are_corners(value):
         return Boxes([_floats(_flat(value))], corners=True)
     return _boxes_in_list(value)
+
+
+def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool = False) -> None:
+    """Add the boxes or points that a value is, each like `box`; note as dropped what is none."""
+    try:
+        boxes = boxes_in(value, is_outline=is_outline)
+        if boxes is None:
+            raise NoBox(f"no box: {str(value)[:60]!r}")
+    except NoBox as error:
+        parsed.dropped.append(Dropped(str(error), box.label, box.id))
+        return
+    for numbers in boxes.numbers:
+        found = replace(box, numbers=numbers, corners=box.corners or boxes.corners)
+        (parsed.boxes if len(numbers) == 4 else parsed.points).append(found)
 
 
 def _named_box(fields: dict[str, Any]) -> Boxes:

@@ -15,6 +15,7 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.replies.json_boxes import (
     Boxes,
     NoBox,
+    add_boxes,
     boxes_by_name,
     boxes_in,
     is_coordinate,
@@ -118,6 +119,8 @@ class _Reader:
         """
         if level > _MOST_LEVELS:
             raise _unknown("answers are nested too deeply")
+        if len(self.parsed.boxes) + len(self.parsed.dropped) > _MOST_BOXES:
+            raise UnreadableReply(f"more than {_MOST_BOXES} boxes", "runaway")
         if value is None:
             self.parsed.absences.append(RawBox((), label))
         elif isinstance(value, list):
@@ -131,11 +134,10 @@ class _Reader:
 
     def read_string(self, text: str, level: int, label: str | None) -> None:
         inner = strict_json(text)
-        numbers = numbers_in(text)
         if inner is not None:
             self.read(inner, level + 1, label)
-        elif numbers is not None:
-            self.add_box(numbers, RawBox((), label))
+        elif numbers_in(text) is not None:
+            add_boxes(text, RawBox((), label), self.parsed)
         elif "<loc_" in text:
             read_tokens(text, self.parsed)
         elif says_none(text, self.texts):
@@ -174,21 +176,7 @@ class _Reader:
         if texts and (not numbers or any(objection(text) for text in texts[1:])):
             raise _no_boxes(items)
         if numbers:
-            self.add_box(numbers, RawBox((), texts[0] if texts else label))
-
-    def add_box(self, values: Sequence[Any], box: RawBox) -> None:
-        if len(self.parsed.boxes) + len(self.parsed.dropped) > _MOST_BOXES:
-            raise UnreadableReply(f"more than {_MOST_BOXES} boxes", "runaway")
-        numbers = [number(value) for value in values]
-        known = tuple(value for value in numbers if value is not None)
-        if len(known) == len(numbers) and len(known) in (2, 4):
-            box.numbers = known
-            (self.parsed.boxes if len(known) == 4 else self.parsed.points).append(box)
-            return
-        what = f"a box of {len(numbers)} numbers"
-        if len(known) < len(numbers):
-            what = "a box with a coordinate that is not a number"
-        self.parsed.dropped.append(Dropped(f"{what}: {in_brackets(values)}", box.label, box.id))
+            add_boxes(numbers, RawBox((), texts[0] if texts else label), self.parsed)
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
         if len(fields) > _MOST_BOXES:
@@ -292,15 +280,7 @@ class _Reader:
             raise _unknown("a list of labels stands next to another number of boxes")
         for value, name in zip(values, labels, strict=True):
             label = name.strip() or None if isinstance(name, str) else None
-            try:
-                boxes = boxes_in(value, is_outline=is_outline)
-                if boxes is None:
-                    raise NoBox(f"no box: {str(value)[:40]}")
-            except NoBox as error:
-                self.parsed.dropped.append(Dropped(str(error), label))
-                continue
-            for numbers in boxes.numbers:
-                self.add_box(numbers, RawBox((), label, corners=is_outline))
+            add_boxes(value, RawBox((), label), self.parsed, is_outline=is_outline)
 
     def read_statuses(self, entries: Any) -> None:
         if not isinstance(entries, list):
@@ -332,8 +312,8 @@ class _Reader:
         evidence = evidence if evidence in EVIDENCE else None
         order, corners = found.order, found.corners
         for numbers in found.numbers:
-            box = RawBox((), item.label, item.id, score, evidence, order, corners=corners)
-            self.add_box(numbers, box)
+            box = RawBox(numbers, item.label, item.id, score, evidence, order, corners=corners)
+            (self.parsed.boxes if len(numbers) == 4 else self.parsed.points).append(box)
 
     def boxes_of(self, fields: Mapping[str, Any]) -> Boxes | None:
         """Return an item's boxes; with no numbers where it says that its thing isn't there.

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.replies.json_boxes import add_boxes, numbers_in
 from dataflow_grounding.replies.json_text import find_json
-from dataflow_grounding.replies.reading import LARGEST, Dropped, Note, ParsedReply, RawBox
+from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
 
 _NUMBER = r"-?\d{1,12}(?:\.\d{1,20})?"
 # Tags around a label or a box. Qwen-VL, InternVL, MiniCPM <ref> <box>; DeepSeek <|ref|> <|det|>;
@@ -276,8 +277,8 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
             if _NUMBER_TOKENS.fullmatch(group) is None:
                 parsed.dropped.append(Dropped(f"a box with other words: {group[:60]!r}", label))
                 continue
-            numbers_of_group = re.findall(_NUMBER, re.sub(r"[xy]_", "", group))
-            _add_numbers([float(number) for number in numbers_of_group], label, parsed)
+            numbers = re.sub(r"<(?:[xy]_)?|>", " ", group)
+            add_boxes(numbers, RawBox((), label), parsed)
     else:
         _add_lists(content, label, parsed)
 
@@ -285,11 +286,10 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
 def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
     """Add the boxes of a tag's lists: [[1, 2, 3, 4]], (1,2),(3,4) or 1 2 3 4.
 
-    A label may stand before the list, as Unlimited-OCR writes it. Two lists of two are one box.
+    A label may stand before the list, as Unlimited-OCR writes it.
     """
-    numbers = [part for part in re.split(r"[\s,;]+", content) if part]
-    if len(numbers) == 4 and all(re.fullmatch(_NUMBER, part) for part in numbers):
-        _add_numbers([float(part) for part in numbers], label, parsed)
+    if numbers_in(content) is not None:
+        add_boxes(content, RawBox((), label), parsed)
         return
     lists = find_json(content)
     before = content[: lists.start].strip()
@@ -297,42 +297,8 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
         parsed.dropped.append(Dropped(f"a box with other words: {content[:60]!r}", label))
         return
     parsed.truncated = parsed.truncated or lists.truncated
-    groups = _innermost(lists.values)
-    pairs = [group for group in groups if len(group) == 2]
-    if len(pairs) == len(groups) == 2:
-        groups = [pairs[0] + pairs[1]]
-    elif not groups or (pairs and len(groups) > 1):
-        parsed.dropped.append(Dropped(f"no box, or a pair too many: {content[:60]!r}", label))
-        return
-    for group in groups:
-        _add_numbers(group, label or before or None, parsed)
-
-
-def _innermost(values: Sequence[object]) -> list[list[object]]:
-    groups: list[list[object]] = []
-    waiting = list(values)
-    while waiting:
-        value = waiting.pop(0)
-        if not isinstance(value, list):
-            groups.append([value])
-        elif any(isinstance(item, list) for item in value):
-            waiting[:0] = value
-        else:
-            groups.append(value)
-    return groups
-
-
-def _add_numbers(numbers: Sequence[object], label: str | None, parsed: ParsedReply) -> None:
-    values = tuple(
-        number for number in numbers if isinstance(number, (int, float)) and abs(number) < LARGEST
-    )
-    if len(values) == len(numbers) == 4:
-        parsed.boxes.append(RawBox(values, label))
-    elif len(values) == len(numbers) == 2:
-        parsed.points.append(RawBox(values, label))
-    else:
-        shown = ", ".join(map(str, numbers))[:60]
-        parsed.dropped.append(Dropped(f"a box of {len(numbers)} numbers: [{shown}]", label))
+    value = lists.values[0] if len(lists.values) == 1 else lists.values
+    add_boxes(value, RawBox((), label or before or None), parsed)
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
@@ -344,13 +310,8 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
         parsed.dropped.append(Dropped("a box or a label outside of an element with both"))
     for match in elements:
         label = _HTML_LABEL.search(match[0])
-        numbers = [part for part in re.split(r"[\s,]+", match[1]) if part]
-        if all(re.fullmatch(_NUMBER, part) for part in numbers):
-            _add_numbers(
-                [float(part) for part in numbers], label[1].strip() if label else None, parsed
-            )
-        else:
-            parsed.dropped.append(Dropped(f"no box: {match[1][:40]!r}"))
+        box = RawBox((), label[1].strip() if label else None)
+        add_boxes(match[1], box, parsed)
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
