@@ -39,12 +39,7 @@ def to_reading(
 ) -> Reading:
     """Return what a reply says, its boxes in pixels of the original.
 
-    Args:
-        parsed: The reply as written.
-        box_format: The box format that was asked for.
-        original: The size of the upright image in pixels.
-        sent: The size of the picture as sent.
-        phrases: The request's phrases by id.
+    The sizes are those of the upright image, and of the picture as sent.
 
     Raises:
         UnreadableReply: Nothing can be used, or the numbers are in another format.
@@ -64,12 +59,7 @@ class _BoxReader:
     """Turns one parsed reply into a reading.
 
     Attributes:
-        format: The box format that was asked for.
-        original: The size of the upright image in pixels.
-        sent: The size of the picture as sent.
-        phrases: The request's phrases by id.
         limits: The ends of the ranges of x and of y in the format, once they are known.
-        reading: What is returned at the end.
         dropped: What looks like a box and can't be used.
         absent: The ids of the phrases that the reply says are not there.
         all_absent: Whether it says so of all that was asked for.
@@ -339,10 +329,6 @@ class _BoxReader:
         """Add a box to the reading; of a phrase's equal boxes, only the best scored.
 
         Without phrases, equal boxes are all added.
-
-        Args:
-            raw: The box as written.
-            bbox: The box in pixels of the original.
         """
         boxes = self.reading.boxes
         phrase_id = self.phrase_of(raw) if self.phrases else raw.id
@@ -474,11 +460,7 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
 
     Numbers that are all from 0 to 1 are parts of 1 where both ranges end beyond 10. Two of one axis
     that lie in the first hundredth of its range, with decimals, are of another range: no box is so
-    small there.
-
-    Args:
-        corners: x and y by turns.
-        limits: The ends of the ranges of x and of y, which begin at 0.
+    small there. The ranges begin at 0 and end at `limits`.
     """
     x1, y1, x2, y2 = corners
     width, height = limits

@@ -36,12 +36,8 @@ def parse_any(
 ) -> ParsedReply:
     """Return what a reply in any known form says.
 
-    Args:
-        reply: The reply's text.
-        value: The value that it is in strict JSON; None where it is none.
-        phrases: The request's phrases, by id.
-        key: The box key that was asked for.
-        to_pixels: Whether boxes were asked for in pixels.
+    `value` is what it is in strict JSON, `key` the box key that was asked for, `to_pixels` whether
+    boxes were asked for in pixels.
 
     Raises:
         UnreadableReply: It is in no known form.
@@ -175,9 +171,7 @@ def _resolve_entities(parsed: ParsedReply) -> None:
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
     """Return the lines of a reply as the objects of one in JSON; None where no line is as asked.
 
-    Args:
-        reply: The reply.
-        key: The key under which an object has its box: its numbers as texts, or None.
+    Under `key`, an object has the numbers of its box as texts, or None.
 
     Raises:
         UnreadableReply: A line is neither a box nor none nor words that can be skipped, or a phrase

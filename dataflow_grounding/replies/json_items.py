@@ -77,11 +77,7 @@ def read_values(
 ) -> None:
     """Add to `parsed` what values of JSON say: one value, or several that are one list.
 
-    Args:
-        values: The values.
-        parsed: What was read so far.
-        phrases: The phrases that were asked for, by id: a key may be one of them.
-        key: The box key that was asked for.
+    A key may be one of the phrases; `key` is the box key that was asked for.
 
     Raises:
         UnreadableReply: It is unclear what is an answer in them.
@@ -94,14 +90,7 @@ def read_values(
 
 
 class _Reader:
-    """Adds what a value says to a parsed reply.
-
-    Attributes:
-        parsed: What was read so far.
-        phrases: The phrases that were asked for, by id.
-        texts: The phrases alone.
-        key: The box key that was asked for, as keys are compared.
-    """
+    """Adds what a value says to a parsed reply; `key` is the box key, as keys are compared."""
 
     def __init__(self, parsed: ParsedReply, phrases: Mapping[int, str], key: str) -> None:
         self.parsed = parsed
@@ -112,10 +101,8 @@ class _Reader:
     def read(self, value: Any, level: int, label: str | None) -> None:
         """Add what a value says that holds answers.
 
-        Args:
-            value: A list of items or boxes, an item, an object around them, null or a text.
-            level: How many objects and arrays are around it, itself included.
-            label: The phrase under which it stands, if it does.
+        It is a list of items or boxes, an item, an object around them, null or a text. Around it
+        are `level` objects and arrays, itself included; `label` is the phrase under which it is.
         """
         if level > _MOST_LEVELS:
             raise _unknown("answers are nested too deeply")
@@ -388,10 +375,8 @@ class _Reader:
     ) -> str | None:
         """Return a key next to boxes under which stands what may change them; None without one.
 
-        Args:
-            fields: What stands next to them.
-            found: How many boxes there are. Next to none, only what says so may stand.
-            things: What words may name; None for anything.
+        Next to no box (`found`), only what says so may stand. Words may name `things` only, or
+        anything where it is None.
         """
         for key, value in fields.items():
             if value not in _EMPTY and not self.may_stand(key, value, found, things):
@@ -423,13 +408,7 @@ class _Reader:
         return is_sentence or not any(part in plain_key(key) for part in _words("changing_keys"))
 
     def is_harmless(self, plain: str, value: Any, things: list[str] | None) -> bool:
-        """Whether what stands under an unknown key is words that can't change the boxes next to it.
-
-        Args:
-            plain: The key, as keys are compared.
-            value: What stands there.
-            things: What the words may name; None for anything.
-        """
+        """Whether an unknown key has words that can't change the boxes next to it."""
         if not isinstance(value, str) or any(part in plain for part in _words("changing_keys")):
             return False
         if objection(value) is not None or points_back(value):

@@ -97,16 +97,9 @@ def parse_reply(
     *,
     in_lines: bool = False,
 ) -> ParsedReply:
-    """Return a reply's boxes as written.
+    """Return a reply's boxes as written; `in_lines` tells that `vlm.asking: lines` was used.
 
-    Args:
-        reply: The reply's text.
-        asked: The box format that was asked for.
-        phrases: The request's phrases, by id.
-        in_lines: Whether it may be in lines, which `vlm.asking: lines` asks for.
-
-    Returns:
-        What the reply says. Don't change it: whoever asks for the same again gets the same object.
+    Don't change what is returned: whoever asks for the same again gets the same object.
 
     Raises:
         UnreadableReply: The reply is in no known form.
@@ -139,12 +132,7 @@ def _parse(
 
 
 def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
-    """Return the boxes in `{"objects": […]}`; none where any of it is not as asked.
-
-    Args:
-        value: A value of JSON.
-        key: The key of the four numbers.
-    """
+    """Return the boxes in `{"objects": […]}`; none where any of it is not as asked."""
     if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
         return []
     objects = value.get("objects")

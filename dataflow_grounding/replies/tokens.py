@@ -170,13 +170,10 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
 
 
 class _Part(NamedTuple):
-    """A part of a reply with tags.
+    """A part of a reply with tags, and what it says without them.
 
-    Attributes:
-        kind: "l" for a label, "b" for a box, "o" for a point or a polygon, "w" for words.
-        text: What it says, without its tags.
-        mention: The label in a box's own tag, or "".
-        closed: Whether the tag that closes it is there.
+    Its kind is "l" for a label, "b" for a box, "o" for a point or a polygon, "w" for words.
+    `mention` is the label in a box's own tag, or "".
     """
 
     kind: str
@@ -233,10 +230,7 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
 def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list[str | None]:
     """Return the label of each box, None for those without one.
 
-    Args:
-        kinds: The parts of a reply, in order: "l" for labels, "b" for boxes, "w" for words.
-        labels: The labels.
-        follow: Whether labels may follow their boxes, as MinerU writes them.
+    `follow` tells whether labels may follow their boxes, as MinerU writes them.
     """
     plain = kinds.replace("w", "")
     if not labels:
