@@ -100,6 +100,8 @@ def enclosed(text: str) -> Answer:
     if "```" not in text:
         return Answer(text)
     parts = text.split("```")
+    if len(parts) > 3 and len(parts) % 2 == 0:
+        raise UnreadableReply("a further fenced answer breaks off", "several answers")
     blocks = [_LANGUAGE.sub("", part, count=1) for part in parts[1::2]]
     blocks = [block for block in blocks if block.strip()]
     if len({block.strip() for block in blocks}) > 1:

@@ -6,7 +6,7 @@ nothing is there. docs/replies.md has them on one page.
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
@@ -16,7 +16,14 @@ from dataflow_grounding.replies.json_items import read_values
 from dataflow_grounding.replies.json_text import JsonText, find_json, plain_key, strict_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
 from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_tokens
-from dataflow_grounding.replies.words import objection, other_thing, points_back, says_none
+from dataflow_grounding.replies.words import (
+    ids_of,
+    names_any,
+    objection,
+    other_thing,
+    points_back,
+    says_none,
+)
 
 # The key of a list that stands without its object: `bbox_2d: [1, 2, 3, 4]`.
 _KEY_BEFORE = lazy_pattern(r"\b(\w{2,20})\s{0,3}[:=]\s{0,3}$")
@@ -140,15 +147,22 @@ class _FormReader:
             return "they point back at it"
         boxes = self.parsed.boxes
         labels = [box.label for box in boxes if box.label]
-        # The words may name what has a box: the one phrase, or a label.
         things = labels
-        if len(self.texts) == len(boxes) == 1:
-            things = [*self.texts, *labels]
-        # Labels in tags stand in a caption, which may name other things before them.
-        is_caption = self.parsed.tagged and len(labels) == len(boxes)
-        text = after if is_caption or (boxes and not self.texts) else f"{before} … {after}"
-        word = other_thing(text, things)
+        if len(self.texts) == len(boxes) == 1 and not labels:
+            things = self.texts
+        # Labels in tags are part of a caption, which may name other things before them.
+        if self.parsed.tagged and labels and len(labels) == len(boxes):
+            word = other_thing(after, []) or names_any(before, self.without_box(labels))
+        elif self.texts or not boxes:
+            word = other_thing(before, things) or other_thing(after, [])
+        else:
+            word = None  # every box is kept, under its own label
         return None if word is None else f"{word!r} may name another thing than was asked for"
+
+    def without_box(self, labels: Sequence[str]) -> list[str]:
+        """Return the phrases that no label is equal to."""
+        found = {phrase_id for label in labels for phrase_id in ids_of(label, self.phrases)}
+        return [phrase for i, phrase in self.phrases.items() if i not in found]
 
 
 def _without_key(before: str) -> str:

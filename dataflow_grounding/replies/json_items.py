@@ -37,6 +37,7 @@ from dataflow_grounding.replies.words import (
     other_thing,
     points_back,
     says_none,
+    share_a_word,
     turns,
 )
 
@@ -232,12 +233,13 @@ class _Reader:
             else:
                 self.read(fields[key], level + 1, key if has_role(key, "named") else label)
         self.read_statuses(fields.get("statuses"))
+        boxes = self.parsed.boxes[before:]
         others: dict[str, Any] = {}
         for key, value in fields.items():
+            is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
             is_read = key in by_phrase or self.is_list(key, value)
-            if not is_read and not (lists and has_role(key, "label_list")):
+            if not is_read and not is_thinking and not (lists and has_role(key, "label_list")):
                 others[key] = value
-        boxes = self.parsed.boxes[before:]
         changing = self.changing_key(others, len(boxes), self.things_of(boxes))
         if changing is not None:
             raise _unknown(f"{changing[:40]!r} stands next to the boxes, and may change them")
@@ -362,7 +364,10 @@ class _Reader:
         if isinstance(value, str) and label is not None:
             further = set(ids_of(value, self.phrases))
         is_another = further and further.isdisjoint(ids_of(label or "", self.phrases))
-        if is_another or (has_role(key, "label", "evidence") and _denies(value)):
+        if has_role(key, "label") and not has_role(key, "kind") and isinstance(value, str):
+            is_another = is_another or not share_a_word(value, label or value)
+        is_word = has_role(key, "score") and isinstance(value, str)
+        if is_another or ((is_word or has_role(key, "label", "evidence")) and _denies(value)):
             raise NoBox(f"{key[:40]!r} stands next to a box, and may change it")
 
     def things_of(self, boxes: Sequence[RawBox]) -> list[str]:
@@ -395,8 +400,6 @@ class _Reader:
             return _is_done(value) or (not found and _says_nothing(value))
         if has_role(key, "width", "height", "size"):
             return self.add_size(key, value)
-        if has_role(key, "thinking"):
-            return bool(found) and isinstance(value, str)
         if has_role(key, "idle", "statuses"):
             return True
         if found:
@@ -480,7 +483,7 @@ def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _denies(value: Any) -> bool:
-    """Whether a further label of an item may deny it, or is none."""
+    """Whether a further label of an item, or a word for its score, may deny it."""
     if value in _EMPTY:
         return False
     texts = list(value.values()) if isinstance(value, dict) else value

@@ -46,13 +46,16 @@ _CUT_TAG = lazy_pattern(r"(?:<[^<>]{0,200}|>\s*,\s*)\Z")
 _POINT = lazy_pattern(r"<points?\b|\bclick\(|<\|point_start\|>")
 _HTML = lazy_pattern(r"<\w+\s[^<>]{0,1000}?\bdata-bbox\s?=\s?[\"']([^\"'<>]{0,200})[\"'][^<>]*>")
 _HTML_LABEL = lazy_pattern(r"\bdata-(?:label|name|class|category)\s?=\s?[\"']([^\"'<>]{1,200})")
-# InternVL without its tags, a label and its list on each line: car[[1, 2, 3, 4], [5, 6, 7, 8]]
+# InternVL without its tags, a label and its list on each line, car[[1, 2, 3, 4], [5, 6, 7, 8]];
+# Qwen-VL without them: close button(744,381),(756,400)
 _FOUR_NUMBERS = rf"\[{_NUMBER}(?:,\s*{_NUMBER}){{3}}\]"
+_PAIR = rf"\({_NUMBER},\s*{_NUMBER}\)"
 _GLUED = lazy_pattern(
-    rf"([^\W\d_](?:[\w '’-]{{0,80}}\w)?)(\[{_FOUR_NUMBERS}(?:,\s*{_FOUR_NUMBERS})*\])"
+    rf"([^\W\d_](?:[\w '’-]{{0,80}}\w)?)"
+    rf"(\[{_FOUR_NUMBERS}(?:,\s*{_FOUR_NUMBERS})*\]|{_PAIR},{_PAIR})"
 )
 # VideoLLaMA3: four numbers with underscores, commas or blanks between, and nothing else
-_PAIRS = lazy_pattern(rf"\({_NUMBER},\s*{_NUMBER}\)\s*,?\s*\({_NUMBER},\s*{_NUMBER}\)")  # Qwen-VL's
+_PAIRS = lazy_pattern(rf"{_PAIR}\s*,?\s*{_PAIR}")  # Qwen-VL's
 _FOUR = lazy_pattern(rf"{_NUMBER}(?:(?:_|\s*,\s*|\s+){_NUMBER}){{3}}")
 
 

@@ -26,6 +26,8 @@ _LONGEST_SENTENCE = 120  # characters of a sentence that says that nothing is th
 _SENTENCE_END = lazy_pattern(r"[.!?;。！？；\n]")
 _AND = r"\b(?:and|or|nor|und|oder|et|ou|y|e|o)\b|[和或与及、]"
 _AND_ONE = lazy_pattern(r"\band (?:an?|the|one|some)\b")  # "no cat and a dog"
+_AND_WORDS = frozenset(["and", "und", "et", "y", "e", "和", "与", "と", "및"])  # between things
+_THING = "namedthing"  # for a thing that words name
 _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
@@ -124,7 +126,7 @@ def _turning_parts() -> re.Pattern[str]:
 
 @cache
 def _neutral() -> frozenset[str]:
-    return all_words([_grammar("neutral")])
+    return all_words([_grammar("neutral"), _grammar("neutral_parts")])
 
 
 @cache
@@ -173,21 +175,53 @@ def points_back(text: str) -> bool:
     return _pattern("points_back").search(text) is not None
 
 
-def other_thing(text: str, phrases: Sequence[str]) -> str | None:
-    """Return a word that may name another thing than the phrases; None where there is none.
+def other_thing(text: str, things: Sequence[str]) -> str | None:
+    """Return a word that may say more than which things have a box; None where there is none.
 
-    All words are neutral, or of the phrases, then.
+    A text may have neutral words, and name all of the things or none: each whole, with nothing but
+    "and" between two of them, so that it says nothing of one by another.
     """
-    allowed = _neutral() | all_words(phrases)
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
-    if not text.isascii():
-        for phrase in phrases:
-            text = text.replace(phrase, " ")
-        text = _neutral_parts().sub(" ", text)
-    for word in words_of(text):
-        if word not in allowed:
+    words, named = _with_things_marked(text, things)
+    if len(named) not in (0, len({_spaced(thing) for thing in things})):
+        return min(named)
+    places = [place for place, word in enumerate(words) if word == _THING]
+    between = words[places[0] : places[-1]] if places else []
+    for word in between:
+        if word not in (_THING, *_AND_WORDS):
+            return word
+    for word in words:
+        if word not in _neutral() and word not in (_THING, *_AND_WORDS):
             return word
     return None
+
+
+def names_any(text: str, things: Sequence[str]) -> str | None:
+    """Return one of the things that a text names whole; None where it names none."""
+    named = _with_things_marked(text, things)[1]
+    return min(named) if named else None
+
+
+def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Return the words of a text, each thing that it names as `_THING`, and those things."""
+    named: set[str] = set()
+    if not text.isascii():  # in scripts without blanks between words
+        for thing in things:
+            if not thing.isascii() and thing in text:
+                named.add(_spaced(thing))
+                text = text.replace(thing, f" {_THING} ")
+        text = _neutral_parts().sub(r" \g<0> ", text)
+    spaced = _spaced(text)
+    for thing in sorted({_spaced(thing) for thing in things}, key=len, reverse=True):
+        if thing and thing in spaced:
+            named.add(thing)
+            spaced = spaced.replace(thing, f" {_THING} ")
+    return spaced.split(), named
+
+
+def _spaced(text: str) -> str:
+    """Return the words of a text but its articles, each between two blanks of its own."""
+    return "".join(f" {word} " for word in words_of(text) if word not in _ARTICLES)
 
 
 def turns(text: str, phrase: str = "") -> str | None:

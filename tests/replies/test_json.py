@@ -351,6 +351,28 @@ def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:
     assert found(read(reply)) == [(label, CAT)]
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"name": "the fox"', '"object": "a fox"', '"score": "rejected"', '"confidence": "none"',
+        '"thinking": "it is a fox, no cat"', '"reasoning": "it may be a fox"',
+    ],
+)  # fmt: skip
+def test_an_item_that_says_two_things_of_itself_is_refused(field: str) -> None:
+    for reply in (
+        f'[{{"label": "cat", "bbox_2d": [10, 20, 30, 40], {field}}}]',
+        f'[{{{field}, "bbox_2d": [10, 20, 30, 40], "label": "cat"}}]',
+    ):
+        assert "stands next to a box" in refused(reply, phrases=["cat"])
+
+
+def test_what_was_thought_before_a_list_is_passed_over() -> None:
+    reply = (
+        '{"reasoning": "A cat, or is it 1 of 2 dogs?", "objects": [{"label": "cat", "bbox": %s}]}'
+    )
+    assert found(read(reply % "[10, 20, 30, 40]", phrases=["cat"])) == [("cat", CAT)]
+
+
 def test_a_cut_off_reply_keeps_its_whole_boxes_and_says_so() -> None:
     reply = '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,8'
     reading = read(reply, phrases=["cat", "dog"])

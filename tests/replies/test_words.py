@@ -67,6 +67,61 @@ def test_words_before_json_may_name_nothing_but_what_has_a_box(words: str) -> No
             read(f"{words}\n{answer}", ["cat", "dog"] if "label" in answer else ["cat"])
 
 
+TWO = '[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}, {"label": "dog", "bbox_2d": [5, 6, 7, 8]}]'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Here are the boxes of the cat and the dog:", "The cat, the dog:", "Here are the detections:", "cat和dog的位置：",
+    ],
+)  # fmt: skip
+def test_words_before_an_answer_may_name_all_that_has_a_box(words: str) -> None:
+    assert [box.id for box in read(f"{words}\n{TWO}", ["the cat", "the dog"]).boxes] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The cat is the dog.", "The dog is a cat.", "The box of the dog is of the cat.", "All objects are the dog.",
+        "The boxes are all of the cat.", "The cat is the dog and the dog is the cat.", "cat是dog",
+    ],
+)  # fmt: skip
+def test_words_may_say_nothing_of_one_thing_by_another(words: str) -> None:
+    for reply in (f"{words}\n{TWO}", f"{TWO}\n{words}"):
+        with pytest.raises(UnreadableReply):
+            read(reply, ["the cat", "the dog"])
+
+
+@pytest.mark.parametrize(
+    "words", ["Left is right.", "The left cup is the right cup.", "The image is upside down."]
+)
+def test_a_thing_is_named_whole_or_not_at_all(words: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(f"{words}\n[1, 2, 3, 4]", ["the upside down cup on the left, right of the image"])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "The cat and the dog: <ref>dog</ref><box>[[1, 2, 3, 4]]</box>",
+        "<ref>dog</ref><box>[[1, 2, 3, 4]]</box> and the cat is the",
+        "A cat next to <|ref|>dog<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>",
+    ],
+)
+def test_a_caption_with_tags_may_not_name_a_phrase_that_has_no_box(reply: str) -> None:
+    with pytest.raises(UnreadableReply, match="cat"):
+        read(reply, ["the cat", "the dog"])
+    assert [box.id for box in read(reply.replace("cat", "hat"), ["the cat", "the dog"]).boxes] == [
+        2
+    ]
+
+
+def test_a_further_fence_that_breaks_off_is_no_answer() -> None:
+    with pytest.raises(UnreadableReply, match="breaks off"):
+        read("```json\n[1, 2, 3, 4]\n```\n```json\n", ["cat"])
+
+
 def test_words_after_an_answer_in_tags_may_not_take_it_back() -> None:
     for words in ("This is wrong.", "There is no cat."):
         with pytest.raises(UnreadableReply):
