@@ -525,10 +525,6 @@ def json_in_a_string(sheet: Sheet) -> str:
     return js({"name": "mark", "arguments": js({"objects": objects(sheet)})})
 
 
-def all_a_string(sheet: Sheet) -> str:
-    return js(js({"objects": objects(sheet)}))
-
-
 def braces_left_out(sheet: Sheet) -> str:
     pairs = [f'"label": {js(item.phrase)}, "bbox_2d": {row}' for item, row in sheet.each()]
     return "{" + ", ".join(pairs) + "}"
@@ -829,7 +825,6 @@ _ALL = [
     Form("polygons", polygons, is_outline=True),
     Form("flat quads", flat_quads, is_outline=True),
     Form("JSON in a string", json_in_a_string),
-    Form("all a string", all_a_string),
     Form("braces left out", braces_left_out),
     Form("full-width", full_width, phrases=UNMARKED),
     Form("after thinking", after_thinking),

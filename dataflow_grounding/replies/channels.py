@@ -4,7 +4,6 @@ What opens and closes each part is a table, `channels` in grammar.yaml. What fol
 is the answer; a reply that ends inside of it has none.
 """
 
-import json
 import re
 from typing import NamedTuple
 
@@ -49,19 +48,11 @@ _GLM_CLOSES = "<|end_of_box|>"
 
 
 class Answer(NamedTuple):
-    """An answer, and the words around it.
-
-    Attributes:
-        text: The answer.
-        before: The words before it.
-        after: The words after it.
-        cut: Whether the mark that would end the answer is missing.
-    """
+    """An answer, and the words around it."""
 
     text: str
     before: str = ""
     after: str = ""
-    cut: bool = False
 
 
 def answer_of(reply: str) -> str:
@@ -80,8 +71,6 @@ def answer_of(reply: str) -> str:
         raise UnreadableReply("the reply is empty", "empty")
     if text.startswith("#") and _COMMENTED.fullmatch(text):
         text = re.sub(r"^\s*#+", "", text, flags=re.MULTILINE)  # an answer in a program's comments
-    if text.startswith(('"', '\\"')):
-        text = _decoded(text)
     return text
 
 
@@ -93,10 +82,10 @@ def enclosed(text: str) -> Answer:
     """
     if _GLM_OPENS in text:
         before, _, rest = text.partition(_GLM_OPENS)
-        inside, closes, after = rest.partition(_GLM_CLOSES)
+        inside, _, after = rest.partition(_GLM_CLOSES)
         if _GLM_OPENS in after:
             raise UnreadableReply("the reply has several answers", "several answers")
-        return Answer(inside, before, after, cut=not closes)
+        return Answer(inside, before, after)
     if "```" not in text:
         return Answer(text)
     parts = text.split("```")
@@ -109,7 +98,8 @@ def enclosed(text: str) -> Answer:
     if not blocks:
         return Answer(" ".join(parts))
     words = parts[0::2]
-    return Answer(blocks[0], words[0], " ".join(words[1:]), cut=len(parts) % 2 == 0)
+    # of the marks that close a fence which is cut off, one or two may be there
+    return Answer(blocks[0].rstrip("`"), words[0], " ".join(words[1:]))
 
 
 def _last_message(reply: str) -> str:
@@ -200,11 +190,3 @@ def _contents_of_answer_tags(text: str) -> str:
 def _turn_of_assistant(text: str) -> str:
     role = _ROLE.match(text)
     return text if role is None else text[role.end() :]
-
-
-def _decoded(text: str) -> str:
-    try:
-        value = json.loads(text if text.startswith('"') else f'"{text}"')
-    except ValueError:
-        return text
-    return value if isinstance(value, str) else text

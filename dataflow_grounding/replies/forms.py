@@ -4,7 +4,6 @@ They are JSON, a family's tokens, lines where they were asked for, and one sente
 nothing is there. docs/replies.md has them on one page.
 """
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.channels import answer_of, enclosed
 from dataflow_grounding.replies.json_items import read_values
 from dataflow_grounding.replies.json_text import JsonText, find_json, plain_key, strict_json
-from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
+from dataflow_grounding.replies.reading import Note, ParsedReply
 from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_tokens
 from dataflow_grounding.replies.words import (
     ids_of,
@@ -58,7 +57,6 @@ def parse_any(
         read_values([value], parsed, phrases, key)
     else:
         _FormReader(parsed, phrases, key, to_pixels).read(answer_of(reply))
-    _resolve_entities(parsed)
     return parsed
 
 
@@ -93,15 +91,13 @@ class _FormReader:
         inside = answer.text.strip()
         before = answer.before
         after = answer.after
-        if answer.cut:
-            inside = inside.rstrip("`")
         if says_none(inside, self.texts) and not (before + after).strip(" .\n"):
             read_values([None], self.parsed, self.phrases, self.key)
             return
         if has_tokens(inside) and not inside.startswith(("{", "[")):
             words = read_tokens(inside, self.parsed)
-            before = " ".join([before, *words])
-            after = " … ".join([*words[1:], after]) if points_back(" … ".join(words[1:])) else after
+            before = " ".join([before, *words[:1]])
+            after = " … ".join([*words[1:], after])
         elif not read_bare(inside, self.parsed):
             inside = _LANGUAGE.sub("", inside)
             found = find_json(inside)
@@ -147,16 +143,13 @@ class _FormReader:
             return "they point back at it"
         boxes = self.parsed.boxes
         labels = [box.label for box in boxes if box.label]
-        things = labels
-        if len(self.texts) == len(boxes) == 1 and not labels:
-            things = self.texts
-        # Labels in tags are part of a caption, which may name other things before them.
+        things = labels or (self.texts if len(self.texts) == len(boxes) == 1 else [])
+        word = None  # without phrases, every box is kept under its own label
         if self.parsed.tagged and labels and len(labels) == len(boxes):
-            word = other_thing(after, []) or names_any(before, self.without_box(labels))
+            # Labels in tags are part of a caption, which may name things that nobody asked for.
+            word = names_any(f"{before} … {after}", self.without_box(labels))
         elif self.texts or not boxes:
             word = other_thing(before, things) or other_thing(after, [])
-        else:
-            word = None  # every box is kept, under its own label
         return None if word is None else f"{word!r} may name another thing than was asked for"
 
     def without_box(self, labels: Sequence[str]) -> list[str]:
@@ -171,15 +164,6 @@ def _without_key(before: str) -> str:
     if match is not None and plain_key(match[1]) in ("bbox2d", "box2d", "bbox", "box", "boxes"):
         return before[: match.start()]
     return before
-
-
-def _resolve_entities(parsed: ParsedReply) -> None:
-    """Resolve HTML's entities in the labels of a parsed reply: "salt &amp; pepper"."""
-    items: list[RawBox | Dropped] = [*parsed.boxes, *parsed.points, *parsed.absences]
-    items += parsed.dropped
-    for item in items:
-        if item.label and "&" in item.label and re.search(r"&#?\w{2,31};", item.label):
-            item.label = html.unescape(item.label).strip()
 
 
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:

@@ -198,14 +198,13 @@ class _Reader:
     def is_phrase(self, key: str) -> bool:
         """Whether a key is a phrase that was asked for, and no key of the grammar."""
         plain = plain_key(key)
-        is_known = plain in _roles() and not has_role(key, "named")
-        if not self.phrases or is_known or is_coordinate(key) or plain == self.key:
+        if not self.phrases or plain in _roles() or is_coordinate(key) or plain == self.key:
             return False
         return bool(ids_of(key, self.phrases))
 
     def holds_items(self, key: str, value: Any) -> bool:
         """Whether a key makes an object one that holds items, rather than an item."""
-        if self.is_phrase(key) or has_role(key, "label_list", "statuses", "named"):
+        if self.is_phrase(key) or has_role(key, "label_list", "statuses"):
             return True
         if not has_role(key, "wrapper"):
             return False
@@ -231,7 +230,7 @@ class _Reader:
             if labels:
                 self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
             else:
-                self.read(fields[key], level + 1, key if has_role(key, "named") else label)
+                self.read(fields[key], level + 1, label)
         self.read_statuses(fields.get("statuses"))
         boxes = self.parsed.boxes[before:]
         others: dict[str, Any] = {}
@@ -252,7 +251,7 @@ class _Reader:
         return [key for key in keys if fields[key] or not self.is_box_key(key)] or keys[:1]
 
     def is_list(self, key: str, value: Any) -> bool:
-        is_known = has_role(key, "wrapper", "named") or self.is_box_key(key)
+        is_known = has_role(key, "wrapper") or self.is_box_key(key)
         return (
             is_known
             and not self.is_phrase(key)
@@ -284,7 +283,7 @@ class _Reader:
     def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
         """Add an item's boxes, or that its thing is not there; drop it where it can't be used."""
         label_key, own_label = _label_of(fields)
-        item = RawBox((), own_label or _name_in_id(fields) or label)
+        item = RawBox((), own_label or label)
         try:
             item.id = _own_id(fields)
             found = self.boxes_of(fields)
@@ -504,19 +503,12 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
     return [point for point in points if len(point) == 2]
 
 
-def _name_in_id(fields: Mapping[str, Any]) -> str | None:
-    """Return what stands for an id and is none, which is a name: "dog", "#2", 1.5."""
-    for key, value in fields.items():
-        if has_role(key, "id") and value not in _EMPTY and _id_of(value) is None:
-            return str(value)
-    return None
-
-
 def _own_id(fields: Mapping[str, Any]) -> int | None:
-    """Return an item's id; None without one."""
-    ids = {_id_of(value) for key, value in fields.items() if has_role(key, "id")} - {None}
-    if len(ids) > 1:
-        raise NoBox("an object has several ids")
+    """Return an item's id; None without one. It has one number as its id, or none."""
+    values = [value for key, value in fields.items() if has_role(key, "id")]
+    ids = {_id_of(value) for value in values if value not in _EMPTY}
+    if len(ids) > 1 or None in ids:
+        raise NoBox(f"an object whose id is no number: {values[0]!r:.40}")
     return ids.pop() if ids else None
 
 

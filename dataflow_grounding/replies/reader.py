@@ -167,7 +167,7 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
         if (kind is not int and kind is not float) or not -LARGEST <= coordinate <= LARGEST:
             return None
     evidence = item.get("evidence")
-    if evidence not in EVIDENCE or "&" in label or not label.strip():
+    if evidence not in EVIDENCE or not label.strip():
         return None
     return RawBox(tuple(numbers), label.strip(), phrase_id, item.get("score"), evidence)
 

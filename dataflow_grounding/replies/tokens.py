@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_boxes import add_boxes, numbers_in
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
@@ -165,9 +165,6 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     if things.startswith("l") and things.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", labels[-1]))
         parsed.truncated = parsed.truncated or kinds.endswith("l")
-    blocks = load_table(__package__, "grammar.yaml")["blocks"].split()
-    if labels and set(labels) <= set(blocks):
-        return []
     words = [part.text for part in parts if part.kind == "w"]
     return words if kinds.startswith("w") else ["", *words]
 

@@ -150,13 +150,6 @@ def test_phrases_may_be_the_keys(reply: str) -> None:
     assert "known" in refused(reply)  # without phrases such a key is none that is known
 
 
-def test_a_key_that_names_its_items_is_their_label() -> None:
-    reply = '{"faces": [{"bbox_2d": [10, 20, 30, 40]}]}'
-    assert found(read(reply)) == [("faces", CAT)]
-    assert [box.id for box in read(reply, phrases=["a face"]).boxes] == [1]
-    refused(reply, phrases=["cat"])
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -251,7 +244,7 @@ def test_an_empty_list_counts_only_where_nothing_else_speaks(next_to_it: str) ->
         '{"objects": [], "count": 0}', '{"objects": [], "message": "No objects found."}', '{"found": false, "boxes": []}',
         '{"isObjOccurred": false, "occurredObjects": []}', '{"objects": [], "status": "ok"}', "<think>no cat</think>[]",
         '[{"id": 1, "bbox_2d": null}, {"id": 2, "found": false}]', '{"<OD>": {"bboxes": [], "labels": []}}',
-        '[{"label": "cat", "bbox_2d": [0, 0, 0, 0]}, {"label": "dog", "bbox_2d": [-1, -1, -1, -1]}]', '"[]"',
+        '[{"label": "cat", "bbox_2d": [0, 0, 0, 0]}, {"label": "dog", "bbox_2d": [-1, -1, -1, -1]}]',
     ],
 )  # fmt: skip
 def test_a_list_of_nothing_says_that_nothing_is_there(reply: str) -> None:
@@ -339,7 +332,6 @@ def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
         ('[{"bbox_2d": [10,20,30,40], "label": "the "red" one"}]', 'the "red" one'),
         ("[{'bbox_2d': [10,20,30,40], 'label': 'dog's bowl'}]", "dog's bowl"),
         ('[{"bbox_2d": [10,20,30,40], "label": "\\u732b \\ud83d\\ude00"}]', "猫 😀"),
-        ('[{"bbox_2d": [10,20,30,40], "label": "salt &amp; pepper"}]', "salt & pepper"),
         ('```json\n[{"bbox_2d": [10,20,30,40], "label": "<think>"}]\n```', "<think>"),
         ("[10, 20, 30, 40]", None),
         ("10, 20, 30, 40", None),
