@@ -44,8 +44,12 @@ _PALIGEMMA = lazy_pattern(rf"({_LOCATIONS})((?:<seg\d{{3}}>)*)([^<;]*);?\s*")  #
 _DOCTAGS = lazy_pattern(rf"<([a-z][a-z_]{{0,40}}\d?)>\s*({_LOCATIONS})")  # the tag is the label
 _CUT_TAG = lazy_pattern(r"(?:<[^<>]{0,200}|>\s*,\s*)\Z")
 _POINT = lazy_pattern(r"<points?\b|\bclick\(|<\|point_start\|>")
-_HTML = lazy_pattern(r"<\w+\s[^<>]{0,1000}?\bdata-bbox\s?=\s?[\"']([^\"'<>]{0,200})[\"'][^<>]*>")
-_HTML_LABEL = lazy_pattern(r"\bdata-(?:label|name|class|category)\s?=\s?[\"']([^\"'<>]{1,200})")
+_HTML = lazy_pattern(
+    r"<\w+\s[^<>]{0,1000}?\bdata-bbox\s?=\s?([\"'])(?P<box>[^\"'<>]{0,200})\1[^<>]*>"
+)
+_HTML_LABEL = lazy_pattern(
+    r"\bdata-(?:label|name|class|category)\s?=\s?([\"'])(?P<label>[^\"'<>]{1,200})\1"
+)
 # InternVL without its tags, a label and its list on each line, car[[1, 2, 3, 4], [5, 6, 7, 8]];
 # Qwen-VL without them: close button(744,381),(756,400)
 _FOUR_NUMBERS = rf"\[{_NUMBER}(?:,\s*{_NUMBER}){{3}}\]"
@@ -271,8 +275,7 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
             if _NUMBER_TOKENS.fullmatch(group) is None:
                 parsed.dropped.append(Dropped(f"a box with other words: {group[:60]!r}", label))
                 continue
-            numbers = re.sub(r"<(?:[xy]_)?|>", " ", group)
-            add_boxes(numbers, RawBox((), label), parsed)
+            add_boxes(re.sub(r"<(?:[xy]_)?|>", " ", group), RawBox((), label), parsed)
     else:
         _add_lists(content, label, parsed)
 
@@ -297,15 +300,16 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
     elements = list(_HTML.finditer(text))
-    with_label = [match for match in elements if "data-label" in match[0]]
+    labels = [_HTML_LABEL.search(match[0]) for match in elements]
     if len(re.findall("<[a-z]", text)) < text.count("</"):
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
-    if len(elements) != text.count("data-bbox") or len(with_label) != text.count("data-label"):
+    if len(elements) != text.count("data-bbox") or sum(map(bool, labels)) < text.count(
+        "data-label"
+    ):
         parsed.dropped.append(Dropped("a box or a label outside of an element with both"))
-    for match in elements:
-        label = _HTML_LABEL.search(match[0])
-        box = RawBox((), label[1].strip() if label else None)
-        add_boxes(match[1], box, parsed)
+    for match, label in zip(elements, labels, strict=True):
+        box = RawBox((), label["label"].strip() if label else None)
+        add_boxes(match["box"], box, parsed)
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> list[str]:

@@ -146,6 +146,8 @@ def test_a_tag_that_the_end_cuts_off_is_marked() -> None:
         ("doctags", "<doctag><cat><loc_1><loc_2><loc_3><loc_4></cat>\n<dog;><loc_5><loc_6><loc_7><loc_8></dog></doctag>"),
         ("doctags", "<doctag><cat><loc_1><loc_2><loc_3><loc_4></cat>\n"),
         ("xyxy_1000", '<p data-bbox="1 2 3 4" data-label="cat"></p><p data-bb'),
+        ("xyxy_1000", '<p data-label="cat" data-bbox="1 2 3 4"></p><p data-label="dog" data-bbox="5 6 7 8\'9"></p>'),
+        ("xyxy_1000", '<p data-label="cat" data-bbox="1 2 3 4"></p><p data-label="do\'g" data-bbox="5 6 7 8"></p>'),
         ("xyxy_1000", '{"bboxes": [[10, 20, 30, 40], "?"], "labels": ["cat", "dog"]}'),
         ("xyxy_1000", "<ref>cat</ref><box>(10,20),(30,40)</box><ref>dog</ref>"),
         ("xyxy_1000", "<|ref|>cat<|/ref|><|det|>[[10, 20, 30, 40]]<|/det|><|ref|>dog<|/ref|>"),
