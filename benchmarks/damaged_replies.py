@@ -413,8 +413,13 @@ def change_id(reply: Reply, dice: random.Random) -> Damaged | None:
 
 
 def drop_letter(reply: Reply, dice: random.Random) -> Damaged | None:
-    """Drop a letter: of a key, a label, a tag or a word."""
-    match = any_match(re.compile(r"[^\W\d_]"), reply.text, dice)
+    """Drop a letter: of a key, a label, a tag or a word.
+
+    It isn't all of a word: Florence-2's `cat<4>犬<4>` without its second label is a reply in which
+    the cat has two boxes.
+    """
+    letters = re.compile(r"(?<=[^\W\d_])[^\W\d_]|[^\W\d_](?=[^\W\d_])")
+    match = any_match(letters, reply.text, dice)
     return Damaged(without(reply.text, *match.span())) if match else None
 
 

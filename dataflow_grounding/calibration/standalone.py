@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, SpecError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration.asking import calibrate as calibrate_serving
 from dataflow_grounding.calibration.choice import first_format
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
@@ -36,6 +37,22 @@ class CalibratedFormat(BoxFormat):
     sizes: SizeLimits | None = None
     error_px: float = 0.0
     requests: int = 0
+
+    def limits(self, sent: Size) -> tuple[float, float]:
+        """Return what `BoxFormat.limits` does.
+
+        Raises:
+            SpecError: The format doesn't hold for a picture of this size: the numbers mean other
+                pixels there.
+        """
+        if self.sizes is not None and not self.sizes.keeps(sent):
+            width, height = sent
+            raise SpecError(
+                f"how boxes are written was measured for other sizes than {width:g} x {height:g}"
+                " px: send each picture on white of `padded = format.sizes.padded(size)`, in"
+                " `sent = format.sizes.sent(size)`, and read with image_size=padded, sent_size=sent"
+            )
+        return super().limits(sent)
 
 
 def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFormat:

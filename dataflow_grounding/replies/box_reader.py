@@ -124,6 +124,8 @@ class _BoxReader:
         box_format = self.format
         is_plain = box_format.name.startswith(f"{box_format.order}_")  # not a family's, or measured
         is_thousandths = box_format.scale in _NINES and box_format.order == "xyxy"
+        # Numbers from 0 to 1 are no thousandths, and thousandths are out of that scale.
+        is_thousandths |= box_format.scale == 1
         if parsed.tagged and is_plain and not is_thousandths:
             raise UnreadableReply(
                 f"the reply has tags whose numbers are thousandths, x first, and {box_format.name}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.words import objection
 
 _CHANNELS: dict[str, list[str]] = load_table(__package__, "grammar.yaml")["channels"]
@@ -71,6 +72,9 @@ def answer_of(reply: str) -> str:
         raise UnreadableReply("the reply is empty", "empty")
     if text.startswith("#") and _COMMENTED.fullmatch(text):
         text = re.sub(r"^\s*#+", "", text, flags=re.MULTILINE)  # an answer in a program's comments
+    if text.startswith('"'):
+        value = strict_json(f"[{text}]")  # all of it may be a string
+        text = value[0] if value and len(value) == 1 else text
     return text
 
 

@@ -44,6 +44,7 @@ from dataflow_grounding.replies.words import (
 _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for so many, or has tokens for them
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+_ROLES_OF_ITEMS = ("point", "label", "id", "found", "absent")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -184,7 +185,7 @@ class _Reader:
             if not holds_answers:
                 return  # an item that is cut off
         is_item = any(
-            self.is_box_key(key) or is_coordinate(key) or has_role(key, "point", "label", "id")
+            self.is_box_key(key) or is_coordinate(key) or has_role(key, *_ROLES_OF_ITEMS)
             for key in fields
         )
         if is_item and not holds_answers:
@@ -252,11 +253,7 @@ class _Reader:
 
     def is_list(self, key: str, value: Any) -> bool:
         is_known = has_role(key, "wrapper") or self.is_box_key(key)
-        return (
-            is_known
-            and not self.is_phrase(key)
-            and (value is None or isinstance(value, (list, dict, str)))
-        )
+        return is_known and (value is None or isinstance(value, (list, dict, str)))
 
     def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
         """Add boxes and their labels, from two lists that belong together."""
@@ -333,7 +330,7 @@ class _Reader:
 
     def is_of_box(self, key: str, value: Any) -> bool:
         """Whether a box, a coordinate or a point stands under a key."""
-        is_point = has_role(key, "point") and bool(_points_of({key: value}))
+        is_point = has_role(key, "point") and isinstance(value, list)
         return is_point or self.is_box_key(key) or is_coordinate(key)
 
     def check_item(

@@ -82,7 +82,6 @@ def read_boxes(
         box_format = find_box_format(str(format), "")
     image_size = _checked_size("image_size", image_size)
     sent_size = _checked_size("sent_size", sent_size or image_size)
-    _check_sizes(box_format, sent_size)
     if isinstance(phrases, str):  # else its letters would be the phrases
         phrases = [phrases]
     by_id = phrases if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
@@ -170,22 +169,6 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
     if evidence not in EVIDENCE or not label.strip():
         return None
     return RawBox(tuple(numbers), label.strip(), phrase_id, item.get("score"), evidence)
-
-
-def _check_sizes(box_format: BoxFormat, sent_size: Size) -> None:
-    """Raise SpecError where a calibrated format doesn't hold for pictures of the size sent.
-
-    The numbers mean other pixels there: boxes would be wrong without a word.
-    """
-    sizes = getattr(box_format, "sizes", None)  # of a CalibratedFormat
-    if sizes is None or sizes.keeps(sent_size):
-        return
-    width, height = sent_size
-    raise SpecError(
-        f"how boxes are written was measured for other sizes than {width:g} x {height:g} px: send"
-        " each picture on white of `padded = format.sizes.padded(size)`, in"
-        " `sent = format.sizes.sent(size)`, and read with image_size=padded, sent_size=sent"
-    )
 
 
 def _checked_size(name: str, size: Any) -> Size:

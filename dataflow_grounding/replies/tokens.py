@@ -44,12 +44,9 @@ _PALIGEMMA = lazy_pattern(rf"({_LOCATIONS})((?:<seg\d{{3}}>)*)([^<;]*);?\s*")  #
 _DOCTAGS = lazy_pattern(rf"<([a-z][a-z_]{{0,40}}\d?)>\s*({_LOCATIONS})")  # the tag is the label
 _CUT_TAG = lazy_pattern(r"(?:<[^<>]{0,200}|>\s*,\s*)\Z")
 _POINT = lazy_pattern(r"<points?\b|\bclick\(|<\|point_start\|>")
-_HTML = lazy_pattern(
-    r"<\w+\s[^<>]{0,1000}?\bdata-bbox\s?=\s?([\"'])(?P<box>[^\"'<>]{0,200})\1[^<>]*>"
-)
-_HTML_LABEL = lazy_pattern(
-    r"\bdata-(?:label|name|class|category)\s?=\s?([\"'])(?P<label>[^\"'<>]{1,200})\1"
-)
+# An element of QwenVL HTML or Chandra's: its attributes, and nothing between them
+_ELEMENT = lazy_pattern(r"<\w+((?:\s{1,9}[\w:-]{1,40}\s?=\s?(?:\"[^\"<>]*\"|'[^'<>]*'))+)\s*/?>")
+_ATTRIBUTE = lazy_pattern(r"([\w:-]+)\s?=\s?(?:\"([^\"]*)\"|'([^']*)')")
 # InternVL without its tags, a label and its list on each line, car[[1, 2, 3, 4], [5, 6, 7, 8]];
 # Qwen-VL without them: close button(744,381),(756,400)
 _FOUR_NUMBERS = rf"\[{_NUMBER}(?:,\s*{_NUMBER}){{3}}\]"
@@ -257,7 +254,7 @@ def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list
 def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedReply) -> None:
     """Add the boxes in a tag, or that its label is not there."""
     content = content.strip()
-    if not closed and "[" not in content:
+    if not closed and "[" not in content and not content.endswith(")"):
         parsed.dropped.append(Dropped(f"a box that breaks off: {content[:40]!r}", label))
         return
     if content.casefold() in ("none", "null", "无"):
@@ -299,17 +296,22 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
-    elements = list(_HTML.finditer(text))
-    labels = [_HTML_LABEL.search(match[0]) for match in elements]
+    """Add the boxes of elements; the text inside is a page's, and no label."""
     if len(re.findall("<[a-z]", text)) < text.count("</"):
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
-    if len(elements) != text.count("data-bbox") or sum(map(bool, labels)) < text.count(
-        "data-label"
-    ):
-        parsed.dropped.append(Dropped("a box or a label outside of an element with both"))
-    for match, label in zip(elements, labels, strict=True):
-        box = RawBox((), label["label"].strip() if label else None)
-        add_boxes(match["box"], box, parsed)
+    read = 0  # attributes
+    for element in _ELEMENT.finditer(text):
+        attributes = {
+            name: first or second for name, first, second in _ATTRIBUTE.findall(element[1])
+        }
+        read += ("data-bbox" in attributes) + ("data-label" in attributes)
+        label = attributes.get("data-label", "").strip() or None
+        if "data-bbox" in attributes:
+            add_boxes(attributes["data-bbox"], RawBox((), label), parsed)
+        elif label is not None:
+            parsed.dropped.append(Dropped("an element without a box", label))
+    if read < text.count("data-bbox") + text.count("data-label"):
+        parsed.dropped.append(Dropped("an element with a broken attribute"))
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> list[str]:

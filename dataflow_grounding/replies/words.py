@@ -91,8 +91,6 @@ def share_a_word(first: str, second: str) -> bool:
 
     They can't where they have no letters of one script in common, as a translation has.
     """
-    if not _ARTICLES.issuperset({*first.lower().split()} & {*second.lower().split()}):
-        return True
     if bool(re.search("[a-z]", folded(first))) != bool(re.search("[a-z]", folded(second))):
         return True
     words = set(words_of(first)) - _ARTICLES

@@ -240,7 +240,7 @@ def test_an_empty_list_counts_only_where_nothing_else_speaks(next_to_it: str) ->
 @pytest.mark.parametrize(
     "reply",
     [
-        "[]", '{"objects": []}', '{"objects": null}', "null", "```json\n[]\n```", "{'objects': [],}",
+        "[]", '{"found": false}', '{"objects": []}', '{"objects": null}', "null", "```json\n[]\n```", "{'objects': [],}",
         '{"objects": [], "count": 0}', '{"objects": [], "message": "No objects found."}', '{"found": false, "boxes": []}',
         '{"isObjOccurred": false, "occurredObjects": []}', '{"objects": [], "status": "ok"}', "<think>no cat</think>[]",
         '[{"id": 1, "bbox_2d": null}, {"id": 2, "found": false}]', '{"<OD>": {"bboxes": [], "labels": []}}',
@@ -337,6 +337,8 @@ def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
         ("10, 20, 30, 40", None),
         ("10 20 30 40", None),
         ("10_20_30_40", None),  # VideoLLaMA3
+        ('"{\\"bbox\\":[10,20,30,40],\\"errors\\":[]}"', None),  # doubao-vision in a GUI agent's log
+        ('[{"bbox_2d": [10,20,30,40], "points": [[15, 25], [18, 30]]}]', None),  # VisionReasoner
     ],
 )
 def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:

@@ -31,6 +31,11 @@ BOTH = [
         "InternVL",
         "<ref>cat</ref><box>[[10, 20, 30, 40]]</box>\n<ref>dog</ref><box>[[50, 60, 70, 80]]</box>",
     ),
+    ("Qwen2-VL without its tags", "cat(10,20),(30,40)\ndog(50,60),(70,80)"),
+    (
+        "Qwen2-VL without its last token",
+        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|><|object_ref_start|>dog<|object_ref_end|><|box_start|>(50,60),(70,80)",
+    ),
     ("InternVL without its tags", "cat[[10, 20, 30, 40]]\ndog[[50, 60, 70, 80]]"),
     ("MiniCPM-V", "<ref>cat</ref><box>10 20 30 40</box><ref>dog</ref><box>50 60 70 80</box>"),
     (

@@ -188,7 +188,7 @@ NONE = [
     "There is no cat in the image.", "There are no cats in the picture.", "No cat found.", "I don't see a cat in the image.",
     "I cannot see any cat.", "The image does not contain a cat.", "The cat is not visible in the image.", "Cat not found.",
     "Unfortunately, there is no cat.", "Sorry, I can’t find any cat in this photo.", "There isn't any cat here.",
-    "None of the objects are present in the image.", "Nothing was found.", "无", "没有找到cat", "图中没有cat", "未检测到目标", "図にありません".replace("図に", "画像に"),
+    "None of the objects are present in the image.", "Nothing was found.", "无", "没有找到cat", "图中没有cat", "找不到这个元素", "未检测到目标", "図にありません".replace("図に", "画像に"),
     "catは見つかりませんでした", "이미지에 cat이 없습니다", "Es gibt keine cat im Bild.", "Auf dem Bild ist keine cat zu sehen.",
     "Il n'y a pas de cat dans l'image.", "No hay ningún cat en la imagen.", "Não há cat na imagem.", "Нет cat на изображении.",
 ]  # fmt: skip
