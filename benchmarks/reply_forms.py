@@ -420,18 +420,6 @@ def corner_writer(order: str, names: Sequence[str]) -> Writer:
     return write_corners
 
 
-def corner_pairs(sheet: Sheet) -> str:
-    rows = [
-        {
-            "label": item.phrase,
-            "top_left": {"x": row[0], "y": row[1]},
-            "bottom_right": {"x": row[2], "y": row[3]},
-        }
-        for item, row in sheet.each()
-    ]
-    return js(rows)
-
-
 def object_as_box(sheet: Sheet) -> str:
     names = ("x_min", "y_min", "x_max", "y_max")
     rows = [
@@ -811,7 +799,6 @@ _ALL = [
     Form("numbers in one string", one_string),
     Form("Seed's string", seed_string),
     *CORNERS,
-    Form("corner pairs", corner_pairs),
     Form("object as a box", object_as_box),
     Form("pairs as a box", pairs_as_box),
     Form("boxes of an object", boxes_of_an_object),

@@ -206,11 +206,11 @@ class _BoxReader:
         stray = "what the reply is cut off before" if parsed.truncated else None
         items: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in items:
-            phrase_id, _ = self.phrase_told_by(item)
+            phrase_id, why = self.phrase_told_by(item)
             if phrase_id is not None and phrase_id not in found:
                 unread.add(phrase_id)
             elif phrase_id is None:
-                stray = stray or _name_of(item)
+                stray = stray or f"{why}: it"
         reading.unread = sorted(unread)
         if stray is None:
             return
@@ -397,15 +397,6 @@ class _BoxReader:
         if label != self.phrases[named[0]]:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {named[0]}")
         return named[0], ""
-
-
-def _name_of(item: RawBox | Dropped) -> str:
-    """Return what a box is called that belongs to no phrase."""
-    if item.id is not None:
-        return f"a box of id {item.id}, which no phrase has,"
-    if item.label:
-        return f"a box of {item.label[:40]!r}"
-    return "a box without an id or a label"
 
 
 def _score_of(value: object) -> float | None:

@@ -20,8 +20,6 @@ _COORDINATE = lazy_pattern(r"[-+]?(?:\d{1,12}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][
 _SEPARATORS = lazy_pattern(r"\s*[,;]\s*|\s+")
 _TAG = lazy_pattern(r"</?b?box>")  # around numbers in a string, as Seed writes them
 _LONGEST_STRING = 200  # characters of a string with a box's numbers
-# Keys of two corners that are one box.
-_CORNER_PAIRS = (("topleft", "bottomright"), ("lefttop", "rightbottom"))
 
 
 class NoBox(Exception):
@@ -68,9 +66,8 @@ def _coordinates() -> frozenset[str]:
 
 
 def is_coordinate(key: str) -> bool:
-    """Whether a key is one coordinate or one corner."""
-    plain = plain_key(key)
-    return plain in _coordinates() or any(plain in pair for pair in _CORNER_PAIRS)
+    """Whether a key is that of one coordinate of a box."""
+    return plain_key(key) in _coordinates()
 
 
 def number(value: Any) -> float | None:
@@ -143,7 +140,7 @@ def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool 
 
 
 def _named_box(fields: dict[str, Any]) -> Boxes:
-    """Return the box whose coordinates or corners are all that an object has, each once."""
+    """Return the box whose coordinates are all that an object has, each once."""
     boxes = boxes_by_name(fields)
     is_whole = all(map(is_coordinate, fields)) and not isinstance(fields, RepeatedKeys)
     if len(boxes) != 1 or not is_whole:
@@ -175,25 +172,10 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
             numbers = _floats([fields[name] for name in corners])
             boxes.append(Boxes([numbers], order, corners=order == "xyxy"))
             used.update(corners)
-    for first, second in _CORNER_PAIRS:
-        if first in fields and second in fields:
-            boxes.append(_corner_pair(fields[first], fields[second]))
     alone = (_coordinates() & fields.keys()) - used
     if alone:
         raise NoBox(f"coordinates that are no box: {', '.join(sorted(alone))}")
     return boxes
-
-
-def _corner_pair(first: Any, second: Any) -> Boxes:
-    """Return the box between two named corners, each two numbers or an x and a y."""
-    corners = [first, second]
-    # nor is a corner named that has a coordinate twice
-    are_named = all(type(corner) is dict and corner.keys() == {"x", "y"} for corner in corners)
-    if are_named:
-        corners = [[corner["x"], corner["y"]] for corner in corners]
-    if not _are_corners(corners):
-        raise NoBox("two corners without two numbers each")
-    return Boxes([_floats(_flat(corners))], "xyxy" if are_named else None, corners=True)
 
 
 def _outlines_in(value: list[Any]) -> list[tuple[float, ...]]:

@@ -112,7 +112,7 @@ def refused(reply: str, **settings: Any) -> str:
             id="named corners",
         ),
         pytest.param(
-            '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","top_left":{"x":50,"y":60},"bottom_right":{"x":70,"y":80}}]',
+            '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","left":50,"top":60,"right":70,"bottom":80}]',
             id="named sizes and corner pairs",
         ),
         pytest.param(
@@ -337,7 +337,10 @@ def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
         ("10, 20, 30, 40", None),
         ("10 20 30 40", None),
         ("10_20_30_40", None),  # VideoLLaMA3
-        ('"{\\"bbox\\":[10,20,30,40],\\"errors\\":[]}"', None),  # doubao-vision in a GUI agent's log
+        (
+            '"{\\"bbox\\":[10,20,30,40],\\"errors\\":[]}"',
+            None,
+        ),  # doubao-vision in a GUI agent's log
         ('[{"bbox_2d": [10,20,30,40], "points": [[15, 25], [18, 30]]}]', None),  # VisionReasoner
     ],
 )
