@@ -299,18 +299,18 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
     """Add the boxes of elements; the text inside is a page's, and no label."""
     if len(re.findall("<[a-z]", text)) < text.count("</"):
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
-    read = 0  # attributes
+    names: list[str] = []  # of all attributes
     for element in _ELEMENT.finditer(text):
         attributes = {
             name: first or second for name, first, second in _ATTRIBUTE.findall(element[1])
         }
-        read += ("data-bbox" in attributes) + ("data-label" in attributes)
+        names += attributes
         label = attributes.get("data-label", "").strip() or None
         if "data-bbox" in attributes:
             add_boxes(attributes["data-bbox"], RawBox((), label), parsed)
         elif label is not None:
             parsed.dropped.append(Dropped("an element without a box", label))
-    if read < text.count("data-bbox") + text.count("data-label"):
+    if any(names.count(name) < text.count(name) for name in ("data-bbox", "data-label")):
         parsed.dropped.append(Dropped("an element with a broken attribute"))
 
 
