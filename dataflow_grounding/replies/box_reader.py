@@ -134,23 +134,15 @@ class _BoxReader:
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
-        """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
-
-        An id that no phrase has is passed over where its label names a thing that wasn't asked for.
-        """
+        """Refuse a reply whose ids are not those of the phrases: they may count its boxes."""
         if not self.phrases:
             return
         for raw in (*parsed.boxes, *parsed.absences):
             if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
                 continue
             phrase_id, why = self.phrase_told_by(raw)
-            if phrase_id is None and (raw.id in self.phrases or self.may_be_phrase(raw.label)):
+            if phrase_id is None:
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
-
-    def may_be_phrase(self, label: str | None) -> bool:
-        from dataflow_grounding.replies.words import share_a_word  # few ids are of no phrase
-
-        return label is None or any(share_a_word(label, text) for text in self.phrases.values())
 
     def take_boxes(self, parsed: ParsedReply) -> None:
         boxes = parsed.boxes
@@ -372,7 +364,7 @@ class _BoxReader:
 
     def phrase_by(self, own_id: int | None, label: str | None) -> tuple[int | None, str]:
         # few labels differ from their phrase
-        from dataflow_grounding.replies.words import ids_of, share_a_word, turns
+        from dataflow_grounding.replies.words import ids_of, is_part_of
 
         named = ids_of(label, self.phrases) if label else []
         if own_id is not None:
@@ -381,9 +373,7 @@ class _BoxReader:
                 return None, f"id {own_id} is of no phrase"
             if label is None or own_id in named:
                 return own_id, ""
-            if turns(label, phrase) is not None:
-                return None, f"label {label[:60]!r} may say that it isn't there"
-            if named or not share_a_word(label, phrase):
+            if named or not is_part_of(label, phrase):
                 return None, f"label {label[:60]!r} is not that of phrase {own_id}"
             return own_id, ""
         if label is None:

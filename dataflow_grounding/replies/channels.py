@@ -43,7 +43,10 @@ _ANSWER = lazy_pattern(
 )
 _TOKENS = _any_of("tokens")
 _COMMENTED = lazy_pattern(r"\s*(?:#[^\n]*(?:\n\s*|$))+")
-_LANGUAGE = lazy_pattern(r"[ \t]*[A-Za-z0-9_+-]*(?=\s|[\[{]|$)")  # after the mark of a fence
+# After the mark of a fence; "example" and "draft" are words, which say what is in it.
+_LANGUAGE = lazy_pattern(
+    r"[ \t]*(?:json\w*|python|js|javascript|te?xt|plaintext|html|xml)?(?=\s|[\[{]|$)"
+)
 _GLM_OPENS = "<|begin_of_box|>"
 _GLM_CLOSES = "<|end_of_box|>"
 

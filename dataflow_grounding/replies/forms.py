@@ -32,7 +32,7 @@ _LINE = lazy_pattern(
     r"(?:\[(?P<numbers>[^\[\]\n]*)\]|(?P<none>none))[\s.,;]*",
     re.IGNORECASE,
 )
-_FENCED = lazy_pattern(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
+_FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
 _BLANK = " .,;:\r\n\t"  # around words
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 

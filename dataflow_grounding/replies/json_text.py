@@ -355,4 +355,5 @@ def _unescaped(raw: str) -> str:
 def _character(match: re.Match[str]) -> str:
     if match[1]:
         return chr(int(match[1], 16))
-    return _ESCAPES.get(match[2], match[2])
+    unknown = "\\" + match[2] if match[2].isalpha() else match[2]
+    return _ESCAPES.get(match[2], unknown)

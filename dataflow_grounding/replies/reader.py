@@ -229,14 +229,18 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 def _json_of_answer(reply: str) -> JsonText:
     # here, with all that there may be around JSON
     from dataflow_grounding.replies.channels import answer_of, enclosed
+    from dataflow_grounding.replies.words import objection
 
-    answer = enclosed(answer_of(reply)).text
-    found = find_json(answer)
+    answer = enclosed(answer_of(reply))
+    found = find_json(answer.text)
     if not found.values:
         begins = " ".join(reply[:200].split())[:60]
         raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
-    if "{" in answer[found.end :]:
-        raise UnreadableReply("the reply has several answers in JSON", "several answers")
+    before = answer.before + answer.text[: found.start]
+    after = answer.text[found.end :] + answer.after
+    why = objection(before) or objection(after)
+    if why is not None:
+        raise UnreadableReply(f"the words next to the answer may change it: {why}", "words")
     return found
 
 
@@ -253,8 +257,10 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
             return _with_key(having[0], required)
         inner: list[Any] = []
         for value in level:
+            # of several keys, only one that is known would hold the answer
+            is_wrapper = isinstance(value, list) or len(value) == 1
             items = list(value.values()) if isinstance(value, dict) else value
-            if len(items) <= _MOST_INNER:
+            if is_wrapper and len(items) <= _MOST_INNER:
                 inner += [item for item in items if isinstance(item, (dict, list))]
         level = inner
     return None

@@ -100,6 +100,19 @@ def share_a_word(first: str, second: str) -> bool:
     return folded(first) in folded(second) or folded(second) in folded(first)
 
 
+def is_part_of(label: str, phrase: str) -> bool:
+    """Whether a label has no word that its phrase lacks, or can't be compared with it.
+
+    "cup" is part of "the red cup"; "the blue cup" and "the cup's handle" are not. Neutral words
+    make no difference.
+    """
+    if not share_a_word(label, phrase) or turns(label, phrase) is not None:
+        return False
+    if not label.isascii() or not phrase.isascii():  # another script, or one without blanks
+        return True
+    return set(words_of(label)) <= {*words_of(phrase), *_neutral()}
+
+
 def all_words(texts: Sequence[str]) -> frozenset[str]:
     """Return all words of some texts."""
     return frozenset(word for text in texts for word in words_of(text))

@@ -86,7 +86,7 @@ def test_one_box_out_of_scale_among_many_is_dropped_but_two_spoil_the_reply() ->
         pytest.param({"id": 2}, ["cat", "dog"], 2, id="by id"),
         pytest.param({"id": "2"}, ["cat", "dog"], 2, id="by an id in quotes"),
         pytest.param(
-            {"id": 2, "label": "black dog"}, ["cat", "dog"], 2, id="by id, a longer label"
+            {"id": 2, "label": "dog"}, ["cat", "a black dog"], 2, id="by id, a shorter label"
         ),
         pytest.param(
             {"id": 2, "label": "狗"}, ["cat", "dog"], 2, id="by id, a label in another script"
@@ -146,6 +146,10 @@ def test_a_box_belongs_to_the_phrase_that_it_names(
         [{"id": 2, "label": "a fox"}],
         [{"id": 1, "label": "not a red car"}],
         [{"id": 1, "label": "red car?"}],
+        [{"id": 1, "label": "blue car"}],
+        [{"id": 1, "label": "driver of the red car"}],
+        [{"id": 1, "label": "red car and a bus"}],
+        [{"id": 1, "label": "red car in the second image"}],
         [{"id": 1, "phrase_id": 2}],
     ],
 )

@@ -117,6 +117,12 @@ def test_a_caption_with_tags_may_not_name_a_phrase_that_has_no_box(reply: str) -
     ]
 
 
+@pytest.mark.parametrize("name", ["example", "draft", "schema", "before", "wrong"])
+def test_the_word_after_the_mark_of_a_fence_says_what_is_in_it(name: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(f"```{name}\n[100, 200, 300, 400]\n```", ["cat"])
+
+
 def test_a_further_fence_that_breaks_off_is_no_answer() -> None:
     with pytest.raises(UnreadableReply, match="breaks off"):
         read("```json\n[1, 2, 3, 4]\n```\n```json\n", ["cat"])
