@@ -134,15 +134,23 @@ class _BoxReader:
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
-        """Refuse a reply whose ids are not those of the phrases: they may count its boxes."""
+        """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
+
+        A new id is passed over where its label names a thing that nobody asked for.
+        """
         if not self.phrases:
             return
         for raw in (*parsed.boxes, *parsed.absences):
             if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
                 continue
             phrase_id, why = self.phrase_told_by(raw)
-            if phrase_id is None:
+            if phrase_id is None and (raw.id in self.phrases or self.may_be_phrase(raw.label)):
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
+
+    def may_be_phrase(self, label: str | None) -> bool:
+        from dataflow_grounding.replies.words import share_a_word  # few ids are of no phrase
+
+        return label is None or any(share_a_word(label, text) for text in self.phrases.values())
 
     def take_boxes(self, parsed: ParsedReply) -> None:
         boxes = parsed.boxes

@@ -120,10 +120,7 @@ class _FormReader:
         read_values(found.values, self.parsed, self.phrases, self.key)
 
     def check_words(self, before: str, after: str) -> None:
-        """Refuse words next to an answer that may change it.
-
-        None may turn it round, and none may name another thing than has a box.
-        """
+        """Refuse words that may turn an answer round, or name another thing than has a box."""
         if before.count("`") + after.count("`") == 2:  # around the answer, as code
             before = before.replace("`", " ")
             after = after.replace("`", " ")

@@ -212,10 +212,7 @@ class _Reader:
         return not self.is_box_key(key) or _has_items(value)
 
     def read_wrapper(self, fields: Mapping[str, Any], level: int, label: str | None) -> None:
-        """Add what an object around items says.
-
-        It has one key that holds them, or keys that are phrases.
-        """
+        """Add what an object says that has one key for items, or keys that are phrases."""
         by_phrase = [key for key in fields if self.is_phrase(key)]
         lists = self.lists_of(fields)
         keys = [*by_phrase[:1], *lists]

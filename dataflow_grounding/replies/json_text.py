@@ -45,11 +45,7 @@ _NARROW = {"［": "[", "］": "]", "｛": "{", "｝": "}", "：": ":", "，": ",
 
 
 class RepeatedKeys(dict[str, Any]):
-    """An object that has a key twice.
-
-    Attributes:
-        pairs: All its keys and values, in order.
-    """
+    """An object that has a key twice; `pairs` are all its keys and values, in order."""
 
     def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -96,8 +92,7 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_object, strict=False)
 def strict_json(text: str) -> Any:
     """Return the array or object that a text is, blanks left out; None for any other text.
 
-    A key that an object has twice makes it a RepeatedKeys. NaN and Infinity
-    are numbers that are not finite.
+    A key that an object has twice makes it a RepeatedKeys. NaN and Infinity are no finite numbers.
     """
     if not text.lstrip().startswith(("{", "[")):
         return None

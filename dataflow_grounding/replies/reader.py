@@ -96,7 +96,7 @@ def parse_reply(
     *,
     in_lines: bool = False,
 ) -> ParsedReply:
-    """Return a reply's boxes as written; `in_lines` tells that `vlm.asking: lines` was used.
+    """Return a reply's boxes as written; it may be `in_lines` if `vlm.asking: lines` was used.
 
     Don't change what is returned: whoever asks for the same again gets the same object.
 
@@ -172,10 +172,9 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
 
 
 def _checked_size(name: str, size: Any) -> Size:
-    """Return a size as a tuple, as a caller may have it from JSON as a list.
+    """Return a size, which may be a list from JSON, as a tuple.
 
-    Raises SpecError, with the argument's `name`, where it isn't two numbers above 0: else the reply
-    would be blamed, and a loop would ask, and pay, again.
+    Raises SpecError where it isn't two numbers above 0: else the reply would be blamed for it.
     """
     sides = tuple(size) if isinstance(size, Sequence) else ()
     are_numbers = all(isinstance(side, Real) for side in sides)
