@@ -67,6 +67,34 @@ class Canvas(NamedTuple):
     image_height: float
 
 
+@dataclass(frozen=True)
+class FrameMap:
+    """Which numbers a model writes for the edges of pictures of one exact size, as measured.
+
+    Attributes:
+        size: Width and height of such a picture as sent, in pixels.
+        first: The numbers of its left and its top edge.
+        last: The numbers of its right and its bottom edge.
+        error: Standard error of a number at the right or bottom edge, as a share of the side.
+
+    Example:
+        >>> FrameMap((1000, 500), (0, 0), (640, 320), 0.002).canvas
+        Canvas(width=640, height=320, left=0, top=0, image_width=640, image_height=320)
+    """
+
+    size: Size
+    first: tuple[float, float]
+    last: tuple[float, float]
+    error: float
+
+    @property
+    def canvas(self) -> Canvas:
+        """The picture that the numbers refer to."""
+        left, top = self.first
+        right, bottom = self.last
+        return Canvas(right, bottom, left, top, right - left, bottom - top)
+
+
 def frame_of(frame: str, sent: Size) -> Canvas:
     """Return the picture that a model's numbers refer to, where one of size `sent` was sent.
 
@@ -276,6 +304,8 @@ class BoxFormat:
         models: How the names of its models begin.
         source: Where the convention is stated or shown.
         date: When that was read.
+        maps: Where pixels were measured, the map of each size in which pictures are sent; they go
+            before the frame.
     """
 
     name: str
@@ -291,6 +321,15 @@ class BoxFormat:
     models: tuple[str, ...] = ()
     source: str = ""
     date: str = ""
+    maps: tuple[FrameMap, ...] = ()
+
+    def canvas(self, sent: Size) -> Canvas:
+        """Return the picture that numbers refer to, where one of size `sent` was sent.
+
+        Raises:
+            SpecError: Maps were measured, and none for this size.
+        """
+        return _canvas(self.frame, self.maps, sent)
 
     def instructions(self, sent: Size) -> str:
         """Return the sentences of a prompt that state key, order, scale and frame.
@@ -316,7 +355,7 @@ class BoxFormat:
         `sent` is the size of the picture as sent, (width, height).
         """
         if self.scale == "px":
-            canvas = frame_of(self.frame, sent)
+            canvas = frame_of(self.frame, sent)  # what is asked for never depends on the maps
             return (
                 f"in whole pixels of the picture, which is {canvas.width:.0f} px wide and"
                 f" {canvas.height:.0f} px high"
@@ -347,7 +386,7 @@ class BoxFormat:
     def limits(self, sent: Size) -> tuple[float, float]:
         """Return the highest number that x and y can take, for a picture of the size `sent`."""
         if self.scale == "px":
-            canvas = frame_of(self.frame, sent)
+            canvas = self.canvas(sent)
             return canvas.width, canvas.height
         if self.scale == "grid_32":
             top = GRID * GRID - 1
@@ -374,7 +413,7 @@ class BoxFormat:
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
-        across, down = _axes(self.frame, original, sent or original)
+        across, down = _axes(self.canvas(sent or original), original)
         x1, y1, x2, y2 = to_xyxy(numbers, self.order)
         return (
             self._to_pixels_on(across, x1),
@@ -398,7 +437,7 @@ class BoxFormat:
         """
         if self.scale == "grid_32":
             return list(pixels_to_cells(bbox, original))
-        across, down = _axes(self.frame, original, sent or original)
+        across, down = _axes(self.canvas(sent or original), original)
         x1, y1, x2, y2 = bbox
         left = self._from_pixels_on(across, x1)
         top = self._from_pixels_on(down, y1)
@@ -465,10 +504,25 @@ class _Axis(NamedTuple):
 
 
 @lru_cache(maxsize=256)  # all boxes of a reply lie in one picture, and many pictures have one size
-def _axes(frame: str, original: Size, sent: Size) -> tuple[_Axis, _Axis]:
+def _axes(canvas: Canvas, original: Size) -> tuple[_Axis, _Axis]:
     """Return how x, and how y, of the frame and of the original image belong together."""
-    canvas = frame_of(frame, sent)
     return (
         _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),
         _Axis(canvas.height, canvas.top, canvas.image_height, original[1]),
     )
+
+
+@lru_cache(maxsize=256)  # for the same reason
+def _canvas(frame: str, maps: tuple[FrameMap, ...], sent: Size) -> Canvas:
+    """Return what `BoxFormat.canvas` does."""
+    for measured in maps:
+        if measured.size == sent:
+            return measured.canvas
+    if maps:
+        width, height = sent
+        sizes = ", ".join(f"{measured.size[0]}x{measured.size[1]}" for measured in maps)
+        raise SpecError(
+            f"how boxes are written was measured in pictures of {sizes} px, not of"
+            f" {width:g}x{height:g}"
+        )
+    return frame_of(frame, sent)

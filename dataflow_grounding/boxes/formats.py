@@ -18,13 +18,16 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes._model_names import bare_names, is_of_family, squeezed
-from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, frame_of
+from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, FrameMap, frame_of
 
 # The name of a plain format: an order, a scale and perhaps a frame, as in xyxy_1000, yxyx_1 or
 # xyxy_px@smart_resize_28.
 _PLAIN = re.compile(
     rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}})(?:@(?P<frame>\S+))?"
 )
+
+
+MOST_NUMBER = 1e9  # that a map may have for an edge
 
 
 @lru_cache(maxsize=1)
@@ -183,11 +186,42 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
                 values[key] = str(row[key])
         values["offset"] = float(row.get("offset", 0.0))
         values["models"] = (models,) if isinstance(models, str) else tuple(map(str, models))
+        values["maps"] = tuple(map(map_of, row.get("maps") or ()))
         known = BoxFormat(**values)
         frame_of(known.frame, (1, 1))  # raises where the frame isn't known
         return known
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecError(f"box format {name!r}: {error}") from None
+
+
+def map_of(row: Mapping[str, Any]) -> FrameMap:
+    """Return the map of a frame that a mapping from JSON or YAML states.
+
+    Args:
+        row: Its `size`, `first`, `last` and `error`, as FrameMap has them.
+
+    Returns:
+        The map.
+
+    Raises:
+        ValueError, TypeError: The mapping is none whose numbers grow with the pixels.
+
+    Example:
+        >>> map_of({"size": [640, 480], "first": [0, 0], "last": [320, 240], "error": 0.002}).last
+        (320.0, 240.0)
+    """
+    if set(row) != {"size", "first", "last", "error"}:
+        raise ValueError("a map has size, first, last and error")
+    width, height = row["size"]
+    left, top, right, bottom = map(float, (*row["first"], *row["last"]))
+    error = float(row["error"])
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+        raise ValueError("the size of a map is two whole numbers above 0")
+    if not all(abs(number) <= MOST_NUMBER for number in (left, top, right, bottom, error)):
+        raise ValueError(f"a number of a map is beyond {MOST_NUMBER:g}")
+    if left >= right or top >= bottom:
+        raise ValueError("the numbers of a map grow to the right and downwards")
+    return FrameMap((width, height), (left, top), (right, bottom), error)
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
@@ -213,5 +247,7 @@ def _check_row(row: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} must be true or false, not {row[key]!r}")
     if not math.isfinite(float(row.get("offset", 0.0))):
         raise ValueError("offset must be a finite number")
+    if row.get("maps") and scale != "px":
+        raise ValueError("maps are of pixels: scale has to be px")
     if row.get("bins") and scale == 1:
         raise ValueError("with bins, scale must be above 1")

@@ -8,23 +8,23 @@ to send elongated pictures.
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.boxes.coordinates import BoxFormat, Order, frame_of
+from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._accepted_sizes import (
     MODERATE,
     AcceptedSizes,
-    elongated_extremes,
     is_elongated,
     is_near,
 )
-from dataflow_grounding.calibration._fitting import Fit, first_guess, fit, fit_as
+from dataflow_grounding.calibration._fitting import Fit, Scores, first_guess, fit, fit_as
 from dataflow_grounding.calibration._seen_size import (
     NO_SHIFT,
     ONCE_OFF,
@@ -34,13 +34,13 @@ from dataflow_grounding.calibration._seen_size import (
     measure_seen_size,
     measure_seen_sizes,
     sent_sizes,
-    sizes_in_words,
 )
-from dataflow_grounding.calibration._square_pictures import find_pixel_order, measure_on_squares
-from dataflow_grounding.calibration._untouched_sizes import UNTOUCHED, UntouchedSizes
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_alike, uncovered
 from dataflow_grounding.calibration.checking import judge
+from dataflow_grounding.calibration.frames import choose_frames, missing_frames
+from dataflow_grounding.calibration.maps import fit_map, format_in_frames, order_of
 from dataflow_grounding.calibration.probes import (
+    INNER,
     OTHER_SHAPES,
     SIZES,
     USUAL_SHAPES,
@@ -56,6 +56,11 @@ from dataflow_grounding.calibration.probes import (
 )
 from dataflow_grounding.images.image import SizeLimits
 
+FIRST_PROBES = 2  # of each frame: one can't tell a rectangle that was missed from a shift
+MOST_PROBES = 8  # of each frame, after which it is as precise as it gets
+# Standard error of a map at the far edge, as a share of the side: a third of the 1% by which edges
+# may be off, so that three standard errors are within it.
+PRECISE = 0.0033
 # Elongated pictures are tried unpadded first, then padded to these aspects (longer over shorter).
 PADDINGS = (None, MODERATE, 2)
 WORSE = 2.0  # boxes more than so many times as far off as usual are a reason to try padding
@@ -91,6 +96,7 @@ class Deciding:
         ask: Puts probe pictures to the model.
         max_side: The longest side that is ever sent, in pixels.
         own: Sizes of the run's pictures, the commonest first.
+        counts: How many pictures there are of each; of equally many where nothing is said.
         most_own: How many of them are asked for at the most.
 
     Attributes:
@@ -99,36 +105,47 @@ class Deciding:
     """
 
     def __init__(
-        self, ask: AskProbes, max_side: int, own: Sequence[Size] = (), most_own: int = MOST_OWN
+        self,
+        ask: AskProbes,
+        max_side: int,
+        own: Sequence[Size] = (),
+        counts: Sequence[int] = (),
+        most_own: int = MOST_OWN,
     ) -> None:
         self.ask = ask
         self.max_side = max_side
         self.own = own
+        self.counts = counts or [1] * len(own)
         self.most_own = most_own
         self.pictures: list[ProbedPicture] = []
         self.accepted = AcceptedSizes(max_side, own)
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """Find out the format that fits; squares of one size are the last resort.
+        """Find out the format that fits; numbers that are no parts of the side are measured.
 
         Args:
             stated: The format that the first question asks for. The others ask for the one that the
                 first answer suggests.
 
         Raises:
-            NoFit: No format fits.
+            NoFit: No format fits, and the numbers lie on no line.
             NothingAnswered: Not even a small picture was answered.
         """
         try:
             return await self._decide_by_sizes(stated)
         except NoFit as error:
             unclear = error
-        # A model that counts pixels of an unknown size answers in one order all the same. Without
-        # one, squares can't help.
-        order = find_pixel_order(self.pictures)
+        is_answered = any(picture.answers for picture in self.pictures)
+        if is_answered and len(self.pictures) == 1:  # the first alone suggested no format
+            with suppress(NoFit):  # what is refused is left out
+                await self._ask_for([reduced_to(size, self.max_side) for size in SIZES[1:]], stated)
+        order = await asyncio.to_thread(order_of, self.pictures)
         if order is None:
             raise unclear
-        return await self._decide_by_squares(order, unclear)
+        try:
+            return await self._decide_by_frames(order)
+        except NoFit as error:
+            raise unclear from error
 
     async def _decide_by_sizes(self, stated: BoxFormat) -> Decision:
         """Ask about ever more sizes and shapes of probe pictures until they tell one format.
@@ -225,81 +242,48 @@ class Deciding:
         moderate = [size for size in legible_sizes if not is_elongated(size)]
         return uncovered(moderate, sent_sizes(self.pictures), is_alike, self.most_own)
 
-    async def _decide_by_squares(self, order: Order, unclear: NoFit) -> Decision:
-        """Decide for a model that counts pixels, but in no size those of the picture as sent.
-
-        Pictures are then all sent as squares of one size. Raises `unclear`, the error that brought
-        this about, where squares don't help either, and NoFit where too few of their rectangles are
-        found.
-        """
-        try:
-            frame, pictures, limits = await measure_on_squares(
-                self.ask, order, self.max_side, self.accepted
-            )
-        except NoFit as error:
-            raise unclear from error
-        self.pictures = pictures
-        return Decision(fit_as(order, "px", frame, pictures), pictures, limits)
-
     async def _decide_pixels(self, known: BoxFormat) -> Decision:
-        """Decide for a model whose numbers look like pixels, by finding limits of size.
+        """Decide for a model whose numbers look like pixels.
 
-        The decision's limits are those within which its pixels are those of the picture as sent.
-        The numbers may only look so: where one number means the whole side of every picture, they
-        are parts of the side, and the decision, limits too, is that of `_decide_parts`. Raises
-        NoFit.
-
-        Args:
-            known: The format that fits so far: pixels, in a frame and an order.
+        They may only look so: where one number means the whole side of every picture, they are
+        parts of the side. Raises NoFit.
         """
-        measured = self._measured_in(known)
-        constant = constant_side(measured, known.frame)
-        if constant is not None and constant.frame != "sent":
-            # `decide` then tries squares, which a server that pads to squares leaves as they are.
-            raise NoFit(
-                "the side of the squares that pictures are padded to is not known"
-                f" ({sizes_in_words(measured)})"
-            )
-        if constant is not None:
+        constant = constant_side(self._measured_in(known), known.frame)
+        if constant is not None and constant.frame == "sent":
             return await self._decide_parts(known)
-        try:
-            untouched = UntouchedSizes(self.max_side, self.accepted, self.own, self.most_own)
-            limits, frame = await self._prove_limits(known, untouched)
-        except NoFit:
-            if not elongated_extremes(self.own):
-                raise
-            # Elongated pictures may be what is wrong: they can be padded.
-            limits, frame = await self._prove_limits_without_elongated(known)
-        inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
-        return Decision(fit_as(known.order, "px", frame, inside), inside, limits)
+        return await self._decide_by_frames(known.order)
 
-    async def _prove_limits_without_elongated(self, known: BoxFormat) -> tuple[SizeLimits, str]:
-        """Find limits as `_prove_limits` does, with elongated pictures padded to MODERATE.
+    async def _decide_by_frames(self, order: Order) -> Decision:
+        """Measure what numbers mean in the frames in which pictures will be sent.
 
-        Elongated pictures that were asked for before are forgotten. Raises NoFit.
+        Raises NoFit where the answers in a frame lie on no line, or all frames are refused.
         """
-        self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
-        padding = SizeLimits(self.max_side, max_wide=MODERATE, max_tall=MODERATE)
-        own = [padding.padded(size) for size in self.own]
-        untouched = UntouchedSizes(self.max_side, self.accepted, own, self.most_own, MODERATE)
-        return await self._prove_limits(known, untouched)
-
-    async def _prove_limits(
-        self, known: BoxFormat, untouched: UntouchedSizes
-    ) -> tuple[SizeLimits, str]:
-        """Ask for further sizes until limits are proved; see UntouchedSizes.proven_limits.
-
-        Returns the limits and the frame. Raises NoFit.
-        """
-        while True:
-            sizes = await asyncio.to_thread(self._next_sizes, known, untouched)
-            if not sizes:
-                return untouched.proven_limits(self._measured_in(known), known.frame)
-            await self._ask_for(sizes, known)
-
-    def _next_sizes(self, known: BoxFormat, untouched: UntouchedSizes) -> list[Size]:
-        """Return the sizes that `untouched` wants next; none once it can tell. Raises NoFit."""
-        return untouched.next_sizes(self._measured_in(known))
+        asked = find_box_format(f"{order}_px", "")
+        answered: dict[Size, list[ProbedPicture]] = {}
+        unwanted: set[Size] = set()  # frames that the endpoint doesn't take
+        frames = choose_frames(self.own, self.counts, self.accepted.limits)
+        missing = frames
+        while missing:
+            refused: list[ProbedPicture] = []
+            probes = [probe_of(size, INNER + n) for size in missing for n in range(FIRST_PROBES)]
+            for picture in await self.ask(probes, asked):
+                if picture.refused:
+                    refused.append(picture)
+                else:
+                    answered.setdefault(picture.sent, []).append(picture)
+            unwanted.update(picture.size for picture in refused)
+            with suppress(NoFit):  # no limit explains it: then it is this frame alone
+                self.accepted.replacements_for(refused, [*answered, *sent_sizes(self.pictures)])
+            limits = self.accepted.limits
+            frames = choose_frames(self.own, self.counts, limits, list(answered), unwanted)
+            missing = [size for size in frames if size not in answered]
+        if not frames:
+            raise NoFit("pictures are refused in all sizes that were tried")
+        used = {size: answered[size] for size in frames}
+        maps, pictures = await measure_frames(self.ask, asked, used)
+        scores = Scores(pictures, [format_in_frames(order, maps)])
+        limits = SizeLimits(self.max_side, frames=tuple(frames))
+        return Decision(scores.fit_of(0), pictures, limits)
 
     def _measured_in(self, known: BoxFormat) -> list[SeenSize]:
         """Return how large each picture so far was seen, by a format's order and frame."""
@@ -315,8 +299,8 @@ class Deciding:
         Args:
             known: The format that fits so far: pixels, in a frame and an order.
         """
-        untouched = UntouchedSizes(self.max_side, self.accepted, self.own, self.most_own)
-        await self._ask_for([*untouched.next_sizes([]), *OTHER_SHAPES], known)
+        shapes = [reduced_to(size, self.max_side) for size in [*USUAL_SHAPES, *OTHER_SHAPES]]
+        await self._ask_for(shapes, known)
         measured = self._measured_in(known)
         constant = constant_side(measured, known.frame)
         if constant is None or constant.frame != "sent":
@@ -327,7 +311,7 @@ class Deciding:
         fitting = fit_as(known.order, constant.number, constant.frame, self.pictures)
         check_scale_spans_sides(measured, fitting.format)
         # The scale is known by measuring alone: it holds for sizes like those that were measured.
-        limits = replace(untouched.shape_limits, min_pixels=smallest_area)
+        limits = replace(self.accepted.limits, min_pixels=smallest_area)
         return Decision(fitting, self.pictures, limits)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
@@ -358,6 +342,91 @@ class Deciding:
             still_wanted = self.accepted.replacements_for(refused, sent_sizes(self.pictures))
 
 
+async def measure_frames(
+    ask: AskProbes, asked: BoxFormat, answered: Mapping[Size, Sequence[ProbedPicture]]
+) -> tuple[list[FrameMap], list[ProbedPicture]]:
+    """Measure the map of each frame, with probe pictures until it is PRECISE, or there are MOST.
+
+    Args:
+        ask: Puts probe pictures to the model.
+        asked: The format of pixels in which they are asked for.
+        answered: The pictures of each frame that were answered so far.
+
+    Returns:
+        The maps, and all pictures that they rest on.
+
+    Raises:
+        NoFit: The answers in a frame lie on no line.
+    """
+    pictures = {size: list(of_size) for size, of_size in answered.items()}
+    while True:
+        maps = await asyncio.to_thread(_maps_of, pictures, asked.order)
+        vague = [
+            size
+            for size, measured in maps.items()
+            if len(pictures[size]) < MOST_PROBES
+            and (isinstance(measured, NoFit) or measured.error > PRECISE)
+        ]
+        if not vague:
+            break
+        probes = [probe_of(size, INNER + len(pictures[size])) for size in vague]
+        for picture in await ask(probes, asked):
+            pictures[picture.probe.size].append(picture)
+    sound: list[FrameMap] = []
+    for measured in maps.values():
+        if isinstance(measured, NoFit):
+            raise measured
+        sound.append(measured)
+    return sound, [picture for of_size in pictures.values() for picture in of_size]
+
+
+async def add_frames(
+    ask: AskProbes,
+    known: BoxFormat,
+    own: Sequence[Size],
+    counts: Sequence[int],
+    limits: SizeLimits,
+) -> tuple[BoxFormat, list[ProbedPicture]]:
+    """Measure the frames that pictures of a run need besides those that are measured.
+
+    A frame that is refused is left out: its pictures go out in another.
+
+    Args:
+        ask: Puts probe pictures to the model.
+        known: The format, with the maps that are known.
+        own: Sizes of the run's pictures, the commonest first.
+        counts: How many pictures there are of each.
+        limits: The sizes that may be sent.
+
+    Returns:
+        The format with all maps, and the pictures that were answered.
+
+    Raises:
+        NoFit: The answers in a frame lie on no line.
+    """
+    missing = missing_frames(own, counts, limits, [one.size for one in known.maps])
+    asked = find_box_format(f"{known.order}_px", "")
+    answered: dict[Size, list[ProbedPicture]] = {}
+    probes = [probe_of(size, INNER + n) for size in missing for n in range(FIRST_PROBES)]
+    for picture in await ask(probes, asked):
+        if not picture.refused:
+            answered.setdefault(picture.sent, []).append(picture)
+    maps, pictures = await measure_frames(ask, asked, answered)
+    return format_in_frames(known.order, [*known.maps, *maps]), pictures
+
+
+def _maps_of(
+    pictures: Mapping[Size, Sequence[ProbedPicture]], order: Order
+) -> dict[Size, FrameMap | NoFit]:
+    maps: dict[Size, FrameMap | NoFit] = {}
+    for size, of_size in pictures.items():
+        try:
+            maps[size] = fit_map(of_size, order)
+        except NoFit as error:
+            maps[size] = error
+    return maps
+
+
 async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
     """Whether boxes in a picture of this size are where the format says; None if it can't be told.
 
@@ -376,8 +445,7 @@ async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
         measured = _measure_in_format(picture, known)
         if measured is None:
             return None
-        within = UNTOUCHED if known.scale == "px" else ONCE_OFF
-        if measured.is_unshifted_at(_scale_of(known, picture.sent), within):
+        if measured.is_unshifted_at(_scale_of(known, picture.sent), ONCE_OFF):
             return True
     return False
 
@@ -393,7 +461,7 @@ def _measure_in_format(picture: ProbedPicture, known: BoxFormat) -> SeenSize | N
 
 def _scale_of(known: BoxFormat, sent: Size) -> tuple[float, float]:
     """Return how many of the format's numbers stand for a pixel as sent, along x and along y."""
-    canvas = frame_of(known.frame, sent)
+    canvas = known.canvas(sent)
     if known.scale == "px":
         return canvas.image_width / sent[0], canvas.image_height / sent[1]
     return float(known.scale) / canvas.width, float(known.scale) / canvas.height

@@ -9,7 +9,7 @@ deviation with its standard error.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -49,13 +49,6 @@ MOST_SHOWN = 8  # pictures in a message
 
 
 NO_SHIFT = (0.0, 0.0)
-
-
-class Expected(NamedTuple):
-    """What a SeenSize's `scale` and `shift` should be, each for x and y."""
-
-    scale: tuple[float, float]
-    shift: tuple[float, float] = NO_SHIFT
 
 
 class Gap(NamedTuple):
@@ -296,19 +289,6 @@ def _line_of(x: Array, y: Array, scale: float) -> Line:
     scale_error = noise / math.sqrt(float((x**2).sum()))
     shift_error = noise * math.sqrt(1 / count + mean_x**2 / sum_of_squares)
     return Line(scale, scale_error, shift, shift_error)
-
-
-def mean_scale_gap(measured: Sequence[SeenSize], expected: Callable[[Size], Expected]) -> Gap:
-    """Return how far these pictures' scales are, on average, from those `expected` for their size.
-
-    Scales of x and y count alike, each weighted by one over its variance. There has to be a
-    picture.
-    """
-    gaps: list[Gap] = []
-    for picture in measured:
-        gaps += picture.scale_gaps(expected(picture.sent).scale)
-    mean, weight = _weighted_mean(gaps)
-    return Gap(mean, 1 / math.sqrt(weight))
 
 
 def _weighted_mean(values_and_errors: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -28,6 +28,7 @@ from dataflow_grounding.calibration._deciding import (
     Deciding,
     Decision,
     PaddingVerdict,
+    add_frames,
     holds_at,
     try_paddings,
 )
@@ -119,7 +120,8 @@ def _calibrated(
     own = start.pictures()
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
-    deciding = Deciding(asker.ask, max_side, own.sizes, most_own(sum(own.counts)))
+    most = most_own(sum(own.counts))
+    deciding = Deciding(asker.ask, max_side, own.sizes, own.counts, most)
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
@@ -212,6 +214,44 @@ def _announce_padding_trials(own: OwnPictures, usual: float | None) -> None:
     )
 
 
+def measure_frames_of(
+    serving: Serving, known: Calibration, start: RunStart, own: OwnPictures
+) -> tuple[Calibration, Counter[str]]:
+    """Measure the frames that a run's pictures need besides those that are measured.
+
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        known: The calibration, with the maps of the frames that are measured.
+        start: As for `calibrate`.
+        own: The run's pictures.
+
+    Returns:
+        The calibration with all maps, the same where none was missing; and counts of requests and
+        tokens.
+
+    Raises:
+        NoFit: The answers in a frame lie on no line.
+        RunStopped: The endpoint doesn't answer.
+    """
+    asker = _Asker(serving, start, own)
+    limits = SizeLimits(serving.image_limits.max_side)
+    further, pictures = run_blocking(
+        lambda: asker.closing(add_frames(asker.ask, known.format, own.sizes, own.counts, limits))
+    )
+    if not pictures:
+        return known, asker.asking.counts
+    frames = tuple(one.size for one in further.maps)
+    calibration = replace(
+        known,
+        date=utc_timestamp(),
+        requests=known.requests + len(pictures),
+        limits=replace(known.limits or limits, frames=frames),
+        maps=list(further.maps),
+        sizes=known.sizes + [list(picture.sent) for picture in pictures],
+    )
+    return calibration, asker.asking.counts
+
+
 def try_sizes(
     serving: Serving, known: BoxFormat, start: RunStart, own: OwnPictures
 ) -> tuple[list[Size], list[Size], Counter[str]]:
@@ -267,6 +307,7 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
         requests=asker.asking.counts["sent"] + asker.asking.counts["replayed"],
         date=utc_timestamp(),
         limits=decision.limits,
+        maps=list(fit.format.maps),
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
 
@@ -339,7 +380,7 @@ class _Asker:
         """
         name = f"{next(self._number)}-{size_text(probe.size)}{next(self._suffixes)}"
         path = os.path.join(folder, name)
-        limits = self.serving.image_limits
+        limits = replace(self.serving.image_limits, frames=())  # it may be of a new frame
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
         [image] = question.images
         key = (image.sent_digest, question.question)

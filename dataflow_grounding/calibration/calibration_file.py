@@ -18,14 +18,16 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat
-from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, FrameMap
+from dataflow_grounding.boxes.formats import find_box_format, map_of
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration.maps import MEASURED, format_in_frames
 from dataflow_grounding.data.records import is_number, read_object, write_bytes
 from dataflow_grounding.data.working_folder import CALIBRATION
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.tasks.prompts import load_prompt
 
+PRECISE_ENOUGH = 0.01  # of the side, by which edges may be off
 LEAST_SIDE, MOST_SIDE = 16, 100_000  # px of pictures, of which a calibration can speak
 SAMPLE_SIZE = (1000, 700)  # of a picture, in which a stored format's numbers are tried out
 NEARLY_AS_ELONGATED = 0.95  # share of another size's aspect from which on one is as elongated
@@ -50,6 +52,7 @@ class Calibration:
             and how far off boxes are as a share of the side.
         untried: Sizes of a run's pictures in which the format was never tried, but with which the
             run went on all the same. Only the run's own file has them.
+        maps: What numbers mean in each frame, where they were measured; none for other formats.
     """
 
     endpoint: str
@@ -66,16 +69,34 @@ class Calibration:
     sizes: list[list[int]] = field(default_factory=list)
     poor: list[list[float]] = field(default_factory=list)
     untried: list[list[int]] = field(default_factory=list)
+    maps: list[FrameMap] = field(default_factory=list)
 
     @property
     def format(self) -> BoxFormat:
         """The format by its name. Raises SpecError when this version doesn't know it."""
-        return find_box_format(self.box_format, "")
+        plain, _, frame = self.box_format.partition("@")
+        if frame != MEASURED:
+            return find_box_format(self.box_format, "")
+        return format_in_frames(find_box_format(plain, "").order, self.maps)
+
+    @property
+    def is_inferred(self) -> bool:
+        """Whether pixels are known by a rule of the server, as versions before frames inferred."""
+        return self.format.scale == "px" and not self.maps
 
     @property
     def origin(self) -> str:
-        """Where a run's format came from, in words."""
-        return f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
+        """Where a run's format came from, in words, with how precise its maps are."""
+        words = f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
+        return f"{words}, maps precise to {self.precision:.1%} of the side" if self.maps else words
+
+    @property
+    def precision(self) -> float:
+        """How far off its maps are at most at an edge (95%), as a share of the side; 0 without.
+
+        That is two standard errors of the least exact one.
+        """
+        return 2 * max((one.error for one in self.maps), default=0.0)
 
     def covers(self, size: Size) -> bool:
         """Whether it is known how boxes turn out in elongated pictures of this size.
@@ -231,7 +252,8 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
             values[column.name] = row[column.name]
     values["limits"] = None
     if row.get("limits") is not None:
-        values["limits"] = SizeLimits(**row["limits"])
+        values["limits"] = _limits_of(row["limits"])
+    values["maps"] = [map_of(one) for one in row.get("maps", ())]
     calibration = Calibration(**values)
     is_sound = (
         _are_of_their_types(values)
@@ -242,6 +264,12 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     if not is_sound:
         raise ValueError
     return calibration
+
+
+def _limits_of(row: dict[str, Any]) -> SizeLimits:
+    """Return the limits that a file's JSON object is. Raises ValueError and TypeError."""
+    frames = tuple((int(width), int(height)) for width, height in row.get("frames", ()))
+    return SizeLimits(**{**row, "frames": frames})
 
 
 def _are_of_their_types(values: dict[str, Any]) -> bool:
@@ -270,7 +298,8 @@ def _has_sound_sizes(calibration: Calibration) -> bool:
 
 def _is_usable(known: BoxFormat) -> bool:
     """Whether a format is one of boxes, and its highest numbers are possible ones."""
-    return known.boxes and all(1 <= most <= MOST_SIDE**2 for most in known.limits(SAMPLE_SIZE))
+    sample = known.maps[0].size if known.maps else SAMPLE_SIZE
+    return known.boxes and all(0 < most <= MOST_SIDE**2 for most in known.limits(sample))
 
 
 def _has_sound_limits(calibration: Calibration) -> bool:
@@ -281,6 +310,8 @@ def _has_sound_limits(calibration: Calibration) -> bool:
     limits = calibration.limits
     if limits is None:
         return calibration.format.scale != "px"
+    if set(limits.frames) != {one.size for one in calibration.maps}:
+        return False
     for whole in (limits.max_side, limits.multiple, limits.min_pixels):
         if type(whole) is not int:  # isinstance would let true and false pass
             return False

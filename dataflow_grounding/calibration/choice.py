@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell it
 # The format that an unknown model is first asked for. Models that follow instructions can write it,
 # and a resize on the way changes nothing.
 STATED = "xyxy_1000"
-REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibration takes
+# What a calibration takes; a run of one size has one frame, of many sizes up to eight.
+REQUESTS = "3 to 11 requests, 2 to 8 more for each size sent if it counts pixels"
 # A calibration that covers so many sizes isn't tried in more: data may have thousands.
 MOST_SIZES = 64
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
@@ -125,10 +126,19 @@ class FormatChoice:
         """
         if not self.pending:
             return
-        from dataflow_grounding.calibration.calibration_file import stored_calibration
+        from dataflow_grounding.calibration.calibration_file import (
+            load_calibration,
+            run_file,
+            stored_calibration,
+        )
 
         serving = self._serving
         calibration = stored_calibration(serving.endpoint, serving.model, folder)
+        if calibration is not None and calibration.is_inferred:
+            # An earlier version's: a run that began with it goes on with it, so that nothing is
+            # paid for twice, and others measure anew.
+            path = run_file(folder) if folder else ""
+            calibration = load_calibration(path, serving.endpoint, serving.model)
         if calibration is not None:
             self._take(calibration)
 
@@ -250,6 +260,8 @@ class FormatChoice:
             The run's start, with the wrong sizes first if the model has to be calibrated anew, and
             counts of requests and tokens.
         """
+        if known.maps:
+            return self._measure_missing_frames(start, known)
         if not _can_be_extended(known):
             return start, Counter()
         from dataflow_grounding.calibration.asking import try_sizes
@@ -279,6 +291,40 @@ class FormatChoice:
         self._take(known)
         return start, counts
 
+    def _measure_missing_frames(
+        self, start: RunStart, known: "Calibration"
+    ) -> tuple[RunStart, Counter[str]]:
+        """Measure the frames that the run's pictures need and that aren't measured yet.
+
+        Returns what `_try_uncovered_sizes` does. Where the numbers in one lie on no line, the
+        choice is `pending` again.
+        """
+        from dataflow_grounding.calibration.asking import measure_frames_of
+        from dataflow_grounding.calibration.calibration_file import store_calibration
+        from dataflow_grounding.calibration.frames import missing_frames
+        from dataflow_grounding.calibration.probes import NoFit
+
+        pictures = start.pictures()
+        limits = SizeLimits(self._serving.image_limits.max_side)
+        measured = [one.size for one in known.maps]
+        missing = missing_frames(pictures.sizes, pictures.counts, limits, measured)
+        if not missing:
+            return start, Counter()
+        say(
+            f"Pictures are sent in further sizes, {_listed(missing)} px: 2 to 8 requests each tell"
+            " what numbers mean in them."
+        )
+        try:
+            further, counts = measure_frames_of(self._serving, known, start, pictures)
+        except NoFit as unclear:
+            say(f"The calibration doesn't hold there: {unclear}.")
+            return self._start_anew(start, pictures, []), Counter()
+        _warn_of_vague_maps(further)
+        store_calibration(further, start.folder)
+        self._take(further)
+        self._calibrated_at = time.monotonic()
+        return start, counts
+
     def _sizes_to_try(
         self, known: "Calibration", pictures: OwnPictures, folder: str | None
     ) -> tuple[list[list[int]], list[Size]]:
@@ -288,14 +334,13 @@ class FormatChoice:
         covers them. The second are chosen from the sizes of the run, as sent, that neither the
         calibration nor the first list covers: a few that stand for them.
         """
-        from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
+        from dataflow_grounding.calibration.alike_sizes import is_alike, most_own, uncovered
 
-        covers = covers_for(known.format.scale)
-        sent = self._sizes_to_cover(pictures, in_pixels=known.format.scale == "px")
+        sent = self._sizes_to_cover(pictures)
         accepted_untried = self._untried_before(folder)
         covered = [*known.sizes, *accepted_untried]
         most_sizes = most_own(sum(pictures.counts))  # that are tried: more for more pictures
-        return accepted_untried, uncovered(sent, covered, covers, most_sizes)
+        return accepted_untried, uncovered(sent, covered, is_alike, most_sizes)
 
     def _start_anew(self, start: RunStart, pictures: OwnPictures, wrong: list[Size]) -> RunStart:
         """Be `pending` again, with the limits that held before any calibration.
@@ -309,30 +354,32 @@ class FormatChoice:
         own = replace(pictures, sizes=[*wrong, *others])
         return replace(start, pictures=lambda: own)
 
-    def _sizes_to_cover(self, pictures: OwnPictures, *, in_pixels: bool) -> list[Size]:
-        """Return the sizes in which a format has to hold: those in which the run sends pictures.
+    def _sizes_to_cover(self, pictures: OwnPictures) -> list[Size]:
+        """Return the sizes in which parts of the side have to hold: those that the run sends.
 
-        The commonest come first. Where boxes aren't `in_pixels`, sizes too small for rectangles are
-        enlarged, and elongated ones left out.
+        The commonest come first. Sizes too small for rectangles are enlarged, and elongated ones
+        left out.
         """
         from dataflow_grounding.calibration._accepted_sizes import is_elongated
         from dataflow_grounding.calibration.probes import legible
 
         limits = self._serving.image_limits
         sent = [limits.sent(size) for size in pictures.sizes]
-        if in_pixels:
-            return sent
         # How elongated ones are to be sent, and whether boxes are right then, is found out by
         # `settle_to_ground`.
         return [legible(size, limits.max_side) for size in sent if not is_elongated(size)]
 
     def _not_covered(self, known: "Calibration", start: RunStart) -> list[list[int]]:
-        """Return the sizes of the run's pictures, as sent, that the calibration doesn't cover."""
-        from dataflow_grounding.calibration.alike_sizes import covers_for
+        """Return the sizes of the run's pictures, as sent, that the calibration doesn't cover.
 
-        sent = self._sizes_to_cover(start.pictures(), in_pixels=known.format.scale == "px")
-        covers = covers_for(known.format.scale)
-        return [list(size) for size in dict.fromkeys(sent) if not covers(size, known.sizes)]
+        Pixels are measured in all that is sent.
+        """
+        from dataflow_grounding.calibration.alike_sizes import is_alike
+
+        if known.format.scale == "px":
+            return []
+        sent = self._sizes_to_cover(start.pictures())
+        return [list(size) for size in dict.fromkeys(sent) if not is_alike(size, known.sizes)]
 
     def _untried_before(self, folder: str | None) -> list[list[int]]:
         """Return the run's sizes that no calibration covers, with which it went on all the same.
@@ -377,6 +424,7 @@ class FormatChoice:
                 raise EndpointRefused(str(unclear)) from None
             raise
         say(f"{serving.model} writes {calibration.box_format}: {summary(calibration)}.")
+        _warn_of_vague_maps(calibration)
         self._take(calibration)
         if start.folder:
             untried = self._not_covered(calibration, start)
@@ -488,10 +536,23 @@ def _is_proof(candidate: BoxFormat) -> bool:
 
 def _can_be_extended(known: "Calibration") -> bool:
     """Whether a calibration can be tried in further sizes, and added to."""
-    if known.format.scale == "px" and known.limits is None:
-        return False  # pixels hold only within limits, and this calibration has none
+    if known.format.scale == "px":
+        return False  # an earlier version's, of a run that goes on with it
     # Answers about probe pictures are measured as four numbers; a pair of grid cells is two.
     return len(known.sizes) < MOST_SIZES and known.format.scale != "grid_32"
+
+
+def _warn_of_vague_maps(calibration: "Calibration") -> None:
+    """Tell the user where the answers are too noisy to tell what numbers mean exactly."""
+    from dataflow_grounding.calibration.calibration_file import PRECISE_ENOUGH
+
+    vague = [one.size for one in calibration.maps if 2 * one.error > PRECISE_ENOUGH]
+    if vague:
+        say(
+            f"Warning: boxes in pictures of {_listed(vague)} px may be off by"
+            f" {calibration.precision:.1%} of the side throughout: the answers about probe pictures"
+            " are too noisy to tell."
+        )
 
 
 def _listed(sizes: list[Size]) -> str:
@@ -518,10 +579,10 @@ def summary(calibration: "Calibration") -> str:
 def _limits_in_words(limits: SizeLimits) -> str:
     """Return in words in which sizes pictures are sent, without the least area and the aspects.
 
-    Limits to squares are told as such.
+    Frames are listed.
     """
-    if limits.max_wide == 1 and limits.max_tall == 1:
-        return f"sides of {limits.max_side} px, padded to squares"
+    if limits.frames:
+        return f"exactly {_listed(list(limits.frames))} px"
     parts = [f"sides up to {limits.max_side} px"]
     if limits.max_short_side is not None:
         parts.append(f"the shorter one up to {limits.max_short_side} px")

@@ -57,6 +57,8 @@ OTHER_SHAPES: tuple[Size, ...] = ((330, 330), (1500, 500), (500, 375))
 # And where they count parts of the side, if the sizes of no run's pictures are known.
 USUAL_SHAPES: tuple[Size, ...] = ((1000, 1000), (640, 427), (420, 560))
 
+INNER = 1000  # the first layout whose rectangles keep away from the picture's edges
+INSET = 0.05  # of the side
 SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
 NARROWEST = 96  # the same, where the longest side allows no more
 
@@ -206,7 +208,9 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     """Return the picture of this size and layout, the same one on every call.
 
     Each `layout` has its rectangles at other places. There is one in each cell of a grid; those of
-    the last column and row reach the picture's edge, where a model writes its highest number.
+    the last column and row reach the picture's edge, where a model writes its highest number. From
+    INNER on, all keep INSET away from it: models write no numbers beyond the picture, so that
+    errors at an edge go inwards alone, and would move a line.
     """
     draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
     colors = sorted(COLORS)
@@ -227,7 +231,18 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
         x1 = min(round((column + left) * cell_width), x2 - 1)
         y1 = min(round((row + top) * cell_height), y2 - 1)
         boxes[_phrase_of(color)] = (x1, y1, x2, y2)
+    if layout >= INNER:
+        boxes = {phrase: _inset(bbox, size) for phrase, bbox in boxes.items()}
     return Probe(size, boxes)
+
+
+def _inset(bbox: Bbox, size: Size) -> Bbox:
+    """Return a rectangle moved towards the picture's middle, so that it keeps INSET away."""
+    inner = 1 - 2 * INSET
+    x1, y1, x2, y2 = (
+        round(INSET * side + inner * edge) for edge, side in zip(bbox, size * 2, strict=True)
+    )
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
 
 def _drawn_in_cell(

@@ -167,7 +167,7 @@ def of_calibrate(
 ) -> None:
     """Find out a model's box format, and its error in pixels, from pictures of coloured rectangles.
 
-    Sends 6 requests, or 10 to 40 if the model counts pixels. The result is stored in the user's
+    Sends 6 requests, or 17 to 59 if the model counts pixels. The result is stored in the user's
     cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
     `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """

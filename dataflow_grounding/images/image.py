@@ -35,6 +35,7 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.files import ImageFacts, decoding, encoded, parse_facts, read_file
 
 if TYPE_CHECKING:
+    import PIL.Image
     from PIL.Image import Image as PillowImage
 
 L = TypeVar("L", bound="SizeLimits")
@@ -54,7 +55,10 @@ class SizeLimits:
     No side is over `max_side` px, the shorter one not over `max_short_side`, the area is
     `min_pixels` to `max_pixels` square pixels, and sides are multiples of `multiple`. A picture
     more than `max_wide` times as wide as high, or `max_tall` times as high as wide, is padded. None
-    stands for no limit.
+    is no limit.
+
+    Where there are `frames`, every picture is sent in one of these exact sizes, and the other
+    limits don't matter: it is scaled to fit in, and padded at the right or the bottom.
     """
 
     max_side: int = 2048
@@ -64,13 +68,32 @@ class SizeLimits:
     multiple: int = 1
     max_wide: float | None = None
     max_tall: float | None = None
+    frames: tuple[Size, ...] = ()
+
+    def frame_for(self, size: Size) -> Size:
+        """Return the frame in which a picture costs least, in pixels and in lost resolution.
+
+        Raises:
+            ValueError: There are no frames.
+
+        Example:
+            >>> SizeLimits(frames=((640, 480), (1280, 960))).frame_for((500, 400))
+            (640, 480)
+        """
+        as_limited = self.fitted(size)  # more than may be sent is not lost by a frame
+        return min(self.frames, key=lambda frame: frame_cost(as_limited, frame))
 
     def padded(self, size: Size) -> Size:
         """Return a picture's size with the padding that `max_wide` and `max_tall` ask for.
 
-        The size as it is where its shape is within them, give or take a hundredth.
+        The size as it is where its shape is within them, give or take a hundredth. With `frames` it
+        is what fills one, in pixels of the picture.
         """
         width, height = size
+        if self.frames:
+            frame = self.frame_for(size)
+            scale = scale_into(size, frame)
+            return max(width, round(frame[0] / scale)), max(height, round(frame[1] / scale))
         least_width = math.ceil(height / (self.max_tall or math.inf))
         least_height = math.ceil(width / (self.max_wide or math.inf))
         if width < (1 - _TOLERANCE) * least_width:
@@ -99,6 +122,8 @@ class SizeLimits:
 
     def sent(self, size: Size) -> Size:
         """Return the size in which a picture of `size` is sent, padding and all."""
+        if self.frames:
+            return self.frame_for(size)
         return self.fitted(self.padded(size))
 
     def allows(self, size: Size) -> bool:
@@ -114,6 +139,8 @@ class SizeLimits:
         Give or take a hundredth. One that is smaller than `min_pixels` is not, also where an upper
         limit keeps it from being enlarged.
         """
+        if self.frames:
+            return size in self.frames
         is_large_enough = math.prod(size) >= self.min_pixels * (1 - _TOLERANCE) ** 2
         return is_large_enough and self.allows(size) and self.padded(size) == size
 
@@ -121,8 +148,11 @@ class SizeLimits:
         """Return these limits, narrowed to sizes that the `other` allows too."""
         # Of two lower limits the larger is the narrower, of two steps what is a multiple of both.
         ways: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
-        narrowed = {}
+        narrowed: dict[str, Any] = {}
         for field in fields(SizeLimits):
+            if field.name == "frames":
+                narrowed["frames"] = other.frames or self.frames
+                continue
             narrower = ways.get(field.name, _least)
             narrowed[field.name] = narrower(getattr(self, field.name), getattr(other, field.name))
         return replace(self, **narrowed)
@@ -141,6 +171,24 @@ class SizeLimits:
         shortest = (self.max_short_side or math.inf) / min(size)
         area = math.sqrt((self.max_pixels or math.inf) / math.prod(size))
         return min(longest, shortest, area)
+
+
+def scale_into(size: Size, frame: Size) -> float:
+    """Return what a picture's sides are multiplied with so that it fills a frame one way."""
+    return min(frame[0] / size[0], frame[1] / size[1])
+
+
+def frame_cost(size: Size, frame: Size) -> float:
+    """Return what it costs to send a picture in a frame: megapixels, lost resolution, padding.
+
+    A model pays for each pixel that is sent. A picture that loses a tenth of its sides' resolution
+    may cost 0.6 megapixels more, because small objects are lost with it. Padding costs precision
+    besides: what a map is off by is more of a picture's side where that is less of the frame's.
+    """
+    scale = scale_into(size, frame)
+    lost = max(0.0, 1 - scale)
+    padding = 1 - math.prod(size) * scale**2 / math.prod(frame)
+    return math.prod(frame) / 1e6 + 6 * lost + padding
 
 
 @dataclass(frozen=True)
@@ -234,7 +282,7 @@ class Image:
             facts.plain
             and facts.media_type in limits.media_types
             and facts.file_bytes <= limits.max_bytes
-            and limits.fitted(self.shown_size) == facts.size
+            and limits.sent(facts.size) == facts.size == self.shown_size
         )
 
     @cached_property
@@ -244,7 +292,9 @@ class Image:
         That is what the limits ask for. A JPEG that is to be reduced is sent a little smaller
         where its decoder gives such a size at once, without resampling.
         """
-        fitted = self.limits.fitted(self.shown_size)
+        fitted = self.limits.sent(self.size)
+        if self.limits.frames:
+            return fitted
         is_padded = self.shown_size != self.size
         if self.facts.media_type != "image/jpeg" or self.limits.multiple != 1 or is_padded:
             return fitted
@@ -314,19 +364,28 @@ class Image:
         """
         import PIL.Image
 
+        with decoding(data, self.path, at_least=self._without_padding) as picture:
+            return self.padded_to_sent(picture, PIL.Image.Resampling.BICUBIC)
+
+    @property
+    def _without_padding(self) -> Size:
+        """Width and height, as sent, of what isn't padding."""
         sent = self.sent_size
         shown = self.shown_size
         width = max(1, round(self.size[0] * sent[0] / shown[0]))
-        height = max(1, round(self.size[1] * sent[1] / shown[1]))
-        without_padding = (width, height)
-        with decoding(data, self.path, at_least=without_padding) as picture:
-            if picture.size != without_padding:
-                picture = picture.resize(
-                    without_padding, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0
-                )
-        if without_padding == sent:
+        return width, max(1, round(self.size[1] * sent[1] / shown[1]))
+
+    def padded_to_sent(
+        self, picture: "PillowImage", resampling: "PIL.Image.Resampling"
+    ) -> "PillowImage":
+        """Return a picture of all that is shown, in the size that is sent, padding and all."""
+        import PIL.Image
+
+        if picture.size != self._without_padding:
+            picture = picture.resize(self._without_padding, resampling, reducing_gap=3.0)
+        if picture.size == self.sent_size:
             return picture
-        canvas = PIL.Image.new("RGB", sent, PADDING)
+        canvas = PIL.Image.new("RGB", self.sent_size, PADDING)
         canvas.paste(picture)
         return canvas
 

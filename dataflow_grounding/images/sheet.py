@@ -69,6 +69,8 @@ class CropSheet(Image):
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the sheet as sent."""
+        if self.limits.frames:
+            return self.limits.frame_for(self.size)
         return self.limits.fitted(self.size)
 
     @cached_property
@@ -102,9 +104,7 @@ class CropSheet(Image):
         for tile, number in zip(self.tiles, self.numbers, strict=True):
             marks.append(Mark(tile, str(number)))
         numbered = draw_marks(sheet, marks)
-        if self.sent_size == self.size:
-            return numbered
-        return numbered.resize(self.sent_size, PIL.Image.Resampling.BICUBIC)
+        return self.padded_to_sent(numbered, PIL.Image.Resampling.BICUBIC)
 
 
 def crop_sheet(

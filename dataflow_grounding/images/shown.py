@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images.files import decoding
-from dataflow_grounding.images.image import Image, kept_urls, url_of
+from dataflow_grounding.images.image import Image, kept_urls, scale_into, url_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -56,7 +56,18 @@ class ImageCrop(Image):
     @property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
+        if self.limits.frames:
+            return self.limits.frame_for(self._enlarged)
         return self.limits.fitted(self._enlarged)
+
+    @property
+    def shown_size(self) -> Size:
+        """Width and height, in pixels of the region, of what is sent; padding fills a frame."""
+        if not self.limits.frames:
+            return self.size
+        sent = self.sent_size
+        scale = scale_into(self._enlarged, sent) * self.factor
+        return max(self.size[0], round(sent[0] / scale)), max(self.size[1], round(sent[1] / scale))
 
     @property
     def sent_digest(self) -> str:
@@ -78,7 +89,7 @@ class ImageCrop(Image):
 
         with decoding(data, self.path) as whole:
             picture = whole.crop(self.region)
-        return picture.resize(self.sent_size, PIL.Image.Resampling.BICUBIC)
+        return self.padded_to_sent(picture, PIL.Image.Resampling.BICUBIC)
 
     @contextmanager
     def decoded(self) -> "Iterator[PillowImage]":

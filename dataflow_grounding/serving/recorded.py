@@ -6,12 +6,14 @@ has a reply under the key of its request.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding._util.secrets import blotted, masked
+from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.data.records import dump_line, parse_line
 from dataflow_grounding.serving.base import Reply, Serving, Usage, tier_named
 from dataflow_grounding.tasks import Request
@@ -162,7 +164,10 @@ class RecordedServing(Serving):
 
 
 def head_of_recording(
-    serving: Serving, identity_there: Mapping[str, Any], box_format: str
+    serving: Serving,
+    identity_there: Mapping[str, Any],
+    box_format: str,
+    maps: Sequence[FrameMap] = (),
 ) -> dict[str, Any]:
     """Return the first line of a recording, which says whose replies it holds.
 
@@ -174,10 +179,16 @@ def head_of_recording(
         serving: Who answered.
         identity_there: Its identity with the address, as people should see it.
         box_format: The format that its boxes are in; one of its own `box_formats` comes along.
+        maps: Those of a measured format, which comes along as a further row.
     """
     head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
-    if serving.box_formats:
-        head["box_formats"] = [dict(row) for row in serving.box_formats]
+    rows = [dict(row) for row in serving.box_formats]
+    if maps:
+        order = box_format.partition("_")[0]
+        row = {"name": box_format, "order": order, "scale": "px", "maps": list(map(asdict, maps))}
+        rows.append(row)
+    if rows:
+        head["box_formats"] = rows
     if "endpoint" not in serving.identity():
         head["keyed_by_endpoint"] = False
     if not serving.is_vlm:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Order, frame_of, to_xyxy
+from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Order, to_xyxy
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.watch._box_statistics import LEAST_SIDE, BoxShape
@@ -113,7 +113,7 @@ class FormatReading:
     def _view_of(self, sent: Sent) -> View:
         """Work out how this format's numbers see a picture."""
         width, height = self.format.limits(sent.size)
-        canvas = frame_of(self.format.frame, sent.size)
+        canvas = self.format.canvas(sent.size)
         return View(
             width,
             height,

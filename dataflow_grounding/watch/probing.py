@@ -157,6 +157,8 @@ def _known_of(serving: Serving, name: str, asked: BoxFormat) -> Known:
     A class of the user's that says of itself no more than its model's name may have another server
     behind each object: what is known of one is not known of another.
     """
+    if asked.maps:  # further frames are further formats to this process
+        name += f" {hash(asked.maps)}"
     says_more = type(serving).identity is not Serving.identity
     if says_more or serving.endpoint != Serving.endpoint:
         return _known.setdefault(name, Known(asked))

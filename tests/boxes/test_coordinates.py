@@ -413,3 +413,38 @@ def test_the_documentation_lists_every_family_as_it_is() -> None:
     assert [line for line in part.splitlines() if line.startswith("| `")] == [
         row_of_the_documentation(family) for family in known_formats().values()
     ]
+
+
+MAP = {"size": [1000, 500], "first": [10, 0], "last": [650, 320], "error": 0.002}
+
+
+def test_the_maps_of_a_row_say_what_numbers_mean_in_each_frame() -> None:
+    other = {"size": [500, 1000], "first": [0, 0], "last": [256, 512], "error": 0.002}
+    row = {"name": "mine", "scale": "px", "maps": [MAP, other]}
+    known = find_box_format("mine", "", [row])
+    assert known.to_pixels((10, 0, 650, 320), original=(1000, 500)) == (0, 0, 1000, 500)
+    # The picture was scaled to the frame.
+    box = known.to_pixels((0, 0, 128, 256), original=(1000, 2000), sent=(500, 1000))
+    assert box == (0, 0, 500, 1000)
+    assert known.limits((500, 1000)) == (256, 512)
+    with pytest.raises(
+        SpecError, match="measured in pictures of 1000x500, 500x1000 px, not of 640"
+    ):
+        known.to_pixels((1, 2, 3, 4), original=(640, 480))
+    # What a prompt says never depends on the maps.
+    assert known.instructions((1000, 500)) == find_box_format("xyxy_px", "").instructions(
+        (1000, 500)
+    )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"size": [1000]}, {"size": [0, 500]}, {"size": [10.5, 20]}, {"first": [700, 0]}, {"last": [1e12, 3]},
+        {"last": [float("nan"), 3]}, {"error": "small"}, {"further": 1},
+    ],
+)  # fmt: skip
+def test_a_map_that_means_nothing_is_refused(edit: dict[str, Any]) -> None:
+    row = {"name": "mine", "scale": "px", "maps": [{**MAP, **edit}]}
+    with pytest.raises(SpecError, match="box format 'mine'"):
+        find_box_format("mine", "", [row])

@@ -21,12 +21,12 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import frame_of
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._roundings import Rounding, plausible_roundings
-from dataflow_grounding.calibration._seen_size import measure_seen_size as seen_size
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
 from dataflow_grounding.calibration.calibration_file import cache_path
-from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, probe_of
+from dataflow_grounding.calibration.frames import MOST_FRAMES, choose_frames, missing_frames
+from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture
 from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
 from tests.calibration.test_pixel_frames import PARTS, _part, scene
 
@@ -144,28 +144,55 @@ ODD_IN_PARTS: dict[str, Placing] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", list(ODD_IN_PARTS))
-def test_parts_of_the_side_that_are_other_in_some_pictures_of_the_run_are_refused(
+def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frames(
     what: str,
 ) -> None:
     own: list[Size] = [(640, 427), (500, 500), (300, 400), (2048, 1536), (260, 200)]
-    for seed in range(6):
-        with pytest.raises(NoFit):
-            decided(behind(ODD_IN_PARTS[what], random.Random(seed), 0.015, 0.1), own)
+    for seed in range(3):
+        rule = ODD_IN_PARTS[what]
+        decision, _ = decided(behind(rule, random.Random(seed), 0.015, 0.1), own)
+        assert decision.limits is not None
+        assert decision.limits.frames
+        assert furthest_off(rule, decision, own)[0] <= 0.01
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"]
 )
-def test_where_no_size_arrives_as_sent_pictures_are_sent_as_squares(name: str) -> None:
+def test_where_no_size_arrives_as_sent_each_frame_has_its_map(name: str) -> None:
     rule = OTHERS[name]
     decision, _ = decided(behind(rule, random.Random(1), 0.005, 0.0))
-    limits = decision.limits
-    assert limits is not None
-    for size in ((640, 480), (4032, 3024), (64, 64), (375, 1242), (991, 1000)):
-        width, height = limits.fitted(limits.padded(size))
-        assert width == height == limits.max_side
+    assert decision.limits is not None
+    assert {one.size for one in decision.fit.format.maps} == set(decision.limits.frames)
     assert furthest_off(rule, decision)[0] <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("sizes", "frames"),
+    [
+        ([(640, 480)], [(640, 480)]),
+        ([(16, 16)], [(224, 224)]),  # rectangles can't be drawn in less
+        ([(12000, 9000)], [(2048, 1536)]),
+        ([(4000, 200)], [(2048, 102)]),
+    ],
+)
+def test_a_run_of_one_size_has_one_frame(sizes: list[Size], frames: list[Size]) -> None:
+    assert choose_frames(sizes, [1], SizeLimits(2048)) == frames
+
+
+def test_frames_are_few_and_those_that_are_measured_are_taken_first() -> None:
+    sizes = [(width, height) for width in range(200, 2000, 90) for height in range(200, 2000, 90)]
+    counts = [1] * len(sizes)
+    chosen = choose_frames(sizes, counts, SizeLimits(2048))
+    assert 3 <= len(chosen) <= MOST_FRAMES
+    assert missing_frames(sizes, counts, SizeLimits(2048), chosen) == []
+    limits = SizeLimits(2048, frames=tuple(chosen))
+    for size in sizes:
+        padded = limits.padded(size)
+        assert limits.sent(size) in chosen
+        assert padded[0] >= size[0]
+        assert padded[1] >= size[1]
 
 
 def test_a_frame_of_one_size() -> None:
@@ -182,30 +209,6 @@ def test_a_frame_of_one_size() -> None:
     for name in ("seen_0_384", "smart_resize_28_0_0", "long_edge_0", "long_edge_9_patch_0_1"):
         with pytest.raises(SpecError, match="unknown box frame"):
             frame_of(name, (10, 10))
-
-
-def test_a_picture_in_the_middle_of_a_rounded_one_is_told_from_a_stretched_one() -> None:
-    """llama.cpp pads so: a picture of 500 x 333 lies 16 px from the left edge of one
-    of 512 x 320.
-    """
-    measured = []
-    for size in ((500, 333), (333, 500), (724, 301)):
-        canvas = [round(side / 32) * 32 for side in size]
-        scale = min(canvas[0] / size[0], canvas[1] / size[1])
-        starts = [(whole - side * scale) / 2 for whole, side in zip(canvas, size, strict=True)]
-
-        def rule(
-            width: int, height: int, scale: float = scale, starts: list[float] = starts
-        ) -> tuple[float, ...]:
-            return width * scale, height * scale, starts[0], starts[1]
-
-        model = behind(rule, random.Random(0), 0.003, 0.0)  # type: ignore[arg-type]
-        one = seen_size(model(probe_of(size)), "xyxy", "sent")
-        assert one is not None
-        measured.append(one)
-    plausible = plausible_roundings(measured)
-    assert plausible[0] == Rounding(32, "nearest", True)
-    assert Rounding(32) not in plausible
 
 
 def test_a_size_covers_those_whose_sides_area_and_shape_are_within_a_tenth() -> None:
@@ -243,32 +246,23 @@ def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
         asked = server.count()
         new = scene(tmp_path, (520, 700))
         assert ask_for(server, new) <= 0.01
-        assert server.count() == asked + 2  # one probe, one answer
+        assert server.count() == asked + 3  # two probes of the new frame, one answer
         assert "520x700" in capsys.readouterr().err
         stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
         assert [520, 700] in stored["sizes"]
         assert ask_for(server, new) <= 0.01
-        assert server.count() == asked + 3  # it is covered by now
+        assert server.count() == asked + 4  # its map is known by now
 
 
 @pytest.mark.slow
-def test_a_stored_calibration_that_is_wrong_in_a_size_is_found_out_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A server that treats wide pictures of one size otherwise, which no calibration without them
-    asks for.
-    """
-
+def test_a_size_that_a_server_treats_otherwise_has_a_map_of_its_own(tmp_path: Path) -> None:
     def rule(width: int, height: int) -> tuple[float, float]:
         band = 2.2 < width / height < 3.2 and 400 < width < 800
         return (width / 2, height / 2) if band else (width, height)
 
     with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
         assert ask_for(server, scene(tmp_path, (640, 480))) <= 0.01
-        asked = server.count()
         assert ask_for(server, scene(tmp_path, (620, 230))) <= 0.01
-        assert server.count() > asked + 3
-        assert "not seen as the calibration says" in capsys.readouterr().err
         asked = server.count()
         assert ask_for(server, scene(tmp_path, (620, 230))) <= 0.01
         assert server.count() == asked + 1
@@ -280,7 +274,7 @@ def test_middle_sizes_are_asked_for_by_the_calibration_itself() -> None:
     assert furthest_off(halved(262144, 524288), decision)[0] <= 0.01
 
 
-def test_random_boxes_are_not_sent_as_squares_either() -> None:
+def test_random_boxes_lie_on_no_line() -> None:
     draw = random.Random(0)
     with pytest.raises(NoFit):
         decided(

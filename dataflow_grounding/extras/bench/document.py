@@ -15,6 +15,7 @@ VERSION = 2
 _LONGEST_REPLY = 200_000  # characters; an answer about one of these pictures has some thousand
 _MOST_REPLIES = 20_000  # of a way, which asks some hundred questions
 _MOST_FORMATS = 1000  # of a user's own
+_MOST_FRAMES = 1000  # of a serving whose pictures go out in exact sizes
 
 _Text = Annotated[str, StringConstraints(max_length=500)]
 _Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -68,6 +69,7 @@ class _Limits(_Part):
     multiple: Annotated[int, Field(ge=1, le=1000)]
     max_wide: _Aspect | None
     max_tall: _Aspect | None
+    frames: Annotated[list[tuple[_Side, _Side]], Field(max_length=_MOST_FRAMES)] = []
     media_types: list[Literal["image/jpeg", "image/png", "image/webp"]]
     max_bytes: _Pixels
 

@@ -16,6 +16,7 @@ from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.calibration.asking import CALIBRATION
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
@@ -241,10 +242,14 @@ def _recording_of(run: SpecRun) -> dict[str, Any]:
     A way that asks for no boxes has the format that was stated, which may be `auto`.
     """
     serving = run.serving
-    box_format = run.box_format.format.name if run.box_format else serving.box_format
+    box_format = serving.box_format
+    maps: Sequence[FrameMap] = ()
+    if run.box_format:
+        box_format = run.box_format.format.name
+        maps = run.box_format.format.maps
     shown_identity = masked(serving.identity_there())
     shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
-    return head_of_recording(serving, shown_identity, box_format)
+    return head_of_recording(serving, shown_identity, box_format, maps)
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:

@@ -169,6 +169,7 @@ def _playing_back(of_way: Mapping[str, Any], path: str) -> _KeptReplies:
     serving.takes_probes = True
     limits = {**of_way["image_limits"]}
     limits["media_types"] = tuple(limits["media_types"])
+    limits["frames"] = tuple(map(tuple, limits.get("frames", ())))
     serving.image_limits = ImageLimits(**limits)
     return serving
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.calibration.checking import LAYOUTS
-from dataflow_grounding.calibration.probes import Probe, probe_of
+from dataflow_grounding.calibration.probes import INNER, Probe, probe_of
 from dataflow_grounding.extras.testing.dialects import Answer
 from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.watch.judge_watch import KnownPicture, crops_of, known_picture
@@ -322,7 +322,7 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
         return None
     texts = [phrase["text"] for phrase in request.input["phrases"]]
     size = int(request.input["image"]["width"]), int(request.input["image"]["height"])
-    for layout in range(LAYOUTS):
+    for layout in (*range(LAYOUTS), *range(INNER, INNER + LAYOUTS)):
         probe = probe_of(size, layout)
         if list(probe.boxes) == texts:
             return probe
