@@ -28,6 +28,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._deciding import Deciding, Decision, add_frames, holds_at
 from dataflow_grounding.calibration.alike_sizes import covers_for, uncovered
+from dataflow_grounding.calibration.frames import missing_frames
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.images.image import SizeLimits
 
@@ -107,7 +108,9 @@ def used_by_a_run(model: Model, stored: Decision, own: Sequence[Size]) -> tuple[
     limits, known = stored.limits or SizeLimits(MAX_SIDE), stored.fit.format
     if known.maps:
         all_sizes = SizeLimits(MAX_SIDE)
-        further, pictures = asyncio.run(add_frames(ask, known, own, [1] * len(own), all_sizes))
+        measured = [one.size for one in known.maps]
+        missing = missing_frames(own, [1] * len(own), all_sizes, measured)
+        further, pictures = asyncio.run(add_frames(ask, known, missing))
         limits = SizeLimits(MAX_SIDE, frames=tuple(one.size for one in further.maps))
         fit = replace(stored.fit, format=further)
         return Decision(fit, [*stored.pictures, *pictures], limits), len(pictures)

@@ -409,7 +409,14 @@ class BoxFormat:
 
         Raises:
             ValueError: There are more or fewer numbers.
+            SpecError: Maps were measured, and none for the size sent; or the original isn't of the
+                shape that was sent, as without its padding.
         """
+        if self.maps and not _is_of_shape(original, sent or original):
+            raise SpecError(
+                f"a picture of {original[0]}x{original[1]} px doesn't fill the"
+                " size sent: the size of the picture with its padding is wanted"
+            )
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
@@ -471,6 +478,14 @@ class BoxFormat:
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset
         return on_frame - self.offset
+
+
+def _is_of_shape(original: Size, sent: Size) -> bool:
+    """Whether a size is of the shape of another, give or take a pixel and a fiftieth."""
+    width = original[1] * sent[0] / sent[1]
+    height = original[0] * sent[1] / sent[0]
+    across = abs(original[0] - width) <= 1 + 0.02 * width
+    return across or abs(original[1] - height) <= 1 + 0.02 * height
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:

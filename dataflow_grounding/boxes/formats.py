@@ -219,8 +219,10 @@ def map_of(row: Mapping[str, Any]) -> FrameMap:
         raise ValueError("the size of a map is two whole numbers above 0")
     if not all(abs(number) <= MOST_NUMBER for number in (left, top, right, bottom, error)):
         raise ValueError(f"a number of a map is beyond {MOST_NUMBER:g}")
-    if left >= right or top >= bottom:
-        raise ValueError("the numbers of a map grow to the right and downwards")
+    if left >= right or top >= bottom or not 0 <= error <= 1:
+        raise ValueError(
+            "the numbers of a map grow to the right and downwards, and its error is from 0 to 1"
+        )
     return FrameMap((width, height), (left, top), (right, bottom), error)
 
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ from dataflow_grounding.calibration._seen_size import (
 )
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_alike, uncovered
 from dataflow_grounding.calibration.checking import judge
-from dataflow_grounding.calibration.frames import choose_frames, missing_frames
+from dataflow_grounding.calibration.frames import choose_frames
 from dataflow_grounding.calibration.maps import fit_map, format_in_frames, order_of
 from dataflow_grounding.calibration.probes import (
     INNER,
@@ -80,11 +80,13 @@ class Decision:
         fit: The format that fits.
         pictures: The pictures that speak for it.
         limits: The sizes for which the format holds; None for all.
+        refused: Frames that the endpoint doesn't take.
     """
 
     fit: Fit
     pictures: list[ProbedPicture]
     limits: SizeLimits | None = None
+    refused: list[Size] = field(default_factory=list)
 
 
 class Deciding:
@@ -282,8 +284,8 @@ class Deciding:
         used = {size: answered[size] for size in frames}
         maps, pictures = await measure_frames(self.ask, asked, used)
         scores = Scores(pictures, [format_in_frames(order, maps)])
-        limits = SizeLimits(self.max_side, frames=tuple(frames))
-        return Decision(scores.fit_of(0), pictures, limits)
+        limits = replace(self.accepted.limits, frames=tuple(frames))
+        return Decision(scores.fit_of(0), pictures, limits, sorted(unwanted))
 
     def _measured_in(self, known: BoxFormat) -> list[SeenSize]:
         """Return how large each picture so far was seen, by a format's order and frame."""
@@ -381,30 +383,22 @@ async def measure_frames(
 
 
 async def add_frames(
-    ask: AskProbes,
-    known: BoxFormat,
-    own: Sequence[Size],
-    counts: Sequence[int],
-    limits: SizeLimits,
+    ask: AskProbes, known: BoxFormat, missing: Sequence[Size]
 ) -> tuple[BoxFormat, list[ProbedPicture]]:
-    """Measure the frames that pictures of a run need besides those that are measured.
-
-    A frame that is refused is left out: its pictures go out in another.
+    """Measure further frames.
 
     Args:
         ask: Puts probe pictures to the model.
         known: The format, with the maps that are known.
-        own: Sizes of the run's pictures, the commonest first.
-        counts: How many pictures there are of each.
-        limits: The sizes that may be sent.
+        missing: The frames that have none.
 
     Returns:
-        The format with all maps, and the pictures that were answered.
+        The format with all maps, and the pictures that were answered. A frame that is refused has
+        no map.
 
     Raises:
         NoFit: The answers in a frame lie on no line.
     """
-    missing = missing_frames(own, counts, limits, [one.size for one in known.maps])
     asked = find_box_format(f"{known.order}_px", "")
     answered: dict[Size, list[ProbedPicture]] = {}
     probes = [probe_of(size, INNER + n) for size in missing for n in range(FIRST_PROBES)]

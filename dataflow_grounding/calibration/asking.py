@@ -39,6 +39,7 @@ from dataflow_grounding.calibration.calibration_file import (
     prompt_version,
     utc_timestamp,
 )
+from dataflow_grounding.calibration.frames import missing_frames
 from dataflow_grounding.calibration.probes import (
     NoFit,
     PicturesDisagree,
@@ -234,19 +235,23 @@ def measure_frames_of(
         RunStopped: The endpoint doesn't answer.
     """
     asker = _Asker(serving, start, own)
-    limits = SizeLimits(serving.image_limits.max_side)
+    limits = replace(known.limits or SizeLimits(), frames=())
+    measured = [one.size for one in known.maps]
+    refused = list(known.refused)
+    missing = missing_frames(own.sizes, own.counts, limits, measured, refused)
     further, pictures = run_blocking(
-        lambda: asker.closing(add_frames(asker.ask, known.format, own.sizes, own.counts, limits))
+        lambda: asker.closing(add_frames(asker.ask, known.format, missing))
     )
-    if not pictures:
-        return known, asker.asking.counts
+    answered = [one.size for one in further.maps]
+    refused += [size for size in missing if size not in answered]
     frames = tuple(one.size for one in further.maps)
     calibration = replace(
         known,
         date=utc_timestamp(),
         requests=known.requests + len(pictures),
-        limits=replace(known.limits or limits, frames=frames),
+        limits=replace(limits, frames=frames),
         maps=list(further.maps),
+        refused=refused,
         sizes=known.sizes + [list(picture.sent) for picture in pictures],
     )
     return calibration, asker.asking.counts
@@ -308,6 +313,7 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
         date=utc_timestamp(),
         limits=decision.limits,
         maps=list(fit.format.maps),
+        refused=decision.refused,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
 
@@ -342,7 +348,11 @@ class _Asker:
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
         self.asking = Asking(serving, start.options, start.budget)
-        self._suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
+        suffixes = _suffixes(own, serving.image_limits)
+        self._suffixes = itertools.cycle(suffixes)
+        # What a frame scales or pads goes out as JPEG, of any type that it is.
+        in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
+        self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))
         self._store = KeyedLog(start.replies or "")
         self._number = itertools.count()  # in file names, as pictures of one size are drawn at once
         self._asked: Counter[tuple[str, ...]] = Counter()  # how often each question was asked
@@ -378,7 +388,8 @@ class _Asker:
         A reply that is cut off, or a picture that is refused, has no boxes but says why. Raises
         RunStopped.
         """
-        name = f"{next(self._number)}-{size_text(probe.size)}{next(self._suffixes)}"
+        suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
+        name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
         path = os.path.join(folder, name)
         limits = replace(self.serving.image_limits, frames=())  # it may be of a new frame
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)

@@ -53,6 +53,7 @@ class Calibration:
         untried: Sizes of a run's pictures in which the format was never tried, but with which the
             run went on all the same. Only the run's own file has them.
         maps: What numbers mean in each frame, where they were measured; none for other formats.
+        refused: Frames that the endpoint doesn't take.
     """
 
     endpoint: str
@@ -70,12 +71,13 @@ class Calibration:
     poor: list[list[float]] = field(default_factory=list)
     untried: list[list[int]] = field(default_factory=list)
     maps: list[FrameMap] = field(default_factory=list)
+    refused: list[Size] = field(default_factory=list)
 
     @property
     def format(self) -> BoxFormat:
         """The format by its name. Raises SpecError when this version doesn't know it."""
         plain, _, frame = self.box_format.partition("@")
-        if frame != MEASURED:
+        if frame != MEASURED or not plain.endswith("_px"):
             return find_box_format(self.box_format, "")
         return format_in_frames(find_box_format(plain, "").order, self.maps)
 
@@ -254,6 +256,7 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     if row.get("limits") is not None:
         values["limits"] = _limits_of(row["limits"])
     values["maps"] = [map_of(one) for one in row.get("maps", ())]
+    values["refused"] = [(int(width), int(height)) for width, height in row.get("refused", ())]
     calibration = Calibration(**values)
     is_sound = (
         _are_of_their_types(values)
@@ -310,7 +313,7 @@ def _has_sound_limits(calibration: Calibration) -> bool:
     limits = calibration.limits
     if limits is None:
         return calibration.format.scale != "px"
-    if set(limits.frames) != {one.size for one in calibration.maps}:
+    if sorted(limits.frames) != sorted(one.size for one in calibration.maps):
         return False
     for whole in (limits.max_side, limits.multiple, limits.min_pixels):
         if type(whole) is not int:  # isinstance would let true and false pass

@@ -300,14 +300,18 @@ class FormatChoice:
         choice is `pending` again.
         """
         from dataflow_grounding.calibration.asking import measure_frames_of
-        from dataflow_grounding.calibration.calibration_file import store_calibration
+        from dataflow_grounding.calibration.calibration_file import (
+            run_file,
+            store_calibration,
+            utc_timestamp,
+        )
         from dataflow_grounding.calibration.frames import missing_frames
         from dataflow_grounding.calibration.probes import NoFit
 
         pictures = start.pictures()
-        limits = SizeLimits(self._serving.image_limits.max_side)
+        limits = replace(known.limits or SizeLimits(), frames=())
         measured = [one.size for one in known.maps]
-        missing = missing_frames(pictures.sizes, pictures.counts, limits, measured)
+        missing = missing_frames(pictures.sizes, pictures.counts, limits, measured, known.refused)
         if not missing:
             return start, Counter()
         say(
@@ -319,6 +323,14 @@ class FormatChoice:
         except NoFit as unclear:
             say(f"The calibration doesn't hold there: {unclear}.")
             return self._start_anew(start, pictures, []), Counter()
+        except EndpointRefused as refused:
+            # None of them was answered; the frames that are measured do.
+            say(f"Pictures are sent in the sizes that are measured: {refused}")
+            date = utc_timestamp()
+            further = replace(known, date=date, refused=[*known.refused, *missing])
+            if start.folder:
+                further.save(run_file(start.folder))
+            return start, Counter()
         _warn_of_vague_maps(further)
         store_calibration(further, start.folder)
         self._take(further)

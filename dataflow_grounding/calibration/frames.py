@@ -90,12 +90,16 @@ def _costs(sizes: Sequence[Size], frames: Sequence[Size]) -> list[float]:
 
 
 def missing_frames(
-    sizes: Sequence[Size], counts: Sequence[int], limits: SizeLimits, measured: Sequence[Size]
+    sizes: Sequence[Size],
+    counts: Sequence[int],
+    limits: SizeLimits,
+    measured: Sequence[Size],
+    refused: Collection[Size] = (),
 ) -> list[Size]:
     """Return the frames to measure for pictures of these sizes, besides those `measured`."""
     if not sizes:
         return []
-    chosen = choose_frames(sizes, counts, limits, measured)
+    chosen = choose_frames(sizes, counts, limits, measured, refused)
     return [frame for frame in chosen if frame not in measured]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +13,9 @@ from benchmarks.places.workplace import Workplace
 from benchmarks.resize_rules import reduced
 from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.stand_ins.seeing_model import SeeingModel
-from dataflow_grounding import PhraseGrounder
+from dataflow_grounding import PhraseGrounder, read_boxes
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration.calibration_file import (
     Calibration,
@@ -21,7 +24,8 @@ from dataflow_grounding.calibration.calibration_file import (
     run_file,
 )
 from dataflow_grounding.calibration.choice import FormatChoice
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.calibration.maps import format_in_frames
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
 from tests.calibration.test_pixel_frames import MODEL, PARTS, _part, scene
@@ -86,3 +90,50 @@ def test_pixels_of_an_earlier_version_are_measured_again_but_not_in_the_run_that
     choice.recall(str(tmp_path))
     assert not choice.pending
     assert choice.format.name == "xyxy_px@round_28"
+
+
+class ByType(SeeingModel):
+    """Sees JPEGs at half the size that PNGs have."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        [image] = request.images
+        scale = 0.5 if image.format == "JPEG" else 1.0
+        self._resized = lambda width, height: (width * scale, height * scale)
+        return super().__call__(request)
+
+
+@pytest.mark.slow
+def test_what_a_frame_pads_goes_out_as_jpeg_and_is_probed_so(tmp_path: Path) -> None:
+    rows = [scene(tmp_path, size) for size in ((640, 480), (639, 479), (600, 450))]
+    with (
+        LoopbackServer(ByType("xyxy_px"), keep_bodies=True) as server,
+        pytest.raises(SpecError, match=r"box_format"),
+    ):
+        PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+
+
+@pytest.mark.slow
+def test_a_frame_that_is_refused_is_remembered(tmp_path: Path) -> None:
+    tall = on(
+        faults.bad_request("no"), where=lambda request: any(w < h for w, h in request.image_sizes)
+    )
+    rows = [scene(tmp_path, size) for size in ((480, 640), (640, 480))]
+    with LoopbackServer(
+        SeeingModel(resized=reduced(edge=800)), faults=[tall], keep_bodies=True
+    ) as server:
+        for again in (False, True):
+            asked = server.count()
+            records = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+            for record, size in zip(records, ((480, 640), (640, 480)), strict=True):
+                assert off(record, size) <= 0.01
+            assert not again or server.count() == asked + 2
+
+
+def test_a_picture_that_is_not_of_the_shape_sent_is_refused() -> None:
+    frame = FrameMap((1764, 588), (0, 0), (1764, 588), 0.001)
+    known = format_in_frames("xyxy", [frame])
+    reply = '[{"bbox_2d": [10, 20, 300, 200]}]'
+    for size in ((4000, 1333), (3000, 1000), (3, 1)):
+        assert read_boxes(reply, format=known, image_size=size, sent_size=frame.size).boxes
+    with pytest.raises(SpecError, match="with its padding"):
+        read_boxes(reply, format=known, image_size=(3000, 200), sent_size=frame.size)

@@ -277,5 +277,5 @@ def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
         rows.append([way, f"{of_way['requests']:,}", cost])
     yield from in_columns(rows)
     yield "zoom and check ask more where the model errs; finding out how an unknown model writes"
-    yield "boxes takes 4 to 40 requests, once."
+    yield "boxes takes 3 to 67 requests, once."
     yield "Nothing was sent."
