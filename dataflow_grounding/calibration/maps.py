@@ -51,7 +51,7 @@ LEAST_LEFT = 5
 # How far the line of a single picture may be from that of all, as a share of the side: by what is
 # noise in a dozen rectangles, and by so many of its standard errors.
 ONE_OFF = 0.01
-ONE_OFF_ERRORS = 4
+ONE_OFF_ERRORS = 6
 SEVERAL = 0.15
 # An order explains so much of the pictures' edges on average, and so much more than any other.
 ON_LINES = 0.3
