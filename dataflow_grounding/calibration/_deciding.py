@@ -266,13 +266,8 @@ class Deciding:
         frames = choose_frames(self.own, self.counts, self.accepted.limits)
         missing = frames
         while missing:
-            refused: list[ProbedPicture] = []
-            probes = [probe_of(size, INNER + n) for size in missing for n in range(FIRST_PROBES)]
-            for picture in await self.ask(probes, asked):
-                if picture.refused:
-                    refused.append(picture)
-                else:
-                    answered.setdefault(picture.sent, []).append(picture)
+            further, refused = await ask_frames(self.ask, asked, missing)
+            answered |= further
             unwanted.update(picture.size for picture in refused)
             with suppress(NoFit):  # no limit explains it: then it is this frame alone
                 self.accepted.replacements_for(refused, [*answered, *sent_sizes(self.pictures)])
@@ -344,6 +339,24 @@ class Deciding:
             still_wanted = self.accepted.replacements_for(refused, sent_sizes(self.pictures))
 
 
+async def ask_frames(
+    ask: AskProbes, asked: BoxFormat, frames: Sequence[Size]
+) -> tuple[dict[Size, list[ProbedPicture]], list[ProbedPicture]]:
+    """Ask for the FIRST_PROBES of each frame, in the format `asked`.
+
+    Returns the pictures of each frame that were answered, and those that were refused.
+    """
+    answered: dict[Size, list[ProbedPicture]] = {}
+    refused: list[ProbedPicture] = []
+    probes = [probe_of(size, INNER + n) for size in frames for n in range(FIRST_PROBES)]
+    for picture in await ask(probes, asked):
+        if picture.refused:
+            refused.append(picture)
+        else:
+            answered.setdefault(picture.sent, []).append(picture)
+    return answered, refused
+
+
 async def measure_frames(
     ask: AskProbes, asked: BoxFormat, answered: Mapping[Size, Sequence[ProbedPicture]]
 ) -> tuple[list[FrameMap], list[ProbedPicture]]:
@@ -361,8 +374,10 @@ async def measure_frames(
         NoFit: The answers in a frame lie on no line.
     """
     pictures = {size: list(of_size) for size, of_size in answered.items()}
+    maps: dict[Size, FrameMap | NoFit] = {}
+    further: Mapping[Size, Sequence[ProbedPicture]] = pictures  # of the frames to be fitted
     while True:
-        maps = await asyncio.to_thread(_maps_of, pictures, asked.order)
+        maps |= await asyncio.to_thread(_maps_of, further, asked.order)
         vague = [
             size
             for size, measured in maps.items()
@@ -374,6 +389,7 @@ async def measure_frames(
         probes = [probe_of(size, INNER + len(pictures[size])) for size in vague]
         for picture in await ask(probes, asked):
             pictures[picture.probe.size].append(picture)
+        further = {size: pictures[size] for size in vague}
     sound: list[FrameMap] = []
     for measured in maps.values():
         if isinstance(measured, NoFit):
@@ -400,11 +416,7 @@ async def add_frames(
         NoFit: The answers in a frame lie on no line.
     """
     asked = find_box_format(f"{known.order}_px", "")
-    answered: dict[Size, list[ProbedPicture]] = {}
-    probes = [probe_of(size, INNER + n) for size in missing for n in range(FIRST_PROBES)]
-    for picture in await ask(probes, asked):
-        if not picture.refused:
-            answered.setdefault(picture.sent, []).append(picture)
+    answered, _ = await ask_frames(ask, asked, missing)
     maps, pictures = await measure_frames(ask, asked, answered)
     return format_in_frames(known.order, [*known.maps, *maps]), pictures
 

@@ -97,16 +97,8 @@ class SeenSize:
         return self.sent[0] * self.scale[0], self.sent[1] * self.scale[1]
 
     @property
-    def mean_scale(self) -> float:
-        """Mean scale of both sides: 0.5 where the model saw half the width and height sent.
-
-        Above 1, the picture was enlarged.
-        """
-        return math.sqrt(self.scale[0] * self.scale[1])
-
-    @property
     def mean_scale_error(self) -> float:
-        """Standard error of `mean_scale`, relative."""
+        """Standard error of the mean scale of both sides, relative."""
         return math.hypot(*self.error) / 2
 
     def scale_gaps(self, expected: tuple[float, float]) -> list[Gap]:

@@ -39,7 +39,6 @@ from dataflow_grounding.calibration.calibration_file import (
     prompt_version,
     utc_timestamp,
 )
-from dataflow_grounding.calibration.frames import missing_frames
 from dataflow_grounding.calibration.probes import (
     NoFit,
     PicturesDisagree,
@@ -216,7 +215,11 @@ def _announce_padding_trials(own: OwnPictures, usual: float | None) -> None:
 
 
 def measure_frames_of(
-    serving: Serving, known: Calibration, start: RunStart, own: OwnPictures
+    serving: Serving,
+    known: Calibration,
+    start: RunStart,
+    own: OwnPictures,
+    missing: Sequence[Size],
 ) -> tuple[Calibration, Counter[str]]:
     """Measure the frames that a run's pictures need besides those that are measured.
 
@@ -225,33 +228,28 @@ def measure_frames_of(
         known: The calibration, with the maps of the frames that are measured.
         start: As for `calibrate`.
         own: The run's pictures.
+        missing: The frames.
 
     Returns:
-        The calibration with all maps, the same where none was missing; and counts of requests and
-        tokens.
+        The calibration with all maps, and counts of requests and tokens.
 
     Raises:
         NoFit: The answers in a frame lie on no line.
         RunStopped: The endpoint doesn't answer.
     """
     asker = _Asker(serving, start, own)
-    limits = replace(known.limits or SizeLimits(), frames=())
-    measured = [one.size for one in known.maps]
-    refused = list(known.refused)
-    missing = missing_frames(own.sizes, own.counts, limits, measured, refused)
     further, pictures = run_blocking(
         lambda: asker.closing(add_frames(asker.ask, known.format, missing))
     )
-    answered = [one.size for one in further.maps]
-    refused += [size for size in missing if size not in answered]
     frames = tuple(one.size for one in further.maps)
+    refused = [size for size in missing if size not in frames]
     calibration = replace(
         known,
         date=utc_timestamp(),
         requests=known.requests + len(pictures),
-        limits=replace(limits, frames=frames),
+        limits=replace(known.limits or SizeLimits(), frames=frames),
         maps=list(further.maps),
-        refused=refused,
+        refused=known.refused + refused,
         sizes=known.sizes + [list(picture.sent) for picture in pictures],
     )
     return calibration, asker.asking.counts

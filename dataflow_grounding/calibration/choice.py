@@ -319,7 +319,7 @@ class FormatChoice:
             " what numbers mean in them."
         )
         try:
-            further, counts = measure_frames_of(self._serving, known, start, pictures)
+            further, counts = measure_frames_of(self._serving, known, start, pictures, missing)
         except NoFit as unclear:
             say(f"The calibration doesn't hold there: {unclear}.")
             return self._start_anew(start, pictures, []), Counter()

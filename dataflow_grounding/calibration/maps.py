@@ -9,7 +9,6 @@ gives two pairs (number, pixel) for an axis. No rule of the server has to be kno
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +22,14 @@ from dataflow_grounding.boxes.coordinates import (
 )
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size, ordered
+from dataflow_grounding.calibration._seen_size import DEVIATION_PER_MEDIAN, Array
 from dataflow_grounding.calibration.probes import NoFit, ProbedPicture, size_text
-
-Array: TypeAlias = NDArray[np.float64]
 
 MEASURED = "measured"  # in the name of a format whose numbers are known by maps
 LEAST_PAIRS = 8  # of an axis: four rectangles, fewer make no line
 # Tukey's bisquare: what is further off than this many standard deviations counts for nothing. At
 # 4.685 the fit has 95% of least squares' efficiency for normal errors (Holland and Welsch, 1977).
 BISQUARE = 4.685
-# Times the median of normal errors' absolute values is their standard deviation.
-DEVIATION_PER_MEDIAN = 1.4826
 ROUNDS = 30  # of reweighting, after which the line no longer changes in any digit that matters
 LEAST_DEVIATION = 0.0005  # of a side, that numbers are taken to be off by: half of a whole number
 # A shift within so many of its standard errors may be noise, and is none: nearly all servers keep
@@ -48,11 +44,11 @@ NEAR_PER_NOISE = 2.5
 LEAST_ON_LINES = 0.5
 # So many rectangles off the lines, and such a share of all, may be in another format.
 LEAST_LEFT = 5
+SEVERAL = 0.15
 # How far the line of a single picture may be from that of all, as a share of the side: by what is
 # noise in a dozen rectangles, and by so many of its standard errors.
 ONE_OFF = 0.01
 ONE_OFF_ERRORS = 6
-SEVERAL = 0.15
 # An order explains so much of the pictures' edges on average, and so much more than any other.
 ON_LINES = 0.3
 CLEARLY = 0.1
