@@ -23,6 +23,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from benchmarks.reply_forms import (
     FORMS,
@@ -454,34 +455,18 @@ def word_within(reply: Reply, dice: random.Random) -> Damaged | None:
     )
 
 
-def with_sentence(reply: Reply, dice: random.Random) -> tuple[str, tuple[Found, ...]] | None:
-    """A sentence to put next to an answer, and what the reply may say with it."""
+def with_sentence(reply: Reply, dice: random.Random, place: str) -> Damaged | None:
+    """Put a sentence next to an answer, in the `place` that a template says."""
     sentence = dice.choice(SENTENCES)
-    if "10" not in sentence or reply.form.scale.grid:
-        return sentence, ()
-    if reply.form.says_nothing:
-        return None  # it is an answer of its own
-    box = reply.form.scale.pixels((10, 20, 300, 400))
-    ids = [phrase_id for phrase_id, text in reply.phrases.items() if text.endswith("dog")]
-    return sentence, tuple(reply.truth | {(phrase_id, box)} for phrase_id in ids)
-
-
-def sentence_after(reply: Reply, dice: random.Random) -> Damaged | None:
-    """Put a sentence after an answer."""
-    drawn = with_sentence(reply, dice)
-    if drawn is None:
-        return None
-    sentence, stated = drawn
-    return Damaged(f"{reply.text}{dice.choice((' ', chr(10), chr(10) * 2))}{sentence}", stated)
-
-
-def sentence_before(reply: Reply, dice: random.Random) -> Damaged | None:
-    """Put a sentence before an answer."""
-    drawn = with_sentence(reply, dice)
-    if drawn is None:
-        return None
-    sentence, stated = drawn
-    return Damaged(f"{sentence}{dice.choice((' ', chr(10), chr(10) * 2))}{reply.text}", stated)
+    stated: tuple[Found, ...] = ()
+    if "10" in sentence and not reply.form.scale.grid:
+        if reply.form.says_nothing:
+            return None  # it is an answer of its own
+        box = reply.form.scale.pixels((10, 20, 300, 400))
+        ids = [phrase_id for phrase_id, text in reply.phrases.items() if text.endswith("dog")]
+        stated = tuple(reply.truth | {(phrase_id, box)} for phrase_id in ids)
+    gap = dice.choice((" ", chr(10), chr(10) * 2))
+    return Damaged(place.format(reply=reply.text, gap=gap, sentence=sentence), stated)
 
 
 def change_tag(reply: Reply, dice: random.Random) -> Damaged | None:
@@ -558,8 +543,8 @@ DAMAGES: dict[str, Damage] = {
     "a turning word before": word_before,
     "a turning word after": word_after,
     "a turning word within": word_within,
-    "a sentence before": sentence_before,
-    "a sentence after": sentence_after,
+    "a sentence before": partial(with_sentence, place="{sentence}{gap}{reply}"),
+    "a sentence after": partial(with_sentence, place="{reply}{gap}{sentence}"),
     "a tag changed": change_tag,
     "a key next to a box": sibling_key,
     "the beginning cut off": cut_head,
