@@ -195,7 +195,7 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
     if len(named) not in (0, len({_spaced(thing) for thing in things})):
-        return min(named)
+        return " ".join(min(named).split())
     places = [place for place, word in enumerate(words) if word == _THING]
     between = words[places[0] : places[-1]] if places else []
     for word in between:
@@ -210,7 +210,7 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
 def names_any(text: str, things: Sequence[str]) -> str | None:
     """Return one of the things that a text names whole; None where it names none."""
     named = _with_things_marked(text, things)[1]
-    return min(named) if named else None
+    return " ".join(min(named).split()) if named else None
 
 
 def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], set[str]]:
