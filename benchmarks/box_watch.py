@@ -4,11 +4,12 @@ right one.
     python -m benchmarks.box_watch [--seeds 5] [--right 100]
 
 Whole runs of `generate` over the loopback server, with the defaults: probe pictures before the
-first request and after every 100, and every reply judged. Boxes are as photos have them (people
+first request and once in every 100, and every reply judged. Boxes are as photos have them (people
 tall, cars wide, sizes log-normal, pictures mostly 4:3), and come after 30 ms. A wrong record is one
 whose last reply came in another format; it is *shown* where that reply's own numbers show it: a box
 out of the picture, or numbers twenty times likelier in another format, given all the right boxes of
-the run. Eight requests are in flight, and count on top of the goal of ten.
+the run. The goal is ten, and three times the eight requests that are in flight: one round in which
+replies are odd, one in which they are asked for again, and one for the probe picture.
 """
 
 from __future__ import annotations
@@ -37,13 +38,19 @@ from benchmarks.stand_ins.watched_model import (
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.extras.testing import LoopbackServer
-from dataflow_grounding.watch._box_statistics import OUTSIDE
-from dataflow_grounding.watch._evidence import SHOWS, Evidence
-from dataflow_grounding.watch._readings import JudgedReply, SeenBox, Sent
+from dataflow_grounding.trust.reply_judge import (
+    OUTSIDE,
+    SHOWS,
+    JudgedReply,
+    ReplyJudge,
+    SeenBox,
+    Sent,
+)
 
 IN_FLIGHT = 8
 LATENCY = lognormal(0.03, 0.5)
-GOAL = 10 + IN_FLIGHT
+# Nothing is held while a doubtful reply is asked for again, or a probe picture is on its way.
+GOAL = 10 + 3 * IN_FLIGHT
 SWITCH = 60
 NOISES = (0.005, 0.015, 0.03)
 WRONG = [
@@ -200,20 +207,20 @@ def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]
     """How many wrong answers show by their own numbers that they are, next to all the right boxes
     of the run.
     """
-    evidence = Evidence(find_box_format(asked, ""))
+    judge = ReplyJudge(find_box_format(asked, ""))
     for reply in model.last_replies():
         if reply.written == asked:
-            evidence.learn(judged(evidence, reply))
+            judge.learn(judged(judge, reply))
     shown = 0
     for reply in wrong:
-        verdict = judged(evidence, reply)
-        outside = any(meaning.box.beyond > OUTSIDE for meaning in verdict.meanings)
+        verdict = judged(judge, reply)
+        outside = any(max(box) > 1 + OUTSIDE or min(box) < -OUTSIDE for box in verdict.corners)
         shown += outside or verdict.ratio >= SHOWS
     return shown
 
 
-def judged(evidence: Evidence, reply: GivenReply) -> JudgedReply:
-    return evidence.judge(
+def judged(judge: ReplyJudge, reply: GivenReply) -> JudgedReply:
+    return judge.judge(
         [SeenBox(box_of(numbers), None, text) for text, numbers in reply.numbers], Sent(reply.size)
     )
 

@@ -28,15 +28,18 @@ from benchmarks.stand_ins.rule_runs import (
     decided,
     resized,
 )
-from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._fitting import candidates
-from dataflow_grounding.calibration.probes import SIZES as PROBE_SIZES
-from dataflow_grounding.calibration.probes import NoFit, probe_of
 from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.trust.probes import SIZES as PROBE_SIZES
+from dataflow_grounding.trust.probes import NoFit, probe_of
 
 RIGHT_FORMAT = 0.002
+PADDED = ("pad_square", "pad_square_corner")
+PLAIN = [f"{order}_{scale}" for scale in SCALES for order in ORDERS]
+NAMES = [*PLAIN, *(f"{name}@{frame}" for frame in PADDED for name in PLAIN)]
+KNOWN = [find_box_format(name, "") for name in NAMES]
 MADE_UP = 40  # rules from a seed
 PROBES = [probe_of(size) for size in PROBE_SIZES]
 
@@ -129,13 +132,12 @@ def main() -> int:
     missed += resized("made up 0", given.runs, MADE_UP)
     said = Counter(
         (box_format.name, one_format(box_format, seed))
-        for box_format in candidates()
+        for box_format in KNOWN
         for seed in range(given.formats)
     )
     right = sum(count for (_, what), count in said.items() if what == "right")
     print(
-        f"formats: {right} of {said.total()} right ({len(candidates())} formats x {given.formats}"
-        " models)"
+        f"formats: {right} of {said.total()} right ({len(KNOWN)} formats x {given.formats} models)"
     )
     for (name, what), count in said.items():
         if what != "right":

@@ -3,7 +3,6 @@
 from . import errors as errors
 from ._util.errors import GroundingError as GroundingError
 from ._util.version import __version__ as __version__
-from .calibration.standalone import calibrate as calibrate
 from .cli.main import as_command as as_command
 from .data.storage import FileStorage as FileStorage
 from .engine.options import RunOptions as RunOptions
@@ -52,3 +51,4 @@ from .serving import OpenAIServing as OpenAIServing
 from .serving import RecordedServing as RecordedServing
 from .serving import Serving as Serving
 from .serving import SeveralEndpoints as SeveralEndpoints
+from .trust.standalone import calibrate as calibrate

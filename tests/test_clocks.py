@@ -35,7 +35,7 @@ SHORT = 10
 """A timeout of fewer seconds is met on a busy machine by what is only slow."""
 WAITED_FOR = {
     "benchmarks/fault_cases/endpoint_faults.py": 2,
-    "tests/calibration/test_refused_pictures.py": 1,
+    "tests/trust/test_refused_pictures.py": 1,
     "tests/engine/test_several_endpoints.py": 1,
     "tests/serving/test_gemini.py": 1,
     "tests/serving/test_openai_compatible.py": 1,

@@ -17,8 +17,8 @@ from typing import Any
 from benchmarks.stand_ins.seeing_model import COLORS, GROUND
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.calibration.probes import COLORS as PROBE_COLORS
 from dataflow_grounding.extras.testing import Answer, ReceivedRequest
+from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
 
 COUNT = 24
 TURNED, MISSING, ABSENT = 3, 8, 6

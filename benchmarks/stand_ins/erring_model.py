@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, intersection, iou
-from dataflow_grounding.calibration.probes import COLORS as PROBE_COLORS
 from dataflow_grounding.extras.testing import ReceivedRequest
 from dataflow_grounding.extras.testing.answers import IMAGES, unknown_task
+from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
 
 Things: TypeAlias = dict[str, list[Bbox]]
 """Colour → boxes of the things of that colour, in pixels of the picture as sent."""

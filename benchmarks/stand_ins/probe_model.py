@@ -11,9 +11,9 @@ from typing import Any
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.calibration.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.extras.testing import EchoAnswers, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 
 NOISE = 0.015
 OUTLIERS = 0.10
@@ -92,6 +92,8 @@ class ProbeModel:
             boxes = {phrase: anywhere(probe, self._draw) for phrase in boxes}
         objects = []
         for phrase in request.input["phrases"]:
+            if phrase["text"] not in boxes:
+                continue
             written = find_box_format(self._name_of(request, phrase["text"]), "")
             numbers = written.from_pixels(boxes[phrase["text"]], original=probe.size)
             objects.append({"id": phrase["id"], "label": phrase["text"], written.key: numbers})

@@ -170,7 +170,12 @@ class WatchedModel:
             written = self._format_of(self.given, probe.size)
             texts = [phrase["text"] for phrase in request.input["phrases"]]
             return _objects(
-                request, written, probe.size, [(text, boxes[text]) for text in texts], 0.0, None
+                request,
+                written,
+                probe.size,
+                [(text, boxes[text]) for text in texts if text in boxes],
+                0.0,
+                None,
             )
         if asks_for_rectangles(request):
             return {"objects": []}

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.terminal import counted, grouped, in_columns, say, say_json
-from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import (
     answer,
     overrides_argument,
@@ -21,6 +20,7 @@ from dataflow_grounding.jobs.checking import check_spec
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.trust.choice import REQUESTS
 
 
 @click.command("check")

@@ -10,8 +10,6 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
-from dataflow_grounding.calibration.calibration_file import store_calibration
-from dataflow_grounding.calibration.choice import first_format, summary
 from dataflow_grounding.cli.arguments import (
     answer,
     check_writable,
@@ -32,6 +30,8 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
+from dataflow_grounding.trust.calibration_file import store_calibration
+from dataflow_grounding.trust.choice import first_format, summary
 
 # What `doctor` shows of an endpoint, in this order.
 _OF_ENDPOINT = (
@@ -171,8 +171,8 @@ def of_calibrate(
     cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
     `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """
-    from dataflow_grounding.calibration.asking import calibrate
-    from dataflow_grounding.calibration.probes import NoFit
+    from dataflow_grounding.trust.asking import calibrate
+    from dataflow_grounding.trust.probes import NoFit
 
     if plot_path:
         check_writable(plot_path)
@@ -240,7 +240,7 @@ def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None)
     Nothing is done where `path` is None or empty. Raises GroundingError where it can't be written.
     """
     if path:
-        from dataflow_grounding.calibration.probes import plot
+        from dataflow_grounding.trust.probes import plot
 
         with told_as(GroundingError, f"can't write {path}"):
             plot(pictures, boxes).save(path)

@@ -166,11 +166,13 @@ class OwnPictures:
         sizes: Their sizes in pixels, upright: each once, the commonest first.
         media_types: Their media types, in the same way.
         counts: How many pictures there are of each of the `sizes`.
+        examples: The path of the first picture of each of the `sizes`.
     """
 
     sizes: "Sequence[Size]" = ()
     media_types: Sequence[str] = ()
     counts: Sequence[int] = ()
+    examples: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

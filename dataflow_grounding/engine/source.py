@@ -121,19 +121,23 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     """
     sizes: Counter[Size] = Counter()
     media_types: Counter[str] = Counter()
+    examples: dict[Size, str] = {}
     sample = itertools.islice(records, SAMPLE)
     far = partial(is_far, key=image_key)
-    for header in side_by_side(partial(_header, image_key), sample, far):
-        if header is None:
+    for found in side_by_side(partial(_header, image_key), sample, far):
+        if found is None:
             continue
+        path, header = found
         media_types[header.media_type] += 1
         if max(header.size) <= LONGEST_SHAPE * min(header.size):
             sizes[header.size] += 1
+            examples.setdefault(header.size, path)
     commonest = sizes.most_common()
     return OwnPictures(
         sizes=[size for size, _ in commonest],
         media_types=[media_type for media_type, _ in media_types.most_common()],
         counts=[count for _, count in commonest],
+        examples=[examples[size] for size, _ in commonest],
     )
 
 
@@ -142,10 +146,11 @@ def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _header(image_key: str, record: Record) -> Header | None:
-    """Return the header of a record's picture; None where it can't be read."""
+def _header(image_key: str, record: Record) -> tuple[str, Header] | None:
+    """Return the path and header of a record's picture; None where it can't be read."""
     with suppress(GroundingError):  # the record fails of that when its turn comes
-        return read_header(find_image(record, image_key).path, whole_png=False)
+        path = find_image(record, image_key).path
+        return path, read_header(path, whole_png=False)
     return None
 
 

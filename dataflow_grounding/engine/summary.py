@@ -61,6 +61,12 @@ UNREADABLE_REASON = "unreadable: "
 UNREADABLE_FORM = "unreadable, asked as "
 """Before a reason, and before the name of a form of asking, in keys of `Summary.requests`."""
 
+PROBE_AS_ASKED = "probe_as_asked"
+"""The code of a note on a probe picture whose rectangles are where the run's format puts them."""
+# What shows in none of k independent probes happens in less than 3/k of all cases, with 95%
+# confidence (the rule of three: Hanley and Lippman-Hand, JAMA 249, 1983).
+RULE_OF_THREE = 3
+
 FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
 SHOWN = 5  # lines with the first boxes that a summary shows
 SHOWN_OF_EXPRESSION = 3  # boxes in such a line
@@ -247,6 +253,8 @@ class Summary:
         for note, (thing, what) in WARNINGS.items():
             if self.notes[note]:
                 lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
+        if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
+            lines.append(what_probes_prove(self.notes[PROBE_AS_ASKED]))
         lines += self._judge_in_doubt()
         lines += self._much_unreadable()
         for note, (thing, what) in REMARKS.items():
@@ -312,6 +320,21 @@ class Summary:
         return ", ".join(
             f"{self.expressions[word]} {word}" for word in words if self.expressions[word]
         )
+
+
+def what_probes_prove(as_asked: int) -> str:
+    """Return a sentence on what this many probe pictures prove, all answered as asked.
+
+    Example:
+        >>> what_probes_prove(12)
+        '12 probe pictures came as asked: at most 25% of the replies can be in another format (95%)'
+    """
+    seen = f"{counted(as_asked, 'probe picture')} came as asked"
+    if as_asked <= RULE_OF_THREE:
+        return seen
+    share = RULE_OF_THREE / as_asked
+    percent = f"{share:.0%}" if share >= 0.01 else f"{share:.2%}"
+    return f"{seen}: at most {percent} of the replies can be in another format (95%)"
 
 
 def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:

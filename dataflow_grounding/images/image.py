@@ -364,11 +364,11 @@ class Image:
         """
         import PIL.Image
 
-        with decoding(data, self.path, at_least=self._without_padding) as picture:
+        with decoding(data, self.path, at_least=self.content_size) as picture:
             return self.padded_to_sent(picture, PIL.Image.Resampling.BICUBIC)
 
     @property
-    def _without_padding(self) -> Size:
+    def content_size(self) -> Size:
         """Width and height, as sent, of what isn't padding."""
         sent = self.sent_size
         shown = self.shown_size
@@ -381,8 +381,8 @@ class Image:
         """Return a picture of all that is shown, in the size that is sent, padding and all."""
         import PIL.Image
 
-        if picture.size != self._without_padding:
-            picture = picture.resize(self._without_padding, resampling, reducing_gap=3.0)
+        if picture.size != self.content_size:
+            picture = picture.resize(self.content_size, resampling, reducing_gap=3.0)
         if picture.size == self.sent_size:
             return picture
         canvas = PIL.Image.new("RGB", self.sent_size, PADDING)

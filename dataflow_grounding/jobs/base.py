@@ -12,7 +12,6 @@ from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.data.working_folder import LEGACY_STATE
@@ -21,6 +20,7 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.base import Serving, check_can_think
 from dataflow_grounding.spec import PipelineBlock, Spec
+from dataflow_grounding.trust.choice import FormatChoice
 
 if TYPE_CHECKING:
     from dataflow_grounding.tasks.asking import AskingForm
@@ -222,16 +222,20 @@ class SpecJob:
         """Return what `run.json` says besides what it says of every pipeline.
 
         Here that is `suspect_boxes`: the first suspicion of an operator that watches its boxes;
-        None where all are fine. It is left out where no operator watches boxes.
+        None where all are fine. It is left out where no operator watches boxes. `box_checks` says
+        what the run's probe pictures have shown, where any were sent.
         """
+        box_checks: dict[str, Any] = {}
         suspicions = []
         for operator in self.operators:
             facts = facts_of(operator)
             if "suspect_boxes" in facts:
                 suspicions.append(facts["suspect_boxes"])
+            if facts.get("box_checks"):
+                box_checks = {"box_checks": facts["box_checks"]}
         if not suspicions:
             return {}
-        return {"suspect_boxes": next(filter(None, suspicions), None)}
+        return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
 
     def finish(self) -> None:
         """Write what the output format has besides the step files, for each one that is there.

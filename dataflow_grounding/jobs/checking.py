@@ -22,7 +22,6 @@ from dataflow_grounding._util.paths import is_absolute, is_elsewhere, joined
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.regions import check_seed, read_regions
-from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.shared_stems import SharedStems
@@ -39,6 +38,7 @@ from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.spec import Spec
+from dataflow_grounding.trust.choice import REQUESTS
 
 SMALL_DISK = 100 * 2**20  # bytes free on a disk, below which a run had better not begin
 

@@ -16,7 +16,6 @@ from dataflow_grounding._util.errors import EndpointRefused, GroundingError, Rec
 from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record, read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_unreadable
@@ -28,6 +27,7 @@ from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS
 from dataflow_grounding.tasks import expression_extraction
+from dataflow_grounding.trust.choice import choice_of
 
 # the package's extra → what it installs
 EXTRAS = {

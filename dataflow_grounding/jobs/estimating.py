@@ -38,8 +38,8 @@ from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import ReadReply
-from dataflow_grounding.watch.judge_watch import USUAL_PICTURES
-from dataflow_grounding.watch.probing import probes_for, sent_sizes
+from dataflow_grounding.trust.checks import probes_for, sent_sizes
+from dataflow_grounding.trust.judge_watch import USUAL_PICTURES
 
 T = TypeVar("T")
 TRIED = 20
@@ -562,7 +562,6 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
         run: The run.
         amounts: What each step sends about records.
     """
-    in_pixels = run.box_format is not None and run.box_format.format.scale == "px"
     # Looked at only if some step has its boxes checked.
     pictures = functools.cache(Source(run.steps, pilot=run.options.pilot).pictures)
     watched = 0.0  # requests of the steps so far
@@ -576,7 +575,7 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
             continue
         sizes = sent_sizes(pictures(), serving.image_limits)
         watched += amount.requests
-        of_endpoint = probes_for(round(watched), every, sizes, in_pixels=in_pixels)
+        of_endpoint = probes_for(round(watched), every, sizes)
         probes_by_now = len(serving.endpoints()) * of_endpoint
         probes.append(max(0, probes_by_now - probes_so_far))
         probes_so_far += probes[-1]

@@ -25,7 +25,7 @@ from dataflow_grounding.jobs.base import SpecJob, in_folders, recall_box_formats
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.problems import nearest
-from dataflow_grounding.watch.box_watch import BoxWatch
+from dataflow_grounding.trust.box_watch import BoxWatch
 
 FIRST = 50  # rows whose columns are looked at before a run
 CAPTIONS = "captions"

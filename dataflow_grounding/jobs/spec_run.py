@@ -18,7 +18,6 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.data.working_folder import (
@@ -43,6 +42,7 @@ from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import SpecHead
+from dataflow_grounding.trust.choice import REQUESTS
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.shard import Shard

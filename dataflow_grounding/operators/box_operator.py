@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
-from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.operators._nearness import ask_in_parts
@@ -14,7 +13,8 @@ from dataflow_grounding.operators.base import Ask, Image, Operator
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
+from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
+from dataflow_grounding.trust.choice import FormatChoice, choice_of
 
 
 class BoxWatching(Operator):

@@ -7,7 +7,6 @@ from typing import Any, Literal, TypeAlias, get_args
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.options import RunStart
@@ -33,6 +32,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.regions import Merged, double_check
+from dataflow_grounding.trust.choice import choice_of
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
 """How expressions are checked, as DoubleChecker's `method` says."""

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.regions import check_stated_size
-from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
@@ -15,7 +14,8 @@ from dataflow_grounding.operators._box_decisions import Expression, is_open, not
 from dataflow_grounding.operators._expressions import any_has_boxes
 from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.watch.judge_watch import JUDGE_EVERY, Distrust, JudgeWatch, Question
+from dataflow_grounding.trust.choice import FormatChoice, choice_of
+from dataflow_grounding.trust.judge_watch import JUDGE_EVERY, Distrust, JudgeWatch, Question
 
 
 class JudgeOperator(Operator):

@@ -4,7 +4,7 @@ from dataflow_grounding.operators._candidates import COLUMN
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
+from dataflow_grounding.trust.judge_watch import JUDGE_EVERY
 
 
 @OPERATOR_REGISTRY.register()

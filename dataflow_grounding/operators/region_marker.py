@@ -15,7 +15,6 @@ from dataflow_grounding.boxes.regions import (
     normalized,
     read_given_boxes,
 )
-from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.images.shown import marked, numbered_marks
 from dataflow_grounding.operators._expressions import boxes_of
@@ -24,7 +23,8 @@ from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.grounding import phrase_grounding
-from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
+from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
+from dataflow_grounding.trust.choice import choice_of
 
 Proposals: TypeAlias = Literal["model", "opencv"]
 """Who proposes regions: the serving's model, or OpenCV."""

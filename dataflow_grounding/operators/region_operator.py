@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.regions import check_stated_size, read_regions
-from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
@@ -18,6 +17,7 @@ from dataflow_grounding.operators._nearness import ask_in_parts, near_groups
 from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.trust.choice import choice_of
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
 """Whether the boxes of regions are drawn, as RegionOperator's `marks` says."""

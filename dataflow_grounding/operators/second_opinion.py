@@ -27,7 +27,7 @@ from dataflow_grounding.operators.base import (
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.grounding import Found
-from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
+from dataflow_grounding.trust.box_watch import CHECK_EVERY, OnSuspect
 
 PHRASES_AT_ONCE = 16  # phrases of one request
 

@@ -552,7 +552,7 @@ def test_a_killed_bench_goes_on(here: Path) -> None:
         assert 30 <= before < 100
         assert done.code == 0, done
         # at most what was in flight, and the pictures of two runs' checks of the box format
-        assert server.count() <= 100 + 8 + 2 * 8
+        assert server.count() <= 100 + 8 + 2 * 12
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_a_script_settles_the_format_before_its_first_step_is_paid_for(
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         done = TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False))
         assert done.exit_code == 0
-        assert tasks(server) == {"phrase_grounding": 3 + 1 + 1, "expression_extraction": 1}, (
+        assert tasks(server) == {"phrase_grounding": 4 + 1 + 1, "expression_extraction": 1}, (
             "calibrated, checked, asked"
         )
 
@@ -123,7 +123,7 @@ def test_a_grounder_of_the_users_own_is_calibrated_whatever_its_records_hold(pic
 
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         Mine(OpenAIServing(server.base_url, "odd"))({"image_path": picture, "expressions": []})
-        assert server.count() == 3 + 1 + 1, "calibrated, checked, asked"
+        assert server.count() == 4 + 1 + 1, "calibrated, checked, asked"
 
 
 def test_the_first_row_in_order_that_is_seen_to_be_wrong_is_named(picture: str) -> None:

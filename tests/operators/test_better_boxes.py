@@ -580,7 +580,7 @@ def test_the_steps_of_a_run_watch_their_boxes_together(album: Workplace) -> None
             "vlm.check_every": 100,
         }
         probes = [album.run(**settings, **ways).summary["probes"] for ways in ({}, FURTHER)]
-        assert probes == [1, 1], "one check before the first box, whichever step asks for it"
+        assert probes == [1, 2], "one check for pictures, whichever step asks, and one for crops"
 
 
 def test_what_was_verified_is_not_when_its_box_is_another(photo: str) -> None:

@@ -49,7 +49,7 @@ from dataflow_grounding.extras.testing import Answer, LoopbackServer, ReceivedRe
 from dataflow_grounding.operators._box_decisions import decided, with_verdicts
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
-from dataflow_grounding.watch.judge_watch import (
+from dataflow_grounding.trust.judge_watch import (
     BY_CHANCE,
     HOPELESS,
     HOPELESS_AFTER,

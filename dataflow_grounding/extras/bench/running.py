@@ -17,7 +17,6 @@ from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.coordinates import FrameMap
-from dataflow_grounding.calibration.asking import CALIBRATION
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.working_folder import CKPT
@@ -32,6 +31,7 @@ from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
 from dataflow_grounding.serving.recorded import head_of_recording
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
+from dataflow_grounding.trust.asking import CALIBRATION
 
 _KEPT = ("key", "reply", "finish_reason", "usage", "refusal", "tier")
 _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked last

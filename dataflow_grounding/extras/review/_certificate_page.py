@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.engine.summary import PROBE_AS_ASKED, what_probes_prove
 from dataflow_grounding.extras.review._sampling import SIZES
 from dataflow_grounding.images.document import (
     TableRow,
@@ -199,6 +200,9 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     box_format = run.get("box_format")
     if isinstance(box_format, Mapping) and box_format.get("name"):
         yield "box format", str(box_format["name"])
+    notes = (run.get("summary") or {}).get("notes") or {}
+    if notes.get(PROBE_AS_ASKED):
+        yield "box format's checks", what_probes_prove(notes[PROBE_AS_ASKED])
     if run.get("started"):
         yield "started", readable_time(str(run["started"]))
     if run.get("version"):

@@ -213,7 +213,9 @@ class Endpoint:
         Raises whatever the answers raise.
         """
         request = exchange.request
+        request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)
+        request.encoded_images = ()
         if isinstance(answer, dict):
             answer = json.dumps(answer, ensure_ascii=False)
             if self.takes.ignores_format:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.calibration.checking import LAYOUTS
-from dataflow_grounding.calibration.probes import INNER, Probe, probe_of
 from dataflow_grounding.extras.testing.dialects import Answer
 from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
-from dataflow_grounding.watch.judge_watch import KnownPicture, crops_of, known_picture
+from dataflow_grounding.extras.testing.rectangles import rectangles_in
+from dataflow_grounding.trust.judge_watch import KnownPicture, crops_of, known_picture
+from dataflow_grounding.trust.probes import INNER, Probe, probe_of
+from dataflow_grounding.trust.seen_probes import LAYOUTS
 
 Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
 
@@ -316,7 +317,8 @@ def judge_test_picture(texts: list[str]) -> KnownPicture | None:
 def probe_in(request: ReceivedRequest) -> Probe | None:
     """Return the probe picture that a request shows, with its right boxes; None for other requests.
 
-    It is recognized by its size and the order in which its rectangles are asked for.
+    One that is drawn on a plain background is recognized by its size and the order in which its
+    rectangles are asked for. In a copy of a run's own picture they are looked for.
     """
     if not asks_for_rectangles(request):
         return None
@@ -326,7 +328,10 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
         probe = probe_of(size, layout)
         if list(probe.boxes) == texts:
             return probe
-    return None
+    if not request.encoded_images:
+        return None
+    boxes = rectangles_in(request.encoded_images[-1], texts)
+    return Probe(size, boxes) if boxes else None
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
@@ -342,15 +347,17 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
 def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
     """Return the right answer to a probe picture, in a box format; None for other requests.
 
-    The answer has no boxes for a picture of another size than probes have, as when the client has
-    padded one: which probe it is can't be told.
+    The answer has boxes for those of its rectangles that are seen.
     """
     probe = probe_in(request)
     if probe is None:
         return {"objects": []} if asks_for_rectangles(request) else None
     written_as = find_box_format(box_format, request.model)
     objects = []
-    for phrase, bbox in zip(request.input["phrases"], probe.boxes.values(), strict=True):
+    for phrase in request.input["phrases"]:
+        bbox = probe.boxes.get(phrase["text"])
+        if bbox is None:
+            continue
         numbers = written_as.from_pixels(bbox, original=probe.size)
         objects.append({"id": phrase["id"], "label": phrase["text"], written_as.key: numbers})
     return {"objects": objects}

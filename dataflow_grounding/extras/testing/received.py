@@ -1,6 +1,6 @@
 """What the loopback server keeps of a request.
 
-That is its question, and digests and sizes of its images, never their bytes.
+That is its question, and digests and sizes of its images; their bytes only while it is answered.
 """
 
 import base64
@@ -61,6 +61,7 @@ class ReceivedRequest:
         settings: All other members of the body, such as `temperature`.
         body: The body's JSON, where the server keeps bodies.
         turns: Role (`user`, `assistant`) and text of each message before the last.
+        encoded_images: Its image files in base64 while the answer is made; empty afterwards.
         status_sent: None until the whole reply has left.
     """
 
@@ -80,6 +81,7 @@ class ReceivedRequest:
     status_sent: int | None = None
     time_sent: float | None = None
     turns: list[tuple[str, str]] = field(default_factory=list)
+    encoded_images: tuple[str, ...] = ()
 
     @property
     def image_digests(self) -> tuple[str, ...]:

@@ -234,7 +234,7 @@ def _bound_in_words(bound: Mapping[str, Any], run: Any) -> str:
         f" {bound['max_requests']:,} requests, {cost}."
     )
     if run.calibrates:
-        from dataflow_grounding.calibration.choice import REQUESTS
+        from dataflow_grounding.trust.choice import REQUESTS
 
         text += f" Before them the box format is calibrated: {REQUESTS}."
     return text

@@ -1,0 +1,103 @@
+"""Rectangles of plain colors, found in a picture as it was received.
+
+A run's probe pictures are copies of its own pictures with rectangles drawn into them. A stand-in
+for a model finds them as a model does: it looks at the pixels.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.images.files import open_picture
+from dataflow_grounding.trust.probes import COLORS
+
+Block: TypeAlias = tuple[int, int]
+"""The row and the column of a block of pixels, from 0."""
+Pixels: TypeAlias = NDArray[np.int16]
+
+# Pixels are first looked at in steps of a hundredth of the shorter side, of MOST_APART at most.
+FINEST, MOST_APART = 100, 4
+LEAST_BLOCKS = 4  # of these that a rectangle has: fewer may be anything
+LIKE = 40  # that a channel may be off, of 255: JPEG changes colors, most at edges
+FILLED = 0.85  # share of its box that an area of the color fills, if it is a rectangle
+FULL = 0.5  # share of a row or column of pixels that is of the color, up to a rectangle's edge
+
+
+def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
+    """Return the rectangles in a picture by the phrases that ask for them, in its pixels.
+
+    Args:
+        encoded: The picture's file in base64.
+        phrases: Such as "the red rectangle". What isn't seen is left out.
+    """
+    with open_picture(io.BytesIO(base64.b64decode(encoded))) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(np.int16)
+    boxes: dict[str, Bbox] = {}
+    for phrase in phrases:
+        color = COLORS.get(phrase.split()[1])
+        if color is None:
+            continue
+        box = _largest(pixels, np.array(color, np.int16))
+        if box is not None:
+            boxes[phrase] = box
+    return boxes
+
+
+def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
+    return np.asarray((np.abs(pixels - color) <= LIKE).all(axis=-1))
+
+
+def _largest(pixels: Pixels, color: Pixels) -> Bbox | None:
+    """Return the largest rectangle of a color, to its edges; None without any."""
+    step = min(MOST_APART, max(1, min(pixels.shape[:2]) // FINEST))
+    sampled = _is_like(pixels[::step, ::step], color)
+    largest: list[Block] = []
+    for area in _areas({(row, column) for row, column in np.argwhere(sampled).tolist()}):
+        if len(area) > len(largest) and _is_filled(area):
+            largest = area
+    if len(largest) < LEAST_BLOCKS:
+        return None
+    top, left = (step * np.array(largest).min(axis=0)).tolist()
+    bottom, right = (step * np.array(largest).max(axis=0) + 1).tolist()
+    return _grown(pixels, color, (left, top, right, bottom))
+
+
+def _areas(unseen: set[Block]) -> Iterator[list[Block]]:
+    """Yield the connected areas of blocks, which are taken from the set."""
+    while unseen:
+        area = [unseen.pop()]
+        for row, column in area:  # which grows meanwhile
+            around = (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)
+            for near in around:
+                if near in unseen:
+                    unseen.remove(near)
+                    area.append(near)
+        yield area
+
+
+def _is_filled(area: Sequence[Block]) -> bool:
+    """Whether an area of blocks is a rectangle, or nearly."""
+    rows = [row for row, _ in area]
+    columns = [column for _, column in area]
+    box = (max(rows) - min(rows) + 1) * (max(columns) - min(columns) + 1)
+    return len(area) >= FILLED * box
+
+
+def _grown(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
+    """Return a box grown to the edges of its color, in whole pixels."""
+    left, top, right, bottom = box
+    height, width = pixels.shape[:2]
+    while left > 0 and _is_like(pixels[top:bottom, left - 1], color).mean() >= FULL:
+        left -= 1
+    while right < width and _is_like(pixels[top:bottom, right], color).mean() >= FULL:
+        right += 1
+    while top > 0 and _is_like(pixels[top - 1, left:right], color).mean() >= FULL:
+        top -= 1
+    while bottom < height and _is_like(pixels[bottom, left:right], color).mean() >= FULL:
+        bottom += 1
+    return left, top, right, bottom

@@ -1,0 +1,118 @@
+"""What boxes look like, in all and by their thing, and so how likely a further box is.
+
+A box is described by its middle, its size, and its width to its height, each taken to be normal.
+What is expected of the next box is the posterior predictive with a normal-inverse-gamma prior (K.
+Murphy, Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 3).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+Corners: TypeAlias = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in parts of the picture's sides."""
+
+LEAST_SIDE = 0.003  # of the picture's side: a logarithm has to be taken
+
+
+class Shape(NamedTuple):
+    """A box as it is compared: its middle, the logarithms of its size and of width to height."""
+
+    x: float
+    y: float
+    size: float
+    aspect: float
+
+
+class Expected(NamedTuple):
+    """What is expected of a box's figures: means, standard deviations, logarithm of the peak."""
+
+    mean: Shape
+    deviation: Shape
+    log_peak: float
+
+
+def expected(mean: Sequence[float], deviation: Sequence[float]) -> Expected:
+    """Return what to expect of boxes, each figure normal and independent of the others."""
+    return Expected(Shape(*mean), Shape(*deviation), -math.log(math.prod(deviation)))
+
+
+# What pictures in general have: things lie anywhere, mostly near the middle, and are of any size.
+ANY = expected((0.5, 0.53, -1.6, 0.0), (0.24, 0.21, 0.8, 0.7))
+# So many boxes do they count as: all for the run's boxes, and these for those of one thing.
+ANY_BOXES, BOXES_OF_A_THING = 6.0, 4.0
+LEAST_DEVIATION = Shape(0.04, 0.04, 0.2, 0.2)  # no figure is expected more exactly
+# A share of the boxes are slips: as in pictures in general, but wider.
+SLIPS = 0.12
+SLIP = expected(ANY.mean, [1.4 * deviation for deviation in ANY.deviation])
+LOG_SLIP, LOG_USUAL = math.log(SLIPS), math.log(1 - SLIPS)
+LIKELIEST_SLIP = SLIP.log_peak + LOG_SLIP
+
+
+class SeenThings:
+    """The figures of the boxes of one thing, or of all, and what is expected of the next box."""
+
+    __slots__ = ("count", "expected", "means", "refresh_at", "squares")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.means = [0.0] * 4
+        self.squares = [0.0] * 4  # sums of squared distances from the means
+        self.expected = ANY
+        self.refresh_at = 0  # the count from which what is expected is worked out again
+
+    def add(self, shape: Shape) -> None:
+        """Add a box (Welford's algorithm)."""
+        self.count += 1
+        for number, value in enumerate(shape):
+            step = value - self.means[number]
+            self.means[number] += step / self.count
+            self.squares[number] += step * (value - self.means[number])
+
+    def expect(self, before: Expected, before_boxes: float) -> Expected:
+        """Return what is expected; `before` is so without these boxes, as good as so many."""
+        if self.count < self.refresh_at:
+            return self.expected
+        boxes = before_boxes + self.count
+        means = []
+        deviations = []
+        for number, prior in enumerate(before.mean):
+            apart = self.means[number] - prior
+            means.append(prior + self.count / boxes * apart)
+            spread = before_boxes * before.deviation[number] ** 2 + self.squares[number]
+            spread += before_boxes * self.count / boxes * apart**2
+            deviation = math.sqrt(spread / boxes * (1 + 1 / boxes))
+            deviations.append(max(deviation, LEAST_DEVIATION[number]))
+        self.expected = expected(means, deviations)
+        self.refresh_at = self.count + 1 + self.count // 10
+        return self.expected
+
+
+def shape_of(corners: Corners, log_aspect: float) -> Shape:
+    """Return a box as it is compared; `log_aspect` is that of the picture."""
+    x1, y1, x2, y2 = corners
+    across = x2 - x1
+    down = y2 - y1
+    across = math.log(across if across > LEAST_SIDE else LEAST_SIDE)
+    down = math.log(down if down > LEAST_SIDE else LEAST_SIDE)
+    return Shape((x1 + x2) / 2, (y1 + y2) / 2, (across + down) / 2, across - down + log_aspect)
+
+
+def log_density(shape: Shape, expected: Expected) -> float:
+    """Return the logarithm of a box's density over its figures, but for a constant of all."""
+    x, y, size, aspect = shape
+    mean, deviation, log_peak = expected
+    dx, dy, dsize, daspect = deviation
+    x = (x - mean[0]) / dx
+    y = (y - mean[1]) / dy
+    size = (size - mean[2]) / dsize
+    aspect = (aspect - mean[3]) / daspect
+    return log_peak - (x * x + y * y + size * size + aspect * aspect) / 2
+
+
+def log_likelihood(shape: Shape, expected: Expected) -> float:
+    """Return the same for a box that is like others of its thing, or a slip."""
+    usual = log_density(shape, expected) + LOG_USUAL
+    if usual >= LIKELIEST_SLIP:
+        return usual
+    return max(usual, log_density(shape, SLIP) + LOG_SLIP)

@@ -1,0 +1,127 @@
+"""The standing check of boxes, as operators have it: `BoxWatch`.
+
+Here are its settings, how it begins with a run, and what it reports of one. A run has a `RunWatch`,
+which does the work.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from dataflow_grounding._util.errors import SpecError, SuspectBoxes
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.trust.checks import Checks
+from dataflow_grounding.trust.choice import FormatChoice
+
+T = TypeVar("T")
+OnSuspect: TypeAlias = Literal["warn", "stop"]
+
+CHECK_EVERY = 100  # requests between two checks of the endpoint, on average
+
+
+class BoxWatch:
+    """Watches the boxes of a run: whether they are in the format that was asked for.
+
+    Where they are not, it stops the run, or warns once. Before a run begins, and where boxes can
+    be in no other format, requests pass unwatched.
+
+    Args:
+        on_suspect: `stop` the run, or `warn`.
+        every: Requests between two checks of the endpoint by a probe picture, on average; None for
+            no checks.
+
+    Raises:
+        SpecError: A setting is wrong.
+    """
+
+    def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:
+        if on_suspect not in ("warn", "stop"):
+            raise SpecError("on_suspect_boxes should be 'warn' or 'stop'")
+        if every is not None and every < 1:
+            raise SpecError("check_every should be 1 or more, or None")
+        self.on_suspect = on_suspect
+        self.every = every
+        self.suspicion: str | None = None
+        """What speaks against the boxes of the run; None while nothing does."""
+        self.poor: str | None = None
+        """In which pictures boxes are poor, though in the format; None for none."""
+
+    def __repr__(self) -> str:
+        return f"BoxWatch({self.on_suspect!r})"
+
+    def as_setting(self) -> str:
+        """Return what the boxes of an operator depend on: what suspect ones do."""
+        return repr(self)
+
+    def begun(
+        self, serving: Serving, choice: FormatChoice, start: RunStart, form: str = ""
+    ) -> "tuple[BoxWatch, Counter[str]]":
+        """Settle the box format, and return the watch of a run that starts.
+
+        All operators of a run that ask in one format, and in one form, share a watch. It is a
+        RunWatch, unless the serving can write boxes in no other format, or in grid cells.
+
+        Args:
+            serving: The serving that is asked.
+            choice: The box format of its model.
+            start: What the run starts with.
+            form: The form in which boxes are asked for; "" for the usual one.
+
+        Returns:
+            The watch, and counts of the requests that settling the format took.
+
+        Raises:
+            NoFit: The model's answers name no format.
+            RunStopped: The endpoint doesn't answer.
+            SuspectBoxes: Boxes in some pictures will be poor, and the watch is set to stop.
+        """
+        from dataflow_grounding.trust.run_watch import RunWatch
+
+        whose = (choice, self.on_suspect, self.every, form)
+        if whose in start.shared:
+            return start.shared[whose], Counter()
+        watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
+        watch.poor = self.poor
+        took = choice.settle_to_ground(start, watch.on_poor)
+        asked = choice.format
+        if not serving.exact_boxes and asked.scale != "grid_32":
+            checks = Checks(
+                serving, asked, self.every, start, trusting=self.on_suspect == "warn", form=form
+            )
+            most_tries = start.options.max_attempts
+            watch = RunWatch(watch, checks, most_tries, calibrated=choice.is_calibrated)
+        start.shared[whose] = watch
+        return watch, took
+
+    async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
+        """Return the answer to a request for boxes of `phrases`; in a run, its replies are judged.
+
+        Raises whatever the request fails with, and SuspectBoxes.
+        """
+        return await ask(request)
+
+    async def conclude(self, ask: Ask) -> None:
+        """Settle what is left after a run's last record. Raises SuspectBoxes."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `run.json` says of the watch; `estimate` uses it, too."""
+        return {"suspect_boxes": self.suspicion or self.poor, "check_every": self.every}
+
+    def on_poor(self, what: str) -> None:
+        """Warn that boxes in some pictures will be poor, once in the same words.
+
+        Raises SuspectBoxes where the watch is set to stop.
+        """
+        if self.on_suspect == "stop":
+            raise SuspectBoxes(
+                f"{what} ({setting('vlm.on_suspect_boxes', 'warn')} goes on all the same)"
+            )
+        if self.poor != what:
+            say(f"Warning: {what}.")
+        self.poor = what

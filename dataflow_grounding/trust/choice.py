@@ -1,0 +1,464 @@
+"""Which box format an operator asks for, and how it came to be known.
+
+It is stated by its name, known by the model's name, known from a calibration that is stored, or not
+known before the model is calibrated. `FormatChoice` is one serving's choice, which all operators
+that ask this serving share (`choice_of`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from dataflow_grounding._util.errors import EndpointRefused, SpecError
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.serving.base import Serving
+
+if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell its format
+    from dataflow_grounding.trust.calibration_file import Calibration
+
+# The format that an unknown model is first asked for. Models that follow instructions can write it,
+# and a resize on the way changes nothing.
+STATED = "xyxy_1000"
+# What a calibration takes; a run of one size has one frame, of many sizes up to eight.
+REQUESTS = "3 to 11 requests, 2 to 8 more for each size sent if it counts pixels"
+SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
+SEE_WHETHER_SEVERAL = "see whether several servers or models stand behind its address"
+ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {SEE_WHETHER_SEVERAL}"
+"""What to tell the user where an endpoint is proven to do so."""
+
+
+class NamedFormat(NamedTuple):
+    """What names alone tell of a model's format; without an `origin`, it is only a first guess."""
+
+    format: BoxFormat
+    origin: str | None
+
+
+class FormatChoice:
+    """The box format of a serving's model, and how it is known.
+
+    Attributes:
+        format: The format; while `pending`, only the one that the first question will state.
+        origin: How it is known, in words.
+        pending: Whether the model has to be calibrated: call `settle` before any box is asked for.
+        limits: The sizes in which pictures are sent, as calibrated; None for all.
+
+    Args:
+        serving: The model; its `image_limits` are narrowed to the sizes in which it was calibrated.
+        wanted: A name as in `vlm.box_format`; None takes the serving's.
+
+    Raises:
+        SpecError: The name isn't known, the model draws no boxes, or it is `calibrated` and no
+            calibration is stored.
+    """
+
+    def __init__(self, serving: Serving, wanted: str | None = None) -> None:
+        self._serving = serving
+        self._uncalibrated_limits = serving.image_limits
+        self._calibration: Calibration | None = None
+        self._usual_error: float | None = None
+        self.limits: SizeLimits | None = None
+        self.pending = False
+        named = _named_format(serving, wanted)
+        self.format = named.format
+        if named.origin is not None:
+            self.origin = named.origin
+            return
+        self.origin = "not known before it is calibrated"
+        self.pending = True
+        self.recall()
+        if self.pending and (wanted or serving.box_format).strip().lower() == "calibrated":
+            raise SpecError(
+                f"{setting('vlm.box_format')} is 'calibrated', but no calibration of"
+                f" {serving.model!r} at {serving.endpoint} is stored: run dataflowgrounding"
+                " calibrate first"
+            )
+
+    def __repr__(self) -> str:
+        return repr((self.format, self.limits))
+
+    def as_setting(self) -> str:
+        """Return what the boxes of an operator depend on: format and sizes."""
+        return repr(self)
+
+    @property
+    def why(self) -> str:
+        """Why the model has to be calibrated, in words."""
+        if self.format.scale == "px":
+            return (
+                f"{self._serving.model} counts pixels, and it is not known of which size it sees a"
+                " picture here"
+            )
+        return f"It is not known how {self._serving.model} writes boxes"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether calibrating has found the format out, now or earlier."""
+        return self._calibration is not None
+
+    # What is stored
+
+    def recall(self, folder: str | None = None) -> None:
+        """Take a stored calibration while `pending`: the user's, or that of the run in `folder`.
+
+        `pending` ends where one is stored; otherwise nothing changes. Nothing is sent.
+        """
+        if not self.pending:
+            return
+        from dataflow_grounding.trust.calibration_file import (
+            load_calibration,
+            run_file,
+            stored_calibration,
+        )
+
+        serving = self._serving
+        calibration = stored_calibration(serving.endpoint, serving.model, folder)
+        if calibration is not None and calibration.is_inferred:
+            # An earlier version's: a run that began with it goes on with it, so that nothing is
+            # paid for twice, and others measure anew.
+            path = run_file(folder) if folder else ""
+            calibration = load_calibration(path, serving.endpoint, serving.model)
+        if calibration is not None:
+            self._take(calibration)
+
+    def _take(self, calibration: "Calibration") -> None:
+        """Use a calibration: its format, and its limits for the sizes that are sent.
+
+        The choice is no longer `pending`.
+        """
+        self.format = calibration.format
+        self.origin = calibration.origin
+        self.pending = False
+        self._calibration = calibration
+        self._usual_error = calibration.error_share
+        self._narrow(calibration)
+
+    def _narrow(self, calibration: "Calibration") -> None:
+        """Take over the calibration's limits, and narrow the serving's to them if there are any."""
+        self.limits = calibration.limits
+        if self.limits is not None:
+            self._serving.image_limits = self._serving.image_limits.within(self.limits)
+
+    # What is asked
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Calibrate the model if `pending`, and tell the user.
+
+        Where numbers were measured in frames, those that the run needs besides are measured. The
+        run's folder keeps the result, so that the run is resumed in the same format, and the
+        replies, which the next try reads.
+
+        Args:
+            start: What the run starts with: its options, folder, budget and pictures.
+
+        Returns:
+            Counts of requests and tokens, empty where nothing was asked.
+
+        Raises:
+            NoFit: The answers name no format, and the run sent nothing before.
+            RunStopped: The endpoint doesn't answer, or the answers name no format and the run sent
+                something before.
+        """
+        self.recall(start.folder)
+        counts = Counter[str]()
+        sent_before = start.budget.sent
+        known = self._calibration
+        if not self.pending and known is not None and known.maps and self._serving.takes_probes:
+            counts = self._measure_missing_frames(start, known)
+        if self.pending:  # also where the calibration proved wrong just now
+            counts = counts + self._calibrate(start, sent_before)
+        return counts
+
+    def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
+        """Settle the format as `settle` does, and find out whether to pad elongated pictures.
+
+        The latter is done for formats in parts of the side, of servings that take probe pictures.
+        `on_poor` is called with a sentence for each size in which boxes are far off even so.
+        Returns counts of requests and tokens. Raises what `settle` and `on_poor` raise.
+        """
+        serving = self._serving
+        counts = self.settle(start)
+        if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
+            return counts
+        from dataflow_grounding.trust._accepted_sizes import elongated_extremes
+        from dataflow_grounding.trust.calibration_file import (
+            store_calibration,
+            stored_calibration,
+        )
+
+        pictures = start.pictures()
+        own = elongated_extremes(pictures.sizes)
+        calibration = stored_calibration(
+            serving.endpoint, serving.model, elongated=self.format.name
+        )
+        missing = [size for size in own if calibration is None or not calibration.covers(size)]
+        if missing:
+            from dataflow_grounding.trust.asking import calibrate_elongated
+
+            calibration, asked = calibrate_elongated(
+                serving,
+                self.format,
+                start,
+                replace(pictures, sizes=missing),
+                self._usual_error,
+                calibration,
+            )
+            counts += asked
+            if calibration is not None:
+                store_calibration(calibration, elongated=self.format.name)
+        if calibration is not None:
+            self._warn_of_poor_sizes(calibration, own, on_poor)
+            self._narrow(calibration)
+        return counts
+
+    def _warn_of_poor_sizes(
+        self, calibration: "Calibration", own: list[Size], on_poor: Callable[[str], None]
+    ) -> None:
+        """Call `on_poor` with a sentence for each of the `own` sizes in which boxes are far off."""
+        from dataflow_grounding.trust.probes import size_text
+
+        for size in own:
+            off = calibration.off_in(size)
+            if off is not None:
+                on_poor(
+                    f"boxes of {self._serving.model} in pictures as elongated as"
+                    f" {size_text(size)} are off by {off:.0%} of the side, padded or not: leave"
+                    " such pictures out, or cut them into shorter ones"
+                )
+
+    def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
+        """Measure the frames that the run's pictures need and that aren't measured yet.
+
+        Returns counts of requests and tokens. Where the numbers in one lie on no line, the choice
+        is `pending` again, with the limits that held before any calibration.
+        """
+        from dataflow_grounding.trust.asking import measure_frames_of
+        from dataflow_grounding.trust.calibration_file import (
+            run_file,
+            store_calibration,
+            utc_timestamp,
+        )
+        from dataflow_grounding.trust.frames import missing_frames
+        from dataflow_grounding.trust.probes import NoFit
+
+        pictures = start.pictures()
+        limits = replace(known.limits or SizeLimits(), frames=())
+        measured = [one.size for one in known.maps]
+        missing = missing_frames(pictures.sizes, pictures.counts, limits, measured, known.refused)
+        if not missing:
+            return Counter()
+        say(
+            f"Pictures are sent in further sizes, {_listed(missing)} px: 2 to 8 requests each tell"
+            " what numbers mean in them."
+        )
+        try:
+            further, counts = measure_frames_of(self._serving, known, start, pictures, missing)
+        except NoFit as unclear:
+            say(f"The calibration doesn't hold there: {unclear}.")
+            self.pending = True
+            self._serving.image_limits = self._uncalibrated_limits
+            return Counter()
+        except EndpointRefused as refused:
+            # None of them was answered; the frames that are measured do.
+            say(f"Pictures are sent in the sizes that are measured: {refused}")
+            date = utc_timestamp()
+            further = replace(known, date=date, refused=[*known.refused, *missing])
+            if start.folder:
+                further.save(run_file(start.folder))
+            return Counter()
+        _warn_of_vague_maps(further)
+        store_calibration(further, start.folder)
+        self._take(further)
+        return counts
+
+    def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
+        """Calibrate the model, and store what was found out.
+
+        Args:
+            start: What the run starts with.
+            sent_before: How many requests the run had sent before.
+
+        Returns:
+            Counts of requests and tokens.
+
+        Raises:
+            NoFit: The answers name no format. EndpointRefused instead, if the run sent something
+                before.
+            RunStopped: The endpoint doesn't answer.
+        """
+        from dataflow_grounding.trust.asking import calibrate
+        from dataflow_grounding.trust.calibration_file import store_calibration
+        from dataflow_grounding.trust.probes import NoFit
+
+        serving = self._serving
+        say(f"{self.why}: calibrating, with {REQUESTS}.")
+        try:
+            calibration, _, counts = calibrate(serving, self.format, start)
+        except NoFit as unclear:
+            if sent_before:
+                # NoFit is an error in the spec, found before anything is paid for. Here, earlier
+                # steps were paid for: the run stops, and can be resumed.
+                raise EndpointRefused(str(unclear)) from None
+            raise
+        say(f"{serving.model} writes {calibration.box_format}: {summary(calibration)}.")
+        _warn_of_vague_maps(calibration)
+        self._take(calibration)
+        store_calibration(calibration, start.folder)
+        return counts
+
+
+def advice_to_calibrate() -> str:
+    """Return the advice for a message about a format that isn't known, or wrong.
+
+    It says to set `calibrated`, which goes before what the model's name says.
+    """
+    return f"run dataflowgrounding calibrate and then set {setting('vlm.box_format', 'calibrated')}"
+
+
+def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
+    """Return the FormatChoice that all who ask this serving share, so that it is settled once.
+
+    `wanted` is as for FormatChoice. Raises SpecError where it contradicts the serving, or as
+    FormatChoice does.
+    """
+    stated: object = serving.box_format if wanted is None else wanted
+    if not isinstance(stated, str):
+        raise SpecError(
+            f"{setting('vlm.box_format')} should be a name, such as xyxy_1000, or auto, by which a"
+            f" model that counts pixels is measured, not {type(stated).__name__}"
+        )
+    is_stated = wanted is not None and wanted not in ("auto", serving.box_format)
+    if serving.exact_boxes and is_stated:
+        raise SpecError(
+            f"{serving.model} writes boxes as {serving.box_format} alone: leave out"
+            f" {setting('vlm.box_format')}"
+        )
+    asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
+    choices = _shared_choices(serving)
+    choice = choices.get(asked)
+    if choice is None:
+        # Two threads may come at once: setdefault gives both the same choice.
+        choice = choices.setdefault(asked, FormatChoice(serving, wanted))
+    choice.recall()
+    return choice
+
+
+def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
+    """Return the choices of all who ask this serving, by what was asked for.
+
+    The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
+    that is sent to another process takes them along.
+    """
+    choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
+    return choices
+
+
+def first_format(serving: Serving) -> BoxFormat:
+    """Return the format in which calibration asks a serving's model first.
+
+    It is the one that the model's name suggests, by the serving's own `box_formats` or the table,
+    even if nobody has confirmed it; STATED where none does, or one of points alone.
+    """
+    candidate = format_of_model(serving.model, serving.box_formats)
+    if candidate is not None and candidate.boxes:
+        return candidate
+    return find_box_format(STATED, serving.model)
+
+
+def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
+    """Return the format that is stated, or that the model's name tells, and which of both it was.
+
+    Without an origin the model has to be calibrated, and the format is the one to ask in first.
+    `wanted` is as for FormatChoice. Raises SpecError for an unknown name, and for a model that
+    draws no boxes.
+    """
+    candidate = format_of_model(serving.model, serving.box_formats)
+    stated = wanted or serving.box_format
+    name = stated.strip().lower()
+    if name not in ("auto", "calibrated"):  # a format's own name
+        known = find_box_format(stated, serving.model, serving.box_formats)
+        if _is_pixels_of_the_table(known, name):
+            return NamedFormat(known, None)
+        # A serving's class may set its format; otherwise somebody stated it.
+        is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
+        origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
+        return NamedFormat(known, origin)
+    if name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
+        # This raises SpecError for a model without boxes, which calibrating can't help either.
+        known = find_box_format("auto", serving.model, serving.box_formats)
+        return NamedFormat(known, "the model's name")
+    return NamedFormat(first_format(serving), None)
+
+
+def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
+    """Whether a family's format, named by its name in the table of formats, counts pixels.
+
+    Such a name proves nothing: servers reduce pictures as they like, whatever the model.
+    """
+    return known.scale == "px" and known == known_formats().get(name)
+
+
+def _is_proof(candidate: BoxFormat) -> bool:
+    """Whether a model's name settles its format.
+
+    It does if somebody confirmed it, and it isn't a family's format in pixels.
+    """
+    return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
+
+
+def _warn_of_vague_maps(calibration: "Calibration") -> None:
+    """Tell the user where the answers are too noisy to tell what numbers mean exactly."""
+    from dataflow_grounding.trust.calibration_file import PRECISE_ENOUGH
+
+    vague = [one.size for one in calibration.maps if 2 * one.error > PRECISE_ENOUGH]
+    if vague:
+        say(
+            f"Warning: boxes in pictures of {_listed(vague)} px may be off by"
+            f" {calibration.precision:.1%} of the side throughout: the answers about probe pictures"
+            " are too noisy to tell."
+        )
+
+
+def _listed(sizes: list[Size]) -> str:
+    """Return sizes as a list for a message: 640x480, 800x600."""
+    from dataflow_grounding.trust.probes import size_text
+
+    return ", ".join(size_text(size) for size in sizes)
+
+
+def summary(calibration: "Calibration") -> str:
+    """Return in words how well the calibrated format fits, and what it took."""
+    limits = ""
+    if calibration.limits is not None:
+        limits = f", pictures sent with {_limits_in_words(calibration.limits)}"
+    share = 100 * calibration.error_share
+    return (
+        f"error {calibration.error_px:.1f} px"
+        f" ({share:.1f}% of the side for the median rectangle's worst edge),"
+        f" {calibration.found} of {calibration.asked} rectangles found,"
+        f" {calibration.requests} requests{limits}"
+    )
+
+
+def _limits_in_words(limits: SizeLimits) -> str:
+    """Return in words in which sizes pictures are sent, without the least area and the aspects.
+
+    Frames are listed.
+    """
+    if limits.frames:
+        return f"exactly {_listed(list(limits.frames))} px"
+    parts = [f"sides up to {limits.max_side} px"]
+    if limits.max_short_side is not None:
+        parts.append(f"the shorter one up to {limits.max_short_side} px")
+    if limits.max_pixels is not None:
+        parts.append(f"at most {limits.max_pixels:,} px in all")
+    if limits.multiple > 1:
+        parts.append(f"in multiples of {limits.multiple} px")
+    return ", ".join(parts)

@@ -1,0 +1,130 @@
+"""In which exact sizes a run sends its pictures, where a model doesn't count parts of the side.
+
+How a server resizes a picture is measured in each of these frames, instead of inferred for all
+sizes. Frames are few, because each takes two to eight probe pictures, and chosen so that padding
+and loss of resolution cost little in the run's own pictures.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.images.image import SizeLimits, frame_cost
+from dataflow_grounding.trust.probes import legible, reduced_to
+
+MOST_FRAMES = 8  # 8 x 3 probe pictures is what a run of a thousand records can bear
+MOST_TRIED = 40  # of a run's own sizes, the commonest, that may become frames
+WORTH_IT = 0.02  # a further frame has to save this share of what pictures cost without it
+# Frames that are measured do if pictures cost no more in them than this times what they would cost
+# in frames of their own: each of those takes two probe pictures or more.
+GOOD_ENOUGH = 1.1
+# Frames of any run, and of a calibration that knows no run: about 0.26, 1.05 and 2.4 megapixels in
+# seven shapes. Their sides are multiples of 28, which few servers round.
+AREAS = (512**2, 1024**2, 1548**2)
+SHAPES = (1, 4 / 3, 3 / 4, 16 / 9, 9 / 16, 3, 1 / 3)
+USUAL_AREA = AREAS[1]
+STEP = 28
+
+
+def choose_frames(
+    sizes: Sequence[Size],
+    counts: Sequence[int],
+    limits: SizeLimits,
+    measured: Sequence[Size] = (),
+    refused: Collection[Size] = (),
+) -> list[Size]:
+    """Choose the frames in which pictures of these sizes are sent.
+
+    Args:
+        sizes: The sizes of a run's pictures, the commonest first; none where no run is known.
+        counts: How many pictures there are of each.
+        limits: The sizes that may be sent.
+        measured: Frames whose map is known: they cost no probe pictures.
+        refused: Frames that the endpoint doesn't take.
+
+    Returns:
+        At most MOST_FRAMES besides those measured, which come first. A run of one size has one
+        frame, which is that size or the largest of its shape that may be sent.
+    """
+    if not sizes:
+        usual = [frame for frame in usual_frames(limits) if frame not in refused]
+        return list(dict.fromkeys([*measured, *usual]))
+    sizes = [limits.fitted(size) for size in sizes]
+    own = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
+    candidates = [frame for frame in dict.fromkeys([*own, *grid(limits)]) if frame not in refused]
+    chosen = _chosen(sizes, counts, candidates, [], 0.0)
+    if not measured:
+        return chosen
+    enough = GOOD_ENOUGH * _total(_costs(sizes, chosen), counts)
+    return _chosen(sizes, counts, candidates, measured, enough)
+
+
+def _chosen(
+    sizes: Sequence[Size],
+    counts: Sequence[int],
+    candidates: Sequence[Size],
+    measured: Sequence[Size],
+    enough: float,
+) -> list[Size]:
+    """Add the candidate that saves most, one after another, until pictures cost little `enough`."""
+    chosen = list(measured)
+    costs = _costs(sizes, chosen)
+    for _ in range(MOST_FRAMES):
+        best: Size | None = None
+        best_costs = costs
+        for candidate in candidates:
+            with_it = list(map(min, costs, _costs(sizes, [candidate])))
+            if _total(with_it, counts) < _total(best_costs, counts):
+                best, best_costs = candidate, with_it
+        is_worth_it = _total(best_costs, counts) <= (1 - WORTH_IT) * _total(costs, counts)
+        if best is None or not is_worth_it or _total(costs, counts) <= enough:
+            break
+        chosen.append(best)
+        costs = best_costs
+    return chosen
+
+
+def _costs(sizes: Sequence[Size], frames: Sequence[Size]) -> list[float]:
+    """Return what a picture of each size costs in the frame that is best for it."""
+    return [min((frame_cost(size, one) for one in frames), default=math.inf) for size in sizes]
+
+
+def missing_frames(
+    sizes: Sequence[Size],
+    counts: Sequence[int],
+    limits: SizeLimits,
+    measured: Sequence[Size],
+    refused: Collection[Size] = (),
+) -> list[Size]:
+    """Return the frames to measure for pictures of these sizes, besides those `measured`."""
+    if not sizes:
+        return []
+    chosen = choose_frames(sizes, counts, limits, measured, refused)
+    return [frame for frame in chosen if frame not in measured]
+
+
+def _total(costs: Sequence[float], counts: Sequence[int]) -> float:
+    return sum(cost * count for cost, count in zip(costs, counts, strict=True))
+
+
+def usual_frames(limits: SizeLimits) -> list[Size]:
+    """Return a frame of each of SHAPES, for pictures of which nothing is known."""
+    return _of_area(USUAL_AREA, limits)
+
+
+def grid(limits: SizeLimits) -> list[Size]:
+    """Return frames of all AREAS and SHAPES, as far as they may be sent."""
+    frames: list[Size] = []
+    for area in AREAS:
+        frames += _of_area(area, limits)
+    return list(dict.fromkeys(frames))
+
+
+def _of_area(area: float, limits: SizeLimits) -> list[Size]:
+    frames: list[Size] = []
+    for shape in SHAPES:
+        width = round(math.sqrt(area * shape) / STEP) * STEP
+        height = round(math.sqrt(area / shape) / STEP) * STEP
+        width, height = limits.fitted(reduced_to((width, height), limits.max_side))
+        frames.append((max(STEP, width // STEP * STEP), max(STEP, height // STEP * STEP)))
+    return frames

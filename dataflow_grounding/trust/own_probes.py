@@ -1,0 +1,119 @@
+"""Probe pictures made of the run's own: rectangles are drawn into a copy.
+
+A copy has the content, the size and the file type of the picture that it is made of, and goes the
+same way to the model. So it is answered as the picture itself is, whatever a server does to some
+pictures and not to others.
+"""
+
+import asyncio
+import tempfile
+from dataclasses import replace
+
+import PIL.Image
+import PIL.ImageDraw
+
+from dataflow_grounding._util.errors import RunStopped
+from dataflow_grounding._util.files import new_file, within
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images.files import encoded
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.trust.probes import (
+    COLORS,
+    INNER,
+    NARROWEST,
+    SUFFIXES,
+    Probe,
+    ProbedPicture,
+    legible,
+    phrase_of,
+    probe_of,
+    question_about,
+)
+
+# Colors that stand out from a photograph. Pink, brown and grays are those of skin and walls.
+STANDING_OUT = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple")
+BORDER = (255, 255, 255)  # around a rectangle, so that it is seen on ground of its own color
+
+
+def drawn_into(picture: PIL.Image.Image, layout: int) -> Probe:
+    """Draw rectangles into a picture, at places that depend on its size and the layout.
+
+    `picture` is changed. Returns where they are.
+    """
+    everything = probe_of(picture.size, INNER + layout)
+    wanted = [phrase_of(color) for color in STANDING_OUT]
+    pen = PIL.ImageDraw.Draw(picture)
+    border = max(1, round(min(picture.size) / 200))
+    boxes = {phrase: box for phrase, box in everything.boxes.items() if phrase in wanted}
+    for x1, y1, x2, y2 in boxes.values():
+        pen.rectangle((x1 - border, y1 - border, x2 + border - 1, y2 + border - 1), fill=BORDER)
+    for phrase, (x1, y1, x2, y2) in boxes.items():
+        pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[phrase.split()[1]])
+    return Probe(picture.size, boxes)
+
+
+def copy_question(
+    image: Image, asked: BoxFormat, folder: str, layout: int
+) -> Request[ProbedPicture]:
+    """Return the question for rectangles that are drawn into a copy of an image.
+
+    A picture too small for rectangles is enlarged.
+
+    Args:
+        image: The image, as the run sends it.
+        asked: The format in which boxes are asked for.
+        folder: Where the copy is saved.
+        layout: Which of LAYOUTS the rectangles are of.
+
+    Raises:
+        RecordError: The image can't be read.
+    """
+    copy = image.sent_picture().crop((0, 0, *image.content_size))
+    size = legible(copy.size, image.limits.max_side, NARROWEST)
+    if size != copy.size:
+        copy = copy.resize(size, PIL.Image.Resampling.BICUBIC)
+    probe = drawn_into(copy, layout)
+    media_type = image.facts.media_type if image.as_is else "image/jpeg"
+    limits = image.limits
+    if limits.frames:  # the copy goes in the frame that the image goes in
+        limits = replace(limits, frames=(image.sent_size,))
+    suffix = SUFFIXES.get(media_type, ".jpg")
+    path = within(folder, f"probe{suffix}")
+    with new_file(path) as file:
+        if suffix == ".jpg":
+            file.write(encoded(copy, limits.max_bytes))
+        else:
+            copy.save(file, suffix[1:].upper())
+    return question_about(path, probe, asked, limits)
+
+
+async def ask_about_copy(
+    ask: Ask, image: Image, asked: BoxFormat, layout: int, at: int | None = None
+) -> ProbedPicture:
+    """Ask for rectangles in a copy of an image.
+
+    Where the request fails there are no answers, and `trouble` says why.
+
+    Args:
+        ask: A record's means to send requests.
+        image: The image.
+        asked: The run's format.
+        layout: The layout of the rectangles.
+        at: The number of the endpoint that is asked, from 0; None for any.
+
+    Raises:
+        RunStopped: The run ended meanwhile.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+            question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
+            picture, _ = await ask.aside(replace(question, at=at))
+            return picture
+    except RunStopped:
+        raise
+    except Exception as error:
+        # Whatever a serving, or a user's own code, fails with on a probe is no reason to end the
+        # run: the picture counts as unanswered.
+        return ProbedPicture(Probe(image.size, {}), image.sent_size, [], str(error))

@@ -1,0 +1,362 @@
+"""Probe pictures: a dozen rectangles of distinct colors, at known places on a plain background.
+
+A model that is asked for the rectangles shows how it writes boxes. Here the pictures are laid out
+(`probe_of`), drawn, asked about (`question_of`), kept with what was answered (`ProbedPicture`), and
+plotted for people (`plot`).
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+
+from dataflow_grounding._util.errors import SpecError, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat, Order
+from dataflow_grounding.boxes.formats import known_formats
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.drawing import Mark, draw_marks
+from dataflow_grounding.images.image import PADDING, ImageLimits, open_image
+from dataflow_grounding.replies.reader import parse_reply
+from dataflow_grounding.replies.reading import RawBox
+from dataflow_grounding.replies.words import ids_of
+from dataflow_grounding.tasks import Request, phrase_grounding
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 30, 36),
+    "orange": (245, 135, 20),
+    "yellow": (250, 222, 40),
+    "green": (36, 150, 60),
+    "turquoise": (50, 205, 200),
+    "blue": (30, 70, 200),
+    "purple": (120, 40, 160),
+    "pink": (250, 150, 195),
+    "brown": (125, 75, 35),
+    "black": (10, 10, 10),
+    "gray": (140, 140, 140),
+    "white": (255, 255, 255),
+}
+BACKGROUND = (222, 232, 240)
+ANSWERED = (213, 0, 120)  # the color of answered boxes in a plot
+OUTLINE = (60, 60, 60)
+PLOT_HEIGHT = 672  # px of a picture in a plot
+PLOT_MARGIN = 24  # px
+
+# The pictures that settle order and scale. The first has sides that no provider's resize changes:
+# multiples of 28 and 32, neither small nor large. The second is off every such multiple, so that
+# rounding shows; the third is over the usual limits of pixels and of the long side. They are as
+# different in shape as most pictures are (4:3, 16:9, 9:16): numbers for the whole side, or for that
+# of a padded square, mean the same in one shape and not in the next.
+SIZES: tuple[Size, ...] = ((896, 672), (436, 245), (1134, 2016))
+# What else has to fit where numbers count parts of the side, if no run's pictures are known.
+USUAL_SHAPES: tuple[Size, ...] = ((1000, 1000), (640, 427), (420, 560))
+
+INNER = 1000  # the first layout whose rectangles keep away from the picture's edges
+INSET = 0.05  # of the side
+SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}  # by media type; of others it is .jpg
+SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
+NARROWEST = 96  # the same, where the longest side allows no more
+
+
+class NoFit(SpecError):
+    """No format can be named.
+
+    The message says what was seen, the `pictures` are those that were answered.
+    """
+
+    pictures: "Sequence[ProbedPicture]" = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A picture to be drawn.
+
+    Attributes:
+        size: Width and height in pixels.
+        boxes: The rectangles by phrase ("the red rectangle"), in its pixels.
+        drawn: Width and height of the part that is drawn on, from the top left corner; what lies to
+            the right or below is padding. None for the whole picture.
+    """
+
+    size: Size
+    boxes: dict[str, Bbox]
+    drawn: Size | None = None
+
+    def draw(self) -> PIL.Image.Image:
+        """Return the picture with its rectangles."""
+        picture = PIL.Image.new("RGB", self.size, PADDING)
+        picture.paste(BACKGROUND, (0, 0, *(self.drawn or self.size)))
+        pen = PIL.ImageDraw.Draw(picture)
+        line = max(1, round(min(self.size) / 400))
+        for phrase, (x1, y1, x2, y2) in self.boxes.items():
+            color = COLORS[_color_of(phrase)]
+            pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color, outline=OUTLINE, width=line)
+        return picture
+
+
+def phrase_of(color: str) -> str:
+    """Return the phrase that asks for the rectangle of a color: "the red rectangle"."""
+    return f"the {color} rectangle"
+
+
+def _color_of(phrase: str) -> str:
+    """Return the color that a phrase of `_phrase_of` asks for: "red"."""
+    return phrase.split()[1]
+
+
+@dataclass(frozen=True)
+class ProbeBox:
+    """One rectangle, and the box that was answered.
+
+    Attributes:
+        phrase: What was asked for.
+        asked: The true rectangle, in pixels of the picture.
+        numbers: The numbers as the reply wrote them, in its own order.
+        order: The order of the numbers, where the reply names it, as keys such as x1 do.
+        family: The family of models whose special tokens the reply has; None without.
+    """
+
+    phrase: str
+    asked: Bbox
+    numbers: tuple[float, ...]
+    order: Order | None = None
+    family: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether the answer can be read as a box: four numbers, or a family's special tokens."""
+        return len(self.numbers) == 4 or self.family is not None
+
+
+@dataclass(frozen=True)
+class ProbedPicture:
+    """What came back for a probe picture.
+
+    Attributes:
+        probe: The picture.
+        sent: Width and height in which it was sent, in pixels.
+        answers: The rectangles that were answered, each once.
+        trouble: Why the reply couldn't be read; "" if it could.
+        refused: Why there is no reply; "" if there is one.
+        padded: Width and height with the padding that it was sent with, in pixels of the picture;
+            None for none.
+    """
+
+    probe: Probe
+    sent: Size
+    answers: Sequence[ProbeBox]
+    trouble: str = ""
+    refused: str = ""
+    padded: Size | None = None
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the picture as drawn, in pixels."""
+        return self.probe.size
+
+    @property
+    def asked(self) -> int:
+        """How many rectangles were asked for: all that the picture has."""
+        return len(self.probe.boxes)
+
+    def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
+        """Return an answer in pixels of the picture as drawn, as the reader would read it.
+
+        `asked` is the format that was asked for; the answer's own family or order goes before it.
+        """
+        written = asked
+        if answer.family:
+            written = known_formats()[answer.family]
+        elif answer.order:
+            written = replace(asked, order=answer.order)
+        return written.to_pixels(answer.numbers, original=self.padded or self.size, sent=self.sent)
+
+
+AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[ProbedPicture]]]
+"""Puts probe pictures to a model, asking for boxes in a format; gives their answers, in order."""
+
+
+def reduced_to(size: Size, max_side: int) -> Size:
+    """Return the size, reduced in its shape so that no side is over `max_side` px.
+
+    It is rounded down, but to 1 px at the least. A smaller one stays as it is.
+    """
+    scale = min(1.0, max_side / max(size))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def legible(size: Size, max_side: int, shortest: int = SHORTEST) -> Size:
+    """Return the size, enlarged where a model couldn't see rectangles in it.
+
+    A side below `shortest` becomes `shortest`, or what `max_side` allows for the longer one. A
+    strip that is still too narrow is widened to NARROWEST, which changes its shape. No side is over
+    `max_side` then.
+    """
+    scale = max(1.0, min(shortest / min(size), max_side / max(size)))
+    width = min(max(round(size[0] * scale), NARROWEST), max_side)
+    height = min(max(round(size[1] * scale), NARROWEST), max_side)
+    return width, height
+
+
+def probe_of(size: Size, layout: int = 0) -> Probe:
+    """Return the picture of this size and layout, the same one on every call.
+
+    Each `layout` has its rectangles at other places. There is one in each cell of a grid; those of
+    the last column and row reach the picture's edge, where a model writes its highest number. From
+    INNER on, all keep INSET away from it: models write no numbers beyond the picture, so that
+    errors at an edge go inwards alone, and would move a line.
+    """
+    draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
+    colors = sorted(COLORS)
+    draw.shuffle(colors)
+    columns, rows = _grid(size)
+    cell_width = size[0] / columns
+    cell_height = size[1] / rows
+    boxes: dict[str, Bbox] = {}
+    for number, color in enumerate(colors):
+        column = number % columns
+        row = number // columns
+        left, top, width, height = _drawn_in_cell(
+            draw, at_right=column == columns - 1, at_bottom=row == rows - 1
+        )
+        x2 = round((column + left + width) * cell_width)
+        y2 = round((row + top + height) * cell_height)
+        # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
+        x1 = min(round((column + left) * cell_width), x2 - 1)
+        y1 = min(round((row + top) * cell_height), y2 - 1)
+        boxes[phrase_of(color)] = (x1, y1, x2, y2)
+    if layout >= INNER:
+        boxes = {phrase: _inset(bbox, size) for phrase, bbox in boxes.items()}
+    return Probe(size, boxes)
+
+
+def _inset(bbox: Bbox, size: Size) -> Bbox:
+    """Return a rectangle moved towards the picture's middle, so that it keeps INSET away."""
+    inner = 1 - 2 * INSET
+    x1, y1, x2, y2 = (
+        round(INSET * side + inner * edge) for edge, side in zip(bbox, size * 2, strict=True)
+    )
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
+
+
+def _drawn_in_cell(
+    draw: random.Random, *, at_right: bool, at_bottom: bool
+) -> tuple[float, float, float, float]:
+    """Draw a rectangle within a cell: left, top, width and height, in parts of the cell's sides.
+
+    Half of the rectangles are wide, the others tall. They reach the cell's right edge `at_right`,
+    and its lower one `at_bottom`; they keep away from other edges.
+    """
+    if draw.random() < 0.5:
+        width = draw.uniform(0.6, 0.85)
+        height = draw.uniform(0.3, 0.5)
+    else:
+        width = draw.uniform(0.3, 0.5)
+        height = draw.uniform(0.6, 0.85)
+    left = 1 - width if at_right else draw.uniform(0.05, 0.95 - width)
+    top = 1 - height if at_bottom else draw.uniform(0.05, 0.95 - height)
+    return left, top, width, height
+
+
+def _grid(size: Size) -> tuple[int, int]:
+    """Return into how many columns and rows a picture is divided, for a dozen rectangles."""
+    is_elongated = max(size) > 2.5 * min(size)
+    along_longer, along_shorter = (6, 2) if is_elongated else (4, 3)
+    is_wide = size[0] >= size[1]
+    return (along_longer, along_shorter) if is_wide else (along_shorter, along_longer)
+
+
+def question_of(
+    probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
+) -> Request[ProbedPicture]:
+    """Draw a probe picture, and return the question for its rectangles.
+
+    Args:
+        probe: The picture.
+        asked: The format in which boxes are asked for.
+        limits: The limits within which the picture is sent.
+        path: Where it is saved; the suffix names the file type.
+    """
+    settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
+    probe.draw().save(path, **settings)
+    return question_about(path, probe, asked, limits)
+
+
+def question_about(
+    path: str, probe: Probe, asked: BoxFormat, limits: ImageLimits
+) -> Request[ProbedPicture]:
+    """Return the question for the rectangles of a probe picture that is saved at `path`.
+
+    It is the usual one for boxes of phrases; its answer is read as a ProbedPicture with the numbers
+    as they were written.
+    """
+    image = open_image(Record({"image_path": path}), "image_path", limits)
+    question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
+    blank = ProbedPicture(probe, image.sent_size, [], padded=image.shown_size)
+    return replace(
+        question, read=lambda reply: (_answered(blank, reply, asked), []), divisible=False
+    )
+
+
+def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
+    """Return the picture with the box that a reply gives each rectangle, numbers as written.
+
+    Of several boxes for a rectangle, the first counts. A reply that can't be read gives no answers,
+    but `trouble`. `asked` is the format in which boxes were asked for.
+    """
+    phrases = dict(enumerate(blank.probe.boxes, 1))
+    try:
+        parsed = parse_reply(reply, asked, phrases, in_lines=True)
+    except UnreadableReply as error:
+        return replace(blank, trouble=str(error))
+    answers: dict[int, ProbeBox] = {}
+    for box in parsed.boxes:
+        number = _number_meant(box, phrases)
+        if number is not None and number not in answers:
+            phrase = phrases[number]
+            drawn = blank.probe.boxes[phrase]
+            answers[number] = ProbeBox(phrase, drawn, box.numbers, box.order, box.family)
+    return replace(blank, answers=[answers[number] for number in sorted(answers)])
+
+
+def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
+    """Return the number of the phrase that a box belongs to; None if that isn't clear.
+
+    It is told by a label equal to a phrase, else by the id. `phrases` has each phrase under its
+    number.
+    """
+    named = ids_of(box.label, phrases) if box.label else []
+    if named:
+        return named[0]
+    return box.id if box.id in phrases else None
+
+
+def size_text(size: Size) -> str:
+    """Return a size for messages: 640x480."""
+    return f"{size[0]}x{size[1]}"
+
+
+def plot(
+    pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]
+) -> PIL.Image.Image:
+    """Return the pictures side by side, each PLOT_HEIGHT px high, with the answers drawn dashed.
+
+    `boxes` holds, for each picture, the phrases that were answered and their boxes in its pixels.
+    """
+    columns = []
+    for picture, answers in zip(pictures, boxes, strict=True):
+        scale = PLOT_HEIGHT / picture.size[1]
+        size = (round(picture.size[0] * scale), PLOT_HEIGHT)
+        small = picture.probe.draw().resize(size, PIL.Image.Resampling.LANCZOS)
+        marks = []
+        for phrase, bbox in answers:
+            scaled = box_of([edge * scale for edge in bbox])
+            marks.append(Mark(scaled, _color_of(phrase), ANSWERED, True))
+        around = ((PLOT_MARGIN, PLOT_MARGIN), (PLOT_MARGIN, 0), (0, 0))
+        columns.append(np.pad(np.asarray(draw_marks(small, marks)), around, constant_values=255))
+    at_the_right = np.full((PLOT_HEIGHT + 2 * PLOT_MARGIN, PLOT_MARGIN, 3), 255, np.uint8)
+    return PIL.Image.fromarray(np.hstack([*columns, at_the_right]))

@@ -1,0 +1,64 @@
+"""What the probe pictures of a run have shown so far."""
+
+import itertools
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.engine.summary import RULE_OF_THREE
+
+if TYPE_CHECKING:
+    from dataflow_grounding.trust.showing import Edges, Showing
+
+LAYOUTS = 1000  # of rectangles: one used lately might be answered from a gateway's cache
+POOLED = 8  # pictures whose lines are fitted together: the last ones
+
+
+class SeenProbes:
+    """What was seen of probe pictures.
+
+    Attributes:
+        as_asked: How many were answered as asked.
+        odd: In which formats others were clearly answered, though further copies of them fit.
+        edges: Where the last ones' rectangles were read, and where they are.
+    """
+
+    def __init__(self) -> None:
+        self.as_asked = 0
+        self.odd: list[str] = []
+        self.edges: deque[tuple[Edges, Edges]] = deque(maxlen=POOLED)
+        # Two in succession are never the same.
+        self._layouts = itertools.cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
+
+    def next_layout(self) -> int:
+        """Return the layout of the next picture's rectangles."""
+        return next(self._layouts)
+
+    def add(self, showings: "Sequence[Showing]") -> None:
+        """Add those that were answered as asked."""
+        for showing in showings:
+            if showing.kind == "fits":
+                self.as_asked += 1
+                if showing.edges is not None:
+                    self.edges.append(showing.edges)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what they prove; {} where none was answered.
+
+        `as_asked` of them were answered so, and `odd` were not, though further copies were. At most
+        the share `at_most` of the replies can be in another format (95%; None without a bound). All
+        boxes together may be off by less than `least_shift` of a side without its being noticed.
+        """
+        if not self.edges:
+            return {}
+        from dataflow_grounding.trust.showing import least_seen
+
+        at_most = RULE_OF_THREE / self.as_asked
+        least_shift = least_seen(self.edges)
+        return {
+            "as_asked": self.as_asked,
+            "odd": len(self.odd),
+            "at_most": round(at_most, 4) if at_most < 1 else None,
+            "least_shift": None if least_shift is None else round(least_shift, 4),
+        }

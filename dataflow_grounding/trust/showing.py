@@ -1,0 +1,191 @@
+"""What the answers about probe pictures show of a format: whether boxes are where it puts them.
+
+A model that is merely inexact passes. Another format doesn't, if it explains the answers better,
+nor do boxes that are all stretched or shifted together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, ordered
+from dataflow_grounding.trust.maps import Array, fit_line
+from dataflow_grounding.trust.probes import ProbedPicture, size_text
+
+LEAST = 4  # answers of the seven, before they say anything
+# How far off the median rectangle's worst edge may be, as a share of the side. Models in use are
+# off by up to 6%; boxes that are anywhere are off by 30% and more.
+ANYWHERE = 0.15
+# As many of the rectangles of a clear miss are further off than this: if a fifth of a model's boxes
+# are anywhere, that happens in one of a hundred pictures.
+FAR_OFF, MOST_FAR_OFF = 0.15, 0.7
+FITS = 0.10  # the same, where another format explains the answers
+# How much better it has to: by a factor, so that noise alone doesn't name another, and by a share
+# of the side, because 999 for 1000 harms nobody.
+TIMES_BETTER = 2.0
+BETTER = 0.03
+EQUAL = 0.005  # share of the side by which two formats are as good as each other
+# How far the line through all answers may be off at an end of a side: the goal of a map, and so
+# many standard errors, which chance reaches in one of a million pictures.
+GOAL = 0.01
+SURELY = 5.0
+SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)  # of plain formats, the usual ones first
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What probe pictures show of the run's format.
+
+    Attributes:
+        kind: `fits` if rectangles are where the format says, `misses` if they aren't, `silent` if
+            too few were answered to tell.
+        why: What was seen, for a message.
+        fitting: The name of another format that would fit, where one clearly does.
+        is_clear: Whether it misses beyond doubt: most rectangles are far off, or near where the
+            other format puts them.
+        edges: Of x and of y, the edges as read and as drawn, in parts of the side.
+    """
+
+    kind: Literal["fits", "misses", "silent"]
+    why: str = ""
+    fitting: str | None = None
+    is_clear: bool = False
+    edges: "tuple[Edges, Edges] | None" = None
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges along one axis, in parts of the side: as read in the run's format, and as drawn."""
+
+    read: Array
+    drawn: Array
+
+
+def showing_of(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Showing:
+    """Tell what the answers about copies of one picture show of the format `asked`.
+
+    There has to be a picture.
+    """
+    usable = sum(answer.usable for picture in pictures for answer in picture.answers)
+    if usable < LEAST * len(pictures):
+        troubles = [f": {picture.trouble}" for picture in pictures if picture.trouble]
+        total = sum(picture.asked for picture in pictures)
+        trouble = troubles[0] if troubles else ""
+        return Showing("silent", f"{usable} of {total} rectangles were answered{trouble}")
+    read, drawn = read_in(pictures, asked)
+    worst = np.abs(read - drawn).max(axis=1)
+    as_asked = float(np.median(worst))
+    names = plain_names(asked)
+    off = []  # how far off the median rectangle is in each other format
+    for name in names:
+        others, _ = read_in(pictures, find_box_format(name, ""))
+        off.append(float(np.median(np.abs(others - drawn).max(axis=1))))
+    best = min(off)
+    fitting = next(name for name, one in zip(names, off, strict=True) if one <= best + EQUAL)
+    size = size_text(pictures[0].sent)
+    seen = f"in a picture of {size} px rectangles are off by {as_asked:.0%} of the side"
+    if best <= FITS and as_asked >= TIMES_BETTER * best and as_asked >= best + BETTER:
+        return Showing("misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, is_clear=True)
+    if as_asked > ANYWHERE:
+        is_clear = bool((worst > FAR_OFF).mean() >= MOST_FAR_OFF)
+        why = f"{seen}, and hardly less in any other format"
+        return Showing("misses", why, is_clear=is_clear)
+    edges = _edges(read, drawn)
+    moved = moved_by([edges])
+    if moved:
+        return Showing("misses", f"in a picture of {size} px {moved}", edges=edges)
+    return Showing("fits", edges=edges)
+
+
+def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> tuple[Array, Array]:
+    """Return the answered rectangles as read in a format, and as drawn.
+
+    Both are x1, y1, x2, y2 in parts of the pictures' sides, shape (answers, 4). What a format can't
+    read is far from any rectangle.
+    """
+    read: list[Bbox] = []
+    drawn: list[Bbox] = []
+    sides: list[Bbox] = []
+    for picture in pictures:
+        for answer in picture.answers:
+            if not answer.usable:
+                continue
+            is_of_cells = known.scale == "grid_32" and answer.family is None
+            box = (0.0, 0.0, 0.0, 0.0) if is_of_cells else picture.in_pixels(answer, known)
+            read.append(ordered(box))
+            drawn.append(answer.asked)
+            sides.append(picture.size * 2)
+    as_arrays = [np.array(rows, dtype=float).reshape(-1, 4) for rows in (read, drawn, sides)]
+    return as_arrays[0] / as_arrays[2], as_arrays[1] / as_arrays[2]
+
+
+def _edges(read: Array, drawn: Array) -> tuple[Edges, Edges]:
+    """Return the edges along x and along y of rectangles, shape (rectangles, 4)."""
+    across = Edges(read[:, 0::2].ravel(), drawn[:, 0::2].ravel())
+    return across, Edges(read[:, 1::2].ravel(), drawn[:, 1::2].ravel())
+
+
+def _ends(pictures: Sequence[tuple[Edges, Edges]]) -> list[tuple[str, float, float, float]]:
+    """Return of each side how far off boxes are at its beginning and end, and the standard error.
+
+    Each axis has a line, edges as read over edges as drawn; it is the measurement of a map. An axis
+    with too few answers has none.
+    """
+    ends = []
+    for axis, side in enumerate(("width", "height")):
+        read = np.concatenate([edges[axis].read for edges in pictures])
+        drawn = np.concatenate([edges[axis].drawn for edges in pictures])
+        line = fit_line(read, drawn, 1)
+        if line is not None:
+            ends.append((side, line.start, line.start + line.scale - 1, line.error))
+    return ends
+
+
+def moved_by(pictures: Sequence[tuple[Edges, Edges]]) -> str | None:
+    """Return in words how all boxes are stretched or shifted; None if they surely aren't."""
+    for side, first, last, error in _ends(pictures):
+        if max(abs(first), abs(last)) > GOAL + SURELY * error:
+            return (
+                f"all boxes are off by {first:+.1%} of the {side} at its beginning and"
+                f" {last:+.1%} at its end"
+            )
+    return None
+
+
+def moved_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> float:
+    """Return how far all boxes are stretched or shifted together, as a share of the side.
+
+    0 if that may be noise, and without answers.
+    """
+    furthest = 0.0
+    for _, first, last, error in _ends([_edges(*read_in(pictures, known))]):
+        off = max(abs(first), abs(last))
+        if off > GOAL + SURELY * error:
+            furthest = max(furthest, off)
+    return furthest
+
+
+def least_seen(pictures: Sequence[tuple[Edges, Edges]]) -> float | None:
+    """Return how far all boxes have to be off together to be noticed, as a share of the side.
+
+    None where too few were answered for a line.
+    """
+    ends = _ends(pictures)
+    return GOAL + SURELY * max(error for *_, error in ends) if len(ends) == 2 else None
+
+
+def plain_names(asked: BoxFormat) -> list[str]:
+    """Return the names of all orders and scales in the frame of the format that was asked for.
+
+    Those with its scale and order come first.
+    """
+    frame = "" if asked.frame == "sent" else f"@{asked.frame}"
+    names = []
+    for scale in (asked.scale, *SCALES):
+        for order in (asked.order, *ORDERS):
+            names.append(f"{order}_{scale}{frame}")
+    return list(dict.fromkeys(names))

@@ -1,0 +1,289 @@
+"""Runs that begin with a calibration, against a real loopback server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.probe_model import ProbeModel
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.trust.calibration_file import (
+    cache_path,
+    load_calibration,
+    prompt_version,
+)
+
+KEY = "sk-4b1d-very-secret-key"
+AUTO = {"vlm.box_format": "auto"}
+
+
+def run(workplace: Workplace, server: LoopbackServer, *arguments: str, **settings: Any) -> Done:
+    return workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url, **AUTO, **settings})
+
+
+def run_json(workplace: Workplace) -> dict[str, Any]:
+    found = json.loads((workplace.results / "run.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def stored(server: LoopbackServer) -> Path:
+    return Path(cache_path(server.base_url, "loopback"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["xyxy_1000", "yxyx_1000", "xyxy_1", "xywh_100"])
+def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(
+    workplace: Workplace, name: str
+) -> None:
+    workplace.many(3)
+    with LoopbackServer(ProbeModel(name)) as server:
+        done = run(workplace, server)
+        assert done.code == 0, done
+        assert 1 <= server.count() - 2 * 3 <= 4
+        assert done.summary["requests"] == server.count()
+        [first] = [r.task for r in server.requests[:1]]
+        assert first == "phrase_grounding"
+    assert "calibrating, with 3 to 11 requests" in done.err
+    origin = run_json(workplace)["box_format"]
+    assert origin["name"] == name
+    assert origin["from"].startswith("calibrated on 20")
+    assert "error" in origin["from"]
+    # The same model, its format stated, gives the same boxes.
+    boxes = [record["expressions"] for record in workplace.annotations()]
+    stated = Workplace(workplace.folder / "stated")
+    stated.many(3)
+    with LoopbackServer(ProbeModel(name)) as server:
+        assert (
+            stated.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": name}).code == 0
+        )
+    assert [record["expressions"] for record in stated.annotations()] == boxes
+
+
+@pytest.mark.slow
+def test_calibrating_once_is_enough(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workplace.many(2)
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        assert run(workplace, server).code == 0
+        sent = server.count()
+        again = run(workplace, server)
+        assert (again.code, again.summary["already_complete"], server.count()) == (0, True, sent)
+        workplace.many(3)
+        assert run(workplace, server).code == 0
+        assert server.count() == sent + 2  # the new row's two steps
+        # Without the user's cache the run goes on in the format that it began with.
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+        workplace.many(4)
+        assert run(workplace, server).code == 0
+        assert server.count() == sent + 4
+        # Another folder of results, and the cache of another user: it has to be found out again.
+        other = Workplace(tmp_path / "other")
+        other.many(1)
+        assert run(other, server).code == 0
+        assert server.count() == sent + 4 + 2 + 4
+
+
+@pytest.mark.slow
+def test_calibrated_takes_what_is_stored(workplace: Workplace) -> None:
+    workplace.many(2)
+    with LoopbackServer(ProbeModel("xywh_1")) as server:
+        nothing = run(workplace, server, **{"vlm.box_format": "calibrated"})
+        assert (nothing.code, server.count()) == (2, 0)
+        assert "run dataflowgrounding calibrate first" in nothing.err
+        assert run(workplace, server).code == 0
+        sent = server.count()
+        assert run(workplace, server, **{"vlm.box_format": "calibrated"}).code == 0
+        assert server.count() == sent
+    assert run_json(workplace)["box_format"]["name"] == "xywh_1"
+
+
+def alternating(request: ReceivedRequest, phrase: str) -> str:
+    return "xyxy_1000" if request.index % 2 else "xyxy_px"
+
+
+UNCLEAR = {
+    "boxes anywhere": (ProbeModel("xyxy_1000", blind=True), 3),
+    "two formats, by the request": (ProbeModel(alternating), 11),
+    "two formats, by the box": (
+        ProbeModel(lambda _, phrase: "xyxy_1" if "e" in phrase[4:8] else "yxyx_1"),
+        11,
+    ),
+    "nothing found": (lambda request: {"objects": []}, 1),
+    "no boxes at all": (lambda request: "I am sorry, I see rectangles.", 1),
+}
+
+
+@pytest.mark.parametrize("what", list(UNCLEAR))
+def test_where_it_is_not_clear_nothing_is_run(workplace: Workplace, what: str) -> None:
+    model, most = UNCLEAR[what]
+    workplace.many(2)
+    with LoopbackServer(model) as server:
+        done = run(workplace, server)
+        assert done.code == 2, done
+        assert 1 <= server.count() <= most
+        assert not stored(server).exists()
+    assert "vlm.box_format" in done.err
+    assert "896x672" in done.err
+    assert len(done.err.strip().splitlines()) == 2
+    assert not (workplace.results / "annotations.jsonl").exists()
+
+
+def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None:
+    from benchmarks.places.workplace import command
+
+    workplace.many(2)
+    with LoopbackServer(ProbeModel("xyxy_1")) as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url, **AUTO}))
+        for arguments in (["check", "-e", spec], ["generate", "--dry-run", "-e", spec]):
+            done = command(arguments)
+            assert (done.code, server.count()) == (0, 0)
+            assert "3 to 11 requests" in done.out
+
+
+DAMAGED = {
+    "empty": "",
+    "cut off": '{"endpoint": "http',
+    "another type": "[1, 2]",
+    "a format that nobody knows": {"box_format": "zyx_7"},
+    "an error that is no number": {"error_px": "small"},
+    "a size of one side": {"sizes": [[640]]},
+    "another prompt": {"prompt": "0"},
+    "another model": {"model": "somebody"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", list(DAMAGED))
+def test_a_damaged_file_is_as_good_as_none(workplace: Workplace, what: str) -> None:
+    workplace.many(1)
+    change = DAMAGED[what]
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        assert run(workplace, server).code == 0
+        path = stored(server)
+        whole = json.loads(path.read_text())
+        assert load_calibration(str(path), server.base_url, "loopback") is not None
+        path.write_text(change if isinstance(change, str) else json.dumps({**whole, **change}))
+        assert load_calibration(str(path), server.base_url, "loopback") is None
+        other = Workplace(workplace.folder / "other")
+        other.many(1)
+        sent = server.count()
+        assert run(other, server).code == 0
+        assert server.count() == sent + 2 + 4
+        assert json.loads(path.read_text())["box_format"] == "yxyx_1000"
+
+
+@pytest.mark.slow
+def test_no_key_is_stored(workplace: Workplace) -> None:
+    workplace.many(1)
+    with LoopbackServer(ProbeModel("yxyx_1000"), key=KEY) as server:
+        address = server.base_url.replace("http://", f"http://user:{KEY}@")
+        assert run(workplace, server, **{"vlm.openai.api_key": KEY}).code == 0
+        assert cache_path(address, "loopback") == str(stored(server))
+        assert KEY not in stored(server).read_text()
+        assert json.loads(stored(server).read_text())["prompt"] == prompt_version()
+    assert not [path for path in stored(server).parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_told(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    workplace.many(1)
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        done = run(workplace, server)
+        assert done.code == 0, done
+        assert "can't be saved" in done.err
+        sent = server.count()
+        workplace.many(2)
+        assert run(workplace, server).code == 0  # the run's own copy
+        assert server.count() == sent + 2
+
+
+ON_A_FULL_DISK = """
+import resource
+from dataclasses import replace
+from dataflow_grounding.trust.calibration_file import (
+    load_calibration, store_calibration, stored_calibration
+)
+earlier = load_calibration({path!r}, {address!r}, "loopback")
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can grow
+later = replace(earlier, box_format="xyxy_1", date="2999-01-01T00:00:00Z")
+assert store_calibration(later) is None
+print(stored_calibration(earlier.endpoint, "loopback").box_format)
+"""
+
+
+@pytest.mark.slow
+def test_what_cannot_be_written_counts_before_an_older_file(workplace: Workplace) -> None:
+    workplace.many(1)
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        assert run(workplace, server).code == 0
+        code = ON_A_FULL_DISK.format(path=str(stored(server)), address=server.base_url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "xyxy_1\n", done
+    assert "can't be saved" in done.stderr
+
+
+@pytest.mark.slow
+def test_faults_are_met_as_in_a_run(workplace: Workplace) -> None:
+    workplace.many(1)
+    flaky = [on(faults.too_many_requests(0.05), times=2), on(faults.server_error(), times=1)]
+    with LoopbackServer(ProbeModel("yxyx_1000"), faults=flaky) as server:
+        assert run(workplace, server).code == 0
+    with LoopbackServer(ProbeModel("yxyx_1000"), key=KEY) as server:
+        anew = {"workflow.force_reprocess": True, "vlm.openai.api_key": "sk-wrong"}
+        refused = run(workplace, server, **anew)
+        assert refused.code == 4, refused
+        assert server.count() <= 2
+
+
+@pytest.mark.slow
+def test_the_budget_counts_the_calibration(workplace: Workplace) -> None:
+    workplace.many(5)
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        done = run(workplace, server, **{"workflow.max_requests": 7})
+        assert (done.code, server.count()) == (3, 7)
+
+
+@pytest.mark.slow
+def test_a_script_calibrates_before_its_first_record(
+    workplace: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(workplace.folder / workplace.picture(size=(640, 480)))
+    with LoopbackServer(ProbeModel("yxyx_px")) as server:
+        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback"))
+        assert server.count() == 0
+        record = grounder({"image_path": picture, "expressions": ["a mug"]})
+        asked = server.count()
+        assert 6 <= asked <= 14  # three pictures, and one frame; the check and the answer
+        assert grounder.box_format.name == "yxyx_px@measured"
+        grounder({"image_path": picture, "expressions": ["a mug", "a cup"]})
+        assert server.count() == asked + 1
+    assert record["expressions"][0]["status"] == "grounded"
+    assert "calibrating" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(1, 600), (600, 1), (40, 1), (48, 32)])
+def test_pictures_too_narrow_to_draw_in_are_probed_enlarged(
+    workplace: Workplace, size: Size
+) -> None:
+    workplace.rows([{"image_path": workplace.picture("a.jpg", size), "caption": "A mug."}])
+    with LoopbackServer(ProbeModel("xyxy_1000")) as server:
+        done = run(workplace, server, **{"vlm.check_every": 100})
+        assert done.code == 0, done
+        assert all(min(r.image_sizes[0]) >= 96 for r in server.requests if asks_for_rectangles(r))

@@ -1,0 +1,239 @@
+"""In which of the run's pictures the endpoint is checked: each kind is before it is asked about, so
+that a server that reduces, or pads, some of them is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Workplace, caption, command
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind
+
+pytestmark = pytest.mark.slow
+
+X, PX, REDUCED = "xyxy_1000", "xyxy_px", "xyxy_px@long_edge_1000"
+SMALL, LARGE = (640, 480), (1600, 1200)
+SELDOM = 10**6  # requests between two checks: none but the first and the last one come
+
+
+class Server:
+    """Answers as EchoAnswers do, in the format that `chosen` names for the n-th
+    answer with boxes.
+    """
+
+    def __init__(self, chosen: Callable[[int], str]) -> None:
+        self.chosen = chosen
+        self.boxes = 0
+        self.probed: list[Size] = []
+        self.asked: list[tuple[bool, Size]] = []
+        """Of each request for boxes, whether it is a probe, and the size of its picture."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = EchoAnswers(self.chosen(self.boxes))(request)
+        probe = probe_in(request)
+        if probe is not None:
+            self.probed.append(probe.size)
+        if request.task == "phrase_grounding":
+            self.boxes += probe is None
+            self.asked.append((asks_for_rectangles(request), request.image_sizes[0]))
+        return answer
+
+
+def pictures(place: Workplace, sizes: Sequence[Size]) -> None:
+    for n, size in enumerate(sizes):
+        place.picture(f"p{n}.jpg", size)
+    place.rows({"image_path": f"p{n}.jpg", "caption": caption(n)} for n in range(len(sizes)))
+
+
+def run(place: Workplace, server: LoopbackServer, asked: str, **settings: Any) -> Any:
+    place.settings |= {"vlm.check_every": SELDOM, "workflow.max_workers": 2}
+    return place.run(
+        **{"vlm.openai.base_url": server.base_url, "vlm.box_format": asked, **settings}
+    )
+
+
+@pytest.mark.parametrize("largest", [LARGE, (700, 2000), (2000, 300)])
+def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
+    workplace: Workplace, largest: Size
+) -> None:
+    pictures(workplace, [SMALL] * 4 + [largest] + [SMALL] * 4)
+    with LoopbackServer(model := Server(lambda _: REDUCED)) as server:
+        done = run(workplace, server, PX)
+    assert (done.code, model.boxes) == (2, 0), done
+    assert sorted(model.probed) == sorted([SMALL, *[largest] * 4]), (
+        "a miss, and three to confirm it"
+    )
+    assert f"in a picture of {largest[0]}x{largest[1]} px" in done.err
+
+
+def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
+    workplace: Workplace,
+) -> None:
+    pictures(workplace, [SMALL, SMALL, (3000, 2000)])
+    with LoopbackServer(model := Server(lambda _: PX)) as server:
+        assert run(workplace, server, PX).code == 0
+    assert sorted(model.probed) == [SMALL, (2048, 1365)]
+
+
+def test_a_server_that_begins_to_reduce_is_found_by_a_check_with_a_large_one(
+    workplace: Workplace,
+) -> None:
+    pictures(workplace, [SMALL, LARGE] * 6 + [LARGE] * 48)
+    with LoopbackServer(model := Server(lambda n: PX if n < 12 else REDUCED)) as server:
+        done = run(workplace, server, PX, **{"vlm.check_every": 12})
+    assert (done.code, (workplace.results / "annotations.jsonl").exists()) == (2, False), done
+    assert sorted(model.probed[:2]) == [SMALL, LARGE]
+    assert LARGE in model.probed[2:]
+
+
+def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
+    workplace: Workplace,
+) -> None:
+    paths = [
+        str(workplace.folder / workplace.picture(f"{w}.jpg", (w, h)))
+        for w, h in (SMALL, (620, 480), LARGE)
+    ]
+    with LoopbackServer(model := Server(lambda _: REDUCED)) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format=PX)
+        for path in paths[:2]:
+            assert PhraseGrounder(serving)({"image_path": path, "expressions": ["a mug"]})[
+                "expressions"
+            ][0]["instances"]
+        with pytest.raises(SuspectBoxes, match="1600x1200"):
+            PhraseGrounder(serving)({"image_path": paths[2], "expressions": ["a mug"]})
+    assert model.probed.count(SMALL) <= 2
+
+
+def test_where_most_pictures_are_square_padding_is_found_in_the_others(
+    workplace: Workplace,
+) -> None:
+    pictures(workplace, [(400, 400)] * 6 + [(400, 300)])
+    with LoopbackServer(model := Server(lambda _: "xyxy_1000@pad_square")) as server:
+        done = run(workplace, server, "xyxy_1000")
+    assert (done.code, model.boxes) == (2, 0), done
+    assert sorted(model.probed) == [*[(400, 300)] * 4, (400, 400)]
+    assert "all boxes are off by" in done.err
+    assert "dataflowgrounding calibrate" in done.err
+
+
+def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_kind(
+    workplace: Workplace,
+) -> None:
+    kinds = [(400, 400), LARGE, (2000, 1100), (2000, 1100), SMALL, SMALL, (700, 500)]
+    kinds += [(1100, 400), (480, 640), (300, 800), (64, 48), (64, 64)]
+    pictures(workplace, kinds)
+    with LoopbackServer(model := Server(lambda _: X)) as server:
+        assert run(workplace, server, X).code == 0
+    left_out = [LARGE, (700, 500)]
+    commonest = set(kinds) - set(left_out) - {(64, 48), (64, 64)}
+    enlarged = {(128, 96), (96, 96)}
+    assert sorted(model.probed) == sorted(commonest | enlarged)
+    first = [is_probe for is_probe, _ in model.asked[: len(model.probed)]]
+    assert all(first), "all of them before the run's first request for boxes"
+
+
+def test_a_kind_that_comes_later_is_checked_before_it_is_asked_about(
+    workplace: Workplace,
+) -> None:
+    """A pipeline by hand sees one record after the other: nobody can know what will come."""
+    sizes = [SMALL, (620, 480), (480, 640), SMALL, (1100, 400), (300, 300), (300, 300), (480, 600)]
+    paths = [workplace.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
+    with LoopbackServer(model := Server(lambda _: X)) as server:
+        grounder = PhraseGrounder(
+            OpenAIServing(server.base_url, "kinds that come later", box_format=X, max_workers=1)
+        )
+        for path in paths:
+            grounder({"image_path": str(workplace.folder / path), "expressions": ["a mug"]})
+    probed: set[tuple[str, str]] = set()
+    for is_probe, size in model.asked:
+        if is_probe:
+            probed.add(kind_of(size))
+        assert kind_of(size) in probed, size
+    assert len(model.probed) in (4, 5), "one of each kind, and perhaps one at a random place"
+
+
+def test_a_server_that_treats_one_kind_otherwise_is_found_before_it_is_asked_about_it(
+    workplace: Workplace,
+) -> None:
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        [(width, height)] = request.image_sizes
+        return EchoAnswers("yxyx_1000" if height > width else X)(request)
+
+    paths = [workplace.picture(f"{n}.jpg", size) for n, size in enumerate([SMALL, (480, 640)])]
+    rows = [
+        {"image_path": str(workplace.folder / path), "expressions": ["a mug"]} for path in paths
+    ]
+    with LoopbackServer(answers) as server:
+        grounder = PhraseGrounder(OpenAIServing(server.base_url, "one kind", box_format=X))
+        assert grounder(rows[0])["expressions"]
+        with pytest.raises(SuspectBoxes, match=r"480x640 px .* yxyx_1000 would fit"):
+            grounder(rows[1])
+        asked = [r.image_sizes[0] for r in server.requests if not asks_for_rectangles(r)]
+    assert asked == [SMALL]
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [
+        ((640, 480), ("lying", 9)),
+        ((480, 640), ("upright", 9)),
+        ((640, 640), ("square", 9)),
+        ((640, 256), ("lying", 9)),
+        ((641, 256), ("wide", 9)),
+        ((256, 641), ("tall", 9)),
+        ((255, 255), ("square", 7)),
+        ((1023, 800), ("lying", 9)),
+        ((800, 1024), ("upright", 10)),
+    ],
+)
+def test_a_kind_is_a_shape_and_a_range_of_sizes(size: Size, kind: tuple[str, int]) -> None:
+    assert kind_of(size) == kind
+
+
+def test_a_run_of_many_kinds_is_checked_in_the_commonest_and_the_most_elongated_one() -> None:
+    sizes = [(2**n, 2**n - 1) for n in range(5, 12)] + [(480, 640), (30, 2000), (64, 64)]
+    chosen = one_of_each_kind(sizes)
+    assert len(chosen) == MOST_KINDS
+    assert chosen[:3] == [(32, 31), (480, 640), (30, 2000)]
+    assert one_of_each_kind([]) == []
+
+
+def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workplace) -> None:
+    """The server pads a size that those which were calibrated seem to stand for."""
+    pictures(workplace, [SMALL, SMALL, (480, 640)] * 4)
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        padded = request.image_sizes and request.image_sizes[0] == (480, 640)
+        return EchoAnswers("xyxy_1000@pad_square" if padded else "xyxy_1000")(request)
+
+    with LoopbackServer(answers) as server:
+        stated = run(workplace, server, "xyxy_1000")
+        assert (stated.code, "then set vlm.box_format: calibrated" in stated.err) == (2, True), (
+            stated
+        )
+        assert (
+            command(["calibrate", "--base-url", server.base_url, "--model", "loopback"]).code == 0
+        )
+        done = run(workplace, server, "calibrated")
+    assert (done.code, "dataflowgrounding calibrate" in done.err) == (2, False), done
+    assert "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn" in done.err
+
+
+def test_a_calibration_of_pictures_that_disagree_says_what_helps(workplace: Workplace) -> None:
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        [(width, height)] = request.image_sizes
+        return EchoAnswers("yxyx_1000" if height > width else "xyxy_1000")(request)
+
+    with LoopbackServer(answers) as server:
+        done = command(["calibrate", "--base-url", server.base_url, "--model", "loopback"])
+    assert (done.code, "lie on no line" in done.err) == (2, True), done
+    assert "If some pictures alone are answered otherwise, leave these out" in done.err

@@ -1,0 +1,218 @@
+"""What the checks of a run are: at places that nobody can foresee, of its own pictures, and with
+figures on what they prove.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.places.workplace import Done, Workplace, caption, command
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.serving import OpenAIServing
+
+pytestmark = pytest.mark.slow
+
+X, Y = "xyxy_1000", "yxyx_1000"
+SELDOM = 10**6  # requests between two checks: none but the first and the last one come
+Answers = Callable[[ReceivedRequest], Any]
+
+
+def run(place: Workplace, answers: Answers, **settings: Any) -> tuple[Done, list[bool]]:
+    """A run; also, of each request for boxes, whether it is a probe."""
+    with LoopbackServer(answers) as server:
+        settings = {"vlm.box_format": X, "workflow.max_workers": 1, **settings}
+        done = place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+        asked = [asks_for_rectangles(r) for r in server.requests if r.task == "phrase_grounding"]
+    return done, asked
+
+
+def photograph(path: Path, size: Size = (640, 480)) -> str:
+    """Write a picture of many colors; returns its path."""
+    draw = np.random.default_rng(7)
+    coarse = draw.integers(90, 190, (12, 16, 3), np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+    return str(path)
+
+
+def box_checks(place: Workplace) -> dict[str, Any]:
+    """What `run.json` says of the checks of the run's boxes."""
+    operators = json.loads((place.results / "run.json").read_text())["operators"]
+    [found] = [facts["box_checks"] for facts in operators.values() if "box_checks" in facts]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_probes_come_at_places_that_differ_from_run_to_run(workplace: Workplace) -> None:
+    places = []
+    for number in range(6):
+        place = Workplace(workplace.folder / str(number))
+        place.many(60)
+        done, asked = run(place, EchoAnswers(X), **{"vlm.check_every": 20})
+        assert done.code == 0, done
+        assert asked[0], "the first check comes before the first request for boxes"
+        places.append(tuple(n for n, is_probe in enumerate(asked) if is_probe))
+    # that two of fifteen pairs agree in two places of twenty and twenty is a chance in thousands
+    assert len(set(places)) >= 4
+
+
+@pytest.mark.parametrize("every", [2, 5, 25])
+def test_each_stretch_has_a_check(workplace: Workplace, every: int) -> None:
+    """A script that asks about one picture after the other waits for each check."""
+    picture = photograph(workplace.folder / "a.png")
+    with LoopbackServer(EchoAnswers(X)) as server:
+        serving = OpenAIServing(server.base_url, f"stretches of {every}", box_format=X)
+        grounder = PhraseGrounder(serving, check_every=every)
+        for number in range(60):
+            grounder({"image_path": picture, "expressions": [f"a mug {number}"]})
+        asked = [asks_for_rectangles(request) for request in server.requests]
+    gaps = "".join("P" if is_probe else "." for is_probe in asked).split("P")
+    # from the beginning of one stretch to the end of the next one, and one that is asked again
+    assert max(map(len, gaps)) <= 2 * every + 1
+
+
+def test_operators_with_settings_of_their_own_check_no_more_often(workplace: Workplace) -> None:
+    picture = photograph(workplace.folder / "a.png")
+    with LoopbackServer(EchoAnswers(X)) as server:
+        serving = OpenAIServing(server.base_url, "two settings", box_format=X)
+        seldom = PhraseGrounder(serving, check_every=100)
+        more_often = PhraseGrounder(serving, check_every=50)
+        for number in range(45):
+            seldom({"image_path": picture, "expressions": [f"a mug {number}"]})
+            more_often({"image_path": picture, "expressions": [f"a cup {number}"]})
+        probes = sum(map(asks_for_rectangles, server.requests))
+    assert probes <= 1 + 3 + 4, "three for the stretches, and perhaps some for odd boxes"
+
+
+class Choosing:
+    """Answers in X, but in Y where pictures are as `is_other` says."""
+
+    def __init__(self, is_other: Callable[[Image.Image], bool]) -> None:
+        self.is_other = is_other
+
+    def __call__(self, request: ReceivedRequest) -> Any:
+        if request.task != "phrase_grounding":
+            return EchoAnswers(X)(request)
+        picture = Image.open(io.BytesIO(base64.b64decode(request.encoded_images[-1])))
+        return EchoAnswers(Y if self.is_other(picture) else X)(request)
+
+
+def is_photograph(picture: Image.Image) -> bool:
+    """Whether a picture has more colors than a drawing of a dozen rectangles."""
+    colors = picture.convert("RGB").resize((64, 64), Image.Resampling.NEAREST).getcolors(4096)
+    return colors is None or len(colors) > 200
+
+
+@pytest.mark.parametrize("box_format", [X, "calibrated"])
+def test_a_server_that_reads_photographs_otherwise_than_drawings_is_noticed(
+    workplace: Workplace, box_format: str
+) -> None:
+    photograph(workplace.folder / "a.png")
+    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(8))
+    model = Choosing(is_photograph)
+    with LoopbackServer(model) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        if box_format == "calibrated":
+            done = command(["calibrate", "--base-url", server.base_url, "--model", "loopback"])
+            assert done.code == 0, "the drawn pictures of a calibration are all right"
+        settings = {"vlm.box_format": box_format, "vlm.check_every": SELDOM}
+        done = workplace.run(**settings)
+        asked = [asks_for_rectangles(r) for r in server.requests if r.task == "phrase_grounding"]
+    assert (done.code, workplace.annotations()) == (2, []), done
+    assert "don't look like" in done.err
+    assert f"{Y} would fit" in done.err
+    assert all(asked), "before any request for boxes"
+
+
+def test_a_calibration_just_made_leaves_the_first_check_to_the_runs_own_pictures(
+    workplace: Workplace,
+) -> None:
+    picture = photograph(workplace.folder / "a.png")
+    with LoopbackServer(Choosing(is_photograph)) as server:
+        serving = OpenAIServing(server.base_url, "just calibrated", box_format="auto")
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+            PhraseGrounder(serving)({"image_path": picture, "expressions": ["a mug"]})
+
+
+class Drifting:
+    """Answers all boxes further to the right, by a share of the width, from its n-th probe on."""
+
+    def __init__(self, by: float, since: int = 0) -> None:
+        self.by, self.since = by, since
+        self.probes = 0
+
+    def __call__(self, request: ReceivedRequest) -> Any:
+        probe = probe_in(request)
+        if probe is None:
+            return EchoAnswers(X)(request)
+        self.probes += 1
+        right = 1000 * self.by if self.probes > self.since else 0.0
+        objects = []
+        for phrase in request.input["phrases"]:
+            if phrase["text"] in probe.boxes:
+                box = probe.boxes[phrase["text"]]
+                x1, y1, x2, y2 = find_box_format(X, "").from_pixels(box, original=probe.size)
+                numbers = [round(x1 + right), y1, round(x2 + right), y2]
+                objects.append({"id": phrase["id"], "label": phrase["text"], "bbox_2d": numbers})
+        return {"objects": objects}
+
+
+@pytest.mark.parametrize("by", [0.02, -0.02, 0.05])
+@pytest.mark.parametrize("since", [0, 1])
+def test_boxes_that_are_shifted_a_little_are_noticed(
+    workplace: Workplace, by: float, since: int
+) -> None:
+    photograph(workplace.folder / "a.png")
+    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(80))
+    done, _ = run(workplace, Drifting(by, since), **{"vlm.check_every": 8})
+    assert (done.code, workplace.annotations()) == (2, []), done
+    assert "all boxes are off by" in done.err
+    assert "of the width at its beginning" in done.err
+
+
+def test_what_is_off_by_less_than_a_hundredth_is_not(workplace: Workplace) -> None:
+    photograph(workplace.folder / "a.png")
+    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(80))
+    done, _ = run(workplace, Drifting(0.006), **{"vlm.check_every": 8})
+    assert done.code == 0, done
+    assert 0.01 < box_checks(workplace)["least_shift"] < 0.02, "and it is known what would be"
+
+
+def test_run_json_says_what_the_checks_prove(workplace: Workplace) -> None:
+    sizes = {"a.png": (640, 480), "b.png": (480, 640), "c.png": (500, 500)}
+    for name, size in sizes.items():
+        photograph(workplace.folder / name, size)
+    names = [*sizes] * 20
+    workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
+    done, asked = run(workplace, EchoAnswers(X), **{"vlm.check_every": 10})
+    good = sum(asked)
+    assert (done.code, done.summary["probes"]) == (0, good), done
+    facts = box_checks(workplace)
+    assert (facts["as_asked"], facts["odd"]) == (good, 0)
+    assert good >= len(sizes) + 1, "one of each kind, and one at the end"
+    assert facts["at_most"] == pytest.approx(3 / good, abs=1e-4), "the rule of three"
+    assert 0.01 <= facts["least_shift"] < 0.02
+
+
+def test_run_json_says_where_they_prove_nothing(workplace: Workplace) -> None:
+    def blind(request: ReceivedRequest) -> Any:
+        is_probe = asks_for_rectangles(request)
+        return {"objects": []} if is_probe else EchoAnswers(X)(request)
+
+    workplace.many(8)
+    assert run(workplace, blind, **{"vlm.check_every": SELDOM})[0].code == 0
+    run_json = json.loads((workplace.results / "run.json").read_text())
+    assert "box_checks" not in run_json

@@ -1,0 +1,252 @@
+"""Checks of the endpoint where a script calls an operator again and again: what is known of it
+carries over.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Workplace
+from benchmarks.stand_ins.watched_model import Scene, WatchedModel
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding._util.errors import GroundingError, SuspectBoxes
+from dataflow_grounding.extras.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.serving import OpenAIServing, Serving
+from dataflow_grounding.tasks.request import Request
+
+X, Y = "xyxy_1000", "yxyx_1000"
+TAKEN_BACK = r"(\d+) answers came since the last good check, (\d+) of them already returned"
+SELDOM = 10**6  # requests between two checks: none but the first and the last one come
+
+
+def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
+    """Rows about one picture, phrases as photos have them."""
+    picture, draw = str(place.folder / place.picture("photo.jpg", (640, 480))), random.Random(1)
+    phrases = [thing.phrase for thing in Scene().things]
+    return [
+        {"image_path": picture, "expressions": draw.sample(phrases, 3), "caption": str(n)}
+        for n in range(count)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [1, 12])
+def test_a_change_shows_in_the_numbers_from_call_to_call(
+    workplace: Workplace, at_once: int
+) -> None:
+    rows, returned = photos(workplace, 240), 0
+    model = WatchedModel(lambda n, _: X if n < 60 else Y, Scene(), noise=0.01)
+    with LoopbackServer(model) as server:
+        grounder = PhraseGrounder(
+            OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1),
+            check_every=SELDOM,
+        )
+
+        def call_by_call() -> None:
+            nonlocal returned
+            for start in range(0, len(rows), at_once):
+                grounder(rows[start] if at_once == 1 else rows[start : start + at_once])
+                returned += at_once
+
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit") as stopped:
+            call_by_call()
+    assert 60 < model.answered <= 60 + 25
+    counted = re.search(TAKEN_BACK, str(stopped.value))
+    assert counted is not None
+    # a reply that looked odd may have called for a check before the change
+    assert model.answered - 60 <= int(counted[1]) <= model.answered
+    # at once, an answer may be on its way back when the run is stopped
+    assert abs(int(counted[1]) - int(counted[2]) - (model.answered - returned)) <= 1
+    assert "don't use them" in str(stopped.value)
+
+
+@pytest.mark.slow
+def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
+    rows, written = photos(workplace, 24), X
+
+    with LoopbackServer(WatchedModel(lambda *_: written, Scene())) as server:
+        serving = OpenAIServing(server.base_url, "said again", box_format=X, max_workers=1)
+        seldom_checked = PhraseGrounder(serving, check_every=SELDOM)
+        often_checked = PhraseGrounder(serving, check_every=4)
+        seldom_checked(rows[:6])
+        written = Y
+        for _ in range(2):
+            with pytest.raises(SuspectBoxes, match=TAKEN_BACK) as stopped:
+                often_checked(rows[6:14])
+            assert "came since the last good check, 6 of them" in str(stopped.value)
+        written = X
+        assert len(seldom_checked(rows[6:12])) == 6
+        written = Y
+        with pytest.raises(SuspectBoxes, match=TAKEN_BACK) as stopped:
+            often_checked(rows[12:])
+        assert "came since the last good check, 6 of them" in str(stopped.value)
+
+
+def test_the_first_call_of_all_has_nothing_to_take_back(workplace: Workplace) -> None:
+    with LoopbackServer(EchoAnswers(Y)) as server:
+        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X))
+        with pytest.raises(SuspectBoxes, match="No boxes were asked for"):
+            grounder(photos(workplace, 1))
+
+
+@pytest.mark.slow
+def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(
+    workplace: Workplace,
+) -> None:
+    def blind(request: ReceivedRequest) -> Any:
+        return {"objects": []} if probe_in(request) else EchoAnswers(X)(request)
+
+    with LoopbackServer(blind) as server:
+        grounder = PhraseGrounder(
+            OpenAIServing(server.base_url, "blind", box_format=X), check_every=5
+        )
+        for row in photos(workplace, 30):
+            grounder(row)
+        assert sum(map(asks_for_rectangles, server.requests)) == 2
+
+
+def _by_threads(rows: list[dict[str, Any]], grounders: list[PhraseGrounder]) -> list[Any]:
+    """Ground each row with a grounder, each in a thread of its own, all begun at once."""
+    begin = threading.Barrier(len(rows))
+
+    def grounded(row: dict[str, Any], grounder: PhraseGrounder) -> Any:
+        begin.wait()
+        return grounder(row)
+
+    with ThreadPoolExecutor(len(rows)) as threads:
+        return list(threads.map(grounded, rows, grounders))
+
+
+@pytest.mark.parametrize("objects", ["one serving", "a serving each"])
+@pytest.mark.parametrize("box_format", ["auto", "xyxy_px"])
+def test_calls_at_once_calibrate_and_check_as_one_call_does(
+    workplace: Workplace, box_format: str, objects: str
+) -> None:
+    def probes_asked(model: str, calls: int) -> int:
+        with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.01) as server:
+
+            def grounder() -> PhraseGrounder:
+                serving = OpenAIServing(server.base_url, model, box_format=box_format)
+                return PhraseGrounder(serving, check_every=SELDOM)
+
+            one = grounder()
+            every = [one if objects == "one serving" else grounder() for _ in range(calls)]
+            results = _by_threads(photos(workplace, calls), every)
+            assert all(row["expressions"] for row in results)
+            return sum(map(asks_for_rectangles, server.requests))
+
+    model = f"asked at once {box_format} {objects}"
+    alone = probes_asked(f"{model}, one call", 1)
+    assert alone >= 1
+    assert probes_asked(f"{model}, six calls", 6) == alone
+
+
+def test_a_check_of_one_object_says_nothing_of_another_without_an_address(
+    workplace: Workplace,
+) -> None:
+    class MyServing(Serving):
+        """As users write one: the model's name, and where its server is."""
+
+        model = "my-model"
+        box_format = X
+
+        def __init__(self, base_url: str) -> None:
+            self._endpoint = OpenAIServing(base_url, self.model, box_format=X)
+
+        async def answer(self, request: Request[Any]) -> Any:
+            return await self._endpoint.answer(request)
+
+        async def aclose(self) -> None:
+            await self._endpoint.aclose()
+
+    with LoopbackServer(EchoAnswers(X)) as right, LoopbackServer(EchoAnswers(Y)) as wrong:
+        first = MyServing(right.base_url)
+        for _ in range(3):
+            assert PhraseGrounder(first, check_every=SELDOM)(photos(workplace, 1)[0])["expressions"]
+        assert sum(map(asks_for_rectangles, right.requests)) == 1
+        with pytest.raises(SuspectBoxes):
+            PhraseGrounder(MyServing(wrong.base_url))(photos(workplace, 1)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("box_format", ["auto", X])
+def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
+    workplace: Workplace, box_format: str
+) -> None:
+    with LoopbackServer(faults=on(faults.server_error(500))) as server:
+        row = photos(workplace, 1)[0]
+
+        def probes_of(calls: int, model: str) -> int:
+            before = sum(map(asks_for_rectangles, server.requests))
+            serving = OpenAIServing(server.base_url, model, box_format=box_format)
+            grounder = PhraseGrounder(serving, check_every=SELDOM)
+            begin = threading.Barrier(calls)
+
+            def fails(_: int) -> str:
+                begin.wait()
+                with pytest.raises(GroundingError) as caught:
+                    grounder(row)
+                return str(caught.value)
+
+            with ThreadPoolExecutor(calls) as threads:
+                assert all("500" in told for told in threads.map(fails, range(calls)))
+            return sum(map(asks_for_rectangles, server.requests)) - before
+
+        alone = probes_of(1, f"down {box_format}, one call")
+        assert alone
+        # those who wait for the first one learn from it, and don't ask for themselves
+        assert probes_of(6, f"down {box_format}, six calls") == alone
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize("box_format", ["auto", X])
+def test_a_process_forked_amid_a_check_waits_for_nobody(
+    workplace: Workplace, box_format: str
+) -> None:
+    asked = workplace.folder / "asked"
+
+    def slow_at_first(request: ReceivedRequest) -> float:
+        if asked.exists():
+            return 0.0
+        asked.touch()
+        return 3.0
+
+    with LoopbackServer(EchoAnswers(X), latency=slow_at_first) as server:
+        script = f"""
+import os, sys, threading, time
+from dataflow_grounding import OpenAIServing, PhraseGrounder
+row = {photos(workplace, 1)[0]!r}
+def ground():
+    serving = OpenAIServing({server.base_url!r}, "forked", box_format={box_format!r})
+    return PhraseGrounder(serving)(row)["expressions"]
+thread = threading.Thread(target=ground)
+thread.start()
+while not os.path.exists({str(asked)!r}):  # then it is amid its first request
+    time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    os._exit(0 if ground() else 1)
+thread.join()
+print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.splitlines()[-1:] == ["child 0"], done

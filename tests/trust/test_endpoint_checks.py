@@ -1,0 +1,767 @@
+"""Checks of the endpoint in a run: a format that is wrong, or becomes wrong, stops it, and no reply
+of it is taken for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import box_watch
+from benchmarks.places.waiting import wait_until
+from benchmarks.places.workplace import Done, Workplace, caption, command
+from benchmarks.stand_ins.watched_model import PEOPLE, Scene, WatchedModel
+from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
+from dataflow_grounding._util.errors import SpecError, SuspectBoxes
+from dataflow_grounding.extras.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
+from dataflow_grounding.tasks import Request
+
+X, Y = "xyxy_1000", "yxyx_1000"
+SELDOM = 10**6  # requests between two checks: none but the first and the last one come
+Chosen = Callable[[int], str]
+
+
+def is_asked_again(request: ReceivedRequest) -> bool:
+    return "An earlier reply could not be read" in request.text
+
+
+class Switching:
+    """Answers as EchoAnswers do, in the format that `chosen` names for the n-th answer with boxes.
+
+    Neither probe pictures count nor what is asked again: made-up boxes look odd now and then.
+    """
+
+    def __init__(self, chosen: Chosen | str) -> None:
+        self.chosen: Chosen = chosen if callable(chosen) else lambda _: chosen
+        self.boxes = self.probes = self.again = 0
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = EchoAnswers(self.chosen(self.boxes))(request)
+        if probe_in(request):
+            self.probes += 1
+        elif is_asked_again(request):
+            self.again += 1
+        elif request.task == "phrase_grounding":
+            self.boxes += 1
+        return answer
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    workplace.settings |= {
+        "vlm.check_every": SELDOM,
+        "vlm.box_format": X,
+        "workflow.max_workers": 4,
+    }
+    return workplace
+
+
+def run(place: Workplace, server: LoopbackServer, *arguments: str, **settings: Any) -> Done:
+    return place.run(*arguments, **{"vlm.openai.base_url": server.base_url, **settings})
+
+
+def suspected(place: Workplace) -> str | None:
+    found = json.loads((place.results / "run.json").read_text())["suspect_boxes"]
+    assert found is None or isinstance(found, str)
+    return found
+
+
+def right(place: Workplace, count: int, written: str = X) -> list[dict[str, Any]]:
+    """The records of a run in which the format is right all along."""
+    other = Workplace(place.folder / "right", **{**place.settings, "vlm.check_every": None})
+    other.many(count)
+    with LoopbackServer(Switching(written)) as server:
+        assert run(other, server, **{"vlm.box_format": written}).code == 0
+    return other.annotations()
+
+
+def boxes_of(records: list[dict[str, Any]]) -> list[Any]:
+    return [[e["instances"] for e in record["expressions"]] for record in records]
+
+
+# --- wrong from the start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "written"), [(X, Y), (Y, X), (X, "xyxy_px"), ("xyxy_px", "xywh_px"), (X, "xyxy_1")]
+)
+def test_a_run_in_another_format_asks_for_no_box(
+    place: Workplace, asked: str, written: str
+) -> None:
+    place.many(12)
+    with LoopbackServer(model := Switching(written)) as server:
+        done = run(place, server, **{"vlm.box_format": asked})
+        # one misses, and three more copies of the same picture confirm it
+        assert (done.code, model.boxes, model.probes) == (2, 0, 4), done
+    [line] = done.err.splitlines()
+    assert f"don't look like {asked}" in line
+    assert f"{written} would fit: check vlm.box_format" in line
+    assert "No boxes were asked for" in line
+    assert f"{written} would fit" in (suspected(place) or "")
+    assert place.files().step_1 is None
+    assert not (place.results / "annotations.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_in_its_own_format_it_runs_and_sends_one_request_more(place: Workplace) -> None:
+    place.many(12)
+    with LoopbackServer(model := Switching(X)) as server:
+        done = run(place, server)
+        assert (done.code, done.err, model.boxes, model.probes) == (0, "", 12, 1), done
+        assert (done.summary["requests"], done.summary["probes"]) == (server.count(), 1) == (25, 1)
+        first = next(r for r in server.requests if r.task == "phrase_grounding")
+        assert asks_for_rectangles(first), "it comes before any request for boxes"
+    assert boxes_of(place.annotations()) == boxes_of(right(place, 12))
+    assert suspected(place) is None
+
+
+@pytest.mark.slow
+def test_a_script_is_checked_once_for_all_its_calls(place: Workplace) -> None:
+    picture = str(place.folder / place.picture())
+    with LoopbackServer(model := Switching(X)) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format=X)
+        grounder = PhraseGrounder(serving, check_every=SELDOM)
+        for n in range(12):
+            grounder({"image_path": picture, "expressions": [f"a mug {n}"]})
+        # a made-up box looks odd now and then, also when it is asked for again
+        assert (model.boxes, model.probes <= 2) == (12, True)
+        ground(picture, "a cup", serving=serving)
+        assert model.probes <= 3, "and perhaps one at its random place"
+        model.chosen = lambda _: Y
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+            PhraseGrounder(serving, check_every=5)(
+                [{"image_path": picture, "expressions": [f"a dog {n}"]} for n in range(6)]
+            )
+        with pytest.raises(SuspectBoxes):
+            ground(picture, "a cat", serving=serving)
+
+
+@pytest.mark.slow
+def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
+    rows = []
+    for n in range(160):
+        picture = str(place.folder / place.picture(f"p{n}.jpg", (320, 160 + n)))
+        rows.append({"image_path": picture, "expressions": [f"a mug {n}", f"a cup {n}"]})
+    model = Switching(lambda n: X if n < 12 else Y)
+    with LoopbackServer(model, latency=0.02) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=8)
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+            PhraseGrounder(serving, check_every=5)(rows)
+        sent = server.count()
+        time.sleep(0.3)
+        assert server.count() == sent
+    assert model.boxes < 160
+
+
+@pytest.mark.slow
+def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
+    rows = [
+        {"image": str(place.folder / place.picture(f"p{n}.jpg", (320, 200 + n)))} for n in range(4)
+    ]
+    with LoopbackServer(model := Switching(X)) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format=X)
+        marked = RegionMarker(place.folder / "marked", serving=serving, check_every=SELDOM)(rows)
+        assert (len(marked), model.boxes, model.probes) == (4, 4, 1)
+        model.chosen = lambda _: Y
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+            RegionMarker(place.folder / "other", serving=serving, check_every=2)(rows)
+        opencv = RegionMarker(place.folder / "opencv", serving=serving, proposals="opencv")
+        asked = server.count()
+        opencv(rows)
+        assert server.count() == asked
+
+
+@pytest.mark.slow
+def test_elongated_pictures_that_call_for_a_probe_of_their_own_spare_no_check(
+    place: Workplace,
+) -> None:
+    place.rows(
+        {"image_path": place.picture(f"p{n}.jpg", (800, 200 + n)), "caption": caption(n)}
+        for n in range(4)
+    )
+    with LoopbackServer(Switching(Y)) as server:
+        done = run(
+            place,
+            server,
+            **{"vlm.box_format": "auto", "vlm.openai.model_name": "qwen3-vl-8b-instruct"},
+        )
+        grounded = [
+            r
+            for r in server.requests
+            if r.task == "phrase_grounding" and not asks_for_rectangles(r)
+        ]
+    assert (done.code, grounded) == (2, []), done
+    assert f"{Y} would fit" in done.err
+
+
+@pytest.mark.slow
+def test_the_ground_command_takes_the_specs_settings(place: Workplace) -> None:
+    picture = str(place.folder / place.picture())
+    with LoopbackServer(model := Switching(Y)) as server:
+        spec = place.spec(**{"vlm.openai.base_url": server.base_url})
+        stopped = command(["ground", picture, "a mug", "-e", str(spec)])
+        assert (stopped.code, model.boxes, f"{Y} would fit" in stopped.err) == (2, 0, True), stopped
+        spec = place.spec(
+            **{"vlm.openai.base_url": server.base_url, "vlm.on_suspect_boxes": "warn"}
+        )
+        warned = command(["ground", picture, "a mug", "-e", str(spec)])
+        assert (warned.code, model.boxes, "Warning" in warned.err) == (0, 1, True), warned
+
+
+# --- wrong from some answer on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
+    place: Workplace, stream: bool
+) -> None:
+    place.many(80)
+    model = Switching(lambda n: X if n < 30 else Y)
+
+    def latency(request: ReceivedRequest) -> float:
+        """Checks are quick, so that they end within their stretch."""
+        return 0.0 if asks_for_rectangles(request) else 0.03
+
+    with LoopbackServer(model, latency=latency) as server:
+        settings = {"vlm.check_every": 10, "workflow.stream": stream, "workflow.max_workers": 2}
+        done = run(place, server, **settings)
+        assert done.code == 2, done
+        # a probe picture may be the first that is answered otherwise
+        assert 30 <= model.boxes < 80
+        assert f"{Y} would fit" in done.err
+        assert (
+            "since the last good check are set aside: the next run asks for them again" in done.err
+        )
+        assert place.files().step_1 is None
+        assert (place.files().step_0 is None) is stream, "a step that was finished before stays"
+        bought = model.boxes
+        again = run(place, server, **settings)
+        assert (again.code, model.boxes) == (2, bought), "and nothing is bought while it is wrong"
+        model.chosen = lambda _: X
+        mended = run(place, server, **settings)
+        assert mended.code == 0, mended
+        # the second stretch of 10 has a check at the latest, while some replies are on their way, and
+        # some were asked again
+        assert 80 - 30 <= model.boxes - bought <= 80 - 4, (
+            "what was there when a good check began is not asked again"
+        )
+    assert boxes_of(place.annotations()) == boxes_of(right(place, 80))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_leaves_its_last_replies_to_be_checked(place: Workplace) -> None:
+    place.many(40)
+    model = Switching(lambda n: X if n < 10 else Y)
+    with LoopbackServer(model, latency=0.01) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        running = place.start()
+        wait_until(lambda: model.boxes >= 11)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+        bought = model.boxes
+        done = place.run()
+        assert (done.code, model.boxes) == (2, bought), done
+        assert "are set aside" in done.err
+        model.chosen = lambda _: X
+        assert place.run().code == 0
+        assert model.boxes - bought == 40, "all came after the last good check, which was the first"
+    assert boxes_of(place.annotations()) == boxes_of(right(place, 40))
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
+    place: Workplace,
+) -> None:
+    place.many(10)
+    with LoopbackServer(model := Switching(X)) as server:
+        assert run(place, server).code == 0
+        store = place.replies
+        lines = store.read_text().splitlines(keepends=True)
+        assert json.loads(lines[-1])["verdict"] == "finished"
+        store.write_text("".join(lines[:-1]))
+        (place.results / ".ckpt" / "finished.json").unlink()
+        model.chosen = lambda _: Y
+        assert run(place, server).code == 2
+        assert model.boxes == 10
+        model.chosen = lambda _: X
+        assert run(place, server).code == 0
+        assert model.boxes == 20
+
+
+@pytest.mark.slow
+def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_not(
+    place: Workplace,
+) -> None:
+    place.many(30)
+    model = Switching(lambda n: X if n < 12 else Y)
+    with LoopbackServer(model) as server:
+        warned = run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10})
+        assert warned.code == 0, warned
+        assert warned.err.count(f"Warning: the boxes don't look like {X}") == 1
+        first = model.boxes
+        assert first == 30
+        assert len(place.annotations()) == 30
+        assert f"{Y} would fit" in (suspected(place) or "")
+        sent = server.count()
+        assert (
+            run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10}).code == 0
+        )
+        assert server.count() == sent, "the same run again sends nothing"
+        model.chosen = lambda _: X
+        strict = run(place, server, **{"vlm.check_every": 10})
+        assert strict.code == 0, strict
+        assert 30 - 12 <= model.boxes - first <= 30
+    assert boxes_of(place.annotations()) == boxes_of(right(place, 30))
+
+
+@pytest.mark.slow
+def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_others(
+    place: Workplace,
+) -> None:
+    place.many(40)
+    one_by_one = {"vlm.on_suspect_boxes": "warn", "vlm.check_every": 5, "workflow.max_workers": 1}
+    with LoopbackServer(Switching(lambda n: X if n < 18 else Y)) as server:
+        done = run(place, server, **one_by_one)
+        assert done.code == 0, done
+        first = [record.get("suspect_boxes", False) for record in place.annotations()]
+        assert not any(first[:3]), "a check has vouched for these"
+        assert all(first[18:]), "also for those that were finished before a check missed"
+        counts = json.loads((place.results / "run.json").read_text())["summary"]["notes"]
+        assert counts["suspect_boxes"] == sum(first)
+        # not a finished run's repetition
+        again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})
+        assert again.code == 0, again
+        assert [record.get("suspect_boxes", False) for record in place.annotations()] == first
+
+
+class Held(OpenAIServing):
+    """Sends what is about the last mug when it may."""
+
+    def __init__(self, *named: Any, **settings: Any) -> None:
+        super().__init__(*named, **settings)
+        self.came, self.may = threading.Event(), threading.Event()
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        if "the last mug" in request.text:
+            self.came.set()
+            assert await asyncio.to_thread(self.may.wait, 30)
+        return await super().answer(request)
+
+
+def at_once(place: Workplace, serving: Held, check_every: int | None, before: int = 24) -> None:
+    """A run that ends, after `before` records and the last mug, when another of 25 began and ended;
+    without files.
+    """
+    picture = str(place.folder / place.picture(size=(640, 480)))
+    first = [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(before)]
+    first.append({"image_path": picture, "expressions": ["the last mug"]})
+    second = [{"image_path": picture, "expressions": [f"no mug {n}"]} for n in range(25)]
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(PhraseGrounder(serving, check_every=check_every), first)
+        assert serving.came.wait(120)
+        with suppress(SuspectBoxes):
+            PhraseGrounder(serving, check_every=check_every)(second)
+        serving.may.set()
+        running.result()
+
+
+@pytest.mark.slow
+def test_a_check_holds_for_all_runs_in_memory(place: Workplace) -> None:
+    with LoopbackServer(model := Switching(X)) as server:
+        serving = Held(server.base_url, "checked for two", box_format=X, max_workers=2)
+        at_once(place, serving, SELDOM)
+    assert model.probes <= 3, "one first, one at the end of each run at the most"
+
+
+def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> None:
+    with LoopbackServer(corner) as server, pytest.raises(SuspectBoxes, match="_px would fit"):
+        at_once(
+            place, Held(server.base_url, "seen by two", box_format=X, max_workers=2), None, before=0
+        )
+
+
+@pytest.mark.slow
+def test_records_in_memory_are_marked_too(place: Workplace) -> None:
+    place.picture()
+    rows = [
+        {"image_path": str(place.folder / "a.jpg"), "expressions": [f"mug {n}"]} for n in range(25)
+    ]
+    with LoopbackServer(Switching(lambda n: X if n < 12 else Y)) as server:
+        # a name of its own: what an earlier test's checks found of an endpoint at this port would
+        # count for a while
+        serving = OpenAIServing(server.base_url, "odd in memory", box_format=X, max_workers=1)
+        done = PhraseGrounder(serving, on_suspect_boxes="warn", check_every=5)(rows)
+    marked = [record.get("suspect_boxes", False) for record in done]
+    assert (marked[0], all(marked[12:])) == (False, True)
+
+
+@pytest.mark.slow
+def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workplace) -> None:
+    place.many(30)
+    model = Switching(lambda n: X if n < 12 else Y)
+    with LoopbackServer(model) as server:
+        assert run(place, server, **{"vlm.check_every": 10}).code == 2
+        bought = model.boxes
+        warned = run(place, server, **{"vlm.check_every": 10, "vlm.on_suspect_boxes": "warn"})
+        assert warned.code == 0, warned
+        assert model.boxes == 30
+        assert warned.err.count("Warning") == 1
+        assert bought < 30
+
+
+@pytest.mark.slow
+def test_another_format_after_a_stop_is_asked_for_afresh(place: Workplace) -> None:
+    place.many(20)
+    with LoopbackServer(model := Switching(lambda n: X if n < 5 else Y)) as server:
+        assert run(place, server, **{"vlm.check_every": 8}).code == 2
+        bought = model.boxes
+        assert run(place, server, **{"vlm.check_every": 8, "vlm.box_format": Y}).code == 0
+        assert model.boxes - bought == 20
+    assert boxes_of(place.annotations()) == boxes_of(right(place, 20, Y))
+
+
+class ByHand(Pipeline):
+    """One step, as a user writes it."""
+
+    def __init__(self, folder: Path, server: LoopbackServer) -> None:
+        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"))
+        serving = OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=4)
+        self.grounder = PhraseGrounder(serving, check_every=20)
+
+    def forward(self) -> None:
+        self.grounder.run(self.storage.step())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, compiled: bool) -> None:
+    picture = str(place.folder / place.picture())
+    rows = [{"image_path": picture, "expressions": [{"text": caption(n)}]} for n in range(60)]
+    (place.folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with LoopbackServer(model := Switching(lambda n: X if n < 25 else Y)) as server:
+        pipeline = ByHand(place.folder, server)
+        if compiled:
+            pipeline.compile()
+        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+            pipeline.forward()
+        assert 25 < model.boxes <= 60
+        assert not list((place.folder / "cache").glob("*.jsonl"))
+        model.chosen = lambda _: X
+        assert pipeline.forward().done == 60
+
+
+# --- what it costs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("records", "every", "probes"),
+    [
+        pytest.param(9, SELDOM, 1, id="a small run: only the first"),
+        pytest.param(25, SELDOM, 2, id="twenty and more: one at the end"),
+        pytest.param(35, 10, 5, id="one every so many"),
+        pytest.param(9, None, 0, id="none"),
+    ],
+)
+def test_checks_are_counted_in_requests_cost_and_estimate(
+    place: Workplace, records: int, every: int | None, probes: int
+) -> None:
+    place.many(records)
+    place.settings |= {"vlm.check_every": every, "vlm.prices": {"input": 1.0, "output": 1.0}}
+    with LoopbackServer(model := Switching(X)) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        told = command(["estimate", "-e", str(place.spec()), "--json"]).summary
+        done = place.run()
+        assert (done.code, model.boxes) == (0, records), done
+        assert told["requests"] == 2 * records + probes
+        # in the last stretch, and at the end, may be one or none
+        assert probes - (every == 10) <= model.probes <= probes + (every == 10)
+        assert done.summary["probes"] == model.probes
+        sent = 2 * records + model.probes + model.again
+        assert done.summary["requests"] == server.count() == sent
+    paid = command(["cost", str(place.results), "--json"]).summary
+    assert paid["requests"] == server.count()
+    assert paid["steps"][1]["checks"]["requests"] == model.probes
+    assert paid["cost_usd"] == pytest.approx(done.summary["cost_usd"])
+
+
+@pytest.mark.slow
+def test_the_budget_counts_checks(place: Workplace) -> None:
+    place.many(5)
+    with LoopbackServer(Switching(X)) as server:
+        assert (run(place, server, **{"workflow.max_requests": 10}).code, server.count()) == (3, 10)
+        assert (run(place, server).code, server.count()) == (0, 12), (
+            "the rest, and a check before it"
+        )
+
+
+@pytest.mark.slow
+def test_a_run_that_sends_nothing_sends_no_check(place: Workplace) -> None:
+    place.many(30)
+    with LoopbackServer(model := Switching(X)) as server:
+        assert run(place, server).code == 0
+        sent, before = server.count(), place.files()
+        assert run(place, server).summary["already_complete"]
+        for path in place.results.rglob("*"):
+            if path.is_file() and path.name != "replies.jsonl":
+                path.unlink()
+        model.chosen = lambda _: Y
+        assert run(place, server).code == 0
+        assert server.count() == sent
+        assert place.files() == before
+
+
+@pytest.mark.slow
+def test_a_store_from_before_there_were_checks_is_trusted(place: Workplace) -> None:
+    place.many(8)
+    with LoopbackServer(model := Switching(X)) as server:
+        assert run(place, server, **{"vlm.check_every": None}).code == 0
+        (place.results / ".ckpt" / "finished.json").unlink()
+        sent = server.count()
+        assert run(place, server).code == 0
+        assert server.count() == sent
+        place.many(9)
+        assert run(place, server).code == 0
+        assert (model.boxes, model.probes) == (9, 1)
+
+
+# --- what is no evidence
+
+
+@pytest.mark.slow
+def test_one_picture_that_is_missed_is_not_enough(place: Workplace) -> None:
+    place.many(12)
+    model = Switching(X)
+    model.chosen = lambda _: X if model.probes else Y
+    with LoopbackServer(model) as server:
+        done = run(place, server)
+    assert (done.code, model.probes) == (0, 1 + 3), done
+    assert done.summary["notes"]["mixed_formats"] == 1
+    warned = f"Warning: a probe picture was answered in {Y}, others in {X} as asked"
+    assert done.err.count("\n") == done.err.count(warned) == 1
+
+
+def nothing_on_probes(request: ReceivedRequest) -> Any:
+    return {"objects": []} if probe_in(request) else EchoAnswers(X)(request)
+
+
+def talk_on_probes(request: ReceivedRequest) -> Any:
+    return "I see rectangles." if probe_in(request) else EchoAnswers(X)(request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", [nothing_on_probes, talk_on_probes])
+def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
+    place: Workplace, answers: Any
+) -> None:
+    place.many(40)
+    with LoopbackServer(answers) as server:
+        done = run(place, server, **{"vlm.check_every": 10})
+        assert done.code == 0, done
+        assert done.summary["notes"]["unanswered_check"] == done.summary["probes"] == 2
+        assert server.count() == 82, "no more after two in a row"
+        told = command(["generate", "-e", str(place.folder / "spec.yaml"), "--no-report"])
+        assert (
+            "Warning: 2 checks of the box format not answered: these vouch for no box" in told.err
+        )
+        assert "docs/" not in told.err  # which whoever has installed the package lacks
+    assert suspected(place) is None
+
+
+def test_a_refused_probe_is_no_evidence(place: Workplace) -> None:
+    place.many(6)
+    rule = on(faults.content_filter(), where=asks_for_rectangles)
+    with LoopbackServer(Switching(X), faults=rule) as server:
+        done = run(place, server)
+    assert (done.code, done.summary["notes"]["unanswered_check"], done.summary["failed"]) == (
+        0,
+        1,
+        0,
+    ), done
+
+
+def corner(request: ReceivedRequest) -> Any:
+    """Right answers about things that are all in the top left corner."""
+    if request.task != "phrase_grounding" or probe_in(request):
+        return EchoAnswers(X)(request)
+    draw = random.Random(request.text)
+    objects = []
+    for phrase in request.input["phrases"]:
+        x, y = draw.randint(0, 150), draw.randint(0, 150)
+        numbers = [x, y, x + draw.randint(20, 100), y + draw.randint(20, 100)]
+        objects.append({"id": phrase["id"], "label": phrase["text"], "bbox_2d": numbers})
+    return {"objects": objects}
+
+
+@pytest.mark.slow
+def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
+    rows = []
+    for n in range(40):
+        place.picture(f"p{n}.jpg", (400, 300 + n))
+        rows.append({"image_path": f"p{n}.jpg", "caption": "Alpha Beta Gamma"})
+    place.rows(rows)
+    with LoopbackServer(corner) as server:
+        done = run(place, server)
+        assert (done.code, suspected(place)) == (0, None), done
+        [note] = done.err.splitlines()  # that all are in the corner is said, and is no suspicion
+        assert note.startswith("Note: of ")
+        assert done.summary["probes"] >= 3
+    alone = Workplace(place.folder / "alone", **{**place.settings, "vlm.check_every": None})
+    alone.input = place.input
+    with LoopbackServer(corner) as server:
+        stopped = run(alone, server)
+    assert (stopped.code, "_px would fit" in stopped.err) == (2, True), stopped
+
+
+@pytest.mark.slow
+def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workplace) -> None:
+    for n in range(40):
+        place.picture(f"p{n}.jpg", (400, 300 + n))
+    place.rows({"image_path": f"p{n}.jpg", "caption": "Alpha Beta Gamma"} for n in range(40))
+    with LoopbackServer(
+        lambda request: {"objects": []} if probe_in(request) else corner(request)
+    ) as server:
+        stopped = run(place, server)
+        assert (stopped.code, "_px would fit" in stopped.err) == (2, True), stopped
+        assert "calibrating can't help" in stopped.err
+        assert "dataflowgrounding calibrate" not in stopped.err
+        assert "vlm.on_suspect_boxes: warn" in stopped.err
+        assert run(place, server, **{"vlm.on_suspect_boxes": "warn"}).code == 0
+
+
+@pytest.mark.slow
+def test_what_the_message_says_helps_a_model_whose_name_says_something_else(
+    place: Workplace,
+) -> None:
+    place.many(4)
+    with LoopbackServer(Switching("xyxy_1000@pad_square")) as server:
+        named = {"vlm.openai.model_name": "qwen3-vl-8b-instruct", "vlm.box_format": "auto"}
+        stopped = run(place, server, **named)
+        assert (stopped.code, "then set vlm.box_format: calibrated" in stopped.err) == (2, True), (
+            stopped
+        )
+        assert (
+            command(
+                ["calibrate", "--base-url", server.base_url, "--model", "qwen3-vl-8b-instruct"]
+            ).code
+            == 0
+        )
+        assert run(place, server, **named).code == 2, "its name still goes first"
+        assert run(place, server, **{**named, "vlm.box_format": "calibrated"}).code == 0
+
+
+# --- who is not checked
+
+
+def test_recorded_replies_are_not_checked(place: Workplace) -> None:
+    picture, recording = str(place.folder / place.picture()), place.folder / "replies.jsonl"
+    row = {"image_path": picture, "expressions": ["a mug"]}
+    with LoopbackServer(model := Switching(X)) as server:
+        recorded = RecordedServing(
+            recording, OpenAIServing(server.base_url, "loopback", box_format=X)
+        )
+        first = PhraseGrounder(recorded)(row)
+        assert (model.boxes, model.probes) == (1, 1)
+    assert PhraseGrounder(RecordedServing(recording))(row) == first
+
+
+class Fixed(Serving):
+    """Knows nothing but one box."""
+
+    model = "fixed"
+    box_format = X
+
+    def __init__(self, **settings: Any) -> None:
+        vars(self).update(settings)
+        self.asked: list[str] = []
+
+    async def answer(self, request: Any) -> str:
+        self.asked += [phrase["text"] for phrase in request.input["phrases"]]
+        return json.dumps({"objects": [{"id": 1, "label": "a mug", "bbox_2d": [10, 10, 40, 40]}]})
+
+
+@pytest.mark.parametrize(
+    "how", [{"takes_probes": False}, {"exact_boxes": True}, {"box_format": "kosmos-2"}]
+)
+def test_servings_and_formats_that_can_not_be_checked(
+    place: Workplace, how: dict[str, Any]
+) -> None:
+    picture = str(place.folder / place.picture())
+    serving = Fixed(**how)
+    rows = [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(3)]
+    PhraseGrounder(serving)(rows, on_error="keep")  # the box is none of Kosmos-2's grid cells
+    assert set(serving.asked) == {"mug 0", "mug 1", "mug 2"}
+
+
+def test_check_every_is_a_number_above_zero(place: Workplace) -> None:
+    with pytest.raises(SpecError, match="check_every"):
+        PhraseGrounder(Fixed(), check_every=0)
+    place.many(1)
+    assert "check_every" in place.run(**{"vlm.check_every": 0}).err
+
+
+# --- whole runs of benchmarks/box_watch.py
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", box_watch.SWITCHES[:4], ids=lambda case: case[0])
+def test_a_change_shows_in_the_numbers_soon(
+    place: Workplace, case: tuple[str, str, str, Scene]
+) -> None:
+    """Checks come only where the numbers call for them: in none of these runs by themselves."""
+    _, before, after, scene = case
+    box_watch.grounding_input(place, scene, 160)
+    model = WatchedModel(lambda n, _: before if n < 60 else after, scene, noise=0.02)
+    settings = {"vlm.box_format": before, "workflow.steps": ["1"], "workflow.max_workers": 1}
+    with LoopbackServer(model) as server:
+        done = run(place, server, **settings)
+    assert (done.code, place.annotations(), f"{after} would fit" in done.err) == (2, [], True), done
+    assert 1 <= model.wrong(before) <= 18
+
+
+PANORAMAS = Scene(sizes=((1100, 400), (1600, 560)))
+"""Not so elongated that they would be padded."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scene",
+    [*(box_watch.RIGHT[kind] for kind in ("all things", "one corner", "mostly empty")), PANORAMAS],
+    ids=["all things", "one corner", "mostly empty", "panoramas"],
+)
+def test_a_noisy_model_in_the_right_format_is_not_stopped(scene: Scene) -> None:
+    for seed, written in enumerate(("xyxy_1000", "xyxy_px", "cxcywh_px")):
+        outcome = box_watch.play(
+            lambda *_, f=written: f, written, scene, records=60, seed=seed, noise=0.03, outliers=0.2
+        )
+        assert (outcome.code, outcome.answers) == (0, 60), outcome.said
+
+
+@pytest.mark.slow
+def test_what_shows_nowhere_is_found_by_the_next_check_at_the_latest() -> None:
+    _, before, after, scene = box_watch.BLIND
+    assert scene.things != PEOPLE
+    outcome = box_watch.play(lambda n, _: before if n < 30 else after, before, scene, records=80)
+    assert (outcome.code, outcome.wrote) == (2, False), "at the end, before anything is written"

@@ -1,0 +1,197 @@
+"""Naming a format from answers: every order, scale and padding, every way of resizing, and answers
+that name none.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.calibration import FORMATLESS, NAMES, PROBES, is_refused, one_format
+from benchmarks.resize_rules import OTHERS, RULES, reduced
+from benchmarks.stand_ins.probe_model import answered, seen
+from benchmarks.stand_ins.rule_runs import STATED, behind, decided, one_rule
+from dataflow_grounding.boxes.formats import find_box_format, known_formats
+from dataflow_grounding.trust.finding import fit_parts
+from dataflow_grounding.trust.probes import NoFit, Probe, ProbeBox, ProbedPicture
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(10)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_noisy_model_is_told_right(name: str) -> None:
+    """Two of the runs of benchmarks/calibration.py: whole numbers, and numbers as they come."""
+    assert [one_format(find_box_format(name, ""), seed) for seed in (0, 1)] == ["right", "right"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["xyxy_1000@pad_square_corner", "xyxy_999@pad_square_corner"])
+def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
+    """A long edge of about the same number in every picture: the same boxes, whatever the noise."""
+    known = find_box_format(name, "")
+    assert [one_format(known, seed, noise, 0) for seed in range(8) for noise in (0.001, 0.004)] == [
+        "right"
+    ] * 16
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(8)
+@pytest.mark.parametrize("name", [*RULES, *OTHERS])
+def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(name: str) -> None:
+    """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to
+    none.
+    """
+    outcomes = [one_rule(name, {**RULES, **OTHERS}[name], seed) for seed in range(3)]
+    assert not [outcome for outcome in outcomes if outcome.kind == "wrong"]
+    assert name not in RULES or outcomes[0].kind == "right"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        pytest.param("6 tiles of 336, counted as tiles", 27, id="x and y that differ by an eighth"),
+        pytest.param("shrinking with the size", 15, id="sides that look rounded by chance"),
+    ],
+)
+def test_a_rule_that_only_chance_makes_fit_is_not_read_wrong(name: str, seed: int) -> None:
+    """Of 780 models of a long run, the two that were once read wrong."""
+    assert one_rule(name, OTHERS[name], seed).kind != "wrong"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", list(FORMATLESS))
+def test_answers_in_no_one_format_are_refused(what: str) -> None:
+    assert all(is_refused(FORMATLESS[what], seed) for seed in range(10))
+
+
+@pytest.mark.parametrize(
+    "kept", [pytest.param(0.75, id="enough"), pytest.param(0.25, id="three of twelve")]
+)
+def test_rectangles_that_are_not_found_count(kept: float) -> None:
+    def model(probe: Probe) -> ProbedPicture:
+        whole = answered(probe, lambda _: STATED, dict(probe.boxes))
+        return ProbedPicture(probe, probe.size, whole.answers[: round(kept * len(whole.answers))])
+
+    assert is_refused(lambda draw: model, 0) is (kept < 1 / 2)
+
+
+def test_a_picture_without_answers_proves_no_parts_of_the_side() -> None:
+    pictures = [answered(probe, lambda _: STATED, dict(probe.boxes)) for probe in PROBES]
+    assert fit_parts(pictures, STATED) is not None
+    for place, probe in enumerate(PROBES):
+        silent = ProbedPicture(probe, probe.size, [], "no box")
+        assert fit_parts([*pictures[:place], silent, *pictures[place + 1 :]], STATED) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("xyxy_1000", "xyxy_px"), ("xyxy_1000", "xyxy_1024")])
+def test_what_differs_by_the_picture_s_size_is_measured_in_each(names: tuple[str, str]) -> None:
+    small, large = (find_box_format(name, "") for name in names)
+    draw = random.Random(1)
+
+    def model(probe: Probe) -> ProbedPicture:
+        written = large if max(probe.size) > 1000 else small
+        return answered(probe, lambda _: written, seen(probe, draw, 0.005))
+
+    decision, _ = decided(model, [(640, 480), (1600, 1200)])
+    for frame in decision.fit.format.maps:
+        written = large if max(frame.size) > 1000 else small
+        numbers = written.from_pixels((0, 0, *frame.size), original=frame.size)
+        right, bottom = decision.fit.format.to_pixels(numbers, original=frame.size)[2:]
+        assert right == pytest.approx(frame.size[0], rel=0.01)
+        assert bottom == pytest.approx(frame.size[1], rel=0.01)
+
+
+@pytest.mark.slow
+def test_noise_makes_a_map_less_precise_and_says_so() -> None:
+    errors = []
+    for noise in (0.005, 0.03, 0.06):
+        draw = random.Random(1)
+        decision, _ = decided(behind(reduced(edge=800), draw, noise, 0), [(1600, 1200)])
+        errors.append(decision.fit.format.maps[0].error)
+    assert errors == sorted(errors)
+    assert errors[0] < 0.0033 < errors[2]
+
+
+def test_the_error_is_in_pixels_of_the_pictures() -> None:
+    pictures = []
+    for probe in PROBES:
+        off = {
+            phrase: (x1 + 2, y1 + 2, x2 + 2, y2 + 2)
+            for phrase, (x1, y1, x2, y2) in probe.boxes.items()
+        }
+        pictures.append(
+            answered(probe, lambda _: find_box_format("xyxy_1", ""), off, rounded=False)
+        )
+    found = fit_parts(pictures, STATED)
+    assert found is not None
+    assert found.format.name == "xyxy_1"
+    assert found.error_px == pytest.approx(2.0, abs=0.2)
+    assert (found.found, found.asked) == (36, 36)
+
+
+def test_named_corners_leave_the_order_open_and_are_taken_as_stated() -> None:
+    pictures = []
+    for probe in PROBES:
+        answers = [
+            ProbeBox(
+                phrase, bbox, tuple(STATED.from_pixels(bbox, original=probe.size)), order="xyxy"
+            )
+            for phrase, bbox in probe.boxes.items()
+        ]
+        pictures.append(ProbedPicture(probe, probe.size, answers))
+    found = fit_parts(pictures, STATED)
+    assert found is not None
+    assert found.format.name == "xyxy_1000"
+
+
+def test_the_order_that_answers_name_is_the_format_s() -> None:
+    """A later reply that names none is read as those before: y first."""
+    written = find_box_format("yxyx_1000", "")
+    draw = random.Random(1)
+    pictures = []
+    for probe in PROBES:
+        picture = answered(probe, lambda _: written, seen(probe, draw, outliers=0))
+        answers = [replace(answer, order="yxyx") for answer in picture.answers]
+        pictures.append(ProbedPicture(probe, probe.size, answers))
+    found = fit_parts(pictures, STATED)
+    assert found is not None
+    assert found.format.name == "yxyx_1000"
+
+
+def test_tokens_of_one_family_name_the_family() -> None:
+    family = known_formats()["paligemma"]
+    pictures = []
+    for probe in PROBES:
+        answers = [
+            ProbeBox(
+                phrase,
+                bbox,
+                tuple(family.from_pixels(bbox, original=probe.size)),
+                family="paligemma",
+            )
+            for phrase, bbox in probe.boxes.items()
+        ]
+        pictures.append(ProbedPicture(probe, probe.size, answers))
+    found = fit_parts(pictures, STATED)
+    assert found is not None
+    assert found.format.name == "paligemma"
+
+
+def test_a_second_format_of_a_few_rectangles_is_named() -> None:
+    other = find_box_format("yxyx_1000", "")
+    pictures = []
+    for number, probe in enumerate(PROBES):
+        in_other = list(probe.boxes)[:6] if number == 1 else []
+        pictures.append(
+            answered(
+                probe,
+                lambda phrase, these=in_other: other if phrase in these else STATED,  # type: ignore[misc]
+                dict(probe.boxes),
+            )
+        )
+    with pytest.raises(NoFit, match=r"two formats: xyxy_1000 for 3. rectangles, yxyx_1000 for ."):
+        fit_parts(pictures, STATED)

@@ -1,0 +1,139 @@
+"""Frames: pictures go out in a few exact sizes, whose maps are measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.places.workplace import Workplace
+from benchmarks.resize_rules import reduced
+from benchmarks.stand_ins.probe_model import ProbeModel
+from benchmarks.stand_ins.seeing_model import SeeingModel
+from dataflow_grounding import PhraseGrounder, read_boxes
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import FrameMap
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.trust.calibration_file import (
+    Calibration,
+    cache_path,
+    prompt_version,
+    run_file,
+)
+from dataflow_grounding.trust.choice import FormatChoice
+from dataflow_grounding.trust.maps import format_in_frames
+from tests.trust.test_pixel_frames import MODEL, PARTS, _part, scene
+
+
+def off(record: dict[str, object], size: Size) -> float:
+    """How far the boxes of a record are off at the most, as a share of the side."""
+    worst = 0.0
+    for expression, part in zip(record["expressions"], PARTS.values(), strict=True):  # type: ignore[call-overload]
+        gaps = zip(expression["instances"][0]["bbox"], _part(size, *part), size * 2, strict=True)
+        worst = max(worst, *(abs(a - b) / side for a, b, side in gaps))
+    return worst
+
+
+@pytest.mark.slow
+def test_strips_large_and_turned_pictures_are_mapped_within_the_precision(tmp_path: Path) -> None:
+    sizes = [(2000, 100), (120, 2400), (5000, 3750), (640, 480), (300, 300)]
+    rows = [scene(tmp_path, size) for size in sizes]
+    with Image.open(rows[3]["image_path"]) as picture:  # the same turned, as cameras write it
+        turned = picture.transpose(Image.Transpose.ROTATE_90).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    rows.append({**rows[3], "image_path": str(tmp_path / "turned.jpg")})
+    with LoopbackServer(SeeingModel(resized=reduced(edge=800)), keep_bodies=True) as server:
+        records = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+        frames = {
+            tuple(one["size"])
+            for one in json.loads(Path(cache_path(server.base_url, MODEL)).read_text())["maps"]
+        }
+        assert {size for r in server.requests[-len(rows) :] for size in r.image_sizes} <= frames
+    for record, size in zip(records, [*sizes, sizes[3]], strict=True):
+        assert (record["width"], record["height"]) == size
+        assert off(record, size) <= 0.03, size
+
+
+@pytest.mark.slow
+def test_noise_that_leaves_a_map_vague_is_told(workplace: Workplace) -> None:
+    workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
+    with LoopbackServer(ProbeModel("xyxy_px", noise=0.06, outliers=0)) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.model_name": MODEL}
+        settings |= {"vlm.box_format": "auto", "vlm.check_every": None}
+        done = workplace.run(**settings)
+    assert done.code == 0, done
+    assert "may be off by 1." in done.err
+    state = json.loads((workplace.results / "run.json").read_text())
+    assert "maps precise to 1." in state["box_format"]["from"]
+
+
+def test_pixels_of_an_earlier_version_are_measured_again_but_not_in_the_run_that_began_so(
+    tmp_path: Path,
+) -> None:
+    serving = OpenAIServing("http://127.0.0.1:9/v1", MODEL)
+    facts = (serving.endpoint, MODEL, prompt_version(), "xyxy_px@round_28", 3.0, 0.01, 30, 36, 12)
+    earlier = Calibration(
+        *facts, "2026-11-22T00:00:00Z", limits=SizeLimits(1200), sizes=[[640, 480]]
+    )
+    earlier.save(cache_path(serving.endpoint, MODEL))
+    assert FormatChoice(serving).pending
+    earlier.save(run_file(str(tmp_path)))
+    choice = FormatChoice(serving)
+    choice.recall(str(tmp_path))
+    assert not choice.pending
+    assert choice.format.name == "xyxy_px@round_28"
+
+
+class ByType(SeeingModel):
+    """Sees JPEGs at half the size that PNGs have."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        [image] = request.images
+        scale = 0.5 if image.format == "JPEG" else 1.0
+        self._resized = lambda width, height: (width * scale, height * scale)
+        return super().__call__(request)
+
+
+@pytest.mark.slow
+def test_what_a_frame_pads_goes_out_as_jpeg_and_is_probed_so(tmp_path: Path) -> None:
+    rows = [scene(tmp_path, size) for size in ((640, 480), (639, 479), (600, 450))]
+    with (
+        LoopbackServer(ByType("xyxy_px"), keep_bodies=True) as server,
+        pytest.raises(SpecError, match=r"box_format"),
+    ):
+        PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+
+
+@pytest.mark.slow
+def test_a_frame_that_is_refused_is_remembered(tmp_path: Path) -> None:
+    tall = on(
+        faults.bad_request("no"), where=lambda request: any(w < h for w, h in request.image_sizes)
+    )
+    rows = [scene(tmp_path, size) for size in ((480, 640), (640, 480))]
+    with LoopbackServer(
+        SeeingModel(resized=reduced(edge=800)), faults=[tall], keep_bodies=True
+    ) as server:
+        for again in (False, True):
+            asked = server.count()
+            records = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+            for record, size in zip(records, ((480, 640), (640, 480)), strict=True):
+                assert off(record, size) <= 0.01
+            assert not again or server.count() == asked + 2
+
+
+def test_a_picture_that_is_not_of_the_shape_sent_is_refused() -> None:
+    frame = FrameMap((1764, 588), (0, 0), (1764, 588), 0.001)
+    known = format_in_frames("xyxy", [frame])
+    reply = '[{"bbox_2d": [10, 20, 300, 200]}]'
+    for size in ((4000, 1333), (3000, 1000), (3, 1)):
+        assert read_boxes(reply, format=known, image_size=size, sent_size=frame.size).boxes
+    with pytest.raises(SpecError, match="with its padding"):
+        read_boxes(reply, format=known, image_size=(3000, 200), sent_size=frame.size)

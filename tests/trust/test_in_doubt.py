@@ -1,0 +1,136 @@
+"""While the boxes of a run are in doubt: a check holds nothing up but the first request, a doubt that
+was settled doesn't return, and what goes unanswered vouches for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from benchmarks.box_watch import grounding_input
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.watched_model import Scene, WatchedModel
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import probe_in
+from dataflow_grounding.serving import OpenAIServing, Reply
+from dataflow_grounding.tasks.request import Request
+
+pytestmark = pytest.mark.slow
+
+X, Y = "xyxy_1000", "yxyx_1000"
+IN_FLIGHT = 2
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    workplace.settings |= {"vlm.box_format": X, "vlm.check_every": 100, "workflow.steps": ["1"]}
+    return workplace
+
+
+def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
+    return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+
+
+class PatientProbes(OpenAIServing):
+    """Holds the answer to its second probe picture back until ten more boxes were asked for."""
+
+    def __init__(self, *named: Any, **settings: Any) -> None:
+        super().__init__(*named, **settings)
+        self.probes = self.boxes = 0
+        self.boxes_before_the_first_answer: int | None = None
+        self.were_enough = False
+        self._enough_from = 10**6
+        self._are_enough = threading.Event()
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        if not request.input["phrases"][0]["text"].endswith(" rectangle"):
+            self.boxes += 1
+            if self.boxes >= self._enough_from:
+                self._are_enough.set()
+            return await super().answer(request)
+        self.probes += 1
+        number = self.probes
+        if number == 2:
+            self._enough_from = self.boxes + 10
+            self.were_enough = await asyncio.to_thread(self._are_enough.wait, 30)
+        reply = await super().answer(request)
+        if number == 1:
+            self.boxes_before_the_first_answer = self.boxes
+        return reply
+
+
+def test_the_run_goes_on_while_a_check_is_under_way_but_for_the_first_one(
+    place: Workplace,
+) -> None:
+    picture = str(place.folder / place.picture(size=(640, 480)))
+    rows = [{"image_path": picture, "expressions": [f"a mug {n}"]} for n in range(60)]
+    with LoopbackServer(EchoAnswers(X)) as server:
+        serving = PatientProbes(server.base_url, "patient", box_format=X, max_workers=IN_FLIGHT)
+        found = PhraseGrounder(serving, check_every=20)(rows)
+    assert serving.boxes_before_the_first_answer == 0
+    assert serving.were_enough
+    assert len(found) == 60
+    assert serving.probes >= 3, "the next ones aren't kept from coming"
+
+
+def test_a_single_miss_that_further_copies_settle_ends_nothing(place: Workplace) -> None:
+    scene = Scene(sizes=((640, 480),))
+    grounding_input(place, scene, 80)
+    model = WatchedModel(lambda number, _: X, scene, noise=0.01)
+
+    def missed_once(request: ReceivedRequest) -> dict[str, Any]:
+        if probe_in(request) is None or model.probes != 1:
+            return model(request)
+        other = WatchedModel(lambda *_: Y, scene)
+        model.probes += 1
+        return other(request)
+
+    with LoopbackServer(missed_once) as server:
+        done = run(place, server, **{"vlm.check_every": 40, "workflow.max_workers": IN_FLIGHT})
+    assert (done.code, model.answered, done.summary["failed"]) == (0, 80, 0), done
+    assert done.summary["notes"]["mixed_formats"] == 1
+    assert done.summary["notes"].get("suspect_boxes", 0) <= 2
+
+
+# --- probe pictures of one shape that nothing answers
+
+
+class SilentOnSquares(WatchedModel):
+    """Finds no rectangle in square probe pictures."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer, probe = super().__call__(request), probe_in(request)
+        return {"objects": []} if probe is not None and probe.size[0] == probe.size[1] else answer
+
+
+MANY_SQUARES = Scene(sizes=((640, 480), (480, 640), (700, 700)), most_phrases=4)
+
+
+def test_probe_pictures_that_are_answered_vouch_for_no_shape_that_is_not(place: Workplace) -> None:
+    grounding_input(place, MANY_SQUARES, 100)
+    model = SilentOnSquares(
+        lambda _, size: Y if size[0] == size[1] else X, MANY_SQUARES, noise=0.01
+    )
+    with LoopbackServer(model) as server:
+        done = run(place, server)
+    assert (done.code, place.annotations()) == (2, []), done
+    assert f"{Y} would fit" in done.err
+
+
+@pytest.mark.parametrize("asked", [X, "auto"])
+def test_a_shape_whose_probe_pictures_go_unanswered_is_noted_and_ends_no_run(
+    place: Workplace, asked: str
+) -> None:
+    grounding_input(place, MANY_SQUARES, 30)
+    model = SilentOnSquares(lambda *_: X, MANY_SQUARES, noise=0.01)
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"vlm.box_format": asked})
+    assert (done.code, done.summary["failed"]) == (0, 0), done
+    assert done.summary["notes"]["unanswered_check"]
+    assert ("The rectangles in pictures of 700x700 px were not answered" in done.err) is (
+        asked == "auto"
+    )

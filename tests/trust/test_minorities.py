@@ -1,0 +1,189 @@
+"""A part of the replies in another format: found in a single reply, proven by a second one, never
+written as done.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks import box_watch
+from benchmarks.box_watch import FEW_PORTRAITS, HALF_PORTRAITS, RIGHT, grounding_input
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.watched_model import Scene, WatchedModel
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import probe_in
+
+pytestmark = pytest.mark.slow
+
+X, Y = "xyxy_1000", "yxyx_1000"
+SELDOM = 10**6  # requests between two checks: none but the first and the last one come
+ONE_PHRASE = Scene(most_phrases=1, empty=0.0)
+
+
+def turned_if_upright(number: int, size: Size) -> str:
+    return Y if size[1] > size[0] else X
+
+
+def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_for() -> None:
+    scene = Scene(sizes=HALF_PORTRAITS)
+    outcome = box_watch.play(turned_if_upright, X, scene, records=60, noise=0.02)
+    assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
+    assert (
+        f"{Y} would fit these, where pictures of other shapes come as asked: leave pictures like"
+        in outcome.said
+    )
+    assert "vlm.on_suspect_boxes: warn" in outcome.said
+    assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
+
+
+def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for() -> None:
+    scene = Scene(sizes=((640, 480), (640, 480), (600, 600)))
+    outcome = box_watch.play(
+        lambda _, size: Y if size[0] == size[1] else X, X, scene, records=60, noise=0.02
+    )
+    assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
+
+
+def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written() -> None:
+    for seed in range(2):
+        outcome = box_watch.play(
+            turned_if_upright, X, Scene(sizes=FEW_PORTRAITS), records=80, seed=seed
+        )
+        # one of each kind is checked before the first request
+        assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
+
+
+@pytest.mark.parametrize("written", box_watch.MINORITY_OF)
+def test_a_tenth_of_the_replies_in_another_format_is_never_written(written: str) -> None:
+    outcome = box_watch.play(
+        lambda number, _: written if number % 10 == 7 else X, X, Scene(), records=120, seed=3
+    )
+    assert (outcome.code, outcome.wrote) == (2, False), outcome
+    assert "The endpoint answers in more than one format" in outcome.said
+    assert outcome.replied_wrong <= 8
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    workplace.settings |= {"vlm.check_every": SELDOM, "vlm.box_format": X}
+    workplace.settings |= {"workflow.steps": ["1"], "workflow.max_workers": 1}
+    return workplace
+
+
+def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
+    return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+
+
+def boxes(place: Workplace) -> list[Any]:
+    return [[e["instances"] for e in record["expressions"]] for record in place.annotations()]
+
+
+def test_one_reply_that_shows_it_is_asked_again_and_the_second_counts(place: Workplace) -> None:
+    grounding_input(place, ONE_PHRASE, 40)
+    model = WatchedModel(
+        lambda number, _: "xyxy_100" if number == 30 else X, ONE_PHRASE, noise=0.03
+    )
+    with LoopbackServer(model) as server:
+        done = run(place, server)
+        assert (done.code, model.answered, model.wrong(X)) == (0, 40, 0), done
+        assert 1 <= model.again <= 3
+        assert done.summary["notes"]["mixed_formats"] == 1
+        assert (
+            "Warning: 1 reply came in xyxy_100 and, asked again, in xyxy_1000 as asked" in done.err
+        )
+        first, sent = boxes(place), server.count()
+        for path in (
+            place.results / "annotations.jsonl",
+            place.results / ".ckpt" / "finished.json",
+        ):
+            path.unlink()
+        again = run(place, server)
+        assert (again.code, server.count()) == (0, sent), (
+            "what was asked again then is known from the store"
+        )
+    assert boxes(place) == first
+
+
+def test_a_killed_runs_doubtful_reply_is_asked_again_by_the_next(place: Workplace) -> None:
+    grounding_input(place, ONE_PHRASE, 40)
+    model = WatchedModel(
+        lambda number, _: "xyxy_100" if number == 20 else X, ONE_PHRASE, noise=0.03
+    )
+    with LoopbackServer(model) as server:
+        # three probe pictures, one of each kind, another that the numbers call for, and up to that
+        # reply
+        stopped = run(place, server, **{"workflow.max_requests": 25})
+        assert (stopped.code, 20 <= model.given <= 22, model.wrong(X)) == (3, True, 1), stopped
+        done = run(place, server)
+        assert (done.code, model.answered, model.wrong(X)) == (0, 40, 0), done
+        assert 1 <= model.again <= 3
+
+
+def test_a_run_that_may_go_on_is_warned_once_and_stays_suspect(place: Workplace) -> None:
+    grounding_input(place, Scene(), 90)
+    model = WatchedModel(lambda number, _: Y if number % 10 == 7 else X, Scene(), noise=0.01)
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"vlm.on_suspect_boxes": "warn"})
+    assert (done.code, done.err.count("Warning:")) == (0, 1), done
+    assert "The endpoint answers in more than one format" in done.err
+    assert json.loads((place.results / "run.json").read_text())["suspect_boxes"]
+
+
+class Lying(WatchedModel):
+    """Somebody lies where all others stand: the model says so as often as it is asked, and it is
+    so.
+    """
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = super().__call__(request)
+        if probe_in(request) is None:
+            question = f"{request.image_digests[0]} {json.dumps(request.input['phrases'])}"
+            if list(self.replies).index(question) == 40:
+                answer["objects"][0]["bbox_2d"] = [250, 510, 750, 620]
+        return answer
+
+
+@pytest.mark.parametrize("sees_rectangles", [True, False])
+def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
+    place: Workplace, sees_rectangles: bool
+) -> None:
+    scene = Scene(things=box_watch.PEOPLE, most_phrases=1, empty=0.0, sizes=((640, 480),))
+    grounding_input(place, scene, 50)
+    model = Lying(lambda *_: X, scene)
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        is_last_probe = probe_in(request) is not None and model.given >= 40
+        return {"objects": []} if is_last_probe and not sees_rectangles else model(request)
+
+    with LoopbackServer(answers) as server:
+        done = run(place, server)
+    assert (done.code, done.summary["failed"]) == (0, 0), done
+    assert 1 <= done.summary["notes"]["odd_boxes"] <= 2
+    marked = [record for record in place.annotations() if record.get("suspect_boxes")]
+    boxes_of_it = [record["expressions"][0]["instances"][0]["bbox"] for record in marked]
+    lying = [box for box in boxes_of_it if box[2] - box[0] > 2 * (box[3] - box[1])]
+    assert bool(lying) is not sees_rectangles
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("one thing always at one place", {}),
+        ("all things", {"swapped": 0.15}),
+        ("all things", {"missing": 0.4}),
+        ("all things", {"noise": 0.06}),
+    ],
+    ids=str,
+)
+def test_honest_runs_are_not_stopped_however_odd_they_are(kind: str, how: dict[str, float]) -> None:
+    for seed in range(2):
+        outcome = box_watch.play(
+            lambda *_: X, X, RIGHT[kind], records=100, seed=seed, **{"noise": 0.02, **how}
+        )
+        assert outcome.code == 0, outcome.said
+        assert outcome.suspects <= 2, "of a hundred"
+        assert outcome.again <= 6

@@ -1,0 +1,143 @@
+"""Two servers behind one address that write boxes differently: a picture clearly answered in
+another format is remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmarks import box_watch
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.watched_model import Scene
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import probe_in
+
+pytestmark = pytest.mark.slow
+
+X, Y = "xyxy_1000", "yxyx_1000"
+SELDOM = 10**6  # requests between two checks: none but the first and the last one come
+
+
+class Balanced:
+    """Answers ordinary questions in `X`, and the n-th probe picture in the format that `of_probe`
+    names.
+    """
+
+    def __init__(self, of_probe: Callable[[int], str]) -> None:
+        self.of_probe = of_probe
+        self.probes = 0
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        if probe_in(request) is None:
+            return EchoAnswers(X)(request)
+        self.probes += 1
+        return EchoAnswers(self.of_probe(self.probes))(request)
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    workplace.settings |= {
+        "vlm.check_every": SELDOM,
+        "vlm.box_format": X,
+        "workflow.max_workers": 1,
+    }
+    return workplace
+
+
+def run(place: Workplace, model: Any, **settings: Any) -> Done:
+    with LoopbackServer(model) as server:
+        return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+
+
+@pytest.mark.parametrize("second", [2, 3, 4])
+def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
+    place: Workplace, second: int
+) -> None:
+    place.many(12)
+    done = run(place, model := Balanced(lambda n: Y if n in (1, second) else X))
+    assert (done.code, model.probes) == (2, 1 + 3), done
+    assert f"probe pictures were answered in {Y}, and others were not" in done.err
+    assert "The endpoint answers in more than one format: see whether several servers" in done.err
+    assert "No boxes were asked for" in done.err
+
+
+def test_one_in_each_of_two_checks_stops_it_too(place: Workplace) -> None:
+    place.many(60)
+    # four at the start, and one at the end
+    done = run(place, model := Balanced(lambda n: Y if n in (1, 5) else X))
+    assert (done.code, model.probes) == (2, 4 + 4), done
+    assert f"probe pictures were answered in {Y}, and others were not" in done.err
+    aside = re.search(r"The (\d+) replies since the last good check are set aside", done.err)
+    assert aside is not None
+    assert int(aside[1]) == 60, "no check vouches for a mixture"
+    assert "workflow.force_reprocess asks for all again" in done.err
+    again = run(place, Balanced(lambda n: X))
+    assert (again.code, len(place.annotations())) == (0, 60)
+
+
+def test_two_formats_in_two_checks_are_both_named(place: Workplace) -> None:
+    place.many(30)
+    formats = {1: Y, 5: "xyxy_px"}
+    done = run(place, Balanced(lambda n: formats.get(n, X)))
+    assert done.code == 2, done
+    assert f"probe pictures were answered in {Y} and xyxy_px, and others were not" in done.err
+
+
+def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
+    place.many(30)
+    done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
+    assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 4 + 1), done
+    warned = f"Warning: a probe picture was answered in {Y}, others in {X} as asked"
+    assert done.err.count(warned) == 1
+    assert '"odd": 1' in (place.results / "run.json").read_text()
+
+
+class Slipping:
+    """Right answers about probe pictures; of other boxes every seventh reaches far out of the
+    picture.
+    """
+
+    def __init__(self) -> None:
+        self.draw = random.Random(1)
+        self.probed_at: list[int] = []
+        self.boxes = 0
+
+    def __call__(self, request: ReceivedRequest) -> Any:
+        if request.task != "phrase_grounding":
+            return EchoAnswers(X)(request)
+        if probe_in(request) is not None:
+            self.probed_at.append(self.boxes)
+            return EchoAnswers(X)(request)
+        objects = []
+        for phrase in request.input["phrases"]:
+            self.boxes += 1
+            x, y = self.draw.randint(0, 500), self.draw.randint(0, 500)
+            far = 1400 if self.boxes % 7 == 0 else self.draw.randint(y + 50, 1000)
+            objects.append(
+                {"id": phrase["id"], "label": phrase["text"], "bbox_2d": [x, y, x + 300, far]}
+            )
+        return {"objects": objects}
+
+
+def test_boxes_that_can_not_be_in_the_format_call_for_a_check(place: Workplace) -> None:
+    place.many(30)
+    done = run(place, model := Slipping())
+    assert done.code == 0, done
+    first, *called = model.probed_at
+    assert first == 0
+    assert called, "one that the boxes called for"
+
+
+def test_half_of_the_replies_in_another_order_is_found_within_300_answers() -> None:
+    for seed in range(3):
+        draw = random.Random(seed)
+        outcome = box_watch.play(
+            lambda *_, d=draw: Y if d.random() < 0.5 else X, X, Scene(), records=300, seed=seed
+        )
+        assert (outcome.code, outcome.wrote) == (2, False), json.dumps(outcome.said)

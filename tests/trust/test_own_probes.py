@@ -1,0 +1,198 @@
+"""Probe pictures made of the run's own: as a server receives them, copies of what it receives
+otherwise, with seven rectangles.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.pixel_frames import MODEL
+from benchmarks.places.workplace import Workplace
+from benchmarks.resize_rules import reduced
+from benchmarks.stand_ins.seeing_model import SeeingModel
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles
+from dataflow_grounding.images.image import PADDING
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.trust.own_probes import STANDING_OUT, drawn_into
+from dataflow_grounding.trust.probes import COLORS, INSET
+from dataflow_grounding.trust.seen_probes import LAYOUTS
+
+X = "xyxy_1000"
+TURNED = 6  # the EXIF orientation of a picture that is to be turned by 90 degrees
+ORIENTATION = 0x0112
+
+
+def photograph(size: Size) -> Image.Image:
+    """A picture of soft colors, none of them a rectangle's, without two equal regions."""
+    draw = np.random.default_rng(7)
+    width, height = size
+    coarse = draw.integers(90, 190, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+class Looking:
+    """Answers as EchoAnswers do, and keeps the pictures of a run and those of its probes."""
+
+    def __init__(self) -> None:
+        self.own: list[Image.Image] = []
+        self.probes: list[Image.Image] = []
+        self.found: list[int] = []
+        """How many rectangles were found in each probe."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = EchoAnswers(X)(request)
+        picture = Image.open(io.BytesIO(base64.b64decode(request.encoded_images[-1])))
+        picture.load()
+        if not asks_for_rectangles(request):
+            self.own.append(picture)
+        elif len(request.input["phrases"]) == len(STANDING_OUT):
+            self.probes.append(picture)
+            self.found.append(len(answer["objects"]))
+        return answer
+
+
+def sent(path: Path, name: str) -> tuple[Image.Image, Image.Image]:
+    """A picture as it is sent, and the run's probe picture, of which all rectangles were found."""
+    with LoopbackServer(model := Looking()) as server:
+        serving = OpenAIServing(server.base_url, name, box_format=X)
+        PhraseGrounder(serving, check_every=None)({"image_path": str(path), "expressions": ["a"]})
+        assert not model.probes
+        serving = OpenAIServing(server.base_url, name, box_format=X)
+        [found] = PhraseGrounder(serving)([{"image_path": str(path), "expressions": ["a mug"]}])
+    assert found["expressions"]
+    assert model.found == [len(STANDING_OUT)] * len(model.probes)
+    return model.own[-1], model.probes[0]
+
+
+def saved(folder: Path, kind: str) -> Path:
+    """A picture's file of one kind."""
+    path = folder / f"picture.{kind.rpartition(' ')[2]}"
+    picture = photograph((2600, 1700) if kind.startswith("large") else (640, 480))
+    if kind.startswith("transparent"):
+        picture = picture.convert("RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    elif kind.startswith("16-bit"):
+        deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+        picture = Image.fromarray(deep)
+    exif = Image.Exif()
+    if kind.startswith("turned"):
+        exif[ORIENTATION] = TURNED
+        picture.save(path, exif=exif)
+    else:
+        picture.save(path)
+    return path
+
+
+KINDS = ("png", "jpg", "webp", "gif", "transparent png", "16-bit png", "turned jpg")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "large png", "large jpg"])
+def test_a_probe_has_the_type_the_size_and_the_content_of_the_picture(
+    tmp_path: Path, kind: str
+) -> None:
+    own, probe = sent(saved(tmp_path, kind), f"probes of {kind}")
+    assert (probe.format, probe.size) == (own.format, own.size)
+    if kind in ("png", "jpg", "webp"):
+        assert probe.format == {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[kind]
+    if kind.startswith("turned"):
+        assert probe.size == (480, 640), "upright"
+    if kind.startswith("transparent"):
+        return  # how a viewer fills what is transparent is another matter
+    apart = np.abs(as_numbers(own) - as_numbers(probe)).max(axis=2)
+    assert (apart <= 24).mean() > 0.4, "it is the picture itself, but for the rectangles"
+
+
+def as_numbers(picture: Image.Image) -> Any:
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("size", "probed"),
+    [
+        pytest.param((16, 16), (96, 96), id="tiny"),
+        pytest.param((1, 1), (96, 96), id="a dot"),
+        pytest.param((64, 48), (128, 96), id="small"),
+        pytest.param((1600, 80), (1920, 96), id="a strip"),
+        pytest.param((80, 1600), (96, 1920), id="an upright strip"),
+        pytest.param((200, 150), (200, 150), id="large enough"),
+    ],
+)
+def test_a_picture_too_small_for_rectangles_is_enlarged(
+    tmp_path: Path, size: Size, probed: Size
+) -> None:
+    photograph(size).save(tmp_path / "small.png")
+    own, probe = sent(tmp_path / "small.png", f"probes of {size}")
+    assert (own.size, probe.size) == (size, probed)
+    assert probe.format == "PNG"
+
+
+def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(tmp_path: Path) -> None:
+    """What is padded in a measured frame is read in that frame, in probes as in pictures."""
+    probes: list[Image.Image] = []
+    boxes: list[Size] = []
+    model = SeeingModel(resized=reduced(edge=1280))
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        if not asks_for_rectangles(request):
+            boxes.append(request.image_sizes[0])
+        elif len(request.input["phrases"]) == len(STANDING_OUT):
+            probes.append(Image.open(io.BytesIO(base64.b64decode(request.encoded_images[-1]))))
+            probes[-1].load()
+        return model(request)
+
+    with LoopbackServer(answers, keep_bodies=True) as server:
+        for size in ((1600, 1200), (1520, 1200)):
+            place = Workplace(tmp_path / str(size[0]), server.base_url)
+            photograph(size).save(place.folder / "a.png")
+            expressions = [{"text": "the red box"}]
+            row = {"image_path": "a.png", "caption": "A red box.", "expressions": expressions}
+            place.rows([row])
+            settings = {"vlm.box_format": "auto", "vlm.openai.model_name": MODEL}
+            settings |= {"vlm.check_every": 100, "workflow.steps": ["1"]}
+            before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
+            before.parent.mkdir(parents=True)
+            before.write_text(place.input.read_text().replace("a.png", str(place.folder / "a.png")))
+            done = place.run(**settings)
+            assert done.code == 0, done
+    assert boxes == [(1600, 1200)] * 2
+    assert {probe.size for probe in probes} == {(1600, 1200)}
+    at_the_right = as_numbers(probes[-1])[:, 1530:]
+    assert np.abs(at_the_right - np.array(PADDING)).max() < 24
+
+
+@pytest.mark.parametrize("size", [(96, 96), (640, 480), (128, 96), (96, 2048), (2048, 1365)])
+def test_rectangles_keep_apart_and_away_from_the_edges(size: Size) -> None:
+    for layout in (0, 1, 2, LAYOUTS - 1):
+        picture = photograph(size)
+        probe = drawn_into(picture, layout)
+        assert list(drawn_into(photograph(size), layout).boxes) == list(probe.boxes)
+        assert set(probe.boxes) == {f"the {color} rectangle" for color in STANDING_OUT}
+        covered = np.zeros(size[::-1], int)
+        for phrase, (x1, y1, x2, y2) in probe.boxes.items():
+            assert x1 >= round(INSET * size[0]), phrase
+            assert y1 >= round(INSET * size[1]), phrase
+            assert x2 <= size[0] - round(INSET * size[0]) + 1, phrase
+            assert y2 <= size[1] - round(INSET * size[1]) + 1, phrase
+            left, top, right, bottom = (int(edge) for edge in (x1, y1, x2, y2))
+            covered[top:bottom, left:right] += 1
+            inside = as_numbers(picture)[top:bottom, left:right]
+            assert (inside == np.array(COLORS[phrase.split()[1]])).all(), "all of it is seen"
+        assert covered.max() == 1
+
+
+def test_layouts_differ() -> None:
+    probes = [drawn_into(photograph((320, 240)), layout) for layout in range(40)]
+    assert len({str(probe.boxes) for probe in probes}) == 40
+    assert len({tuple(probe.boxes) for probe in probes}) == 40, "and so do the questions"

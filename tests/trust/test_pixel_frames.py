@@ -1,0 +1,274 @@
+"""Models that count pixels of a picture that their server has resized: measured before the run, and
+boxes are right.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.pixel_frames import MODEL, SERVERS, scenes
+from benchmarks.resize_rules import drifting, reduced
+from benchmarks.stand_ins.box_scores import measure
+from benchmarks.stand_ins.seeing_model import SeeingModel, draw
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding._util.errors import SpecError, SuspectBoxes
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.trust.calibration_file import cache_path
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("name", list(SERVERS))
+def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
+    gold = scenes(tmp_path, 4)
+    ideal, _ = measure(gold, SeeingModel(), box_format="xyxy_1000")
+    found, _ = measure(gold, SeeingModel(resized=SERVERS[name]), name=MODEL, box_format="auto")
+    assert found.miou >= 0.95 * ideal.miou
+    assert found.precision == 1.0
+
+
+def test_a_family_stated_by_name_is_measured_too(tmp_path: Path) -> None:
+    """A name says in what a model counts, never of which size it sees a picture here."""
+    gold = scenes(tmp_path, 2)
+    found, _ = measure(
+        gold,
+        SeeingModel(resized=SERVERS["long edge 1280"]),
+        name="anything",
+        box_format="qwen2.5-vl",
+    )
+    assert found.precision == 1.0
+
+
+def test_the_verdict_is_stored_with_the_sizes_that_it_covers(tmp_path: Path) -> None:
+    gold = scenes(tmp_path, 2)
+    model = SeeingModel(resized=reduced(edge=1280))
+    with LoopbackServer(model, keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, MODEL)
+        row = {"image_path": gold[0]["image_path"], "expressions": ["the red box"]}
+        PhraseGrounder(serving)([row])
+        stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
+        asked = server.count()
+        frames = stored["limits"]["frames"]
+        assert [one["size"] for one in stored["maps"]] == frames
+        assert all(0 < one["error"] < 0.0034 for one in stored["maps"])
+        # A later run of another process measures nothing, and sends the picture in its frame.
+        PhraseGrounder(OpenAIServing(server.base_url, MODEL))([row])
+        assert server.count() == asked + 1
+        assert list(server.requests[-1].image_sizes[0]) in frames
+
+
+def test_numbers_that_drift_with_the_size_are_right_in_each_frame(tmp_path: Path) -> None:
+    gold = scenes(tmp_path, 2)
+    model = SeeingModel(resized=drifting(0.05), noise=0.002)
+    found, _ = measure(gold, model, name=MODEL, box_format="auto")
+    assert found.precision == 1.0
+
+
+def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(
+    tmp_path: Path,
+) -> None:
+    """By the calibration, in which each picture has a line of its own, or by the first check."""
+    chance = random.Random(0)
+
+    def rule(width: int, height: int) -> tuple[float, float]:
+        scale = chance.uniform(0.7, 1.0)
+        return width * scale, height * scale
+
+    gold = scenes(tmp_path, 1)
+    with pytest.raises((SpecError, SuspectBoxes), match=r"box_format"):
+        measure(gold, SeeingModel(resized=rule, noise=0.002), name=MODEL, box_format="auto")
+
+
+def panorama(folder: Path) -> dict[str, Any]:
+    """A row with a picture eight times as long as wide."""
+    path = str(folder / "panorama.png")
+    draw(
+        path,
+        (1600, 200),
+        {"red": [(100.0, 40.0, 400.0, 120.0)], "blue": [(900.0, 30.0, 1300.0, 150.0)]},
+    )
+    return {"image_path": path, "expressions": ["the red box", "the blue box"]}
+
+
+def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
+    """A rule that spares common shapes, and reduces only pictures of the run's own."""
+
+    def rule(width: int, height: int) -> tuple[float, float]:
+        return (
+            (width / 2, height / 2)
+            if max(width, height) > 5 * min(width, height)
+            else (width, height)
+        )
+
+    row = panorama(tmp_path)
+    with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
+        record = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(row)
+        shapes = {round(max(size) / min(size)) for r in server.requests for size in r.image_sizes}
+    assert 8 in shapes  # as the run's pictures are, when it was found out
+    [red, blue] = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
+    assert red == pytest.approx([100, 40, 400, 120], abs=4)
+    assert blue == pytest.approx([900, 30, 1300, 150], abs=4)
+
+
+@pytest.mark.parametrize("errs", [True, False])
+def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bool) -> None:
+    """Of a model whose format is known by its name: one or two requests, once, and the check; then
+    boxes are mapped back.
+    """
+
+    class Panoramic(SeeingModel):
+        def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
+            x1, y1, x2, y2 = bbox
+            shrunk = 0.8 if errs and max(size) > 3.5 * min(size) else 1.0
+            return super()._numbers((x1 * shrunk, y1, x2 * shrunk, y2), size)
+
+    row = panorama(tmp_path)
+    with LoopbackServer(Panoramic(), keep_bodies=True) as server:
+        for sent in (3 + errs, 4 + errs):  # the second time it is known
+            record = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(row)
+            assert server.count() == sent
+            boxes = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
+            assert boxes == [
+                pytest.approx([100, 40, 400, 120], abs=3),
+                pytest.approx([900, 30, 1300, 150], abs=3),
+            ]
+            assert server.requests[-1].image_sizes == ((1600, 534) if errs else (1600, 200),)
+        square = tmp_path / "square.png"
+        draw(str(square), (600, 600), {"red": [(100.0, 40.0, 400.0, 120.0)]})
+        PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(
+            {**row, "image_path": str(square)}
+        )
+        assert server.requests[-1].image_sizes == ((600, 600),)
+
+
+class Elongated(SeeingModel):
+    """Errs in pictures more than `limit` times as wide as high, or as high as wide, or both."""
+
+    def __init__(self, limit: float, errs: tuple[str, ...] = ("wide", "tall")) -> None:
+        super().__init__()
+        self.limit, self.errs = limit, errs
+
+    def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
+        x, y = (
+            0.7 if name in self.errs and size[axis] > self.limit * size[1 - axis] else 1.0
+            for axis, name in enumerate(("wide", "tall"))
+        )
+        x1, y1, x2, y2 = bbox
+        return super()._numbers((x1 * x, y1 * y, x2 * x, y2 * y), size)
+
+
+def scene(folder: Path, size: Size) -> dict[str, Any]:
+    """A row with a red box from a tenth to four tenths, and a blue one from six to nine tenths, of
+    each side.
+    """
+    path = str(folder / f"{size[0]}x{size[1]}.png")
+    draw(path, size, {color: [_part(size, *part)] for color, part in PARTS.items()})
+    return {"image_path": path, "expressions": [f"the {color} box" for color in PARTS]}
+
+
+PARTS = {"red": (0.1, 0.4), "blue": (0.6, 0.9)}
+
+
+def _part(size: Size, start: float, end: float) -> Bbox:
+    return start * size[0], start * size[1], end * size[0], end * size[1]
+
+
+def ground(server: LoopbackServer, rows: list[dict[str, Any]], **options: Any) -> list[float]:
+    """How far the boxes of each row are off at the most, as a share of the side."""
+    found = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"), **options)(rows)
+    worst = []
+    for record in found:
+        size = (record["width"], record["height"])
+        boxes = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
+        gaps = zip(boxes, (_part(size, *part) for part in PARTS.values()), strict=True)
+        worst.append(
+            max(
+                abs(a - b) / size[i % 2]
+                for box, true in gaps
+                for i, (a, b) in enumerate(zip(box, true, strict=True))
+            )
+        )
+    return worst
+
+
+def test_padding_is_as_strong_as_it_has_to_be(tmp_path: Path) -> None:
+    with LoopbackServer(Elongated(2.5), keep_bodies=True) as server:
+        assert ground(server, [scene(tmp_path, (1500, 400))]) == [pytest.approx(0, abs=0.01)]
+        assert server.requests[-1].image_sizes == ((1500, 750),)
+
+
+@pytest.mark.parametrize("wide_first", [True, False])
+def test_wide_and_tall_pictures_are_found_out_about_each(tmp_path: Path, wide_first: bool) -> None:
+    """In one run, or the second kind in a later one: what is known of the first is no word on the
+    other.
+    """
+    wide, tall = scene(tmp_path, (1600, 400)), scene(tmp_path, (400, 1600))
+    with LoopbackServer(Elongated(3.5, ("tall",)), keep_bodies=True) as server:
+        if wide_first:
+            ground(server, [wide])
+        assert ground(server, [wide, tall]) == [pytest.approx(0, abs=0.01)] * 2
+        asked = [r for r in server.requests if not asks_for_rectangles(r)]
+        assert {r.image_sizes[0] for r in asked[-2:]} == {(1600, 400), (534, 1600)}
+        sent = server.count()
+        ground(server, [tall, wide])
+        assert server.count() == sent + 2  # all is known
+
+
+def test_pictures_in_which_boxes_are_not_to_be_had_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [scene(tmp_path, (1600, 400))]
+    with LoopbackServer(Elongated(1.5), keep_bodies=True) as server:
+        for sent in (4, 4):  # the second time it is known
+            with pytest.raises(
+                SuspectBoxes, match=r"1600x400 are off by \d+% of the side.*leave such pictures out"
+            ):
+                ground(server, rows)
+            assert server.count() == sent
+        assert max(ground(server, rows, on_suspect_boxes="warn")) > 0.2
+        assert (
+            "Warning: boxes of qwen3-vl-8b-instruct in pictures as elongated as 1600x400"
+            in capsys.readouterr().err
+        )
+        assert ground(server, [scene(tmp_path, (600, 500))]) == [pytest.approx(0, abs=0.01)]
+
+
+def test_tall_pictures_of_a_later_run_have_a_frame_of_their_own(tmp_path: Path) -> None:
+    """A calibration of a model that counts pixels, made where no picture was tall."""
+
+    def rule(width: int, height: int) -> tuple[float, float]:
+        scale = min(1.0, (1024 if height > width else 1536) / max(width, height))
+        return width * scale, height * scale
+
+    with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
+        for row in (scene(tmp_path, (640, 480)), scene(tmp_path, (600, 2400))):
+            [record] = PhraseGrounder(OpenAIServing(server.base_url, MODEL))([row])
+        for expression, part in zip(record["expressions"], PARTS.values(), strict=True):
+            assert expression["instances"][0]["bbox"] == pytest.approx(
+                _part((600, 2400), *part), abs=12
+            )
+
+
+@pytest.mark.parametrize("names", [["a.jpg"], ["a.png"], ["a.webp"], ["a.jpg", "a.png"]])
+def test_probe_pictures_are_of_the_runs_own_types(tmp_path: Path, names: list[str]) -> None:
+    """Servers have rules for one type: a gateway that makes JPEGs smaller, say."""
+    row = scene(tmp_path, (640, 480))
+    for name in names:
+        with Image.open(row["image_path"]) as picture:
+            picture.save(tmp_path / name, quality=95)
+    rows = [{**row, "image_path": str(tmp_path / name)} for name in names]
+    with LoopbackServer(SeeingModel(resized=reduced(edge=800)), keep_bodies=True) as server:
+        PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+        probes = [r for r in server.requests if r.image_sizes != ((640, 480),)]
+        formats = {name.replace("jpg", "jpeg").partition(".")[2].upper() for name in names}
+        assert {image.format for r in probes for image in r.images} == formats

@@ -1,0 +1,155 @@
+"""Probe pictures that an endpoint refuses, or never answers: limits of what a run sends, and no end
+of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.probe_model import ProbeModel
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.extras.testing.answers import asks_for_rectangles
+from dataflow_grounding.extras.testing.faults import Fault
+from dataflow_grounding.trust.calibration_file import cache_path
+
+
+def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:
+    return lambda request: any(test(size) for size in request.image_sizes)
+
+
+LENGTH = "The decoder prompt (length 4488) is longer than the maximum model length of 4096."
+REFUSALS: dict[str, tuple[Callable[[Size], bool], Fault]] = {
+    "over a model's length": (lambda size: math.prod(size) > 2_700_000, faults.bad_request(LENGTH)),
+    "over a number of pixels": (
+        lambda size: math.prod(size) > 500_000,
+        faults.bad_request("image too large"),
+    ),
+    "a long side": (lambda size: max(size) > 1200, faults.bad_request("image too large")),
+    "a payload too large": (
+        lambda size: math.prod(size) > 2_500_000,
+        Fault(413, "Payload too large"),
+    ),
+    "elongated": (
+        lambda size: max(size) > 3.5 * min(size),
+        faults.bad_request("absolute aspect ratio too large"),
+    ),
+    "small": (lambda size: min(size) < 300, faults.bad_request("sides must be at least 300")),
+    "never answered": (lambda size: math.prod(size) > 2_500_000, faults.hang()),
+}
+
+
+def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) -> Done:
+    settings = {
+        "vlm.openai.base_url": server.base_url,
+        "vlm.box_format": "auto",
+        "vlm.openai.timeout": timeout,
+    }
+    workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
+    return workplace.run(**settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["xyxy_px", "xyxy_1000"])
+@pytest.mark.parametrize("what", list(REFUSALS))
+def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scale: str) -> None:
+    test, fault = REFUSALS[what]
+    model = ProbeModel(scale, noise=0.003, outliers=0)
+    with LoopbackServer(model, faults=[on(fault, where=too_much(test))]) as server:
+        done = generate(workplace, server, timeout=4 if what == "never answered" else 60)
+        assert done.code == 0, done
+        stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
+        refused = Counter(
+            r.image_sizes for r in server.requests if r.status_sent != 200 and r.images
+        )
+    assert stored["box_format"] == (f"{scale}@measured" if scale == "xyxy_px" else scale)
+    assert not any(test((width, height)) for width, height in stored["sizes"])
+    probes = [size for size in refused if test(size[0])]
+    assert len(probes) <= 5
+    assert all(count <= 3 for count in refused.values())  # a fault is tried as often as in a run
+    if probes:
+        assert "got no answer" in done.err
+
+
+def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(
+    workplace: Workplace,
+) -> None:
+    fault = on(faults.bad_request("no pictures today"), task="phrase_grounding")
+    with LoopbackServer(ProbeModel("xyxy_px"), faults=[fault]) as server:
+        done = generate(workplace, server)
+        assert done.code == 4, done
+        assert len({r.image_sizes for r in server.requests}) == 2
+    assert "no pictures today" in done.err
+    assert "vlm.box_format" in done.err
+
+
+@pytest.mark.slow
+def test_a_frame_that_no_limit_explains_is_left_out(workplace: Workplace) -> None:
+    model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
+    tall = on(
+        faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 for w, h in r.image_sizes)
+    )
+    with LoopbackServer(model, faults=[tall]) as server:
+        done = generate(workplace, server)
+        assert done.code == 0, done
+        refused = Counter(r.image_sizes for r in server.requests if r.status_sent == 400)
+        assert max(refused.values()) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("largest", [600_000, 1_500_000, 10**9])
+def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
+    workplace: Workplace, largest: int
+) -> None:
+    """Aspects above 1.7 are refused, which no limit that is tried says, and large ones as well:
+    the same few sizes were asked for without end.
+    """
+
+    def is_refused(size: Size) -> bool:
+        return max(size) > 1.7 * min(size) or math.prod(size) > largest
+
+    fault = on(faults.bad_request("no"), where=too_much(is_refused), task="phrase_grounding")
+    model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
+    with LoopbackServer(model, faults=[fault]) as server:
+        done = generate(workplace, server)
+        sizes = Counter(r.image_sizes for r in server.requests if r.status_sent == 400)
+        assert max(sizes.values()) <= 3
+        assert len(server.requests) < 60
+    assert done.code in (0, 2, 4), done
+    if done.code:
+        assert "vlm.box_format" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")]
+)
+def test_a_shape_of_the_runs_own_that_nothing_explains_ends_no_run(
+    workplace: Workplace, fault: Fault
+) -> None:
+    def is_square_probe(request: ReceivedRequest) -> bool:
+        return asks_for_rectangles(request) and any(
+            width == height for width, height in request.image_sizes
+        )
+
+    sizes = ((640, 480), (700, 700))
+    workplace.rows(
+        {"image_path": workplace.picture(f"{n}.jpg", size), "caption": "A mug."}
+        for n, size in enumerate(sizes)
+    )
+    with LoopbackServer(
+        ProbeModel("xyxy_1000"), faults=[on(fault, where=is_square_probe)]
+    ) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
+        refused = sum(r.status_sent != 200 for r in server.requests)
+        stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
+    assert (done.code, done.summary["done"]) == (0, 2), done
+    assert refused <= 2
+    assert [700, 700] not in stored["sizes"]

@@ -1,0 +1,193 @@
+"""Whether single replies are in the format that was asked for: another one is told in most replies,
+and honest ones are rarely asked for again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from benchmarks.stand_ins.watched_model import MIXED, Scene
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.trust.reply_judge import (
+    ALARM,
+    JudgedReply,
+    ReplyJudge,
+    SeenBox,
+    Sent,
+    other_readings,
+)
+
+X, Y = "xyxy_1000", "yxyx_1000"
+Seen = Sequence[tuple[str, Bbox]]
+
+
+def scenes(seed: int, count: int, scene: Scene) -> Iterator[tuple[Size, Seen]]:
+    """Pictures of photos' things: the size of each, and its boxes in pixels with their phrases."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        size = draw.choice(scene.sizes)
+        things = draw.sample(MIXED, draw.randint(1, 4))
+        yield size, [(thing.phrase, scene.box(draw, size, thing)) for thing in things]
+
+
+def judged(judge: ReplyJudge, written: str, size: Size, seen: Seen) -> JudgedReply:
+    """A reply in a format, as the judge finds it."""
+    known = find_box_format(written, "")
+    boxes = []
+    for phrase, bbox in seen:
+        numbers = known.from_pixels(bbox, original=size)
+        boxes.append(SeenBox(box_of(numbers), None, phrase))
+    return judge.judge(boxes, Sent(size))
+
+
+def experienced(asked: str, scene: Scene, replies: int = 200) -> ReplyJudge:
+    """A judge that has learnt from as many right replies."""
+    judge = ReplyJudge(find_box_format(asked, ""))
+    for size, seen in scenes(1, replies, scene):
+        judge.learn(judged(judge, asked, size, seen))
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "least"),
+    [
+        (X, Y, 0.5),
+        (Y, X, 0.5),
+        (X, "xyxy_px", 0.4),
+        (X, "xyxy_100", 0.9),
+        (X, "xyxy_1", 0.9),
+        (X, "xywh_1000", 0.5),
+        (X, "cxcywh_1000", 0.5),
+        ("xyxy_px", X, 0.4),
+        ("xyxy_px", "xywh_px", 0.5),
+    ],
+)
+def test_another_format_is_told_in_most_replies(asked: str, written: str, least: float) -> None:
+    judge = experienced(asked, Scene())
+    told = 0
+    for size, seen in scenes(2, 200, Scene()):
+        told += judge.shows_other(judged(judge, written, size, seen))
+    assert told >= least * 200
+
+
+@pytest.mark.parametrize("asked", [X, Y, "xyxy_px", "xywh_1000", "cxcywh_px", "xyxy_1"])
+@pytest.mark.parametrize(
+    "scene", [Scene(), Scene(area=-6.5), Scene(corner=True), Scene(level=False)], ids=str
+)
+def test_honest_replies_are_rarely_doubted(asked: str, scene: Scene) -> None:
+    judge = experienced(asked, scene)
+    doubted = 0
+    for size, seen in scenes(2, 300, scene):
+        reply = judged(judge, asked, size, seen)
+        judge.add(reply)
+        doubted += judge.is_doubtful(reply)
+        judge.learn(reply)
+    assert doubted <= 0.04 * 300
+
+
+def test_two_corners_that_are_written_axis_by_axis_are_told() -> None:
+    judge = experienced(X, Scene())
+    told = 0
+    for size, seen in scenes(3, 200, Scene()):
+        boxes = []
+        for phrase, bbox in seen:
+            x1, y1, x2, y2 = find_box_format(X, "").from_pixels(bbox, original=size)
+            boxes.append(SeenBox(box_of([x1, x2, y1, y2]), None, phrase))
+        reply = judge.judge(boxes, Sent(size))
+        told += judge.shows_other(reply) and reply.likeliest == "x1, x2, y1, y2 of 1000"
+    assert told >= 0.5 * 200
+
+
+@pytest.mark.parametrize(
+    ("numbers", "may_be"),
+    [
+        ((100, 100, 900, 1900), ["xyxy_px"]),
+        ((100, 100, 1500, 400), ["xyxy_px"]),
+        ((100, 100, 9000, 9000), []),
+    ],
+)
+def test_numbers_out_of_range_are_in_no_format_whose_range_they_pass(
+    numbers: Bbox, may_be: list[str]
+) -> None:
+    judge = ReplyJudge(find_box_format(X, ""))
+    reply = judge.judge([SeenBox(numbers, None, "a mug")], Sent((2000, 2000)))
+    assert set(reply.ratios) <= {"xyxy_px", "yxyx_px", "xywh_px"}
+    assert set(may_be) <= set(reply.ratios)
+    assert (reply.likeliest is None) == (not may_be)
+    assert judge.shows_other(reply) == bool(may_be)
+
+
+def test_a_reply_without_boxes_says_nothing() -> None:
+    judge = ReplyJudge(find_box_format(X, ""))
+    reply = judge.judge([], Sent((640, 480)))
+    judge.add(reply)
+    assert (reply.likeliest, judge.shows_other(reply), judge.alarm("lying")) == (None, False, None)
+
+
+def test_no_format_is_compared_with_itself_or_what_a_reply_cannot_tell_from_it() -> None:
+    names = [reading.name for reading in other_readings(find_box_format(X, ""))]
+    assert len(names) == len(set(names))
+    assert not {X, "xyxy_999", "xyxy_1024"} & set(names)
+    assert {Y, "xywh_1000", "cxcywh_1000", "xyxy_px", "yxyx_px", "xyxy_100", "xyxy_1"} <= set(names)
+
+
+def test_replies_sum_up_to_an_alarm_and_a_good_check_takes_it_back() -> None:
+    lying = Scene(sizes=((640, 480),))
+    judge = experienced(X, lying)
+    count = 0
+    for size, seen in scenes(4, 60, lying):
+        if judge.alarm("lying") is None:
+            judge.add(judged(judge, Y, size, seen))
+            count += 1
+    assert judge.alarm("lying") == Y
+    assert judge.alarm("upright") is None, "of which it says nothing"
+    assert ALARM / 3 <= count <= 12, "no reply counts for more than three"
+    judge.calm("upright")
+    assert judge.alarm("lying") == Y
+    judge.calm("lying")
+    assert judge.alarm("lying") is None
+
+
+def test_right_replies_raise_no_alarm() -> None:
+    judge = experienced(X, Scene())
+    for size, seen in scenes(5, 400, Scene()):
+        reply = judged(judge, X, size, seen)
+        judge.add(reply)
+        judge.learn(reply)
+        assert judge.alone("lying", others_told=False) is None
+
+
+@pytest.mark.parametrize("written", [Y, "xyxy_px", "xyxy_100", "xywh_1000"])
+def test_a_second_reply_proves_the_format_of_the_first(written: str) -> None:
+    judge = ReplyJudge(find_box_format(X, ""))
+    chance = random.Random(6)
+    proven = []
+    for size, seen in scenes(6, 60, Scene()):
+        again = [(phrase, jittered(chance, bbox, size)) for phrase, bbox in seen]
+        proven.append(
+            judge.compare(judged(judge, written, size, seen), judged(judge, X, size, again))
+        )
+    assert proven.count(written) >= 30
+    assert len(proven) - proven.count(None) - proven.count(written) <= 3, "seldom for another one"
+
+
+def test_two_right_replies_prove_nothing() -> None:
+    judge = ReplyJudge(find_box_format(X, ""))
+    chance = random.Random(7)
+    for size, seen in scenes(7, 200, Scene()):
+        again = [(phrase, jittered(chance, bbox, size)) for phrase, bbox in seen]
+        assert judge.compare(judged(judge, X, size, seen), judged(judge, X, size, again)) is None
+    assert judge.mixed is None
+
+
+def jittered(chance: random.Random, bbox: Bbox, size: Size) -> Bbox:
+    """A box as a model sees it the second time: its edges are off by a hundredth of the side."""
+    x1, y1, x2, y2 = bbox
+    across, down = 0.01 * size[0], 0.01 * size[1]
+    left, right = sorted(min(max(x + chance.gauss(0, across), 0), size[0]) for x in (x1, x2))
+    top, bottom = sorted(min(max(y + chance.gauss(0, down), 0), size[1]) for y in (y1, y2))
+    return left, top, right, bottom

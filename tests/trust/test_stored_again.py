@@ -1,0 +1,171 @@
+"""Stored calibrations that a later run meets: tried once in sizes that they don't cover; damage in
+them is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Workplace, caption, command
+from benchmarks.stand_ins.probe_model import ProbeModel
+from benchmarks.stand_ins.seeing_model import SeeingModel
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.trust.calibration_file import (
+    Calibration,
+    load_calibration,
+    prompt_version,
+)
+from tests.trust.test_pixel_frames import PARTS, scene
+
+MODEL = "qwen2.5-vl-7b-instruct"
+
+
+@pytest.mark.slow
+def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_repeated(
+    workplace: Workplace,
+) -> None:
+    place = workplace
+    place.settings |= {
+        "vlm.openai.model_name": MODEL,
+        "vlm.box_format": "auto",
+        "vlm.check_every": 100,
+    }
+    with LoopbackServer(EchoAnswers("xyxy_px")) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        place.rows([{"image_path": place.picture("one.jpg", (640, 480)), "caption": caption(0)}])
+        assert place.run().code == 0
+        later = Workplace(place.folder / "later", **place.settings)
+        sizes = [(300 + 70 * n, 1500 - 90 * n) for n in range(14)]
+        paths = [later.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
+        later.rows([{"image_path": path, "caption": caption(n)} for n, path in enumerate(paths)])
+        done = later.run()
+        assert (done.code, "Pictures are sent in further sizes" in done.err) == (0, True), done
+        sent = server.count()
+        assert later.run().code == 0
+        (later.results / ".ckpt" / "finished.json").unlink()
+        assert later.run().code == 0
+        assert server.count() == sent
+
+
+@pytest.mark.slow
+def test_a_finished_run_that_calibrated_in_some_of_its_shapes_sends_nothing_when_it_is_repeated(
+    workplace: Workplace,
+) -> None:
+    place = workplace
+    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
+    sizes = [(400 + 150 * (n % 4), 300 + 110 * (n // 4)) for n in range(16)]
+    place.rows(
+        [
+            {"image_path": place.picture(f"{n}.jpg", size), "caption": caption(n)}
+            for n, size in enumerate(sizes)
+        ]
+    )
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        assert place.run().code == 0
+        sent = server.count()
+        assert place.run().code == 0
+        (place.results / ".ckpt" / "finished.json").unlink()
+        assert place.run().code == 0
+        assert server.count() == sent
+
+
+@pytest.mark.slow
+def test_x_and_y_swapped_in_shapes_of_a_later_run_stop_it_before_it_asks_for_a_box(
+    workplace: Workplace,
+) -> None:
+    place = workplace
+    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
+
+    def swapped_in_squares(request: ReceivedRequest, phrase: str) -> str:
+        [(width, height)] = request.image_sizes or [(2, 1)]
+        return "yxyx_1000" if width == height else "xyxy_1000"
+
+    with LoopbackServer(ProbeModel(swapped_in_squares)) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        place.rows([{"image_path": place.picture("lying.jpg", (640, 480)), "caption": caption(0)}])
+        assert place.run().code == 0
+        later = Workplace(place.folder / "later", **place.settings)
+        later.rows([{"image_path": later.picture("square.jpg", (700, 700)), "caption": caption(1)}])
+        done = later.run()
+    assert (done.code, later.annotations()) == (2, []), done
+    assert "700x700" in done.err
+    assert "No boxes were asked for" in done.err
+
+
+@pytest.mark.slow
+def test_a_shape_of_a_later_run_that_is_seen_otherwise_is_measured_by_calibrating_again(
+    tmp_path: Path,
+) -> None:
+    model = SeeingModel(
+        "xyxy_px", resized=lambda w, h: (1000, 900 if 1.2 < h / w < 1.5 else 1000), noise=0.01
+    )
+    lying = [scene(tmp_path, size) for size in ((640, 480), (800, 600))]
+    upright = [scene(tmp_path, size) for size in ((480, 640), (600, 800))]
+    with LoopbackServer(model, keep_bodies=True) as server:
+
+        def grounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)
+
+        [box] = grounded(lying)[0]["expressions"][0]["instances"]
+        assert box["bbox"][3] == pytest.approx(PARTS["red"][1] * 480, abs=20)
+        sent = server.count()
+        grounded(lying)
+        assert server.count() <= sent + 2 + 1  # two questions, and one standing check
+        with pytest.raises(SuspectBoxes, match="calibrate"):
+            grounded(upright)
+        assert (
+            command(["calibrate", "--base-url", server.base_url, "--model", "somebody"]).code == 0
+        )
+        for record, height in zip(grounded(upright), (640, 800), strict=True):
+            [box] = record["expressions"][0]["instances"]
+            assert box["bbox"][3] == pytest.approx(PARTS["red"][1] * height, abs=20)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"limits": {"max_pixels": 1}},
+        {"limits": {"max_side": 1.5}},
+        {"limits": {"max_side": 5}},
+        {"limits": {"max_short_side": 0.4}},
+        {"limits": {"max_wide": 1e-9}},
+        {"limits": {"min_pixels": None}},
+        {"limits": {"multiple": 1.5}},
+        {"limits": {"max_pixels": 10**400}},
+        {"sizes": [[10**400, 3]]},
+        {"box_format": "xyxy_px@smart_resize_0_0_0"},
+        {"box_format": f"xyxy_px@round_{'9' * 400}"},
+    ],
+    ids=lambda edit: json.dumps(edit)[:40],
+)
+def test_a_calibration_that_was_edited_by_hand_is_ignored(
+    tmp_path: Path, edit: dict[str, Any]
+) -> None:
+    path = str(tmp_path / "calibration.json")
+    facts = (
+        "http://localhost/v1",
+        "a model",
+        prompt_version(),
+        "xyxy_px",
+        3.0,
+        0.01,
+        30,
+        36,
+        12,
+        "2026-11-22T00:00:00Z",
+    )
+    Calibration(*facts, limits=SizeLimits(), sizes=[[640, 480]]).save(path)
+    assert load_calibration(path, "http://localhost/v1", "a model") is not None
+    row = json.loads(Path(path).read_text())
+    limits = {**row["limits"], **edit.get("limits", {})}
+    Path(path).write_text(json.dumps({**row, **edit, "limits": limits}))
+    assert load_calibration(path, "http://localhost/v1", "a model") is None

@@ -1,0 +1,266 @@
+"""What fits the sizes that were asked for isn't taken to fit others: shapes, sizes in between,
+sizes of later runs.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pixel_frames import MODEL
+from benchmarks.resize_rules import OTHERS, Placing, reduced
+from benchmarks.stand_ins.probe_model import answered, seen
+from benchmarks.stand_ins.processors import PROCESSORS, at_least, halved, made_up
+from benchmarks.stand_ins.rule_runs import behind, decided, furthest_off, one_rule
+from benchmarks.stand_ins.seeing_model import SeeingModel
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import frame_of
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.trust.calibration_file import cache_path
+from dataflow_grounding.trust.frames import MOST_FRAMES, choose_frames, missing_frames
+from dataflow_grounding.trust.probes import NoFit, Probe, ProbedPicture, probe_of
+from tests.trust.test_pixel_frames import PARTS, _part, scene
+
+ENLARGING = [
+    "OpenAI's wording, enlarging",
+    "edge 1024, short 768",
+    "edge 1333, short 800",
+    "Gemma 4, 280 tokens",
+]
+MIDDLE = [
+    "LFM2-VL, large ones as sent",
+    "LFM2-VL, large ones at most 1920",
+    "halved from 300,000 to 700,000 px",
+]
+SMALL = [f"shorter side at least {side}" for side in (336, 448, 512)]
+CANVASES = [
+    "Llama 3.2, 4 tiles of 560",
+    "Llama 4, enlarged to the canvas",
+    "llama.cpp's canvas, 8 to 4,096 tokens of 32",
+    "LLaVA-NeXT, px of 4 tiles of 336",
+    "SmolVLM, long edge always 2048, tiles of 512",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("name", [*ENLARGING, *MIDDLE, *SMALL, *CANVASES])
+def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> None:
+    """In all sizes of benchmarks/stand_ins/rule_runs.py, whether or not they were known; noisy models may be
+    refused.
+    """
+    outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in (0, 1, 9)]
+    assert [outcome.why for outcome in outcomes if outcome.kind == "wrong"] == []
+    assert outcomes[0].kind == "right"
+
+
+def test_a_long_edge_that_small_squares_do_not_have_is_no_constant_side() -> None:
+    rule = at_least(420, 600)
+    decision, _ = decided(behind(rule, random.Random(0), 0.005, 0.0))
+    assert furthest_off(rule, decision)[0] <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_rules_that_a_stranger_makes_up_are_never_read_wrong(seed: int) -> None:
+    rules = made_up(12, seed)
+    outcomes = {
+        name: one_rule(name, rule, number % 3) for number, (name, rule) in enumerate(rules.items())
+    }
+    assert {
+        name: outcome.why for name, outcome in outcomes.items() if outcome.kind == "wrong"
+    } == {}
+
+
+@pytest.mark.slow
+def test_parts_of_a_canvas_are_not_taken_for_parts_of_the_picture() -> None:
+    """Its bands are narrow in 4:3 and 16:9, and a quarter of the side in other shapes."""
+    name = "DeepSeek-VL2, parts of 9 tiles of 384"
+    outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in range(9)]
+    assert [outcome.why for outcome in outcomes if outcome.kind == "wrong"] == []
+
+
+@pytest.mark.parametrize("frame", ["pad_square", "pad_square_corner"])
+def test_a_padded_square_is_measured_in_frames(frame: str) -> None:
+    known = find_box_format(f"xyxy_1000@{frame}", "")
+    decision, _ = decided(lambda probe: answered(probe, lambda _: known, dict(probe.boxes)))
+    assert decision.fit.format.name == "xyxy_px@measured"
+    for frame_map in decision.fit.format.maps:
+        for bbox in probe_of(frame_map.size).boxes.values():
+            numbers = known.from_pixels(bbox, original=frame_map.size)
+            read = decision.fit.format.to_pixels(numbers, original=frame_map.size)
+            assert read == pytest.approx(bbox, abs=0.005 * max(frame_map.size))
+
+
+@pytest.mark.parametrize(
+    ("own", "shapes"),
+    [
+        ([], [1.33, 1.78, 0.56, 1.0, 1.5, 0.75]),
+        ([(1600, 1200), (320, 240), (700, 500)], [1.33, 1.78, 0.56, 1.33, 1.33, 1.4]),
+        ([(1200, 1600), (640, 640), (300, 301), (2000, 400)], [1.33, 1.78, 0.56, 0.75, 1.0, 1.0]),
+    ],
+    ids=["no pictures are known", "lying ones", "upright, square and elongated ones"],
+)
+def test_a_model_of_fractions_is_asked_in_the_shapes_of_the_run(
+    own: list[Size], shapes: list[float]
+) -> None:
+    known = find_box_format("yxyx_1000", "")
+    sizes: list[Size] = []
+
+    def model(probe: Probe) -> ProbedPicture:
+        sizes.append(probe.size)
+        return answered(probe, lambda _: known, dict(probe.boxes))
+
+    assert decided(model, own)[0].fit.format.name == "yxyx_1000"
+    assert [round(width / height, 2) for width, height in sizes] == shapes
+
+
+ODD_IN_PARTS: dict[str, Placing] = {
+    "squares shifted": lambda w, h: (1000, 1000, 50, 50) if w == h else (1000, 1000),
+    "portraits lower than they are": lambda w, h: (1000, 900) if h > w else (1000, 1000),
+    "small ones in pixels": lambda w, h: (w, h) if max(w, h) < 400 else (1000, 1000),
+    "large ones in pixels": lambda w, h: (w, h) if max(w, h) > 2020 else (1000, 1000),
+    "padded at the right and bottom to multiples of 64": lambda w, h: (
+        1000 * w / (-w // 64 * -64),
+        1000 * h / (-h // 64 * -64),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", list(ODD_IN_PARTS))
+def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frames(
+    what: str,
+) -> None:
+    own: list[Size] = [(640, 427), (500, 500), (300, 400), (2048, 1536), (260, 200)]
+    for seed in range(3):
+        rule = ODD_IN_PARTS[what]
+        decision, _ = decided(behind(rule, random.Random(seed), 0.015, 0.1), own)
+        assert decision.limits is not None
+        assert decision.limits.frames
+        assert furthest_off(rule, decision, own)[0] <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"]
+)
+def test_where_no_size_arrives_as_sent_each_frame_has_its_map(name: str) -> None:
+    rule = OTHERS[name]
+    decision, _ = decided(behind(rule, random.Random(1), 0.005, 0.0))
+    assert decision.limits is not None
+    assert {one.size for one in decision.fit.format.maps} == set(decision.limits.frames)
+    assert furthest_off(rule, decision)[0] <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("sizes", "frames"),
+    [
+        ([(640, 480)], [(640, 480)]),
+        ([(16, 16)], [(224, 224)]),  # rectangles can't be drawn in less
+        ([(12000, 9000)], [(2048, 1536)]),
+        ([(4000, 200)], [(2048, 102)]),
+    ],
+)
+def test_a_run_of_one_size_has_one_frame(sizes: list[Size], frames: list[Size]) -> None:
+    assert choose_frames(sizes, [1], SizeLimits(2048)) == frames
+
+
+def test_frames_are_few_and_those_that_are_measured_are_taken_first() -> None:
+    sizes = [(width, height) for width in range(200, 2000, 90) for height in range(200, 2000, 90)]
+    counts = [1] * len(sizes)
+    chosen = choose_frames(sizes, counts, SizeLimits(2048))
+    assert 3 <= len(chosen) <= MOST_FRAMES
+    assert missing_frames(sizes, counts, SizeLimits(2048), chosen) == []
+    limits = SizeLimits(2048, frames=tuple(chosen))
+    for size in sizes:
+        padded = limits.padded(size)
+        assert limits.sent(size) in chosen
+        assert padded[0] >= size[0]
+        assert padded[1] >= size[1]
+
+
+def test_a_frame_of_one_size() -> None:
+    known = find_box_format("xyxy_px@seen_768_384", "")
+    assert frame_of("seen_768_384", (1008, 1008))[:2] == (768, 384)
+    assert known.to_pixels((384, 96, 768, 384), original=(2016, 1008), sent=(1008, 1008)) == (
+        1008,
+        252,
+        2016,
+        1008,
+    )
+    assert known.from_pixels((1008, 252, 2016, 1008), original=(2016, 1008)) == [384, 96, 768, 384]
+    assert "768 px wide and 384 px high" in known.instructions((1008, 1008))
+    for name in ("seen_0_384", "smart_resize_28_0_0", "long_edge_0", "long_edge_9_patch_0_1"):
+        with pytest.raises(SpecError, match="unknown box frame"):
+            frame_of(name, (10, 10))
+
+
+def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:
+    """How far the boxes of a row are off at the most, in a process of its own as it were, as a
+    share of the side.
+    """
+    [record] = PhraseGrounder(OpenAIServing(server.base_url, MODEL))([row])
+    size = (record["width"], record["height"])
+    worst = 0.0
+    for expression, part in zip(record["expressions"], PARTS.values(), strict=True):
+        gaps = zip(expression["instances"][0]["bbox"], _part(size, *part), size * 2, strict=True)
+        worst = max(worst, *(abs(a - b) / side for a, b, side in gaps))
+    return worst
+
+
+@pytest.mark.slow
+def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LoopbackServer(SeeingModel(resized=reduced(edge=1280)), keep_bodies=True) as server:
+        assert ask_for(server, scene(tmp_path, (640, 480))) <= 0.01
+        asked = server.count()
+        new = scene(tmp_path, (520, 700))
+        assert ask_for(server, new) <= 0.01
+        # two probes of the new frame, a check with the picture itself, one answer
+        assert server.count() == asked + 4
+        assert "520x700" in capsys.readouterr().err
+        stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
+        assert [520, 700] in stored["sizes"]
+        assert ask_for(server, new) <= 0.01
+        assert server.count() == asked + 5  # its map is known by now
+
+
+@pytest.mark.slow
+def test_a_size_that_a_server_treats_otherwise_has_a_map_of_its_own(tmp_path: Path) -> None:
+    def rule(width: int, height: int) -> tuple[float, float]:
+        band = 2.2 < width / height < 3.2 and 400 < width < 800
+        return (width / 2, height / 2) if band else (width, height)
+
+    with LoopbackServer(SeeingModel(resized=rule), keep_bodies=True) as server:
+        assert ask_for(server, scene(tmp_path, (640, 480))) <= 0.01
+        assert ask_for(server, scene(tmp_path, (620, 230))) <= 0.01
+        asked = server.count()
+        assert ask_for(server, scene(tmp_path, (620, 230))) <= 0.01
+        assert server.count() == asked + 1
+
+
+@pytest.mark.slow
+def test_middle_sizes_are_asked_for_by_the_calibration_itself() -> None:
+    decision, _ = decided(behind(halved(262144, 524288), random.Random(0), 0.005, 0.0))
+    assert furthest_off(halved(262144, 524288), decision)[0] <= 0.01
+
+
+def test_random_boxes_lie_on_no_line() -> None:
+    draw = random.Random(0)
+    with pytest.raises(NoFit):
+        decided(
+            lambda probe: answered(
+                probe, lambda _: find_box_format("xyxy_px", ""), seen(probe, draw, 0.3, 0.5)
+            )
+        )
