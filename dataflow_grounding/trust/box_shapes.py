@@ -9,10 +9,29 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+from dataflow_grounding.boxes.coordinates import Order
+from dataflow_grounding.boxes.geometry import Bbox, Size
+
 Corners: TypeAlias = tuple[float, float, float, float]
 """x1, y1, x2, y2 in parts of the picture's sides."""
 
 LEAST_SIDE = 0.003  # of the picture's side: a logarithm has to be taken
+
+
+class SeenBox(NamedTuple):
+    """A box as a reply wrote it: its four numbers, the order if the reply names one, its phrase."""
+
+    numbers: Bbox
+    order: Order | None
+    phrase: str
+
+
+class Sent(NamedTuple):
+    """A picture as sent: its size in pixels, and the parts of its sides that aren't padding."""
+
+    size: Size
+    across: float = 1.0
+    down: float = 1.0
 
 
 class Shape(NamedTuple):
@@ -70,7 +89,7 @@ class SeenThings:
             self.squares[number] += step * (value - self.means[number])
 
     def expect(self, before: Expected, before_boxes: float) -> Expected:
-        """Return what is expected; `before` is so without these boxes, as good as so many."""
+        """Return what is expected; `before`, worth `before_boxes`, is so without these boxes."""
         if self.count < self.refresh_at:
             return self.expected
         boxes = before_boxes + self.count

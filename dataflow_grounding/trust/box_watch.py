@@ -102,7 +102,7 @@ class BoxWatch:
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
         """Return the answer to a request for boxes of `phrases`; in a run, its replies are judged.
 
-        Raises whatever the request fails with, and SuspectBoxes.
+        Raises what the request fails with, and SuspectBoxes.
         """
         return await ask(request)
 

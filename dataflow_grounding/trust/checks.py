@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.trust.one_check import Outcome
 
 AT_THE_END = 20  # requests since the last check from which a run ends with another
-SILENT = 2  # after so many checks in a row that told nothing, no more are made
+SILENT = 2  # checks in a row that told nothing, after which no more are made
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
 
@@ -134,7 +134,7 @@ def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
 
 
 def _name_of(serving: Serving, asked: BoxFormat, form: str) -> str:
-    """Return what stands for a format at a serving's endpoint and model: its name and a digest.
+    """Return a name for a format at a serving's endpoint and model: its own and a digest.
 
     `form` is the form in which boxes are asked for; "" for the usual one.
     """

@@ -246,7 +246,7 @@ class Deciding:
         # A size that had to be changed tells nothing new if it is near one that was asked for.
         still_wanted = [size for size in accepted if size in sizes or not is_near(size, sent)]
         while still_wanted:
-            # A second picture of one size has its rectangles elsewhere.
+            # A second picture of one size has its rectangles at other places.
             layouts = Counter(picture.size for picture in self.pictures)
             probes = [probe_of(size, layout=layouts[size]) for size in still_wanted]
             refused = []
@@ -369,11 +369,11 @@ def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     for picture in pictures:
         read, _ = read_in([picture], known)
         usable = [answer for answer in picture.answers if answer.usable]
-        edges = (read * (picture.size * 2)).tolist()
+        edges = (read * (picture.shown * 2)).tolist()
         boxes.append(
             [(answer.phrase, box_of(box)) for answer, box in zip(usable, edges, strict=True)]
         )
-        sides += [picture.size * 2] * len(usable)
+        sides += [picture.shown * 2] * len(usable)
     read, drawn = read_in(pictures, known)
     off = np.abs(read - drawn)
     worst = off.max(axis=1)

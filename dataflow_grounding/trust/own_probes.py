@@ -1,8 +1,8 @@
 """Probe pictures made of the run's own: rectangles are drawn into a copy.
 
 A copy has the content, the size and the file type of the picture that it is made of, and goes the
-same way to the model. So it is answered as the picture itself is, whatever a server does to some
-pictures and not to others.
+same way to the model. So it is answered as the picture itself is, also by a server that treats some
+pictures otherwise than others.
 """
 
 import asyncio

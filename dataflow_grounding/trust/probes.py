@@ -159,6 +159,11 @@ class ProbedPicture:
         return self.probe.size
 
     @property
+    def shown(self) -> Size:
+        """Width and height of all that the model is shown, in pixels of the picture as drawn."""
+        return self.padded or self.size
+
+    @property
     def asked(self) -> int:
         """How many rectangles were asked for: all that the picture has."""
         return len(self.probe.boxes)
@@ -173,7 +178,7 @@ class ProbedPicture:
             written = known_formats()[answer.family]
         elif answer.order:
             written = replace(asked, order=answer.order)
-        return written.to_pixels(answer.numbers, original=self.padded or self.size, sent=self.sent)
+        return written.to_pixels(answer.numbers, original=self.shown, sent=self.sent)
 
 
 AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[ProbedPicture]]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dataflow_grounding.boxes.geometry import Bbox, Size
 
-# Of so many boxes of an orientation at least one reaches into the far half of the picture.
+# Of ENOUGH boxes of an orientation at least one reaches into the far half of the picture.
 ENOUGH = 100
 NEVER_PASSED = 0.5
 SMALLER = 0.9  # a range of numbers is smaller than another one if it is less than this part of it

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Order, to_xyxy
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import Bbox, Size, ordered
+from dataflow_grounding.boxes.geometry import ordered
 from dataflow_grounding.english.heads import head_word
 from dataflow_grounding.trust.box_shapes import (
     ANY,
@@ -23,7 +23,9 @@ from dataflow_grounding.trust.box_shapes import (
     BOXES_OF_A_THING,
     Corners,
     Expected,
+    SeenBox,
     SeenThings,
+    Sent,
     Shape,
     log_likelihood,
     shape_of,
@@ -37,9 +39,9 @@ SHOWS = 3.0  # log-likelihood ratio from which a reply is asked for again: 20 ti
 # request each. With more, the pictures are unlike others, and it takes a higher ratio.
 IN_VAIN = 0.01
 # The ratios of successive replies are summed up (Page's CUSUM, 1954), each less ALLOWED, because a
-# run's things may be shaped so, and for ONE at most.
-# From ALARM on, a factor of 1,100, a probe has to tell; without probes the run is stopped at ALONE,
-# which 100 honest runs stay below by half.
+# run's things may be shaped so, and for ONE at most. From ALARM on, a factor of 1,100, a probe has
+# to tell. Where none can, the run is stopped at ALONE, or at less if probes tell of its other
+# pictures: then the boxes that these are compared with are known to be right.
 ALLOWED = 0.5
 ONE = 3.0
 ALARM = 7.0
@@ -55,22 +57,6 @@ BEYOND = 6.0  # what lies further out costs so much
 NEARLY = 1.13  # times a format's range: a reply with larger numbers isn't in it
 MOST_THINGS = 4000  # that are known apart, so that memory is bounded
 ALIKE = {999: 1000, 1024: 1000}  # scales that a single reply can't tell from another
-
-
-class SeenBox(NamedTuple):
-    """A box as a reply wrote it: its four numbers, the order if the reply names one, its phrase."""
-
-    numbers: Bbox
-    order: Order | None
-    phrase: str
-
-
-class Sent(NamedTuple):
-    """A picture as sent: its size in pixels, and the parts of its sides that aren't padding."""
-
-    size: Size
-    across: float = 1.0
-    down: float = 1.0
 
 
 class View(NamedTuple):
@@ -214,7 +200,7 @@ class ReplyJudge:
         self._views: dict[Sent, Views] = {}
         self._all = SeenThings()
         self._things: dict[str, SeenThings] = {}
-        self._turned, self._axes = 0.5, 40.0  # as if of so many axes half a box were turned
+        self._turned, self._axes = 0.5, 40.0  # as if half an axis of 40 had been turned
         self._sums: dict[tuple[str, str], float] = {}  # by format and orientation
         self._alarm = ALARM
         self._in_vain = 0
@@ -293,7 +279,7 @@ class ReplyJudge:
     # All replies
 
     def add(self, reply: JudgedReply) -> None:
-        """Add a reply to what all say, whatever becomes of it."""
+        """Add a reply to what all say."""
         self.replies += 1
         orientation = orientation_of(reply.sent.size)
         for name, ratio in reply.ratios.items():

@@ -24,6 +24,7 @@ from dataflow_grounding.engine.summary import PROBE_AS_ASKED
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.tasks.request import ReadReply, Request
+from dataflow_grounding.trust.box_shapes import SeenBox, Sent
 from dataflow_grounding.trust.box_watch import BoxWatch
 from dataflow_grounding.trust.checks import Checks
 from dataflow_grounding.trust.choice import (
@@ -35,8 +36,6 @@ from dataflow_grounding.trust.reach import PER_MILLE, Reach, orientation_of
 from dataflow_grounding.trust.reply_judge import (
     JudgedReply,
     ReplyJudge,
-    SeenBox,
-    Sent,
 )
 
 if TYPE_CHECKING:
@@ -251,7 +250,7 @@ class RunWatch(BoxWatch):
         """Ask as BoxWatch.ask does: sent when it may be, and the replies judged.
 
         Once boxes are suspect, requests pass without being judged; they do after the run's end.
-        Raises whatever the request fails with, SuspectBoxes and RunStopped.
+        Raises what the request fails with, SuspectBoxes and RunStopped.
         """
         if self._is_over:
             return await ask(request)

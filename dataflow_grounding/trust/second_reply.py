@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from dataflow_grounding.boxes.geometry import Bbox, ordered
 
 if TYPE_CHECKING:
-    from dataflow_grounding.trust.reply_judge import FormatReading, JudgedReply, SeenBox, View
+    from dataflow_grounding.trust.box_shapes import SeenBox
+    from dataflow_grounding.trust.reply_judge import FormatReading, JudgedReply, View
 
 PROVEN = 6.0  # log-likelihood ratio from which a second reply proves the format of the first
 EDGES = (0.02, 0.05, 0.1)  # parts of the side between two answers' edges: which is not known

@@ -104,8 +104,8 @@ def showing_of(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Showing:
 def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> tuple[Array, Array]:
     """Return the answered rectangles as read in a format, and as drawn.
 
-    Both are x1, y1, x2, y2 in parts of the pictures' sides, shape (answers, 4). What a format can't
-    read is far from any rectangle.
+    Both are x1, y1, x2, y2 in parts of the sides of what the model is shown, padding and all, shape
+    (answers, 4): its errors are parts of these. What a format can't read is far from any rectangle.
     """
     read: list[Bbox] = []
     drawn: list[Bbox] = []
@@ -118,7 +118,7 @@ def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> tuple[Array,
             box = (0.0, 0.0, 0.0, 0.0) if is_of_cells else picture.in_pixels(answer, known)
             read.append(ordered(box))
             drawn.append(answer.asked)
-            sides.append(picture.size * 2)
+            sides.append(picture.shown * 2)
     as_arrays = [np.array(rows, dtype=float).reshape(-1, 4) for rows in (read, drawn, sides)]
     return as_arrays[0] / as_arrays[2], as_arrays[1] / as_arrays[2]
 

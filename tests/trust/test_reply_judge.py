@@ -12,12 +12,11 @@ import pytest
 from benchmarks.stand_ins.watched_model import MIXED, Scene
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.trust.box_shapes import SeenBox, Sent
 from dataflow_grounding.trust.reply_judge import (
     ALARM,
     JudgedReply,
     ReplyJudge,
-    SeenBox,
-    Sent,
     other_readings,
 )
 
