@@ -286,7 +286,9 @@ class Checks:
         if self._every is None or known.sent < known.next_check:
             return
         begin = max(known.stretch_end, known.sent - known.sent % self._every)
-        known.next_check = begin + random.SystemRandom().randint(1, self._every)
+        # A check has just told of the first few requests.
+        first = min(AT_THE_END, self._every // 2) + 1
+        known.next_check = begin + random.SystemRandom().randint(first, self._every)
         known.stretch_end = begin + self._every
 
     def can_tell(self, image: Image) -> bool:
