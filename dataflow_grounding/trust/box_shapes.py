@@ -26,6 +26,11 @@ class SeenBox(NamedTuple):
     phrase: str
 
 
+def largest_of(boxes: Sequence[SeenBox]) -> float:
+    """Return the largest number in all boxes; infinity without any, which fits no format."""
+    return max([max(box.numbers) for box in boxes], default=math.inf)
+
+
 class Sent(NamedTuple):
     """A picture as sent: its size in pixels, and the parts of its sides that aren't padding."""
 

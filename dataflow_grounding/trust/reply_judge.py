@@ -27,6 +27,7 @@ from dataflow_grounding.trust.box_shapes import (
     SeenThings,
     Sent,
     Shape,
+    largest_of,
     log_likelihood,
     shape_of,
 )
@@ -358,11 +359,6 @@ class ReplyJudge:
 
     def _recent_proofs(self) -> list[Proof]:
         return [proof for number, proof in self._proofs if self.replies - number <= RECENT]
-
-
-def largest_of(boxes: Sequence[SeenBox]) -> float:
-    """Return the largest number in all boxes; infinity without any, which fits no format."""
-    return max([max(box.numbers) for box in boxes], default=math.inf)
 
 
 def _weights(boxes: Sequence[SeenBox]) -> list[float]:

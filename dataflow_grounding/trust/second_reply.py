@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dataflow_grounding.boxes.geometry import Bbox, ordered
+from dataflow_grounding.trust.box_shapes import SeenBox, largest_of
 
 if TYPE_CHECKING:
-    from dataflow_grounding.trust.box_shapes import SeenBox
     from dataflow_grounding.trust.reply_judge import FormatReading, JudgedReply, View
 
 PROVEN = 6.0  # log-likelihood ratio from which a second reply proves the format of the first
@@ -41,7 +41,7 @@ def proof_of(
         others: The formats in which the first one may be, and what numbers mean in them.
     """
     as_asked = _agreement(first, first.corners, second)
-    largest = max([max(box.numbers) for box in first.boxes], default=math.inf)
+    largest = largest_of(first.boxes)
     best: Proof | None = None
     for reading, view in others:
         if largest > view.most:
@@ -68,7 +68,7 @@ def _agreement(first: "JudgedReply", corners: Sequence[Bbox], second: "JudgedRep
     return math.log(sum(by_edge) / len(EDGES))
 
 
-def _only_boxes(boxes: "Sequence[SeenBox]") -> dict[str, int]:
+def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
     """Return, for each phrase that has just one box, the box's index."""
     counts = Counter(box.phrase for box in boxes)
     return {box.phrase: index for index, box in enumerate(boxes) if counts[box.phrase] == 1}
