@@ -96,12 +96,10 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
     """
     size = pictures[0].sent
     answers = _answers(pictures, order)
-    lines = _fit_lines(answers, size)
+    lines = _common_lines(answers, size)
     if lines is None:
         raise NoFit(f"the answers about pictures of {size_text(size)} px lie on no line")
     on_lines = _on_lines(answers, lines, size)
-    if on_lines.mean() < LEAST_ON_LINES:
-        raise NoFit(f"the answers about pictures of {size_text(size)} px lie on no line")
     _check_left_over(answers.taken(~on_lines), len(on_lines), size)
     _check_alike(
         [_fit_lines(_answers([picture], order), size) for picture in pictures], lines, size
@@ -175,8 +173,10 @@ def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> tuple[Line, Lin
 
     There is none either where fewer than LEAST_ON_LINES of the rectangles are near both.
     """
-    size = pictures[0].sent
-    answers = _answers(pictures, order)
+    return _common_lines(_answers(pictures, order), pictures[0].sent)
+
+
+def _common_lines(answers: _Answers, size: Size) -> tuple[Line, Line] | None:
     lines = _fit_lines(answers, size)
     if lines is None or _on_lines(answers, lines, size).mean() < LEAST_ON_LINES:
         return None
