@@ -25,6 +25,9 @@ from dataflow_grounding.extras.scale.shard_files import join, write_shards
 from dataflow_grounding.serving.base import Serving
 
 LOOK_SECONDS = 1.0  # between two looks at the workers; the longest wait for their answers, too
+# The longest wait for the pool's sums, once in a run. Without them, lost workers' requests are not
+# counted.
+SUMS_SECONDS = 10.0
 # How many looks of up to 2 s each a worker may leave unanswered in a row. One that is silent for so
 # long can't send anything any more: its lease has run out.
 MOST_SILENCES = 30
@@ -249,7 +252,7 @@ class DrivenRun(Run):
         if not self._losses.total():
             return
         with suppress(Exception):  # the pool is lost too
-            sent, usd = await asyncio.wait_for(self._totals_of_pool(), LOOK_SECONDS)
+            sent, usd = await asyncio.wait_for(self._totals_of_pool(), SUMS_SECONDS)
             self.summary.requests["sent"] += max(0, sent - self._sent)
             if self.summary.cost_usd is not None:
                 self.summary.cost_usd += max(0.0, usd - self._paid)
