@@ -34,12 +34,12 @@ from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.judge_operator import JudgeOperator
+from dataflow_grounding.operators.judge_test import USUAL_PICTURES
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import ReadReply
 from dataflow_grounding.trust.checks import probes_for, sent_sizes
-from dataflow_grounding.trust.judge_watch import USUAL_PICTURES
 
 T = TypeVar("T")
 TRIED = 20

@@ -14,8 +14,8 @@ from dataflow_grounding.operators._expressions import within_image
 from dataflow_grounding.operators._judgement import ask_judge
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator
+from dataflow_grounding.operators.judge_test import JUDGE_EVERY
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.trust.judge_watch import JUDGE_EVERY
 
 
 @OPERATOR_REGISTRY.register()

@@ -13,9 +13,9 @@ from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_decisions import Expression, is_open, not_checked
 from dataflow_grounding.operators._expressions import any_has_boxes
 from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
+from dataflow_grounding.operators.judge_test import JUDGE_EVERY, Distrust, JudgeWatch, Question
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.trust.choice import FormatChoice, choice_of
-from dataflow_grounding.trust.judge_watch import JUDGE_EVERY, Distrust, JudgeWatch, Question
 
 
 class JudgeOperator(Operator):
@@ -65,9 +65,7 @@ class JudgeOperator(Operator):
         records.
         """
         asked = self.settle(start)
-        # anew for each run: what an earlier one found out stands in its own store
-        watch = JudgeWatch(self.judge_watch.question, self.judge_watch.every)
-        self.judge_watch = watch.begun(self.serving, self.box_format, start)
+        self.judge_watch = self.judge_watch.begun(self.serving, self.box_format, start)
         return asked
 
     def facts(self) -> dict[str, Any]:

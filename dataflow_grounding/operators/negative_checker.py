@@ -3,8 +3,8 @@
 from dataflow_grounding.operators._candidates import COLUMN
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 from dataflow_grounding.operators.box_checker import BoxChecker
+from dataflow_grounding.operators.judge_test import JUDGE_EVERY
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.trust.judge_watch import JUDGE_EVERY
 
 
 @OPERATOR_REGISTRY.register()

@@ -7,8 +7,8 @@ from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._candidates import COLUMN, as_absent, why_kept_out
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of
 from dataflow_grounding.operators.crop_judge import CropJudge
+from dataflow_grounding.operators.judge_test import JUDGE_EVERY
 from dataflow_grounding.serving.base import Serving, check_counts
-from dataflow_grounding.trust.judge_watch import JUDGE_EVERY
 
 
 @OPERATOR_REGISTRY.register()

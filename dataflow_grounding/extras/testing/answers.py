@@ -16,7 +16,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.extras.testing.dialects import Answer
 from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.extras.testing.rectangles import rectangles_in
-from dataflow_grounding.trust.judge_watch import KnownPicture, crops_of, known_picture
+from dataflow_grounding.operators.judge_test import KnownPicture, crops_of, known_picture
 from dataflow_grounding.trust.probes import INNER, Probe, probe_of
 from dataflow_grounding.trust.seen_probes import LAYOUTS
 

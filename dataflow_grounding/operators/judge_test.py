@@ -11,25 +11,22 @@ import copy
 import io
 import json
 import math
-import os
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError, SpecError
-from dataflow_grounding._util.files import new_file
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.images.in_memory import as_path
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.checks import Checked, DrawnBox, box_check, crop_check
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.checks import DrawnBox, box_check, crop_check
 from dataflow_grounding.trust.probes import Probe, probe_of
 
 JUDGE_EVERY = 100  # records that rely on one test of the judge
@@ -143,31 +140,6 @@ def _png_of(layout: int) -> bytes:
     return file.getvalue()
 
 
-def verdicts_question(
-    image: Image, known: KnownPicture, box_format: BoxFormat
-) -> tuple[Request[Any], Callable[[Any], list[Mark]]]:
-    """Return the `box_check` question about a known picture, and the function that marks answers.
-
-    The function takes the answer, and returns each presence and each verdict beside what is known.
-    """
-    question = box_check(image, known.phrases, known.boxes, box_format)
-    return question, partial(_marks_of_verdicts, known)
-
-
-def _marks_of_verdicts(known: KnownPicture, checked: Checked) -> list[Mark]:
-    """Return the judge's answers beside what is known: on phrases, then on boxes.
-
-    A verdict other than "other" and "nothing" is a yes; without one, the judge can't tell.
-    """
-    marks = []
-    for presence, there in zip(checked.presences, known.there, strict=True):
-        marks.append(Mark(presence.there, there))
-    for verdict, right in zip(checked.verdicts, known.right, strict=True):
-        says_yes = verdict.fit not in ("other", "nothing")
-        marks.append(Mark(None if verdict.fit is None else says_yes, right))
-    return marks
-
-
 def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
     """Return the crops to ask about, and for each whether it shows what its phrase says.
 
@@ -182,25 +154,35 @@ def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
     return boxes, right
 
 
-def crops_question(
-    image: Image, known: KnownPicture, box_format: BoxFormat
-) -> tuple[Request[Any], Callable[[Any], list[Mark]]]:
-    """Return the `crop_check` question about a known picture, and the function that marks answers.
+async def _marks_of_verdicts(
+    ask: Ask, image: Image, known: KnownPicture, box_format: BoxFormat
+) -> list[Mark]:
+    """Ask `box_check` about a known picture, and return a mark for each presence and verdict.
 
-    The function takes the answers, and returns each beside what is known.
+    A verdict other than "other" and "nothing" is a yes; without one, the judge can't tell.
     """
+    checked = await ask(box_check(image, known.phrases, known.boxes, box_format))
+    marks = []
+    for presence, there in zip(checked.presences, known.there, strict=True):
+        marks.append(Mark(presence.there, there))
+    for verdict, right in zip(checked.verdicts, known.right, strict=True):
+        says_yes = verdict.fit not in ("other", "nothing")
+        marks.append(Mark(None if verdict.fit is None else says_yes, right))
+    return marks
+
+
+async def _marks_of_crops(
+    ask: Ask, image: Image, known: KnownPicture, box_format: BoxFormat
+) -> list[Mark]:
+    """Ask `crop_check` about a known picture, and return a mark for each crop."""
     boxes, right = crops_of(known)
-    return crop_check(image, boxes, box_format), partial(_marks_of_crops, right)
-
-
-def _marks_of_crops(right: Sequence[bool], answers: Sequence[bool | None]) -> list[Mark]:
-    """Return the judge's answer about each crop beside whether it is `right`."""
+    answers = await ask(crop_check(image, boxes, box_format))
     return [Mark(answer, truth) for answer, truth in zip(answers, right, strict=True)]
 
 
 Question: TypeAlias = Literal["verdicts", "crops"]
 """What a judge is asked about a known picture."""
-_QUESTIONS = {"verdicts": verdicts_question, "crops": crops_question}
+_ASKED = {"verdicts": _marks_of_verdicts, "crops": _marks_of_crops}
 
 
 @dataclass(frozen=True)
@@ -217,7 +199,7 @@ class Distrust:
     error: RecordError | None = None
 
 
-class TestResult(NamedTuple):
+class JudgeResult(NamedTuple):
     """What the last test of a judge came to.
 
     Attributes:
@@ -229,109 +211,64 @@ class TestResult(NamedTuple):
     distrust: Distrust | None
 
 
-_results: dict[str, TestResult] = {}
+_results: dict[str, JudgeResult] = {}
 """For records in memory: what the last tests in this process came to, by judge and question.
 
 A run with a store doesn't share this: its tests are in its store, so that it can be resumed.
 """
 
 
-@dataclass(frozen=True)
-class JudgeWatch:
-    """Tests a judge with questions of known answer, and says why it isn't to be obeyed.
-
-    These are the settings; `begun` returns the watch that tests. Until then, a judge is obeyed.
+class JudgeTests:
+    """Tests a judge in one run. Replies are stored, and read again, as any others.
 
     Args:
-        question: What the judge is asked about a known picture: `verdicts` or `crops`.
-        every: Records that rely on one test; None for no tests.
-
-    Raises:
-        SpecError: `every` is no whole number from 1.
+        question: What the judge is asked about a known picture.
+        every: Records that rely on one test.
+        serving: The judge.
+        box_format: The format in which boxes are described to it.
+        results: The results so far, as in `_results`.
     """
 
-    question: Question
-    every: int | None = JUDGE_EVERY
-
-    def __post_init__(self) -> None:
-        every = self.every
-        if every is not None and (not isinstance(every, int) or every < 1):
-            raise SpecError("check_every should be 1 or more, or None")
-
-    def __repr__(self) -> str:
-        return f"JudgeWatch({self.question!r}, {self.every})"
-
-    def as_setting(self) -> str:
-        """Return what the answers of an operator depend on: question and rhythm."""
-        return repr(self)
-
-    def begun(self, serving: Serving, box_format: BoxFormat, start: RunStart) -> "JudgeWatch":
-        """Return the watch of a run that starts: one that tests, if tests are wanted and possible.
-
-        Otherwise it is this one. Records in memory share results with other calls in this process,
-        but for those of tests that failed.
-
-        Args:
-            serving: The judge.
-            box_format: The format in which boxes are described to it.
-            start: What the run starts with.
-        """
-        if self.every is None or not serving.takes_probes:
-            return self
-        if start.folder is not None:
-            return _Testing(self.question, self.every, serving, box_format)
-        for key, result in list(_results.items()):
-            # What failed may be mended by now: a new call tests the judge again.
-            if result.distrust is not None and result.distrust.error is not None:
-                _results.pop(key, None)
-        return _Testing(self.question, self.every, serving, box_format, _results)
+    def __init__(
+        self,
+        question: Question,
+        every: int,
+        serving: Serving,
+        box_format: BoxFormat,
+        results: dict[str, JudgeResult],
+    ) -> None:
+        self._question: Question = question
+        self._every = every
+        self._serving = serving
+        self._box_format = box_format
+        self._results = results
+        self._warned: set[str] = set()  # the topics that the user was warned of
 
     async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
         """Return why the judge isn't obeyed for a record; None where it is.
 
-        Args:
-            ask: The record's means to send requests.
-            place: The record's number in the run, from 0.
-        """
-        return None
-
-
-@dataclass(frozen=True, repr=False)
-class _Testing(JudgeWatch):
-    """The tests of one run. Replies to them are stored, and read again, as any others.
-
-    Attributes:
-        results: The results so far, as in `_results`.
-        warned: The warnings that the user was given; of each kind there is at most one in a run.
-    """
-
-    serving: Serving | None = None
-    box_format: BoxFormat | None = None
-    results: dict[str, TestResult] = field(default_factory=dict)
-    warned: set[str] = field(default_factory=set)
-
-    async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
-        """Return why the judge isn't obeyed for a record; None where it is. See JudgeWatch.
-
         The judge is tested once for each block of `every` records, and again after FRESH seconds.
         """
-        assert self.every is not None
-        block = place // self.every
-        # The user's wording belongs to the key: in other words a judge may judge otherwise.
-        key = f"{self._key(block)} {getattr(ask, 'wording', None)!r}"
-        known = self.results.get(key)
+        block = place // self._every
+        key = self._key(ask, block)
+        known = self._results.get(key)
         if known is not None and time.monotonic() - known.tested_at < FRESH:
             return known.distrust
         distrust = await self._test(ask, block)
-        self.results[key] = TestResult(time.monotonic(), distrust)
+        self._results[key] = JudgeResult(time.monotonic(), distrust)
         return distrust
 
-    def _key(self, block: int) -> str:
-        """Return what a result is kept under, as JSON: judge, question, block and format."""
-        assert self.serving is not None
-        assert self.box_format is not None
-        whose = {**self.serving.identity_there(), "asked": self.question, "block": block}
-        return json.dumps({**whose, "as": self.box_format.name}, sort_keys=True, default=repr)
+    def _key(self, ask: Ask, block: int) -> str:
+        """Return what a result is kept under, as JSON: judge, question, block, format, wording."""
+        key = {
+            **self._serving.identity_there(),
+            "asked": self._question,
+            "block": block,
+            "as": self._box_format.name,
+            # The user's wording belongs to it: in other words a judge may judge otherwise.
+            "wording": getattr(ask, "wording", None),
+        }
+        return json.dumps(key, sort_keys=True, default=repr)
 
     async def _test(self, ask: Ask, block: int) -> Distrust | None:
         """Ask the judge questions of known answer, until guessing is ruled out, or likely.
@@ -358,6 +295,17 @@ class _Testing(JudgeWatch):
         self._warn("not obeyed", f"{reason}. Name a better one as vlm.check.")
         return Distrust(reason)
 
+    async def _ask_about(self, ask: Ask, layout: int) -> list[Mark]:
+        """Ask the judge about a test picture, and return its marks.
+
+        Raises RecordError, RunStopped.
+        """
+        path = as_path(_png_of(layout), "the test picture")
+        record = Record({"image_path": path})
+        image = open_image(record, "image_path", self._serving.image_limits)
+        marks_of = _ASKED[self._question]
+        return await marks_of(ask, image, known_picture(layout), self._box_format)
+
     def _untested(self, error: RecordError) -> Distrust:
         """Return the distrust of a judge whose test failed with an error, and warn of it."""
         reason = f"the judge could not be tested: {error}"
@@ -369,25 +317,69 @@ class _Testing(JudgeWatch):
 
     def _warn(self, topic: str, text: str) -> None:
         """Warn the user, once in a run of each topic."""
-        if topic not in self.warned:
-            self.warned.add(topic)
+        if topic not in self._warned:
+            self._warned.add(topic)
             say(f"Warning: {text}")
 
-    async def _ask_about(self, ask: Ask, layout: int) -> list[Mark]:
-        """Ask the judge about a test picture, and return each answer beside what is known.
 
-        Raises RecordError, RunStopped.
+@dataclass(frozen=True)
+class JudgeWatch:
+    """How a judge is tested with questions of known answer, and the tests of the run that began.
+
+    Until `begun`, a judge is obeyed.
+
+    Args:
+        question: What the judge is asked about a known picture: `verdicts` or `crops`.
+        every: Records that rely on one test; None for no tests.
+        tests: Those of the run; None for none.
+
+    Raises:
+        SpecError: `every` is no whole number from 1.
+    """
+
+    question: Question
+    every: int | None = JUDGE_EVERY
+    tests: JudgeTests | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        every = self.every
+        if every is not None and (not isinstance(every, int) or every < 1):
+            raise SpecError("check_every should be 1 or more, or None")
+
+    def as_setting(self) -> str:
+        """Return what the answers of an operator depend on: question and rhythm."""
+        return f"JudgeWatch({self.question!r}, {self.every})"
+
+    def begun(self, serving: Serving, box_format: BoxFormat, start: RunStart) -> "JudgeWatch":
+        """Return the watch of a run that starts: one that tests, if tests are wanted and possible.
+
+        Records in memory share results with other calls in this process, but for those of tests
+        that failed.
+
+        Args:
+            serving: The judge.
+            box_format: The format in which boxes are described to it.
+            start: What the run starts with.
         """
-        assert self.serving is not None
-        assert self.box_format is not None
-        known = known_picture(layout)
-        with tempfile.TemporaryDirectory(prefix="judge") as folder:
-            path = os.path.join(folder, "judge.png")
-            with new_file(path) as file:
-                file.write(_png_of(layout))
-            image = open_image(
-                Record({"image_path": path}), "image_path", self.serving.image_limits
-            )
-            make_question = _QUESTIONS[self.question]
-            request, mark = make_question(image, known, self.box_format)
-            return mark(await ask(request))
+        if self.every is None or not serving.takes_probes:
+            return replace(self, tests=None)
+        results: dict[str, JudgeResult] = {}
+        if start.folder is None:
+            results = _results
+            for key, result in list(results.items()):
+                # What failed may be mended by now: a new call tests the judge again.
+                if result.distrust is not None and result.distrust.error is not None:
+                    results.pop(key, None)
+        tests = JudgeTests(self.question, self.every, serving, box_format, results)
+        return replace(self, tests=tests)
+
+    async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
+        """Return why the judge isn't obeyed for a record; None where it is.
+
+        Args:
+            ask: The record's means to send requests.
+            place: The record's number in the run, from 0.
+        """
+        if self.tests is None:
+            return None
+        return await self.tests.why_not_trusted(ask, place)
