@@ -38,12 +38,13 @@ from benchmarks.stand_ins.watched_model import (
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.extras.testing import LoopbackServer
-from dataflow_grounding.trust.box_shapes import SeenBox, Sent
 from dataflow_grounding.trust.reply_judge import (
     OUTSIDE,
     SHOWS,
     JudgedReply,
     ReplyJudge,
+    SeenBox,
+    Sent,
 )
 
 IN_FLIGHT = 8

@@ -9,43 +9,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from dataflow_grounding.boxes.coordinates import Order
-from dataflow_grounding.boxes.geometry import Bbox, Size
-
-Corners: TypeAlias = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in parts of the picture's sides."""
+from dataflow_grounding.boxes.geometry import Bbox
 
 LEAST_SIDE = 0.003  # of the picture's side: a logarithm has to be taken
 
-
-class SeenBox(NamedTuple):
-    """A box as a reply wrote it: its four numbers, the order if the reply names one, its phrase."""
-
-    numbers: Bbox
-    order: Order | None
-    phrase: str
-
-
-def largest_of(boxes: Sequence[SeenBox]) -> float:
-    """Return the largest number in all boxes; infinity without any, which fits no format."""
-    return max([max(box.numbers) for box in boxes], default=math.inf)
-
-
-class Sent(NamedTuple):
-    """A picture as sent: its size in pixels, and the parts of its sides that aren't padding."""
-
-    size: Size
-    across: float = 1.0
-    down: float = 1.0
-
-
-class Shape(NamedTuple):
-    """A box as it is compared: its middle, the logarithms of its size and of width to height."""
-
-    x: float
-    y: float
-    size: float
-    aspect: float
+Shape: TypeAlias = tuple[float, float, float, float]
+"""A box as it is compared: its middle, the logarithms of its size and of width to height."""
 
 
 class Expected(NamedTuple):
@@ -58,14 +27,16 @@ class Expected(NamedTuple):
 
 def expected(mean: Sequence[float], deviation: Sequence[float]) -> Expected:
     """Return what to expect of boxes, each figure normal and independent of the others."""
-    return Expected(Shape(*mean), Shape(*deviation), -math.log(math.prod(deviation)))
+    a, b, c, d = mean
+    e, f, g, h = deviation
+    return Expected((a, b, c, d), (e, f, g, h), -math.log(e * f * g * h))
 
 
 # What pictures in general have: things lie anywhere, mostly near the middle, and are of any size.
 ANY = expected((0.5, 0.53, -1.6, 0.0), (0.24, 0.21, 0.8, 0.7))
-# So many boxes do they count as: all for the run's boxes, and these for those of one thing.
+# As many boxes do they count as: all for the run's boxes, and these for those of one thing.
 ANY_BOXES, BOXES_OF_A_THING = 6.0, 4.0
-LEAST_DEVIATION = Shape(0.04, 0.04, 0.2, 0.2)  # no figure is expected more exactly
+LEAST_DEVIATION = (0.04, 0.04, 0.2, 0.2)  # no figure is expected more exactly
 # A share of the boxes are slips: as in pictures in general, but wider.
 SLIPS = 0.12
 SLIP = expected(ANY.mean, [1.4 * deviation for deviation in ANY.deviation])
@@ -112,31 +83,32 @@ class SeenThings:
         return self.expected
 
 
-def shape_of(corners: Corners, log_aspect: float) -> Shape:
-    """Return a box as it is compared; `log_aspect` is that of the picture."""
+def shape_of(corners: Bbox, log_aspect: float) -> Shape:
+    """Return a box, in parts of the picture's sides, as it is compared.
+
+    `log_aspect` is the logarithm of the picture's width to its height.
+    """
     x1, y1, x2, y2 = corners
     across = x2 - x1
     down = y2 - y1
     across = math.log(across if across > LEAST_SIDE else LEAST_SIDE)
     down = math.log(down if down > LEAST_SIDE else LEAST_SIDE)
-    return Shape((x1 + x2) / 2, (y1 + y2) / 2, (across + down) / 2, across - down + log_aspect)
+    return (x1 + x2) / 2, (y1 + y2) / 2, (across + down) / 2, across - down + log_aspect
 
 
-def log_density(shape: Shape, expected: Expected) -> float:
+def _log_density(shape: Shape, of: Expected) -> float:
     """Return the logarithm of a box's density over its figures, but for a constant of all."""
-    x, y, size, aspect = shape
-    mean, deviation, log_peak = expected
-    dx, dy, dsize, daspect = deviation
-    x = (x - mean[0]) / dx
-    y = (y - mean[1]) / dy
-    size = (size - mean[2]) / dsize
-    aspect = (aspect - mean[3]) / daspect
+    (x, y, size, aspect), (mean, deviation, log_peak) = shape, of
+    x = (x - mean[0]) / deviation[0]
+    y = (y - mean[1]) / deviation[1]
+    size = (size - mean[2]) / deviation[2]
+    aspect = (aspect - mean[3]) / deviation[3]
     return log_peak - (x * x + y * y + size * size + aspect * aspect) / 2
 
 
-def log_likelihood(shape: Shape, expected: Expected) -> float:
+def log_likelihood(shape: Shape, of: Expected) -> float:
     """Return the same for a box that is like others of its thing, or a slip."""
-    usual = log_density(shape, expected) + LOG_USUAL
+    usual = _log_density(shape, of) + LOG_USUAL
     if usual >= LIKELIEST_SLIP:
         return usual
-    return max(usual, log_density(shape, SLIP) + LOG_SLIP)
+    return max(usual, _log_density(shape, SLIP) + LOG_SLIP)

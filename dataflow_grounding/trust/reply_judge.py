@@ -1,70 +1,85 @@
-"""Whether single replies are in the format that was asked for, by their numbers: `ReplyJudge`.
+"""Whether a single reply is in the format that was asked for, by its numbers: `ReplyJudge`.
 
 The boxes of a reply are read as asked, and in each other format that its numbers may be in. A
 reading in the wrong format puts boxes where boxes of their thing seldom are, so that the likelier
 reading tells the format. What boxes look like is learnt from the run itself (`box_shapes.py`).
 
-A reply that may be in another format is asked for again, and `second_reply.py` compares the two.
+A reply that may be in another format is asked for again. A model that is asked again puts its boxes
+about where it put them before. So the first reply is read in each other format and compared with
+the second one, read as asked: where these agree, the first one's format is proven.
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Order, to_xyxy
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import ordered
+from dataflow_grounding.boxes.geometry import Bbox, Size, ordered
 from dataflow_grounding.english.heads import head_word
 from dataflow_grounding.trust.box_shapes import (
     ANY,
     ANY_BOXES,
     BOXES_OF_A_THING,
-    Corners,
     Expected,
-    SeenBox,
     SeenThings,
-    Sent,
     Shape,
-    largest_of,
     log_likelihood,
     shape_of,
 )
-from dataflow_grounding.trust.reach import orientation_of
-from dataflow_grounding.trust.second_reply import Proof, proof_of
 
 MOST_BOXES = 64  # of a reply that are looked at: hostile replies may have thousands
 SHOWS = 3.0  # log-likelihood ratio from which a reply is asked for again: 20 times as likely
 # As many of a run's questions may be asked again without proving anything, because that costs a
 # request each. With more, the pictures are unlike others, and it takes a higher ratio.
 IN_VAIN = 0.01
-# The ratios of successive replies are summed up (Page's CUSUM, 1954), each less ALLOWED, because a
-# run's things may be shaped so, and for ONE at most. From ALARM on, a factor of 1,100, a probe has
-# to tell. Where none can, the run is stopped at ALONE, or at less if probes tell of its other
-# pictures: then the boxes that these are compared with are known to be right.
-ALLOWED = 0.5
-ONE = 3.0
-ALARM = 7.0
-ALONE = 25.0
-ALONE_AMONG_OTHERS = 12.0
-# The sum of proofs' ratios that no slip of a model explains: by one reply of a run's FIRST, or by
-# two within RECENT.
-MIXED = 10.5
-FIRST, RECENT = 200, 400
-ONCE = 1.5  # counts as SHOWS does, in a format that one other reply was proven to be in
 OUTSIDE = 0.05  # parts of the side that noise puts an edge out of the picture
-BEYOND = 6.0  # what lies further out costs so much
+BEYOND = 6.0  # what lies further out costs this much: a factor of 400
 NEARLY = 1.13  # times a format's range: a reply with larger numbers isn't in it
 MOST_THINGS = 4000  # that are known apart, so that memory is bounded
 ALIKE = {999: 1000, 1024: 1000}  # scales that a single reply can't tell from another
+# Corners of a right reply may be turned, too: as if half an axis of 40 had been.
+TURNED, AXES = 0.5, 40.0
+PROVEN = 6.0  # log-likelihood ratio from which a second reply proves the first one's format: 400
+EDGES = (0.02, 0.05, 0.1)  # parts of the side between two answers' edges: which is not known
+SEEN_APART = 0.1  # share of things that a second reply sees at another place altogether
+# Two proofs of one format in as many replies are no slip of a model. Right replies prove another
+# format less than once in 2,000 (benchmarks.box_watch, 15,000 replies of runs that are right).
+RECENT = 400
+# Where no check can tell, the ratios of successive replies are summed up (Page's CUSUM, 1954), each
+# less ALLOWED, because a run's things may be shaped so, and for ONE at most. The run is stopped at
+# ALONE, or at less if probes tell of its other pictures: then the boxes that these are compared
+# with are known to be right.
+ALLOWED = 0.5
+ONE = 3.0
+ALONE = 25.0
+ALONE_AMONG_OTHERS = 12.0
+ODD = 2  # replies that say the same twice, since the last good check, from which another is made
+
+
+class SeenBox(NamedTuple):
+    """A box as a reply wrote it: its four numbers, the order if the reply names one, its phrase."""
+
+    numbers: Bbox
+    order: Order | None
+    phrase: str
+
+
+class Sent(NamedTuple):
+    """A picture as sent: its size in pixels, and the parts of its sides that aren't padding."""
+
+    size: Size
+    across: float = 1.0
+    down: float = 1.0
 
 
 class View(NamedTuple):
     """What the numbers of a format mean in a picture: the range of each axis, from `left`, `top`.
 
-    `most` is the largest number that a reply may hold. `log_area` is the logarithm of the range's
-    area, `log_aspect` that of width to height in pixels.
+    `most` is the largest number that a reply may hold, `log_area` the logarithm of the range's
+    area.
     """
 
     left: float
@@ -73,7 +88,6 @@ class View(NamedTuple):
     height: float
     most: float
     log_area: float
-    log_aspect: float
 
 
 class FormatReading:
@@ -92,44 +106,50 @@ class FormatReading:
     def view(self, sent: Sent) -> View:
         """Return what the numbers mean in a picture."""
         canvas = self.format.canvas(sent.size)
-        if self.format.scale == "px":
-            most_x, most_y = canvas.image_width, canvas.image_height
-            left, top = canvas.left, canvas.top
-        else:
+        x, y = 1.0, 1.0  # numbers for a unit of the canvas
+        if self.format.scale != "px":
             whole_x, whole_y = self.format.limits(sent.size)
-            most_x = whole_x * canvas.image_width / canvas.width
-            most_y = whole_y * canvas.image_height / canvas.height
-            left = whole_x * canvas.left / canvas.width
-            top = whole_y * canvas.top / canvas.height
-        width = most_x * sent.across
-        height = most_y * sent.down
-        aspect = sent.size[0] * sent.across / (sent.size[1] * sent.down)
+            x = whole_x / canvas.width
+            y = whole_y / canvas.height
+        left = x * canvas.left
+        top = y * canvas.top
+        width = x * canvas.image_width * sent.across
+        height = y * canvas.image_height * sent.down
         most = NEARLY * max(left + width, top + height)
-        return View(left, top, width, height, most, math.log(width * height), math.log(aspect))
+        return View(left, top, width, height, most, math.log(width * height))
 
-    def corners(self, boxes: Sequence[SeenBox], view: View) -> list[Corners]:
-        """Return each box's corners as written, in parts of the sides; they may be turned."""
-        left, top, width, height, _, _, _ = view
-        corners = []
-        for numbers, order, _ in boxes:
-            order = order or self.format.order
-            if self.halves:
-                x1, x2, y1, y2 = numbers
-            elif order == "xyxy":
-                x1, y1, x2, y2 = numbers
-            else:
-                x1, y1, x2, y2 = to_xyxy(numbers, order)
-            corners.append(
-                ((x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height)
-            )
-        return corners
+    def corners(self, box: SeenBox, view: View) -> Bbox:
+        """Return a box's corners as written, in parts of the sides; they may be turned."""
+        numbers, order, _ = box
+        order = order or self.format.order
+        if self.halves:
+            x1, x2, y1, y2 = numbers
+        elif order == "xyxy":
+            x1, y1, x2, y2 = numbers
+        else:
+            x1, y1, x2, y2 = to_xyxy(numbers, order)
+        left, top, width, height, _, _ = view
+        return (x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height
+
+    def proper(self, boxes: Sequence[SeenBox], view: View) -> list[Bbox] | None:
+        """Return all boxes' corners.
+
+        None where one ends before it begins, or lies out of the picture by more than noise.
+        """
+        all_corners = []
+        for box in boxes:
+            corners = self.corners(box, view)
+            x1, y1, x2, y2 = corners
+            if x1 > x2 or y1 > y2 or not is_inside(corners):
+                return None
+            all_corners.append(corners)
+        return all_corners
 
 
-class Views(NamedTuple):
-    """What numbers mean in a picture: in the format asked for, and in each other one."""
-
-    asked: View
-    others: Sequence[tuple[FormatReading, View]]
+def is_inside(box: Bbox) -> bool:
+    """Whether a box, in parts of the sides, is out of its picture by no more than noise."""
+    x1, y1, x2, y2 = box
+    return x1 >= -OUTSIDE and y1 >= -OUTSIDE and x2 <= 1 + OUTSIDE and y2 <= 1 + OUTSIDE
 
 
 def other_readings(asked: BoxFormat) -> list[FormatReading]:
@@ -140,23 +160,30 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
     """
     scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
     swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
+    orders = [order for order in (asked.order, swapped.get(asked.order)) if order]
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
     names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
     for other in SCALES:
         if other != scale and other not in ALIKE:
-            names += [
-                f"{order}_{other}" for order in (asked.order, swapped.get(asked.order)) if order
-            ]
-    readings = []
-    for name in names:
-        other_format = find_box_format(name + frame, "")
-        readings.append(FormatReading(other_format))
+            names += [f"{order}_{other}" for order in orders]
+    readings = [FormatReading(find_box_format(name + frame, "")) for name in names]
     return [*readings, FormatReading(asked, halves=True)]
+
+
+class Views(NamedTuple):
+    """What numbers mean in a picture: in the format asked for, and in each other one.
+
+    `log_aspect` is the logarithm of the picture's width to its height.
+    """
+
+    asked: View
+    others: Sequence[tuple[FormatReading, View]]
+    log_aspect: float
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedReply:
-    """One reply's boxes, and how much likelier its numbers are in other formats than as asked.
+    """One reply's boxes, and how much likelier its numbers are in another format than as asked.
 
     Attributes:
         boxes: The boxes as written.
@@ -164,13 +191,14 @@ class JudgedReply:
         corners: Each box as asked, in parts of the sides.
         shapes: The same as they are compared.
         turned: On how many axes boxes end before they begin.
-        ratios: For each other format that may hold the numbers, its log-likelihood ratio.
-        likeliest: The name of the format with the highest one; None where the numbers fit none.
+        ratios: For each other format that may hold the numbers, its log-likelihood ratio to the
+            format asked for.
+        likeliest: The name of the one with the highest; None where the numbers fit none.
     """
 
     boxes: Sequence[SeenBox]
     sent: Sent
-    corners: Sequence[Corners]
+    corners: Sequence[Bbox]
     shapes: Sequence[Shape]
     turned: int
     ratios: dict[str, float]
@@ -189,8 +217,9 @@ class ReplyJudge:
         asked: The format that was asked for.
 
     Attributes:
-        replies: How many replies were added.
-        same: How many replies, asked for again, said the same and still looked like another format.
+        replies: How many replies were judged.
+        same: How many said the same when they were asked for again, and still look like another
+            format; and those that weren't asked for again.
     """
 
     def __init__(self, asked: BoxFormat) -> None:
@@ -201,46 +230,45 @@ class ReplyJudge:
         self._views: dict[Sent, Views] = {}
         self._all = SeenThings()
         self._things: dict[str, SeenThings] = {}
-        self._turned, self._axes = 0.5, 40.0  # as if half an axis of 40 had been turned
-        self._sums: dict[tuple[str, str], float] = {}  # by format and orientation
-        self._alarm = ALARM
+        self._turned = TURNED
+        self._axes = AXES
         self._in_vain = 0
-        # The last proofs, each after the number of replies so far.
-        self._proofs: deque[tuple[int, Proof]] = deque(maxlen=16)
+        self._sums: dict[tuple[str, str], float] = {}  # by orientation and format
+        self._odd: dict[str, list[str]] = {}  # what replies look like since the last good check
+        # The last proofs: the number of replies so far, and the format.
+        self._proofs: deque[tuple[int, str]] = deque(maxlen=16)
 
     # One reply
 
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
-        """Judge how likely a reply's numbers are in each format; nothing is added yet.
+        """Judge how likely a reply's numbers are in each format; nothing is learnt yet.
 
         Only the first MOST_BOXES boxes are looked at. A format counts only if all boxes are within
         the picture in it, and none ends before it begins.
         """
         boxes = boxes[:MOST_BOXES]
-        things = [self._expected_of(head_word(box.phrase)) for box in boxes]
-        weights = _weights(boxes)
-        views = self.views(sent)
-        log_aspect = views.asked.log_aspect
-        as_written = self.asked.corners(boxes, views.asked)
-        corners = [ordered(box) for box in as_written]
-        turned = sum(box[0] > box[2] for box in as_written)
-        turned += sum(box[1] > box[3] for box in as_written)
+        asked, others, log_aspect = self.views(sent)
+        things = self._things_of(boxes)
+        turned = 0
+        outside = 0
+        corners = []
+        for box in boxes:
+            written = self.asked.corners(box, asked)
+            turned += (written[0] > written[2]) + (written[1] > written[3])
+            corners.append(ordered(written))
+            outside += not is_inside(corners[-1])
         shapes = [shape_of(box, log_aspect) for box in corners]
-        as_asked = turned * math.log(self._turned / self._axes)
-        as_asked += _sum(shapes, things, weights)
-        as_asked -= BEYOND * sum(not _is_inside(box) for box in corners)
-        as_asked -= 2 * views.asked.log_area * sum(weights)
+        as_asked = _likelihood(shapes, things, asked) - BEYOND * outside
+        if turned:
+            as_asked += turned * math.log(self._turned / self._axes)
         ratios: dict[str, float] = {}
-        largest = largest_of(boxes)
-        for reading, view in views.others:
-            if largest > view.most:
+        largest = _largest_of(boxes)
+        for reading, view in others:
+            read = reading.proper(boxes, view) if largest <= view.most else None
+            if read is None:
                 continue
-            others = reading.corners(boxes, view)
-            if not all(map(_is_proper, others)):
-                continue
-            likelihood = _sum([shape_of(box, log_aspect) for box in others], things, weights)
-            likelihood -= 2 * view.log_area * sum(weights)
-            ratios[reading.name] = likelihood - as_asked
+            others_shapes = [shape_of(box, log_aspect) for box in read]
+            ratios[reading.name] = _likelihood(others_shapes, things, view) - as_asked
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
         return JudgedReply(boxes, sent, corners, shapes, turned, ratios, likeliest)
 
@@ -251,23 +279,25 @@ class ReplyJudge:
             if len(self._views) >= MOST_THINGS:
                 self._views.clear()
             others = [(reading, reading.view(sent)) for reading in self._others]
-            views = Views(self.asked.view(sent), others)
+            width, height = sent.size
+            log_aspect = math.log(width * sent.across / (height * sent.down))
+            views = Views(self.asked.view(sent), others, log_aspect)
             self._views[sent] = views
         return views
 
-    def _expected_of(self, thing: str) -> Expected:
-        """Return what is expected of a box of a thing, by its own boxes and those of all things."""
-        of_all = self._all.expect(ANY, ANY_BOXES)
-        seen = self._things.get(thing)
-        return of_all if seen is None else seen.expect(of_all, BOXES_OF_A_THING)
+    def _things_of(self, boxes: Sequence[SeenBox]) -> "list[tuple[Expected, float]]":
+        """Return for each box what is expected of its thing, and what it counts.
 
-    def is_doubtful(self, reply: JudgedReply) -> bool:
-        """Whether a question should be asked again, because this reply may be in another format."""
-        if self.shows_other(reply):
-            return True
-        # Other replies were in such a format, which makes it likelier that this one is.
-        formats = [proof.format for proof in self._recent_proofs()]
-        return any(reply.ratios.get(name, -1.0) >= ONCE / formats.count(name) for name in formats)
+        Boxes of one phrase are alike, and say as much as one does.
+        """
+        of_all = self._all.expect(ANY, ANY_BOXES)
+        phrases = [box.phrase for box in boxes]
+        things = []
+        for phrase in phrases:
+            seen = self._things.get(head_word(phrase))
+            expected = of_all if seen is None else seen.expect(of_all, BOXES_OF_A_THING)
+            things.append((expected, 1 / phrases.count(phrase)))
+        return things
 
     def shows_other(self, reply: JudgedReply) -> bool:
         """Whether a reply is clearly likelier in another format.
@@ -277,112 +307,135 @@ class ReplyJudge:
         too_many = max(0.0, self._in_vain - IN_VAIN * self.replies)
         return reply.ratio >= SHOWS + math.log1p(too_many)
 
-    # All replies
-
-    def add(self, reply: JudgedReply) -> None:
-        """Add a reply to what all say."""
-        self.replies += 1
-        orientation = orientation_of(reply.sent.size)
-        for name, ratio in reply.ratios.items():
-            before = self._sums.get((name, orientation), 0.0)
-            self._sums[name, orientation] = max(0.0, before + min(max(ratio - ALLOWED, -ONE), ONE))
-
     def learn(self, reply: JudgedReply) -> None:
         """Add the boxes of a reply that is taken for right to what boxes look like."""
         self._turned += reply.turned
         self._axes += 2 * len(reply.boxes)
         for box, shape, corners in zip(reply.boxes, reply.shapes, reply.corners, strict=True):
-            if not _is_inside(corners):
+            if not is_inside(corners):
                 continue
             self._all.add(shape)
             thing = head_word(box.phrase)
             if thing in self._things or len(self._things) < MOST_THINGS:
                 self._things.setdefault(thing, SeenThings()).add(shape)
 
+    # Replies that look like another format
+
+    def stays(self, reply: JudgedReply, orientation: str) -> None:
+        """Count a reply that looks like another format, and won't be asked for again."""
+        self.same += 1
+        if reply.likeliest:
+            self._odd.setdefault(orientation, []).append(reply.likeliest)
+
     def alarm(self, orientation: str) -> str | None:
-        """Return the format in which the last replies about such pictures are much likelier.
-
-        A probe has to tell then. None where there is none.
-        """
-        return self._likeliest(orientation, self._alarm)
-
-    def alone(self, orientation: str, *, others_told: bool) -> str | None:
-        """Return the same where it is so clear that the run is stopped if no probe can tell.
-
-        `others_told` says whether probes can for other pictures: then the run's own boxes, which
-        these are compared with, are known to be right.
-        """
-        return self._likeliest(orientation, ALONE_AMONG_OTHERS if others_told else ALONE)
-
-    def _likeliest(self, orientation: str, least: float) -> str | None:
-        sums = {name: total for (name, whose), total in self._sums.items() if whose == orientation}
-        name = max(sums, key=lambda name: sums[name], default=None)
-        return name if name is not None and sums[name] >= least else None
+        """Return the format that replies about such pictures look like, if a check has to tell."""
+        odd = self._odd.get(orientation, ())
+        return odd[-1] if len(odd) >= ODD else None
 
     def calm(self, orientation: str) -> None:
-        """Forget what spoke against the format in such pictures: a probe has shown it right."""
-        if self.alarm(orientation) is not None:  # they look odd, so the next alarm takes more
-            self._alarm += ONE
-        for key in self._sums:
-            if key[1] == orientation:
-                self._sums[key] = 0.0
+        """Forget what spoke against the format in such pictures: a check has shown it right."""
+        self._odd.pop(orientation, None)
 
-    # Two replies to one question
+    def add_unchecked(self, reply: JudgedReply, orientation: str) -> None:
+        """Add a reply about a picture of which no check can tell to what these say together."""
+        for name, ratio in reply.ratios.items():
+            before = self._sums.get((orientation, name), 0.0)
+            self._sums[orientation, name] = max(0.0, before + min(max(ratio - ALLOWED, -ONE), ONE))
+
+    def alone(self, orientation: str, *, others_told: bool) -> str | None:
+        """Return the format in which such replies together are beyond doubt likelier; None for none.
+
+        `others_told` says whether checks can tell of other pictures.
+        """
+        least = ALONE_AMONG_OTHERS if others_told else ALONE
+        for (whose, name), total in self._sums.items():
+            if whose == orientation and total >= least:
+                return name
+        return None
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
         """Return the format that the first of two replies to one question is proven to be in.
 
-        Read in that format, its boxes agree with those of the second reply, read as asked, far
-        better than read as asked. None where nothing is proven, which is counted.
+        None where nothing is proven, which is counted.
         """
-        proof = proof_of(first, second, self.views(first.sent).others)
-        if proof is None:
+        as_asked = _agreement(first, first.corners, second)
+        largest = _largest_of(first.boxes)
+        proven: str | None = None
+        best = PROVEN
+        for reading, view in self.views(first.sent).others:
+            if largest > view.most:
+                continue
+            corners = [ordered(reading.corners(box, view)) for box in first.boxes]
+            ratio = _agreement(first, corners, second) - as_asked
+            if ratio >= best:
+                proven = reading.name
+                best = ratio
+        if proven is None:
             self._in_vain += 1
-            return None
-        self._proofs.append((self.replies, proof))
-        return proof.format
-
-    @property
-    def mixed(self) -> str | None:
-        """The format that more replies were proven to be in than a slip explains."""
-        proofs = self._recent_proofs()
-        for name in {proof.format for proof in proofs}:
-            ratios = [proof.ratio for proof in proofs if proof.format == name]
-            if sum(ratios) >= MIXED and (len(ratios) > 1 or self.replies <= FIRST):
-                return name
-        return None
+        else:
+            self._proofs.append((self.replies, proven))
+        return proven
 
     @property
     def proven(self) -> Sequence[str]:
         """The formats that single replies were proven to be in, one for each."""
-        return [proof.format for _, proof in self._proofs]
+        return [name for _, name in self._proofs]
 
-    def _recent_proofs(self) -> list[Proof]:
-        return [proof for number, proof in self._proofs if self.replies - number <= RECENT]
-
-
-def _weights(boxes: Sequence[SeenBox]) -> list[float]:
-    """Return what each box counts: those of one phrase are alike, and say as much as one does."""
-    phrases = [box.phrase for box in boxes]
-    return [1 / phrases.count(phrase) for phrase in phrases]
+    @property
+    def mixed(self) -> str | None:
+        """The format that more replies were proven to be in lately than a slip explains."""
+        recent = [name for number, name in self._proofs if self.replies - number <= RECENT]
+        return next((name for name in recent if recent.count(name) > 1), None)
 
 
-def _sum(shapes: Sequence[Shape], things: Sequence[Expected], weights: Sequence[float]) -> float:
-    """Return the log-likelihood of boxes over their four numbers."""
+def _largest_of(boxes: Sequence[SeenBox]) -> float:
+    """Return the largest number in all boxes; infinity without any, which fits no format."""
+    return max([max(box.numbers) for box in boxes], default=math.inf)
+
+
+def _likelihood(
+    shapes: Sequence[Shape], things: Sequence[tuple[Expected, float]], view: View
+) -> float:
+    """Return the log-likelihood of boxes over their four numbers.
+
+    A density of the figures becomes one of the edges, and of the numbers, by its change of
+    variables.
+    """
     total = 0.0
-    for shape, expected, weight in zip(shapes, things, weights, strict=True):
-        # A density of the figures becomes one of the edges by its change of variables.
-        total += weight * (log_likelihood(shape, expected) - 2 * shape.size)
+    for shape, (expected, weight) in zip(shapes, things, strict=True):
+        of_numbers = log_likelihood(shape, expected) - 2 * shape[2] - 2 * view.log_area
+        total += weight * of_numbers
     return total
 
 
-def _is_inside(box: Corners) -> bool:
-    """Whether a box is within its picture, or out of it by no more than noise."""
-    x1, y1, x2, y2 = box
-    return x1 >= -OUTSIDE and y1 >= -OUTSIDE and x2 <= 1 + OUTSIDE and y2 <= 1 + OUTSIDE
+def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
+    """Return how much likelier two replies' boxes are of the same things than of different ones.
+
+    It is the logarithm of that ratio. How far apart this model's answers put an edge isn't known:
+    the likelihoods for each of EDGES are averaged. Only phrases with one box in both count.
+    """
+    in_second = _only_boxes(second.boxes)
+    pairs = []
+    for phrase, index in _only_boxes(first.boxes).items():
+        if phrase in in_second:
+            pairs.append((corners[index], second.corners[in_second[phrase]]))
+    by_edge = [math.exp(sum(_nearness(a, b, edge) for a, b in pairs)) for edge in EDGES]
+    return math.log(sum(by_edge) / len(EDGES))
 
 
-def _is_proper(box: Corners) -> bool:
-    """Whether a box doesn't end before it begins, and is inside its picture."""
-    x1, y1, x2, y2 = box
-    return x1 <= x2 and y1 <= y2 and _is_inside(box)
+def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
+    """Return, for each phrase that has just one box, the box's index."""
+    counts = Counter(box.phrase for box in boxes)
+    return {box.phrase: index for index, box in enumerate(boxes) if counts[box.phrase] == 1}
+
+
+def _nearness(first: Bbox, second: Bbox, edge: float) -> float:
+    """Return how much likelier two boxes lie so if they are of one thing than of different ones.
+
+    It is the logarithm. Boxes of one thing differ by a normal error on each edge, of standard
+    deviation `edge`, but for SEEN_APART of them; those of different things may be anywhere.
+    """
+    density = 1.0
+    for a, b in zip(first, second, strict=True):
+        density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))
+    return math.log((1 - SEEN_APART) * density + SEEN_APART)

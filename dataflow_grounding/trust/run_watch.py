@@ -6,7 +6,7 @@ format, the run is stopped, or warns, and what came since the last good check is
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import (
@@ -17,14 +17,12 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, say
-from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.engine.plan import SUSPECT, Ask
 from dataflow_grounding.engine.summary import PROBE_AS_ASKED
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.tasks.request import ReadReply, Request
-from dataflow_grounding.trust.box_shapes import SeenBox, Sent
 from dataflow_grounding.trust.box_watch import BoxWatch
 from dataflow_grounding.trust.checks import Checks
 from dataflow_grounding.trust.choice import (
@@ -32,11 +30,8 @@ from dataflow_grounding.trust.choice import (
     SEE_WHETHER_SEVERAL,
     advice_to_calibrate,
 )
-from dataflow_grounding.trust.reach import PER_MILLE, Reach, orientation_of
-from dataflow_grounding.trust.reply_judge import (
-    JudgedReply,
-    ReplyJudge,
-)
+from dataflow_grounding.trust.reach import Reach, orientation_of
+from dataflow_grounding.trust.reply_judge import JudgedReply, SeenBox, Sent
 
 if TYPE_CHECKING:
     from dataflow_grounding.trust.one_check import Outcome
@@ -45,90 +40,54 @@ T = TypeVar("T")
 MOST_UNVOUCHED = 5000  # records that are remembered, so that memory is bounded without any check
 # Replies that look like another format, also when they are asked for again, are too many from this
 # number on, if they are more than this share: a server then answers the run's questions otherwise
-# than those about rectangles.
+# than those about rectangles. Of 100 runs that are right, noise to 6%, none comes near.
 LEAST_SAME, SAME_SHARE = 8, 0.05
-SAME_AT_ONCE = 2  # such replies since the last check, from which another is made at once
-
-
-class Unvouched:
-    """The records that asked for boxes since the last good check, MOST_UNVOUCHED at most.
-
-    They are marked in the output, should these boxes turn out to be suspect. A record is known by
-    its `Ask`, the means by which it sends requests.
-    """
-
-    def __init__(self) -> None:
-        # For each record, whether any of its requests was sent in this run.
-        self._asked: dict[Ask, bool] = {}
-
-    def add(self, ask: Ask, *, was_sent: bool) -> None:
-        """Remember a record that got boxes.
-
-        `was_sent` says whether they were sent for in this run, rather than read from the store.
-        """
-        self._asked[ask] = was_sent or self._asked.get(ask, False)
-        if len(self._asked) > MOST_UNVOUCHED:
-            del self._asked[next(iter(self._asked))]
-
-    def all(self) -> list[Ask]:
-        """Return all records, in the order in which they first asked."""
-        return list(self._asked)
-
-    def sent(self) -> list[Ask]:
-        """Return the records that got boxes from the endpoint in this run, in the same order."""
-        return [ask for ask, was_sent in self._asked.items() if was_sent]
-
-    def vouch(self, asked: Collection[Ask]) -> None:
-        """Forget these records, as a good check vouches for their boxes."""
-        for ask in asked:
-            self._asked.pop(ask, None)
 
 
 class Question:
-    """One question about a picture, and what its replies say of their format.
+    """One question about a picture, as the engine asks it: when it is sent, and what replies say.
 
     Args:
-        judge: What judges replies.
-        asked: The format that was asked for.
-        sent: The picture as it is sent.
+        watch: The run's watch.
+        ask: The means of its record to send requests.
+        image: The picture.
         phrases: The phrases that boxes are asked for, in order.
-        most_tries: How often the question is asked at the most; 0 where a doubtful reply is never
-            asked again.
-        trusts_stored: Whether a check has vouched for the replies that are stored already.
-        is_example: Whether its boxes are examples of right ones, because a check can tell.
+        read: Reads a reply.
 
     Attributes:
-        tries: How many replies were looked at.
+        judged: The last reply that could be read.
         proven: The format that the first reply was in, as the second one proves.
-        same: The format that replies look like though the question was asked again, or can't be.
+        stays: Whether replies look like another format though the question was asked again, or
+            can't be.
     """
 
     def __init__(
         self,
-        judge: ReplyJudge,
-        asked: BoxFormat,
-        sent: Sent,
+        watch: "RunWatch",
+        ask: Ask,
+        image: Image,
         phrases: Sequence[str],
-        *,
-        most_tries: int,
-        trusts_stored: bool,
-        is_example: bool,
+        read: Callable[[str], ReadReply[Any]],
     ) -> None:
-        self._judge = judge
-        self._asked = asked
-        self._sent = sent
+        self._watch = watch
+        self._ask = ask
+        self._image = image
         self._phrases: Mapping[int, str] = dict(enumerate(phrases, 1))
-        self._most_tries = most_tries
-        self._trusts_stored = trusts_stored
-        self._is_example = is_example
+        self._read = read
+        self._was_sent = False
+        self._tries = 0
         # Set where the next reply comes from the store: whether the store holds a later one to the
         # same question, which is what a reply that was refused leaves behind.
         self._was_asked_again: Callable[[], bool] | None = None
         self._first: JudgedReply | None = None  # where it looked like another format
-        self.judged: JudgedReply | None = None  # the last one that could be read
-        self.tries = 0
+        self.judged: JudgedReply | None = None
         self.proven: str | None = None
-        self.same: str | None = None
+        self.stays = False
+
+    async def before(self) -> None:
+        """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
+        await self._watch.ready(self._ask, self._image)
+        self._was_sent = True
 
     def stored(self, was_asked_again: Callable[[], bool]) -> None:
         """Note that the next reply comes from the store.
@@ -137,7 +96,26 @@ class Question:
         """
         self._was_asked_again = was_asked_again
 
-    def look(self, reply: str) -> None:
+    def read(self, reply: str) -> ReadReply[Any]:
+        """Judge a reply and read it.
+
+        Raises SuspectReply if it is to be asked for again, and what the request's own reader
+        raises.
+        """
+        watch = self._watch
+        if self._tries == 0:
+            watch.checks.known.answers += 1
+        self._tries += 1
+        if watch.suspicion is None:
+            watch.remember(self._ask, was_sent=self._was_sent)
+            self._look(reply)
+        try:
+            return self._read(reply)
+        except UnreadableReply:
+            self._first = self.judged  # the next one is compared with it
+            raise
+
+    def _look(self, reply: str) -> None:
         """Judge a reply, before it is read.
 
         A first one that may be in another format is refused; the next one decides what it was. A
@@ -148,44 +126,45 @@ class Question:
         """
         was_asked_again = self._was_asked_again
         self._was_asked_again = None
-        self.tries += 1
         judged = self._judged(reply)
         if judged is None:
             return
         self.judged = judged
+        judge = self._watch.checks.judge
+        most_tries = self._watch.most_tries
         first = self._first
-        if was_asked_again is not None and self._most_tries:
+        if was_asked_again is not None and most_tries:
             if first is None and was_asked_again():  # an earlier run found it doubtful
                 self._refuse(judged)
-            if self._trusts_stored:
+            if self._watch.checks.trusts_stored:
                 self._learn(judged)
                 return
-        self._judge.add(judged)
+        judge.replies += 1
         if first is not None:
             self._first = None
-            self.proven = self._judge.compare(first, judged)
-            if self.proven is None and self._judge.shows_other(judged):
-                self.same = judged.likeliest
-        elif self._most_tries and self._judge.is_doubtful(judged):
-            if self.tries < self._most_tries:
+            self.proven = judge.compare(first, judged)
+        if self.proven is None and judge.shows_other(judged):
+            if first is None and self._tries < most_tries:
                 self._refuse(judged)
-            self.same = judged.likeliest
+            self.stays = most_tries > 0
+            judge.stays(judged, orientation_of(self._image.sent_size))
         self._learn(judged)
 
     def _learn(self, judged: JudgedReply) -> None:
-        if self._is_example:
-            self._judge.learn(judged)
+        """Take a reply's boxes for examples of right ones, where a check can tell."""
+        judge = self._watch.checks.judge
+        if self._watch.checks.can_tell(self._image):
+            judge.learn(judged)
+        else:
+            judge.add_unchecked(judged, orientation_of(self._image.sent_size))
 
     def _refuse(self, judged: JudgedReply) -> None:
         """Raise SuspectReply, and compare the next reply with this one."""
         self._first = judged
+        asked = self._watch.checks.asked.name
         raise SuspectReply(
-            f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for."
+            f"the numbers look like {judged.likeliest}, where {asked} was asked for."
         )
-
-    def refused(self) -> None:
-        """Note that the last reply can't be read as asked: the next one is compared with it."""
-        self._first = self.judged
 
     def _judged(self, reply: str) -> JudgedReply | None:
         """Return a reply's boxes, judged; None if it can't be read.
@@ -193,8 +172,9 @@ class Question:
         Only boxes with four numbers, and without special tokens, count. A box belongs to the phrase
         of its id, else to its label, else to "".
         """
+        checks = self._watch.checks
         try:
-            parsed = parse_reply(reply, self._asked, self._phrases, in_lines=True)
+            parsed = parse_reply(reply, checks.asked, self._phrases, in_lines=True)
         except UnreadableReply:
             return None
         boxes = []
@@ -203,7 +183,10 @@ class Question:
             if len(box.numbers) == 4 and box.family is None:
                 phrase = self._phrases.get(box.id or 0) or box.label or ""
                 boxes.append(SeenBox(box_of(box.numbers), box.order, phrase))
-        return self._judge.judge(boxes, self._sent)
+        image = self._image
+        shown = image.shown_size
+        sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
+        return checks.judge.judge(boxes, sent)
 
 
 class RunWatch(BoxWatch):
@@ -215,6 +198,10 @@ class RunWatch(BoxWatch):
         most_tries: How often a question is asked at most. Without checks, doubtful replies are
             never asked again.
         calibrated: Whether the format has been found out by calibrating.
+
+    Attributes:
+        checks: The run's checks.
+        most_tries: How often a question is asked at most; 0 without checks.
     """
 
     def __init__(
@@ -222,18 +209,19 @@ class RunWatch(BoxWatch):
     ) -> None:
         super().__init__(settings.on_suspect, settings.every)
         self.poor = settings.poor
-        self._checks = checks
-        self._most_tries = most_tries if checks.wanted else 0
+        self.checks = checks
+        self.most_tries = most_tries if checks.wanted else 0
         self._calibrated = calibrated
         self._stop_message = ""  # once nothing more may be sent
         self._is_over = False
-        self._unvouched = Unvouched()
+        # The records that asked for boxes since the last good check, MOST_UNVOUCHED at most, and
+        # whether any of their requests was sent in this run. They are marked in the output, should
+        # these boxes turn out to be suspect. A record is known by its `Ask`.
+        self._unvouched: dict[Ask, bool] = {}
         self._checking = asyncio.Lock()  # held by who makes a check
         # Records with replies that look like another format twice, by the orientation of their
         # pictures: until a check has shown that such pictures are answered as asked.
         self._same: dict[str, list[tuple[Ask, Image]]] = {}
-        self._open = asyncio.Event()  # set unless the first check is under way
-        self._open.set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Everything else belongs to a run, which stays in one process.
@@ -242,7 +230,7 @@ class RunWatch(BoxWatch):
 
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says: BoxWatch's, and what the probe pictures prove."""
-        return {**super().facts(), "box_checks": self._checks.known.seen.facts()}
+        return {**super().facts(), "box_checks": self.checks.known.seen.facts()}
 
     # One question
 
@@ -254,78 +242,45 @@ class RunWatch(BoxWatch):
         """
         if self._is_over:
             return await ask(request)
-        checks = self._checks
+        checks = self.checks
         self._check_stopped()
         if self.suspicion is not None:
             return await ask(request.put_so(of=checks.of))
         if checks.add_picture(ask, image):
-            await self._ready(ask, image)
-        shown = image.shown_size
-        question = Question(
-            checks.judge,
-            checks.asked,
-            Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1]),
-            phrases,
-            most_tries=self._most_tries,
-            trusts_stored=checks.trusts_stored,
-            is_example=checks.can_tell(image),
+            await self.ready(ask, image)
+        question = Question(self, ask, image, phrases, request.read)
+        watched = request.put_so(
+            read=question.read,
+            before=question.before,
+            may_send=self._may_send,
+            stored=question.stored,
+            of=checks.of,
         )
         try:
-            answer = await ask(self._watched(request, ask, image, question))
+            answer = await ask(watched)
         except RecordError:  # boxes in another format are often no boxes at all
             await self._settle(question, ask, image)
-            await self._check_if_due(ask, image)
             raise
         await self._settle(question, ask, image)
-        await self._check_if_due(ask, image)
         return answer
 
-    def _watched(
-        self, request: Request[T], ask: Ask, image: Image, question: Question
-    ) -> Request[T]:
-        """Return the request with what the engine has to call: before sending, and for each reply.
+    def remember(self, ask: Ask, *, was_sent: bool) -> None:
+        """Remember a record that got boxes; `was_sent` says that this run sent for them."""
+        self._unvouched[ask] = was_sent or self._unvouched.get(ask, False)
+        if len(self._unvouched) > MOST_UNVOUCHED:
+            del self._unvouched[next(iter(self._unvouched))]
 
-        It isn't sent before it may be, and each of its replies is judged before it is read.
-        """
-        was_sent = False
+    def _may_send(self) -> bool:
+        """Return whether a request may be sent this instant, and count it if so."""
+        if self._stop_message or self._awaits_first:
+            return False
+        self.checks.sending()
+        return True
 
-        async def before() -> None:
-            """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
-            nonlocal was_sent
-            await self._ready(ask, image)
-            was_sent = True
-
-        def may_send() -> bool:
-            """Return whether the request may be sent this instant, and count it if so."""
-            if self._stop_message or not self._open.is_set():
-                return False
-            self._checks.sending()
-            return True
-
-        def read(reply: str) -> ReadReply[T]:
-            """Judge a reply and read it.
-
-            Raises SuspectReply if it is to be asked for again, and what the request's own reader
-            raises.
-            """
-            if question.tries == 0:
-                self._checks.known.answers += 1
-            if self.suspicion is None:
-                self._unvouched.add(ask, was_sent=was_sent)
-                question.look(reply)  # raises SuspectReply
-            try:
-                return request.read(reply)
-            except UnreadableReply:
-                question.refused()
-                raise
-
-        return request.put_so(
-            read=read,
-            before=before,
-            may_send=may_send,
-            stored=question.stored,
-            of=self._checks.of,
-        )
+    @property
+    def _awaits_first(self) -> bool:
+        """Whether nothing may be sent before the run's first check."""
+        return not self.checks.begun and self.suspicion is None and self.checks.possible
 
     async def _settle(self, question: Question, ask: Ask, image: Image) -> None:
         """Act on what the replies to a question have shown. Raises SuspectBoxes, RunStopped.
@@ -333,119 +288,107 @@ class RunWatch(BoxWatch):
         A reply that is proven to be in another format, or several that say the same twice, call
         for a check with this very picture.
         """
-        if question.judged is not None:
-            orientation = orientation_of(image.sent_size)
-            reach = self._checks.known.reach.setdefault(orientation, Reach())
-            view = self._checks.judge.views(question.judged.sent).asked
-            size = image.sent_size if self._checks.asked.scale != "px" else (PER_MILLE, PER_MILLE)
-            reach.add(question.judged.corners, (size[0] / view.width, size[1] / view.height))
-            if await self._told_of_reach(reach, ask, image):
-                return
-        if self.suspicion is not None:
-            return
-        judge = self._checks.judge
-        if question.proven is not None:
+        if question.judged is not None and self.suspicion is None:
+            await self._settle_reach(question.judged, ask, image)
+        if self.suspicion is None and question.proven is not None:
             ask.note("mixed_formats", f"a reply came in {question.proven} and, again, as asked")
-            if judge.mixed is not None:
-                self._suspect_mixture(judge.mixed)
+            mixed = self.checks.judge.mixed
+            if mixed is not None:
+                self._suspect_mixture(mixed)
             else:
                 await self._check_now(ask, image, question.proven)
-        elif question.same is not None:
-            judge.same += 1
-            ask.note("odd_boxes", f"boxes look like {question.same}, also when asked for again")
-            alike = self._same.setdefault(orientation_of(image.sent_size), [])
-            alike.append((ask, image))
-            if len(alike) >= SAME_AT_ONCE:
-                await self._check_now(ask, image, question.same)
-            if (
-                self.suspicion is None
-                and judge.same >= LEAST_SAME
-                and judge.same > SAME_SHARE * judge.replies
-            ):
-                self._checks.set_aside_unvouched()
-                self._suspect(
-                    f"the boxes don't look like {judge.asked.name}: {judge.same} of"
-                    f" {judge.replies} replies look like {question.same}, also when they are asked"
-                    f" for again. {question.same} would fit; look at some of them, and if they are"
-                    f" right: {setting('vlm.on_suspect_boxes', 'warn')}",
-                    self._unvouched.all(),
-                )
-        others_told = self._checks.possible
-        alone = judge.alone(orientation_of(image.sent_size), others_told=others_told)
-        if self.suspicion is None and alone is not None and not self._checks.can_tell(image):
+        elif self.suspicion is None and question.stays:
+            await self._settle_same(ask, image)
+        self._settle_alone(image)
+        await self._check_if_due(ask, image)
+
+    async def _settle_same(self, ask: Ask, image: Image) -> None:
+        """Act on a reply that looks like another format, also when it was asked for again."""
+        judge = self.checks.judge
+        orientation = orientation_of(image.sent_size)
+        looks_like = judge.alarm(orientation)
+        ask.note("odd_boxes", "boxes look like another format, also when asked for again")
+        self._same.setdefault(orientation, []).append((ask, image))
+        if looks_like is not None:
+            await self._check_now(ask, image, looks_like)
+        if self.suspicion is not None or looks_like is None:
+            return
+        if judge.same >= LEAST_SAME and judge.same > SAME_SHARE * judge.replies:
+            self.checks.set_aside_unvouched()
+            self._suspect(
+                f"the boxes don't look like {self.checks.asked.name}: {judge.same} of"
+                f" {judge.replies} replies look like {looks_like}, also when they are asked for"
+                f" again. {looks_like} would fit; look at some of them, and if they are right:"
+                f" {setting('vlm.on_suspect_boxes', 'warn')}",
+                list(self._unvouched),
+            )
+
+    def _settle_alone(self, image: Image) -> None:
+        """Act on what replies say together about pictures of which no check can tell."""
+        checks = self.checks
+        if self.suspicion is not None or checks.can_tell(image):
+            return
+        orientation = orientation_of(image.sent_size)
+        alone = checks.judge.alone(orientation, others_told=checks.possible)
+        if alone is not None:
             self._suspect_all(
-                f"the boxes don't look like {judge.asked.name}: the last replies are far likelier"
+                f"the boxes don't look like {checks.asked.name}: the last replies are far likelier"
                 f" in another format. {alone} would fit: {_advice()}"
             )
 
-    async def _told_of_reach(self, reach: Reach, ask: Ask, image: Image) -> bool:
-        """Say that boxes reach strangely little, once, and check at once; return whether it was."""
+    async def _settle_reach(self, judged: JudgedReply, ask: Ask, image: Image) -> None:
+        """Say that boxes reach strangely little, once, and check at once."""
+        reaches = self.checks.known.reach
+        orientation = orientation_of(image.sent_size)
+        reach = reaches.get(orientation)
+        if reach is None:
+            reach = reaches[orientation] = Reach(self.checks.asked)
+        reach.add(judged.corners, image.sent_size)
         short = reach.short()
         if short is None or reach.told:
-            return False
+            return
         reach.told = True
         ask.note("short_reach", short)
         say(f"Note: {short}. Look at some, if their things are not all there.")
         await self._check_now(ask, image)
-        return True
 
     # Checks
 
-    async def _ready(self, ask: Ask, image: Image) -> None:
+    async def ready(self, ask: Ask, image: Image) -> None:
         """Wait until requests may be sent.
 
-        It waits for the first check, which the first comer makes, and for any in doubt. A picture
-        of a new kind is checked before it is asked about. Raises SuspectBoxes, RunStopped.
+        It waits for the first check, which the first comer makes. A picture of a new kind is
+        checked before it is asked about. Raises SuspectBoxes, RunStopped.
         """
-        checks = self._checks
-        if checks.possible and not checks.begun and not self._checking.locked():
-            await self._check_first(ask, image)
+        checks = self.checks
+        if self._awaits_first:
+            async with self._checking, checks.alone():
+                # another run of this process may have made one meanwhile
+                if self._awaits_first and not checks.begun_by_others():
+                    await self._check(ask, image)
         elif checks.is_new(image):
             async with self._checking:
                 if checks.is_new(image) and self.suspicion is None:
                     await self._check(ask, image)
         else:
             await self._check_if_due(ask, image)
-        await self._open.wait()
         self._check_stopped()
 
-    async def _check_first(self, ask: Ask, image: Image) -> None:
-        """Make the run's first check, unless one that another run made meanwhile will do."""
-        self._open.clear()
-        try:
-            async with self._checking, self._checks.alone():
-                if not self._checks.begun_by_others():
-                    await self._check(ask, image)
-        finally:
-            self._open.set()
-
     async def _check_if_due(self, ask: Ask, image: Image | None, *, last: bool = False) -> None:
-        """Check if enough was sent, if the replies call for it, or if the run ends so.
+        """Check if enough was sent, or if the run ends so.
 
-        Raises SuspectBoxes, RunStopped.
+        `last` says that the run has asked all its questions. Raises SuspectBoxes, RunStopped.
         """
-        if self._checking.locked() or not self._is_due(image, last=last):
+        checks = self.checks
+
+        def is_due() -> bool:
+            return checks.is_due or (last and checks.is_due_at_the_end)
+
+        if self._checking.locked() or not is_due():
             return
-        async with self._checks.alone():
-            # another run's check may have been enough for this one, or another question's
-            if self._is_due(image, last=last):
-                await self._check_now(ask, image, self._alarm(image))
-
-    def _is_due(self, image: Image | None, *, last: bool) -> bool:
-        """Whether a check is due; `last` says that the run has asked all its questions."""
-        checks = self._checks
-        if checks.is_due or (last and checks.is_due_at_the_end):
-            return True
-        return checks.begun and self._alarm(image) is not None
-
-    def _alarm(self, image: Image | None) -> str | None:
-        """Return the format that replies about pictures of an image's orientation look like.
-
-        None for none, and where no probe picture can tell.
-        """
-        if image is None or not self._checks.can_tell(image):
-            return None
-        return self._checks.judge.alarm(orientation_of(image.sent_size))
+        async with checks.alone():
+            if is_due():  # another run's check may have been enough for this one
+                await self._check_now(ask, image)
 
     async def _check_now(
         self, ask: Ask, image: Image | None, looks_like: str | None = None
@@ -454,10 +397,12 @@ class RunWatch(BoxWatch):
 
         `looks_like` is the format that replies look like, where they call for the check.
         """
-        if self._checking.locked() or self.suspicion is not None or not self._checks.possible:
+        if self._checking.locked() or self.suspicion is not None or not self.checks.possible:
             return
+        checks_before = self.checks.known.checks
         async with self._checking:
-            await self._check(ask, image, looks_like)
+            if self.checks.known.checks == checks_before:  # others waited for the lock, too
+                await self._check(ask, image, looks_like)
 
     async def _check(self, ask: Ask, image: Image | None, looks_like: str | None = None) -> None:
         """Send probe pictures, and go on as they tell. Raises SuspectBoxes, RunStopped.
@@ -465,28 +410,30 @@ class RunWatch(BoxWatch):
         If they miss, boxes are reported as wrong. If they can't tell, the replies alone decide. If
         they fit, and nothing speaks of several formats, the records so far are vouched for.
         """
-        before = self._unvouched.all()
-        outcome = await self._checks.check(ask, image, looks_like)
+        before = list(self._unvouched)
+        outcome = await self.checks.check(ask, image, looks_like)
         if self.suspicion is not None:  # replies have proven it meanwhile
             return
         if outcome.odd and outcome.kind != "misses":
             ask.note("mixed_formats", "a probe picture was answered in another format")
         if outcome.kind == "misses":
-            self._suspect(self._missed(outcome), self._unvouched.sent())
+            sent = [record for record, was_sent in self._unvouched.items() if was_sent]
+            self._suspect(self._missed(outcome), sent)
             return
         for _ in range(outcome.as_asked):
             ask.note(PROBE_AS_ASKED)
         if outcome.why:
             ask.note("unanswered_check", outcome.why)
-        if outcome.kind == "fits" and not self._checks.is_mixed:
-            self._unvouched.vouch(before)
+        if outcome.kind == "fits" and not self.checks.is_mixed:
+            for record in before:
+                self._unvouched.pop(record, None)
             for orientation, tells in outcome.tells.items():
                 if tells:
                     self._same.pop(orientation, None)
 
     def _missed(self, outcome: "Outcome") -> str:
         """Return the message about probe pictures that miss: what was seen, and what to do."""
-        message = f"the boxes don't look like {self._checks.asked.name}: {outcome.why}"
+        message = f"the boxes don't look like {self.checks.asked.name}: {outcome.why}"
         if outcome.odd:
             return f"{message}. {ANSWERS_IN_SEVERAL}"
         if outcome.shapes_differ and (outcome.fitting or self._calibrated):
@@ -508,15 +455,15 @@ class RunWatch(BoxWatch):
 
     def _suspect_mixture(self, other_format: str) -> None:
         """Report that replies are proven to be in several formats; see `_suspect`."""
-        judge = self._checks.judge
-        self._checks.set_aside_unvouched()
+        judge = self.checks.judge
+        self.checks.set_aside_unvouched()
         proven = f"{counted(len(judge.proven), 'reply')} of {judge.replies}"
         seen = f"{proven} came in {other_format} and, asked again, in {judge.asked.name} as asked"
-        self._suspect(f"{seen}. {ANSWERS_IN_SEVERAL}", self._unvouched.all())
+        self._suspect(f"{seen}. {ANSWERS_IN_SEVERAL}", list(self._unvouched))
 
     def _suspect_all(self, message: str) -> None:
         """Report wrong boxes that make all unvouched records suspect; see `_suspect`."""
-        if self._checks.known.unanswered:
+        if self.checks.known.unanswered:
             calibrate = advice_to_calibrate()
             for words in (f", or {calibrate}", f": {calibrate}"):
                 message = message.replace(words, "")
@@ -526,10 +473,10 @@ class RunWatch(BoxWatch):
                 f" {setting('vlm.box_format')}, or go on with"
                 f" {setting('vlm.on_suspect_boxes', 'warn')}"
             )
-        self._checks.mark_all_suspect()
-        self._suspect(message, self._unvouched.all())
+        self.checks.mark_all_suspect()
+        self._suspect(message, list(self._unvouched))
 
-    def _suspect(self, message: str, records: Iterable[Ask]) -> None:
+    def _suspect(self, message: str, records: Sequence[Ask]) -> None:
         """Report wrong boxes: stop the run, or warn and mark records.
 
         Args:
@@ -540,8 +487,7 @@ class RunWatch(BoxWatch):
             SuspectBoxes: The watch isn't set to warn only.
         """
         self.suspicion = message
-        what_became = self._checks.forget_format()
-        self._open.set()
+        what_became = self.checks.forget_format()
         if self.on_suspect == "stop":
             self._stop_message = f"{message}. {what_became}"
             raise SuspectBoxes(self._stop_message)
@@ -564,13 +510,13 @@ class RunWatch(BoxWatch):
         for alike in self._same.values():  # of which no check has told
             for one, _ in alike:
                 one.note(SUSPECT, "two replies look like another format")
-        self._checks.finish(vouched=self.suspicion is None)
+        self.checks.finish(vouched=self.suspicion is None)
         self._is_over = True
         if self.suspicion is not None:
             return
-        asked = self._checks.asked.name
-        odd = self._checks.known.seen.odd
-        proven = self._checks.judge.proven
+        asked = self.checks.asked.name
+        odd = self.checks.known.seen.odd
+        proven = self.checks.judge.proven
         if odd:
             say(
                 f"Warning: a probe picture was answered in {odd[0]}, others in {asked} as asked."

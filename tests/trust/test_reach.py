@@ -71,12 +71,9 @@ def test_nothing_is_told_of_others(workplace: Workplace, widest: int, count: int
 
 
 def reach_of(size: Size, asked: str, boxes: int, furthest: float) -> str | None:
-    whole = find_box_format(asked, "").limits(size)
-    smaller = (1000, 1000) if asked == "xyxy_px" else size
-    reach = Reach()
+    reach = Reach(find_box_format(asked, ""))
     for _ in range(boxes):
-        of_whole = (smaller[0] / whole[0], smaller[1] / whole[1])
-        reach.add([(0.1, 0.1, furthest, furthest)], of_whole)
+        reach.add([(0.1, 0.1, furthest, furthest)], size)
     return reach.short()
 
 
@@ -103,12 +100,12 @@ def test_what_reaches_too_little(
 
 
 def test_one_box_that_reaches_further_settles_it() -> None:
-    reach = Reach()
-    reach.add([(0.1, 0.1, 0.3, 0.3)] * 150, (0.64, 0.48))
+    reach = Reach(find_box_format(X, ""))
+    reach.add([(0.1, 0.1, 0.3, 0.3)] * 150, (640, 480))
     assert reach.short()
-    reach.add([(0.1, 0.1, 0.9, 0.9)], (0.64, 0.48))
+    reach.add([(0.1, 0.1, 0.9, 0.9)], (640, 480))
     assert reach.short() is None
-    reach.add([], (0.64, 0.48))
+    reach.add([], (640, 480))
     assert reach.boxes == 151
 
 

@@ -12,11 +12,12 @@ import pytest
 from benchmarks.stand_ins.watched_model import MIXED, Scene
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
-from dataflow_grounding.trust.box_shapes import SeenBox, Sent
 from dataflow_grounding.trust.reply_judge import (
-    ALARM,
+    ODD,
     JudgedReply,
     ReplyJudge,
+    SeenBox,
+    Sent,
     other_readings,
 )
 
@@ -82,8 +83,8 @@ def test_honest_replies_are_rarely_doubted(asked: str, scene: Scene) -> None:
     doubted = 0
     for size, seen in scenes(2, 300, scene):
         reply = judged(judge, asked, size, seen)
-        judge.add(reply)
-        doubted += judge.is_doubtful(reply)
+        judge.replies += 1
+        doubted += judge.shows_other(reply)
         judge.learn(reply)
     assert doubted <= 0.04 * 300
 
@@ -105,7 +106,7 @@ def test_two_corners_that_are_written_axis_by_axis_are_told() -> None:
     ("numbers", "may_be"),
     [
         ((100, 100, 900, 1900), ["xyxy_px"]),
-        ((100, 100, 1500, 400), ["xyxy_px"]),
+        ((100, 100, 1500, 400), ["xyxy_px", "yxyx_px"]),
         ((100, 100, 9000, 9000), []),
     ],
 )
@@ -114,17 +115,14 @@ def test_numbers_out_of_range_are_in_no_format_whose_range_they_pass(
 ) -> None:
     judge = ReplyJudge(find_box_format(X, ""))
     reply = judge.judge([SeenBox(numbers, None, "a mug")], Sent((2000, 2000)))
-    assert set(reply.ratios) <= {"xyxy_px", "yxyx_px", "xywh_px"}
-    assert set(may_be) <= set(reply.ratios)
-    assert (reply.likeliest is None) == (not may_be)
+    assert reply.likeliest in (may_be or [None])
     assert judge.shows_other(reply) == bool(may_be)
 
 
 def test_a_reply_without_boxes_says_nothing() -> None:
     judge = ReplyJudge(find_box_format(X, ""))
     reply = judge.judge([], Sent((640, 480)))
-    judge.add(reply)
-    assert (reply.likeliest, judge.shows_other(reply), judge.alarm("lying")) == (None, False, None)
+    assert (reply.likeliest, judge.shows_other(reply)) == (None, False)
 
 
 def test_no_format_is_compared_with_itself_or_what_a_reply_cannot_tell_from_it() -> None:
@@ -134,30 +132,19 @@ def test_no_format_is_compared_with_itself_or_what_a_reply_cannot_tell_from_it()
     assert {Y, "xywh_1000", "cxcywh_1000", "xyxy_px", "yxyx_px", "xyxy_100", "xyxy_1"} <= set(names)
 
 
-def test_replies_sum_up_to_an_alarm_and_a_good_check_takes_it_back() -> None:
-    lying = Scene(sizes=((640, 480),))
-    judge = experienced(X, lying)
-    count = 0
-    for size, seen in scenes(4, 60, lying):
-        if judge.alarm("lying") is None:
-            judge.add(judged(judge, Y, size, seen))
-            count += 1
-    assert judge.alarm("lying") == Y
+def test_replies_that_stay_odd_call_for_a_check_and_a_good_one_takes_it_back() -> None:
+    judge = experienced(X, Scene())
+    [(size, seen)] = scenes(4, 1, Scene(sizes=((640, 480),)))
+    reply = judged(judge, Y, size, seen)
+    for _ in range(ODD):
+        assert judge.alarm("lying") is None
+        judge.stays(reply, "lying")
+    assert judge.alarm("lying") == reply.likeliest
     assert judge.alarm("upright") is None, "of which it says nothing"
-    assert ALARM / 3 <= count <= 12, "no reply counts for more than three"
     judge.calm("upright")
-    assert judge.alarm("lying") == Y
+    assert judge.alarm("lying") == reply.likeliest
     judge.calm("lying")
     assert judge.alarm("lying") is None
-
-
-def test_right_replies_raise_no_alarm() -> None:
-    judge = experienced(X, Scene())
-    for size, seen in scenes(5, 400, Scene()):
-        reply = judged(judge, X, size, seen)
-        judge.add(reply)
-        judge.learn(reply)
-        assert judge.alone("lying", others_told=False) is None
 
 
 @pytest.mark.parametrize("written", [Y, "xyxy_px", "xyxy_100", "xywh_1000"])
