@@ -38,13 +38,11 @@ from benchmarks.stand_ins.watched_model import (
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.trust.format_readings import OUTSIDE, SeenBox, Sent
 from dataflow_grounding.trust.reply_judge import (
-    OUTSIDE,
     SHOWS,
     JudgedReply,
     ReplyJudge,
-    SeenBox,
-    Sent,
 )
 
 IN_FLIGHT = 8

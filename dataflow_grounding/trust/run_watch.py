@@ -30,8 +30,9 @@ from dataflow_grounding.trust.choice import (
     SEE_WHETHER_SEVERAL,
     advice_to_calibrate,
 )
+from dataflow_grounding.trust.format_readings import SeenBox, Sent
 from dataflow_grounding.trust.reach import Reach, orientation_of
-from dataflow_grounding.trust.reply_judge import JudgedReply, SeenBox, Sent
+from dataflow_grounding.trust.reply_judge import JudgedReply
 
 if TYPE_CHECKING:
     from dataflow_grounding.trust.one_check import Outcome

@@ -1,0 +1,124 @@
+"""The formats in which a reply's numbers may be read: the one asked for, and those like it."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Order, to_xyxy
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, Size
+
+OUTSIDE = 0.05  # parts of the side that noise puts an edge out of the picture
+NEARLY = 1.13  # times a format's range: a reply with larger numbers isn't in it
+ALIKE = {999: 1000, 1024: 1000}  # scales that a single reply can't tell from another
+
+
+class SeenBox(NamedTuple):
+    """A box as a reply wrote it: its four numbers, the order if the reply names one, its phrase."""
+
+    numbers: Bbox
+    order: Order | None
+    phrase: str
+
+
+class Sent(NamedTuple):
+    """A picture as sent: its size in pixels, and the parts of its sides that aren't padding."""
+
+    size: Size
+    across: float = 1.0
+    down: float = 1.0
+
+
+class View(NamedTuple):
+    """What the numbers of a format mean in a picture: the range of each axis, from `left`, `top`.
+
+    `most` is the largest number that a reply may hold, `log_area` the logarithm of the range's
+    area.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    most: float
+    log_area: float
+
+
+class FormatReading:
+    """One format in which a reply's numbers may be read.
+
+    Args:
+        box_format: The format.
+        halves: Whether boxes are written as x1, x2, y1, y2 instead of in the format's order.
+    """
+
+    def __init__(self, box_format: BoxFormat, *, halves: bool = False) -> None:
+        self.format = box_format
+        self.halves = halves
+        self.name = f"x1, x2, y1, y2 of {box_format.scale}" if halves else box_format.name
+
+    def view(self, sent: Sent) -> View:
+        """Return what the numbers mean in a picture."""
+        canvas = self.format.canvas(sent.size)
+        x, y = 1.0, 1.0  # numbers for a unit of the canvas
+        if self.format.scale != "px":
+            whole_x, whole_y = self.format.limits(sent.size)
+            x = whole_x / canvas.width
+            y = whole_y / canvas.height
+        left = x * canvas.left
+        top = y * canvas.top
+        width = x * canvas.image_width * sent.across
+        height = y * canvas.image_height * sent.down
+        most = NEARLY * max(left + width, top + height)
+        return View(left, top, width, height, most, math.log(width * height))
+
+    def corners(self, box: SeenBox, view: View) -> Bbox:
+        """Return a box's corners as written, in parts of the sides; they may be turned."""
+        numbers, order, _ = box
+        order = order or self.format.order
+        if self.halves:
+            x1, x2, y1, y2 = numbers
+        elif order == "xyxy":
+            x1, y1, x2, y2 = numbers
+        else:
+            x1, y1, x2, y2 = to_xyxy(numbers, order)
+        left, top, width, height, _, _ = view
+        return (x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height
+
+    def proper(self, boxes: Sequence[SeenBox], view: View) -> list[Bbox] | None:
+        """Return all boxes' corners.
+
+        None where one ends before it begins, or lies out of the picture by more than noise.
+        """
+        all_corners = []
+        for box in boxes:
+            corners = self.corners(box, view)
+            x1, y1, x2, y2 = corners
+            if x1 > x2 or y1 > y2 or not is_inside(corners):
+                return None
+            all_corners.append(corners)
+        return all_corners
+
+
+def is_inside(box: Bbox) -> bool:
+    """Whether a box, in parts of the sides, is out of its picture by no more than noise."""
+    x1, y1, x2, y2 = box
+    return x1 >= -OUTSIDE and y1 >= -OUTSIDE and x2 <= 1 + OUTSIDE and y2 <= 1 + OUTSIDE
+
+
+def other_readings(asked: BoxFormat) -> list[FormatReading]:
+    """Return the formats that may be mistaken for the one asked for.
+
+    They are every other order at its scale, every other scale in its order and with x and y
+    swapped, all in the same frame, and x1, x2, y1, y2. Of scales that are ALIKE, only 1000 counts.
+    """
+    scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
+    swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
+    orders = [order for order in (asked.order, swapped.get(asked.order)) if order]
+    frame = "" if asked.frame == "sent" else f"@{asked.frame}"
+    names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
+    for other in SCALES:
+        if other != scale and other not in ALIKE:
+            names += [f"{order}_{other}" for order in orders]
+    readings = [FormatReading(find_box_format(name + frame, "")) for name in names]
+    return [*readings, FormatReading(asked, halves=True)]
