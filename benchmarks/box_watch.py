@@ -26,6 +26,7 @@ from benchmarks.places.measuring import Row, table
 from benchmarks.places.pacing import lognormal
 from benchmarks.places.workplace import Workplace
 from benchmarks.stand_ins.watched_model import (
+    AXIS_BY_AXIS,
     MIXED,
     PEOPLE,
     SQUARES,
@@ -79,7 +80,15 @@ BLIND = (
 )
 """Nothing in the numbers changes: only the check after every 100 requests can tell."""
 
-MINORITY_OF = ("yxyx_1000", "xywh_1000", "cxcywh_1000", "xyxy_px", "xyxy_100", "yxyx_px")
+MINORITY_OF = (
+    "yxyx_1000",
+    "xywh_1000",
+    "cxcywh_1000",
+    "xyxy_px",
+    "xyxy_100",
+    "yxyx_px",
+    AXIS_BY_AXIS,
+)
 SHARES = (0.03, 0.10, 0.25)
 PORTRAIT, LANDSCAPE = (480, 640), (640, 480)
 FEW_PORTRAITS: tuple[Size, ...] = (LANDSCAPE,) * 24 + (PORTRAIT,)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.stand_ins.probe_model import seen
+from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.extras.testing import ReceivedRequest
@@ -81,6 +82,9 @@ class Scene:
         box = (left, top, left + width, top + height)
         return (box[0] / 3, box[1] / 3, box[2] / 3, box[3] / 3) if self.corner else box
 
+
+AXIS_BY_AXIS = "x1, x2, y1, y2 of 1000"
+"""A way to write boxes that is no format of ours: one that models fall into."""
 
 FormatOf = Callable[[int, Size], str]
 """The format of a reply, by its number and the size of its picture."""
@@ -197,7 +201,7 @@ class WatchedModel:
             if not empty and chance.random() >= self._missing:
                 boxes_of.append((phrase["text"], self._seen(chance, size, box)))
         answer = _objects(request, written, size, boxes_of, self._swapped, chance)
-        key = find_box_format(written, "").key
+        key = _format_named(written).key
         numbers = tuple((found["label"], tuple(found[key])) for found in answer["objects"])
         afresh = question in self.replies and not is_again
         self.replies.setdefault(question, []).append(
@@ -216,6 +220,11 @@ class WatchedModel:
         return x1, y1, x2, y2
 
 
+def _format_named(name: str) -> BoxFormat:
+    """The format of a name; that of AXIS_BY_AXIS but for its order."""
+    return find_box_format("xyxy_1000" if name == AXIS_BY_AXIS else name, "")
+
+
 def _objects(
     request: ReceivedRequest,
     name: str,
@@ -224,10 +233,12 @@ def _objects(
     swapped: float,
     chance: random.Random | None,
 ) -> dict[str, Any]:
-    written, objects = find_box_format(name, ""), []
+    written, objects = _format_named(name), []
     ids = {phrase["text"]: phrase["id"] for phrase in request.input["phrases"]}
     for text, bbox in boxes:
         numbers = list(written.from_pixels(bbox, original=size))
+        if name == AXIS_BY_AXIS:
+            numbers = [numbers[0], numbers[2], numbers[1], numbers[3]]
         if chance is not None and written.order in ("xyxy", "yxyx") and chance.random() < swapped:
             numbers = numbers[2:] + numbers[:2]
         objects.append({"id": ids[text], "label": text, written.key: numbers})
