@@ -15,7 +15,12 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
-from dataflow_grounding._util.errors import EndpointRefused, RecordError, UnreadableReply
+from dataflow_grounding._util.errors import (
+    EndpointRefused,
+    RecordError,
+    RequestRefused,
+    UnreadableReply,
+)
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.settings import setting
@@ -29,19 +34,21 @@ from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.trust._accepted_sizes import MODERATE, NothingAnswered
+from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.calibration_file import (
     Calibration,
     prompt_version,
     utc_timestamp,
 )
-from dataflow_grounding.trust.finding import Deciding, Decision, add_frames, fit_of
-from dataflow_grounding.trust.padding import PADDINGS, PaddingVerdict, try_paddings
+from dataflow_grounding.trust.finding import Deciding, Decision, NothingAnswered, add_frames
+from dataflow_grounding.trust.kinds import MODERATE
+from dataflow_grounding.trust.padding import MOST_ASKED, Shape, shape_of
 from dataflow_grounding.trust.probes import (
     SUFFIXES,
     NoFit,
     Probe,
     ProbedPicture,
+    legible,
     question_of,
     reduced_to,
     size_text,
@@ -124,79 +131,40 @@ def _calibrated(
     return _calibration(asker, decision), decision, asker.asking.counts
 
 
-def calibrate_elongated(
-    serving: Serving,
-    known: BoxFormat,
-    start: RunStart,
-    own: OwnPictures,
-    usual: float | None,
-    earlier: Calibration | None,
-) -> tuple[Calibration | None, Counter[str]]:
-    """Find out whether the run's elongated pictures need padding.
+def shape_of_run(
+    serving: Serving, known: BoxFormat, start: RunStart, size: Size
+) -> tuple[Shape, Counter[str]]:
+    """Find out how a run's elongated pictures of a size are sent.
 
     Args:
         serving: The model to ask; its connections are closed afterwards.
         known: The model's box format, which counts parts of the side.
         start: As for `calibrate`.
-        own: The run's pictures, with the elongated sizes that are to be tried.
-        usual: How far off boxes usually are, as a share of the side; None where that isn't known.
-        earlier: The calibration that says the same of other elongated sizes; None without one.
+        size: Width and height in pixels.
 
     Returns:
-        The `earlier` calibration with these sizes added, or a new one; None where nothing was
-        answered and there was none. Then counts of requests and tokens.
+        How they are sent, and counts of requests and tokens.
 
     Raises:
         RunStopped: The endpoint doesn't answer.
     """
-    _announce_padding_trials(own, usual)
-    asker = _Asker(serving, start, own)
-    max_side = serving.image_limits.max_side
-    trials = run_blocking(
-        lambda: asker.closing(_try_paddings_of_all(asker, own.sizes, known, usual))
-    )
-    calibration = earlier
-    for verdict, pictures in trials:
-        if verdict is None:
-            say("Nothing was answered: they are sent as they are.")
-            continue
-        if calibration is None:
-            fit = fit_of(known, pictures)  # however badly it fits
-            calibration = _calibration(asker, Decision(fit, [], SizeLimits(max_side)))
-        calibration = calibration.with_shape(verdict.size, verdict.aspect, verdict.off)
-        if verdict.off is None:
-            how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
-            say(f"Pictures as elongated as {size_text(verdict.size)} are {how}.")
-    return calibration, asker.asking.counts
-
-
-async def _try_paddings_of_all(
-    asker: "_Asker", sizes: Sequence[Size], known: BoxFormat, usual: float | None
-) -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
-    """Return what `try_paddings` returns for each of these sizes, reduced as pictures are."""
-    max_side = asker.serving.image_limits.max_side
-    trials = []
-    for size in sizes:
-        asked = reduced_to(size, max_side)
-        trials.append(await try_paddings(asker.ask, asked, known, max_side, usual))
-    return trials
-
-
-def _announce_padding_trials(own: OwnPictures, usual: float | None) -> None:
-    """Tell the user how many requests it takes to find out whether to pad elongated pictures.
-
-    For each shape it is one, where boxes are right without padding (the first of PADDINGS), to one
-    for each of PADDINGS. It may be one more where `usual` is None: how far off boxes usually are,
-    as a share of the side, isn't known yet.
-    """
-    most = len(PADDINGS)
-    if usual is None:
-        most += 1
-    each = " for each shape" if len(own.sizes) > 1 else ""
     say(
-        f"Some pictures are over {MODERATE} times as long as wide: 1 to {most} requests{each} find"
-        " out whether to pad them."
+        f"Some pictures are over {MODERATE} times as long as wide: 1 to {MOST_ASKED}"
+        " requests find out whether to pad them."
     )
+    asker = _Asker(serving, start, replace(start.pictures(), sizes=[size]))
+    max_side = serving.image_limits.max_side
+    drawn = legible(reduced_to(size, max_side), max_side)
+
+    async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
+        [picture] = await asker.ask([probe], known, SizeLimits(max_wide=aspect, max_tall=aspect))
+        return picture
+
+    shape = run_blocking(lambda: asker.closing(shape_of(ask, size, drawn, known)))
+    if shape.off is None:
+        how = f"padded to {shape.aspect}:1" if shape.aspect else "sent as they are"
+        say(f"Pictures as elongated as {size_text(size)} are {how}.")
+    return shape, asker.asking.counts
 
 
 def measure_frames_of(
@@ -206,36 +174,37 @@ def measure_frames_of(
     own: OwnPictures,
     missing: Sequence[Size],
 ) -> tuple[Calibration, Counter[str]]:
-    """Measure the frames that a run's pictures need besides those that are measured.
+    """Try the frames that a run's pictures need besides those that are known.
 
     Args:
         serving: The model to ask; its connections are closed afterwards.
-        known: The calibration, with the maps of the frames that are measured.
+        known: The calibration, with the frames that are known.
         start: As for `calibrate`.
         own: The run's pictures.
         missing: The frames.
 
     Returns:
-        The calibration with all maps, and counts of requests and tokens.
+        The calibration with all frames, and counts of requests and tokens.
 
     Raises:
-        NoFit: The answers in a frame lie on no line.
+        NoFit: The answers in a frame lie on no line, or aren't in the format.
         RunStopped: The endpoint doesn't answer.
     """
     asker = _Asker(serving, start, own)
     further, pictures = run_blocking(
         lambda: asker.closing(add_frames(asker.ask, known.format, missing))
     )
-    frames = tuple(one.size for one in further.maps)
-    refused = [size for size in missing if size not in frames]
+    answered = list(dict.fromkeys(picture.size for picture in pictures))
+    refused = [size for size in missing if size not in answered]
+    limits = known.limits or SizeLimits()
     calibration = replace(
         known,
         date=utc_timestamp(),
         requests=known.requests + len(pictures),
-        limits=replace(known.limits or SizeLimits(), frames=frames),
+        limits=replace(limits, frames=(*limits.frames, *answered)),
         maps=list(further.maps),
         refused=known.refused + refused,
-        sizes=known.sizes + [list(picture.sent) for picture in pictures],
+        sizes=known.sizes + [picture.sent for picture in pictures],
     )
     return calibration, asker.asking.counts
 
@@ -258,7 +227,7 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
         limits=decision.limits,
         maps=list(fit.format.maps),
         refused=decision.refused,
-        sizes=[list(picture.sent) for picture in decision.pictures],
+        sizes=[picture.sent for picture in decision.pictures],
     )
 
 
@@ -321,22 +290,56 @@ class _Asker:
                 self._store.put(_asked_key_of(self.serving), {"task": CHECK})
             self._store.close()
 
-    async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
-        """Ask for these pictures, all at once, in the format `stated`; the order is kept."""
-        with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
-            return await asyncio.gather(*[self._ask(probe, stated, folder) for probe in asked])
+    async def ask(
+        self, asked: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
+    ) -> list[ProbedPicture]:
+        """Ask for these pictures, all at once, in the format `stated`; the order is kept.
 
-    async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
+        They are sent as the serving sends pictures, but in no frames, and in `narrower` limits.
+        """
+        limits = replace(self.serving.image_limits, frames=())  # a picture may be of a new frame
+        if narrower is not None:
+            limits = limits.within(narrower)
+        with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+            return await asyncio.gather(
+                *[self._ask(probe, stated, limits, folder) for probe in asked]
+            )
+
+    async def _ask(
+        self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
+    ) -> ProbedPicture:
         """Draw a probe picture into `folder`, send it, and return what was answered about it.
 
-        A reply that is cut off, or a picture that is refused, has no boxes but says why. Raises
-        RunStopped.
+        One that is refused has no boxes but says why. Raises RunStopped.
         """
         suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
         name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
         path = within(folder, name)
-        limits = replace(self.serving.image_limits, frames=())  # it may be of a new frame
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
+        # A refusal by accident would leave a size out for good, so it takes two; but not where
+        # nothing was answered yet: then it may be no size at all that is refused.
+        counts = self.asking.counts
+        tries = 2 if counts["answered"] or counts["replayed"] else 1
+        refused: RecordError | None = None
+        for _ in range(tries):
+            try:
+                return await self._answer(probe, question)
+            except RequestRefused as error:
+                refused = error
+            except RecordError as error:
+                # A fault that lasted, as it was tried often: what is too large for a server may
+                # look like one.
+                refused = error
+                break
+        size = question.images[0].sent_size
+        say(f"A probe picture of {size_text(size)} px got no answer: {refused}")
+        return ProbedPicture(probe, size, [], refused=str(refused))
+
+    async def _answer(self, probe: Probe, question: Request[ProbedPicture]) -> ProbedPicture:
+        """Return what is answered to a question about a probe picture.
+
+        A reply that is cut off has no boxes. Raises what the request fails with.
+        """
         [image] = question.images
         key = (image.sent_digest, question.question)
         # A picture that is asked for again is another sample of the model, not the stored reply.
@@ -346,13 +349,8 @@ class _Asker:
         try:
             picture, _ = await self.asking.answer(question, step)
             return picture
-        except UnreadableReply as error:  # the reply was cut off
+        except UnreadableReply as error:
             return ProbedPicture(probe, image.sent_size, [], str(error))
-        except RecordError as error:
-            # The picture was refused, or a fault lasted: what is too large for a server looks like
-            # either.
-            say(f"A probe picture of {size_text(image.sent_size)} px got no answer: {error}")
-            return ProbedPicture(probe, image.sent_size, [], refused=str(error))
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:

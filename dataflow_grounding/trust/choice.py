@@ -19,9 +19,11 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.trust.kinds import most_elongated
 
 if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell its format
     from dataflow_grounding.trust.calibration_file import Calibration
+    from dataflow_grounding.trust.padding import Shape
 
 # The format that an unknown model is first asked for. Models that follow instructions can write it,
 # and a resize on the way changes nothing.
@@ -63,7 +65,7 @@ class FormatChoice:
         self._serving = serving
         self._uncalibrated_limits = serving.image_limits
         self._calibration: Calibration | None = None
-        self._usual_error: float | None = None
+        self._shapes: list[Shape] = []  # of elongated pictures that were tried
         self.limits: SizeLimits | None = None
         self.pending = False
         named = _named_format(serving, wanted)
@@ -137,14 +139,13 @@ class FormatChoice:
         self.origin = calibration.origin
         self.pending = False
         self._calibration = calibration
-        self._usual_error = calibration.error_share
-        self._narrow(calibration)
+        self._narrow(calibration.limits)
 
-    def _narrow(self, calibration: "Calibration") -> None:
-        """Take over the calibration's limits, and narrow the serving's to them if there are any."""
-        self.limits = calibration.limits
-        if self.limits is not None:
-            self._serving.image_limits = self._serving.image_limits.within(self.limits)
+    def _narrow(self, limits: SizeLimits | None) -> None:
+        """Take limits over, and narrow the serving's to them if there are any."""
+        self.limits = limits
+        if limits is not None:
+            self._serving.image_limits = self._serving.image_limits.within(limits)
 
     # What is asked
 
@@ -170,7 +171,8 @@ class FormatChoice:
         counts = Counter[str]()
         sent_before = start.budget.sent
         known = self._calibration
-        if not self.pending and known is not None and known.maps and self._serving.takes_probes:
+        frames = known.limits.frames if known is not None and known.limits is not None else ()
+        if not self.pending and known is not None and frames and self._serving.takes_probes:
             counts = self._measure_missing_frames(start, known)
         if self.pending:  # also where the calibration proved wrong just now
             counts = counts + self._calibrate(start, sent_before)
@@ -183,55 +185,51 @@ class FormatChoice:
         `on_poor` is called with a sentence for each size in which boxes are far off even so.
         Returns counts of requests and tokens. Raises what `settle` and `on_poor` raise.
         """
-        serving = self._serving
         counts = self.settle(start)
-        if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
+        if self.format.scale in ("px", "grid_32") or not self._serving.takes_probes:
             return counts
-        from dataflow_grounding.trust._accepted_sizes import elongated_extremes
-        from dataflow_grounding.trust.calibration_file import (
-            store_calibration,
-            stored_calibration,
-        )
-
+        self._take_earlier_padding()
         pictures = start.pictures()
-        own = elongated_extremes(pictures.sizes)
-        calibration = stored_calibration(
-            serving.endpoint, serving.model, elongated=self.format.name
-        )
-        missing = [size for size in own if calibration is None or not calibration.covers(size)]
-        if missing:
-            from dataflow_grounding.trust.asking import calibrate_elongated
+        for size in most_elongated(pictures.sizes, self._serving.image_limits):
+            shape = next((one for one in self._shapes if one.covers(size)), None)
+            if shape is None:
+                # Here, as few runs have elongated pictures: it imports numpy and Pillow.
+                from dataflow_grounding.trust.asking import shape_of_run
 
-            calibration, asked = calibrate_elongated(
-                serving,
-                self.format,
-                start,
-                replace(pictures, sizes=missing),
-                self._usual_error,
-                calibration,
-            )
-            counts += asked
-            if calibration is not None:
-                store_calibration(calibration, elongated=self.format.name)
-        if calibration is not None:
-            self._warn_of_poor_sizes(calibration, own, on_poor)
-            self._narrow(calibration)
-        return counts
-
-    def _warn_of_poor_sizes(
-        self, calibration: "Calibration", own: list[Size], on_poor: Callable[[str], None]
-    ) -> None:
-        """Call `on_poor` with a sentence for each of the `own` sizes in which boxes are far off."""
-        from dataflow_grounding.trust.probes import size_text
-
-        for size in own:
-            off = calibration.off_in(size)
-            if off is not None:
+                shape, asked = shape_of_run(self._serving, self.format, start, size)
+                counts += asked
+                self._shapes.append(shape)
+                self._pad(shape)
+            if shape.off is not None:
                 on_poor(
                     f"boxes of {self._serving.model} in pictures as elongated as"
-                    f" {size_text(size)} are off by {off:.0%} of the side, padded or not: leave"
-                    " such pictures out, or cut them into shorter ones"
+                    f" {_listed([size])} are off by {shape.off:.0%} of the side, padded or not:"
+                    " leave such pictures out, or cut them into shorter ones"
                 )
+        return counts
+
+    def _take_earlier_padding(self) -> None:
+        """Take the limits that an earlier version stored for elongated pictures.
+
+        A run that began with them goes on with them: others would ask for its boxes again.
+        """
+        from dataflow_grounding.trust.calibration_file import cache_path, load_calibration
+
+        serving = self._serving
+        path = cache_path(serving.endpoint, serving.model, self.format.name)
+        stored = load_calibration(path, serving.endpoint, serving.model)
+        if stored is not None and stored.limits is not None:
+            self._narrow((self.limits or stored.limits).within(stored.limits))
+
+    def _pad(self, shape: "Shape") -> None:
+        """Pad pictures that are elongated as the shape is, if that helps."""
+        if shape.aspect is None:
+            return
+        limits = self.limits or SizeLimits(self._serving.image_limits.max_side)
+        if shape.size[0] > shape.size[1]:
+            self._narrow(replace(limits, max_wide=shape.aspect))
+        else:
+            self._narrow(replace(limits, max_tall=shape.aspect))
 
     def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
         """Measure the frames that the run's pictures need and that aren't measured yet.
@@ -250,14 +248,16 @@ class FormatChoice:
 
         pictures = start.pictures()
         limits = replace(known.limits or SizeLimits(), frames=())
-        measured = [one.size for one in known.maps]
-        missing = missing_frames(pictures.sizes, pictures.counts, limits, measured, known.refused)
+        frames = known.limits.frames if known.limits else ()
+        missing = missing_frames(
+            pictures.sizes, pictures.counts, limits, frames, known.refused, known.sizes
+        )
         if not missing:
             return Counter()
-        say(
-            f"Pictures are sent in further sizes, {_listed(missing)} px: 2 to 8 requests each tell"
-            " what numbers mean in them."
-        )
+        each = "2 to 8 requests each tell what numbers mean in them"
+        if not known.maps:
+            each = "a request each tells whether they are answered as others are"
+        say(f"Pictures are sent in further sizes, {_listed(missing)} px: {each}.")
         try:
             further, counts = measure_frames_of(self._serving, known, start, pictures, missing)
         except NoFit as unclear:

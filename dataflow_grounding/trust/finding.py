@@ -7,10 +7,8 @@ exact size in which pictures will be sent (`frames.py`). No rule of a server is 
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,9 +17,8 @@ from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.images.image import SizeLimits
-from dataflow_grounding.trust._accepted_sizes import AcceptedSizes, is_elongated, is_near
-from dataflow_grounding.trust.frames import choose_frames
-from dataflow_grounding.trust.kinds import one_of_each_kind
+from dataflow_grounding.trust.frames import choose_frames, may_be_taken
+from dataflow_grounding.trust.kinds import is_elongated, one_of_each_kind
 from dataflow_grounding.trust.maps import Line, fit_map, format_in_frames, lines_of, order_of
 from dataflow_grounding.trust.probes import (
     INNER,
@@ -37,7 +34,11 @@ from dataflow_grounding.trust.probes import (
 )
 from dataflow_grounding.trust.showing import LEAST, plain_names, read_in
 
-FIRST_PROBES = 2  # of each frame: one can't tell a rectangle that was missed from a shift
+# Of each frame: one picture can't tell a rectangle that was missed from a shift.
+FIRST_LAYOUTS = (INNER, INNER + 1)
+# Two sizes whose sides differ by no more than this share need one picture: a rule that treats them
+# differently would have to draw its line just between them.
+SAME_SIZE = 0.02
 MOST_PROBES = 8  # of each frame, after which it is as precise as it gets
 # Standard error of a map at the far edge, as a share of the side: a third of the 1% by which edges
 # may be off, so that three standard errors are within it.
@@ -58,6 +59,10 @@ ONCE_OFF, SYSTEMATIC = 0.02, 0.003
 MOST_OFF = 2.0
 ERRORS = 3.0  # standard errors that chance may add to ONCE_OFF
 AS_GOOD = 0.2  # of that mean, by which the usual scale may be worse
+
+
+class NothingAnswered(Exception):
+    """Neither the first picture nor a small one was answered; the message is what was said."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Decision:
         fit: The format that fits.
         pictures: The pictures that speak for it.
         limits: The sizes for which the format holds; None for all.
-        refused: Frames that the endpoint doesn't take.
+        refused: Sizes that the endpoint doesn't take.
     """
 
     fit: Fit
@@ -111,7 +116,7 @@ class Deciding:
 
     Attributes:
         pictures: The pictures that were answered so far.
-        accepted: The sizes that the endpoint accepts, as far as is known.
+        refused: The sizes that the endpoint refused.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class Deciding:
         self.own = own
         self.counts = counts or [1] * len(own)
         self.pictures: list[ProbedPicture] = []
-        self.accepted = AcceptedSizes(max_side, own)
+        self.refused: list[Size] = []
 
     async def decide(self, stated: BoxFormat) -> Decision:
         """Find out what the numbers mean.
@@ -139,19 +144,27 @@ class Deciding:
             NoFit: The numbers lie on no lines, or are in several formats.
             NothingAnswered: Not even a small picture was answered.
         """
-        first, *others = [reduced_to(size, self.max_side) for size in SIZES]
-        await self._ask_for([first], stated)
+        first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
+        why_refused = await self._ask_for([first], stated)
+        if why_refused:
+            await self._ask_for([small], stated)
+        if not self.pictures:
+            raise NothingAnswered(why_refused)
         if not any(answer.usable for picture in self.pictures for answer in picture.answers):
             raise NoFit(described(self.pictures, "no box that could be read came back"))
         asked = _suggested(self.pictures, stated)
-        sent = [picture.sent for picture in self.pictures]
-        with suppress(NoFit):  # no limit explains what is refused: such sizes stay untried
-            await self._ask_for([size for size in others if not is_near(size, sent)], asked)
-        if await self._parts(asked) is not None:
+        await self._ask_for([small, *others], asked)
+        found = await self._parts(asked)
+        if found is not None:
             await self._ask_further(asked)
             found = await self._parts(asked)
+        if found is not None and not self.refused:
+            return Decision(found, self.pictures)
+        if found is not None:
+            limits = await self._accepted(asked)
+            found = await self._parts(asked)
             if found is not None:
-                return await self._decision(found, asked)
+                return Decision(found, self.pictures, limits, self.refused)
         order = await asyncio.to_thread(order_in, self.pictures)
         if order is None:
             raise NoFit(described(self.pictures, "the numbers lie on no line"))
@@ -163,44 +176,65 @@ class Deciding:
     async def _parts(self, asked: BoxFormat) -> Fit | None:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
 
-    async def _decision(self, found: Fit, asked: BoxFormat) -> Decision:
-        """Return the decision for parts of the side, within the sizes that are accepted."""
-        if not self.accepted.is_narrowed:
-            return Decision(found, self.pictures)
-        # Some picture was refused, so the run's pictures are sent within limits. The commonest
-        # size has to be accepted within them.
-        if self.own:
-            await self._ask_for([self._legible(self.own[0])], asked)
-        return Decision(found, self.pictures, self.accepted.limits)
+    async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
+        """Ask for a picture of each size that isn't near one that was answered, and may be taken.
 
-    def _legible(self, size: Size) -> Size:
-        """Return a size reduced to `max_side`, then enlarged if rectangles can't be seen in it."""
-        return legible(reduced_to(size, self.max_side), self.max_side)
+        What is answered is added to `pictures`, what isn't to `refused`. Returns why one was
+        refused; "" where none was.
+        """
+        sent = [picture.sent for picture in self.pictures]
+        wanted = [size for size in sizes if not is_near(size, sent)]
+        wanted = [size for size in wanted if may_be_taken(size, self.refused, sent)]
+        why = ""
+        for picture in await self.ask([probe_of(size) for size in wanted], asked):
+            if picture.refused:
+                self.refused.append(picture.size)
+                why = picture.refused
+            else:
+                self.pictures.append(picture)
+        return why
 
     async def _ask_further(self, asked: BoxFormat) -> None:
         """Ask for a picture of each kind that the run has, where there was none.
 
-        Those that are answered are kept. Without a run they are of usual shapes. Strips are left
-        out: `try_paddings` finds out how these are to be sent.
+        Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how
+        these are to be sent.
         """
         before = len(self.pictures)
-        sent = [picture.sent for picture in self.pictures]
-        own = one_of_each_kind([self._legible(size) for size in self.own])
-        further = [size for size in own or USUAL_SHAPES if not is_near(size, sent)]
-        with suppress(NoFit):  # no limit explains what is refused: such sizes stay untried
-            await self._ask_for([size for size in further if not is_elongated(size)], asked)
-        answered: list[ProbedPicture] = []
-        unanswered: list[ProbedPicture] = []
+        legible_sizes = [
+            legible(reduced_to(size, self.max_side), self.max_side) for size in self.own
+        ]
+        further = one_of_each_kind(legible_sizes) or USUAL_SHAPES
+        await self._ask_for([size for size in further if not is_elongated(size)], asked)
+        self._leave_out_silent(before)
+
+    def _leave_out_silent(self, before: int) -> None:
+        """Leave out pictures whose rectangles weren't answered, of those from `before` on."""
+        silent = []
         for picture in self.pictures[before:]:
-            is_answered = sum(answer.usable for answer in picture.answers) >= LEAST
-            (answered if is_answered else unanswered).append(picture)
-        if unanswered:
+            if sum(answer.usable for answer in picture.answers) < LEAST:
+                silent.append(picture)
+        if silent:
             say(
                 f"The rectangles in pictures of"
-                f" {', '.join(size_text(picture.sent) for picture in unanswered)} px were not"
+                f" {', '.join(size_text(picture.sent) for picture in silent)} px were not"
                 " answered: boxes in such pictures are not known."
             )
-        self.pictures = self.pictures[:before] + answered
+        self.pictures = [picture for picture in self.pictures if picture not in silent]
+
+    async def _accepted(self, asked: BoxFormat) -> SizeLimits:
+        """Return the limits to sizes that the endpoint answers, each with a picture in `pictures`.
+
+        Why it refuses others isn't known: it may be their area, a side or the shape.
+        """
+        before = len(self.pictures)
+        known = {picture.size: [picture] for picture in self.pictures}
+        frames = await self._answered_frames(asked, [0], known)
+        for size, of_size in frames.items():
+            if size not in known:
+                self.pictures += of_size
+        self._leave_out_silent(before)
+        return SizeLimits(self.max_side, frames=tuple(frames))
 
     async def _decide_by_frames(self, order: Order) -> Decision:
         """Measure what numbers mean in the frames in which pictures will be sent.
@@ -208,55 +242,48 @@ class Deciding:
         Raises NoFit where the answers in a frame lie on no line, or all frames are refused.
         """
         asked = find_box_format(f"{order}_px", "")
-        answered: dict[Size, list[ProbedPicture]] = {}
-        unwanted: set[Size] = set()  # frames that the endpoint doesn't take
-        frames = choose_frames(self.own, self.counts, self.accepted.limits)
-        missing = frames
-        while missing:
-            further, refused = await ask_frames(self.ask, asked, missing)
-            answered |= further
-            unwanted.update(picture.size for picture in refused)
-            with suppress(NoFit):  # no limit explains it: then it is this frame alone
-                sent = [picture.sent for picture in self.pictures]
-                self.accepted.replacements_for(refused, [*answered, *sent])
-            limits = self.accepted.limits
-            frames = choose_frames(self.own, self.counts, limits, list(answered), unwanted)
-            missing = [size for size in frames if size not in answered]
-        if not frames:
-            raise NoFit("pictures are refused in all sizes that were tried")
-        used = {size: answered[size] for size in frames}
-        maps, pictures = await measure_frames(self.ask, asked, used)
-        limits = replace(self.accepted.limits, frames=tuple(frames))
+        frames = await self._answered_frames(asked, FIRST_LAYOUTS, {})
+        maps, pictures = await measure_frames(self.ask, asked, frames)
+        limits = SizeLimits(self.max_side, frames=tuple(frames))
         fit = fit_of(format_in_frames(order, maps), pictures)
-        return Decision(fit, pictures, limits, sorted(unwanted))
+        return Decision(fit, pictures, limits, self.refused)
 
-    async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for pictures of these sizes in the format `asked`; add those answered to `pictures`.
+    async def _answered_frames(
+        self,
+        asked: BoxFormat,
+        layouts: Sequence[int],
+        known: Mapping[Size, list[ProbedPicture]],
+    ) -> dict[Size, list[ProbedPicture]]:
+        """Choose frames that the endpoint answers, with a picture of each layout.
 
-        Sizes that the endpoint was seen to refuse are asked for as it accepts them, and so are
-        those that it refuses now.
-
-        Raises:
-            NothingAnswered: Neither the first pictures nor a small one were answered.
-            NoFit: No limit of size explains what the endpoint refuses.
-            RunStopped: The run ended meanwhile.
+        A frame that is refused gives way to others. Those of a size that is `known` aren't asked
+        for. Raises NoFit where all are refused.
         """
+        limits = SizeLimits(self.max_side)
         sent = [picture.sent for picture in self.pictures]
-        accepted = dict.fromkeys(map(self.accepted.limits.sent, sizes))
-        # A size that had to be changed tells nothing new if it is near one that was asked for.
-        still_wanted = [size for size in accepted if size in sizes or not is_near(size, sent)]
-        while still_wanted:
-            # A second picture of one size has its rectangles at other places.
-            layouts = Counter(picture.size for picture in self.pictures)
-            probes = [probe_of(size, layout=layouts[size]) for size in still_wanted]
-            refused = []
-            for picture in await self.ask(probes, asked):
-                if picture.refused:
-                    refused.append(picture)
-                else:
-                    self.pictures.append(picture)
-            sent = [picture.sent for picture in self.pictures]
-            still_wanted = self.accepted.replacements_for(refused, sent)
+        answered: dict[Size, list[ProbedPicture]] = {}
+        while True:
+            frames = choose_frames(
+                self.own, self.counts, limits, list(answered), self.refused, sent
+            )
+            answered |= {size: known[size] for size in frames if size in known}
+            missing = [size for size in frames if size not in answered]
+            if not missing:
+                break
+            further, refused = await ask_frames(self.ask, asked, missing, layouts)
+            answered |= further
+            self.refused += refused
+        if not answered:
+            raise NoFit("pictures are refused in all sizes that were tried")
+        return answered
+
+
+def is_near(size: Size, known: Sequence[Size]) -> bool:
+    """Whether both sides are within SAME_SIZE of those of a known size: asking tells nothing."""
+    return any(
+        abs(size[0] - width) <= SAME_SIZE * width and abs(size[1] - height) <= SAME_SIZE * height
+        for width, height in known
+    )
 
 
 # Parts of the side
@@ -410,21 +437,18 @@ def described(pictures: Sequence[ProbedPicture], why: str) -> str:
 
 
 async def ask_frames(
-    ask: AskProbes, asked: BoxFormat, frames: Sequence[Size]
-) -> tuple[dict[Size, list[ProbedPicture]], list[ProbedPicture]]:
-    """Ask for the FIRST_PROBES of each frame, in the format `asked`.
+    ask: AskProbes, asked: BoxFormat, frames: Sequence[Size], layouts: Sequence[int]
+) -> tuple[dict[Size, list[ProbedPicture]], list[Size]]:
+    """Ask for a picture of each frame and layout, in the format `asked`.
 
-    Returns the pictures of each frame that were answered, and those that were refused.
+    Returns the pictures of each frame that were answered, and the frames of which none was.
     """
     answered: dict[Size, list[ProbedPicture]] = {}
-    refused: list[ProbedPicture] = []
-    probes = [probe_of(size, INNER + n) for size in frames for n in range(FIRST_PROBES)]
+    probes = [probe_of(size, layout) for size in frames for layout in layouts]
     for picture in await ask(probes, asked):
-        if picture.refused:
-            refused.append(picture)
-        else:
-            answered.setdefault(picture.sent, []).append(picture)
-    return answered, refused
+        if not picture.refused:
+            answered.setdefault(picture.size, []).append(picture)
+    return answered, [size for size in frames if size not in answered]
 
 
 async def measure_frames(
@@ -479,14 +503,21 @@ async def add_frames(
         missing: The frames that have none.
 
     Returns:
-        The format with all maps, and the pictures that were answered. A frame that is refused has
-        no map.
+        The format with all maps, and the pictures that were answered: none of a frame that is
+        refused. Parts of the side have no maps, but the answers have to fit.
 
     Raises:
-        NoFit: The answers in a frame lie on no line.
+        NoFit: The answers in a frame lie on no line, or are no parts of the side.
     """
+    if known.scale != "px":
+        answered, _ = await ask_frames(ask, known, missing, [0])
+        pictures = [picture for of_size in answered.values() for picture in of_size]
+        found = fit_parts(pictures, known) if pictures else None
+        if pictures and (found is None or found.format != known):
+            raise NoFit(described(pictures, f"the answers are not in {known.name}"))
+        return known, pictures
     asked = find_box_format(f"{known.order}_px", "")
-    answered, _ = await ask_frames(ask, asked, missing)
+    answered, _ = await ask_frames(ask, asked, missing, FIRST_LAYOUTS)
     maps, pictures = await measure_frames(ask, asked, answered)
     return format_in_frames(known.order, [*known.maps, *maps]), pictures
 

@@ -32,6 +32,7 @@ def choose_frames(
     limits: SizeLimits,
     measured: Sequence[Size] = (),
     refused: Collection[Size] = (),
+    answered: Sequence[Size] = (),
 ) -> list[Size]:
     """Choose the frames in which pictures of these sizes are sent.
 
@@ -40,18 +41,22 @@ def choose_frames(
         counts: How many pictures there are of each.
         limits: The sizes that may be sent.
         measured: Frames whose map is known: they cost no probe pictures.
-        refused: Frames that the endpoint doesn't take.
+        refused: Sizes that the endpoint doesn't take.
+        answered: Further sizes that it takes.
 
     Returns:
         At most MOST_FRAMES besides those measured, which come first. A run of one size has one
         frame, which is that size or the largest of its shape that may be sent.
     """
+    taken = [*measured, *answered]
+    all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
     if not sizes:
-        usual = [frame for frame in usual_frames(limits) if frame not in refused]
-        return list(dict.fromkeys([*measured, *usual]))
+        usual = [frame for frame in all_usual if frame in _of_area(USUAL_AREA, limits)]
+        return list(dict.fromkeys([*measured, *(usual or all_usual)]))
     sizes = [limits.fitted(size) for size in sizes]
     own = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
-    candidates = [frame for frame in dict.fromkeys([*own, *grid(limits)]) if frame not in refused]
+    own = [frame for frame in own if may_be_taken(frame, refused, taken)]
+    candidates = list(dict.fromkeys([*own, *all_usual]))
     chosen = _chosen(sizes, counts, candidates, [], 0.0)
     if not measured:
         return chosen
@@ -95,11 +100,15 @@ def missing_frames(
     limits: SizeLimits,
     measured: Sequence[Size],
     refused: Collection[Size] = (),
+    answered: Sequence[Size] = (),
 ) -> list[Size]:
-    """Return the frames to measure for pictures of these sizes, besides those `measured`."""
+    """Return the frames to measure for pictures of these sizes, besides those `measured`.
+
+    The arguments are those of `choose_frames`.
+    """
     if not sizes:
         return []
-    chosen = choose_frames(sizes, counts, limits, measured, refused)
+    chosen = choose_frames(sizes, counts, limits, measured, refused, answered)
     return [frame for frame in chosen if frame not in measured]
 
 
@@ -107,9 +116,15 @@ def _total(costs: Sequence[float], counts: Sequence[int]) -> float:
     return sum(cost * count for cost, count in zip(costs, counts, strict=True))
 
 
-def usual_frames(limits: SizeLimits) -> list[Size]:
-    """Return a frame of each of SHAPES, for pictures of which nothing is known."""
-    return _of_area(USUAL_AREA, limits)
+def may_be_taken(size: Size, refused: Collection[Size], answered: Sequence[Size]) -> bool:
+    """Whether it is worth asking for a size, given those that an endpoint refused and answered.
+
+    Most limits are of the area. So a refused size that is larger than all that were answered
+    speaks against all larger ones; any other speaks against itself alone.
+    """
+    most = max(map(math.prod, answered), default=0)
+    too_large = [math.prod(one) for one in refused if math.prod(one) > most]
+    return size not in refused and math.prod(size) < min(too_large, default=math.inf)
 
 
 def grid(limits: SizeLimits) -> list[Size]:

@@ -8,7 +8,11 @@ import math
 from collections.abc import Sequence
 
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.images.image import SizeLimits
 
+# The aspect, longer over shorter side, up to which no model is known to put boxes in wrong places:
+# Qwen3-VL does beyond it (QwenLM/Qwen3-VL issue 2020).
+MODERATE = 3
 ELONGATED = 2.5  # a side over the other one, from which on a picture is a strip
 MOST_KINDS = 8  # that have a probe before a run, which a run of a thousand requests can bear
 
@@ -51,3 +55,17 @@ def one_of_each_kind(sizes: Sequence[Size], most: int = MOST_KINDS) -> list[Size
     for size in [*first, *sizes]:
         chosen.setdefault(kind_of(size), size)
     return list(chosen.values())[:most]
+
+
+def is_elongated(size: Size) -> bool:
+    """Whether a picture is over MODERATE times as long as wide, give or take a hundredth."""
+    return SizeLimits(max_wide=MODERATE, max_tall=MODERATE).padded(size) != size
+
+
+def most_elongated(sizes: Sequence[Size], limits: SizeLimits) -> list[Size]:
+    """Return the widest and the tallest of these sizes, each only if it is sent elongated."""
+    sent_elongated = [size for size in sizes if is_elongated(limits.padded(size))]
+    by_shape = sorted(sent_elongated, key=lambda size: size[0] / size[1])
+    wide = [size for size in by_shape if size[0] > size[1]]
+    tall = [size for size in by_shape if size[0] < size[1]]
+    return [*wide[-1:], *tall[:1]]

@@ -20,7 +20,7 @@ from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.drawing import Mark, draw_marks
-from dataflow_grounding.images.image import PADDING, ImageLimits, open_image
+from dataflow_grounding.images.image import ImageLimits, open_image
 from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.replies.reading import RawBox
 from dataflow_grounding.replies.words import ids_of
@@ -78,18 +78,14 @@ class Probe:
     Attributes:
         size: Width and height in pixels.
         boxes: The rectangles by phrase ("the red rectangle"), in its pixels.
-        drawn: Width and height of the part that is drawn on, from the top left corner; what lies to
-            the right or below is padding. None for the whole picture.
     """
 
     size: Size
     boxes: dict[str, Bbox]
-    drawn: Size | None = None
 
     def draw(self) -> PIL.Image.Image:
         """Return the picture with its rectangles."""
-        picture = PIL.Image.new("RGB", self.size, PADDING)
-        picture.paste(BACKGROUND, (0, 0, *(self.drawn or self.size)))
+        picture = PIL.Image.new("RGB", self.size, BACKGROUND)
         pen = PIL.ImageDraw.Draw(picture)
         line = max(1, round(min(self.size) / 400))
         for phrase, (x1, y1, x2, y2) in self.boxes.items():

@@ -13,16 +13,24 @@ import pytest
 from PIL import Image
 
 from benchmarks.pixel_frames import MODEL, SERVERS, scenes
+from benchmarks.places.workplace import Workplace
 from benchmarks.resize_rules import drifting, reduced
 from benchmarks.stand_ins.box_scores import measure
 from benchmarks.stand_ins.seeing_model import SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.extras.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles
+from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.trust.calibration_file import cache_path
+from dataflow_grounding.trust.calibration_file import Calibration, cache_path, prompt_version
 
 pytestmark = pytest.mark.slow
 
@@ -122,8 +130,8 @@ def test_the_runs_own_shapes_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("errs", [True, False])
 def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bool) -> None:
-    """Of a model whose format is known by its name: one or two requests, once, and the check; then
-    boxes are mapped back.
+    """Of a model whose format is known by its name: one or three requests, once, and the check;
+    then boxes are mapped back.
     """
 
     class Panoramic(SeeingModel):
@@ -134,8 +142,9 @@ def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bo
 
     row = panorama(tmp_path)
     with LoopbackServer(Panoramic(), keep_bodies=True) as server:
-        for sent in (3 + errs, 4 + errs):  # the second time it is known
-            record = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(row)
+        grounder = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))
+        for sent in (3 + 2 * errs, 4 + 2 * errs):  # the second time it is known
+            record = grounder(row)
             assert server.count() == sent
             boxes = [expression["instances"][0]["bbox"] for expression in record["expressions"]]
             assert boxes == [
@@ -145,9 +154,7 @@ def test_elongated_pictures_are_padded_where_that_helps(tmp_path: Path, errs: bo
             assert server.requests[-1].image_sizes == ((1600, 534) if errs else (1600, 200),)
         square = tmp_path / "square.png"
         draw(str(square), (600, 600), {"red": [(100.0, 40.0, 400.0, 120.0)]})
-        PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"))(
-            {**row, "image_path": str(square)}
-        )
+        grounder({**row, "image_path": str(square)})
         assert server.requests[-1].image_sizes == ((600, 600),)
 
 
@@ -183,9 +190,13 @@ def _part(size: Size, start: float, end: float) -> Bbox:
     return start * size[0], start * size[1], end * size[0], end * size[1]
 
 
-def ground(server: LoopbackServer, rows: list[dict[str, Any]], **options: Any) -> list[float]:
+def qwen(server: LoopbackServer) -> OpenAIServing:
+    return OpenAIServing(server.base_url, "qwen3-vl-8b-instruct")
+
+
+def ground(serving: OpenAIServing, rows: list[dict[str, Any]], **options: Any) -> list[float]:
     """How far the boxes of each row are off at the most, as a share of the side."""
-    found = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl-8b-instruct"), **options)(rows)
+    found = PhraseGrounder(serving, **options)(rows)
     worst = []
     for record in found:
         size = (record["width"], record["height"])
@@ -203,25 +214,76 @@ def ground(server: LoopbackServer, rows: list[dict[str, Any]], **options: Any) -
 
 def test_padding_is_as_strong_as_it_has_to_be(tmp_path: Path) -> None:
     with LoopbackServer(Elongated(2.5), keep_bodies=True) as server:
-        assert ground(server, [scene(tmp_path, (1500, 400))]) == [pytest.approx(0, abs=0.01)]
+        [off] = ground(qwen(server), [scene(tmp_path, (1500, 400))])
+        assert off <= 0.01
         assert server.requests[-1].image_sizes == ((1500, 750),)
 
 
 @pytest.mark.parametrize("wide_first", [True, False])
 def test_wide_and_tall_pictures_are_found_out_about_each(tmp_path: Path, wide_first: bool) -> None:
-    """In one run, or the second kind in a later one: what is known of the first is no word on the
+    """In one call, or the second kind in a later one: what is known of the first is no word on the
     other.
     """
     wide, tall = scene(tmp_path, (1600, 400)), scene(tmp_path, (400, 1600))
     with LoopbackServer(Elongated(3.5, ("tall",)), keep_bodies=True) as server:
+        serving = qwen(server)
         if wide_first:
-            ground(server, [wide])
-        assert ground(server, [wide, tall]) == [pytest.approx(0, abs=0.01)] * 2
+            ground(serving, [wide])
+        assert ground(serving, [wide, tall]) == [pytest.approx(0, abs=0.01)] * 2
         asked = [r for r in server.requests if not asks_for_rectangles(r)]
         assert {r.image_sizes[0] for r in asked[-2:]} == {(1600, 400), (534, 1600)}
         sent = server.count()
-        ground(server, [tall, wide])
-        assert server.count() == sent + 2  # all is known
+        [off] = ground(serving, [scene(tmp_path, (1500, 400))])  # less elongated than is known
+        assert off <= 0.01
+        checks = [r for r in server.requests[sent:] if asks_for_rectangles(r)]
+        assert len(checks) <= 1
+
+
+def test_one_probe_picture_that_misses_by_chance_pads_nothing(tmp_path: Path) -> None:
+    class OnceWrong(SeeingModel):
+        asked = 0
+
+        def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+            self.asked += 1
+            return super().__call__(request)
+
+        def _numbers(self, bbox: Bbox, size: Size) -> list[float | int]:
+            x1, y1, x2, y2 = bbox
+            share = 0.7 if self.asked == 1 else 1.0
+            return super()._numbers((x1 * share, y1, x2 * share, y2), size)
+
+    with LoopbackServer(OnceWrong(), keep_bodies=True) as server:
+        [off] = ground(qwen(server), [scene(tmp_path, (1600, 400))])
+        assert off <= 0.01
+        assert {r.image_sizes for r in server.requests} == {((1600, 400),)}
+
+
+def test_a_run_that_goes_on_pads_as_it_began_and_asks_for_no_probe_again(
+    workplace: Workplace,
+) -> None:
+    class Answering(Elongated):
+        def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+            if asks_for_rectangles(request):
+                return super().__call__(request)
+            return EchoAnswers("xyxy_1000")(request)
+
+    settings = {"vlm.openai.model_name": "qwen3-vl-8b-instruct", "vlm.box_format": "auto"}
+    rows = [
+        {"image_path": workplace.picture(f"{n}.jpg", (1600, 400)), "caption": f"A mug {n}."}
+        for n in range(3)
+    ]
+    with LoopbackServer(Answering(3.5), keep_bodies=True) as server:
+        settings |= {"vlm.openai.base_url": server.base_url}
+        workplace.rows(rows[:2])
+        assert workplace.run(**settings, **{"vlm.check_every": None}).code == 0
+        sent = server.count()
+        workplace.rows(rows)
+        done = workplace.run(**settings, **{"vlm.check_every": None})
+        assert done.code == 0, done
+        assert "padded to 3:1" in done.err
+        assert server.count() == sent + 1  # for the new caption; its phrase was asked before
+        asked = [r for r in server.requests if r.images and not asks_for_rectangles(r)]
+        assert {r.image_sizes for r in asked} == {((1600, 534),)}
 
 
 def test_pictures_in_which_boxes_are_not_to_be_had_are_refused(
@@ -229,18 +291,44 @@ def test_pictures_in_which_boxes_are_not_to_be_had_are_refused(
 ) -> None:
     rows = [scene(tmp_path, (1600, 400))]
     with LoopbackServer(Elongated(1.5), keep_bodies=True) as server:
-        for sent in (4, 4):  # the second time it is known
+        serving = qwen(server)
+        for _ in range(2):  # the second time it is known
             with pytest.raises(
                 SuspectBoxes, match=r"1600x400 are off by \d+% of the side.*leave such pictures out"
             ):
-                ground(server, rows)
-            assert server.count() == sent
-        assert max(ground(server, rows, on_suspect_boxes="warn")) > 0.2
+                ground(serving, rows)
+            assert server.count() == 5  # as it is, twice, padded twice, and in a usual shape
+        assert max(ground(serving, rows, on_suspect_boxes="warn")) > 0.2
         assert (
             "Warning: boxes of qwen3-vl-8b-instruct in pictures as elongated as 1600x400"
             in capsys.readouterr().err
         )
-        assert ground(server, [scene(tmp_path, (600, 500))]) == [pytest.approx(0, abs=0.01)]
+        assert ground(serving, [scene(tmp_path, (600, 500))]) == [pytest.approx(0, abs=0.01)]
+
+
+def test_strips_that_are_refused_are_padded(tmp_path: Path) -> None:
+    strips = on(
+        faults.bad_request("absolute aspect ratio too large"),
+        where=lambda r: any(max(size) > 3.5 * min(size) for size in r.image_sizes),
+    )
+    with LoopbackServer(SeeingModel(), faults=[strips], keep_bodies=True) as server:
+        rows = [scene(tmp_path, size) for size in ((1600, 400), (640, 480))]
+        assert max(ground(qwen(server), rows)) <= 0.01
+
+
+def test_padding_that_an_earlier_version_stored_stays(tmp_path: Path) -> None:
+    """So that a run that began with it asks for no box again. It had a file for each format."""
+    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
+        serving = qwen(server)
+        facts = (serving.endpoint, serving.model, prompt_version(), "qwen3-vl")
+        stored = Calibration(
+            *facts, 0.0, 1.0, 0, 12, 2, "2026-11-20T00:00:00Z", SizeLimits(max_wide=3)
+        )
+        path = Path(cache_path(serving.endpoint, serving.model, "qwen3-vl"))
+        stored.save(str(path))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "poor": [[400, 1600, 0.2]]}))
+        assert ground(serving, [scene(tmp_path, (1600, 400))]) == [pytest.approx(0, abs=0.01)]
+        assert {r.image_sizes for r in server.requests} == {((1600, 534),)}
 
 
 def test_tall_pictures_of_a_later_run_have_a_frame_of_their_own(tmp_path: Path) -> None:

@@ -4,21 +4,28 @@ of the run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.probe_model import ProbeModel
+from benchmarks.stand_ins.seeing_model import SeeingModel
+from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles
 from dataflow_grounding.extras.testing.faults import Fault
+from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.trust.calibration_file import cache_path
+from tests.trust.test_frames import off
+from tests.trust.test_pixel_frames import scene
 
 
 def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:
@@ -91,7 +98,7 @@ def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(
 
 
 @pytest.mark.slow
-def test_a_frame_that_no_limit_explains_is_left_out(workplace: Workplace) -> None:
+def test_a_frame_that_is_refused_is_left_out(workplace: Workplace) -> None:
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
     tall = on(
         faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 for w, h in r.image_sizes)
@@ -131,7 +138,7 @@ def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
 @pytest.mark.parametrize(
     "fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")]
 )
-def test_a_shape_of_the_runs_own_that_nothing_explains_ends_no_run(
+def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
     workplace: Workplace, fault: Fault
 ) -> None:
     def is_square_probe(request: ReceivedRequest) -> bool:
@@ -151,5 +158,47 @@ def test_a_shape_of_the_runs_own_that_nothing_explains_ends_no_run(
         refused = sum(r.status_sent != 200 for r in server.requests)
         stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
     assert (done.code, done.summary["done"]) == (0, 2), done
-    assert refused <= 2
-    assert [700, 700] not in stored["sizes"]
+    assert refused <= 4  # that size and another square, twice each
+    assert [700, 700] not in stored["limits"]["frames"]
+
+
+@pytest.mark.slow
+def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path) -> None:
+    """Whatever the reason why others aren't: here a side of 1000 px."""
+    refuse = on(faults.bad_request("no"), where=too_much(lambda size: max(size) > 1000))
+    sizes = [(640, 480), (1600, 1200), (400, 1400)]
+    rows = [scene(tmp_path, size) for size in sizes]
+    with LoopbackServer(SeeingModel(), faults=[refuse], keep_bodies=True) as server:
+
+        def grounded() -> list[dict[str, Any]]:
+            return PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)
+
+        for record, size in zip(grounded(), sizes, strict=True):
+            assert off(record, size) <= 0.01
+        asked = [r for r in server.requests if not asks_for_rectangles(r)]
+        assert [r.status_sent for r in asked] == [200] * 3
+        assert asked[0].image_sizes == ((640, 480),)
+        own_file = Path(rows[0]["image_path"]).read_bytes()
+        assert asked[0].image_digests == (hashlib.sha256(own_file).hexdigest(),)
+        sent = server.count()
+        grounded()
+        assert server.count() == sent + 3
+        # Other pictures of a later run have sizes of their own, as far as these are taken.
+        larger = scene(tmp_path, (900, 900))
+        [record] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([larger])
+        assert off(record, (900, 900)) <= 0.01
+        assert server.requests[-1].image_sizes == ((900, 900),)
+
+
+@pytest.mark.slow
+def test_a_refusal_by_accident_changes_nothing_of_what_is_sent(tmp_path: Path) -> None:
+    row = scene(tmp_path, (640, 480))
+    once = on(
+        faults.bad_request("no"),
+        where=lambda request: (1134, 2016) in request.image_sizes,
+        times=1,
+    )
+    with LoopbackServer(SeeingModel(), faults=[once], keep_bodies=True) as server:
+        PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([row])
+        stored = json.loads(Path(cache_path(server.base_url, "somebody")).read_text())
+    assert (stored["limits"], stored["refused"]) == (None, [])
