@@ -49,18 +49,20 @@ TURNED, AXES = 0.5, 40.0
 PROVEN = 6.0  # log-likelihood ratio from which a second reply proves the first one's format: 400
 EDGES = (0.02, 0.05, 0.1)  # parts of the side between two answers' edges: which is not known
 SEEN_APART = 0.1  # share of things that a second reply sees at another place altogether
-# Two proofs of one format in as many replies are no slip of a model. Right replies prove another
-# format less than once in 2,000 (benchmarks.box_watch, 15,000 replies of runs that are right).
-RECENT = 400
-# Where no check can tell, the ratios of successive replies are summed up (Page's CUSUM, 1954), each
-# less ALLOWED, because a run's things may be shaped so, and for ONE at most. The run is stopped at
-# ALONE, or at less if probes tell of its other pictures: then the boxes that these are compared
-# with are known to be right.
+# The sum of proofs' ratios that no slip of a model explains: by one reply of a run's FIRST, or by
+# two within RECENT.
+MIXED = 10.5
+FIRST, RECENT = 200, 400
+ONCE = 1.5  # counts as SHOWS does, in a format that one other reply was proven to be in
+# The ratios of successive replies are summed up (Page's CUSUM, 1954), each less ALLOWED, because a
+# run's things may be shaped so, and for ONE at most. From ALARM on, a factor of 1,100, a check has
+# to tell. Where none can, the run is stopped at ALONE, or at less if probes tell of its other
+# pictures: then the boxes that these are compared with are known to be right.
 ALLOWED = 0.5
 ONE = 3.0
+ALARM = 7.0
 ALONE = 25.0
 ALONE_AMONG_OTHERS = 12.0
-ODD = 2  # replies that say the same twice, since the last good check, from which another is made
 
 
 class Views(NamedTuple):
@@ -103,6 +105,14 @@ class JudgedReply:
         return self.ratios[self.likeliest] if self.likeliest else -math.inf
 
 
+class Proof(NamedTuple):
+    """That a reply was in another format: how many there were, which, the log-likelihood ratio."""
+
+    number: int
+    format: str
+    ratio: float
+
+
 class ReplyJudge:
     """Judges a run's replies, one by one, and learns what its boxes look like.
 
@@ -112,7 +122,7 @@ class ReplyJudge:
     Attributes:
         replies: How many replies were judged.
         same: How many said the same when they were asked for again, and still look like another
-            format; and those that weren't asked for again.
+            format.
     """
 
     def __init__(self, asked: BoxFormat) -> None:
@@ -127,9 +137,8 @@ class ReplyJudge:
         self._axes = AXES
         self._in_vain = 0
         self._sums: dict[tuple[str, str], float] = {}  # by orientation and format
-        self._odd: dict[str, list[str]] = {}  # what replies look like since the last good check
-        # The last proofs: the number of replies so far, and the format.
-        self._proofs: deque[tuple[int, str]] = deque(maxlen=16)
+        self._alarm = ALARM
+        self._proofs: deque[Proof] = deque(maxlen=16)  # the last ones
 
     # One reply
 
@@ -200,6 +209,14 @@ class ReplyJudge:
         too_many = max(0.0, self._in_vain - IN_VAIN * self.replies)
         return reply.ratio >= SHOWS + math.log1p(too_many)
 
+    def is_doubtful(self, reply: JudgedReply) -> bool:
+        """Whether a question should be asked again, because this reply may be in another format."""
+        if self.shows_other(reply):
+            return True
+        # Other replies were in such a format, which makes it likelier that this one is.
+        formats = [proof.format for proof in self._recent_proofs()]
+        return any(reply.ratios.get(name, -1.0) >= ONCE / formats.count(name) for name in formats)
+
     def learn(self, reply: JudgedReply) -> None:
         """Add the boxes of a reply that is taken for right to what boxes look like."""
         self._turned += reply.turned
@@ -212,39 +229,42 @@ class ReplyJudge:
             if thing in self._things or len(self._things) < MOST_THINGS:
                 self._things.setdefault(thing, SeenThings()).add(shape)
 
-    # Replies that look like another format
+    # All replies
 
-    def stays(self, reply: JudgedReply, orientation: str) -> None:
-        """Count a reply that looks like another format, and won't be asked for again."""
-        self.same += 1
-        if reply.likeliest:
-            self._odd.setdefault(orientation, []).append(reply.likeliest)
-
-    def alarm(self, orientation: str) -> str | None:
-        """Return the format that replies about such pictures look like, if a check has to tell."""
-        odd = self._odd.get(orientation, [])
-        return odd[-1] if len(odd) >= ODD else None
-
-    def calm(self, orientation: str) -> None:
-        """Forget what spoke against the format in such pictures: a check has shown it right."""
-        self._odd.pop(orientation, None)
-
-    def add_unchecked(self, reply: JudgedReply, orientation: str) -> None:
-        """Add a reply about a picture of which no check can tell to what these say together."""
+    def add(self, reply: JudgedReply, orientation: str) -> None:
+        """Add a reply about a picture of this orientation to what all say together."""
+        self.replies += 1
         for name, ratio in reply.ratios.items():
             before = self._sums.get((orientation, name), 0.0)
             self._sums[orientation, name] = max(0.0, before + min(max(ratio - ALLOWED, -ONE), ONE))
 
+    def alarm(self, orientation: str) -> str | None:
+        """Return the format in which the last replies about such pictures are much likelier.
+
+        A check has to tell then. None where there is none.
+        """
+        return self._likeliest(orientation, self._alarm)
+
     def alone(self, orientation: str, *, others_told: bool) -> str | None:
-        """Return the format in which such replies together are far likelier; None for none.
+        """Return the same where it is so clear that the run is stopped if no check can tell.
 
         `others_told` says whether checks can tell of other pictures.
         """
-        least = ALONE_AMONG_OTHERS if others_told else ALONE
+        return self._likeliest(orientation, ALONE_AMONG_OTHERS if others_told else ALONE)
+
+    def _likeliest(self, orientation: str, least: float) -> str | None:
         for (whose, name), total in self._sums.items():
-            if whose == orientation and total >= least:
+            if total >= least and whose == orientation:
                 return name
         return None
+
+    def calm(self, orientation: str) -> None:
+        """Forget what spoke against the format in such pictures: a check has shown it right."""
+        if self.alarm(orientation) is not None:  # they look odd, so the next alarm takes more
+            self._alarm += ONE
+        for key in self._sums:
+            if key[0] == orientation:
+                self._sums[key] = 0.0
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
         """Return the format that the first of two replies to one question is proven to be in.
@@ -266,19 +286,26 @@ class ReplyJudge:
         if proven is None:
             self._in_vain += 1
         else:
-            self._proofs.append((self.replies, proven))
+            self._proofs.append(Proof(self.replies, proven, best))
         return proven
 
     @property
     def proven(self) -> Sequence[str]:
         """The formats that single replies were proven to be in, one for each."""
-        return [name for _, name in self._proofs]
+        return [proof.format for proof in self._proofs]
 
     @property
     def mixed(self) -> str | None:
-        """The format that more replies were proven to be in lately than a slip explains."""
-        recent = [name for number, name in self._proofs if self.replies - number <= RECENT]
-        return next((name for name in recent if recent.count(name) > 1), None)
+        """The format that more replies were proven to be in than a slip explains."""
+        proofs = self._recent_proofs()
+        for name in {proof.format for proof in proofs}:
+            ratios = [proof.ratio for proof in proofs if proof.format == name]
+            if sum(ratios) >= MIXED and (len(ratios) > 1 or self.replies <= FIRST):
+                return name
+        return None
+
+    def _recent_proofs(self) -> "list[Proof]":
+        return [proof for proof in self._proofs if self.replies - proof.number <= RECENT]
 
 
 def _largest_of(boxes: Sequence[SeenBox]) -> float:

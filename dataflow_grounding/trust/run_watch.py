@@ -43,6 +43,7 @@ MOST_UNVOUCHED = 5000  # records that are remembered, so that memory is bounded 
 # number on, if they are more than this share: a server then answers the run's questions otherwise
 # than those about rectangles. Of 100 runs that are right, noise to 6%, none comes near.
 LEAST_SAME, SAME_SHARE = 8, 0.05
+SAME_AT_ONCE = 2  # such replies since the last check, from which another is made at once
 
 
 class Question:
@@ -140,24 +141,22 @@ class Question:
             if self._watch.checks.trusts_stored:
                 self._learn(judged)
                 return
-        judge.replies += 1
+        judge.add(judged, orientation_of(self._image.sent_size))
         if first is not None:
             self._first = None
             self.proven = judge.compare(first, judged)
-        if self.proven is None and judge.shows_other(judged):
-            if first is None and self._tries < most_tries:
+            self.stays = self.proven is None and judge.shows_other(judged)
+        elif most_tries and judge.is_doubtful(judged):
+            if self._tries < most_tries:
                 self._refuse(judged)
-            self.stays = most_tries > 0
-            judge.stays(judged, orientation_of(self._image.sent_size))
+            self.stays = True
+        judge.same += self.stays
         self._learn(judged)
 
     def _learn(self, judged: JudgedReply) -> None:
         """Take a reply's boxes for examples of right ones, where a check can tell."""
-        judge = self._watch.checks.judge
         if self._watch.checks.can_tell(self._image):
-            judge.learn(judged)
-        else:
-            judge.add_unchecked(judged, orientation_of(self._image.sent_size))
+            self._watch.checks.judge.learn(judged)
 
     def _refuse(self, judged: JudgedReply) -> None:
         """Raise SuspectReply, and compare the next reply with this one."""
@@ -298,21 +297,20 @@ class RunWatch(BoxWatch):
                 self._suspect_mixture(mixed)
             else:
                 await self._check_now(ask, image, question.proven)
-        elif self.suspicion is None and question.stays:
-            await self._settle_same(ask, image)
-        self._settle_alone(image)
+        elif self.suspicion is None and question.stays and question.judged is not None:
+            await self._settle_same(ask, image, str(question.judged.likeliest))
+        await self._settle_alarm(ask, image)
         await self._check_if_due(ask, image)
 
-    async def _settle_same(self, ask: Ask, image: Image) -> None:
+    async def _settle_same(self, ask: Ask, image: Image, looks_like: str) -> None:
         """Act on a reply that looks like another format, also when it was asked for again."""
         judge = self.checks.judge
-        orientation = orientation_of(image.sent_size)
-        looks_like = judge.alarm(orientation)
-        ask.note("odd_boxes", "boxes look like another format, also when asked for again")
-        self._same.setdefault(orientation, []).append((ask, image))
-        if looks_like is not None:
+        ask.note("odd_boxes", f"boxes look like {looks_like}, also when asked for again")
+        alike = self._same.setdefault(orientation_of(image.sent_size), [])
+        alike.append((ask, image))
+        if len(alike) >= SAME_AT_ONCE:
             await self._check_now(ask, image, looks_like)
-        if self.suspicion is not None or looks_like is None:
+        if self.suspicion is not None:
             return
         if judge.same >= LEAST_SAME and judge.same > SAME_SHARE * judge.replies:
             self.checks.set_aside_unvouched()
@@ -324,12 +322,17 @@ class RunWatch(BoxWatch):
                 list(self._unvouched),
             )
 
-    def _settle_alone(self, image: Image) -> None:
-        """Act on what replies say together about pictures of which no check can tell."""
+    async def _settle_alarm(self, ask: Ask, image: Image) -> None:
+        """Act on what the replies about such pictures say together: check, or else stop."""
         checks = self.checks
-        if self.suspicion is not None or checks.can_tell(image):
-            return
         orientation = orientation_of(image.sent_size)
+        if self.suspicion is not None:
+            return
+        if checks.can_tell(image):
+            looks_like = checks.judge.alarm(orientation)
+            if looks_like is not None and checks.begun:
+                await self._check_now(ask, image, looks_like)
+            return
         alone = checks.judge.alone(orientation, others_told=checks.possible)
         if alone is not None:
             self._suspect_all(

@@ -14,7 +14,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.trust.format_readings import SeenBox, Sent, other_readings
 from dataflow_grounding.trust.reply_judge import (
-    ODD,
+    ALARM,
     JudgedReply,
     ReplyJudge,
 )
@@ -81,8 +81,8 @@ def test_honest_replies_are_rarely_doubted(asked: str, scene: Scene) -> None:
     doubted = 0
     for size, seen in scenes(2, 300, scene):
         reply = judged(judge, asked, size, seen)
-        judge.replies += 1
-        doubted += judge.shows_other(reply)
+        judge.add(reply, "lying")
+        doubted += judge.is_doubtful(reply)
         judge.learn(reply)
     assert doubted <= 0.04 * 300
 
@@ -131,19 +131,30 @@ def test_no_format_is_compared_with_itself_or_what_a_reply_cannot_tell_from_it()
     assert {Y, "xywh_1000", "cxcywh_1000", "xyxy_px", "yxyx_px", "xyxy_100", "xyxy_1"} <= set(names)
 
 
-def test_replies_that_stay_odd_call_for_a_check_and_a_good_one_takes_it_back() -> None:
-    judge = experienced(X, Scene())
-    [(size, seen)] = scenes(4, 1, Scene(sizes=((640, 480),)))
-    reply = judged(judge, Y, size, seen)
-    for _ in range(ODD):
-        assert judge.alarm("lying") is None
-        judge.stays(reply, "lying")
-    assert judge.alarm("lying") == reply.likeliest
+def test_replies_sum_up_to_an_alarm_and_a_good_check_takes_it_back() -> None:
+    lying = Scene(sizes=((640, 480),))
+    judge = experienced(X, lying)
+    count = 0
+    for size, seen in scenes(4, 60, lying):
+        if judge.alarm("lying") is None:
+            judge.add(judged(judge, Y, size, seen), "lying")
+            count += 1
+    assert judge.alarm("lying") == Y
     assert judge.alarm("upright") is None, "of which it says nothing"
+    assert ALARM / 3 <= count <= 12, "no reply counts for more than three"
     judge.calm("upright")
-    assert judge.alarm("lying") == reply.likeliest
+    assert judge.alarm("lying") == Y
     judge.calm("lying")
     assert judge.alarm("lying") is None
+
+
+def test_right_replies_raise_no_alarm() -> None:
+    judge = experienced(X, Scene())
+    for size, seen in scenes(5, 400, Scene()):
+        reply = judged(judge, X, size, seen)
+        judge.add(reply, "lying")
+        judge.learn(reply)
+        assert judge.alone("lying", others_told=False) is None
 
 
 @pytest.mark.parametrize("written", [Y, "xyxy_px", "xyxy_100", "xywh_1000"])
