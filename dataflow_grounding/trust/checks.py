@@ -179,6 +179,7 @@ class Checks:
         of: What a check vouches for: the name and digest of this format at this endpoint and model.
         known: What is known of these; for records in memory, all runs of this process share it.
         judge: What judges this run's replies.
+        wanted: Whether checks are to be made in this run, and the serving takes probe pictures.
         begun: Whether a check was made that still holds.
         in_memory: Whether the records are in memory, and the run has no folder.
     """
@@ -214,15 +215,11 @@ class Checks:
         self._set_aside = 0  # replies that don't count any more
         self._has_given_up = False  # whether boxes are known to be in another format
         self._last: Image | None = None  # the last picture that was asked about
+        self.wanted = every is not None and serving.takes_probes
         self.begun = self.known.is_fresh
         if not self.begun:
             self.known.unanswered = 0
             self.known.unchecked = 0
-
-    @property
-    def wanted(self) -> bool:
-        """Whether checks are to be made in this run, and the serving takes probe pictures."""
-        return self._every is not None and self._serving.takes_probes
 
     @property
     def possible(self) -> bool:
@@ -259,16 +256,16 @@ class Checks:
         self.known.sent += 1
         self.known.unchecked += 1
         self._unchecked += 1
-        is_to_be_vouched_for = self.begun and self.possible
-        if is_to_be_vouched_for and not self._marked and self._vouching is not None:
+        is_to_be_vouched_for = self.begun and not self._marked and self.possible
+        if is_to_be_vouched_for and self._vouching is not None:
             self._marked = True
             self._vouching.write("begun")
 
     def is_new(self, image: Image) -> bool:
         """Whether no check has had a picture of this one's kind, once checks have `begun`."""
-        if self._every is None or not self.begun or not self.possible:
+        if self._every is None or not self.begun or kind_of(image.sent_size) in self.known.kinds:
             return False
-        if kind_of(image.sent_size) in self.known.kinds:
+        if not self.possible:
             return False
         # Data may have any number of kinds, and checks are to cost few requests.
         return self.known.checks < MOST_KINDS + self.known.sent / self._every
@@ -276,9 +273,7 @@ class Checks:
     @property
     def is_due(self) -> bool:
         """Whether this stretch's check is due."""
-        if self._every is None or not self.begun or not self.possible:
-            return False
-        return self.known.sent >= self.known.next_check
+        return self.known.sent >= self.known.next_check and self.begun and self.possible
 
     def _plan_next(self) -> None:
         """Plan the next check once one is due: anywhere in the next stretch."""

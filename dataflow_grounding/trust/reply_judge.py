@@ -76,7 +76,7 @@ class Views(NamedTuple):
     log_aspect: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class JudgedReply:
     """One reply's boxes, and how much likelier its numbers are in another format than as asked.
 

@@ -300,7 +300,8 @@ class RunWatch(BoxWatch):
         elif self.suspicion is None and question.stays and question.judged is not None:
             await self._settle_same(ask, image, str(question.judged.likeliest))
         await self._settle_alarm(ask, image)
-        await self._check_if_due(ask, image)
+        if self.checks.is_due:
+            await self._check_if_due(ask, image)
 
     async def _settle_same(self, ask: Ask, image: Image, looks_like: str) -> None:
         """Act on a reply that looks like another format, also when it was asked for again."""
@@ -374,7 +375,7 @@ class RunWatch(BoxWatch):
             async with self._checking:
                 if checks.is_new(image) and self.suspicion is None:
                     await self._check(ask, image)
-        else:
+        elif checks.is_due:
             await self._check_if_due(ask, image)
         self._check_stopped()
 
