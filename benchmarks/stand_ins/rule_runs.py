@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from benchmarks.resize_rules import OTHERS, RULES, Placing
 from benchmarks.stand_ins.probe_model import seen
@@ -76,6 +77,8 @@ SIZES: tuple[Size, ...] = (
     (1024, 1024),
     (4000, 400),
 )
+ONE_SIZE: tuple[Size, ...] = ((640, 480), (1920, 1080), (4032, 3024), (480, 640))
+MOST_OF_ONE_SIZE = 6  # requests of half of the runs
 STATED = find_box_format("xyxy_1000", "")
 Model = Callable[[Probe], ProbedPicture]
 
@@ -263,3 +266,28 @@ def resized(table: str, runs: int, count: int = 0, *, every_row: bool = False) -
         flush=True,
     )
     return total["wrong"] + (share > MOST_REFUSED)
+
+
+def _requests_of_one_size(rule_name: str) -> list[int]:
+    """How many requests runs take whose pictures have one size, one after another of a few."""
+    counts = []
+    for seed, size in enumerate(ONE_SIZE):
+        draw = random.Random(f"{rule_name}/{size}")
+        model = behind(RULES[rule_name], draw, NOISES[seed % 2], OUTLIERS[seed % 2])
+        counts.append(decided(model, [size])[1])
+    return counts
+
+
+def of_one_size() -> int:
+    """Print how many requests a run of one size takes behind the rules in use, at noise up to
+    QUIET; returns 1 where half of the runs take more than MOST_OF_ONE_SIZE, else 0.
+    """
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        counts = sorted(chain.from_iterable(pool.map(_requests_of_one_size, RULES)))
+    middle = counts[len(counts) // 2]
+    print(
+        f"a run of one size: {len(counts)} models, {counts[0]} to {counts[-1]} requests, half of"
+        f" them {middle} or fewer (goal {MOST_OF_ONE_SIZE})",
+        flush=True,
+    )
+    return int(middle > MOST_OF_ONE_SIZE)

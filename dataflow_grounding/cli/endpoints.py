@@ -31,7 +31,7 @@ from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
 from dataflow_grounding.trust.calibration_file import store_calibration
-from dataflow_grounding.trust.choice import first_format, summary
+from dataflow_grounding.trust.choice import check_calibratable, first_format, summary
 
 # What `doctor` shows of an endpoint, in this order.
 _OF_ENDPOINT = (
@@ -224,13 +224,7 @@ def _serving(
         workflow = WorkflowBlock(steps=[], max_workers=16)
         serving = serving_of(with_environment(vlm), workflow)
         options = RunOptions()
-    if serving.exact_boxes:
-        raise SpecError(
-            f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate"
-        )
-    obstacles = serving.obstacles()
-    if obstacles:
-        raise SpecError("\n".join(obstacles))
+    check_calibratable(serving)
     return serving, options
 
 
@@ -240,7 +234,7 @@ def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None)
     Nothing is done where `path` is None or empty. Raises GroundingError where it can't be written.
     """
     if path:
-        from dataflow_grounding.trust.probes import plot
+        from dataflow_grounding.cli.probe_plot import plot  # it imports numpy and Pillow
 
         with told_as(GroundingError, f"can't write {path}"):
             plot(pictures, boxes).save(path)

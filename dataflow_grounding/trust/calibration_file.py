@@ -28,7 +28,6 @@ from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.trust.maps import MEASURED, format_in_frames
 
-PRECISE_ENOUGH = 0.01  # of the side, by which edges may be off
 # px of pictures: the least in which anything is seen, and more than any file format in use has.
 LEAST_SIDE, MOST_SIDE = 16, 100_000
 # Pictures in which a stored format and limits are tried out: a lying and an upright one.
@@ -133,37 +132,21 @@ def prompt_version() -> str:
 
 
 def stored_calibration(endpoint: str, model: str, folder: str | None = None) -> Calibration | None:
-    """Return what was stored last about a model: by the user, or by the run in `folder`.
+    """Return what was found out last about a model; None where there is nothing.
 
-    What this process found out later, and couldn't write to disk, comes first; None where there is
-    nothing.
+    It is stored by the user, or by the run in `folder`, or this process couldn't write it to disk.
 
     Args:
         endpoint, model: Whom it is about.
         folder: The folder in which a run keeps its state; None for the user's cache alone.
     """
     cached = cache_path(endpoint, model)
-    paths = [cached]
+    found = [load_calibration(cached, endpoint, model)]
     if folder:
-        paths.append(run_file(folder))
-    stored = latest_calibration(endpoint, model, *paths)
-    unsaved = _unsaved.get(cached)
-    if unsaved is not None and (stored is None or unsaved.date > stored.date):
-        return unsaved
-    return stored
-
-
-def latest_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
-    """Return the latest calibration of this endpoint, model and prompt at these paths.
-
-    None where no file holds one; of equal dates, the first path's.
-    """
-    latest: Calibration | None = None
-    for path in paths:
-        calibration = load_calibration(path, endpoint, model)
-        if calibration is not None and (latest is None or calibration.date > latest.date):
-            latest = calibration
-    return latest
+        found.append(load_calibration(run_file(folder), endpoint, model))
+    found.append(_unsaved.get(cached))
+    there = [calibration for calibration in found if calibration is not None]
+    return max(there, key=lambda calibration: calibration.date, default=None)
 
 
 def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None:

@@ -6,7 +6,7 @@ that ask this serving share (`choice_of`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell it
 STATED = "xyxy_1000"
 # What a calibration takes; a run of one size has one frame, of many sizes up to eight.
 REQUESTS = "3 to 11 requests, 2 to 8 more for each size sent if it counts pixels"
+# Of the side, by which edges may be off: the goal of a map, as of the standing check.
+PRECISE_ENOUGH = 0.01
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
 SEE_WHETHER_SEVERAL = "see whether several servers or models stand behind its address"
 ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {SEE_WHETHER_SEVERAL}"
@@ -114,6 +116,7 @@ class FormatChoice:
         """
         if not self.pending:
             return
+        # Here, as it imports numpy: most models are known by their names.
         from dataflow_grounding.trust.calibration_file import (
             load_calibration,
             run_file,
@@ -213,6 +216,7 @@ class FormatChoice:
 
         A run that began with them goes on with them: others would ask for its boxes again.
         """
+        # Here, as it imports numpy, which a script needs with the first picture alone.
         from dataflow_grounding.trust.calibration_file import cache_path, load_calibration
 
         serving = self._serving
@@ -237,6 +241,7 @@ class FormatChoice:
         Returns counts of requests and tokens. Where the numbers in one lie on no line, the choice
         is `pending` again, with the limits that held before any calibration.
         """
+        # Here, as they import numpy and Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.asking import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
             run_file,
@@ -293,6 +298,7 @@ class FormatChoice:
                 before.
             RunStopped: The endpoint doesn't answer.
         """
+        # Here, as they import numpy and Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.asking import calibrate
         from dataflow_grounding.trust.calibration_file import store_calibration
         from dataflow_grounding.trust.probes import NoFit
@@ -360,6 +366,17 @@ def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
     return choices
 
 
+def check_calibratable(serving: Serving) -> None:
+    """Raise SpecError where a serving has nothing to calibrate, or can't be asked."""
+    if serving.exact_boxes:
+        raise SpecError(
+            f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate"
+        )
+    obstacles = serving.obstacles()
+    if obstacles:
+        raise SpecError("\n".join(obstacles))
+
+
 def first_format(serving: Serving) -> BoxFormat:
     """Return the format in which calibration asks a serving's model first.
 
@@ -415,8 +432,6 @@ def _is_proof(candidate: BoxFormat) -> bool:
 
 def _warn_of_vague_maps(calibration: "Calibration") -> None:
     """Tell the user where the answers are too noisy to tell what numbers mean exactly."""
-    from dataflow_grounding.trust.calibration_file import PRECISE_ENOUGH
-
     vague = [one.size for one in calibration.maps if 2 * one.error > PRECISE_ENOUGH]
     if vague:
         say(
@@ -426,18 +441,16 @@ def _warn_of_vague_maps(calibration: "Calibration") -> None:
         )
 
 
-def _listed(sizes: list[Size]) -> str:
+def _listed(sizes: Sequence[Size]) -> str:
     """Return sizes as a list for a message: 640x480, 800x600."""
-    from dataflow_grounding.trust.probes import size_text
-
-    return ", ".join(size_text(size) for size in sizes)
+    return ", ".join(f"{width}x{height}" for width, height in sizes)
 
 
 def summary(calibration: "Calibration") -> str:
     """Return in words how well the calibrated format fits, and what it took."""
     limits = ""
     if calibration.limits is not None:
-        limits = f", pictures sent with {_limits_in_words(calibration.limits)}"
+        limits = f", pictures sent with exactly {_listed(calibration.limits.frames)} px"
     share = 100 * calibration.error_share
     return (
         f"error {calibration.error_px:.1f} px"
@@ -445,20 +458,3 @@ def summary(calibration: "Calibration") -> str:
         f" {calibration.found} of {calibration.asked} rectangles found,"
         f" {calibration.requests} requests{limits}"
     )
-
-
-def _limits_in_words(limits: SizeLimits) -> str:
-    """Return in words in which sizes pictures are sent, without the least area and the aspects.
-
-    Frames are listed.
-    """
-    if limits.frames:
-        return f"exactly {_listed(list(limits.frames))} px"
-    parts = [f"sides up to {limits.max_side} px"]
-    if limits.max_short_side is not None:
-        parts.append(f"the shorter one up to {limits.max_short_side} px")
-    if limits.max_pixels is not None:
-        parts.append(f"at most {limits.max_pixels:,} px in all")
-    if limits.multiple > 1:
-        parts.append(f"in multiples of {limits.multiple} px")
-    return ", ".join(parts)

@@ -7,6 +7,7 @@ exact size in which pictures will be sent (`frames.py`). No rule of a server is 
 
 import asyncio
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +33,7 @@ from dataflow_grounding.trust.probes import (
     reduced_to,
     size_text,
 )
-from dataflow_grounding.trust.showing import LEAST, plain_names, read_in
+from dataflow_grounding.trust.showing import LEAST, SCALES, plain_names, read_in
 
 # Of each frame: one picture can't tell a rectangle that was missed from a shift.
 FIRST_LAYOUTS = (INNER, INNER + 1)
@@ -49,9 +50,8 @@ MIN_FOUND = 2 / 3  # share of all rectangles that parts of the side have to find
 LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 MAX_ERROR = 0.05  # the most that the median rectangle may be off, as a share of the side
 SEVERAL = 3  # rectangles that a second format explains and the first misses: no accident
-# The scales of parts of the side, the more usual ones first. 999 is a thousandth off 1000, which no
-# picture shows.
-SCALES = (1000, 1, 100, 1024)
+# The scales of parts of the side. 999 is a thousandth off 1000, which no picture shows.
+PARTS = tuple(scale for scale in SCALES if isinstance(scale, int))
 # How far a line may be from 0 to the scale. A server that pads or crops moves it by 2% and more;
 # models are off by some thousandths besides chance. By chance, the mean of (off / error) squared is
 # 1.
@@ -73,7 +73,7 @@ class Fit:
         format: The format.
         error_px: An edge's mean distance, in pixels of the probe pictures.
         error_share: How far the median rectangle's worst edge is off, as a share of the side.
-        found: How many of the rectangles are where the format says.
+        found_in: How many of each picture's rectangles are where the format says.
         asked: How many rectangles were asked for.
         boxes: For each picture, the phrases that were answered and their boxes in pixels.
     """
@@ -81,9 +81,14 @@ class Fit:
     format: BoxFormat
     error_px: float
     error_share: float
-    found: int
+    found_in: list[int]
     asked: int
     boxes: list[list[tuple[str, Bbox]]] = field(default_factory=list, repr=False)
+
+    @property
+    def found(self) -> int:
+        """How many of all rectangles are where the format says."""
+        return sum(self.found_in)
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,14 @@ class Deciding:
         if found is not None and not self.refused:
             return Decision(found, self.pictures)
         if found is not None:
-            limits = await self._accepted(asked)
+            # Why some sizes are refused isn't known: it may be their area, a side or the shape.
+            before = len(self.pictures)
+            frames = await self._answered_frames(asked, [0])
+            self.pictures += [picture for [picture] in frames.values()]
+            self._leave_out_silent(before)
             found = await self._parts(asked)
             if found is not None:
+                limits = SizeLimits(self.max_side, frames=tuple(frames))
                 return Decision(found, self.pictures, limits, self.refused)
         order = await asyncio.to_thread(order_in, self.pictures)
         if order is None:
@@ -222,42 +232,24 @@ class Deciding:
             )
         self.pictures = [picture for picture in self.pictures if picture not in silent]
 
-    async def _accepted(self, asked: BoxFormat) -> SizeLimits:
-        """Return the limits to sizes that the endpoint answers, each with a picture in `pictures`.
-
-        Why it refuses others isn't known: it may be their area, a side or the shape.
-        """
-        before = len(self.pictures)
-        known = {picture.size: [picture] for picture in self.pictures}
-        frames = await self._answered_frames(asked, [0], known)
-        for size, of_size in frames.items():
-            if size not in known:
-                self.pictures += of_size
-        self._leave_out_silent(before)
-        return SizeLimits(self.max_side, frames=tuple(frames))
-
     async def _decide_by_frames(self, order: Order) -> Decision:
         """Measure what numbers mean in the frames in which pictures will be sent.
 
         Raises NoFit where the answers in a frame lie on no line, or all frames are refused.
         """
         asked = find_box_format(f"{order}_px", "")
-        frames = await self._answered_frames(asked, FIRST_LAYOUTS, {})
+        frames = await self._answered_frames(asked, FIRST_LAYOUTS)
         maps, pictures = await measure_frames(self.ask, asked, frames)
-        limits = SizeLimits(self.max_side, frames=tuple(frames))
         fit = fit_of(format_in_frames(order, maps), pictures)
+        limits = SizeLimits(self.max_side, frames=tuple(frames))
         return Decision(fit, pictures, limits, self.refused)
 
     async def _answered_frames(
-        self,
-        asked: BoxFormat,
-        layouts: Sequence[int],
-        known: Mapping[Size, list[ProbedPicture]],
+        self, asked: BoxFormat, layouts: Sequence[int]
     ) -> dict[Size, list[ProbedPicture]]:
         """Choose frames that the endpoint answers, with a picture of each layout.
 
-        A frame that is refused gives way to others. Those of a size that is `known` aren't asked
-        for. Raises NoFit where all are refused.
+        A frame that is refused gives way to others. Raises NoFit where all are refused.
         """
         limits = SizeLimits(self.max_side)
         sent = [picture.sent for picture in self.pictures]
@@ -266,13 +258,12 @@ class Deciding:
             frames = choose_frames(
                 self.own, self.counts, limits, list(answered), self.refused, sent
             )
-            answered |= {size: known[size] for size in frames if size in known}
             missing = [size for size in frames if size not in answered]
             if not missing:
                 break
-            further, refused = await ask_frames(self.ask, asked, missing, layouts)
+            further = await ask_frames(self.ask, asked, missing, layouts)
             answered |= further
-            self.refused += refused
+            self.refused += [size for size in missing if size not in further]
         if not answered:
             raise NoFit("pictures are refused in all sizes that were tried")
         return answered
@@ -297,25 +288,26 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
     Raises:
         NoFit: Some rectangles were answered in a second format.
     """
-    known = _format_in_parts(pictures, asked)
+    known = _format_in_parts(pictures, asked, order_in(pictures))
     if known is None:
         return None
     fit = fit_of(known, pictures)
     if fit.found < MIN_FOUND * fit.asked or fit.error_share > MAX_ERROR:
         return None
-    for picture in pictures:
-        if fit_of(known, [picture]).found < LEAST_OF_ONE * picture.asked:
+    for picture, found in zip(pictures, fit.found_in, strict=True):
+        if found < LEAST_OF_ONE * picture.asked:
             return None
     _check_one_format(pictures, known)
     return fit
 
 
-def _format_in_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> BoxFormat | None:
+def _format_in_parts(
+    pictures: Sequence[ProbedPicture], asked: BoxFormat, order: Order | None
+) -> BoxFormat | None:
     """Return the format whose scale all lines reach from 0; None without."""
     families = {answer.family for picture in pictures for answer in picture.answers}
     if len(families) == 1 and None not in families:
         return known_formats()[str(families.pop())]
-    order = order_in(pictures)
     lines: list[tuple[Line, int]] = []
     for picture in pictures:
         of_picture = lines_of([picture], order) if order else None
@@ -323,7 +315,7 @@ def _format_in_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Box
             return None
         lines += zip(of_picture, picture.sent, strict=True)
     scales = [asked.scale] if isinstance(asked.scale, int) else []
-    far_off = {scale: _how_far_off(lines, scale) for scale in (*scales, *SCALES)}
+    far_off = {scale: _how_far_off(lines, scale) for scale in (*scales, *PARTS)}
     least = min(far_off.values())
     if least > MOST_OFF:
         return None
@@ -382,7 +374,7 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
     order = order_in(pictures)
     if order is None:
         return stated
-    known = _format_in_parts(pictures, stated)
+    known = _format_in_parts(pictures, stated, order)
     return known or find_box_format(f"{order}_px", "")
 
 
@@ -391,27 +383,30 @@ def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
 
     Where it finds no rectangle, `error_px` is 0 and `error_share` 1.
     """
+    found_in: list[int] = []
     boxes: list[list[tuple[str, Bbox]]] = []
-    sides: list[tuple[int, ...]] = []
+    in_pixels: list[float] = []  # how far off each edge is, of the rectangles that are found
+    worst_shares: list[float] = []
     for picture in pictures:
-        read, _ = read_in([picture], known)
+        read, drawn = read_in([picture], known)
+        sides = np.array(picture.shown * 2)
         usable = [answer for answer in picture.answers if answer.usable]
-        edges = (read * (picture.shown * 2)).tolist()
+        edges = (read * sides).tolist()
         boxes.append(
             [(answer.phrase, box_of(box)) for answer, box in zip(usable, edges, strict=True)]
         )
-        sides += [picture.shown * 2] * len(usable)
-    read, drawn = read_in(pictures, known)
-    off = np.abs(read - drawn)
-    worst = off.max(axis=1)
-    is_found = worst <= NEAR
+        off = np.abs(read - drawn)
+        off = off[off.max(axis=1) <= NEAR]
+        found_in.append(len(off))
+        in_pixels += (off * sides).ravel().tolist()
+        worst_shares += off.max(axis=1).tolist()
     error_px = 0.0
     error_share = 1.0
-    if is_found.any():
-        error_px = round(float((off * np.array(sides))[is_found].mean()), 2)
-        error_share = round(float(np.median(worst[is_found])), 5)
+    if worst_shares:
+        error_px = round(statistics.mean(in_pixels), 2)
+        error_share = round(statistics.median(worst_shares), 5)
     asked = sum(picture.asked for picture in pictures)
-    return Fit(known, error_px, error_share, int(is_found.sum()), asked, boxes)
+    return Fit(known, error_px, error_share, found_in, asked, boxes)
 
 
 def described(pictures: Sequence[ProbedPicture], why: str) -> str:
@@ -438,17 +433,17 @@ def described(pictures: Sequence[ProbedPicture], why: str) -> str:
 
 async def ask_frames(
     ask: AskProbes, asked: BoxFormat, frames: Sequence[Size], layouts: Sequence[int]
-) -> tuple[dict[Size, list[ProbedPicture]], list[Size]]:
-    """Ask for a picture of each frame and layout, in the format `asked`.
+) -> dict[Size, list[ProbedPicture]]:
+    """Return what is answered about a picture of each frame and layout, in the format `asked`.
 
-    Returns the pictures of each frame that were answered, and the frames of which none was.
+    A frame of which all pictures are refused isn't there.
     """
     answered: dict[Size, list[ProbedPicture]] = {}
     probes = [probe_of(size, layout) for size in frames for layout in layouts]
     for picture in await ask(probes, asked):
         if not picture.refused:
             answered.setdefault(picture.size, []).append(picture)
-    return answered, [size for size in frames if size not in answered]
+    return answered
 
 
 async def measure_frames(
@@ -468,28 +463,28 @@ async def measure_frames(
         NoFit: The answers in a frame lie on no line.
     """
     pictures = {size: list(of_size) for size, of_size in answered.items()}
-    maps: dict[Size, FrameMap | NoFit] = {}
-    further: Mapping[Size, Sequence[ProbedPicture]] = pictures  # of the frames to be fitted
-    while True:
-        maps |= await asyncio.to_thread(_maps_of, further, asked.order)
-        vague = [
-            size
-            for size, measured in maps.items()
-            if len(pictures[size]) < MOST_PROBES
-            and (isinstance(measured, NoFit) or measured.error > PRECISE)
-        ]
-        if not vague:
-            break
-        probes = [probe_of(size, INNER + len(pictures[size])) for size in vague]
-        for picture in await ask(probes, asked):
-            pictures[picture.probe.size].append(picture)
-        further = {size: pictures[size] for size in vague}
-    sound: list[FrameMap] = []
-    for measured in maps.values():
-        if isinstance(measured, NoFit):
-            raise measured
-        sound.append(measured)
-    return sound, [picture for of_size in pictures.values() for picture in of_size]
+    maps: dict[Size, FrameMap] = {}
+    to_fit = list(pictures)
+    while to_fit:
+        vague = []
+        for size in to_fit:
+            is_last = len(pictures[size]) >= MOST_PROBES
+            try:
+                maps[size] = await asyncio.to_thread(fit_map, pictures[size], asked.order)
+                is_vague = maps[size].error > PRECISE
+            except NoFit:
+                if is_last:
+                    raise
+                is_vague = True
+            if is_vague and not is_last:
+                vague.append(size)
+        if vague:
+            probes = [probe_of(size, INNER + len(pictures[size])) for size in vague]
+            for picture in await ask(probes, asked):
+                pictures[picture.size].append(picture)
+        to_fit = vague
+    all_pictures = [picture for of_size in pictures.values() for picture in of_size]
+    return [maps[size] for size in pictures], all_pictures
 
 
 async def add_frames(
@@ -510,25 +505,13 @@ async def add_frames(
         NoFit: The answers in a frame lie on no line, or are no parts of the side.
     """
     if known.scale != "px":
-        answered, _ = await ask_frames(ask, known, missing, [0])
+        answered = await ask_frames(ask, known, missing, [0])
         pictures = [picture for of_size in answered.values() for picture in of_size]
         found = fit_parts(pictures, known) if pictures else None
         if pictures and (found is None or found.format != known):
             raise NoFit(described(pictures, f"the answers are not in {known.name}"))
         return known, pictures
     asked = find_box_format(f"{known.order}_px", "")
-    answered, _ = await ask_frames(ask, asked, missing, FIRST_LAYOUTS)
+    answered = await ask_frames(ask, asked, missing, FIRST_LAYOUTS)
     maps, pictures = await measure_frames(ask, asked, answered)
     return format_in_frames(known.order, [*known.maps, *maps]), pictures
-
-
-def _maps_of(
-    pictures: Mapping[Size, Sequence[ProbedPicture]], order: Order
-) -> dict[Size, FrameMap | NoFit]:
-    maps: dict[Size, FrameMap | NoFit] = {}
-    for size, of_size in pictures.items():
-        try:
-            maps[size] = fit_map(of_size, order)
-        except NoFit as error:
-            maps[size] = error
-    return maps

@@ -1,8 +1,8 @@
 """Probe pictures: a dozen rectangles of distinct colors, at known places on a plain background.
 
 A model that is asked for the rectangles shows how it writes boxes. Here the pictures are laid out
-(`probe_of`), drawn, asked about (`question_of`), kept with what was answered (`ProbedPicture`), and
-plotted for people (`plot`).
+(`probe_of`), drawn, asked about (`question_of`), and kept with what was answered
+(`ProbedPicture`).
 """
 
 import random
@@ -10,16 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, Order
 from dataflow_grounding.boxes.formats import known_formats
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.image import ImageLimits, open_image
 from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.replies.reading import RawBox
@@ -41,10 +39,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
 }
 BACKGROUND = (222, 232, 240)
-ANSWERED = (213, 0, 120)  # the color of answered boxes in a plot
 OUTLINE = (60, 60, 60)
-PLOT_HEIGHT = 672  # px of a picture in a plot
-PLOT_MARGIN = 24  # px
 
 # The pictures that settle order and scale. The first has sides that no provider's resize changes:
 # multiples of 28 and 32, neither small nor large. The second is off every such multiple, so that
@@ -89,7 +84,7 @@ class Probe:
         pen = PIL.ImageDraw.Draw(picture)
         line = max(1, round(min(self.size) / 400))
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
-            color = COLORS[_color_of(phrase)]
+            color = COLORS[color_of(phrase)]
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color, outline=OUTLINE, width=line)
         return picture
 
@@ -99,8 +94,8 @@ def phrase_of(color: str) -> str:
     return f"the {color} rectangle"
 
 
-def _color_of(phrase: str) -> str:
-    """Return the color that a phrase of `_phrase_of` asks for: "red"."""
+def color_of(phrase: str) -> str:
+    """Return the color that a phrase of `phrase_of` asks for: "red"."""
     return phrase.split()[1]
 
 
@@ -339,25 +334,3 @@ def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
 def size_text(size: Size) -> str:
     """Return a size for messages: 640x480."""
     return f"{size[0]}x{size[1]}"
-
-
-def plot(
-    pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]
-) -> PIL.Image.Image:
-    """Return the pictures side by side, each PLOT_HEIGHT px high, with the answers drawn dashed.
-
-    `boxes` holds, for each picture, the phrases that were answered and their boxes in its pixels.
-    """
-    columns = []
-    for picture, answers in zip(pictures, boxes, strict=True):
-        scale = PLOT_HEIGHT / picture.size[1]
-        size = (round(picture.size[0] * scale), PLOT_HEIGHT)
-        small = picture.probe.draw().resize(size, PIL.Image.Resampling.LANCZOS)
-        marks = []
-        for phrase, bbox in answers:
-            scaled = box_of([edge * scale for edge in bbox])
-            marks.append(Mark(scaled, _color_of(phrase), ANSWERED, True))
-        around = ((PLOT_MARGIN, PLOT_MARGIN), (PLOT_MARGIN, 0), (0, 0))
-        columns.append(np.pad(np.asarray(draw_marks(small, marks)), around, constant_values=255))
-    at_the_right = np.full((PLOT_HEIGHT + 2 * PLOT_MARGIN, PLOT_MARGIN, 3), 255, np.uint8)
-    return PIL.Image.fromarray(np.hstack([*columns, at_the_right]))

@@ -16,7 +16,7 @@ from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.asking import calibrate as calibrate_serving
-from dataflow_grounding.trust.choice import first_format
+from dataflow_grounding.trust.choice import check_calibratable, first_format
 
 Client: TypeAlias = Callable[[str, bytes], str | Awaitable[str]]
 """A function from a prompt and a JPEG file's bytes to the text of the model's reply."""
@@ -94,13 +94,7 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
             "calibrate() takes a function of a prompt and a JPEG's bytes, or a Serving, not"
             f" {type(client).__name__}"
         )
-    if serving.exact_boxes:
-        raise SpecError(
-            f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate"
-        )
-    obstacles = serving.obstacles()
-    if obstacles:
-        raise SpecError("\n".join(obstacles))
+    check_calibratable(serving)
     options = RunOptions()
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
     calibration, _, _ = calibrate_serving(serving, first_format(serving), start)

@@ -10,20 +10,22 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.places.workplace import Done, Workplace
-from benchmarks.stand_ins.probe_model import ProbeModel
+from benchmarks.stand_ins.probe_model import ProbeModel, answered
+from benchmarks.stand_ins.rule_runs import decided
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles
 from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.trust.calibration_file import cache_path
+from dataflow_grounding.trust.probes import Probe, ProbedPicture
 from tests.trust.test_frames import off
 from tests.trust.test_pixel_frames import scene
 
@@ -169,11 +171,8 @@ def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path
     sizes = [(640, 480), (1600, 1200), (400, 1400)]
     rows = [scene(tmp_path, size) for size in sizes]
     with LoopbackServer(SeeingModel(), faults=[refuse], keep_bodies=True) as server:
-
-        def grounded() -> list[dict[str, Any]]:
-            return PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)
-
-        for record, size in zip(grounded(), sizes, strict=True):
+        serving = OpenAIServing(server.base_url, "somebody")
+        for record, size in zip(PhraseGrounder(serving)(rows), sizes, strict=True):
             assert off(record, size) <= 0.01
         asked = [r for r in server.requests if not asks_for_rectangles(r)]
         assert [r.status_sent for r in asked] == [200] * 3
@@ -181,13 +180,32 @@ def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path
         own_file = Path(rows[0]["image_path"]).read_bytes()
         assert asked[0].image_digests == (hashlib.sha256(own_file).hexdigest(),)
         sent = server.count()
-        grounded()
+        PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)  # of another process
         assert server.count() == sent + 3
         # Other pictures of a later run have sizes of their own, as far as these are taken.
         larger = scene(tmp_path, (900, 900))
         [record] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([larger])
         assert off(record, (900, 900)) <= 0.01
         assert server.requests[-1].image_sizes == ((900, 900),)
+
+
+@pytest.mark.parametrize("name", ["xyxy_px", "xyxy_1000"])
+def test_what_is_as_large_as_refused_pictures_is_not_tried(name: str) -> None:
+    """Of a run whose dozen sizes are all too large."""
+    known = find_box_format(name, "")
+    refused: list[Size] = []
+
+    def model(probe: Probe) -> ProbedPicture:
+        if math.prod(probe.size) > 800_000:
+            refused.append(probe.size)
+            return ProbedPicture(probe, probe.size, [], refused="too large")
+        return answered(probe, lambda _: known, dict(probe.boxes))
+
+    own = [(1400 + 50 * n, 1800 - 70 * n) for n in range(12)]
+    decision, _ = decided(model, own)
+    assert decision.limits is not None
+    assert all(math.prod(frame) <= 800_000 for frame in decision.limits.frames)
+    assert len(set(refused)) <= 8  # 24 without what is known of those before
 
 
 @pytest.mark.slow
