@@ -157,7 +157,8 @@ def shape_of_run(
     drawn = legible(reduced_to(size, max_side), max_side)
 
     async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
-        [picture] = await asker.ask([probe], known, SizeLimits(max_wide=aspect, max_tall=aspect))
+        padding = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
+        [picture] = await asker.ask([probe], known, padding)
         return picture
 
     shape = run_blocking(lambda: asker.closing(shape_of(ask, size, drawn, known)))
