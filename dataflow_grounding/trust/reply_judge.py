@@ -156,9 +156,12 @@ class ReplyJudge:
         corners = []
         for box in boxes:
             written = self.asked.corners(box, asked)
-            turned += (written[0] > written[2]) + (written[1] > written[3])
+            for first, second in (written[0::2], written[1::2]):
+                if first > second:
+                    turned += 1
             corners.append(ordered(written))
-            outside += not is_inside(corners[-1])
+            if not is_inside(corners[-1]):
+                outside += 1
         shapes = [shape_of(box, log_aspect) for box in corners]
         as_asked = _likelihood(shapes, things, asked) - BEYOND * outside
         if turned:

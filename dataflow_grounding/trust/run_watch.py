@@ -150,7 +150,8 @@ class Question:
             if self._tries < most_tries:
                 self._refuse(judged)
             self.stays = True
-        judge.same += self.stays
+        if self.stays:
+            judge.same += 1
         self._learn(judged)
 
     def _learn(self, judged: JudgedReply) -> None:
@@ -347,7 +348,8 @@ class RunWatch(BoxWatch):
         orientation = orientation_of(image.sent_size)
         reach = reaches.get(orientation)
         if reach is None:
-            reach = reaches[orientation] = Reach(self.checks.asked)
+            reach = Reach(self.checks.asked)
+            reaches[orientation] = reach
         reach.add(judged.corners, image.sent_size)
         short = reach.short()
         if short is None or reach.told:
