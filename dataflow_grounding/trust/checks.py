@@ -41,9 +41,13 @@ from dataflow_grounding.trust.seen_probes import SeenProbes
 if TYPE_CHECKING:
     from dataflow_grounding.trust.one_check import Outcome
 
-AT_THE_END = 20  # requests since the last check from which a run ends with another
-SILENT = 2  # checks in a row that told nothing, after which no more are made
-FRESH = 600.0  # seconds for which a check holds for further calls in this process
+# Requests since the last check from which a run ends with another: for fewer, one more request is
+# over a twentieth of what they cost.
+AT_THE_END = 20
+SILENT = 2  # checks in a row that told nothing, after which no more are made: each costs a request
+# Seconds for which a check holds for further calls in this process. A script calls every few
+# seconds, and a check with each of its calls would double what they cost.
+FRESH = 600.0
 
 
 class Known:

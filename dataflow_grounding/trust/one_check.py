@@ -18,8 +18,12 @@ from dataflow_grounding.trust.reach import orientation_of
 from dataflow_grounding.trust.seen_probes import SeenProbes
 from dataflow_grounding.trust.showing import Showing, moved_by, showing_of
 
-CONFIRMING = 3  # copies of the same picture that are asked for after one that misses
-LEAST_POOLED = 4  # pictures whose lines are fitted together, so that a slow drift shows
+# Copies of the same picture that are asked for after one that misses. A model with 6% of noise and
+# a fifth of its boxes anywhere misses by chance in 7 of 100 pictures, in 1 of 360 with all four.
+CONFIRMING = 3
+# Pictures whose lines are fitted together, so that a slow drift shows: of four, a line is known
+# twice as exactly as of one.
+LEAST_POOLED = 4
 NO_FORMAT = "no known format"
 
 

@@ -16,7 +16,7 @@ from dataflow_grounding.boxes.geometry import Bbox, ordered
 from dataflow_grounding.trust.maps import Array, fit_line
 from dataflow_grounding.trust.probes import ProbedPicture, size_text
 
-LEAST = 4  # answers of the seven, before they say anything
+LEAST = 4  # answers of the seven, more than half, before they say anything
 # How far off the median rectangle's worst edge may be, as a share of the side. Models in use are
 # off by up to 6%; boxes that are anywhere are off by 30% and more.
 ANYWHERE = 0.15
