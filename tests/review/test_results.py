@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import command
+from benchmarks.places.workplace import Workplace, command
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import FileStorage
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.review import publish, report_folder
+from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.images.files import read_header
 from dataflow_grounding.images.image import find_image
 
@@ -90,6 +92,21 @@ def test_the_report_of_a_steps_folder_says_what_ran(results: Path) -> None:
         json.dumps({**RECORD, "source": "image_grounding"}) + "\n"
     )
     assert title_of(report_folder(str(step))[0]) == "image_grounding"
+
+
+@pytest.mark.slow
+def test_the_report_says_how_precise_a_measured_map_is(workplace: Workplace) -> None:
+    workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
+    with LoopbackServer(ProbeModel("xyxy_px")) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"}
+        done = workplace.run(**settings)
+    assert done.code == 0, done
+    box_format = json.loads((workplace.results / "run.json").read_text())["box_format"]
+    assert "maps precise to 0." in box_format["from"]
+    made = command(["report", str(workplace.results)])
+    assert made.code == 0, made
+    page = (workplace.results / "report.html").read_text()
+    assert f"Box format: {box_format['name']} ({box_format['from']})." in page
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def door_html(
         inline: Data that are part of the page, as HTML; read after the first part was yielded.
         title: The heading.
         summary: The run's; shown are `model`, `seconds` (of the last run, where
-            `replayed` tells of earlier ones), and the warnings in `notes`.
+            `replayed` tells of earlier ones), `box_format`, and the warnings in `notes`.
         plots: The figures of the data set, as `FigureCounts.figures` gives them; None for none.
     """
     style = page_file("report.css")
@@ -129,12 +129,16 @@ def _figures_html(counts: Mapping[str, int]) -> str:
 
 
 def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
-    """Return a paragraph for each warning and remark of the run, and one of the kinds of failures.
+    """Return paragraphs: the box format, the run's warnings and remarks, the kinds of failures.
 
     "" where there are none.
     """
     notes = summary.get("notes")
     lines = []
+    box_format = summary.get("box_format")
+    if isinstance(box_format, Mapping) and box_format.get("name"):
+        # How it is known tells, for a measured one, how precise boxes can be.
+        lines.append(page_text(f"Box format: {box_format['name']} ({box_format.get('from')})"))
     for name, (noun, warning) in {**WARNINGS, **REMARKS}.items():
         number = notes.get(name) if isinstance(notes, Mapping) else None
         if type(number) is int:

@@ -203,7 +203,7 @@ def report_folder(
         )
     run = run_of(shown)
     annotations = os.path.join(shown, "annotations.jsonl")
-    summary = {"model": run.get("model")}
+    summary = {"model": run.get("model"), "box_format": run.get("box_format")}
     if isinstance(run.get("summary"), dict):
         summary = {**run["summary"], **summary}
     title = _title_of_run(run, _source(annotations)) or _folder_name(shown)
