@@ -256,10 +256,12 @@ class ReplyJudge:
         return self._likeliest(orientation, ALONE_AMONG_OTHERS if others_told else ALONE)
 
     def _likeliest(self, orientation: str, least: float) -> str | None:
+        likeliest: str | None = None
         for (whose, name), total in self._sums.items():
-            if total >= least and whose == orientation:
-                return name
-        return None
+            if whose == orientation and total >= least:
+                likeliest = name
+                least = total
+        return likeliest
 
     def calm(self, orientation: str) -> None:
         """Forget what spoke against the format in such pictures: a check has shown it right."""
