@@ -5,7 +5,6 @@ Read in too large a range, all boxes of a run crowd in the upper left part of th
 
 from collections.abc import Sequence
 
-from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Bbox, Size
 
 # Of ENOUGH boxes of an orientation at least one reaches into the far half of the picture.
@@ -23,33 +22,31 @@ def orientation_of(size: Size) -> str:
 
 
 class Reach:
-    """How far the boxes of one orientation reach.
+    """How far the boxes of one orientation reach."""
 
-    Args:
-        asked: The format that was asked for.
-    """
-
-    def __init__(self, asked: BoxFormat) -> None:
-        self._asked = asked
+    def __init__(self) -> None:
         self.told = False  # whether the user was told that it is short
         self.boxes = 0
         self.furthest = [0.0, 0.0]  # of x and of y, in parts of the side
-        # Boxes in pictures for which the other range is smaller: of pixels or, where these were
-        # asked for, of PER_MILLE. How far they reach is in parts of that range.
-        self.smaller = [0, 0]
-        self.furthest_of_smaller = [0.0, 0.0]
+        self.smaller = [0, 0]  # boxes in pictures for which the other range is smaller
+        self.furthest_of_smaller = [0.0, 0.0]  # in parts of that range
 
-    def add(self, boxes: Sequence[Bbox], sent: Size) -> None:
-        """Add a reply's boxes: x1, y1, x2, y2 in parts of the sides of a picture of size `sent`."""
+    def add(self, boxes: Sequence[Bbox], others: tuple[float, float]) -> None:
+        """Add a reply's boxes.
+
+        Args:
+            boxes: x1, y1, x2, y2 in parts of the picture's sides, as read in the format asked for.
+            others: The range of x, and of y, in another format, in parts of that of the one asked
+                for: of pixels or, where these were asked for, of PER_MILLE.
+        """
         if not boxes:
             return
         self.boxes += len(boxes)
-        limits = self._asked.limits(sent)
         for axis in (0, 1):
             furthest = max([box[axis + 2] for box in boxes])
-            self.furthest[axis] = max(self.furthest[axis], furthest)
-            other = PER_MILLE if self._asked.scale == "px" else sent[axis]
-            smaller = other / limits[axis]
+            if furthest > self.furthest[axis]:
+                self.furthest[axis] = furthest
+            smaller = others[axis]
             if smaller < SMALLER:
                 self.smaller[axis] += len(boxes)
                 far = furthest / smaller

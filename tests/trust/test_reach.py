@@ -71,9 +71,12 @@ def test_nothing_is_told_of_others(workplace: Workplace, widest: int, count: int
 
 
 def reach_of(size: Size, asked: str, boxes: int, furthest: float) -> str | None:
-    reach = Reach(find_box_format(asked, ""))
+    whole = find_box_format(asked, "").limits(size)
+    smaller = (1000, 1000) if asked == "xyxy_px" else size
+    reach = Reach()
     for _ in range(boxes):
-        reach.add([(0.1, 0.1, furthest, furthest)], size)
+        of_whole = (smaller[0] / whole[0], smaller[1] / whole[1])
+        reach.add([(0.1, 0.1, furthest, furthest)], of_whole)
     return reach.short()
 
 
@@ -100,12 +103,12 @@ def test_what_reaches_too_little(
 
 
 def test_one_box_that_reaches_further_settles_it() -> None:
-    reach = Reach(find_box_format(X, ""))
-    reach.add([(0.1, 0.1, 0.3, 0.3)] * 150, (640, 480))
+    reach = Reach()
+    reach.add([(0.1, 0.1, 0.3, 0.3)] * 150, (0.64, 0.48))
     assert reach.short()
-    reach.add([(0.1, 0.1, 0.9, 0.9)], (640, 480))
+    reach.add([(0.1, 0.1, 0.9, 0.9)], (0.64, 0.48))
     assert reach.short() is None
-    reach.add([], (640, 480))
+    reach.add([], (0.64, 0.48))
     assert reach.boxes == 151
 
 
