@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.boxes.geometry import Bbox, Size, size_text
 
 Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 Scale: TypeAlias = int | Literal["px", "grid_32"]
@@ -414,7 +414,7 @@ class BoxFormat:
         """
         if self.maps and not _is_of_shape(original, sent or original):
             raise SpecError(
-                f"a picture of {original[0]}x{original[1]} px doesn't fill the"
+                f"a picture of {size_text(original)} px doesn't fill the"
                 " size sent: the size of the picture with its padding is wanted"
             )
         if self.scale == "grid_32":
@@ -535,7 +535,7 @@ def _canvas(frame: str, maps: tuple[FrameMap, ...], sent: Size) -> Canvas:
             return measured.canvas
     if maps:
         width, height = sent
-        sizes = ", ".join(f"{measured.size[0]}x{measured.size[1]}" for measured in maps)
+        sizes = ", ".join(size_text(measured.size) for measured in maps)
         raise SpecError(
             f"how boxes are written was measured in pictures of {sizes} px, not of"
             f" {width:g}x{height:g}"

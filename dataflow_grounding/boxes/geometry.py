@@ -22,6 +22,11 @@ def box_of(numbers: Sequence[float]) -> Bbox:
     return x1, y1, x2, y2
 
 
+def size_text(size: Size) -> str:
+    """Return a size for messages: 640x480."""
+    return f"{size[0]}x{size[1]}"
+
+
 def area(bbox: Bbox) -> float:
     """Return the area in square pixels; 0 when the corners are the wrong way round.
 

@@ -26,7 +26,7 @@ from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
@@ -51,7 +51,6 @@ from dataflow_grounding.trust.probes import (
     legible,
     question_of,
     reduced_to,
-    size_text,
 )
 
 T = TypeVar("T")

@@ -77,6 +77,11 @@ class Calibration:
         return format_in_frames(find_box_format(plain, "").order, self.maps)
 
     @property
+    def frames(self) -> tuple[Size, ...]:
+        """The exact sizes in which pictures are sent; none where they go as they are."""
+        return self.limits.frames if self.limits else ()
+
+    @property
     def is_inferred(self) -> bool:
         """Whether pixels are known by a rule of the server, as versions before frames inferred."""
         return self.format.scale == "px" and not self.maps

@@ -15,7 +15,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
-from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.base import Serving
@@ -174,8 +174,8 @@ class FormatChoice:
         counts = Counter[str]()
         sent_before = start.budget.sent
         known = self._calibration
-        frames = known.limits.frames if known is not None and known.limits is not None else ()
-        if not self.pending and known is not None and frames and self._serving.takes_probes:
+        may_measure = not self.pending and self._serving.takes_probes
+        if may_measure and known is not None and known.frames:
             counts = self._measure_missing_frames(start, known)
         if self.pending:  # also where the calibration proved wrong just now
             counts = counts + self._calibrate(start, sent_before)
@@ -253,9 +253,8 @@ class FormatChoice:
 
         pictures = start.pictures()
         limits = replace(known.limits or SizeLimits(), frames=())
-        frames = known.limits.frames if known.limits else ()
         missing = missing_frames(
-            pictures.sizes, pictures.counts, limits, frames, known.refused, known.sizes
+            pictures.sizes, pictures.counts, limits, known.frames, known.refused, known.sizes
         )
         if not missing:
             return Counter()
@@ -443,14 +442,14 @@ def _warn_of_vague_maps(calibration: "Calibration") -> None:
 
 def _listed(sizes: Sequence[Size]) -> str:
     """Return sizes as a list for a message: 640x480, 800x600."""
-    return ", ".join(f"{width}x{height}" for width, height in sizes)
+    return ", ".join(map(size_text, sizes))
 
 
 def summary(calibration: "Calibration") -> str:
     """Return in words how well the calibrated format fits, and what it took."""
     limits = ""
     if calibration.limits is not None:
-        limits = f", pictures sent with exactly {_listed(calibration.limits.frames)} px"
+        limits = f", pictures sent with exactly {_listed(calibration.frames)} px"
     share = 100 * calibration.error_share
     return (
         f"error {calibration.error_px:.1f} px"

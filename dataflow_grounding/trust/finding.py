@@ -16,7 +16,7 @@ import numpy as np
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, size_text
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.trust.frames import choose_frames, may_be_taken
 from dataflow_grounding.trust.kinds import is_elongated, one_of_each_kind
@@ -31,7 +31,6 @@ from dataflow_grounding.trust.probes import (
     legible,
     probe_of,
     reduced_to,
-    size_text,
 )
 from dataflow_grounding.trust.showing import LEAST, SCALES, plain_names, read_in
 

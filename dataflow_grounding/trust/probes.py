@@ -329,8 +329,3 @@ def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
     if named:
         return named[0]
     return box.id if box.id in phrases else None
-
-
-def size_text(size: Size) -> str:
-    """Return a size for messages: 640x480."""
-    return f"{size[0]}x{size[1]}"

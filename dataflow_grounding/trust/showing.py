@@ -12,9 +12,9 @@ import numpy as np
 
 from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import Bbox, ordered
+from dataflow_grounding.boxes.geometry import Bbox, ordered, size_text
 from dataflow_grounding.trust.maps import Array, fit_line
-from dataflow_grounding.trust.probes import ProbedPicture, size_text
+from dataflow_grounding.trust.probes import ProbedPicture
 
 LEAST = 4  # answers of the seven, more than half, before they say anything
 # How far off the median rectangle's worst edge may be, as a share of the side. Models in use are
