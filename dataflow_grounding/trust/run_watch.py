@@ -220,6 +220,7 @@ class RunWatch(BoxWatch):
         # these boxes turn out to be suspect. A record is known by its `Ask`.
         self._unvouched: dict[Ask, bool] = {}
         self._checking = asyncio.Lock()  # held by who makes a check
+        self._first_check: asyncio.Event | None = None  # while it is under way
         # Records with replies that look like another format twice, by the orientation of their
         # pictures: until a check has shown that such pictures are answered as asked.
         self._same: dict[str, list[tuple[Ask, Image]]] = {}
@@ -367,10 +368,7 @@ class RunWatch(BoxWatch):
         """
         checks = self.checks
         if self._awaits_first:
-            async with self._checking, checks.alone():
-                # another run of this process may have made one meanwhile
-                if self._awaits_first and not checks.begun_by_others():
-                    await self._check(ask, image)
+            await self._check_first(ask, image)
         elif checks.is_new(image):
             async with self._checking:
                 if checks.is_new(image) and self.suspicion is None:
@@ -378,6 +376,23 @@ class RunWatch(BoxWatch):
         elif checks.is_due:
             await self._check_if_due(ask, image)
         self._check_stopped()
+
+    async def _check_first(self, ask: Ask, image: Image) -> None:
+        """Make the run's first check, or wait for it where it is under way."""
+        if self._first_check is not None:
+            await self._first_check.wait()
+            return
+        under_way = asyncio.Event()
+        self._first_check = under_way
+        try:
+            # In this order, as in `_check_if_due`: otherwise each might wait for the other.
+            async with self.checks.alone(), self._checking:
+                # another run of this process may have made one meanwhile
+                if not self.checks.begun_by_others():
+                    await self._check(ask, image)
+        finally:
+            self._first_check = None
+            under_way.set()
 
     async def _check_if_due(self, ask: Ask, image: Image | None, *, last: bool = False) -> None:
         """Check if enough was sent, or if the run ends so.

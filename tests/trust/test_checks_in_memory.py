@@ -157,6 +157,26 @@ def test_calls_at_once_calibrate_and_check_as_one_call_does(
     assert probes_asked(f"{model}, six calls", 6) == alone
 
 
+def test_many_questions_that_wait_for_a_check_keep_no_other_one_from_its_end(
+    workplace: Workplace,
+) -> None:
+    rows = photos(workplace, 150)
+    grounded = []
+
+    def ground_often() -> None:
+        with LoopbackServer(EchoAnswers(X)) as server:  # answers while others still wait
+            for number in range(6):
+                serving = OpenAIServing(
+                    server.base_url, f"busy {number}", box_format=X, max_workers=64
+                )
+                grounded.append(len(PhraseGrounder(serving, check_every=10)(rows)))
+
+    work = threading.Thread(target=ground_often, daemon=True)
+    work.start()
+    work.join(60)
+    assert grounded == [150] * 6, "each waits for the other"
+
+
 def test_a_check_of_one_object_says_nothing_of_another_without_an_address(
     workplace: Workplace,
 ) -> None:
