@@ -52,7 +52,7 @@ class FaultyStore:
     def heal(self) -> None:
         """Nothing goes wrong any more."""
         self.counts = Counter[str]()
-        self.refuse_every = 0  # each so many requests get a 503
+        self.refuse_every = 0  # one in this many requests gets a 503, though never twice in a row
         self.tear = ""  # uploads to keys that match are cut in the middle, each once
         self.lists_late = 0.0  # seconds for which a listing lacks what was written
         self.down = False  # connections are closed without an answer
@@ -61,6 +61,7 @@ class FaultyStore:
         self.late = 0.0  # seconds until a listing comes
         self.hangs = False  # uploads are never answered
         self.loses = False  # each upload is taken, and its first answer lost
+        self._refused: set[tuple[str, str]] = set()  # commands and paths that got a 503 last
         self._lost: set[str] = set()
         self._written: dict[str, float] = {}
         self._torn: set[str] = set()
@@ -98,7 +99,12 @@ class FaultyStore:
         if "list-type" in request.path:
             self.counts["LIST late"] += bool(self.late)
             time.sleep(self.late)
-        if self.refuse_every and self.counts["all"] % self.refuse_every == 0:
+        asked = (request.command, request.path)
+        is_refused = self.refuse_every and self.counts["all"] % self.refuse_every == 0
+        if asked in self._refused:
+            self._refused.remove(asked)
+        elif is_refused:
+            self._refused.add(asked)
             self.counts["refused"] += 1
             answer = (
                 b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
