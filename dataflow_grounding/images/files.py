@@ -540,7 +540,7 @@ def on_white(picture: "PillowImage") -> "PillowImage":
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
+def encoded(picture: "PillowImage", max_bytes: int, *, progressive: bool = False) -> bytes:
     """Return a picture as a JPEG of the best quality, of five, that fits into `max_bytes`.
 
     Where none fits, it is one of the lowest quality, and larger.
@@ -548,7 +548,7 @@ def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
         subsampling = 0 if quality > 80 else "4:2:0"
-        picture.save(out, "JPEG", quality=quality, subsampling=subsampling)
+        picture.save(out, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
         if out.tell() <= max_bytes:
             break
     return out.getvalue()

@@ -285,6 +285,11 @@ class Image:
             and limits.sent(facts.size) == facts.size == self.shown_size
         )
 
+    @property
+    def sent_media_type(self) -> str:
+        """Such as `image/png`: the file's own where it is sent as it is, else a JPEG's."""
+        return self.facts.media_type if self.as_is else "image/jpeg"
+
     @cached_property
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent.
@@ -331,9 +336,9 @@ class Image:
         Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
         key = self.sent_digest
-        return kept_urls.get(key) or kept_urls.put(key, self._url_of(self._bytes()))
+        return kept_urls.get(key) or kept_urls.put(key, self._url_of(self.file_bytes()))
 
-    def _bytes(self) -> bytes:
+    def file_bytes(self) -> bytes:
         """Return the file's bytes.
 
         Raises ImageChanged for a file that isn't the one that the facts are of; ImageMissing,
@@ -394,7 +399,7 @@ class Image:
 
         Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
-        return self.as_sent(self._bytes())
+        return self.as_sent(self.file_bytes())
 
     def decoded(self) -> "AbstractContextManager[PillowImage]":
         """Give the picture in its own size, upright, RGB, for a `with` block.
@@ -402,7 +407,7 @@ class Image:
         Other threads wait with large pictures until the block ends. Raises ImageBroken,
         ImageChanged, ImageMissing, MachineBusy.
         """
-        return decoding(self._bytes(), self.path)
+        return decoding(self.file_bytes(), self.path)
 
 
 class ImageFile(NamedTuple):

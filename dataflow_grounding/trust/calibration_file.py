@@ -190,6 +190,8 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     tried = [*SAMPLE_SIZES, *calibration.sizes, *limits.frames]
     for size in SAMPLE_SIZES:
         tried += [limits.padded(size), limits.sent(size)]
+    if limits.max_side is not None and not LEAST_SIDE <= limits.max_side <= MOST_SIDE:
+        raise ValueError("pictures have no such side")
     if not all(1 <= min(size) <= max(size) <= MOST_SIDE for size in tried):
         raise ValueError("a size is not one of pictures")
     if any(min(limits.sent(size)) < LEAST_SIDE for size in SAMPLE_SIZES):

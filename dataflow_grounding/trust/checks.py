@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from dataflow_grounding._util.errors import GroundingError, concerns_all
 from dataflow_grounding._util.lazy import load_aside
@@ -33,7 +33,7 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.images.image import Image, ImageLimits, open_image
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind
+from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, sizes_to_check
 from dataflow_grounding.trust.reach import Reach, orientation_of
 from dataflow_grounding.trust.reply_judge import ReplyJudge
 from dataflow_grounding.trust.seen_probes import SeenProbes
@@ -48,6 +48,9 @@ SILENT = 2  # checks in a row that told nothing, after which no more are made: e
 # Seconds for which a check holds for further calls in this process. A script calls every few
 # seconds, and a check with each of its calls would double what they cost.
 FRESH = 600.0
+
+PictureKind: TypeAlias = "tuple[tuple[str, int] | Size, str]"
+"""The kind of a picture's size, or its frame, and its media type."""
 
 
 class Known:
@@ -76,7 +79,7 @@ class Known:
         """The number of `answers` when the last good check began."""
         self.returned = 0
         """The number of `answers` that calls have returned."""
-        self.kinds: set[tuple[str, int]] = set()
+        self.kinds: set[PictureKind] = set()
         """The kinds of pictures that were checked."""
         self.checks = 0
         """Pictures that were sent for checks, without those that confirm a miss."""
@@ -112,7 +115,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_checks_under_way)
 
 
-def probes_for(requests: int, every: int | None, pictures: Mapping[Size, int]) -> int:
+def probes_for(
+    requests: int, every: int | None, pictures: Mapping[Size, int], *, in_frames: bool = False
+) -> int:
     """Return how many probe pictures a run asks an endpoint about, if all are answered as asked.
 
     It is an estimate, 0 without requests or checks.
@@ -121,10 +126,11 @@ def probes_for(requests: int, every: int | None, pictures: Mapping[Size, int]) -
         requests: The run's own requests.
         every: Requests between two checks, on average; None for no checks.
         pictures: How many of the run's pictures are sent in each size, as `sent_sizes` returns it.
+        in_frames: Whether these sizes are frames.
     """
     if not requests or every is None:
         return 0
-    kinds = one_of_each_kind(list(pictures))
+    kinds = sizes_to_check(list(pictures), in_frames=in_frames)
     at_the_end = requests >= min(AT_THE_END, every)
     return max(1, len(kinds)) + requests // every + at_the_end
 
@@ -267,12 +273,18 @@ class Checks:
 
     def is_new(self, image: Image) -> bool:
         """Whether no check has had a picture of this one's kind, once checks have `begun`."""
-        if self._every is None or not self.begun or kind_of(image.sent_size) in self.known.kinds:
+        if self._every is None or not self.begun or not self.possible:
             return False
-        if not self.possible:
+        if self._kind_of(image) in self.known.kinds:
             return False
         # Data may have any number of kinds, and checks are to cost few requests.
         return self.known.checks < MOST_KINDS + self.known.sent / self._every
+
+    def _kind_of(self, image: Image) -> PictureKind:
+        # Each frame has a map of its own, and a server may read PNGs otherwise than JPEGs.
+        size = image.sent_size
+        in_frames = bool(self._serving.image_limits.frames)
+        return size if in_frames else kind_of(size), image.sent_media_type
 
     @property
     def is_due(self) -> bool:
@@ -343,7 +355,7 @@ class Checks:
             known.checks = 0
             images = await asyncio.to_thread(self._one_of_each_kind, image)
         known.checks += len(images)
-        known.kinds |= {kind_of(one.sent_size) for one in images}
+        known.kinds |= {self._kind_of(one) for one in images}
         one_check = OneCheck(ask, self.asked, self._endpoints, self.known.seen)
         outcome = await one_check.of(images, looks_like)
         self._note(outcome, position, answers_then)
@@ -368,7 +380,7 @@ class Checks:
         if self.asked.scale == "px" and not self.asked.maps:
             sizes.sort(key=lambda size: -max(size))
         images = []
-        for size in one_of_each_kind(sizes):
+        for size in sizes_to_check(sizes, in_frames=bool(limits.frames)):
             path = path_of[size]
             folders = (path,) if "://" in path else ()  # an address that the run's rows may name
             with suppress(GroundingError):
@@ -455,7 +467,7 @@ class Checks:
     @property
     def is_mixed(self) -> bool:
         """Whether a probe picture or a reply came in another format lately, though others don't."""
-        return bool(self.known.seen.odd or self.judge.proven)
+        return bool(self.known.seen.lately_odd or self.judge.proven)
 
     # How the run ends
 

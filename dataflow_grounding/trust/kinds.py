@@ -1,4 +1,4 @@
-"""Kinds of pictures: what is known of one picture is known of others of its kind.
+"""Kinds of sizes: what is known of a picture of one size is known of others of its kind.
 
 Models and servers may treat upright pictures, squares, strips, small or large pictures in ways of
 their own. So each kind has a probe picture.
@@ -36,14 +36,13 @@ def kind_of(size: Size) -> tuple[str, int]:
     return shape, int(math.log2(max(size)))
 
 
-def one_of_each_kind(sizes: Sequence[Size], most: int = MOST_KINDS) -> list[Size]:
-    """Return a size of each kind, `most` at the most.
+def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
+    """Return a size of each kind, MOST_KINDS at the most.
 
     The commonest lying and upright sizes are among them, and the most elongated one.
 
     Args:
         sizes: Width and height in pixels, as sent, the commonest first.
-        most: How many sizes are returned at the most.
     """
     first = []
     for shape in ("lying", "upright"):
@@ -54,7 +53,19 @@ def one_of_each_kind(sizes: Sequence[Size], most: int = MOST_KINDS) -> list[Size
     chosen: dict[tuple[str, int], Size] = {}
     for size in [*first, *sizes]:
         chosen.setdefault(kind_of(size), size)
-    return list(chosen.values())[:most]
+    return list(chosen.values())[:MOST_KINDS]
+
+
+def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
+    """Return the sizes that a run's first check has a picture of, MOST_KINDS at the most.
+
+    That is one of each kind. Of frames it is each, because each has a map of its own.
+
+    Args:
+        sizes: Width and height in pixels, as sent, the commonest first.
+        in_frames: Whether the sizes are frames.
+    """
+    return list(sizes[:MOST_KINDS]) if in_frames else one_of_each_kind(sizes)
 
 
 def is_elongated(size: Size) -> bool:

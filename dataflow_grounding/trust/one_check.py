@@ -124,9 +124,10 @@ class OneCheck:
             shapes_differ = others_fit and not address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
-        self._seen.odd += clear
-        if len(self._seen.odd) > 1:
-            formats = " and ".join(dict.fromkeys(self._seen.odd))
+        self._seen.add_odd(clear)
+        lately = self._seen.lately_odd
+        if len(lately) > 1:
+            formats = " and ".join(dict.fromkeys(lately))
             why = f"{where}probe pictures were answered in {formats}, and others were not"
             return Outcome("misses", why, odd=True)
         return None
@@ -148,7 +149,7 @@ class OneCheck:
         return f"in the last {len(edges)} probe pictures {moved}" if moved else None
 
     def _showing(self, pictures: Sequence[ProbedPicture]) -> Showing:
-        return showing_of(pictures, self._asked)
+        return showing_of(pictures, self._asked, self._seen.usual())
 
     async def _copy(self, wanted: Wanted) -> ProbedPicture:
         number = wanted.endpoint if len(self._endpoints) > 1 else None

@@ -1,11 +1,12 @@
 """Probe pictures made of the run's own: rectangles are drawn into a copy.
 
-A copy has the content, the size and the file type of the picture that it is made of, and goes the
-same way to the model. So it is answered as the picture itself is, also by a server that treats some
-pictures otherwise than others.
+A copy has the content, the size, the file type and the coding (palette, alpha, progressive) of its
+picture, and goes the same way to the model. So it is answered as the picture itself is, also by a
+server that treats some pictures otherwise than others.
 """
 
 import asyncio
+import io
 import tempfile
 from dataclasses import replace
 
@@ -75,18 +76,33 @@ def copy_question(
     if size != copy.size:
         copy = copy.resize(size, PIL.Image.Resampling.BICUBIC)
     probe = drawn_into(copy, layout)
-    media_type = image.facts.media_type if image.as_is else "image/jpeg"
     limits = image.limits
     if limits.frames:  # the copy goes in the frame that the image goes in
         limits = replace(limits, frames=(image.sent_size,))
-    suffix = SUFFIXES.get(media_type, ".jpg")
+    suffix = SUFFIXES.get(image.sent_media_type, ".jpg")
     path = within(folder, f"probe{suffix}")
     with new_file(path) as file:
-        if suffix == ".jpg":
-            file.write(encoded(copy, limits.max_bytes))
-        else:
-            copy.save(file, suffix[1:].upper())
+        file.write(_coded_like(copy, image, suffix))
     return question_about(path, probe, asked, limits)
+
+
+def _coded_like(copy: PIL.Image.Image, image: Image, suffix: str) -> bytes:
+    # A server may read palettes, alpha or progressive JPEGs in ways of its own. Rectangles in a
+    # gray picture have colors all the same: otherwise nobody could tell them apart.
+    if not image.as_is:
+        return encoded(copy, image.limits.max_bytes)
+    with PIL.Image.open(io.BytesIO(image.file_bytes())) as original:
+        mode = original.mode
+        is_progressive = bool(original.info.get("progressive"))
+    if suffix == ".jpg":
+        return encoded(copy, image.limits.max_bytes, progressive=is_progressive)
+    if mode in ("P", "PA"):
+        copy = copy.convert("P", palette=PIL.Image.Palette.ADAPTIVE)
+    elif mode in ("RGBA", "LA"):
+        copy = copy.convert("RGBA")
+    out = io.BytesIO()
+    copy.save(out, suffix[1:].upper())
+    return out.getvalue()
 
 
 async def ask_about_copy(

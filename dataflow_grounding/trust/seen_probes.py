@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding.engine.summary import RULE_OF_THREE
 
 if TYPE_CHECKING:
+    from dataflow_grounding.trust.maps import Array
     from dataflow_grounding.trust.showing import Edges, Showing
 
 LAYOUTS = 1000  # of rectangles: one used lately might be answered from a gateway's cache
 POOLED = 8  # pictures whose lines are fitted together: the last ones
+COMPARED = 40  # pictures that further ones are compared with: the last ones
+# Two odd answers count together if they are within as many pictures. Each comes by chance in one of
+# 2,000 (`showing.BY_CHANCE`).
+TOGETHER = 100
 
 
 class SeenProbes:
@@ -21,12 +26,16 @@ class SeenProbes:
     Attributes:
         as_asked: How many were answered as asked.
         odd: In which formats others were clearly answered, though further copies of them fit.
+        pictures: How many were answered, without those that confirm a miss.
         edges: Where the last ones' rectangles were read, and where they are.
     """
 
     def __init__(self) -> None:
         self.as_asked = 0
         self.odd: list[str] = []
+        self.pictures = 0
+        self._odd_at: list[int] = []  # how many pictures there were at each of `odd`
+        self._off: deque[Array] = deque(maxlen=COMPARED)
         self.edges: deque[tuple[Edges, Edges]] = deque(maxlen=POOLED)
         # Two in succession are never the same.
         self._layouts = itertools.cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
@@ -38,10 +47,33 @@ class SeenProbes:
     def add(self, showings: "Sequence[Showing]") -> None:
         """Add those that were answered as asked."""
         for showing in showings:
+            self.pictures += showing.kind != "silent"
             if showing.kind == "fits":
                 self.as_asked += 1
                 if showing.edges is not None:
                     self.edges.append(showing.edges)
+                if showing.off is not None:
+                    self._off.append(showing.off)
+
+    def add_odd(self, formats: Sequence[str]) -> None:
+        """Add the formats of pictures that were clearly answered otherwise."""
+        self.odd += formats
+        self._odd_at += [self.pictures] * len(formats)
+
+    @property
+    def lately_odd(self) -> list[str]:
+        """Those of `odd` that are not longer ago than TOGETHER pictures."""
+        lately = []
+        for name, at in zip(self.odd, self._odd_at, strict=True):
+            if self.pictures - at <= TOGETHER:
+                lately.append(name)
+        return lately
+
+    def usual(self) -> "Array | None":
+        """Return how far off the worst edges of the last rectangles were; None without any."""
+        import numpy as np  # few runs have checked before this module is imported
+
+        return np.concatenate(self._off) if self._off else None
 
     def facts(self) -> dict[str, Any]:
         """Return what they prove; {} where none was answered.

@@ -4,6 +4,7 @@ A model that is merely inexact passes. Another format doesn't, if it explains th
 nor do boxes that are all stretched or shifted together.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,8 +22,13 @@ LEAST = 4  # answers of the seven, more than half, before they say anything
 # off by up to 6%; boxes that are anywhere are off by 30% and more.
 ANYWHERE = 0.15
 # As many of the rectangles of a clear miss are further off than this: if a fifth of a model's boxes
-# are anywhere, that happens in one of a hundred pictures.
+# are anywhere, that happens in one of a hundred pictures. It counts as long as the run has too few
+# rectangles to compare with.
 FAR_OFF, MOST_FAR_OFF = 0.15, 0.7
+# How unlikely a picture's rectangles have to be, if they were as far off as the run's others: a run
+# of 10,000 requests has a hundred checks.
+BY_CHANCE = 0.0005
+LEAST_USUAL = 28  # rectangles of the run, of four pictures, that others are compared with
 FITS = 0.10  # the same, where another format explains the answers
 # How much better it has to: by a factor, so that noise alone doesn't name another, and by a share
 # of the side, because 999 for 1000 harms nobody.
@@ -45,9 +51,10 @@ class Showing:
             too few were answered to tell.
         why: What was seen, for a message.
         fitting: The name of another format that would fit, where one clearly does.
-        is_clear: Whether it misses beyond doubt: most rectangles are far off, or near where the
-            other format puts them.
+        is_clear: Whether it misses beyond doubt: most rectangles are near where the other format
+            puts them, or further off than chance explains.
         edges: Of x and of y, the edges as read and as drawn, in parts of the side.
+        off: How far off each rectangle's worst edge is, in parts of the side.
     """
 
     kind: Literal["fits", "misses", "silent"]
@@ -55,6 +62,7 @@ class Showing:
     fitting: str | None = None
     is_clear: bool = False
     edges: "tuple[Edges, Edges] | None" = None
+    off: "Array | None" = None
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,16 @@ class Edges:
     drawn: Array
 
 
-def showing_of(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Showing:
+def showing_of(
+    pictures: Sequence[ProbedPicture], asked: BoxFormat, usual: Array | None = None
+) -> Showing:
     """Tell what the answers about copies of one picture show of the format `asked`.
 
-    There has to be a picture.
+    Args:
+        pictures: What was answered about the copies, one at least.
+        asked: The format.
+        usual: How far off the worst edges of the run's rectangles were so far, in parts of the
+            side. None where nothing is known.
     """
     usable = sum(answer.usable for picture in pictures for answer in picture.answers)
     if usable < LEAST * len(pictures):
@@ -90,15 +104,39 @@ def showing_of(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Showing:
     seen = f"in a picture of {size} px rectangles are off by {as_asked:.0%} of the side"
     if best <= FITS and as_asked >= TIMES_BETTER * best and as_asked >= best + BETTER:
         return Showing("misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, is_clear=True)
-    if as_asked > ANYWHERE:
-        is_clear = bool((worst > FAR_OFF).mean() >= MOST_FAR_OFF)
+    is_known = usual is not None and len(usual) >= LEAST_USUAL
+    is_unlike = usual is not None and is_known and is_further_off(worst, usual)
+    if as_asked > ANYWHERE and (is_unlike or not is_known):
+        is_clear = is_unlike or bool((worst > FAR_OFF).mean() >= MOST_FAR_OFF)
         why = f"{seen}, and hardly less in any other format"
         return Showing("misses", why, is_clear=is_clear)
     edges = _edges(read, drawn)
     moved = moved_by([edges])
     if moved:
-        return Showing("misses", f"in a picture of {size} px {moved}", edges=edges)
-    return Showing("fits", edges=edges)
+        why = f"in a picture of {size} px {moved}"
+        return Showing("misses", why, is_clear=is_unlike, edges=edges)
+    return Showing("fits", edges=edges, off=worst)
+
+
+def is_further_off(off: Array, usual: Array) -> bool:
+    """Whether rectangles are further off than others, by more than chance explains.
+
+    Of both together the furthest fifth is taken, or as many as there are of `off`. How many of
+    these are of `off` is hypergeometric if there is no difference, however a model's errors are
+    distributed (Fisher's exact test).
+
+    Args:
+        off: How far off rectangles are.
+        usual: How far off others are.
+    """
+    new, all_of_both = len(off), len(off) + len(usual)
+    furthest = max(new, all_of_both // 5)
+    others_furthest = np.sort(np.concatenate([off, usual]))[-furthest - 1]
+    among = int((off > others_furthest).sum())
+    ways = 0
+    for number in range(among, new + 1):
+        ways += math.comb(furthest, number) * math.comb(all_of_both - furthest, new - number)
+    return ways <= BY_CHANCE * math.comb(all_of_both, new)
 
 
 def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from benchmarks.places.workplace import Workplace, caption, command
 from dataflow_grounding import PhraseGrounder
@@ -16,7 +17,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind
+from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind, sizes_to_check
 
 pytestmark = pytest.mark.slow
 
@@ -205,6 +206,31 @@ def test_a_run_of_many_kinds_is_checked_in_the_commonest_and_the_most_elongated_
     assert len(chosen) == MOST_KINDS
     assert chosen[:3] == [(32, 31), (480, 640), (30, 2000)]
     assert one_of_each_kind([]) == []
+
+
+def test_of_frames_each_is_checked() -> None:
+    """Both are of one kind, and each has a map of its own."""
+    frames = [(640, 480), (1000, 750)]
+    assert sizes_to_check(frames, in_frames=False) == frames[:1]
+    assert sizes_to_check(frames, in_frames=True) == frames
+
+
+def test_a_file_type_that_comes_late_is_checked_before_it_is_asked_about(
+    workplace: Workplace,
+) -> None:
+    for n in range(12):
+        workplace.picture(f"p{n}.jpg", SMALL)
+    Image.new("RGB", SMALL, "navy").save(workplace.folder / "p9.png")
+    names = [f"p{n}.png" if n == 9 else f"p{n}.jpg" for n in range(12)]
+    workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        is_png = request.encoded_images and request.encoded_images[0].startswith("iVBOR")
+        return EchoAnswers("yxyx_1000" if is_png else X)(request)
+
+    with LoopbackServer(answers, keep_bodies=True) as server:
+        done = run(workplace, server, X)
+    assert (done.code, "yxyx_1000 would fit" in done.err) == (2, True), done
 
 
 def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workplace) -> None:

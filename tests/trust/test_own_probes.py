@@ -112,6 +112,25 @@ def test_a_probe_has_the_type_the_size_and_the_content_of_the_picture(
     assert (apart <= 24).mean() > 0.4, "it is the picture itself, but for the rectangles"
 
 
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "progressive"])
+def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str) -> None:
+    """A server may read palettes, alpha and progressive JPEGs in ways of its own."""
+    picture = photograph((640, 480))
+    if mode == "progressive":
+        path = tmp_path / "a.jpg"
+        picture.save(path, progressive=True)
+    else:
+        path = tmp_path / "a.png"
+        picture.convert(mode).save(path)
+    own, probe = sent(path, f"probes of {mode}")
+    assert (
+        own.info.get("progressive")
+        == probe.info.get("progressive")
+        == (mode == mode.lower() or None)
+    )
+    assert probe.mode == ("RGBA" if mode == "LA" else own.mode)
+
+
 def as_numbers(picture: Image.Image) -> Any:
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +16,14 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.trust.own_probes import drawn_into
 from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.trust.seen_probes import LAYOUTS
-from dataflow_grounding.trust.showing import Showing, least_seen, moved_by, showing_of
+from dataflow_grounding.trust.showing import (
+    BY_CHANCE,
+    Showing,
+    is_further_off,
+    least_seen,
+    moved_by,
+    showing_of,
+)
 
 SIZES: list[Size] = [
     (640, 480),
@@ -218,3 +226,49 @@ def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names()
         keys.append(ProbeBox(phrase, box, numbers, order="xyxy"))
     assert showing("xyxy_1000", [ProbedPicture(probe, probe.size, tokens)]).kind == "fits"
     assert showing("yxyx_1000", [ProbedPicture(probe, probe.size, keys)]).kind == "fits"
+
+
+def off_of(written: str, seed: int, noise: float, outliers: float) -> np.ndarray:
+    """How far off the worst edges are in a picture."""
+    found = showing(written, pictures(written, seed, noise, outliers, (640, 480)))
+    return np.zeros(0) if found.off is None else found.off
+
+
+@pytest.mark.parametrize(("noise", "outliers"), [(0.003, 0.0), (0.01, 0.05), (0.06, 0.2)])
+def test_chance_alone_puts_no_picture_further_off_than_the_runs_others(
+    noise: float, outliers: float
+) -> None:
+    draw = np.random.default_rng(1)
+    further = 0
+    for _ in range(4000):
+        off = np.abs(draw.normal(0, noise, (287, 4))).max(axis=1)
+        off = np.where(draw.random(287) < outliers, draw.uniform(0, 0.8, 287), off)
+        further += is_further_off(off[:7], off[7:])
+    assert further <= 4 * BY_CHANCE * 4000
+    assert not is_further_off(np.full(7, 0.2), np.full(280, 0.2)), "all alike"
+
+
+def test_a_picture_that_is_shifted_among_right_ones_is_clear() -> None:
+    usual = np.concatenate([off_of("xyxy_1000", seed, 0.01, 0.05) for seed in range(8)])
+    [picture] = pictures("xyxy_1000", 99, 0.01, 0.0, (640, 480))
+    for answer in picture.answers:
+        object.__setattr__(answer, "numbers", tuple(n + 100 for n in answer.numbers))
+    known = find_box_format("xyxy_1000", "")
+    assert not showing_of([picture], known).is_clear, "with nothing to compare it with"
+    found = showing_of([picture], known, usual)
+    assert (found.kind, found.is_clear) == ("misses", True)
+
+
+def test_a_noisy_model_that_misses_as_often_as_it_used_to_fits() -> None:
+    """Of a model with 6% of noise and a fifth of its boxes anywhere, one picture in fourteen is
+    missed as long as nothing is known of its others.
+    """
+    known = find_box_format("xyxy_1000", "")
+    usual = np.concatenate([off_of("xyxy_1000", seed, 0.06, 0.2) for seed in range(40)])
+    alone = compared = 0
+    for seed in range(100, 400):
+        found = pictures("xyxy_1000", seed, 0.06, 0.2, (640, 480))
+        alone += showing_of(found, known).kind == "misses"
+        compared += showing_of(found, known, usual).kind == "misses"
+    assert alone >= 8
+    assert compared <= alone / 2

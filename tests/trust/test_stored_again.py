@@ -140,6 +140,7 @@ def test_a_shape_of_a_later_run_that_is_seen_otherwise_is_measured_by_calibratin
         {"limits": {"max_wide": 1e-9}},
         {"limits": {"min_pixels": None}},
         {"limits": {"multiple": 1.5}},
+        {"limits": {"max_side": 0}},
         {"limits": {"max_pixels": 10**400}},
         {"sizes": [[10**400, 3]]},
         {"box_format": "xyxy_px@smart_resize_0_0_0"},
