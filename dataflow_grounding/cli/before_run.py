@@ -13,7 +13,6 @@ from dataflow_grounding.cli.arguments import (
     answer,
     overrides_argument,
     pilot_option,
-    rarely_collect_garbage,
     spec_option,
 )
 from dataflow_grounding.jobs.checking import check_spec
@@ -63,7 +62,6 @@ def of_estimate(
     Stored replies cost nothing more. After a pilot, token counts are based on what the endpoint
     counted for it.
     """
-    rarely_collect_garbage()
     figures = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot))
     answer(as_json, figures, _lines(figures))
 
