@@ -68,7 +68,7 @@ class NegativePhraser(Operator):
 
     def __init__(self, serving: Serving, count: int = 5, phrases: Sequence[str] = ()) -> None:
         check_counts(count=count)
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
         self.count = count
         self.phrases = tuple(phrases)
 
