@@ -76,17 +76,11 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     if figures["looked_at"] < figures["records"]:
         yield f"Extrapolated from {figures['looked_at']:,} of them."
     if figures["measured"]:
-        yield "Token counts are based on what the endpoint counted for the stored replies."
-    elif figures["image_rule"] == "assumed":
-        yield (
-            "How this model counts images isn't published: 1,000 tokens each are assumed. A pilot"
-            " measures it."
-        )
-    if figures["not_guessed"]:
-        tasks = ", ".join(figures["not_guessed"])
-        yield (
-            f"No reply to {tasks} can be made up here: requests that depend on one are not counted."
-        )
+        yield "What a record takes is the mean of the stored replies, for steps that have any."
+    else:
+        yield "Replies, and what later steps ask, are stated means: generate --pilot measures them."
+    if figures["image_rule"] == "assumed" and not figures["measured"]:
+        yield "How this model counts images isn't published: 1,000 tokens each are assumed."
     if figures["calibration_first"]:
         yield f"The run starts with a calibration of the box format: {REQUESTS}."
     if figures["prices"]:

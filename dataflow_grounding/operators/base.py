@@ -173,6 +173,14 @@ class Operator(plan.Annotator, ABC):
         """
         return True
 
+    def requests_for(self, record: Record) -> int:
+        """Return how many requests it sends for a record at least, for `estimate`; 1 by default.
+
+        Columns that an earlier step fills may be missing. Raises RecordError where the record can't
+        be read.
+        """
+        return 1
+
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Return the columns to add to `record`. Raises RecordError.
