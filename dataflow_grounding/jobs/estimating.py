@@ -39,6 +39,8 @@ from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.trust.checks import probes_for, sent_sizes
 
+TRIED = 20
+"""How many first records are worked through to see what steps of the user's own ask."""
 ALL_UP_TO = 2000
 """Up to so many records, all are looked at; of more, so many: HEAD first ones, and others."""
 HEAD = 300
@@ -238,11 +240,11 @@ class Trial:
         run: The run whose steps these are.
         rules: How the endpoint counts tokens; None counts none.
         replies: Those that are stored.
-        images: What is known of the pictures.
+        images: What is known of the pictures, if anything.
     """
 
     def __init__(
-        self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog, images: KeyedLog
+        self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog, images: KeyedLog | None
     ) -> None:
         self._steps = run.steps
         self._replies = replies
@@ -301,7 +303,7 @@ class Trial:
         rules = self._servings[number].rules
         if rules is None:
             return Amount(requests)
-        prompts = ["system", *getattr(operator, "tasks", ())[:1]]
+        prompts = ["system", *_tasks_of(step)[:1]]
         image = 0
         with suppress(RecordError):
             key = image_column(operator, record)
@@ -348,20 +350,33 @@ def _whole(counted: Amount, step: Step, record: Record) -> Amount:
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """Return the tasks that operators state and their servings can't answer, one line each.
+    """Return what steps ask that their servings can't answer, one line each.
 
-    A serving whose `tasks` is None answers any.
+    Operators state their tasks. Where one doesn't, the first TRIED records tell what it asks, up to
+    the first request of each. A serving whose `tasks` is None answers any.
     """
     lines = []
+    all_are_stated = True
     for step in run.steps:
-        operator = step.operator
-        serving = operator.serving
-        if not isinstance(operator, Operator) or serving is None or serving.tasks is None:
+        serving = step.operator.serving
+        if serving is None or serving.tasks is None:
             continue
-        for task in operator.tasks:
+        tasks = _tasks_of(step)
+        all_are_stated = all_are_stated and bool(tasks)
+        for task in tasks:
             if task not in serving.tasks:
                 lines.append(_cannot_answer(step, task, serving.model))
-    return lines
+    if lines or all_are_stated or any(isinstance(step.operator, WholeFile) for step in run.steps):
+        return lines
+    trial = Trial(run, None, KeyedLog(""), None)
+    records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
+    run_blocking(lambda: _estimate_steps(run, records, trial))
+    return trial.lines_of_unanswerable()
+
+
+def _tasks_of(step: Step) -> Sequence[str]:
+    """Return the tasks that a step's operator states."""
+    return getattr(step.operator, "tasks", ())
 
 
 def _cannot_answer(step: Step, task: str, model: str) -> str:
@@ -399,7 +414,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         trial = Trial(run, rules, replies, images)
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         steps = run_blocking(lambda: _estimate_steps(run, records, trial))
-    unanswerable_lines = unanswerable(run) or trial.lines_of_unanswerable()
+    unanswerable_lines = trial.lines_of_unanswerable() or unanswerable(run)
     if unanswerable_lines:
         raise SpecError("\n".join(unanswerable_lines))
     of_records = [estimated.expected() for estimated in steps]
