@@ -36,7 +36,7 @@ from dataflow_grounding.operators.judge_test import USUAL_PICTURES
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.prompts import load_prompt
+from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.trust.checks import probes_for, sent_sizes
 
 TRIED = 20
@@ -303,7 +303,8 @@ class Trial:
         rules = self._servings[number].rules
         if rules is None:
             return Amount(requests)
-        prompts = ["system", *_tasks_of(step)[:1]]
+        # a task of the user's own has no prompt here
+        prompts = [name for name in _tasks_of(step)[:1] if name in prompt_names()]
         image = 0
         with suppress(RecordError):
             key = image_column(operator, record)
@@ -315,7 +316,7 @@ class Trial:
         beginning = rules.text(load_prompt("system")) + image
         is_cached = beginning >= rules.least_cached and not isinstance(operator, JudgeOperator)
         text = sum(rules.text(load_prompt(name)) for name in prompts) + _DATA
-        each = Amount(1, image + text, beginning if is_cached else 0, mean.output)
+        each = Amount(1, beginning + text, beginning if is_cached else 0, mean.output)
         return each * requests
 
     def lines_of_unanswerable(self) -> list[str]:
