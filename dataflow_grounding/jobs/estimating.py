@@ -77,6 +77,7 @@ _MEANS = {
     "proposal_check": _Mean(1, 93),
     "crop_judgement": _Mean(1, 32),
     "negative_phrases": _Mean(1, 53),
+    "negative_check": _Mean(1, 112),
     "box_verification": _Mean(4.2, 25),
     "box_refinement": _Mean(0, 25),
     "missing_search": _Mean(0, 25),
