@@ -30,8 +30,6 @@ from .operators import ExpressionExtractor as ExpressionExtractor
 from .operators import Merger as Merger
 from .operators import MissingFinder as MissingFinder
 from .operators import NegativeChecker as NegativeChecker
-from .operators import NegativeGrounder as NegativeGrounder
-from .operators import NegativeJudge as NegativeJudge
 from .operators import NegativePhraser as NegativePhraser
 from .operators import Operator as Operator
 from .operators import PhraseGrounder as PhraseGrounder

@@ -5,7 +5,6 @@ would.
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import json
 import os
@@ -190,20 +189,10 @@ def caption(number: int) -> str:
     return f"Cup {number} of N{letters}"
 
 
-def _freeze_nothing() -> None:
-    """Stand in for `gc.freeze` where nothing should be frozen."""
-
-
 def command(arguments: Sequence[str]) -> Done:
     """The command line within this process: fast, and all but the process is real."""
     out, err = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, ["dataflowgrounding", *arguments]
-    threshold = gc.get_threshold()
-    # A command has its process look for garbage less often, and `generate` freezes what there is so
-    # far. Here that would hold for all that comes after, and keep all garbage of before. Thawing it
-    # afterwards would thaw what tests have frozen, too: looking through that million objects took
-    # up to a third of their time.
-    freeze, gc.freeze = gc.freeze, _freeze_nothing  # type: ignore[assignment]
     code: object = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -212,8 +201,6 @@ def command(arguments: Sequence[str]) -> Done:
         code = leave.code
     finally:
         sys.argv = argv
-        gc.freeze = freeze  # type: ignore[assignment]
-        gc.set_threshold(*threshold)
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 
 

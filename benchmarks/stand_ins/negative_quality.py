@@ -20,8 +20,6 @@ from benchmarks.stand_ins.erring_model import ErringModel, Errors, Scene, color_
 from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding import (
     NegativeChecker,
-    NegativeGrounder,
-    NegativeJudge,
     NegativePhraser,
     Operator,
 )
@@ -47,7 +45,7 @@ PHRASE = re.compile(
 
 class PhrasingModel(ErringModel):
     """Makes phrases up, too, and understands them: "the two red boxes", "the red box left of the
-    blue box", "the red ball". Answers of a crop are `unsure` where it doesn't show what is said.
+    blue box", "the red ball".
 
     Args:
         errors, seed: As ErringModel's.
@@ -104,15 +102,6 @@ class PhrasingModel(ErringModel):
     def meant(self, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
         """The things that a phrase names, number and relation as it says."""
         return meant_by(str(phrase["text"]), scene.things)
-
-    def _crop_answer(self, crop: dict[str, Any], scene: Scene, sheet: str) -> dict[str, Any]:
-        match = PHRASE.fullmatch(crop["text"])
-        if match is None or not (match["relation"] or match["number"]):
-            return super()._crop_answer(crop, scene, sheet)
-        # a crop shows what thing it is, not how many there are, and where
-        plain = {**crop, "text": f"the {match['color']} {match['noun']}"}
-        answer = super()._crop_answer(plain, scene, sheet)
-        return {**answer, "answer": "unsure"} if answer["answer"] == "yes" else answer
 
 
 def _changed(color: str, own: Sequence[str], change: str) -> Iterator[str]:
@@ -200,16 +189,14 @@ class Kept:
         return counts[True] / max(counts.total(), 1)
 
 
-OTHER_WAYS = ("made up", "not found", "presence", "verdict")
+OTHER_WAYS = ("made up", "presence", "verdict")
 
 
 def steps_of(serving: Serving, count: int, phrases: Sequence[str]) -> list[Operator]:
     """The steps of `workflow.negatives`."""
     return [
         NegativePhraser(serving, count, phrases),
-        NegativeGrounder(serving),
-        NegativeChecker(serving),
-        NegativeJudge(serving, count),
+        NegativeChecker(serving, count),
     ]
 
 
@@ -251,9 +238,6 @@ def _ways_that_keep(candidate: dict[str, Any]) -> list[str]:
     """The other ways by which a candidate would be kept."""
     ways = ["made up"]
     check = candidate["verification"]
-    boxes = [*candidate["instances"], *candidate.get("rejected", [])]
-    if boxes and all(box.get("whole_picture") for box in boxes):
-        ways.append("not found")
     if check.get("there") is False:
         ways.append("presence")
         if all(box["verdict"] in ("other", "nothing") for box in check["boxes"]):
@@ -264,22 +248,19 @@ def _ways_that_keep(candidate: dict[str, Any]) -> list[str]:
 def print_negatives(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
     """A row for each judge, with the goal beside it."""
     gold = scenes(folder, pictures, seed)
-    for absent, missing in ((0.9, 0.1), (0.0, 0.1)):
+    print(
+        f"{'':26} {'made up':>8} {'presence':>8} {'verdict':>8} {'kept':>8}"
+        f" {'a picture':>9} {'requests':>8}\n"
+        f"{'goal':26} {'':8} {'':8} {'':8} {MOST_FALSE:8.2%}"
+    )
+    for accuracy in accuracies:
+        kept = kept_of(gold, Errors(noise=NOISE, accuracy=accuracy), seed=seed)
+        shares = [kept.false_share_of(way) for way in OTHER_WAYS]
+        misses = "  misses kept" if kept.false_share > MOST_FALSE else ""
+        name = f"negatives, judge {accuracy:.2f}"
         print(
-            f"\nabsent things boxed: {absent:.0%}, things missed: {missing:.0%}\n"
-            f"{'':26} {'made up':>8} {'not found':>9} {'presence':>8} {'verdict':>8} {'kept':>8}"
-            f" {'a picture':>9} {'requests':>8}\n"
-            f"{'goal':26} {'':8} {'':9} {'':8} {'':8} {MOST_FALSE:8.2%}"
+            f"{name:26} {shares[0]:8.1%} {shares[1]:8.2%} {shares[2]:8.2%}"
+            f" {kept.false_share:8.2%} {kept.count / kept.pictures:9.2f}"
+            f" {kept.requests:8.2f}{misses}",
+            flush=True,
         )
-        for accuracy in accuracies:
-            errors = Errors(absent=absent, missing=missing, noise=NOISE, accuracy=accuracy)
-            kept = kept_of(gold, errors, seed=seed)
-            shares = [kept.false_share_of(way) for way in OTHER_WAYS]
-            misses = "  misses kept" if kept.false_share > MOST_FALSE else ""
-            name = f"negatives, judge {accuracy:.2f}"
-            print(
-                f"{name:26} {shares[0]:8.1%} {shares[1]:9.1%} {shares[2]:8.2%} {shares[3]:8.2%}"
-                f" {kept.false_share:8.2%} {kept.count / kept.pictures:9.2f}"
-                f" {kept.requests:8.2f}{misses}",
-                flush=True,
-            )

@@ -1,6 +1,5 @@
 """Arguments that several commands take, and how they answer."""
 
-import gc
 import math
 import os
 import re
@@ -123,14 +122,6 @@ def check_writable(path: str, image: str = "") -> None:
         raise SpecError(
             f"can't write {path}: its ending should name a kind of picture, as .png or .jpg"
         )
-
-
-def rarely_collect_garbage() -> None:
-    """Let Python look for cycles less often.
-
-    Among a million records there are none, and looking takes a sixth of the time.
-    """
-    gc.set_threshold(200_000, 50, 50)
 
 
 def say_what_is_not_reviewed(results: str) -> None:

@@ -13,7 +13,6 @@ from dataflow_grounding.cli.arguments import (
     answer,
     overrides_argument,
     pilot_option,
-    rarely_collect_garbage,
     spec_option,
 )
 from dataflow_grounding.jobs.checking import check_spec
@@ -63,7 +62,6 @@ def of_estimate(
     Stored replies cost nothing more. After a pilot, token counts are based on what the endpoint
     counted for it.
     """
-    rarely_collect_garbage()
     figures = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot))
     answer(as_json, figures, _lines(figures))
 
@@ -78,17 +76,11 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     if figures["looked_at"] < figures["records"]:
         yield f"Extrapolated from {figures['looked_at']:,} of them."
     if figures["measured"]:
-        yield "Token counts are based on what the endpoint counted for the stored replies."
-    elif figures["image_rule"] == "assumed":
-        yield (
-            "How this model counts images isn't published: 1,000 tokens each are assumed. A pilot"
-            " measures it."
-        )
-    if figures["not_guessed"]:
-        tasks = ", ".join(figures["not_guessed"])
-        yield (
-            f"No reply to {tasks} can be made up here: requests that depend on one are not counted."
-        )
+        yield "What a record takes is the mean of the stored replies, for steps that have any."
+    else:
+        yield "Replies, and what later steps ask, are stated means: generate --pilot measures them."
+    if figures["image_rule"] == "assumed" and not figures["measured"]:
+        yield "How this model counts images isn't published: 1,000 tokens each are assumed."
     if figures["calibration_first"]:
         yield f"The run starts with a calibration of the box format: {REQUESTS}."
     if figures["prices"]:

@@ -1,6 +1,5 @@
 """`generate`: run the pipeline that a spec names."""
 
-import gc
 import os
 import shlex
 from functools import partial
@@ -182,8 +181,6 @@ def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
 
     Raises RunStopped where it is stopped; with `as_json`, that is printed first as JSON.
     """
-    # What the start has made stays: Python needn't look through it for cycles, not even at the end.
-    gc.freeze()
     try:
         return run.execute(engine)
     except RunStopped as stopped:

@@ -4,7 +4,6 @@ And how errors, and streams that can't be written, become exit codes.
 """
 
 import errno
-import gc
 import importlib
 import io
 import os
@@ -178,9 +177,6 @@ def completion(shell: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code: raises SystemExit, or ends the process."""
-    # Python looks for cycles whenever 700 more objects live: 300 times in a run of 1,500 records,
-    # which has hardly any.
-    gc.set_threshold(10_000, 10, 10)
     try:
         with _standard_streams():
             copy_context().run(_run)
@@ -288,7 +284,11 @@ def _standard_streams() -> Iterator[None]:
     if sys.stdout is not sys.__stdout__:
         yield
         return
-    _replace_closed_streams()
+    # A stream that was closed before the process began is None: the next file that is opened would
+    # get its number, and with it what libraries written in C print there.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
     stdout: Any = sys.stdout
     stderr: Any = sys.stderr
     stdout_sink = _FailSafeFile(os.dup(stdout.fileno()), "w")
@@ -306,17 +306,6 @@ def _standard_streams() -> Iterator[None]:
             raise
         say(f"Error: can't write to standard output: {failed.strerror}")
         raise SystemExit(leave.code or 130) from None
-
-
-def _replace_closed_streams() -> None:
-    """Open the null device for standard streams that were closed before the process began.
-
-    Else the next file that is opened would get the number of one of them, and with it what others
-    print there.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _text_into(sink: _FailSafeFile, stream: Any) -> TextIO:

@@ -25,7 +25,6 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import fetched, is_elsewhere, look, plain_path
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.images._plain_jpeg import plain_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -57,7 +56,6 @@ MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 # reviewed. Pillow itself opens none that is larger than this.
 _MOST_PIXELS_KNOWN = 2 * MAX_PIXELS
 _FIRST_BYTES = 2**16  # of a file elsewhere that are fetched for its header
-_PLAIN_HEADER_BYTES = 2**12  # of a file; the tables of a plain JPEG take less than 1,000 bytes
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that all threads together have decoded at a time; a picture with more of
 them goes alone.
@@ -227,18 +225,11 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 
 def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
     """Return an image file's header; the arguments are those of `_open_file` and `read_header`."""
-    with _open_file(path, first) as file:
-        # The first pictures of a run are looked at before its first request: Pillow takes four
-        # times as long for a plain one.
-        plain = plain_header(file.read(_PLAIN_HEADER_BYTES))
-        if plain is not None:
-            return Header((plain.width, plain.height), "image/jpeg", 1)
-        file.seek(0)
-        with _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            data = b""
-            if whole_png and picture.format == "PNG":
-                data = read_file(path)
-            return _header_of(picture, data)
+    with _open_file(path, first) as file, _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+        data = b""
+        if whole_png and picture.format == "PNG":
+            data = read_file(path)
+        return _header_of(picture, data)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -247,12 +238,6 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     `path` is what messages call it. Raises ImageBroken for what is no image, or one whose end is
     missing; MachineBusy, StorageFailed where the machine is at fault.
     """
-    header = plain_header(data)
-    if header is not None:
-        if data.rfind(_END_OF_IMAGE, header.scan) < 0:
-            raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
-        digest = hashlib.sha256(data).hexdigest()
-        return ImageFacts(digest, header.width, header.height, "image/jpeg", True, len(data))
     with _opened(io.BytesIO(data), path) as picture:
         size, media_type, orientation = _header_of(picture, data)
         if not _is_whole(data, picture.format):

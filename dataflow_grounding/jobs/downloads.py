@@ -37,7 +37,6 @@ CHUNK = 2**16  # bytes that are read at a time
 _PRIVATE = (
     "it is an address of this machine or of a private network, which data.allow_hosts does not name"
 )
-_NAT64 = IPv6Network("64:ff9b::/96")  # these stand for the IPv4 address in their last 32 bits
 _GLOBAL = IPv6Network("2000::/3")  # all IPv6 addresses that may be public
 
 Address = IPv4Address | IPv6Address
@@ -46,16 +45,12 @@ Address = IPv4Address | IPv6Address
 def is_public(address: Address) -> bool:
     """Return whether an IP address is one of the open internet, not of a multicast.
 
-    Others are this machine's, or of a network behind the router. An IPv6 address that stands for an
-    IPv4 one, by NAT64 or 6to4, is judged by that.
+    Others are this machine's, or of a network behind the router. An IPv6 address that leads to an
+    IPv4 one (mapped, NAT64, 6to4) isn't public, whichever that is.
     """
-    if isinstance(address, IPv4Address):
-        return address.is_global and not address.is_multicast
-    if address in _NAT64:
-        return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
-    if address not in _GLOBAL or not address.is_global:
+    if address.is_multicast or not address.is_global:
         return False
-    return address.sixtofour is None or is_public(address.sixtofour)
+    return isinstance(address, IPv4Address) or (address in _GLOBAL and address.sixtofour is None)
 
 
 class Downloads:

@@ -1,22 +1,20 @@
 """What a run will send and cost, before it sends anything.
 
-The run's own operators are put to work on its data. In place of the endpoint a stand-in answers:
-with the reply that is stored, else with one that is made up, and it counts the tokens of both. What
-stored replies have cost corrects what is guessed for those to come.
+The run's own operators are put to work on its data, with the replies that are stored. A record
+stops at the first request that none answers. What it takes from there on is the mean of what the
+step's stored replies took, such as a pilot's, else that request and a stated mean for later steps.
 """
 
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from math import ceil, nan
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
-from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -24,13 +22,13 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget, Prices
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
-from dataflow_grounding.engine.plan import Step, WholeFile
+from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.results_elsewhere import readable_replies
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.workers import run_blocking
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.costs import Amount
-from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.judge_operator import JudgeOperator
@@ -38,10 +36,9 @@ from dataflow_grounding.operators.judge_test import USUAL_PICTURES
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.request import ReadReply
+from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.trust.checks import probes_for, sent_sizes
 
-T = TypeVar("T")
 TRIED = 20
 """How many first records are worked through to see what steps of the user's own ask."""
 ALL_UP_TO = 2000
@@ -50,98 +47,108 @@ HEAD = 300
 """How many first records are looked at, as a pilot would; the others are evenly spread."""
 
 
+class _Mean(NamedTuple):
+    """What a step takes on average, before any of its replies is stored.
+
+    Attributes:
+        requests: For a record.
+        output: Tokens of a reply.
+    """
+
+    requests: float
+    output: int
+
+
+_USUAL = _Mean(1, 60)  # of an operator that isn't listed
+_DATA = 60  # tokens of a request's data, which comes after the prompt
+# By the operator's name. Measured on the ten captions and four pictures with boxes of example_data,
+# with replies of the form that each task asks for: 4.2 phrases a caption. Steps that ask about what
+# an earlier one has found wrong or small ask nothing there.
+_MEANS = {
+    "expression_extraction": _Mean(1, 95),
+    "grounding": _Mean(1, 95),
+    "caption_grounding": _Mean(1, 190),
+    "image_caption": _Mean(1, 25),
+    "region_expr": _Mean(1, 123),
+    "grounding_expr": _Mean(1, 91),
+    "double_check": _Mean(1, 132),
+    "region_caption": _Mean(1, 84),
+    "box_check": _Mean(1, 93),
+    "proposal_check": _Mean(1, 93),
+    "crop_judgement": _Mean(1, 32),
+    "negative_phrases": _Mean(1, 53),
+    "negative_check": _Mean(1, 112),
+    "box_verification": _Mean(4.2, 25),
+    "box_refinement": _Mean(0, 25),
+    "missing_search": _Mean(0, 25),
+    "doubt_grounding": _Mean(0, 25),
+    "box_mending": _Mean(0, 25),
+}
+
+
 @dataclass
 class StepEstimate:
-    """One step: what it is guessed to send, and how such guesses compare with what is stored.
+    """One step: what is counted of it, what is stored, and what is foreseen.
 
     Attributes:
         label: The step's.
-        to_send: What it is guessed to send still.
-        measured: What the stored replies have cost, of records that the step is through with.
-        guessed: What would have been guessed for these.
-        done: How many records that are looked at need no further request of this step or earlier
-            ones.
-        coming: How many records of the input need requests of earlier steps first, so that it isn't
-            known yet what this step reads.
+        to_send: What it sends for records that wait for it or for an earlier step, by what was
+            counted and by stated means.
+        left: How many records these are.
+        measured: What its stored replies have cost, of records that it is through with.
+        done: How many these are of those that are looked at.
     """
 
     label: str
     to_send: Amount = field(default_factory=Amount)
+    left: float = 0.0
     measured: Amount = field(default_factory=Amount)
-    guessed: Amount = field(default_factory=Amount)
     done: int = 0
-    coming: float = 0.0
 
     def expected(self) -> Amount:
-        """Return what is still to be sent: the guess, corrected by what was measured.
+        """Return what is still to be sent; USD aren't filled in.
 
-        The guess is multiplied by how many times as much as guessed the stored replies have cost.
-        Where nothing was guessed for these, the records that are still to come are taken to cost
-        what those did that are done. USD aren't filled in.
+        Where replies are stored, each record that is left is taken to cost their mean.
         """
         if not self.measured.requests:
-            return self.to_send  # nothing is stored that the guess could be corrected by
-        if not self.guessed.requests:
-            # No guess foresees what the step asks about, such as small boxes.
-            return self.to_send + self.measured * (self.coming / max(self.done, 1))
-        request_factor = self.measured.requests / self.guessed.requests
-        if not self.measured.input or not self.guessed.input:  # the endpoint counts no tokens
-            return self.to_send * request_factor
-        return self._expected_by_tokens(request_factor)
+            return self.to_send
+        mean = self.measured * (self.left / self.done)
+        if self.measured.input or not self.to_send.requests:
+            return mean
+        # the endpoint counts no tokens
+        return self.to_send * (mean.requests / self.to_send.requests)
 
-    def _expected_by_tokens(self, request_factor: float) -> Amount:
-        """Return what is still to be sent: requests, input and output each with its own correction.
 
-        Of the input, the share is cached that was measured.
-
-        Args:
-            request_factor: How many times as many requests as guessed were sent. It corrects the
-                output, too, where no output was guessed.
-        """
-        output_factor = request_factor
-        if self.guessed.output:
-            output_factor = self.measured.output / self.guessed.output
-        input_tokens = self.to_send.input * self.measured.input / self.guessed.input
-        return Amount(
-            requests=self.to_send.requests * request_factor,
-            input=input_tokens,
-            cached=input_tokens * self.measured.cached / self.measured.input,
-            output=self.to_send.output * output_factor,
-        )
+class _NotStored(RecordError, kind="not_stored"):
+    """No stored reply answers a request."""
 
 
 class _StandIn(Serving):
-    """Stands for the real serving: counts what would be sent, and makes up the reply.
+    """Stands for the real serving: counts what would be sent, and answers nothing.
 
     Args:
         serving: The real one.
-        box_format: How replies write boxes.
         rules: How the endpoint counts tokens; None counts requests alone.
-        seen: Digests of pictures that were sent before, by any step; new ones are added.
+        output: How many tokens a reply is taken to have.
 
     Attributes:
         counted: What was counted since it was last set.
-        unreadable: Tasks whose replies could not be made up.
         unanswerable_tasks: Tasks that were asked and that the real serving can't answer.
     """
 
-    def __init__(
-        self, serving: Serving, box_format: BoxFormat, rules: TokenRules | None, seen: set[str]
-    ) -> None:
+    def __init__(self, serving: Serving, rules: TokenRules | None, output: int) -> None:
         self.model = serving.model
         self.endpoint = serving.endpoint
         self.image_limits = serving.image_limits
         self.max_output_tokens = serving.max_output_tokens
         self.other_identities = serving.other_identities
-        self.counted = Amount()
-        self.unreadable: set[str] = set()
         self.tasks = serving.tasks
+        self.counted = Amount()
         self.unanswerable_tasks: set[str] = set()
+        self.rules = rules
+        self._output = output
         self._identity = serving.identity()
         self._identity_there = serving.identity_there()
-        self._box_format = box_format
-        self._rules = rules
-        self._seen = seen
 
     def identity(self) -> dict[str, Any]:
         """Return the real serving's, by which stored replies are found."""
@@ -151,39 +158,17 @@ class _StandIn(Serving):
         """Return the real serving's."""
         return self._identity_there
 
-    def _count(self, request: Request[Any], reply: str, rules: TokenRules) -> None:
-        """Add a request's and its reply's tokens to what was counted.
-
-        System message and pictures, with which it begins, count as cached where an earlier request
-        had the same pictures, and they have as many tokens as the endpoint caches at least.
-        """
-        beginning = rules.text(request.system)
-        beginning += sum(rules.image(image.sent_size) for image in request.images)
-        pictures = "/".join(image.sent_digest for image in request.images)
-        if pictures in self._seen and beginning >= rules.least_cached:
-            self.counted.cached += beginning
-        self._seen.add(pictures)
-        earlier_turns = "".join(turn.text for turn in request.messages[:-1])
-        self.counted.input += beginning + rules.text(request.text) + rules.text(earlier_turns)
-        self.counted.output += rules.text(reply)
-
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return a made-up reply, and count it; a refusal where the request can't read it.
-
-        A task that the real serving can't answer is noted, and answered like any other.
-        """
+        """Count a request. Raises _NotStored."""
         if self.tasks is not None and request.task not in self.tasks:
             self.unanswerable_tasks.add(request.task)
-        text = guess_reply(request, self._box_format)
         self.counted.requests += 1
-        if self._rules is not None:
-            self._count(request, text, self._rules)
-        try:
-            request.read(text)
-        except Exception:  # a user's own reader may want more than the schema says
-            self.unreadable.add(request.task)
-            return Reply("", refusal="a reply can't be made up")  # a refusal is not asked again
-        return Reply(text)
+        if self.rules is not None:
+            self.counted.input += self.rules.text(request.system)
+            self.counted.input += sum(self.rules.text(turn.text) for turn in request.messages)
+            self.counted.input += sum(self.rules.image(each.sent_size) for each in request.images)
+            self.counted.output += self._output
+        raise _NotStored("no reply is stored")
 
 
 class _StepReplies(KeyedLog):
@@ -235,43 +220,18 @@ class _StepReplies(KeyedLog):
         return sum(amounts, Amount())
 
 
-class _GuessAsk(StepAsk):
-    """Reads each made-up reply once, though the stand-in and the engine both ask what it says."""
-
-    async def __call__(self, request: Request[T]) -> T:
-        """Return the answer to a request, whose reply is read once."""
-        return await super().__call__(request.put_so(read=_ReadOnce(request.read)))
-
-
-class _ReadOnce(Generic[T]):
-    """A request's `read` that remembers what it returned for the last text.
-
-    A text that can't be read is read again, so that it raises again.
-    """
-
-    def __init__(self, read: Callable[[str], ReadReply[T]]) -> None:
-        self._read = read
-        self._last: tuple[str, ReadReply[T]] | None = None
-
-    def __call__(self, text: str) -> ReadReply[T]:
-        """Return what a text says. Raises what the request's `read` raises."""
-        if self._last is None or self._last[0] != text:
-            self._last = (text, self._read(text))
-        return self._last[1]
-
-
 class StepOnRecord(NamedTuple):
     """What one step does with one record.
 
     Attributes:
         to_send: What it would send.
         measured: What its stored replies have cost.
-        record: The record after it; None where it or a step before it failed.
+        is_done: Whether it is through with the record.
     """
 
     to_send: Amount
     measured: Amount
-    record: Record | None
+    is_done: bool
 
 
 class Trial:
@@ -280,113 +240,145 @@ class Trial:
     Args:
         run: The run whose steps these are.
         rules: How the endpoint counts tokens; None counts none.
-        replies: Those that are stored; None makes all of them up.
-        images: What is known of the pictures.
-        steps: The steps that are at work; None takes all of the run.
-
-    Attributes:
-        servings: The stand-in of each step.
+        replies: Those that are stored.
+        images: What is known of the pictures, if anything.
     """
 
     def __init__(
-        self,
-        run: SpecRun,
-        rules: TokenRules | None,
-        replies: KeyedLog | None,
-        images: KeyedLog | None = None,
-        steps: Sequence[Step] | None = None,
+        self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog, images: KeyedLog | None
     ) -> None:
-        self._steps = run.steps if steps is None else steps
+        self._steps = run.steps
         self._replies = replies
-        box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
-        seen: set[str] = set()
-        self.servings: list[_StandIn] = []
+        self._servings: list[_StandIn] = []
         for step in self._steps:
             real_serving = step.operator.serving or run.serving
             own_rules = rules if real_serving is run.serving else _token_rules(real_serving)
-            self.servings.append(_StandIn(real_serving, box_format, own_rules, seen))
+            self._servings.append(_StandIn(real_serving, own_rules, _mean_of(step).output))
         # A run that processes anew is given no stored replies, rather than told to pass them over.
         options = replace(run.options, force_reprocess=False)
         budget = Budget(None, None, None)
-        self._askings = [Asking(serving, options, budget) for serving in self.servings]
+        self._askings = [Asking(serving, options, budget) for serving in self._servings]
         self._memo = ImageMemo(images, keeps=False)
         self._known_rows: set[frozenset[str]] = set()  # by the keys of what the first step asks
 
     async def take(self, record: Record) -> list[StepOnRecord]:
-        """Take a record through all steps; return for each what it would send and what is stored.
+        """Take a record through the steps; return for each what it would send and what is stored.
 
-        A record of which the first step asks the same as of an earlier one costs nothing in any
-        step. A step behind one that fails sends nothing.
+        Those after one that fails aren't among them. There are none for a record of which the first
+        step asks the same as of an earlier one.
         """
         results: list[StepOnRecord] = []
-        failed = False
-        stores = [_StepReplies(self._replies) for _ in self._steps]
-        for step, serving, store, asking in zip(
-            self._steps, self.servings, stores, self._askings, strict=True
-        ):
+        for number, step in enumerate(self._steps):
+            serving = self._servings[number]
             serving.counted = Amount()
-            if not failed:
-                wording = step.operator.wording
-                ask = _GuessAsk(asking, store, step.label, (0,), Counter(), wording=wording)
-                update, _ = await annotated(step.operator, record, ask, self._memo)
-                failed = update is None
-                record = record.updated(update or {})
-            results.append(StepOnRecord(serving.counted, store.cost(), None if failed else record))
-        asked_first = frozenset(stores[0].asked)
-        if asked_first and asked_first in self._known_rows:
-            return [StepOnRecord(Amount(), Amount(), result.record) for result in results]
-        self._known_rows.add(asked_first)
+            store = _StepReplies(self._replies)
+            wording = step.operator.wording
+            asking = self._askings[number]
+            ask = StepAsk(asking, store, step.label, (0,), Counter(), wording=wording)
+            update, _ = await annotated(step.operator, record, ask, self._memo)
+            asked = frozenset(store.asked)
+            if number == 0 and asked:
+                if asked in self._known_rows:
+                    return []
+                self._known_rows.add(asked)
+            if serving.counted.requests:
+                results.append(StepOnRecord(_whole(serving.counted, step, record), Amount(), False))
+                for later in range(number + 1, len(self._steps)):
+                    foreseen = await self._foreseen(later, record)
+                    results.append(StepOnRecord(foreseen, Amount(), False))
+                return results
+            if update is None:
+                return results
+            results.append(StepOnRecord(Amount(), store.cost(), True))
+            record = record.updated(update)
         return results
+
+    async def _foreseen(self, number: int, record: Record) -> Amount:
+        """Return what a step is taken to send for a record that an earlier step waits with."""
+        step = self._steps[number]
+        operator = step.operator
+        mean = _mean_of(step)
+        if operator.serving is None or not mean.requests:
+            return Amount()
+        requests = max(mean.requests, _stated_requests(step, record))
+        rules = self._servings[number].rules
+        if rules is None:
+            return Amount(requests)
+        # a task of the user's own has no prompt here
+        prompts = [name for name in _tasks_of(step)[:1] if name in prompt_names()]
+        image = 0
+        with suppress(RecordError):
+            key = image_column(operator, record)
+            if key is not None:
+                limits = operator.serving.image_limits
+                await self._memo.prepare(record, key, limits)
+                image = rules.image(open_image(record, key, limits).sent_size)
+        # a judge is sent a picture with the boxes drawn in, or cut-outs, as no earlier step is
+        beginning = rules.text(load_prompt("system")) + image
+        is_cached = beginning >= rules.least_cached and not isinstance(operator, JudgeOperator)
+        text = sum(rules.text(load_prompt(name)) for name in prompts) + _DATA
+        each = Amount(1, beginning + text, beginning if is_cached else 0, mean.output)
+        return each * requests
 
     def lines_of_unanswerable(self) -> list[str]:
         """Return what steps have asked so far that their servings can't answer, one line each."""
         lines = []
-        for step, serving in zip(self._steps, self.servings, strict=True):
+        for step, serving in zip(self._steps, self._servings, strict=True):
             for task in sorted(serving.unanswerable_tasks):
                 lines.append(_cannot_answer(step, task, serving.model))
         return lines
 
 
+def _mean_of(step: Step) -> _Mean:
+    """Return what a step takes on average, by its operator's name."""
+    return _MEANS.get(step.operator.name, _USUAL)
+
+
+def _stated_requests(step: Step, record: Record) -> int:
+    """Return how many requests a step's operator says that it sends for a record; 1 for others."""
+    if not isinstance(step.operator, Operator):
+        return 1
+    with suppress(RecordError):
+        return step.operator.requests_for(record)
+    return 1
+
+
+def _whole(counted: Amount, step: Step, record: Record) -> Amount:
+    """Return what a step sends for a record, of which it was stopped after what was counted.
+
+    An operator that asks one thing after the other is stopped at the first.
+    """
+    return counted * max(1, _stated_requests(step, record) / counted.requests)
+
+
 def unanswerable(run: SpecRun) -> list[str]:
     """Return what steps ask that their servings can't answer, one line each.
 
-    Shipped operators state their tasks. Where any is the user's own, what all ask is found out by
-    the first TRIED records, with made-up replies. There are none where each serving answers any
-    task, nor beside an operator that works on whole files, which can't be tried.
+    Operators state their tasks. Where one doesn't, the first TRIED records tell what it asks, up to
+    the first request of each. A serving whose `tasks` is None answers any.
     """
-    steps = [step for step in run.steps if not isinstance(step.operator, WholeFile)]
-    servings = [step.operator.serving for step in steps]
-    is_limited = any(serving is not None and serving.tasks is not None for serving in servings)
-    if not is_limited or len(steps) < len(run.steps):
-        return []
-    if all(_is_shipped(step) for step in steps):
-        return _stated_unanswerable(steps)
-    trial = Trial(run, None, None)
+    lines = []
+    all_are_stated = True
+    for step in run.steps:
+        serving = step.operator.serving
+        if serving is None or serving.tasks is None:
+            continue
+        tasks = _tasks_of(step)
+        all_are_stated = all_are_stated and bool(tasks)
+        for task in tasks:
+            if task not in serving.tasks:
+                lines.append(_cannot_answer(step, task, serving.model))
+    if lines or all_are_stated or any(isinstance(step.operator, WholeFile) for step in run.steps):
+        return lines
+    trial = Trial(run, None, KeyedLog(""), None)
     records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
-    run_blocking(lambda: _estimate_steps(run, records, trial, None))
+    run_blocking(lambda: _estimate_steps(run, records, trial))
     return trial.lines_of_unanswerable()
 
 
-def _is_shipped(step: Step) -> bool:
-    """Whether a step's operator is one of this package's."""
-    return type(step.operator).__module__.startswith("dataflow_grounding.operators.")
-
-
-def _stated_unanswerable(steps: Sequence[Step]) -> list[str]:
-    """Return the tasks that shipped operators state and their servings can't answer, a line each.
-
-    A serving whose `tasks` is None answers any.
-    """
-    lines = []
-    for step in steps:
-        operator = step.operator
-        serving = operator.serving
-        if not isinstance(operator, Operator) or serving is None or serving.tasks is None:
-            continue
-        for task in operator.tasks:
-            if task not in serving.tasks:
-                lines.append(_cannot_answer(step, task, serving.model))
-    return lines
+def _tasks_of(step: Step) -> Sequence[str]:
+    """Return the tasks that a step's operator states."""
+    return getattr(step.operator, "tasks", ())
 
 
 def _cannot_answer(step: Step, task: str, model: str) -> str:
@@ -405,10 +397,8 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     - `records`: how many the input has; `looked_at` of them were worked through.
     - `probes`: how many of the requests check the box format; `judge_tests`: how many test a judge.
     - `stored`: how many replies to records' questions are stored.
-    - `measured`: whether stored replies have corrected the guess.
+    - `measured`: whether the figures rest on stored replies.
     - `calibration_first`: whether the run begins with a calibration, which is not counted.
-    - `not_guessed`: tasks whose replies could not be made up. What would be asked because of such
-      replies is not counted.
 
     Raises SpecError for steps that can't be estimated, or that ask what nobody can answer.
     """
@@ -423,12 +413,10 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         closing(log_of(folder)) as images,
     ):
         stored = _count_answers(replies)
-        with_stored = Trial(run, rules, replies, images)
-        # What would have been guessed without stored replies is compared with what these cost.
-        without_stored = Trial(run, rules, None, images) if stored else None
+        trial = Trial(run, rules, replies, images)
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
-        steps = run_blocking(lambda: _estimate_steps(run, records, with_stored, without_stored))
-    unanswerable_lines = with_stored.lines_of_unanswerable()
+        steps = run_blocking(lambda: _estimate_steps(run, records, trial))
+    unanswerable_lines = trial.lines_of_unanswerable() or unanswerable(run)
     if unanswerable_lines:
         raise SpecError("\n".join(unanswerable_lines))
     of_records = [estimated.expected() for estimated in steps]
@@ -440,9 +428,6 @@ def estimate(run: SpecRun) -> dict[str, Any]:
             # Each of these costs about what a request of its step does.
             amount += amount * (sum(further) / amount.requests)
         expected.append(with_cost(amount, prices_of(step, run), tier_of(step, run)))
-    unreadable: set[str] = set()
-    for serving in with_stored.servings:
-        unreadable |= serving.unreadable
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
@@ -461,7 +446,6 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         ],
         "measured": any(step.measured.requests for step in steps),
         "image_rule": _image_rule(rules),
-        "not_guessed": sorted(unreadable),
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
@@ -505,16 +489,8 @@ def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
     return replace(amount, cost_usd=cost)
 
 
-async def _estimate_steps(
-    run: SpecRun, records: int, with_stored: Trial, without_stored: Trial | None
-) -> list[StepEstimate]:
-    """Work some of the records through the steps, and return each step's estimate for all.
-
-    Args:
-        run: The run.
-        records: How many records there are.
-        with_stored: The trial that finds the stored replies.
-        without_stored: The trial that makes all replies up; None where none are stored.
+async def _estimate_steps(run: SpecRun, records: int, trial: Trial) -> list[StepEstimate]:
+    """Work some of the `records` records through the steps; return each step's estimate for all.
 
     A row that can't be read counts for nothing.
     """
@@ -525,20 +501,13 @@ async def _estimate_steps(
             record = source.record(row)
         except RecordError:
             continue
-        guessed = await without_stored.take(record.updated({})) if without_stored else []
-        sent_before = 0.0  # requests that earlier steps would send for this record
-        for number, (to_send, measured, _) in enumerate(await with_stored.take(record)):
-            step = steps[number]
-            step.to_send += to_send * stands_for
-            if sent_before:
-                step.coming += stands_for
-            elif not to_send.requests:
+        for step, on_record in zip(steps, await trial.take(record), strict=False):
+            if on_record.is_done:
+                step.measured += on_record.measured
                 step.done += 1
-            sent_before += to_send.requests
-            # Only records that a step is through with compare a guess with what it came to.
-            if measured.requests and not to_send.requests:
-                step.measured += measured
-                step.guessed += guessed[number].to_send
+            else:
+                step.to_send += on_record.to_send * stands_for
+                step.left += stands_for
     return steps
 
 

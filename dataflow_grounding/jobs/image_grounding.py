@@ -300,7 +300,7 @@ class ImageGroundingJob(RowsJob):
         "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
         "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
         "contradictions": "Do the words of expressions with a contradiction really not fit?",
-        "negative_judgement": "Are the expressions with source: negative absent from their images?",
+        "negative_check": "Are the expressions with source: negative absent from their images?",
         "missing_search": "Are the instances with found_by things that had been missed?",
         "second_opinion": "Are the boxes right of which the check was in doubt?",
         "crop_judgement": (

@@ -31,8 +31,6 @@ from .function import (
 from .merger import Merger as Merger
 from .missing_finder import MissingFinder as MissingFinder
 from .negative_checker import NegativeChecker as NegativeChecker
-from .negative_grounder import NegativeGrounder as NegativeGrounder
-from .negative_judge import NegativeJudge as NegativeJudge
 from .negative_phraser import NegativePhraser as NegativePhraser
 from .phrase_grounder import PhraseGrounder as PhraseGrounder
 from .phrase_lister import PhraseLister as PhraseLister

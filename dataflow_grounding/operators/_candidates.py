@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import NEGATIVE, Record
 from dataflow_grounding.operators._box_decisions import (
@@ -16,22 +17,27 @@ from dataflow_grounding.operators._box_decisions import (
     presence_of,
     verdicts_of,
 )
+from dataflow_grounding.operators._box_groups import WHOLE
+from dataflow_grounding.operators._expressions import with_bbox_ids
 from dataflow_grounding.tasks.negatives import Changed
 
 COLUMN = "negative_candidates"
 """Phrases that were made up and aren't, or not yet, known to be absent."""
-
-BEYOND_A_CROP = ("relation", "number")
-"""The values of `change` about which a crop of one thing tells nothing."""
 
 OTHER_IMAGE = "other_image"
 """The `change` of a candidate that is a phrase of another image."""
 
 
 def candidates_of(
-    record: Record, own: Sequence[Expression], changed: Sequence[Changed], others: Sequence[str]
+    record: Record,
+    own: Sequence[Expression],
+    changed: Sequence[Changed],
+    others: Sequence[str],
+    size: Size,
 ) -> list[Expression]:
-    """Return the candidates as expressions without boxes, the kinds of change taking turns.
+    """Return the candidates as expressions, the kinds of change taking turns.
+
+    Each has one box, that of the whole picture, in which a judge is to look for it.
 
     The first of each kind come first, then the second of each, and so on, so that the first few are
     of all kinds. Their ids are `{record's id}#n{number}`, without those that are taken.
@@ -41,6 +47,7 @@ def candidates_of(
         own: Its expressions; the places of the changed ones are those in here.
         changed: What they were changed to.
         others: Phrases of other images; one that a change has made, too, is left out.
+        size: The picture's width and height.
     """
     by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
@@ -63,7 +70,9 @@ def candidates_of(
             number += 1
         own_id = f"{record.unique_id}#n{number}"
         taken_ids.add(own_id)
-        candidates.append({"expression_id": own_id, "source": NEGATIVE, **fields, "instances": []})
+        candidate: Expression = {"expression_id": own_id, "source": NEGATIVE, **fields}
+        whole = {"bbox": [0, 0, *size], WHOLE: True}
+        candidates.append({**candidate, "instances": with_bbox_ids(candidate, [whole])})
     return candidates
 
 
@@ -112,10 +121,9 @@ def of_other_images(
 def why_kept_out(candidate: Expression) -> str:
     """Return why a candidate can't be taken as a negative; "" where it is known to be absent.
 
-    A model was asked to box the candidate all the same, and a judge to check it. It is known to be
-    absent where the judge said that it isn't in the picture, and each of these boxes was dropped:
-    both the check's verdict on it and the answer about a crop of it alone say that it isn't one of
-    the candidate.
+    It is known to be absent where the judge said that it isn't in the picture, and each of its
+    boxes, which mostly is the whole picture's, was dropped: the verdict says that the candidate
+    isn't there.
     """
     check = check_of(candidate)
     verdicts = verdicts_of(candidate)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.images.display import ShownRecord
     from dataflow_grounding.operators._in_memory import Annotated
 
-_NO_SETTINGS = ("_keys", "_made_with", "serving")
+_NO_SETTINGS = ("_keys", "serving")
 """Attributes of an operator that `settings` leaves out."""
 
 C = TypeVar("C", bound=type[Any])
@@ -129,28 +129,28 @@ class Operator(plan.Annotator, ABC):
     Any, so that a subclass can count on its own.
     """
 
-    if not TYPE_CHECKING:  # a type checker shall see what __init__ takes
-
-        def __new__(cls, *args: Any, **settings: Any) -> "Operator":
-            """Keep the arguments for `repr`, as users' own `__init__` may not keep them.
-
-            Raises SpecError for a `serving` that is not one.
-            """
-            operator = super().__new__(cls)
-            operator.__dict__["_made_with"] = calling.arguments_by_name(cls, args, settings)
-            return operator
-
     def __repr__(self) -> str:
-        """Return the call that made the operator, without secrets.
+        """Return the class's name and its settings, without secrets.
 
-        Arguments that are the defaults are left out.
+        These are the attributes that are called as arguments of `__init__`, without the defaults.
         """
         parameters = inspect.signature(type(self).__init__).parameters
+        values = {name: value for name, value in vars(self).items() if name in parameters}
         settings = []
-        for name, value in masked(self.__dict__["_made_with"], ours=False).items():
-            if name not in parameters or repr(value) != repr(parameters[name].default):
+        for name, value in masked(values, ours=False).items():
+            if repr(value) != repr(parameters[name].default):
                 settings.append(f"{name}={value!r}")
         return blotted_message(f"{type(self).__name__}({', '.join(settings)})")
+
+    def checked_serving(self, serving: Any) -> Any:
+        """Return a serving as it is. Raises SpecError for what can't answer."""
+        if callable(getattr(serving, "answer", None)):
+            return serving
+        shown = type(serving).__name__
+        if serving is None or isinstance(serving, str):
+            shown = repr(serving)
+        wanted = "OpenAIServing(api_url, model_name) or EmbeddedServing()"
+        raise SpecError(f"{type(self).__name__} needs a serving, such as {wanted}, not {shown}")
 
     @property
     def sees_all(self) -> bool:
@@ -173,6 +173,14 @@ class Operator(plan.Annotator, ABC):
         """
         return True
 
+    def requests_for(self, record: Record) -> int:
+        """Return how many requests it sends for a record at least, for `estimate`; 1 by default.
+
+        Columns that an earlier step fills may be missing. Raises RecordError where the record can't
+        be read.
+        """
+        return 1
+
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Return the columns to add to `record`. Raises RecordError.
@@ -180,7 +188,6 @@ class Operator(plan.Annotator, ABC):
         `await ask(request)` returns what the model's reply says.
         """
 
-    @calling.with_columns
     def run(self, storage: Any, **columns: str) -> str:
         """Run this step over the records of a storage.
 

@@ -89,7 +89,7 @@ class BoxOperator(BoxWatching):
                 "merge_iou should be above 0 and at most 1; without one all boxes are kept"
             )
         check_counts(samples=samples)
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
         self.samples = samples
         self.format_choice: FormatChoice = choice_of(serving, box_format)
         self.merge_iou = merge_iou

@@ -35,7 +35,7 @@ class CaptionGenerator(Operator):
     descriptions = {"zh": "为整幅图像生成描述文本。"}
 
     def __init__(self, serving: Serving) -> None:
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
         if serving.needs_labels:
             self.input_keys = {"image": "image_path", "regions": "regions"}  # type: ignore[misc]
 

@@ -43,7 +43,7 @@ class DefinitionWriter(Operator):
     descriptions = {"zh": "根据误检和漏检的裁剪图,为类别撰写定义。"}
 
     def __init__(self, serving: Serving) -> None:
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `definition`, one to three sentences in one line.

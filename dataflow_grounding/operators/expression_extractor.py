@@ -29,7 +29,7 @@ class ExpressionExtractor(Operator):
     descriptions = {"zh": "从图像的描述文本中提取指代表达式,并给出每个表达式在文本中的位置。"}
 
     def __init__(self, serving: Serving) -> None:
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
 
     def asks(self, record: Record) -> bool:
         """Return True. Raises BrokenRow where the record has no caption, or it is empty."""

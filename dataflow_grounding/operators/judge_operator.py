@@ -45,7 +45,7 @@ class JudgeOperator(Operator):
         box_format: str | None = None,
         check_every: int | None = JUDGE_EVERY,
     ) -> None:
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
         self.format_choice: FormatChoice = choice_of(serving, box_format)
         self.judge_watch = JudgeWatch(type(self).question, check_every)
 

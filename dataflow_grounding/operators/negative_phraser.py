@@ -1,7 +1,7 @@
 """Operator: phrases that are almost right for an image, and of other images; not yet checked."""
 
-import math
 from collections.abc import Sequence
+from math import ceil
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.regions import types_of
@@ -27,7 +27,7 @@ MOST_CHANGED = 40  # phrases of an image that the model is shown, to change them
 class NegativePhraser(Operator):
     """Makes phrases up that are almost right for an image: one of its own, with one thing changed.
 
-    They are candidates: a NegativeGrounder, a NegativeChecker and a NegativeJudge find out which of
+    They are candidates, each with the box of the whole image: a NegativeChecker finds out which of
     them are absent. About twice as many are made as are wanted, none that a text names already.
 
     Args:
@@ -68,7 +68,7 @@ class NegativePhraser(Operator):
 
     def __init__(self, serving: Serving, count: int = 5, phrases: Sequence[str] = ()) -> None:
         check_counts(count=count)
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
         self.count = count
         self.phrases = tuple(phrases)
 
@@ -90,15 +90,14 @@ class NegativePhraser(Operator):
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the candidates: each with its `text`, `change`, `changed_from` and `source`.
 
-        Those of other images have no `changed_from`; they need no request. The update is Partial
-        where the model's can't be had: the record goes on without these.
+        Those of other images have no `changed_from`. The update is Partial where the model's can't
+        be had: the record goes on without these.
         """
         own = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         told = self._told(record)
         wanted = SPARE * self._lacking(own)
-        count_of_others = math.ceil(wanted / SHARE_OF_OTHERS)
-        others = of_other_images(record, self.phrases, count_of_others, told)
+        others = of_other_images(record, self.phrases, ceil(wanted / SHARE_OF_OTHERS), told)
         places = _places_with_boxes(own)
         changed: list[Changed] = []
         failed: RecordError | None = None
@@ -109,7 +108,8 @@ class NegativePhraser(Operator):
             except RecordError as error:
                 failed = error
         of_record = [answer._replace(place=places[answer.place]) for answer in changed]
-        candidates = candidates_of(record, own, without_told(told, of_record), others)
+        changed = without_told(told, of_record)
+        candidates = candidates_of(record, own, changed, others, image.size)
         update = {**facts_of(record, image, ask, self.serving), self.keys.candidates: candidates}
         return Partial(update, failed) if failed else update
 

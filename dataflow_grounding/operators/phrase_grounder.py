@@ -1,6 +1,7 @@
 """Operator: the boxes of each expression in the image."""
 
 from functools import partial
+from math import ceil
 from typing import Any, ClassVar
 
 from dataflow_grounding.boxes.geometry import MERGE_IOU
@@ -81,6 +82,14 @@ class PhraseGrounder(BoxOperator):
     def asks(self, record: Record) -> bool:
         """Whether a record has expressions."""
         return bool(read_expressions(record, self.keys.expressions))
+
+    def requests_for(self, record: Record) -> int:
+        """Return one for each answer and each `phrases_per_request` phrases of the record."""
+        chunks = 1  # where an earlier step is to find the expressions
+        if self.keys.expressions in record:
+            expressions = read_expressions(record, self.keys.expressions)
+            chunks = max(1, ceil(len(expressions) / self.phrases_per_request))
+        return self.samples * chunks
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions with `instances` and `status`, from several answers `disagreement`.

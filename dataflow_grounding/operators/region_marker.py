@@ -95,7 +95,9 @@ class RegionMarker(BoxWatching):
             )
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
-        self.serving: Serving | None = serving
+        self.serving: Serving | None = None
+        if serving is not None:
+            self.serving = self.checked_serving(serving)
         embedded = serving is None or not serving.is_vlm
         # the embedded grounder can't look for PROPOSED
         self.proposals: Proposals = "opencv" if embedded else proposals

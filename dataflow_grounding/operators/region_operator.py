@@ -50,7 +50,7 @@ class RegionOperator(Operator):
         if marks not in ("none", "outline"):
             raise SpecError(f"marks {marks!r} is neither none nor outline")
         check_counts(regions_per_request=1 if regions_per_request is None else regions_per_request)
-        self.serving: Serving = serving
+        self.serving: Serving = self.checked_serving(serving)
         self.format_choice = choice_of(serving, box_format)
         self.regions_per_request = regions_per_request or serving.regions_per_request
         self.marks = marks
@@ -58,6 +58,11 @@ class RegionOperator(Operator):
     def asks(self, record: Record) -> bool:
         """Whether a record has regions."""
         return bool(read_regions(record, self.keys.regions))
+
+    def requests_for(self, record: Record) -> int:
+        """Return one for each group of near regions."""
+        regions = read_regions(record, self.keys.regions)
+        return max(1, len(near_groups(boxes_of(regions), self.regions_per_request)))
 
     def look_over(self, record: Record) -> None:
         """Raise SizeDiffers where the record's regions are in a picture of another size.

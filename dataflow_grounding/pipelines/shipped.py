@@ -110,7 +110,7 @@ class ImageGroundingPipeline(Pipeline):
                 self.further.append(steps.SecondOpinion(further, from_doubt=cascade_doubt, **boxes))
         if contradictions:
             self.further.append(steps.ContradictionFinder())
-        self.negating = _negating(serving, judge or serving, negatives, other_images, boxes)
+        self.negating = _negating(serving, judge or serving, negatives, other_images)
 
     def forward(self) -> None:
         """Run the steps: expressions and boxes, then those that look at boxes again, negatives."""
@@ -149,27 +149,22 @@ def _negating(
     judge: Serving,
     count: int,
     other_images: Sequence[str],
-    boxes: dict[str, Any],
 ) -> list[Operator]:
     """Return the steps of `negatives`; none where `count` is 0.
 
-    They make phrases up, ask where these would be, and have a judge look at the boxes, then at
-    their crops, by which it is decided.
+    They make phrases up, and have a judge say which of them are absent.
 
     Args:
-        serving: The model that makes them up and boxes them.
+        serving: The model that makes them up.
         judge: The model that judges.
         count: How many negatives each image is to have.
         other_images: Phrases of other images.
-        boxes: Settings of the operator that asks for boxes.
     """
     if not count:
         return []
     return [
         steps.NegativePhraser(serving, count, other_images),
-        steps.NegativeGrounder(serving, **boxes),
-        steps.NegativeChecker(judge),
-        steps.NegativeJudge(judge, count),
+        steps.NegativeChecker(judge, count),
     ]
 
 
@@ -203,8 +198,7 @@ class ProposalPipeline(Pipeline):
     """Boxes from elsewhere, such as a detector's, are verified; then what is missing is asked for.
 
     The `judge` is the same model unless another is given. `contradictions` and `negatives` are as
-    ImageGroundingPipeline has them. `boxes` are the settings of MissingFinder and of the operator
-    that boxes negatives.
+    ImageGroundingPipeline has them. `boxes` are the settings of MissingFinder.
     """
 
     name = "image_grounding"
@@ -225,7 +219,7 @@ class ProposalPipeline(Pipeline):
         self.further: list[Operator] = []
         if contradictions:
             self.further.append(steps.ContradictionFinder())
-        self.negating = _negating(serving, judge or serving, negatives, (), boxes)
+        self.negating = _negating(serving, judge or serving, negatives, ())
 
     def forward(self) -> None:
         """Run the steps: verify the boxes, find what is missing; then contradictions, negatives."""
@@ -296,7 +290,7 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.captioner = steps.CaptionGenerator(serving)
         self.merger = steps.Merger(serving, marks=marks)
         self.checker = steps.DoubleChecker(serving, method, reground_serving, iou)
-        self.negating = _negating(serving, serving, negatives, other_images, {})
+        self.negating = _negating(serving, serving, negatives, other_images)
 
     def forward(self) -> None:
         """Run the four steps: describe regions, caption, merge, check; then those of negatives."""

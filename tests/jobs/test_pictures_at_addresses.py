@@ -262,7 +262,8 @@ def test_nothing_is_fetched_unless_switched_on(workplace: Workplace, site: Site)
     [
         ("93.184.216.34", True),
         ("2606:2800:220:1::1", True),
-        ("64:ff9b::5db8:d822", True),
+        ("64:ff9b::5db8:d822", False),
+        ("2002:5db8:d822::", False),
         ("127.0.0.1", False),
         ("10.1.2.3", False),
         ("172.16.0.1", False),

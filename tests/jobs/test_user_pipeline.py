@@ -80,6 +80,15 @@ class Moods(Pipeline):
             self.grounder.run(self.storage.step(), input_image_key="image_path", input_expressions_key="expressions")
 
 
+class Later(Moods):
+    name = "later"
+
+    def forward(self):
+        self.mood.tasks = ("mood",)  # of which no prompt is known
+        self.extractor.run(self.storage.step(), input_image_key="image_path", input_caption_key="caption")
+        self.mood.run(self.storage.step())
+
+
 class Loud:
     def run(self, storage, input_key="mood", output_key="loud"):
         frame = storage.read()
@@ -348,6 +357,17 @@ def test_steps_in_parts(moods: Moods, server: LoopbackServer) -> None:
     assert moods.do("generate", "moods.workflow.steps=[0]").code == 0
     assert moods.do("generate", "moods.workflow.steps=[1,2]").code == 0
     assert server.count() == 12
+
+
+def test_a_task_of_ones_own_in_a_later_step_is_estimated(
+    moods: Moods, server: LoopbackServer
+) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:Later"
+    moods.spec["later"] = moods.spec.pop("moods")
+    steps = moods.told("estimate")["steps"]
+    assert [step["requests"] for step in steps] == [4, 4]
+    assert min(step["tokens"]["input"] for step in steps) >= 4 * 1000  # with the picture
+    assert server.count() == 0
 
 
 def test_a_pipeline_without_boxes_has_no_box_format(moods: Moods, server: LoopbackServer) -> None:

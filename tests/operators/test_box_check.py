@@ -35,8 +35,6 @@ from dataflow_grounding import (
     FileStorage,
     MissingFinder,
     NegativeChecker,
-    NegativeGrounder,
-    NegativeJudge,
     NegativePhraser,
     Operator,
     PhraseGrounder,
@@ -997,9 +995,7 @@ STEPS: tuple[type[Operator], ...] = (
     ProposalVerifier,
     ContradictionFinder,
     NegativePhraser,
-    NegativeGrounder,
     NegativeChecker,
-    NegativeJudge,
 )
 
 

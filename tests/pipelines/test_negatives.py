@@ -20,14 +20,13 @@ from benchmarks.stand_ins.check_quality import NOISE, scenes
 from benchmarks.stand_ins.erring_model import Errors, about_probes
 from benchmarks.stand_ins.negative_quality import (
     MOST_FALSE,
-    PHRASE,
     PhrasingModel,
     is_there,
     kept_of,
     steps_of,
     with_some_told,
 )
-from dataflow_grounding import NegativeJudge, NegativePhraser
+from dataflow_grounding import NegativeChecker, NegativePhraser
 from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
 
@@ -35,8 +34,8 @@ pytestmark = pytest.mark.slow
 
 PICTURES = 4
 ERRORS = Errors(absent=0.9)
-STEPS = ("negative_phrases", "negative_grounding", "negative_check", "negative_judgement")
-TASKS = ("negative_phrases", "phrase_grounding", "box_check", "crop_check")
+STEPS = ("negative_phrases", "negative_check")
+TASKS = ("negative_phrases", "box_check")
 
 
 class Model(PhrasingModel):
@@ -142,22 +141,15 @@ def test_hardly_any_negative_is_there_with_a_judge_that_errs(tmp_path: Path) -> 
     assert kept.false_share <= MOST_FALSE
 
 
-def test_what_a_crop_cannot_tell_is_looked_for_in_the_whole_picture(place: Workplace) -> None:
-    model = Model(Errors(absent=0.5))  # half of what isn't there has no box
+def test_all_are_looked_for_in_the_whole_picture_in_one_request(place: Workplace) -> None:
+    model = Model()
     with LoopbackServer(model, keep_bodies=True) as server:
         assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    by_whole = 0
-    for request in model.asked("box_check"):
-        whole = set(request.input["boxes_of_the_whole_picture"])
-        boxes = request.input["boxes"]
-        in_whole = {box["text"] for box in boxes if box["id"] in whole}
-        in_parts = {box["text"] for box in boxes if box["id"] not in whole}
-        for phrase in request.input["phrases"]:
-            match = PHRASE.fullmatch(phrase["text"])
-            is_beyond = match is not None and (match["relation"] or match["number"])
-            assert (phrase["text"] in in_whole) == bool(is_beyond or phrase["text"] not in in_parts)
-        by_whole += len(in_whole & in_parts)
-    assert by_whole > 0
+    requests = model.asked("box_check")
+    assert len(requests) == PICTURES
+    for request in requests:
+        whole = request.input["boxes_of_the_whole_picture"]
+        assert whole == [box["id"] for box in request.input["boxes"]]
 
 
 def test_a_second_run_sends_nothing_and_writes_the_same(place: Workplace) -> None:
@@ -200,8 +192,6 @@ def test_estimate_counts_the_steps(place: Workplace, check: bool) -> None:
         assert done.code == 0, done
     for step, task in zip(STEPS, TASKS, strict=True):
         asked = model.asked(task)
-        if task == "phrase_grounding":
-            asked = [r for r in asked if len(r.input["phrases"]) > 4]  # candidates
         if check and task.endswith("check"):
             asked = asked[: len(asked) // 2]  # of two steps
         assert len(asked) == PICTURES, step
@@ -218,7 +208,7 @@ def test_another_judge_checks_them(place: Workplace) -> None:
         settings = {"vlm.openai.base_url": server.base_url}
         done = place.run(**settings, **{"vlm.check": {**check, "box_format": "xyxy_px"}})
     assert done.code == 0, done
-    assert {request.task for request in judge.received} == {"box_check", "crop_check"}
+    assert {request.task for request in judge.received} == {"box_check"}
     assert len(judge.asked("box_check")) == PICTURES
     assert not phraser.asked("box_check")
     assert len(phraser.asked("negative_phrases")) == PICTURES
@@ -240,9 +230,7 @@ def test_a_record_that_gets_no_negatives_keeps_its_boxes(place: Workplace, task:
     class Silent(Model):
         def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
             answer = super().__call__(request)
-            asked = request.input.get("phrases", [])
-            is_first_grounding = task == "phrase_grounding" and len(asked) < 5
-            if request.task != task or about_probes(request) or is_first_grounding:
+            if request.task != task or about_probes(request):
                 return answer
             return {"said": "nothing"}
 
@@ -289,37 +277,29 @@ def test_phrases_of_other_images_are_the_same_in_each_run_and_never_the_images_o
 
 
 @pytest.mark.parametrize(
-    ("there", "count", "verdict", "crop", "reason"),
+    ("there", "count", "verdict", "reason"),
     [
-        (False, 0, "other", "no", ""),
-        (False, 0, "nothing", "unsure", ""),
-        (True, 1, "other", "no", "it may be there"),
-        (None, None, "other", "no", "it may be there"),
-        (False, 0, "right", "no", "the answers differ: right; crop: no"),
-        (False, 0, None, "no", "the answers differ: not judged; crop: no"),
-        (False, 0, "other", "yes", "the answers differ: on another thing; crop: yes"),
-        (False, 0, "loose", "unsure", "the answers differ: too large; crop: no"),
+        (False, 0, "other", ""),
+        (False, 0, "nothing", ""),
+        (True, 1, "other", "it may be there"),
+        (False, 0, "right", "the answers differ: right; presence: no"),
+        (False, 0, "loose", "the answers differ: too large; presence: no"),
     ],
 )
-def test_only_what_every_answer_calls_absent_is_kept(
-    gold: list[dict[str, Any]],
-    there: bool | None,
-    count: int | None,
-    verdict: str | None,
-    crop: str,
-    reason: str,
+def test_only_what_both_answers_call_absent_is_kept(
+    gold: list[dict[str, Any]], there: bool, count: int, verdict: str, reason: str
 ) -> None:
-    said: dict[str, Any] = {"method": "check", "there": there, "count": count}
-    said["boxes"] = [{"bbox_id": "a.0", "verdict": verdict}]
-    box = {"bbox_id": "a.0", "bbox": [3, 4, 50, 60]}
+    says = {
+        "phrases": [{"id": 1, "there": there, "count": count}],
+        "boxes": [{"id": 1, "verdict": verdict, "reason": ""}],
+    }
+    box = {"bbox_id": "a.0", "bbox": [0, 0, 1200, 900], "whole_picture": True}
     made = {"text": "a cow", "source": "negative", "change": "noun", "instances": [box]}
     record = {"image_path": gold[0]["image_path"], "expressions": []}
-    record["negative_candidates"] = [{**made, "verification": said}]
-    with LoopbackServer(
-        CannedAnswers(json.dumps({"crops": [{"id": 1, "answer": crop}]}))
-    ) as server:
+    record["negative_candidates"] = [made]
+    with LoopbackServer(CannedAnswers(json.dumps(says))) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-        judged = NegativeJudge(serving, check_every=None)(record)
+        judged = NegativeChecker(serving, check_every=None)(record)
     assert [item["text"] for item in judged["expressions"]] == ([] if reason else ["a cow"])
     assert [item["reason"] for item in judged["negative_candidates"]] == [reason][: bool(reason)]
 
@@ -422,7 +402,7 @@ def test_region_types_are_phrases_of_other_images_in_a_referring_run(tmp_path: P
         assert place.run(**{"workflow.negatives": 3}).code == 0
         assert server.count() == sent
     steps = [step["step"].partition("_")[2] for step in estimate.summary["steps"]]
-    assert steps[-4:] == list(STEPS)
+    assert steps[-2:] == list(STEPS)
     others = []
     for record in place.annotations():
         # this server says of every phrase that it is there
@@ -520,7 +500,7 @@ class Slow(Model):
         return super().__call__(request)
 
 
-@pytest.mark.parametrize("task", ["negative_phrases", "box_check", "crop_check"])
+@pytest.mark.parametrize("task", ["negative_phrases", "box_check"])
 def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace, task: str) -> None:
     undisturbed = Model()
     with LoopbackServer(undisturbed, keep_bodies=True) as server:

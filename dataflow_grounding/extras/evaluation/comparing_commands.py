@@ -9,7 +9,7 @@ import numpy as np
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.files import within
-from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage
+from dataflow_grounding.cli.arguments import Range, answer
 from dataflow_grounding.data.records import dump_text
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import write_rows, write_text
@@ -92,7 +92,6 @@ def of_eval(
     """
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
-    rarely_collect_garbage()
     rules = Rules(threshold, strict, giou, plus_one, score_cut)
     truth = read_annotations(gold)
     runs = []

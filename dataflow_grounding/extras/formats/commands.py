@@ -18,7 +18,6 @@ from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
-    rarely_collect_garbage,
     say_what_is_not_reviewed,
     together,
 )
@@ -173,7 +172,6 @@ def import_(
     """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`,
     `export`.
     """
-    rarely_collect_garbage()
     annotations = os.path.join(out, "annotations.jsonl")
     folder = image_root or folder_of(path)
     if os.path.exists(annotations):
@@ -343,7 +341,6 @@ def _write(
         settings: All other options of the command: those of Selection, those of `write`, and of
             the format. What is None was not given.
     """
-    rarely_collect_garbage()
     select = Selection(
         min_score=settings["min_score"],
         verified_only=settings["verified_only"],
