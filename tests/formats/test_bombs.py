@@ -7,10 +7,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import pickle
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
@@ -25,7 +23,6 @@ from benchmarks.places.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.extras.evaluation import data_set_commands
-from dataflow_grounding.extras.formats.public_sets import _load_refs
 from dataflow_grounding.extras.testing import LoopbackServer
 
 pytestmark = [
@@ -110,30 +107,6 @@ def test_what_a_shard_says_of_sizes_is_not_read_on_trust(
     for name in ("packed.tar", "lying.tar"):
         line = ["import", str(tmp_path / name), "--format", "webdataset", "-o", str(tmp_path / "o")]
         refused(line, tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    "bomb", [b"\x80\x02]r\xff\xff\xff\x07.", b"\x80\x02]r\xff\xff\xff\x7f.", b"(lp2147483647\n."]
-)
-def test_ten_bytes_of_a_pickle_make_no_table_of_gigabytes(tmp_path: Path, bomb: bytes) -> None:
-    (tmp_path / "instances.json").write_text('{"images": [], "annotations": []}')
-    (tmp_path / "refs(unc).p").write_bytes(bomb)
-    done = bounded(
-        ["import", str(tmp_path / "refs(unc).p"), "--format", "refcoco", "-o", str(tmp_path / "o")],
-        0.9,
-    )
-    assert done.code == 2, done
-    assert "has nothing of split" in done.err
-
-
-def test_pickles_of_plain_data_are_read_as_they_are(tmp_path: Path) -> None:
-    value: list[Any] = [{"a": 1, "b": [1.5, "é", None, True], "c": ("x", 2**70)}]
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        (tmp_path / "refs(x).p").write_bytes(pickle.dumps(value, protocol))
-        assert _load_refs(str(tmp_path / "refs(x).p")) == value
-    (tmp_path / "refs(x).p").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".")
-    with pytest.raises(InputError, match=r"as a pickle of plain data: \w"):
-        _load_refs(str(tmp_path / "refs(x).p"))
 
 
 def test_an_endless_attribute_of_xml_is_refused_at_once(tmp_path: Path) -> None:

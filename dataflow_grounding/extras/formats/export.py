@@ -226,7 +226,7 @@ def export(
     only_file = format.data_file if is_one_file else None
     with told_as(InputError, f"can't write {path}"), ExportFolder(path, only_file) as out:
         images = images or ("reference" if is_one_file else "copy")
-        pictures = ExportPictures(out, images, folders, format.packs, format.naming)
+        pictures = ExportPictures(out, images, folders, format.packs, format.flat)
         format.write(_SampleMaker(format, pictures, select, exported).samples(rows), out)
         _refuse_losses(format, exported, strict)
         exported.remarks += format.remarks
@@ -266,7 +266,7 @@ def export_parts(
             for name, rows in parts.items():
                 folder = out.part(name)
                 pictures = ExportPictures(
-                    folder, images or "copy", folders, format.packs, format.naming
+                    folder, images or "copy", folders, format.packs, format.flat
                 )
                 pictures_of_parts.append(pictures)
                 exported_part = Exported(name)

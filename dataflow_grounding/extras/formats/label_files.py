@@ -242,7 +242,6 @@ class _LabelFormat(Format):
 
     def __post_init__(self) -> None:
         self._classes = Classes(self.classes, self.joint, self.class_list)
-        self.naming = "joined" if self.flat else "folders"
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
         """Return the expression's class: these formats have no other words."""

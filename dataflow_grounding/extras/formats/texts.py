@@ -10,10 +10,8 @@ roboflow/maestro, datasets/jsonl.py.
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
-from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import Format, Sample
@@ -117,95 +115,3 @@ def _picture_of(line: Line) -> Any:
         raise ValueError("several pictures, and it isn't said in which its boxes are")
     picture = pictures[0]
     return picture["path"] if isinstance(picture, Mapping) else picture
-
-
-class _PrefixSuffix(Texts):
-    """Base of PaliGemma's and Florence-2's lines."""
-
-    task: ClassVar[str]  # how a prefix begins
-    boxes: ClassVar[BoxFormat]
-    token: ClassVar[str]  # a location token, to be formatted with its number
-    answer: ClassVar[re.Pattern[str]]  # a phrase, group `text`, with its location `tokens`
-
-    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
-        """Return the line of a sample: what is asked, and the answer with boxes as tokens."""
-        tokens_of: dict[str, list[str]] = {}
-        for text, boxes in boxes_of.items():
-            tokens_of[text] = []
-            for box in boxes:
-                numbers = self.boxes.from_pixels(box, original=sample.size)
-                tokens_of[text].append("".join(map(self.token.format, numbers)))
-        prefix, suffix = self.texts(sample.caption, tokens_of)
-        return {"image": sample.file_name, "prefix": self.task + prefix, "suffix": suffix}
-
-    @abstractmethod
-    def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
-        """Return the prefix, without the task, and the suffix.
-
-        `tokens_of` has each phrase with its boxes, each as its four tokens.
-        """
-
-    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """Yield the phrases of the suffix, one box at a time.
-
-        A box without a phrase beside it is of what the prefix asks for. Raises KeyError for a line
-        without prefix or suffix; ValueError for tokens that aren't whole boxes.
-        """
-        # The prefix without its task, which may be another one of Florence-2's: <OD>.
-        asked = re.sub(rf"^\s*({self.task}|<[A-Z_]+>)", "", line["prefix"]).strip()
-        for answer in self.answer.finditer(line["suffix"]):
-            numbers = [float(number) for number in re.findall(r"\d+", answer["tokens"])]
-            if len(numbers) % 4 or max(numbers) > self.boxes.limits(size)[0]:
-                raise ValueError(f"{answer['tokens'][:60]!r} is not a box of {self.name}")
-            phrase = answer["text"].strip() or asked
-            for start in range(0, len(numbers), 4):
-                yield phrase, [self.boxes.to_pixels(numbers[start : start + 4], original=size)]
-
-
-class PaliGemma(_PrefixSuffix):
-    """`detect a ; b` and `<loc0048><loc0020><loc0717><loc0320> a ; …`, y before x."""
-
-    breaking = ("<", ">", ";", "\n")
-    task = "detect "
-    # Not of known_formats: replies are read with 1024 for a side, data is written with 1023.
-    boxes = BoxFormat("paligemma-training", "box_2d", "yxyx", 1023)
-    token = "<loc{:04d}>"
-    answer = re.compile(r"(?P<tokens>(?:<loc\d{4}>)+)(?:<seg\d{3}>)*(?P<text>[^;<]*)")
-
-    def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
-        """Return the phrases, and each of their boxes before its phrase, both joined by ` ; `."""
-        answers = []
-        for text, boxes in tokens_of.items():
-            answers += [f"{box} {text}" for box in boxes]
-        return " ; ".join(tokens_of), " ; ".join(answers)
-
-
-class Florence(_PrefixSuffix):
-    """`<CAPTION_TO_PHRASE_GROUNDING>caption` and `a<loc_19><loc_47><loc_312><loc_700>b…`.
-
-    In a box, x comes before y.
-    """
-
-    breaking = ("<", ">")
-    task = "<CAPTION_TO_PHRASE_GROUNDING>"
-    boxes = known_formats()["florence-2"]
-    token = "<loc_{}>"
-    answer = re.compile(r"(?P<text>[^<>]*)(?P<tokens>(?:<loc_\d+>)+)")
-
-    def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
-        """Return the caption, and each phrase with the tokens of all its boxes behind it."""
-        return caption, "".join(text + "".join(boxes) for text, boxes in tokens_of.items())
-
-    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """Return the phrases of the suffix; none of outlines or other tasks, which are counted."""
-        other_task = _NO_BOX_TASK.match(f"{line['prefix']}\n{line['suffix']}")
-        if other_task:
-            mark = other_task[1] or other_task[2]
-            self.passed_over[f"answers with {mark}, of outlines or single regions"] += 1
-            return iter(())
-        return super().answers(line, size)
-
-    def caption(self, line: Line) -> str | None:
-        """Return the caption that the prefix asks about; None of another task."""
-        prefix: str = line["prefix"]
-        return prefix.removeprefix(self.task) if prefix.startswith(self.task) else None
