@@ -437,6 +437,17 @@ def test_texts_come_back_letter_by_letter(
     ]
 
 
+@pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
+def test_a_box_of_a_pixel_is_no_part_of_the_side(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    box = [0.0, 0.0, 1.0, 1.0]
+    row = record("a.png", (1000, 1000), [{"text": "a mug", "instances": [{"bbox": box}]}])
+    exported(tmp_path, [row], name, **options)
+    found = boxes_of(list(read(str(tmp_path / "out"), name, **options)))
+    assert found == {"a mug": [pytest.approx(box, abs=1)]}
+
+
 def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]]:
     return [{"from": "human", "value": question}, {"from": "gpt", "value": said}]
 

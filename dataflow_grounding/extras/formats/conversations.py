@@ -346,7 +346,6 @@ class Conversations(Format):
                 f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
                 " name theirs"
             )
-        text, phrase_of_name = _with_names_for_phrases(text)
         try:
             reading = _read(text, box_format, size, self.sent(size))
         except UnreadableReply as error:
@@ -357,13 +356,7 @@ class Conversations(Format):
         for note in reading.notes:
             if note.code in _NOTES_OF_LOSS:
                 raise ValueError(note.text)
-        boxes = []
-        for box in reading.boxes:
-            label = box.label
-            if label in phrase_of_name:
-                label = phrase_of_name[label]
-            boxes.append((label, box.bbox))
-        return boxes
+        return [(box.label, box.bbox) for box in reading.boxes]
 
 
 class MsSwift(Conversations):
@@ -507,7 +500,8 @@ def _boxes_as_written(
     Its numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would be
     taken for parts of the side. Empty for any other answer, and where a box is not in the picture.
     """
-    fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(text)]
+    numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
+    fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
     forms = [_in_json(phrase, fours, box_format.key)]
     forms += [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
     if text not in forms:
@@ -630,25 +624,6 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
     parsed = ParsedReply()
     read_tokens(text, parsed)
     return to_reading(parsed, box_format, size, sent, {})
-
-
-def _with_names_for_phrases(text: str) -> tuple[str, dict[str, str]]:
-    """Return an answer with a name in the place of each tagged phrase, and the phrases by name.
-
-    Phrases may look like boxes, which names such as "phrase 0" don't.
-
-    Example:
-        >>> _with_names_for_phrases("<ref>[1, 2]</ref><box>[[1, 2, 3, 4]]</box>")
-        ('<ref>phrase 0</ref><box>[[1, 2, 3, 4]]</box>', {'phrase 0': '[1, 2]'})
-    """
-    phrase_of_name: dict[str, str] = {}
-
-    def name_of(phrase: re.Match[str]) -> str:
-        name = f"phrase {len(phrase_of_name)}"
-        phrase_of_name[name] = phrase[0]
-        return name
-
-    return TAGGED_PHRASE.sub(name_of, text), phrase_of_name
 
 
 def _box_format_of(target: str) -> BoxFormat:
