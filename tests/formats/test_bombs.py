@@ -115,7 +115,7 @@ def test_an_endless_attribute_of_xml_is_refused_at_once(tmp_path: Path) -> None:
         (b'<annotations><image name="', b'"/></annotations>'),
         (b"<annotations>", b"</annotations>"),
     ):
-        path.write_bytes(begin + b"x" * 2**26 + end)
+        path.write_bytes(begin + b"x" * 2**24 + end)
         refused(["import", str(path), "--format", "cvat", "-o", str(tmp_path / "o")], path, "8 MiB")
 
 
@@ -140,8 +140,8 @@ def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A file of half a gigabyte with one caption, by its name; each is written once."""
-    folder, size = tmp_path_factory.mktemp("large"), 2**29
+    """A file of a quarter of a gigabyte with one caption, by its name; each is written once."""
+    folder, size = tmp_path_factory.mktemp("large"), 2**28
     starts = {"a.csv": b'image_path\n"', "a.json": b'[{"caption": "'}
     ends = {"a.csv": b'"\n', "a.json": b'"}]'}
 
@@ -152,7 +152,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if name.endswith("parquet"):
             pyarrow = pytest.importorskip("pyarrow")
             table = pyarrow.table({"caption": ["x" * size]})
-            # what makes reading quick would take seven seconds for this one text
+            # what makes reading quick would take seconds for this one text
             plainly = {"use_dictionary": False, "write_statistics": False}
             pytest.importorskip("pyarrow.parquet").write_table(table, path, **plainly)
             return path
@@ -186,7 +186,7 @@ def test_a_file_that_memory_does_not_do_for_is_named(
     large: Callable[[str], Path], name: str, line: list[str]
 ) -> None:
     path = large(name)
-    done = bounded([line[0], str(path), *line[1:]], 0.9)
+    done = bounded([line[0], str(path), *line[1:]], 0.5)
     assert done.code == 2, done
     assert (
         done.err.strip().splitlines()[-1]
@@ -222,6 +222,8 @@ def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
             done = ended(process(workplace.arguments(), **limits), 60)
             died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
             assert died or done.code in (0, 1, 2, 3, 4, 130), (megabytes, done)
+            if done.code == 0:
+                break  # with more memory it would only say that it is complete
         assert workplace.run().code == 0
         assert len(workplace.annotations()) == 12
         assert server.count() <= 24 + 8 * 8, "what is under way may be paid for again, nothing else"

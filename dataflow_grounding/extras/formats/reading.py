@@ -51,6 +51,8 @@ _NOTES = (
 _MAX_NOTE_BYTES = 2**20  # of such a member; far more than any path takes
 # Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
 _MAX_BYTES_WITHOUT_TAG = 8 * 2**20
+# Bytes that the parser gets at once: with each part it looks at an open tag from its start again.
+_XML_PART = 2**18
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
@@ -192,8 +194,8 @@ class _BoundedXml:
         self._since_tag = 0  # bytes read since the last `<`
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes. Raises ValueError once a text or attribute is too long."""
-        data = self._file.read(size)
+        """Return the next part. Raises ValueError once a text or attribute is too long."""
+        data = self._file.read(_XML_PART)
         last_tag = data.rfind(b"<")
         if last_tag >= 0:
             self._since_tag = len(data) - last_tag
