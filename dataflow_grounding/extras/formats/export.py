@@ -257,10 +257,7 @@ def export(
         images = images or ("reference" if is_one_file else "copy")
         pictures = ExportPictures(out, images, folders, format.packs, format.flat)
         format.write(_SampleMaker(format, pictures, select, exported).samples(rows), out)
-        _refuse_losses(format, exported, strict)
-        exported.remarks += format.remarks
-        with out.file(README) as file:  # of a file alone it is thrown away with the folder
-            file.write(_readme(format, exported, pictures, out))
+        _finish(format, exported, pictures, out, strict)
     return exported
 
 
@@ -304,10 +301,8 @@ def export_parts(
                 _add_part(exported, exported_part)
 
         format.write_parts(part_by_part(), out)
-        _refuse_losses(format, exported, strict)
-        exported.remarks += format.remarks
-        with out.file(README) as file:  # the pictures of all parts are treated alike
-            file.write(_readme(format, exported, pictures_of_parts[0], out))
+        # the pictures of all parts are treated alike
+        _finish(format, exported, pictures_of_parts[0], out, strict)
     return exported
 
 
@@ -338,20 +333,26 @@ def _refuse_name_of_file(path: str, format: Format) -> None:
         )
 
 
-def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
-    """Raise InputError where records were there but none was written.
+def _finish(
+    format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder, strict: bool
+) -> None:
+    """Add the format's remarks, and write the README.
 
-    With `strict`, also where anything is lost or left out.
+    Raises InputError where records were there but none was written; with `strict`, also where
+    anything is lost or left out.
     """
-    if exported.written and not strict:
-        return
-    reasons = _why_nothing(exported)
-    if exported.written:
+    reasons: list[str] = []
+    if not exported.written:
+        reasons = _why_nothing(exported)
+    elif strict:
         reasons = [exported.losses(), *exported.reasons]
     why = "; ".join(filter(None, reasons))
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
+    exported.remarks += format.remarks
+    with out.file(README) as file:  # of a file alone it is thrown away with the folder
+        file.write(_readme(format, exported, pictures, out))
 
 
 def _why_nothing(exported: Exported) -> list[str]:
