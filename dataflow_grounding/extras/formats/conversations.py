@@ -502,8 +502,10 @@ def _boxes_as_written(
     """
     numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
-    forms = [_in_json(phrase, fours, box_format.key)]
-    forms += [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
+    if text.startswith("["):
+        forms = [_in_json(phrase, fours, box_format.key)]
+    else:
+        forms = [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
     if text not in forms:
         return []
     boxes = [box_format.to_pixels(four, original=size, sent=sent) for four in fours]
