@@ -161,7 +161,6 @@ def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any
 
 
 def _scores_at_least(box: Mapping[str, Any], min_score: float) -> bool:
-    """Whether a box has this score or more; False for a box without a score."""
     return box.get("score") is not None and box["score"] >= min_score
 
 
@@ -424,7 +423,6 @@ class _SampleMaker:
         self._add_remarks()
 
     def _add_remarks(self) -> None:
-        """Add a line to the export's remarks for each count that isn't 0."""
         remarks = self._exported.remarks
         for what, text in _REMARKS.items():
             if self._counts[what]:
@@ -470,7 +468,6 @@ class _SampleMaker:
     def _count_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Count a record of which nothing is written under the reason why."""
         if not self._format.carries.empty:
             self._exported.lost[_WITHOUT_PHRASE] += 1
         elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
@@ -481,7 +478,6 @@ class _SampleMaker:
             self._counts[_NOT_KNOWN_EMPTY] += 1
 
     def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
-        """Return the phrases that `_phrase` makes of the expressions, without its Nones."""
         phrases = []
         for expression in expressions:
             phrase = self._phrase(expression, size)
@@ -723,7 +719,6 @@ class _SampleMaker:
         )
 
     def _safe(self, text: str) -> str:
-        """Return the text without what the format can't have, and count it if it changed."""
         safe = self._format.safe(text)
         if safe != text:
             self._counts[_CHANGED] += 1
@@ -740,7 +735,6 @@ def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
 
 
 def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the classes that expressions state as a text, each as its `class_key`."""
     names = [expression.get("class") for expression in expressions]
     return {class_key(name) for name in names if isinstance(name, str)}
 
@@ -788,7 +782,6 @@ def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
 
 
 def _have_ids(expressions: Any) -> bool:
-    """Whether this is a list of expressions that all have an `expression_id`."""
     if type(expressions) is not list:
         return False
     return all(
@@ -798,7 +791,6 @@ def _have_ids(expressions: Any) -> bool:
 
 
 def _score_of(instance: Mapping[str, Any]) -> float | None:
-    """Return the score of an instance as a float, or None."""
     score = instance["score"]
     return None if score is None else float(score)
 
@@ -860,7 +852,6 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
 
 
 def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
-    """Return the README, in Markdown, with a head for `datasets` where it reads the data file."""
     counts = ", ".join(f"{count:,} {what}" for what, count in exported.written.items())
     where = pictures.described(list(exported.parts))
     if format.packs:

@@ -495,7 +495,6 @@ class Yolo(_LabelFormat):
 
 
 def _label_of(image: str) -> str:
-    """Return the path in the folder of labels of the label file that a picture should have."""
     return os.path.splitext(image)[0] + ".txt"
 
 
@@ -518,7 +517,6 @@ def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
 
 
 def _label_file_of(file_name: str) -> str:
-    """Return the label file that is written for a picture, relative to the export's folder."""
     stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
     return portable(f"labels/{stem}.txt")
 

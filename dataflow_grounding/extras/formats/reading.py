@@ -288,7 +288,6 @@ def tar_samples(path: str) -> Iterator[TarSample]:
 
 
 def _sample_key(member: tarfile.TarInfo) -> str:
-    """Return a tar member's name up to the first dot behind its folders: a/b of a/b.c.json."""
     match = _SAMPLE_KEY.match(member.name)
     assert match is not None  # it matches an empty text, too
     return match[0]
@@ -454,7 +453,6 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
 
 
 def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
-    """Whether each text stands at its span in the caption, or has None as its span."""
     for text, span in zip(texts, spans, strict=True):
         if span is not None and not stands(text, span, caption):
             return False
