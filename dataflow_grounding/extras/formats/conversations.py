@@ -1,9 +1,9 @@
 """Conversations about pictures, as vision-language models are tuned on them.
 
 There is a question and an answer for each phrase. DIALECTS has what tells one trainer's files from
-another's; all else is the same. In `ms-swift` boxes stand beside the text, in pixels, and the
-trainer writes them as its model does. In the others they are text, in the numbers of one family of
-models, the `target`. Where nothing is there the answer is `[]`.
+another's; all else is the same. In `ms-swift` boxes are in a column of their own, in pixels, and
+the trainer writes them as its model does. In the others they are text, in the numbers of one family
+of models, the `target`. Where nothing is there the answer is `[]`.
 Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL,
 qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py;
 OpenGVLab/InternVL, internvl_chat; trl, data_utils.py.
@@ -51,7 +51,7 @@ class Dialect:
         model: Who answers.
         said: The key of what is said.
         in_parts: Whether that is a list of parts, the picture one of them; else it is a text, in
-            which `<image>` stands for the picture.
+            which `<image>` marks its place.
         boxes: The format of the boxes; None where it is that of the target.
         trainer: Who resizes the pictures for a target that counts pixels, unless told.
     """
@@ -178,18 +178,18 @@ class Conversations(Format):
     boxes: BoxFormat  # of the answers
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a line for each sample, then the files beside them that a trainer reads."""
+        """Write a line for each sample, then further files that a trainer reads."""
         length = 0
         with out.lines(self.data_file) as put:
             for sample in samples:
                 length += 1
                 put(self._line(sample))
-        for name, facts in self.beside(length).items():
+        for name, facts in self.further_files(length).items():
             with out.file(name) as file:
                 file.write(dump_text({"grounding": facts}, 2) + "\n")
 
-    def beside(self, length: int) -> dict[str, Line]:
-        """Return what files beside the data tell a trainer of its lines, by the file's name."""
+    def further_files(self, length: int) -> dict[str, Line]:
+        """Return what further files tell a trainer of the lines, by the file's name."""
         return {}
 
     def _line(self, sample: Sample) -> Line:
@@ -448,7 +448,7 @@ class Llava(ForTarget):
 
     dialect = DIALECTS["llava"]
 
-    def beside(self, length: int) -> dict[str, Line]:
+    def further_files(self, length: int) -> dict[str, Line]:
         """Return InternVL's entry of the data set, if the target is InternVL."""
         if self.boxes.name != "internvl":
             return {}
@@ -467,7 +467,7 @@ class ShareGpt(ForTarget):
 
     dialect = DIALECTS["sharegpt"]
 
-    def beside(self, length: int) -> dict[str, Line]:
+    def further_files(self, length: int) -> dict[str, Line]:
         """Return LLaMA-Factory's entry of the data set."""
         columns = {"messages": "conversations", "images": "images"}
         facts = {"file_name": self.data_file, "formatting": "sharegpt", "columns": columns}
@@ -616,7 +616,7 @@ def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) 
 
 
 def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
-    """Return the boxes in an answer. What stands next to tags is a caption, whatever it says.
+    """Return the boxes in an answer. Words next to tags are a caption.
 
     Raises:
         UnreadableReply: As `read_boxes`.
