@@ -24,7 +24,6 @@ EXPORTED = (
     "odvg-tao",
     "label-studio",
     "cvat",
-    "vi",
     "coco",
     "coco-grounding",
     "ms-swift",

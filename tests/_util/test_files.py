@@ -269,7 +269,6 @@ JOINED = {
     "_util/files.py": {"name"},
     # of that folder's listing, and the picture's path as its file has it, which a record may have
     "extras/formats/detections.py": {"name", "picture"},
-    "extras/formats/public_sets.py": {"'*.txt'", "self.data_file"},
     "extras/scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},

@@ -7,10 +7,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import pickle
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
@@ -25,7 +23,6 @@ from benchmarks.places.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.extras.evaluation import data_set_commands
-from dataflow_grounding.extras.formats.public_sets import _load_refs
 from dataflow_grounding.extras.testing import LoopbackServer
 
 pytestmark = [
@@ -112,37 +109,13 @@ def test_what_a_shard_says_of_sizes_is_not_read_on_trust(
         refused(line, tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    "bomb", [b"\x80\x02]r\xff\xff\xff\x07.", b"\x80\x02]r\xff\xff\xff\x7f.", b"(lp2147483647\n."]
-)
-def test_ten_bytes_of_a_pickle_make_no_table_of_gigabytes(tmp_path: Path, bomb: bytes) -> None:
-    (tmp_path / "instances.json").write_text('{"images": [], "annotations": []}')
-    (tmp_path / "refs(unc).p").write_bytes(bomb)
-    done = bounded(
-        ["import", str(tmp_path / "refs(unc).p"), "--format", "refcoco", "-o", str(tmp_path / "o")],
-        0.9,
-    )
-    assert done.code == 2, done
-    assert "has nothing of split" in done.err
-
-
-def test_pickles_of_plain_data_are_read_as_they_are(tmp_path: Path) -> None:
-    value: list[Any] = [{"a": 1, "b": [1.5, "é", None, True], "c": ("x", 2**70)}]
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        (tmp_path / "refs(x).p").write_bytes(pickle.dumps(value, protocol))
-        assert _load_refs(str(tmp_path / "refs(x).p")) == value
-    (tmp_path / "refs(x).p").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".")
-    with pytest.raises(InputError, match=r"as a pickle of plain data: \w"):
-        _load_refs(str(tmp_path / "refs(x).p"))
-
-
 def test_an_endless_attribute_of_xml_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     for begin, end in (
         (b'<annotations><image name="', b'"/></annotations>'),
         (b"<annotations>", b"</annotations>"),
     ):
-        path.write_bytes(begin + b"x" * 2**26 + end)
+        path.write_bytes(begin + b"x" * 2**24 + end)
         refused(["import", str(path), "--format", "cvat", "-o", str(tmp_path / "o")], path, "8 MiB")
 
 
@@ -167,8 +140,8 @@ def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A file of half a gigabyte with one caption, by its name; each is written once."""
-    folder, size = tmp_path_factory.mktemp("large"), 2**29
+    """A file of a quarter of a gigabyte with one caption, by its name; each is written once."""
+    folder, size = tmp_path_factory.mktemp("large"), 2**28
     starts = {"a.csv": b'image_path\n"', "a.json": b'[{"caption": "'}
     ends = {"a.csv": b'"\n', "a.json": b'"}]'}
 
@@ -179,7 +152,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if name.endswith("parquet"):
             pyarrow = pytest.importorskip("pyarrow")
             table = pyarrow.table({"caption": ["x" * size]})
-            # what makes reading quick would take seven seconds for this one text
+            # what makes reading quick would take seconds for this one text
             plainly = {"use_dictionary": False, "write_statistics": False}
             pytest.importorskip("pyarrow.parquet").write_table(table, path, **plainly)
             return path
@@ -213,7 +186,7 @@ def test_a_file_that_memory_does_not_do_for_is_named(
     large: Callable[[str], Path], name: str, line: list[str]
 ) -> None:
     path = large(name)
-    done = bounded([line[0], str(path), *line[1:]], 0.9)
+    done = bounded([line[0], str(path), *line[1:]], 0.5)
     assert done.code == 2, done
     assert (
         done.err.strip().splitlines()[-1]
@@ -249,6 +222,8 @@ def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
             done = ended(process(workplace.arguments(), **limits), 60)
             died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
             assert died or done.code in (0, 1, 2, 3, 4, 130), (megabytes, done)
+            if done.code == 0:
+                break  # with more memory it would only say that it is complete
         assert workplace.run().code == 0
         assert len(workplace.annotations()) == 12
         assert server.count() <= 24 + 8 * 8, "what is under way may be paid for again, nothing else"

@@ -273,22 +273,6 @@ def test_what_is_said_twice_of_one_box_goes_out_once(tmp_path: Path) -> None:
     assert linted.out.count("DG207") == 2, linted.out
 
 
-def test_pictures_of_one_name_go_to_vi_under_two(tmp_path: Path) -> None:
-    rows = [with_classes("a/x.png"), with_classes("b/x.png")]
-    for row in rows:
-        row |= {"caption": "A mug.", "cleaned_caption": "A mug."}
-        row["expressions"] = [
-            {"text": "A mug", "char_span": [0, 5], "instances": [{"bbox": [1, 2, 30, 40]}]}
-        ]
-    run = run_of(tmp_path / "run", rows)
-    done = command("export", run, "--format", "vi", "-o", tmp_path / "vi")
-    assert done.code == 0, done.err
-    lines = (tmp_path / "vi/annotations.jsonl").read_text().splitlines()
-    names = [json.loads(line)["asset"]["filename"] for line in lines]
-    assert names == ["x.png", "x~2.png"]
-    assert sorted(path.name for path in (tmp_path / "vi/images").iterdir()) == names
-
-
 def test_flat_names(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", [with_classes("a/x.png", "cat"), with_classes("b/x.png", "tie")])
     done = command("export", run, "--format", "yolo", "--flat", "-o", tmp_path / "out")

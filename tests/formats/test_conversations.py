@@ -218,8 +218,6 @@ def test_what_stands_beside(tmp_path: Path) -> None:
         ("ms-swift", "x <|box_start|> y", "x box_start y"),
         ("ms-swift", "dog</ref><box>[[1,2,3,4]]</box>", "dog ref box [[1,2,3,4]] box"),
         ("ms-swift", "a<image>b <z> <|", "a image b z"),
-        ("paligemma", "<loc_1000> a;b", "loc_1000 a,b"),
-        ("florence-2", "a <b> c < d", "a b c d"),
         ("odvg", "car . red", "car, red"),
     ],
 )
@@ -437,6 +435,17 @@ def test_texts_come_back_letter_by_letter(
     assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [
         (text, 1) for text in texts
     ]
+
+
+@pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
+def test_a_box_of_a_pixel_is_no_part_of_the_side(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    box = [0.0, 0.0, 1.0, 1.0]
+    row = record("a.png", (1000, 1000), [{"text": "a mug", "instances": [{"bbox": box}]}])
+    exported(tmp_path, [row], name, **options)
+    found = boxes_of(list(read(str(tmp_path / "out"), name, **options)))
+    assert found == {"a mug": [pytest.approx(box, abs=1)]}
 
 
 def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from benchmarks.places.workplace import command as in_process
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import RowWriter
-from dataflow_grounding.extras.formats import find_format, read, write
+from dataflow_grounding.extras.formats import FORMATS, WRITTEN, find_format, read, write
 from dataflow_grounding.extras.formats.export import Selection
 from tests.formats.data import draw, hostile, record
 
@@ -553,7 +553,7 @@ def test_scores_that_are_none_are_left_out(tmp_path: Path, format: str) -> None:
 
 
 @pytest.mark.parametrize("span", [[10, 15], [100, 105], [5, 0], [-5, 5], [14.0, 19.0], [0], "x"])
-@pytest.mark.parametrize("format", ["odvg-mmdet", "coco-grounding", "vi", "label-studio", "tao"])
+@pytest.mark.parametrize("format", ["odvg-mmdet", "coco-grounding", "label-studio", "tao"])
 def test_spans_that_do_not_hold_their_phrase_are_looked_for(
     tmp_path: Path, format: str, span: Any
 ) -> None:
@@ -742,6 +742,25 @@ def test_single_files_are_not_written_over(tmp_path: Path) -> None:
     assert "mine.jsonl" in done.err
 
 
+def test_what_is_only_read_is_not_offered_for_writing(tmp_path: Path) -> None:
+    for name in set(FORMATS) - set(WRITTEN):
+        with pytest.raises(InputError, match=f"{name} can be read, but not written"):
+            write([], name, str(tmp_path / "out"))
+        assert list(tmp_path.iterdir()) == []
+    listed = " ".join(command("export", "--help").out.split())
+    assert ("label-studio" in listed, "labelme" in listed) == (True, False)
+    assert "labelme" in " ".join(command("import", "--help").out.split())
+
+
+@pytest.mark.parametrize("side", ["NaN", '"wide"', "Infinity", "640.5", "true"])
+def test_a_size_that_is_no_number_of_pixels(tmp_path: Path, side: str) -> None:
+    path = tmp_path / "a.json"
+    image = f'{{"id": 1, "file_name": "a.png", "width": {side}, "height": 48}}'
+    path.write_text(f'{{"images": [{image}], "annotations": []}}')
+    with pytest.raises(InputError, match="width and height should be whole numbers of pixels"):
+        list(read(str(path), "coco"))
+
+
 def test_wrong_arguments_are_one_line(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -756,6 +775,7 @@ def test_wrong_arguments_are_one_line(
         ),
         (("--format", "yolo", "-o", "x.yaml"), "x.yaml is no name for yolo's labels"),
         (("--format", "no.such:Thing", "-o", "x"), "no module 'no'"),
+        (("--format", "florence-2", "-o", "x"), "format 'florence-2' was removed: use ms-swift"),
     ):
         done = command("export", run, *arguments)
         assert (done.code, len(done.err.splitlines())) == (2, 1), done.err

@@ -1,4 +1,4 @@
-"""Label Studio, CVAT and Vi: the rules of each tool's own reader, and what people and other tools
+"""Label Studio and CVAT: the rules of each tool's own reader, and what people and other tools
 make of the files.
 """
 
@@ -447,54 +447,3 @@ def test_a_second_reader_of_cvat(out: Callable[..., Path]) -> None:
         [panlabel, "validate", "--format", "cvat", path], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-
-
-# Vi
-
-
-def test_vis_rules(out: Callable[..., Path]) -> None:
-    """What vi-sdk's structs ask for, and file names without folders."""
-    folder = out("vi", list(hostile()))
-    for line in (folder / "annotations.jsonl").read_text(encoding="utf-8").splitlines():
-        said = json.loads(line)
-        asset, contents = said["asset"], said["contents"]
-        assert isinstance(said["id"], str)
-        assert (asset["type"], contents["type"]) == ("Image", "PhraseGrounding")
-        assert "/" not in asset["filename"]
-        assert (folder / asset["filepath"]).name == asset["filename"]
-        for phrase in contents["groundedPhrases"]:
-            words = contents["caption"][phrase["startTokenIndex"] : phrase["endTokenIndex"]]
-            assert words.casefold() == phrase["phrase"].casefold() or not words.isascii()
-            assert phrase["bounds"]
-            assert all(
-                0 <= n <= 1 and isinstance(n, float) for box in phrase["bounds"] for n in box
-            )
-
-
-def test_two_pictures_of_one_name_are_refused(out: Callable[..., Path]) -> None:
-    rows = [
-        record(
-            f"{folder}/a.png",
-            SIZE,
-            [{"text": "a mug", "instances": [{"bbox": BOX, "score": None}]}],
-        )
-        for folder in "xy"
-    ]
-    with pytest.raises(InputError, match=r"two pictures are called 'a.png'"):
-        out("vi", rows, images="reference")  # copies are renamed
-    assert out("vi", [rows[0], rows[0]]).is_dir()
-
-
-def test_indices_that_count_something_else_than_characters(tmp_path: Path) -> None:
-    said = {"phrase": "a red mug", "bounds": [[0, 0, 0.5, 1]]}
-    words = [
-        {**said, "startTokenIndex": 1, "endTokenIndex": 4},
-        {**said, "startTokenIndex": 5, "endTokenIndex": 8},
-    ]
-    asset = {"type": "Image", "filename": "a.png", "width": 64, "height": 48}
-    contents = {"type": "PhraseGrounding", "caption": CAPTION, "groundedPhrases": words}
-    path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps({"id": 5, "asset": asset, "contents": contents}), encoding="utf-8")
-    (row,) = read(str(path), "vi")
-    assert [one["char_span"] for one in row["expressions"]] == [[3, 12], [17, 26]]
-    assert row["expressions"][0]["instances"][0]["bbox"] == [0, 0, 32, 48]

@@ -27,8 +27,6 @@ ROUNDING: dict[str, float] = {
     "llava": 1 / 28,
     "sharegpt": 1 / 28,
     "messages": 1 / 28,
-    "paligemma": 1 / 1023,
-    "florence-2": 1 / 1000,
 }
 """Formats that round, by their table → the most that a number may be off, in parts of its side."""
 OPTIONS: dict[str, list[dict[str, Any]]] = {

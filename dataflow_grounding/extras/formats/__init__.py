@@ -22,6 +22,7 @@ FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml: by a format's name, what it is and can say."""
 WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 """Those that can be written; the others are only read."""
+_REMOVED: dict[str, str] = load_table(__name__, "removed.yaml")  # what to use instead, by name
 
 
 def find_format(name: str, **options: Any) -> Format:
@@ -34,11 +35,10 @@ def find_format(name: str, **options: Any) -> Format:
         SpecError: There is no such format, the user's own lacks a part, or there is no such option.
     """
     from dataflow_grounding.extras.formats.base import Carries, Format
-    from dataflow_grounding.spec.user_code import in_one_line, named
+    from dataflow_grounding.spec.user_code import in_one_line
 
     row = FORMATS.get(name)
-    target = f"{__name__}.{row['home']}" if row else name
-    format_class = named(target, "format", FORMATS, ["."])
+    format_class = _class_named(name)
     what = f"format {name!r}"
     if not (isinstance(format_class, type) and issubclass(format_class, Format)):
         raise SpecError(
@@ -64,6 +64,16 @@ def find_format(name: str, **options: Any) -> Format:
             abilities = dict.fromkeys(row["says"], True)
             new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
     return new_format
+
+
+def _class_named(name: str) -> Any:
+    """Return what a format's name, or the user's own `module:Class`, names. Raises SpecError."""
+    from dataflow_grounding.spec.user_code import named
+
+    if name in _REMOVED:
+        raise SpecError(f"format {name!r} was removed: {_REMOVED[name]}")
+    row = FORMATS.get(name)
+    return named(f"{__name__}.{row['home']}" if row else name, "format", FORMATS, ["."])
 
 
 def _missing_in(format_class: type[Format]) -> list[str]:
@@ -184,11 +194,7 @@ def write_parts(
 
 def takes(format: str, option: str) -> bool:
     """Whether a format has an option of that name. Raises SpecError if there is no such format."""
-    from dataflow_grounding.spec.user_code import named
-
-    row = FORMATS.get(format)
-    format_class = named(f"{__name__}.{row['home']}" if row else format, "format", FORMATS, ["."])
-    return option in getattr(format_class, "__dataclass_fields__", ())
+    return option in getattr(_class_named(format), "__dataclass_fields__", ())
 
 
 def read(

@@ -194,7 +194,6 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
 
 
 def _is_of_texts(data: object) -> bool:
-    """Whether this is a dict of texts to texts."""
     if not isinstance(data, dict):
         return False
     return all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())

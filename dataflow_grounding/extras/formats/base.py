@@ -13,7 +13,6 @@ from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.formats.export_folder import ExportFolder
-    from dataflow_grounding.extras.formats.export_pictures import Naming
 
 EXACT = 0.01  # px: numbers that come back closer than this are the same
 # What readers may take for something else than text, such as <image>, </ref>, <|box_start|>; group
@@ -163,8 +162,8 @@ class Format(ABC):
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
     """Whether it puts the pictures, each sample's `data`, into its own files."""
-    naming: "Naming" = "folders"
-    """How its pictures are named in an export: in folders as they were, or all in one."""
+    flat: bool = False
+    """Whether all of its pictures are in one folder of an export, or in folders as they were."""
     repeats: ClassVar[bool] = False
     """Whether a phrase that is said twice of one box stays there twice, as in the records."""
     detects: ClassVar[bool] = False

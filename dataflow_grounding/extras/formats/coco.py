@@ -144,7 +144,6 @@ class CocoFile:
         )
 
     def _count_annotations(self, condition: str) -> int:
-        """Return how many annotations meet a condition in SQL."""
         query = "SELECT count(*) FROM annotations WHERE " + condition
         number: int = self._rows.execute(query).fetchone()[0]
         return number
@@ -246,7 +245,6 @@ class Coco(Format):
             self.remarks += self._classes.remarks_on_numbers(len(categories))
 
     def _image_entry(self, sample: Sample, number: int) -> dict[str, Any]:
-        """Return the entry of a sample's image, of that number."""
         return {
             "id": number,
             "file_name": sample.file_name,

@@ -309,13 +309,11 @@ def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
 
 
 def _counts(written: Mapping[str, int]) -> str:
-    """Return the counts of what was written, in words: `2 records, 3 phrases`."""
     counts = ", ".join(f"{count:,} {what}" for what, count in written.items())
     return counts or "nothing to write"
 
 
 def _positive(counts: Counter[str]) -> Counter[str]:
-    """Return the counts that are above 0."""
     return Counter({what: count for what, count in counts.items() if count > 0})
 
 

@@ -1,38 +1,82 @@
 """Conversations about pictures, as vision-language models are tuned on them.
 
-There is a question and an answer for each phrase. In `ms-swift` boxes stand beside the text, in
-pixels, and the trainer writes them as its model does. In `llava` and `sharegpt` they are text, in
-the numbers of one family of models, the `target`. Where nothing is there the answer is `[]`.
+There is a question and an answer for each phrase. DIALECTS has what tells one trainer's files from
+another's; all else is the same. In `ms-swift` boxes are in a column of their own, in pixels, and
+the trainer writes them as its model does. In the others they are text, in the numbers of one family
+of models, the `target`. Where nothing is there the answer is `[]`.
 Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL,
 qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py;
-OpenGVLab/InternVL, internvl_chat.
+OpenGVLab/InternVL, internvl_chat; trl, data_utils.py.
 """
 
 import html
-import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_box
-from dataflow_grounding.extras.formats.base import Sample
+from dataflow_grounding.extras.formats._picture_finder import PictureFinder
+from dataflow_grounding.extras.formats.base import Format, Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
-from dataflow_grounding.extras.formats.texts import Boxes, Line, Texts
+from dataflow_grounding.extras.formats.reading import entry_errors, picture_size, read_lines, unite
 from dataflow_grounding.replies import Reading, read_boxes
 from dataflow_grounding.replies.box_reader import to_reading
 from dataflow_grounding.replies.reading import ParsedReply
 from dataflow_grounding.replies.tokens import has_tokens, read_tokens
 
-NOTHING = "[]"  # the answer where nothing is there
-_IMAGE = "<image>\n"  # stands for the picture, before the first question
+Line: TypeAlias = dict[str, Any]
+Boxes: TypeAlias = dict[str, list[Bbox]]
+"""The boxes of each phrase of a picture, in pixels, by the phrase's text."""
+Fours: TypeAlias = Sequence[Sequence[float]]
+"""Boxes in a model's own numbers."""
+Turn: TypeAlias = tuple[str, Any]
+"""Who speaks, and what is said, which should be a text."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What tells the files of one trainer from those of another.
+
+    Args:
+        columns: Of a line, in their order.
+        speaker: The key of who speaks in a turn, under `conversations` or `messages`.
+        user: Who asks.
+        model: Who answers.
+        said: The key of what is said.
+        in_parts: Whether that is a list of parts, the picture one of them; else it is a text, in
+            which `<image>` marks its place.
+        boxes: The format of the boxes; None where it is that of the target.
+        trainer: Who resizes the pictures for a target that counts pixels, unless told.
+    """
+
+    columns: tuple[str, ...]
+    speaker: str
+    user: str
+    model: str
+    said: str
+    in_parts: bool = False
+    boxes: BoxFormat | None = None
+    trainer: str = ""
+
+
+_PIXELS = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
+_LLAVA = ("id", "image", "width", "height", "conversations")
+_OPENAI = ("role", "user", "assistant", "content")  # as OpenAI calls them, and others after it
+_SHAREGPT = ("from", "human", "gpt", "value")
+DIALECTS = {
+    "ms-swift": Dialect(("messages", "objects", "images"), *_OPENAI, boxes=_PIXELS),
+    "llava": Dialect(_LLAVA, *_SHAREGPT, trainer="qwen"),
+    "sharegpt": Dialect(("conversations", "images"), *_SHAREGPT, trainer="llama-factory"),
+    "messages": Dialect(("messages", "images"), *_OPENAI, in_parts=True, trainer="qwen"),
+}
+"""By the format's name."""
 
 
 class Tags(NamedTuple):
@@ -61,9 +105,11 @@ TAGS = {
         box="[{}, {}, {}, {}]",
         separator=", ",
     ),
+    # placeholders for the phrases and boxes of `objects`, in their order
     "ms-swift": Tags(phrase="<ref-object>", boxes="{}", box="<bbox>", separator=""),
 }
 """By the name of the family's box format. Others write objects in JSON."""
+NOTHING = "[]"  # the answer where nothing is there
 TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" of <ref>a dog</ref>
     r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL
 )
@@ -92,8 +138,9 @@ _MAY_HAVE_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
 # Matches an answer that is meant as boxes, not as words with numbers in brackets among them: it
 # begins with a bracket or a code block, or has a box key or a tag anywhere.
 _MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
+# Four numbers as they are written here: [1, 2, 3, 4] or (1,2),(3,4).
+_FOUR = re.compile(r"[\[(]N, ?N\)?, ?\(?N, ?N[\])]".replace("N", r"(-?\d+(?:\.\d+)?)"))
 _PLACEHOLDER = re.compile("<ref-object>|<bbox>")  # ms-swift's, for the next phrase or box
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")  # 12, -3, 0.25
 # Who speaks in turns that the user asks in, and in turns that are neither a question nor the
 # model's answer: instructions, calls of tools, and what tools return, as the trainers' formats name
 # them.
@@ -112,8 +159,8 @@ _NEITHER = (
 _NOTES_OF_LOSS = ("dropped", "truncated")
 
 
-class _Conversations(Texts):
-    """Base of the formats of questions and answers, one of each for each phrase."""
+class Conversations(Format):
+    """A line for each picture, with a question and an answer for each phrase."""
 
     breaking = (
         "<|",
@@ -127,26 +174,59 @@ class _Conversations(Texts):
         "<box>",
         "</box>",
     )
-    # of a turn that is written: the key of who speaks, its value for the user and for the model,
-    # and the key of the text
-    keys: ClassVar[tuple[str, str, str, str]] = ("from", "human", "gpt", "value")
+    dialect: ClassVar[Dialect]
     boxes: BoxFormat  # of the answers
 
-    def conversation(self, size: Size, boxes_of: Boxes) -> list[dict[str, str]]:
-        """Return the turns of a question and an answer for each phrase.
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each sample, then further files that a trainer reads."""
+        length = 0
+        with out.lines(self.data_file) as put:
+            for sample in samples:
+                length += 1
+                put(self._line(sample))
+        for name, facts in self.further_files(length).items():
+            with out.file(name) as file:
+                file.write(dump_text({"grounding": facts}, 2) + "\n")
 
-        `size` is the picture's; it stands before the first question. Without phrases there are
-        none.
-        """
-        speaker_key, user, assistant, text_key = self.keys
-        turns: list[dict[str, str]] = []
+    def further_files(self, length: int) -> dict[str, Line]:
+        """Return what further files tell a trainer of the lines, by the file's name."""
+        return {}
+
+    def _line(self, sample: Sample) -> Line:
+        boxes_of: Boxes = {}  # boxes of equal phrases come together
+        for phrase in sample.phrases:
+            boxes_of.setdefault(phrase.text, []).extend(phrase.boxes)
+        turns = self._conversation(sample.size, boxes_of)
+        values = {
+            "id": str(sample.record.get("image_id") or sample.file_name),
+            "image": sample.file_name,
+            "images": [sample.file_name],
+            "width": sample.size[0],
+            "height": sample.size[1],
+            "conversations": turns,
+            "messages": turns,
+            "objects": _objects(boxes_of),
+        }
+        return {column: values[column] for column in self.dialect.columns}
+
+    def _conversation(self, size: Size, boxes_of: Boxes) -> list[Line]:
+        turns: list[Line] = []
         for phrase, boxes in boxes_of.items():
             question = self.question(phrase)
-            if not turns:
-                question = _IMAGE + question
-            turns.append({speaker_key: user, text_key: question})
-            turns.append({speaker_key: assistant, text_key: self.answer(phrase, boxes, size)})
+            turns.append(self._turn(self.dialect.user, question, has_picture=not turns))
+            turns.append(self._turn(self.dialect.model, self.answer(phrase, boxes, size)))
         return turns
+
+    def _turn(self, speaker: str, text: str, has_picture: bool = False) -> Line:
+        said: Any = text
+        if self.dialect.in_parts:
+            said = [{"type": "text", "text": text}]
+            if has_picture:
+                # with a text as well: in `datasets` all parts have the same keys
+                said.insert(0, {"type": "image", "text": ""})
+        elif has_picture:
+            said = f"<image>\n{text}"
+        return {self.dialect.speaker: speaker, self.dialect.said: said}
 
     def question(self, phrase: str) -> str:
         """Return the question for a phrase's boxes."""
@@ -157,10 +237,17 @@ class _Conversations(Texts):
         return f"Give the boxes as JSON of all that fits this description: {phrase}"
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
-        """Return the answer that gives these boxes of a picture of this size, in pixels."""
+        """Return the answer that gives these boxes of a picture of this size, in pixels.
+
+        It is in the family's tags if it has some, else a JSON list of an object for each box, its
+        numbers under the family's key. Without a box it is NOTHING.
+        """
         sent = self.sent(size)
         fours = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
-        return as_answer(phrase, fours, self.boxes)
+        tags = TAGS.get(self.boxes.name)
+        if tags is None or not fours:
+            return _in_json(phrase, fours, self.boxes.key)
+        return _in_tags(phrase, fours, tags)
 
     def training(self) -> str:
         """Return a paragraph of the README: how the trained model is to be asked."""
@@ -173,21 +260,52 @@ class _Conversations(Texts):
         """Return the size in which the model's own processor gets a picture of this size."""
         return size
 
-    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """Yield the phrases and boxes of all answers of the model.
+    def read(self, path: str, image_root: str) -> Iterator[Line]:
+        """Yield a record for each line with a picture; conversations without one are passed over.
+
+        Each picture's header is read, as numbers are parts of its sides, or of what it is resized
+        to. Raises InputError where a picture isn't there.
+        """
+        finder = PictureFinder((image_root,))
+        for where, line in read_lines(path, self.data_file):
+            with entry_errors(where):
+                name = _picture_of(line)
+                if name is None:
+                    continue
+                size = picture_size(finder, name, where)
+                yield {
+                    "image_path": name,
+                    "caption": None,
+                    "width": size[0],
+                    "height": size[1],
+                    "expressions": self._expressions(line, size),
+                }
+
+    def _expressions(self, line: Line, size: Size) -> list[dict[str, Any]]:
+        keyed = []
+        for phrase, boxes in self._answers(line, size):
+            if not phrase:
+                raise ValueError("an answer without a phrase")
+            instances = [{"bbox": list(box)} for box in boxes]
+            keyed.append((phrase, {"text": phrase, "instances": instances}))
+        return unite(keyed)
+
+    def _answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """Yield the phrases and boxes of all answers of the model; a phrase may come several times.
 
         Each is read as the answer to the user's turn before it. An answer without anything like
         boxes in it is passed over, without being counted; so is what tools are asked and return.
         """
-        turns, box_format = self.turns(line)
+        turns = _turns_of(line)
+        box_format = self.boxes
+        if self.dialect.boxes:
+            turns, box_format = _with_objects(turns, line.get("objects") or {}, box_format)
         question = ""
-        for turn in turns:
-            role = turn.get("from") or turn["role"]
-            text = turn["value"] if "value" in turn else turn["content"]
-            if role in _USERS:
-                question = text
-            elif role not in _NEITHER:
-                yield from self._phrases_of_answer(question, text, box_format, size)
+        for speaker, said in turns:
+            if speaker in _USERS:
+                question = said
+            elif speaker not in _NEITHER:
+                yield from self._phrases_of_answer(question, said, box_format, size)
 
     def _phrases_of_answer(
         self, question: str, answer: str, box_format: BoxFormat, size: Size
@@ -195,8 +313,7 @@ class _Conversations(Texts):
         """Yield the phrases of an answer with their boxes; one may come several times.
 
         A box without a label of its own is of the question's phrase, which comes without boxes
-        where the answer is NOTHING. Of an answer without anything like a box nothing is yielded.
-        Raises ValueError, UnreadableReply.
+        where the answer is NOTHING. Raises ValueError, UnreadableReply.
         """
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
@@ -204,8 +321,8 @@ class _Conversations(Texts):
         if not _MAY_HAVE_BOXES.search(answer):
             return
         phrase = phrase_of(question)
-        boxes = boxes_as_written(answer, phrase, box_format, size, self.sent(size))
-        if boxes:  # most answers are ours, and reading them as a reply takes much longer
+        boxes = _boxes_as_written(answer, phrase, box_format, size, self.sent(size))
+        if boxes:
             yield phrase, boxes
             return
         for label, box in self._boxes_in(answer, box_format, size):
@@ -229,7 +346,6 @@ class _Conversations(Texts):
                 f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
                 " name theirs"
             )
-        text, phrase_of_name = _with_names_for_phrases(text)
         try:
             reading = _read(text, box_format, size, self.sent(size))
         except UnreadableReply as error:
@@ -240,183 +356,19 @@ class _Conversations(Texts):
         for note in reading.notes:
             if note.code in _NOTES_OF_LOSS:
                 raise ValueError(note.text)
-        boxes = []
-        for box in reading.boxes:
-            label = box.label
-            if label in phrase_of_name:
-                label = phrase_of_name[label]
-            boxes.append((label, box.bbox))
-        return boxes
-
-    def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        """Return a line's turns, with the boxes in their text, and the format of these boxes.
-
-        Raises KeyError, ValueError.
-        """
-        return line.get("conversations") or line["messages"], self.boxes
+        return [(box.label, box.bbox) for box in reading.boxes]
 
 
-def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
-    """Return the boxes in an answer. What stands next to tags is a caption, whatever it says.
+class MsSwift(Conversations):
+    """What ms-swift reads."""
 
-    Raises:
-        UnreadableReply: As `read_boxes`.
-    """
-    if text.lstrip().startswith(("{", "[")) or not has_tokens(text):
-        return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
-    parsed = ParsedReply()
-    read_tokens(text, parsed)
-    return to_reading(parsed, box_format, size, sent, {})
-
-
-def _with_names_for_phrases(text: str) -> tuple[str, dict[str, str]]:
-    """Return an answer with a name in the place of each tagged phrase, and the phrases by name.
-
-    Phrases may look like boxes, which names such as "phrase 0" don't.
-
-    Example:
-        >>> _with_names_for_phrases("<ref>[1, 2]</ref><box>[[1, 2, 3, 4]]</box>")
-        ('<ref>phrase 0</ref><box>[[1, 2, 3, 4]]</box>', {'phrase 0': '[1, 2]'})
-    """
-    phrase_of_name: dict[str, str] = {}
-    parts = []
-    end = 0  # of the last phrase in the text
-    for phrase in TAGGED_PHRASE.finditer(text):
-        name = f"phrase {len(phrase_of_name)}"
-        phrase_of_name[name] = phrase[0]
-        parts += [text[end : phrase.start()], name]
-        end = phrase.end()
-    return "".join([*parts, text[end:]]), phrase_of_name
-
-
-class MsSwift(_Conversations):
-    """What ms-swift reads.
-
-    `<ref-object>` and `<bbox>` stand for the phrases and boxes of `objects`, in their order.
-    """
-
-    keys = ("role", "user", "assistant", "content")
-    boxes = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
-
-    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
-        """Return the line of a sample: the conversation, its objects, and its picture."""
-        return {**self._columns(sample.size, boxes_of), "images": [sample.file_name]}
-
-    def _columns(self, size: Size, boxes_of: Boxes) -> Line:
-        """Return the columns of a line for these phrases, all but the one of its picture."""
-        refs: list[str] = []
-        numbers: list[list[float]] = []
-        for text, boxes in boxes_of.items():
-            refs.append(text)  # in the question
-            if boxes:
-                refs.append(text)  # in the answer
-            numbers += [list(box) for box in boxes]
-        objects = {"ref": refs, "bbox": numbers, "bbox_type": "real"}
-        return {"messages": self.conversation(size, boxes_of), "objects": objects}
-
-    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """Return the phrases and boxes of a line, taken from its columns if it is as written here.
-
-        Most lines are, and reading their answers like a model's replies would take much longer.
-        Other lines are read so. Of a line as written here, each phrase comes once.
-        """
-        boxes_of = self._boxes_if_ours(line)
-        if not _all_are_inside(boxes_of, size):
-            return super().answers(line, size)
-        # The line may have further columns, such as its picture.
-        is_ours = self._columns(size, boxes_of).items() <= line.items()
-        return iter(boxes_of.items()) if is_ours else super().answers(line, size)
-
-    def _boxes_if_ours(self, line: Line) -> Boxes:
-        """Return the phrases of a line with their boxes, as if it were one that is written here.
-
-        Of another line they may be wrong, and the boxes may be anything: the caller has to see
-        whether writing them makes the same line.
-        """
-        objects: dict[str, list[Any]] = line.get("objects") or {}
-        refs = iter(objects.get("ref") or ())
-        boxes = iter(objects.get("bbox") or ())
-        boxes_of: Boxes = {}
-        for answer in line["messages"][1::2]:
-            its_boxes = list(islice(boxes, answer["content"].count("<bbox>")))
-            boxes_of[str(next(refs, ""))] = its_boxes
-            if its_boxes:
-                next(refs, None)  # the phrase again, in the answer
-        return boxes_of
-
-    def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
-        """Return the answer, with placeholders, as boxes stand in `objects`."""
-        return as_answer(phrase, boxes, self.boxes)
-
-    def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        """Return the messages with phrases and boxes for placeholders, and the format of the boxes.
-
-        Boxes are in pixels, or with `norm1` in parts of the sides. Raises ValueError where there
-        are more or fewer placeholders than objects, or a box isn't four numbers.
-        """
-        objects = line.get("objects") or {}
-        messages = line["messages"]
-        refs = list(objects.get("ref") or ())
-        boxes = list(objects.get("bbox") or ())
-        placeholders = _PLACEHOLDER.findall("".join(message["content"] for message in messages))
-        ref_count = placeholders.count("<ref-object>")
-        if ref_count != len(refs) or placeholders.count("<bbox>") != len(boxes):
-            raise ValueError(
-                "not as many <ref-object> and <bbox> in its messages as in its objects"
-            )
-        for box in boxes:
-            if not is_box(box):
-                raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
-        box_format = self.boxes
-        if objects.get("bbox_type") == "norm1":
-            box_format = replace(box_format, scale=1)
-        next_refs = iter(refs)
-        next_boxes = iter(boxes)
-        turns = []
-        for message in messages:
-            content = _without_placeholders(message["content"], next_refs, next_boxes)
-            turns.append({**message, "content": content})
-        return turns, box_format
-
-
-def _all_are_inside(boxes_of: Boxes, size: Size) -> bool:
-    """Whether all phrases' boxes are four numbers, with an area, in a picture of that size.
-
-    True where there are none.
-    """
-    for boxes in boxes_of.values():
-        if not all(map(is_box, boxes)) or not are_inside(boxes, size):
-            return False
-    return True
-
-
-def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
-    """Return the text with phrases and boxes in the place of `<ref-object>` and `<bbox>`.
-
-    As many as it needs are taken from the iterators, which have to have them. In a text of JSON,
-    by its first character, they are written as JSON, else in Qwen2-VL's tags, which our reader of
-    replies knows.
-    """
-    is_json = text.lstrip()[:1] in ("[", "{", "`")
-    tags = TAGS["qwen2-vl"]
-    parts = []
-    end = 0  # of the last placeholder in the text
-    for placeholder in _PLACEHOLDER.finditer(text):
-        if placeholder[0] == "<bbox>":
-            box = next(boxes)
-            written = dump_text(box) if is_json else tags.box.format(*box)
-        else:
-            ref = next(refs)
-            # In JSON the placeholder stands inside of quotation marks.
-            written = dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
-        parts += [text[end : placeholder.start()], written]
-        end = placeholder.end()
-    return "".join([*parts, text[end:]])
+    dialect = DIALECTS["ms-swift"]
+    boxes = _PIXELS
 
 
 @dataclass
-class Llava(_Conversations):
-    """What Qwen's own trainer, InternVL's and others in LLaVA's way read.
+class ForTarget(Conversations):
+    """Base of the formats in which boxes are text, in the numbers of the model to be trained.
 
     `target` is a family of the contract table, a model's name, or a plain format. For targets whose
     numbers are pixels of the resized picture, such as qwen2.5-vl, `trainer` resizes the pictures,
@@ -428,7 +380,6 @@ class Llava(_Conversations):
     trainer: str = ""
     min_pixels: int = 0
     max_pixels: int = 0
-    usual_trainer: ClassVar[str] = "qwen"
 
     def __post_init__(self) -> None:
         """Find the target's box format; for pixels of resized pictures, set trainer and limits.
@@ -444,7 +395,7 @@ class Llava(_Conversations):
                     " none"
                 )
             return
-        self.trainer = self.trainer or self.usual_trainer
+        self.trainer = self.trainer or self.dialect.trainer
         if self.trainer not in _TRAINERS:
             raise SpecError(
                 f"trainer should be one of {', '.join(_TRAINERS)}, not {self.trainer!r}"
@@ -491,28 +442,14 @@ class Llava(_Conversations):
             f" {numbers}.\n\n{super().training()}"
         )
 
-    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
-        """Return the line of a sample: its picture, and the conversation about it."""
-        return {
-            "id": str(sample.record.get("image_id") or sample.file_name),
-            "image": sample.file_name,
-            "width": sample.size[0],
-            "height": sample.size[1],
-            "conversations": self.conversation(sample.size, boxes_of),
-        }
 
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write the lines, then the files beside them, which may say how many lines there are."""
-        super().write(samples, out)
-        for name, facts in self.beside().items():
-            with out.file(name) as file:
-                file.write(dump_text({"grounding": facts}, 2) + "\n")
+class Llava(ForTarget):
+    """What Qwen's own trainer, InternVL's and others in LLaVA's way read."""
 
-    def beside(self) -> dict[str, Line]:
-        """Return what files beside the data tell a trainer of it, by the file's name.
+    dialect = DIALECTS["llava"]
 
-        `write` puts each into its file under the key `grounding`. Without any, there are no files.
-        """
+    def further_files(self, length: int) -> dict[str, Line]:
+        """Return InternVL's entry of the data set, if the target is InternVL."""
         if self.boxes.name != "internvl":
             return {}
         facts = {
@@ -520,72 +457,175 @@ class Llava(_Conversations):
             "annotation": self.data_file,
             "data_augment": False,
             "repeat_time": 1,
-            "length": self.length,
+            "length": length,
         }
         return {"meta.json": facts}
 
 
-class ShareGpt(Llava):
+class ShareGpt(ForTarget):
     """What LLaMA-Factory reads."""
 
-    usual_trainer = "llama-factory"
+    dialect = DIALECTS["sharegpt"]
 
-    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
-        """Return the line of a sample: the conversation and its picture."""
-        return {
-            "conversations": self.conversation(sample.size, boxes_of),
-            "images": [sample.file_name],
-        }
-
-    def beside(self) -> dict[str, Line]:
+    def further_files(self, length: int) -> dict[str, Line]:
         """Return LLaMA-Factory's entry of the data set."""
         columns = {"messages": "conversations", "images": "images"}
-        return {
-            "dataset_info.json": {
-                "file_name": self.data_file,
-                "formatting": "sharegpt",
-                "columns": columns,
-            }
-        }
+        facts = {"file_name": self.data_file, "formatting": "sharegpt", "columns": columns}
+        return {"dataset_info.json": facts}
 
 
-class Messages(Llava):
-    """What TRL and the chat templates of transformers read: contents are lists of parts.
+class Messages(ForTarget):
+    """What TRL and the chat templates of transformers read.
 
     The picture is a part without its path, which stands under `images`.
     """
 
-    keys = ("role", "user", "assistant", "content")
+    dialect = DIALECTS["messages"]
 
-    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
-        """Return the line of a sample, with the picture as the first part of the first message."""
-        messages: list[Line] = []
-        for turn in self.conversation(sample.size, boxes_of):
-            text = turn["content"]
-            parts = [{"type": "text", "text": text.removeprefix(_IMAGE)}]
-            if text.startswith(_IMAGE):
-                # with a text as well: in `datasets` all parts have the same keys
-                parts.insert(0, {"type": "image", "text": ""})
-            messages.append({"role": turn["role"], "content": parts})
-        return {"messages": messages, "images": [sample.file_name]}
 
-    def beside(self) -> dict[str, Line]:
-        """Return no files: these trainers read the data alone."""
-        return {}
+def _in_json(phrase: str, fours: Fours, key: str) -> str:
+    return dump_text([{key: four, "label": phrase} for four in fours])
 
-    def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        """Return the messages, each content's parts of text joined, and the format of the boxes.
 
-        Parts of other types are dropped; a content that is a text stays. Raises KeyError.
-        """
-        turns = []
-        for message in line["messages"]:
-            content = message["content"]
-            if isinstance(content, list):
-                texts = [str(part.get("text") or "") for part in content if part["type"] == "text"]
-                content = "".join(texts)
-            turns.append({**message, "content": content})
-        return turns, self.boxes
+def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
+    boxes = tags.separator.join(tags.box.format(*four) for four in fours)
+    return tags.phrase.format(phrase) + tags.boxes.format(boxes)
+
+
+def _boxes_as_written(
+    text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
+) -> list[Bbox]:
+    """Return the boxes, in pixels, of an answer that is letter by letter as it is written here.
+
+    Its numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would be
+    taken for parts of the side. Empty for any other answer, and where a box is not in the picture.
+    """
+    numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
+    fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
+    if text.startswith("["):
+        forms = [_in_json(phrase, fours, box_format.key)]
+    else:
+        forms = [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
+    if text not in forms:
+        return []
+    boxes = [box_format.to_pixels(four, original=size, sent=sent) for four in fours]
+    return boxes if all(_is_inside(box, size) for box in boxes) else []
+
+
+def _number(word: str) -> float:
+    return int(word) if word.isdecimal() else float(word)
+
+
+def _is_inside(box: Bbox, size: Size) -> bool:
+    x1, y1, x2, y2 = box
+    return 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]
+
+
+def _objects(boxes_of: Boxes) -> Line:
+    """Return ms-swift's `objects`: phrases in the order of their placeholders, and all boxes."""
+    refs: list[str] = []
+    numbers: list[list[float]] = []
+    for text, boxes in boxes_of.items():
+        refs.append(text)  # in the question
+        if boxes:
+            refs.append(text)  # in the answer
+        numbers += [list(box) for box in boxes]
+    return {"ref": refs, "bbox": numbers, "bbox_type": "real"}
+
+
+def _picture_of(line: Line) -> Any:
+    """Return the picture that a line names; None for a conversation without one.
+
+    A picture that is an object with a `path` is that path. Raises KeyError where a line of another
+    kind has no `image`; ValueError where a line names several.
+    """
+    pictures = line.get("image") or line.get("images")
+    if not pictures and ("conversations" in line or "messages" in line):
+        return None  # of text alone, as mixtures of data have it
+    if not pictures:
+        pictures = line["image"]  # raises KeyError where it isn't there
+    if not isinstance(pictures, list):
+        pictures = [pictures]
+    if len(pictures) > 1:
+        raise ValueError("several pictures, and it isn't said in which its boxes are")
+    picture = pictures[0]
+    return picture["path"] if isinstance(picture, Mapping) else picture
+
+
+def _turns_of(line: Line) -> list[Turn]:
+    """Return the turns of a line in any dialect; of parts, the texts are joined.
+
+    Raises KeyError, TypeError.
+    """
+    turns = []
+    for turn in line.get("conversations") or line["messages"]:
+        speaker = turn.get("from") or turn["role"]
+        said = turn["value"] if "value" in turn else turn["content"]
+        if isinstance(said, list):
+            said = "".join(str(part.get("text") or "") for part in said if part["type"] == "text")
+        turns.append((speaker, said))
+    return turns
+
+
+def _with_objects(
+    turns: Sequence[Turn], objects: Line, box_format: BoxFormat
+) -> tuple[list[Turn], BoxFormat]:
+    """Return the turns with phrases and boxes for placeholders, and the format of the boxes.
+
+    Boxes are in pixels, or with `norm1` in parts of the sides. Raises ValueError where there are
+    more or fewer placeholders than objects, or a box isn't four numbers.
+    """
+    refs = list(objects.get("ref") or ())
+    boxes = list(objects.get("bbox") or ())
+    placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
+    ref_count = placeholders.count("<ref-object>")
+    if ref_count != len(refs) or placeholders.count("<bbox>") != len(boxes):
+        raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
+    for box in boxes:
+        if not is_box(box):
+            raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
+    if objects.get("bbox_type") == "norm1":
+        box_format = replace(box_format, scale=1)
+    next_refs = iter(refs)
+    next_boxes = iter(boxes)
+    filled = []
+    for speaker, said in turns:
+        filled.append((speaker, _without_placeholders(said, next_refs, next_boxes)))
+    return filled, box_format
+
+
+def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
+    """Return the text with phrases and boxes in the place of `<ref-object>` and `<bbox>`.
+
+    As many as it needs are taken from the iterators, which have to have them. In a text of JSON,
+    by its first character, they are written as JSON, else in Qwen2-VL's tags, which our reader of
+    replies knows.
+    """
+    is_json = text.lstrip()[:1] in ("[", "{", "`")
+    tags = TAGS["qwen2-vl"]
+
+    def value_of(placeholder: re.Match[str]) -> str:
+        if placeholder[0] == "<bbox>":
+            box = next(boxes)
+            return dump_text(box) if is_json else tags.box.format(*box)
+        ref = next(refs)
+        # In JSON the placeholder stands inside of quotation marks.
+        return dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
+
+    return _PLACEHOLDER.sub(value_of, text)
+
+
+def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
+    """Return the boxes in an answer. Words next to tags are a caption.
+
+    Raises:
+        UnreadableReply: As `read_boxes`.
+    """
+    if text.lstrip().startswith(("{", "[")) or not has_tokens(text):
+        return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
+    parsed = ParsedReply()
+    read_tokens(text, parsed)
+    return to_reading(parsed, box_format, size, sent, {})
 
 
 def _box_format_of(target: str) -> BoxFormat:
@@ -607,21 +647,6 @@ def _box_format_of(target: str) -> BoxFormat:
     )
 
 
-def as_answer(
-    phrase: str, fours: Sequence[Sequence[float]], box_format: BoxFormat, is_json: bool = False
-) -> str:
-    """Return the answer that gives a phrase and its boxes, `fours` of the family's own numbers.
-
-    It is in the family's tags if it has some, unless `is_json` or there is no box; else it is a
-    JSON list of an object for each box, its numbers under the family's key: NOTHING without a box.
-    """
-    tags = TAGS.get(box_format.name)
-    if is_json or tags is None or not fours:
-        return dump_text([{box_format.key: four, "label": phrase} for four in fours])
-    boxes = tags.separator.join(tags.box.format(*four) for four in fours)
-    return tags.phrase.format(phrase) + tags.boxes.format(boxes)
-
-
 def phrase_of(question: str) -> str:
     """Return the phrase that a question asks for.
 
@@ -634,50 +659,3 @@ def phrase_of(question: str) -> str:
         return tagged[0]
     behind_colon = text.partition(":")[2].strip()
     return behind_colon or text.strip()
-
-
-def boxes_as_written(
-    text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
-) -> list[Bbox]:
-    """Return the boxes, in pixels, of an answer that is exactly as `as_answer` writes it.
-
-    The list is empty for any other answer, where a box isn't inside the picture, and where the
-    phrase has an entity such as &amp;: those are to be read like a model's reply.
-
-    Args:
-        text: The answer.
-        phrase: What its question asks for.
-        box_format: What its numbers mean.
-        size: The picture's.
-        sent: The size in which the model's processor gets the picture.
-    """
-    fours = _fours_of(text, box_format)
-    is_json = text.startswith("[")
-    if not all(map(is_box, fours)) or text != as_answer(phrase, fours, box_format, is_json):
-        return []
-    boxes = [box_format.to_pixels(four, original=size, sent=sent) for four in fours]
-    if not are_inside(boxes, size) or html.unescape(phrase) != phrase:
-        return []
-    return boxes
-
-
-def _fours_of(text: str, box_format: BoxFormat) -> list[list[float]]:
-    """Return the numbers of the boxes of an answer, four each, if `as_answer` wrote it.
-
-    Of another answer they may be anything, or an empty list. It is empty, too, for an answer in
-    other tags than Qwen2-VL's: the reader of replies reads those.
-    """
-    with suppress(ValueError, TypeError, KeyError):
-        if text.startswith("[{"):
-            return [item[box_format.key] for item in json.loads(text)]
-        if box_format.name == "qwen2-vl":
-            behind_phrase = text.rpartition("<|object_ref_end|>")[2]
-            values = json.loads(f"[{','.join(_NUMBER.findall(behind_phrase))}]")
-            return [values[start : start + 4] for start in range(0, len(values), 4)]
-    return []
-
-
-def are_inside(boxes: Sequence[Bbox], size: Size) -> bool:
-    """Whether all boxes have an area, and are within a picture of that size; True for none."""
-    width, height = size
-    return all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in boxes)

@@ -62,6 +62,35 @@ _WITHOUT_PHRASE = "pictures without a phrase to write"
 _UNVERIFIED = "unverified"
 _MISSED_BOX = "missed"
 _UNDECIDED_CLASS = "undecided"
+# What is told of the records in the end, with how often: by what is counted, in the order of lines.
+_CHANGED = "changed texts"  # captions and phrases
+_UNSELECTED = "unselected phrases"
+_REJECTED = "rejected boxes"
+_ONLY_REJECTED = "pictures of rejected boxes alone"
+_MAYBE_THERE = "pictures of something"
+_NOT_KNOWN_EMPTY = "pictures of nothing known"
+_REPEATED = "repeated boxes"
+_WRONG_SPAN = "wrong spans"
+_DOUBTFUL = "doubtful records"
+_REMARKS = {
+    _CHANGED: "texts changed, as {name} can't have them as they are",
+    _UNSELECTED: "phrases left out, by their status or score, or as an option or a reviewer says",
+    _REJECTED: "boxes that a reviewer rejected",
+    _UNVERIFIED: "pictures left out, as boxes that nobody has verified or looked at would be"
+    " background there (--partly-verified keeps them)",
+    _MISSED_BOX: "pictures left out, as a reviewer says that something is there, which has no box"
+    " and would be background (--partly-verified keeps them)",
+    _UNDECIDED_CLASS: "pictures left out, as it is undecided whether a class is there, which would"
+    " be background (--partly-verified keeps them)",
+    _ONLY_REJECTED: "pictures left out, as all boxes of a phrase were rejected and nobody said that"
+    " nothing is there (m in the review says so: the picture is then a background)",
+    _MAYBE_THERE: "pictures left out, as something may be there without a box (background: false),"
+    " as where all boxes of a phrase were rejected (m in the review says that nothing is)",
+    _NOT_KNOWN_EMPTY: "pictures left out, as nothing says what is there, or that nothing is",
+    _REPEATED: "boxes that stand there already under the same words, written once",
+    _WRONG_SPAN: "spans that don't hold their phrase, which was looked for in its caption",
+    _DOUBTFUL: "records marked doubtful, of whose replies a part was of no use",
+}
 _SECTION = "\n## "  # begins a format's part of training.md, before the format's name
 
 
@@ -132,7 +161,6 @@ def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any
 
 
 def _scores_at_least(box: Mapping[str, Any], min_score: float) -> bool:
-    """Whether a box has this score or more; False for a box without a score."""
     return box.get("score") is not None and box["score"] >= min_score
 
 
@@ -226,12 +254,9 @@ def export(
     only_file = format.data_file if is_one_file else None
     with told_as(InputError, f"can't write {path}"), ExportFolder(path, only_file) as out:
         images = images or ("reference" if is_one_file else "copy")
-        pictures = ExportPictures(out, images, folders, format.packs, format.naming)
+        pictures = ExportPictures(out, images, folders, format.packs, format.flat)
         format.write(_SampleMaker(format, pictures, select, exported).samples(rows), out)
-        _refuse_losses(format, exported, strict)
-        exported.remarks += format.remarks
-        with out.file(README) as file:  # of a file alone it is thrown away with the folder
-            file.write(_readme(format, exported, pictures, out))
+        _finish(format, exported, pictures, out, strict)
     return exported
 
 
@@ -266,7 +291,7 @@ def export_parts(
             for name, rows in parts.items():
                 folder = out.part(name)
                 pictures = ExportPictures(
-                    folder, images or "copy", folders, format.packs, format.naming
+                    folder, images or "copy", folders, format.packs, format.flat
                 )
                 pictures_of_parts.append(pictures)
                 exported_part = Exported(name)
@@ -275,10 +300,8 @@ def export_parts(
                 _add_part(exported, exported_part)
 
         format.write_parts(part_by_part(), out)
-        _refuse_losses(format, exported, strict)
-        exported.remarks += format.remarks
-        with out.file(README) as file:  # the pictures of all parts are treated alike
-            file.write(_readme(format, exported, pictures_of_parts[0], out))
+        # the pictures of all parts are treated alike
+        _finish(format, exported, pictures_of_parts[0], out, strict)
     return exported
 
 
@@ -309,20 +332,26 @@ def _refuse_name_of_file(path: str, format: Format) -> None:
         )
 
 
-def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
-    """Raise InputError where records were there but none was written.
+def _finish(
+    format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder, strict: bool
+) -> None:
+    """Add the format's remarks, and write the README.
 
-    With `strict`, also where anything is lost or left out.
+    Raises InputError where records were there but none was written; with `strict`, also where
+    anything is lost or left out.
     """
-    if exported.written and not strict:
-        return
-    reasons = _why_nothing(exported)
-    if exported.written:
+    reasons: list[str] = []
+    if not exported.written:
+        reasons = _why_nothing(exported)
+    elif strict:
         reasons = [exported.losses(), *exported.reasons]
     why = "; ".join(filter(None, reasons))
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
+    exported.remarks += format.remarks
+    with out.file(README) as file:  # of a file alone it is thrown away with the folder
+        file.write(_readme(format, exported, pictures, out))
 
 
 def _why_nothing(exported: Exported) -> list[str]:
@@ -354,17 +383,7 @@ class _SampleMaker:
         self._select = select
         # Filled while samples are made; its remarks after the last one, from the counts below.
         self._exported = exported
-        self._changed_texts = 0  # captions and phrases
-        self._unselected_phrases = 0
-        self._rejected_boxes = 0
-        # pictures left out, by why
-        self._partly_verified = 0
-        self._missing_boxes = 0
-        self._undecided = 0
-        # pictures without a phrase to write, by why they aren't written as empty ones
-        self._only_rejected = 0
-        self._maybe_there = 0
-        self._not_known_empty = 0
+        self._counts = Counter[str]()  # of what _REMARKS tells
         # by class, in how many records it was looked for, and in how many it is undecided
         self._records_of_class = Counter[str]()
         self._undecided_of_class = Counter[str]()
@@ -372,9 +391,6 @@ class _SampleMaker:
         self._false_backgrounds: dict[str, str] = {}
         # by picture, for detectors: what a person rejected in any of its rows
         self._rejections: dict[str, Rejections] = {}
-        self._repeated_boxes = 0
-        self._wrong_spans = 0
-        self._doubtful_records = 0
         # hash of an image_id → how many rows of that picture came before, so that the ids that are
         # made for their expressions differ; only rows with expressions that lack ids are counted
         self._rows_of_image = NumberTable()
@@ -391,10 +407,7 @@ class _SampleMaker:
             if iter(records) is records:  # an iterator, which can be gone through once
                 records = list(records)
             self._note_what_holds_for_pictures(records)
-            counts = Counter(self._false_backgrounds.values())
-            self._partly_verified = counts[_UNVERIFIED]
-            self._missing_boxes = counts[_MISSED_BOX]
-            self._undecided = counts[_UNDECIDED_CLASS]
+            self._counts.update(self._false_backgrounds.values())
         for number, record in enumerate(records, 1):
             try:
                 sample = self._sample(record)
@@ -410,46 +423,17 @@ class _SampleMaker:
         self._add_remarks()
 
     def _add_remarks(self) -> None:
-        """Add a line to the export's remarks for each count that isn't 0."""
-        counts = {
-            f"texts changed, as {self._format.name} can't have them as they are": (
-                self._changed_texts
-            ),
-            "phrases left out, by their status or score, or as an option or a reviewer says": (
-                self._unselected_phrases
-            ),
-            "boxes that a reviewer rejected": self._rejected_boxes,
-            "pictures left out, as boxes that nobody has verified or looked at would be background"
-            " there (--partly-verified keeps them)": self._partly_verified,
-            "pictures left out, as a reviewer says that something is there, which has no box and"
-            " would be background (--partly-verified keeps them)": self._missing_boxes,
-            "pictures left out, as it is undecided whether a class is there, which would be"
-            " background (--partly-verified keeps them)": self._undecided,
-            "pictures left out, as all boxes of a phrase were rejected and nobody said that nothing"
-            " is there (m in the review says so: the picture is then a background)": (
-                self._only_rejected
-            ),
-            "pictures left out, as something may be there without a box (background: false), as"
-            " where all boxes of a phrase were rejected (m in the review says that nothing is)": (
-                self._maybe_there
-            ),
-            "pictures left out, as nothing says what is there, or that nothing is": (
-                self._not_known_empty
-            ),
-            "boxes that stand there already under the same words, written once": (
-                self._repeated_boxes
-            ),
-            "spans that don't hold their phrase, which was looked for in its caption": (
-                self._wrong_spans
-            ),
-            "records marked doubtful, of whose replies a part was of no use": (
-                self._doubtful_records
-            ),
-            "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
-        }
-        self._exported.remarks += [f"{what}: {count}" for what, count in counts.items() if count]
-        if self._undecided:
-            self._exported.remarks += self._remarks_on_undecided_classes()
+        remarks = self._exported.remarks
+        for what, text in _REMARKS.items():
+            if self._counts[what]:
+                remarks.append(f"{text.format(name=self._format.name)}: {self._counts[what]}")
+        if self._pictures.missing:
+            remarks.append(
+                "pictures that aren't there, and may be turned by their EXIF:"
+                f" {self._pictures.missing}"
+            )
+        if self._counts[_UNDECIDED_CLASS]:
+            remarks += self._remarks_on_undecided_classes()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         """Return the record as the format writes it; None where there is nothing to write.
@@ -474,7 +458,7 @@ class _SampleMaker:
         if not self._format.repeats and not self._format.whole:
             phrases = self._without_repeats(phrases)
         if record.get("doubtful") is True:
-            self._doubtful_records += 1
+            self._counts[_DOUBTFUL] += 1
         self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
         if carries.captions:
             caption = self._safe(caption)
@@ -484,18 +468,16 @@ class _SampleMaker:
     def _count_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Count a record of which nothing is written under the reason why."""
         if not self._format.carries.empty:
             self._exported.lost[_WITHOUT_PHRASE] += 1
         elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
-            self._only_rejected += 1
+            self._counts[_ONLY_REJECTED] += 1
         elif record.get("background") is False:  # as of a split, which leaves out such phrases
-            self._maybe_there += 1
+            self._counts[_MAYBE_THERE] += 1
         else:
-            self._not_known_empty += 1
+            self._counts[_NOT_KNOWN_EMPTY] += 1
 
     def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
-        """Return the phrases that `_phrase` makes of the expressions, without its Nones."""
         phrases = []
         for expression in expressions:
             phrase = self._phrase(expression, size)
@@ -646,7 +628,7 @@ class _SampleMaker:
             span = expression.get("char_span")
             if span and not stands(expression["text"], span, caption):
                 unset.append(index)
-        self._wrong_spans += len(unset)
+        self._counts[_WRONG_SPAN] += len(unset)
         if not any("char_span" in expression for expression in expressions):
             unset = list(range(len(expressions)))
         if not unset:
@@ -669,10 +651,10 @@ class _SampleMaker:
         for expression in expressions:
             if not self._select.keep_rejected:
                 kept = not_rejected(expression) or ()
-                self._rejected_boxes += len(expression["instances"]) - len(kept)
+                self._counts[_REJECTED] += len(expression["instances"]) - len(kept)
             selected = self._select.of(record, expression)
             if selected is None:
-                self._unselected_phrases += 1
+                self._counts[_UNSELECTED] += 1
                 continue
             why_lost = self._format.carries.why_lost(status_of(selected), selected.get("char_span"))
             if why_lost:
@@ -694,7 +676,7 @@ class _SampleMaker:
             seen = boxes_of_thing.setdefault(self._format.thing(phrase), set())
             new = _indices_of_new(phrase.boxes, seen)
             seen.update(phrase.boxes)
-            self._repeated_boxes += len(phrase.boxes) - len(new)
+            self._counts[_REPEATED] += len(phrase.boxes) - len(new)
             if len(new) < len(phrase.boxes):
                 phrase = _with_boxes(phrase, new)
             if phrase.boxes or phrase.status != "grounded":
@@ -737,10 +719,9 @@ class _SampleMaker:
         )
 
     def _safe(self, text: str) -> str:
-        """Return the text without what the format can't have, and count it if it changed."""
         safe = self._format.safe(text)
         if safe != text:
-            self._changed_texts += 1
+            self._counts[_CHANGED] += 1
         return safe
 
 
@@ -754,7 +735,6 @@ def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
 
 
 def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the classes that expressions state as a text, each as its `class_key`."""
     names = [expression.get("class") for expression in expressions]
     return {class_key(name) for name in names if isinstance(name, str)}
 
@@ -802,7 +782,6 @@ def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
 
 
 def _have_ids(expressions: Any) -> bool:
-    """Whether this is a list of expressions that all have an `expression_id`."""
     if type(expressions) is not list:
         return False
     return all(
@@ -812,7 +791,6 @@ def _have_ids(expressions: Any) -> bool:
 
 
 def _score_of(instance: Mapping[str, Any]) -> float | None:
-    """Return the score of an instance as a float, or None."""
     score = instance["score"]
     return None if score is None else float(score)
 
@@ -874,7 +852,6 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
 
 
 def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
-    """Return the README, in Markdown, with a head for `datasets` where it reads the data file."""
     counts = ", ".join(f"{count:,} {what}" for what, count in exported.written.items())
     where = pictures.described(list(exported.parts))
     if format.packs:

@@ -240,7 +240,6 @@ class ExportFolder:
 
 
 def _temporary_text() -> IO[str]:
-    """Open a nameless text file, which goes when it is closed."""
     return cast("IO[str]", tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n"))
 
 

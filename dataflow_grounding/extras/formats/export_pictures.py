@@ -21,12 +21,6 @@ from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.images.files import Header, decode, read_file
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
-Naming: TypeAlias = Literal["folders", "joined", "base"]
-"""Names of pictures in the export.
-
-`folders`: in folders, as they were. `joined`: all in one folder, the names of their folders before
-theirs. `base`: all in one, by their own name.
-"""
 FOLDER = "images"  # of an export, with its pictures
 _SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose next to nothing
     "jpeg": {"quality": 95, "subsampling": 0},
@@ -57,7 +51,8 @@ class ExportPictures:
         folders: Where relative paths are looked for, in this order.
         packs: Whether the format puts them into its own files, so that none is needed in the
             folder.
-        naming: How copies and links are named in the folder.
+        flat: Whether copies and links are all in one folder, the names of their folders before
+            theirs; else they are in folders, as they were.
 
     Attributes:
         missing: How many pictures are referenced though they aren't there.
@@ -72,7 +67,7 @@ class ExportPictures:
         images: Images,
         folders: Sequence[str],
         packs: bool,
-        naming: Naming = "folders",
+        flat: bool = False,
     ) -> None:
         if packs and images == "reference":
             raise InputError("the pictures are in this format's files: copy or link them")
@@ -80,7 +75,7 @@ class ExportPictures:
         self._images = images
         self._folders = tuple(folders)
         self._packs = packs
-        self._naming = naming
+        self._flat = flat
         self._finder = PictureFinder(folders)
         # The folder of an export that will be removed, with a separator behind it: pictures in it
         # can't be linked or referenced. Empty where there is none.
@@ -192,10 +187,8 @@ class ExportPictures:
         ending = os.path.splitext(path)[1]
         folder = self._folders[0] if self._folders else None
         stem = name_within(path, folder).removeprefix(f"{FOLDER}/")
-        if self._naming == "joined":
+        if self._flat:
             stem = stem.replace("/", "_")
-        elif self._naming == "base":
-            stem = os.path.basename(stem)
         name = portable(f"{FOLDER}/{stem}{ending}")
         number = 1
         while not self._claim(name, path):

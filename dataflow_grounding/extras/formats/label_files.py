@@ -242,7 +242,6 @@ class _LabelFormat(Format):
 
     def __post_init__(self) -> None:
         self._classes = Classes(self.classes, self.joint, self.class_list)
-        self.naming = "joined" if self.flat else "folders"
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
         """Return the expression's class: these formats have no other words."""
@@ -496,7 +495,6 @@ class Yolo(_LabelFormat):
 
 
 def _label_of(image: str) -> str:
-    """Return the path in the folder of labels of the label file that a picture should have."""
     return os.path.splitext(image)[0] + ".txt"
 
 
@@ -519,7 +517,6 @@ def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
 
 
 def _label_file_of(file_name: str) -> str:
-    """Return the label file that is written for a picture, relative to the export's folder."""
     stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
     return portable(f"labels/{stem}.txt")
 

@@ -173,7 +173,6 @@ class LabelSeeds(Seeds):
         return report
 
     def _counted(self, items: list[str]) -> dict[str, Any]:
-        """Return how many items there are, and the first `shown` of them."""
         return {"count": len(items), "first": items[: self.shown]}
 
     def remarks(self) -> list[str]:
@@ -248,7 +247,6 @@ def _read_yolo(names: Names, path: str, size: Size | None, left_out: list[str]) 
 
 
 def _without_scores(regions: Iterable[Labelled]) -> list[Labelled]:
-    """Return the regions with nothing but their box and type."""
     return [{"bbox": region["bbox"], "type": region["type"]} for region in regions]
 
 

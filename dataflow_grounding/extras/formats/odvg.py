@@ -1,27 +1,20 @@
-"""JSON lines of one picture each with the regions of its caption: ODVG, and Datature Vi's.
+"""ODVG: JSON lines of one picture each with the regions of its caption.
 
-ODVG has four dialects; readers of one don't read another. Boxes are `[x1, y1, x2, y2]`, in ODVG in
-pixels, in Vi's in parts of the sides. Sources: Open-GroundingDino's data_format.md and
-datasets/odvg.py; mmdetection's mmdet/datasets/odvg.py and transforms/text_transformers.py;
-tao_pytorch's cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py;
-vi.developers.datature.com/docs/upload-annotations; vi-sdk's
-vi/dataset/loaders/types/{annotations,assets}.py, where `id` is a text.
+It has four dialects; readers of one don't read another. Boxes are `[x1, y1, x2, y2]` in pixels.
+Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
+mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's
+cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from itertools import count, groupby
 from typing import Any, ClassVar
 from unicodedata import normalize
 
-from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.extras.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.reading import entry_errors, read_lines, unite
-
-_DECIMALS = 6  # of a pixel, in boxes that are read of Vi's lines
 
 
 class _Odvg(Format):
@@ -217,96 +210,3 @@ class TaoReferring(_Odvg):
         """Return the one expression of a line, without a caption."""
         expression = _expression(grounding["expression"], [*grounding["regions"]])
         return {"caption": None, "expressions": [expression]}
-
-
-class Vi(Format):
-    """Phrase grounding as Datature Vi imports it; it knows pictures by their file's name alone.
-
-    `startTokenIndex` and `endTokenIndex` are not explained anywhere: characters are written.
-    Pictures that are copied or linked get names of their own; of referenced ones that share a name
-    `write` raises InputError.
-    """
-
-    naming = "base"
-
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a line for each sample, as Vi has them.
-
-        Raises InputError for two pictures of one name in different folders.
-        """
-        path_of_name: dict[int, int] = {}  # as hashes: there may be millions
-        with out.lines(self.data_file) as put:
-            for number, sample in enumerate(samples):
-                path = sample.file_name
-                name = os.path.basename(path)
-                if path_of_name.setdefault(hash(name), hash(path)) != hash(path):
-                    raise InputError(
-                        f"two pictures are called {name!r}, and Vi tells them apart by name:"
-                        " rename one"
-                    )
-                width, height = sample.size
-                asset = {
-                    "type": "Image",
-                    "filename": name,
-                    "width": width,
-                    "height": height,
-                    "filepath": path,
-                }
-                contents = {
-                    "type": "PhraseGrounding",
-                    "caption": sample.caption,
-                    "groundedPhrases": [
-                        _vi_phrase(phrase, sample.size) for phrase in sample.phrases
-                    ],
-                }
-                put({"id": str(number), "asset": asset, "contents": contents})
-
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each line; its picture is called `filepath`, or else `filename`."""
-        for where, line in read_lines(path, self.data_file):
-            with entry_errors(where):
-                asset = line["asset"]
-                contents = line["contents"]
-                size = (asset["width"], asset["height"])
-                phrases = contents["groundedPhrases"]
-                expressions = [_expression_of_vi(phrase, size) for phrase in phrases]
-                yield {
-                    "image_path": asset.get("filepath") or asset["filename"],
-                    "caption": contents["caption"],
-                    "width": size[0],
-                    "height": size[1],
-                    "expressions": expressions,
-                }
-
-
-def _vi_phrase(phrase: Phrase, size: Size) -> dict[str, Any]:
-    """Return a phrase as Vi has it, its boxes in parts of the picture's sides.
-
-    Its place in the caption is 0 to 0 where it has none.
-    """
-    start, end = phrase.span or (0, 0)
-    bounds = []
-    for box in phrase.boxes:
-        bounds.append([value / size[i % 2] for i, value in enumerate(box)])
-    return {
-        "phrase": phrase.text,
-        "startTokenIndex": start,
-        "endTokenIndex": end,
-        "bounds": bounds,
-    }
-
-
-def _expression_of_vi(phrase: Mapping[str, Any], size: tuple[Any, Any]) -> dict[str, Any]:
-    """Return the expression of a phrase of Vi's, its boxes in pixels of a picture of this size.
-
-    Raises KeyError, TypeError.
-    """
-    instances = []
-    for bounds in phrase["bounds"]:
-        bbox = [round(part * size[i % 2], _DECIMALS) for i, part in enumerate(bounds)]
-        instances.append({"bbox": bbox})
-    return {
-        "text": phrase["phrase"],
-        "char_span": [phrase.get("startTokenIndex"), phrase.get("endTokenIndex")],
-        "instances": instances,
-    }

@@ -51,6 +51,8 @@ _NOTES = (
 _MAX_NOTE_BYTES = 2**20  # of such a member; far more than any path takes
 # Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
 _MAX_BYTES_WITHOUT_TAG = 8 * 2**20
+# Bytes that the parser gets at once: with each part it looks at an open tag from its start again.
+_XML_PART = 2**18
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
@@ -192,8 +194,8 @@ class _BoundedXml:
         self._since_tag = 0  # bytes read since the last `<`
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes. Raises ValueError once a text or attribute is too long."""
-        data = self._file.read(size)
+        """Return the next part. Raises ValueError once a text or attribute is too long."""
+        data = self._file.read(_XML_PART)
         last_tag = data.rfind(b"<")
         if last_tag >= 0:
             self._since_tag = len(data) - last_tag
@@ -286,7 +288,6 @@ def tar_samples(path: str) -> Iterator[TarSample]:
 
 
 def _sample_key(member: tarfile.TarInfo) -> str:
-    """Return a tar member's name up to the first dot behind its folders: a/b of a/b.c.json."""
     match = _SAMPLE_KEY.match(member.name)
     assert match is not None  # it matches an empty text, too
     return match[0]
@@ -452,7 +453,6 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
 
 
 def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
-    """Whether each text stands at its span in the caption, or has None as its span."""
     for text, span in zip(texts, spans, strict=True):
         if span is not None and not stands(text, span, caption):
             return False

@@ -115,7 +115,6 @@ def _tao_expression(phrase: Phrase) -> dict[str, Any]:
 
 
 def _as_text(own_id: Any) -> str | None:
-    """Return an id as a text, as a column has one type; None stays."""
     return None if own_id is None else str(own_id)
 
 
@@ -215,7 +214,6 @@ def _described_regions(
 
 
 def _count_matched(matches: list[int | None]) -> int:
-    """Return how many of the matches aren't None."""
     return sum(match is not None for match in matches)
 
 
@@ -269,7 +267,6 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _are_readable(expressions: list[Any]) -> bool:
-    """Whether all are objects with a text; True for none."""
     for expression in expressions:
         if not isinstance(expression, Mapping) or not isinstance(expression.get("text"), str):
             return False
