@@ -136,68 +136,51 @@ class Standing:
         comments = [self.comments[row] for row in rows if row in self.comments]
         placed = Placed({}, {}, next(iter(comments), "") or None, set())
         expressions = expressions_of(record)
-        contents = Counter(map(_content_of, expressions.values()))
+        contents = {id: _content_of(expression) for id, expression in expressions.items()}
+        counts = Counter(contents.values())
         for id, expression in expressions.items():
-            is_alone = contents[_content_of(expression)] == 1
-            for picture in pictures:
-                if self._place(placed, picture, key, id, expression, is_alone):
-                    break
+            keys = [f"{picture} {contents[id]}" for picture in pictures]
+            placed.used.update(keys)
+            decided = [self.outcomes[key] for key in keys if key in self.outcomes]
+            outcome = None
+            if decided:  # an empty one, where all of it was taken back
+                is_alone = counts[contents[id]] == 1
+                outcome = _own_or_last(decided[0], _name_in(key, id), is_alone)
+            else:
+                outcome = self._by_boxes(expression, pictures, placed.used)
+            if outcome is not None:
+                placed.outcomes[id] = outcome.on(expression)
         for row in rows:
             self._place_added(placed, row, expressions)
         return placed
 
-    def _place(
-        self,
-        placed: Placed,
-        picture: str,
-        record: str,
-        id: str,
-        expression: Expression,
-        is_alone: bool,
-    ) -> bool:
-        """Put what was decided on an expression into `placed`; return whether anything was.
+    def _by_boxes(
+        self, expression: Expression, pictures: Sequence[str], used: set[str]
+    ) -> Outcome | None:
+        """Return what was said of single boxes of an expression that had others then; else None.
 
-        What was decided on this record comes first. Of several expressions alike in a record, which
-        are not `is_alone`, each has that alone.
-        """
-        key = _phrase_key(picture, expression)
-        outcomes = self.outcomes.get(key, {})
-        outcome = outcomes.get(_name_in(record, id))
-        if outcome is None and is_alone and outcomes:
-            outcome = [*outcomes.values()][-1]
-        if outcome is not None:
-            placed.used.add(key)
-            placed.outcomes[id] = outcome.on(expression)
-            return True
-        if key in self.outcomes:  # what was decided on it was taken back
-            return True
-        return self._place_verdicts(placed, picture, id, expression)
-
-    def _place_verdicts(
-        self, placed: Placed, picture: str, id: str, expression: Expression
-    ) -> bool:
-        """Put what was said of single boxes of an expression into `placed`, as `_place` does.
-
-        The phrase had other boxes when it was judged. It counts as judged if all its boxes are.
+        The phrase counts as judged if all its boxes are. The keys of the outcomes are added to
+        `used`.
         """
         instances = []
         reviewers = []
         for box in expression["instances"]:
-            verdict = self._verdicts.get(_box_key(picture, expression["text"], box))
-            if verdict is not None:
-                key, who, judgement = verdict
-                placed.used.add(key)
-                reviewers.append(who)
-                box = {**box, **judgement}
+            for picture in pictures:
+                verdict = self._verdicts.get(_box_key(picture, expression["text"], box))
+                if verdict is not None:
+                    key, who, judgement = verdict
+                    used.add(key)
+                    reviewers.append(who)
+                    box = {**box, **judgement}
+                    break
             instances.append(box)
         if not reviewers:
-            return False
+            return None
         after = {**expression, "instances": instances}
         if len(reviewers) == len(instances):
             is_right = all(map(reviewer_verdict, instances))
             after.update(verified=is_right, reviewed_by=reviewers[-1])
-        placed.outcomes[id] = Outcome.between(after, expression, reviewers[-1])
-        return True
+        return Outcome.between(after, expression, reviewers[-1])
 
     def _place_added(self, placed: Placed, key: str, expressions: Mapping[str, Expression]) -> None:
         """Put what reviewers added under a key into `placed`.
@@ -217,6 +200,16 @@ class Standing:
                 after = {**(outcome.after or {}), "expression_id": here}
                 outcome = outcome._replace(after=after)
             placed.outcomes[here] = outcome
+
+
+def _own_or_last(outcomes: Mapping[str, Outcome], name: str, is_alone: bool) -> Outcome | None:
+    """Return what was decided on an expression of this name, else the last on equal content.
+
+    Of several expressions alike in a record, which are not `is_alone`, each has its own alone.
+    """
+    if name in outcomes or not is_alone:
+        return outcomes.get(name)
+    return [*outcomes.values()][-1] if outcomes else None
 
 
 def _name_in(record: str, id: str) -> str:
