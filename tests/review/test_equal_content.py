@@ -197,6 +197,20 @@ def test_a_decision_is_of_all_records_alike_at_once(folder: Path) -> None:
     assert verdicts(folder)[1:] == [[False], [True]]
 
 
+def test_a_copy_of_the_picture_is_decided_on_in_a_session_under_way(folder: Path) -> None:
+    drawn(folder, "b.png", "red")
+    drawn(folder, "c.png", "blue")
+    write(folder, row(image_id="a"), row("b.png", image_id="b"), row("c.png", image_id="c"))
+    session = page(folder)
+    decide(session, 0, False)
+    assert session.view(2)["expressions"][0]["verified"] is None
+    assert session.view(1)["expressions"][0]["verified"] is False
+    decide(session, 0, True)
+    assert session.view(1)["expressions"][0]["verified"] is True
+    decide(session, 1, False)
+    assert verdicts(folder) == [[True], [False], [None]]
+
+
 def test_what_was_added_is_of_its_caption_and_has_an_id_of_its_own(folder: Path) -> None:
     drawing = {"status": "grounded", "instances": [{"bbox": B, "from": None}]}
     morning = row(image_id="a", caption="A cat and a dog.")

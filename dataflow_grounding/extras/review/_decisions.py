@@ -35,7 +35,6 @@ from dataflow_grounding.extras.review._judged_pictures import (
     JudgedPicture,
 )
 from dataflow_grounding.extras.review._overlay import (
-    as_reviewed,
     next_id,
     reviewed_expression,
     standing_expressions,
@@ -143,14 +142,6 @@ class Decisions:
         """
         names = self.pictures.names_of(record, key)
         return self.standing_of(blind_reviewer).placed(record, key, names)
-
-    def reviewed(self, record: Record, key: str, blind_reviewer: str | None = None) -> Record:
-        """Return the record with the decisions on it, and its comment.
-
-        Raises what `placed` does.
-        """
-        placed = self.placed(record, key, blind_reviewer)
-        return as_reviewed(record, placed.outcomes, placed.comment)
 
     def tell_damaged(self) -> None:
         """Say on standard error which lines count for nothing."""

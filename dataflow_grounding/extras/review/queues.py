@@ -121,7 +121,8 @@ class Reviewable:
         ):
             self.keys.append(key)
             self.places[key] = index
-            self._find_decisions(index, key, record)
+            self._records_of_picture[f"path {short_digest(path_of(record))}"].append(index)
+            self._note_decisions(index, key, record)
             self.names.append(file_name(path_of(record)))
             self._begins.append(self._lines.tell())
             self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
@@ -133,14 +134,18 @@ class Reviewable:
         self._lines.flush()
         self._decisions_seen = len(self.decisions.decided_rows)
 
-    def _find_decisions(self, index: int, key: str, record: Record) -> None:
-        """Note by which names decisions may call a record's picture, and whether any do."""
-        names = {f"path {short_digest(path_of(record))}"}
-        decided_names = self.decisions.pictures.names_of(record, key)
-        if decided_names:
+    def _note_decisions(self, index: int, key: str, record: Record) -> None:
+        """Note whether there are decisions on a record's picture, and by which names."""
+        names = self.decisions.pictures.names_of(record, key)
+        if names:
             self._decided.add(index)
-        for name in names.union(decided_names):
+        for name in names:
             self._records_of_picture[name].append(index)
+
+    def find_decisions(self, index: int) -> None:
+        """Find what was decided on a copy of a record's picture since the records were read."""
+        if index not in self.decided_records():
+            self._note_decisions(index, self.keys[index], self.record(index))
 
     def decided_records(self) -> set[int]:
         """Return the indices of the records on whose pictures anything was decided."""
@@ -149,9 +154,10 @@ class Reviewable:
             found = [self.places[key]] if key in self.places else []
             for picture in pictures:
                 found += self._records_of_picture.get(picture, [])
-            for index in found:
+            for index in set(found):
                 self._placed.pop(index, None)
-            self._decided.update(found)
+                if index not in self._decided:
+                    self._note_decisions(index, self.keys[index], self.record(index))
         self._decisions_seen = len(rows)
         return self._decided
 

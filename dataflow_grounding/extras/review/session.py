@@ -19,7 +19,7 @@ from dataflow_grounding._util.errors import (
     told_as,
 )
 from dataflow_grounding._util.files import within
-from dataflow_grounding.data.records import Record, annotated_column, has_id, write_bytes
+from dataflow_grounding.data.records import annotated_column, has_id, write_bytes
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.extras.review._door_html import page_file
 from dataflow_grounding.extras.review._overlay import (
@@ -220,14 +220,6 @@ class Session:
                 views[item.record] = self.view(item.record)
         return views
 
-    def reviewed(self, index: int) -> Record:
-        """Return a record, by its index, with the decisions on it.
-
-        In a blind review these are this reviewer's own.
-        """
-        record = self.reviewable.record(index)
-        return self.decisions.reviewed(record, self.reviewable.keys[index], self._blind_reviewer)
-
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
 
@@ -244,6 +236,7 @@ class Session:
         shown = record
         placed = None
         with suppress(BrokenRow):  # the page says why
+            self.reviewable.find_decisions(index)
             placed = self.reviewable.placed(index, self._blind_reviewer)
             rows = standing_expressions(record, expressions_of(record), placed.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
