@@ -39,7 +39,6 @@ EXTRAS = {
     "datasets": "datasets",
     "parquet": "pyarrow",
     "supervision": "supervision",
-    "notebook": "anywidget",
     "local": "transformers",
 }
 # the environment variables that say who is asked

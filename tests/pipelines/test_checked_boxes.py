@@ -342,7 +342,7 @@ def test_where_the_answers_differ_a_box_is_first_in_review(place: Workplace) -> 
     doubtful = {row["text"] for row in expressions(place) if row.get("doubtful")}
     assert 0 < len(doubtful) < len(CLASSES)
     reviewable = Reviewable(str(place.results))
-    queue = Queue(reviewable, reviewable.decisions, dict.fromkeys(FILTERS, "") | {"order": "doubt"})
+    queue = Queue(reviewable, dict.fromkeys(FILTERS, "") | {"order": "doubt"})
     first = [item for item, why in queue.why.items() if why == "doubt"]
     assert first[0].text in doubtful
 

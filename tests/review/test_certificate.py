@@ -71,6 +71,16 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def apart(results: Path) -> None:
+    """Each record has a picture of its own: else what is decided on one is of all."""
+    rows = []
+    for n in range(20):
+        rows.append({**record(n), "image_path": f"r{n}.png"})
+        Image.new("RGB", (200, 150), (n, n, n)).save(results.parent / f"r{n}.png")
+    write(results / "annotations.jsonl", rows)
+
+
 def write(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -360,6 +370,7 @@ def first(items: list[Any], boxes: int | None) -> Any:
         ),
     ],
 )
+@pytest.mark.usefixtures("apart")
 def test_what_is_done_to_an_item_decides_whether_it_was_right(
     results: Path, review: Any, act: Any, boxes: int | None, right: bool | None
 ) -> None:
@@ -380,6 +391,7 @@ def test_what_is_done_to_an_item_decides_whether_it_was_right(
     assert found["high"] == pytest.approx(most, abs=1e-6), "nor known to be right"
 
 
+@pytest.mark.usefixtures("apart")
 def test_of_two_reviewers_in_turn_the_last_word_stands_and_a_blind_second_one_that_differs_leaves_it_open(
     results: Path, review: Any
 ) -> None:
@@ -530,6 +542,7 @@ def test_a_stale_decision_on_other_boxes_says_nothing(results: Path, review: Any
     assert found["wrong"] == 0
 
 
+@pytest.mark.usefixtures("apart")
 def test_the_other_box_of_a_rejected_phrase_is_still_asked_for(results: Path, review: Any) -> None:
     reviewer = review()
     item = first(reviewer.items, 2)
@@ -539,6 +552,7 @@ def test_the_other_box_of_a_rejected_phrase_is_still_asked_for(results: Path, re
     assert (asked["id"], asked["box"]) == item[1:]
 
 
+@pytest.mark.usefixtures("apart")
 def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     results: Path, review: Any
 ) -> None:
@@ -776,6 +790,7 @@ def test_verify_without_a_certificate(results: Path) -> None:
         ) == (2, True)
 
 
+@pytest.mark.usefixtures("apart")
 def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(
     results: Path, review: Any, tmp_path: Path
 ) -> None:

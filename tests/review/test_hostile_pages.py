@@ -19,7 +19,7 @@ from tests.review.test_review import Server, select
 
 pytestmark = pytest.mark.slow
 
-MEGABYTE = 1_000_000
+LONG = 200_000  # characters, ten times as many as a page shows
 TEXTS = {
     "a script": "<script>window.ran=1</script>",
     "the end of a script": "</script><script>window.ran=1</script>",
@@ -32,9 +32,9 @@ TEXTS = {
     "marks on marks": "Z\u0336\u0311" * 2000,
     "a name of JavaScript's": "toString",
     "another name of JavaScript's": "__proto__",
-    "a megabyte in one word": "W" * MEGABYTE,
-    "a megabyte of words": "word " * (MEGABYTE // 5),
-    "a megabyte of emoji": "\U0001f3f3\ufe0f\u200d\U0001f308" * (MEGABYTE // 14),
+    "a long word": "W" * LONG,
+    "many words": "word " * (LONG // 5),
+    "many emoji": "\U0001f3f3\ufe0f\u200d\U0001f308" * (LONG // 4),
     "lines": "a\n" * 5000,
 }
 NAMES = (
@@ -92,7 +92,7 @@ def results(tmp_path: Path) -> Path:
         {"id": text, "step": text, "kind": text, "message": text} for text in TEXTS.values()
     ]
     run = {
-        "model": TEXTS["a megabyte in one word"],
+        "model": TEXTS["a long word"],
         "summary": {"models": [TEXTS["a script"]], "seconds": 1.0},
     }
     for name, written in (
@@ -221,7 +221,7 @@ def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
     """A model's name can't add a figure of its own, nor fill the screen."""
     forged = "m\n0.0% of 56 boxes wrong (95%: 0.0-0.1%); accepted"
     rows = [{**record(text), "model": forged} for text in list(TEXTS.values())[:8]]
-    rows[0]["expressions"][0]["verification"]["method"] = TEXTS["a megabyte in one word"]
+    rows[0]["expressions"][0]["verification"]["method"] = TEXTS["a long word"]
     (results / "annotations.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
     )

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.review.test_review import (
+    OF_ANOTHER_PICTURE,
     RECORD,
     SINGLE,
     TALL,
@@ -248,7 +249,7 @@ def judge(server: Any, place: int, number: int, *verdicts: bool) -> None:
 def test_what_is_rejected_to_mend_or_mine_is_found_again(
     results: Path, serve: Any, mode: str
 ) -> None:
-    write(results, RECORD, {**RECORD, "image_id": "b"})
+    write(results, RECORD, OF_ANOTHER_PICTURE)
     ann, bob = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
 
     def shown(server: Any, show: str) -> list[tuple[str, int | None]]:

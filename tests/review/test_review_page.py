@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.review.test_review import (
+    OF_ANOTHER_PICTURE,
     RECORD,
     SINGLE,
     TALL,
@@ -337,7 +338,7 @@ def test_what_is_left_is_told_at_once_whatever_was_judged(
     results: Path, serve: Any, show: Any, tmp_path: Path, is_static: bool
 ) -> None:
     # three boxes and a phrase without one in each
-    write(results, RECORD, {**RECORD, "image_id": "b"})
+    write(results, RECORD, OF_ANOTHER_PICTURE)
     address = (tmp_path / "folder" / "review.html").as_uri()
     if is_static:
         run("review", results, "--static", tmp_path / "folder")
@@ -374,7 +375,7 @@ def test_an_error_of_the_page_is_not_told_as_the_servers(
 def test_a_comment_is_saved_where_it_was_typed_and_can_be_undone(
     results: Path, serve: Any, show: Any
 ) -> None:
-    write(results, RECORD, {**RECORD, "image_id": "b"})
+    write(results, RECORD, OF_ANOTHER_PICTURE)
     page = show(serve(results).address + SINGLE + "&text=grass")
     for text in ("one", "two"):
         page.keyboard.press("c")

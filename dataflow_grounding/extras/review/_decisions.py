@@ -2,9 +2,13 @@
 
 A line is either a decision or a sample. A decision has `record` (the record's key), `changes` (of
 each expression `id`, the `version` that the reviewer saw, `before` and `after`), `action`, `who`,
-`when`, `seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`. Its `row` finds the
-record when rows of one image have changed places; its `uid` finds a decision that is sent twice.
-A sample has `sample`, `who`, `when`.
+`when`, `seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`. Its `uid` finds a
+decision that is sent twice. A sample has `sample`, `who`, `when`.
+
+A decision is of a picture's content, a phrase and its boxes, wherever they are: `picture` tells the
+content, and a change's `original` the phrase and the boxes as the pipeline wrote them, where that
+isn't `before`. What a reviewer added, or wrote as a comment, is of the picture and its caption:
+`place`.
 """
 
 import os
@@ -23,32 +27,21 @@ from dataflow_grounding.data.records import (
     dump_line,
     is_number,
     parse_line,
-    read_expressions,
 )
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.engine.keyed_log import append, storing
-from dataflow_grounding.extras.review._judged_pictures import JudgedPicture
+from dataflow_grounding.extras.review._judged_pictures import (
+    DecidedPictures,
+    JudgedPicture,
+)
 from dataflow_grounding.extras.review._overlay import (
-    Outcome,
-    as_reviewed,
     next_id,
-    outdated_decisions,
     reviewed_expression,
     standing_expressions,
     version_of,
-    was_judged,
 )
-from dataflow_grounding.extras.review._record_view import (
-    Expression,
-    expressions_of,
-    picture_column,
-)
-from dataflow_grounding.extras.review._row_keys import (
-    DecidedRow,
-    RowCounts,
-    row_digest,
-    written_digest,
-)
+from dataflow_grounding.extras.review._record_view import Expression, expressions_of
+from dataflow_grounding.extras.review._standing import Placed, Standing, place_of
 
 # What a decision may say that it did.
 ACTIONS = (
@@ -106,86 +99,6 @@ def review_files(results: str) -> ReviewFiles:
     return ReviewFiles(annotations, decisions, f"{stem}.reviewed.jsonl")
 
 
-class Standing:
-    """What holds after some decisions.
-
-    Attributes:
-        outcomes: By a record's key and an expression's id, what it was and what it is now. An
-            expression that is again as it was, and not judged, is not in it.
-        comments: By a record's key its last comment; one that was emptied is not in it.
-    """
-
-    def __init__(self) -> None:
-        self.outcomes: defaultdict[str, dict[str, Outcome]] = defaultdict(dict)
-        self.comments: dict[str, str] = {}
-
-    def take(self, line: Mapping[str, Any]) -> None:
-        """Add a decision, a line of the file.
-
-        Raises BrokenRow, KeyError, TypeError or AttributeError, and adds nothing, for a line that
-        is no decision.
-        """
-        _check_expressions(line["changes"])
-        # a copy: a line that turns out to be damaged half way has changed nothing
-        outcomes = dict(self.outcomes[line["record"]])
-        for change in line["changes"]:
-            id = str(change["id"])
-            before = change["before"]
-            after = change["after"]
-            known = outcomes.pop(id, None)
-            original = before if known is None else known.before
-            is_changed = version_of(after) != version_of(original)
-            is_judged = was_judged(after) and not line.get("undoes")
-            # An undone decision leaves what the pipeline wrote: it is as if nobody had judged it.
-            if is_changed or is_judged:
-                outcomes[id] = Outcome.between(after, original)
-        self.outcomes[line["record"]] = outcomes
-        if line.get("comment"):
-            self.comments[line["record"]] = str(line["comment"])
-        elif "comment" in line:
-            self.comments.pop(line["record"], None)
-
-    def reviewed(self, record: Record, key: str) -> Record:
-        """Return the record, whose key is `key`, with the decisions on it, and its comment.
-
-        Raises BrokenRow where there are decisions and the record's expressions can't be read.
-        """
-        return as_reviewed(record, self.outcomes.get(key, {}), self.comments.get(key))
-
-    def outdated(self, record: Record, key: str) -> list[str]:
-        """Return the ids of what was decided about phrases that the record's caption lost.
-
-        Raises BrokenRow where there are decisions and the record's expressions can't be read.
-        """
-        outcomes = self.outcomes.get(key, {})
-        if not outcomes:
-            return []
-        return outdated_decisions(record, expressions_of(record), outcomes)
-
-    def expressions(self, record: Record, key: str) -> dict[str, Expression]:
-        """Return the record's expressions with the decisions on them, by id.
-
-        Raises BrokenRow where the record's own can't be read.
-        """
-        return standing_expressions(record, expressions_of(record), self.outcomes.get(key, {}))
-
-
-def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    """Raise BrokenRow, KeyError or TypeError unless all `before` and `after` are expressions.
-
-    They may be None, too: the expression wasn't there, or is there no longer.
-    """
-    expressions = []
-    for change in changes:
-        for side in (change["before"], change["after"]):
-            if isinstance(side, dict):
-                expressions.append(side)
-            elif side is not None:
-                raise TypeError
-    # For what it raises: an expression has a text, and boxes of four numbers.
-    read_expressions(Record({"sides": expressions}), "sides")
-
-
 class Decisions:
     """All decisions in a file, to which other processes may append at the same time.
 
@@ -195,9 +108,9 @@ class Decisions:
         path: The file, which may be missing.
         standing_by_reviewer: Under "" what counts; under a reviewer's name what this one decided
             in blind second reviews, which change nothing.
-        last_reviewer: By the keys of a record and an expression, who decided last; without blind
-            reviews.
-        decided_rows: By a record's key what the last decision on it says of its row.
+        pictures: Those that were decided on.
+        decided_rows: Of each decision the record's key, what its row calls the picture, and the
+            name of the picture.
         samples: The samples that were stated, each with `who` and `when`.
         count: How many decisions there are, blind ones too.
         damaged: The numbers, from 1, of lines that count for nothing.
@@ -206,8 +119,8 @@ class Decisions:
     def __init__(self, path: str) -> None:
         self.path = path
         self.standing_by_reviewer: defaultdict[str, Standing] = defaultdict(Standing)
-        self.last_reviewer: dict[tuple[str, str], str] = {}
-        self.decided_rows: dict[str, DecidedRow] = {}
+        self.pictures = DecidedPictures()
+        self.decided_rows: list[tuple[str, str, str]] = []
         self.samples: list[dict[str, Any]] = []
         self.count = 0
         self.damaged: list[int] = []
@@ -220,6 +133,15 @@ class Decisions:
     def standing_of(self, blind_reviewer: str | None = None) -> Standing:
         """Return what counts, or what this reviewer decided in blind second reviews."""
         return self.standing_by_reviewer[blind_reviewer or ""]
+
+    def placed(self, record: Record, key: str, blind_reviewer: str | None = None) -> Placed:
+        """Return what was decided on a record, whose key is `key`.
+
+        Raises BrokenRow where there are decisions on its picture and the record's expressions can't
+        be read.
+        """
+        names = self.pictures.names_of(record, key)
+        return self.standing_of(blind_reviewer).placed(record, key, names)
 
     def tell_damaged(self) -> None:
         """Say on standard error which lines count for nothing."""
@@ -259,15 +181,13 @@ class Decisions:
         if isinstance(line.get("sample"), dict):
             self.samples.append({**line["sample"], "who": who, "when": line.get("when")})
             return
-        is_blind = line.get("blind")
-        self.standing_of(str(who) if is_blind else None).take(line)
+        key = str(line["record"])
+        picture = JudgedPicture.of_line(line)
+        name = self.pictures.take(key, picture)
+        self.standing_of(str(who) if line.get("blind") else None).take(line, name)
+        self.decided_rows.append((key, picture.stated(key), name))
         self.count += 1
         self._line_of_uid[str(line.get("uid"))] = line
-        if isinstance(line.get("row"), str):
-            self.decided_rows[line["record"]] = DecidedRow.of_line(line)
-        if not is_blind:
-            for change in line["changes"]:
-                self.last_reviewer[line["record"], str(change["id"])] = str(who)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -316,7 +236,6 @@ class Decisions:
         request: Mapping[str, Any],
         who: str,
         blind: bool = False,
-        counts: RowCounts | None = None,
     ) -> list[dict[str, Any]]:
         """Check a reviewer's decision, append it to the file and count it.
 
@@ -332,7 +251,6 @@ class Decisions:
                 `undoes`, the uid of a decision.
             who: The reviewer.
             blind: It is a second review.
-            counts: How many rows each image of the file has; None where that isn't known.
 
         Returns:
             The changes as they stand in the file.
@@ -348,8 +266,9 @@ class Decisions:
         with self._locked() as file:
             if about.get("uid") in self._line_of_uid:
                 return self._changes_of(about["uid"], key)
-            standing = self.standing_of(who if blind else None)
-            expressions = standing.expressions(record, key)
+            placed = self.placed(record, key, who if blind else None)
+            own = expressions_of(record)
+            expressions = standing_expressions(record, own, placed.outcomes)
             is_undo = bool(request.get("undoes"))
             if is_undo:
                 wanted = self._changes_undoing(request["undoes"], key)
@@ -358,32 +277,31 @@ class Decisions:
             changes: list[dict[str, Any]] = []
             for change in wanted:
                 if change.get("fresh") or not change.get("id"):
-                    id = next_id(record, {**expressions, **standing.outcomes.get(key, {})})
+                    id = next_id(record, {**own, **placed.outcomes, **expressions})
                 else:
                     id = str(change["id"])
                 before = expressions.pop(id, None)  # the others stay, for the changes that follow
-                self._check_version(key, id, before, change.get("version"))
                 after = change.get("after")
-                if after is not None and not is_undo:
+                if version_of(before) != change.get("version"):
+                    after = before
+                    if not _says(before, change, record, id, own.get(id), who, expressions):
+                        _refuse(id, before, placed)
+                elif after is not None and not is_undo:
                     after = reviewed_expression(record, id, before, after, who, expressions)
                 if after:
                     expressions[id] = after
-                changes.append(
-                    {"id": id, "version": version_of(before), "before": before, "after": after}
-                )
-            line = {"record": key, **_facts_of_row(record, counts), "changes": changes, **about}
-            self._append(file, who, line)
+                taken = {"id": id, "version": version_of(before), "before": before, "after": after}
+                if before != own.get(id):
+                    taken["original"] = own.get(id)
+                if id in placed.added:
+                    taken["was"] = placed.added[id]
+                changes.append(taken)
+            about_row = {
+                "place": place_of(record),
+                "picture": JudgedPicture.of_record(record).to_json(),
+            }
+            self._append(file, who, {"record": key, **about_row, "changes": changes, **about})
             return changes
-
-    def _check_version(self, key: str, id: str, before: Expression | None, seen: Any) -> None:
-        """Raise InputError where an expression isn't of the version that the reviewer saw, `seen`.
-
-        `before` is the expression as it stands; None where there is none, whose version is "".
-        """
-        if version_of(before) != seen:
-            name = before["text"] if before else id
-            reviewer = self.last_reviewer.get((key, id), "another run")
-            raise InputError(f"{name}: {reviewer} changed it meanwhile")
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
         """Return the changes that take back the decision with this uid on a record.
@@ -407,21 +325,34 @@ class Decisions:
         return list(line["changes"])
 
 
-def _facts_of_row(record: Record, counts: RowCounts | None) -> dict[str, Any]:
-    """Return what a decision says of its row, in the columns of a line.
+def _says(
+    standing: Expression | None,
+    change: Mapping[str, Any],
+    record: Record,
+    id: str,
+    own: Expression | None,
+    who: str,
+    others: Mapping[str, Expression],
+) -> bool:
+    """Return whether a change of an expression says what already holds, `standing`.
 
-    `rows` and `alike` are left out where the counts aren't known, or the row has no id.
+    The reviewer saw it as the record has it, `own`, and has decided the same since, on another
+    record with that picture, phrase and boxes.
     """
-    row = row_digest(record)
-    picture = JudgedPicture.of_record(record, picture_column(record))
-    facts: dict[str, Any] = {
-        "row": row,
-        "written": written_digest(record),
-        "picture": picture.to_json(),
-    }
-    if counts is not None and record.image_id is not None:
-        facts |= {"rows": counts.rows(record.image_id), "alike": counts.alike(row)}
-    return facts
+    after = change.get("after")
+    if not own or not after or version_of(own) != change.get("version"):
+        return False
+    return reviewed_expression(record, id, own, after, who, others) == standing
+
+
+def _refuse(id: str, before: Expression | None, placed: Placed) -> None:
+    """Raise InputError, as an expression isn't any more what the reviewer saw.
+
+    `before` is the expression as it stands; None where there is none.
+    """
+    name = before["text"] if before else id
+    reviewer = placed.outcomes[id].who if id in placed.outcomes else "another run"
+    raise InputError(f"{name}: {reviewer} changed it meanwhile")
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,29 +1,23 @@
-"""Whether a row's picture is the one that a decision was made on.
+"""Which pictures were decided on, by their content, and which of them a row shows.
 
-A decision keeps the name of the picture's file and, of a picture on this machine, its content. An
-id doesn't tell: `a.png` may have been called `a` before there was an `a.jpg`, and a camera gives
-its names again.
+A decision keeps the first digits of its picture's SHA-256. Where the content isn't known, as the
+file isn't on this machine, the path that the row states tells the picture.
 """
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
-from hashlib import sha256
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.records import Record, path_of
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.extras.review._record_view import path_of_picture
 
-DIGITS = 16  # of a picture's SHA-256 that are kept, as many as of a row's
 T = TypeVar("T")
-
-
-def value_of(line: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
-    """Return what a line of the file of decisions says under a name; None if it isn't a `kind`."""
-    value = line.get(name)
-    return value if isinstance(value, kind) else None
 
 
 class JudgedPicture(NamedTuple):
@@ -31,15 +25,15 @@ class JudgedPicture(NamedTuple):
 
     Attributes:
         file: Its file's name, without folders.
+        path: A digest of the path that its row states, as a path may have a key in it.
         digest: The first digits of its SHA-256.
         size: Its bytes.
-        changed: When it was changed last, in nanoseconds, as the file system says.
     """
 
     file: str | None = None
+    path: str | None = None
     digest: str | None = None
     size: int | None = None
-    changed: int | None = None
 
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> "JudgedPicture":
@@ -48,93 +42,121 @@ class JudgedPicture(NamedTuple):
         if not isinstance(stated, dict):
             return cls()
         return cls(
-            value_of(stated, "file", str),
-            value_of(stated, "digest", str),
-            value_of(stated, "size", int),
-            value_of(stated, "changed", int),
+            _value_of(stated, "file", str),
+            _value_of(stated, "path", str),
+            _value_of(stated, "digest", str),
+            _value_of(stated, "size", int),
         )
 
     @classmethod
-    def of_record(cls, record: Record, column: str) -> "JudgedPicture":
-        """Return what a decision on a record keeps of its picture, whose path is in a column.
+    def of_record(cls, record: Record) -> "JudgedPicture":
+        """Return what a decision on a record keeps of its picture."""
+        stated = path_of(record)
+        if not stated:
+            return cls()
+        picture = cls(file_name(stated), short_digest(stated))
+        file = _file_of(record)
+        if file is None:
+            return picture
+        with suppress(OSError):
+            picture = picture._replace(digest=file_digest(*file), size=file[1])
+        return picture
 
-        That is the file's name alone where the file isn't on this machine or can't be read.
-        """
-        file = file_name(path_of(record))
-        path = path_here(path_of(record), record.folders, column)
-        if path is not None:
-            with suppress(OSError):
-                status = os.stat(path)
-                return cls(file, file_digest(path)[:DIGITS], status.st_size, status.st_mtime_ns)
-        return cls(file)
+    def stated(self, key: str) -> str:
+        """Return what the row of the record `key` calls the picture."""
+        if self.path is not None:
+            return f"path {self.path}"
+        if self.file is not None:  # earlier versions didn't keep the path
+            return f"file {key} {self.file}"
+        return f"record {key}"  # nor the picture
 
     def to_json(self) -> dict[str, Any]:
         """Return what a line of the file of decisions has, under `picture`."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
-    def may_be(self, name: str, path: str | None) -> bool:
-        """Return whether a picture may be this one.
 
-        Where the contents of both are known, they decide. Else a picture of another ending is
-        another one, and any of the same ending may be this one, under a new name.
+class DecidedPictures:
+    """The pictures that decisions are of."""
 
-        Args:
-            name: The path of the picture, as its row states it.
-            path: Where its file is on this machine; None where it isn't.
+    def __init__(self) -> None:
+        # By what a row may call a picture: the names under which decisions on it are kept.
+        self._names = defaultdict[str, dict[str, None]](dict)
+        self._sizes: set[int] = set()
+
+    def take(self, key: str, picture: JudgedPicture) -> str:
+        """Add the picture of a decision on the record `key`; return the name of the picture.
+
+        The name is made of the content where that is known.
         """
-        has_this_content = None
-        if path is not None and self.digest is not None:
-            has_this_content = self._is_content_of(path)
-        if has_this_content is not None:
-            return has_this_content
-        return self.file is None or _ending(self.file) == _ending(name)
+        stated = picture.stated(key)
+        name = stated if picture.digest is None else _by_content(picture.digest)
+        self._names[stated][name] = None
+        if picture.size is not None:
+            self._sizes.add(picture.size)
+        return name
 
-    def _is_content_of(self, path: str) -> bool | None:
-        """Return whether a file has this content, by its size, then its time or its digest.
+    def names_of(self, record: Record, key: str) -> list[str]:
+        """Return the names under which decisions on a record's picture may be kept.
 
-        None where it can't be read.
+        Its content tells. A file is read only if a picture of its size was decided on.
         """
-        try:
-            status = os.stat(path)
-            if status.st_size != self.size:
-                return False
-            # A file that nobody changed since isn't read again.
-            return status.st_mtime_ns == self.changed or file_digest(path)[:DIGITS] == self.digest
-        except OSError:
-            return None
+        path = path_of(record)
+        called = [f"record {key}"]
+        if path:
+            called = [f"path {short_digest(path)}", f"file {key} {file_name(path)}", *called]
+        stated = [name for call in called for name in self._names.get(call, ())]
+        file = _file_of(record) if stated or self._sizes else None
+        if file is None:
+            return stated
+        content_unknown = [name for name in stated if not name.startswith(_by_content(""))]
+        if file[1] in self._sizes:
+            with suppress(OSError):
+                return [_by_content(file_digest(*file)), *content_unknown]
+        return content_unknown
 
 
-def path_here(name: str, folders: Sequence[str], column: str) -> str | None:
-    """Return the path of a picture's file on this machine; None where it isn't there, or elsewhere.
+def _by_content(digest: str) -> str:
+    """Return the name of a picture with this digest."""
+    return f"sha256 {digest}"
 
-    None, too, where one of the folders is elsewhere.
 
-    Args:
-        name: The picture's path, as its row states it.
-        folders: Where a relative path is looked for.
-        column: The row's column that has it.
-    """
-    if not name or is_elsewhere(name) or any(is_elsewhere(folder) for folder in folders):
+def _value_of(stated: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    value = stated.get(name)
+    return value if isinstance(value, kind) else None
+
+
+def _file_of(record: Record) -> tuple[str, int, int] | None:
+    """Return path, bytes and time of change of a record's picture; None unless it is here."""
+    if any(map(is_elsewhere, (path_of(record), *record.folders))):
         return None
-    with suppress(GroundingError):
-        return find_image(Record({column: name}, tuple(folders)), column).path
-    return None
+    try:
+        path = path_of_picture(record)
+        status = os.stat(path)
+    except (GroundingError, OSError):
+        return None
+    return path, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(1 << 16)
+def file_digest(path: str, size: int, changed: int) -> str:
+    """Return 16 digits of the SHA-256 of a file of this size and time. Raises OSError."""
+    return whole_digest(path)[:16]
+
+
+def whole_digest(path: str) -> str:
+    """Return the SHA-256 of a file's bytes in hex. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def short_digest(text: str) -> str:
+    """Return the first 16 digits of a text's SHA-256, in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def file_name(path: str) -> str:
     """Return the name of a picture's file, without folders."""
     return path.replace("\\", "/").rpartition("/")[2]
-
-
-def _ending(path: str) -> str:
-    """Return the ending of a file's name in lower case, with its dot; "" without one."""
-    return os.path.splitext(path)[1].lower()
-
-
-def file_digest(path: str) -> str:
-    """Return the SHA-256 of a file's bytes in hex. Raises OSError."""
-    digest = sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,19 +1,18 @@
-"""What reviewers decided on a record, put over what a pipeline wrote.
+"""What reviewers decided on an expression, and that put over what a pipeline wrote.
 
 Two directions: `reviewed_expression` turns a reviewer's request into the new expression, and
-`as_reviewed` puts the expressions that were decided on back into a record, which a later run may
-have written anew.
+`as_reviewed` puts the expressions that were decided on back into a record.
 """
 
 import hashlib
 import json
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, InputError
-from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp, iou
+from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
     STATUSES,
@@ -23,7 +22,7 @@ from dataflow_grounding.data.records import (
     is_box,
     stated_size,
 )
-from dataflow_grounding.data.spans import caption_of_spans, find_spans
+from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
 from dataflow_grounding.extras.review._record_view import (
     Expression,
@@ -37,7 +36,7 @@ _TEXT_COLUMNS = ("noun_chunk", "caption_span")
 # Columns of a box that are wrong once its corners have changed.
 _SHAPE_COLUMNS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoints")
 _MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
-_SAME_BOX_IOU = 0.5  # from which a later run's box is taken for the one that was reviewed
+_JUDGEMENT = ("verified", "reviewed_by")  # who judged an expression or a box, and how
 
 
 class Outcome(NamedTuple):
@@ -48,14 +47,18 @@ class Outcome(NamedTuple):
         before: The expression as the pipeline wrote it; None where a reviewer added it.
         positions: For each box of `before` the index of the same box in `after`; None where it was
             deleted or drawn anew.
+        who: Who decided last.
     """
 
     after: Expression | None
     before: Expression | None
     positions: Sequence[int | None] = ()
+    who: str = ""
 
     @classmethod
-    def between(cls, after: Expression | None, before: Expression | None) -> "Outcome":
+    def between(
+        cls, after: Expression | None, before: Expression | None, who: str = ""
+    ) -> "Outcome":
         """Return the outcome of a review, with the positions worked out.
 
         Two boxes are the same if their corners and their ids are equal. Of several equal ones the
@@ -75,7 +78,26 @@ class Outcome(NamedTuple):
         for box in old_boxes:
             equal_boxes = unmatched[str(box["bbox"]), str(box.get("bbox_id"))]
             positions.append(equal_boxes.popleft() if equal_boxes else None)
-        return cls(after, before, positions)
+        return cls(after, before, positions, who)
+
+    def on(self, current: Expression) -> "Outcome":
+        """Return the same outcome on an expression with the text and the boxes of `before`.
+
+        What the reviewers changed is as they left it; all else is as in `current`.
+        """
+        if self.after is None or self.before is None or current == self.before:
+            return self._replace(before=current)
+        old_of = {new: old for old, new in enumerate(self.positions) if new is not None}
+        instances = []
+        for index, box in enumerate(self.after["instances"]):
+            if index in old_of:
+                old = old_of[index]
+                box = _changed(self.before["instances"][old], box, current["instances"][old])
+            instances.append(box)
+        if current["expression_id"] != self.before["expression_id"]:
+            instances = _with_ids_of(current, self.before, instances)
+        after = {**_changed(self.before, self.after, current), "instances": instances}
+        return self._replace(after=after, before=current)
 
     def box_after(self, index: int) -> dict[str, Any] | None:
         """Return the box that was at this index in `before`, as it is in `after`.
@@ -114,37 +136,59 @@ class Outcome(NamedTuple):
         ]
 
     def is_mended(self) -> bool:
-        """Return whether each rejected box has one that a person added, and all others are right.
+        """Return whether each rejected box has a right one that a person added.
 
-        Which added box stands for which rejected one nobody says, so they are counted. False where
-        no box is rejected, or one isn't judged.
+        Which added box is for which rejected one nobody says, so they are counted. False where no
+        box is rejected, or one isn't judged.
         """
         verdicts = [reviewer_verdict(box) for box in self.after["instances"]] if self.after else []
         rejected = verdicts.count(False)
         all_judged = len(verdicts) == rejected + verdicts.count(True)
-        return all_judged and 0 < rejected <= len(self.added_boxes())
+        return all_judged and rejected > 0 and self.boxes_to_draw() <= 0 < verdicts.count(True)
 
-    def texts(self) -> list[str]:
-        """Return the expression's text after and before; one text where a side is None."""
-        return [side["text"] for side in (self.after, self.before) if side]
+    def boxes_to_draw(self) -> int:
+        """Return how many rejected boxes more there are than added ones that nobody rejected.
+
+        An added box that was rejected counts on neither side.
+        """
+        boxes = self.after["instances"] if self.after else []
+        added = [reviewer_verdict(box) is False for box in self.added_boxes()]
+        rejected = [reviewer_verdict(box) is False for box in boxes]
+        return (rejected.count(True) - added.count(True)) - added.count(False)
 
 
-class _Match(NamedTuple):
-    """An expression of a record and a reviewed one that may be the same, and why they may be.
+def _changed(
+    before: Mapping[str, Any], after: Mapping[str, Any], current: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return `current` with the columns that differ in `before` and `after`, as they are in after.
 
-    Attributes:
-        overlap: The least IoU of their boxes, as `_least_iou` gives it.
-        same_span: Whether both have the same place in the caption.
-        same_id: Whether both ids are equal.
-        id: What the record calls the expression.
-        reviewed_id: What the reviews call theirs.
+    Who judged it, and how, is always as in `after`: it may be of an earlier decision.
     """
+    changed = dict(current)
+    for name in {**before, **after}:
+        if name not in _JUDGEMENT and before.get(name) == after.get(name):
+            continue
+        if name in after:
+            changed[name] = after[name]
+        else:
+            changed.pop(name, None)
+    return changed
 
-    overlap: float
-    same_span: bool
-    same_id: bool
-    id: str
-    reviewed_id: str
+
+def _with_ids_of(
+    current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return boxes that came of those of `before` with the ids that `current` gives them.
+
+    `current` has the same boxes. What a reviewer drew gets an id of its own.
+    """
+    ids: dict[str, Any] = {}
+    for old, new in zip(before["instances"], current["instances"], strict=True):
+        if "bbox_id" in old and "bbox_id" in new:
+            ids[str(old["bbox_id"])] = new["bbox_id"]
+    renamed = [{**box, "bbox_id": ids.get(str(box.get("bbox_id")))} for box in boxes]
+    _add_missing_ids(current["expression_id"], renamed)
+    return renamed
 
 
 def version_of(expression: Mapping[str, Any] | None) -> str:
@@ -181,15 +225,14 @@ def was_judged(expression: Expression | None) -> bool:
 def as_reviewed(
     record: Record, outcomes: Mapping[str, Outcome], comment: str | None = None
 ) -> Record:
-    """Return the record with what reviewers decided, also where a later run wrote it anew.
+    """Return the record with what reviewers decided; what nobody judged stays as it is.
 
-    What nobody judged stays as the file has it. A rejected phrase for which a later run has other
-    boxes counts as not judged. `standing_expressions` says how ids are kept apart. Raises BrokenRow
-    where there are outcomes or a comment, and the record's expressions can't be read.
+    Raises BrokenRow where there are outcomes or a comment, and the record's expressions can't be
+    read.
 
     Args:
         record: As the pipeline wrote it; it isn't changed.
-        outcomes: The decisions by the ids that the reviews know expressions by.
+        outcomes: The decisions on it, by the ids of its expressions and of those that were added.
         comment: A reviewer's comment, written to `review_comment`; None leaves that column alone.
     """
     if not outcomes and comment is None:
@@ -224,218 +267,45 @@ def standing_expressions(
 ) -> dict[str, Expression]:
     """Return a record's expressions with the decisions on them, by id.
 
-    The record's own come first, in their order, then those that reviewers added, or that only an
-    earlier run had. Deleted ones are left out, and so are those that stood in a caption which no
-    longer has them. One that was rejected, and has other boxes now, stays as the record has it. An
-    id that the reviews know stays with the expression they know by it: another expression to which
-    a later run gave this id gets a new one.
+    The record's own come first, in their order, then those that reviewers added. Deleted ones are
+    left out. One whose right boxes were drawn in place of the rejected ones is right.
 
     Args:
-        record: Its captions say where texts stand, and its id is the beginning of new ids.
-        expressions: The record's, by the ids they have there.
-        outcomes: The decisions, by the ids that the reviews know expressions by.
+        record: Its captions say where the texts stand.
+        expressions: The record's.
+        outcomes: The decisions on it.
     """
-    reviewed_id_of = _match_with_outcomes(expressions, outcomes)
-    # Both by reviewed id: the expressions as the record has them, and as reviewers left them.
-    current = {reviewed_id: expressions[id] for id, reviewed_id in reviewed_id_of.items()}
-    reviewed: dict[str, Expression] = {}
-    for id, outcome in outcomes.items():
-        if outcome.after and not _is_outdated(record, outcome, id in current):
-            reviewed[id] = _brought_up_to_date(record, outcome, current.get(id))
-    standing = {
-        id: expression
-        for id, expression in reviewed.items()
-        if _still_holds(expression, outcomes[id].before, current.get(id))
-    }
     rows: dict[str, Expression] = {}
-    for id, expression in expressions.items():
-        reviewed_id = reviewed_id_of.get(id)
-        if reviewed_id in standing:
-            rows[reviewed_id] = standing[reviewed_id]
+    for id in {**expressions, **outcomes}:
+        if id not in outcomes:
+            rows[id] = expressions[id]
             continue
-        if reviewed_id is not None and reviewed_id not in reviewed:  # a reviewer deleted it
+        row = outcomes[id].after
+        if row is None:
             continue
-        row = expression
-        if reviewed_id is not None:  # its boxes are others than those that were rejected
-            row = _with_rejections(expression, reviewed[reviewed_id])
-        if id not in outcomes or reviewed_id == id:
-            rows[id] = row
-        else:
-            # Its id belongs to another expression, which was reviewed.
-            free_id = next_id(record, {**expressions, **outcomes, **rows})
-            rows[free_id] = {**row, "expression_id": free_id}
-    # What the record has no longer, or never had, as a reviewer added it.
-    for id, expression in standing.items():
-        rows.setdefault(id, expression)
+        row = _with_spans_of(record, row, outcomes[id].before or {})
+        if outcomes[id].is_mended():
+            row["verified"] = True
+        rows[id] = row
     return rows
 
 
-def outdated_decisions(
-    record: Record, expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
-) -> list[str]:
-    """Return the ids of the outcomes about phrases that the record's caption no longer has.
+def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, Any]) -> Expression:
+    """Return an expression whose spans fit the record's captions, which may be others by now.
 
-    The arguments are those of `standing_expressions`.
+    A span that a reviewer set, and at which the text doesn't stand, becomes that of the text's only
+    place, else None. One that is as in `before` stays as the pipeline wrote it.
     """
-    ids_in_record = set(_match_with_outcomes(expressions, outcomes).values())
-    outdated = []
-    for id, outcome in outcomes.items():
-        if outcome.after and _is_outdated(record, outcome, id in ids_in_record):
-            outdated.append(id)
-    return outdated
-
-
-def _is_outdated(record: Record, outcome: Outcome, is_in_record: bool) -> bool:
-    """Return whether a decision is about a phrase that stood in a caption, and no longer does.
-
-    False for a phrase that had no place in the caption from the beginning, for one that a reviewer
-    deleted, for one that is still among the record's expressions (`is_in_record`), and for any of a
-    record without a caption.
-    """
-    if is_in_record or outcome.after is None:
-        return False
-    sides = [side for side in (outcome.before, outcome.after) if side]
-    had_place = any(side.get("char_span") or side.get("caption_span") for side in sides)
-    captions = [caption_of_spans(record), str(record.get("caption") or "")]
-    if not had_place or not any(captions):
-        return False
-    text = outcome.after["text"]
-    for caption in captions:
-        # A person may select a part of a word, where find_spans looks at word edges alone.
-        if text in caption or find_spans([text], caption) != [None]:
-            return False
-    return True
-
-
-def _with_rejections(expression: Expression, rejected: Expression) -> Expression:
-    """Return an expression of a later run with what a reviewer said of the boxes that it still has.
-
-    Boxes are the same if their corners are equal.
-
-    Args:
-        expression: The expression, with other boxes than the reviewer saw.
-        rejected: The same expression as the reviewer left it, with no right box.
-    """
-    judged_boxes = [box for box in rejected["instances"] if "verified" in box]
-    judgements: list[tuple[list[float], dict[str, Any]]] = []  # with the corners they are of
-    for box in judged_boxes:
-        judgements.append((list(box["bbox"]), _judgement_of(box)))
-    if not judged_boxes:  # then the verdict on the expression is of all of them
-        for box in rejected["instances"]:
-            judgements.append((list(box["bbox"]), _judgement_of(rejected)))
-    instances = []
-    for box in expression["instances"]:
-        for corners, judgement in judgements:
-            if list(box["bbox"]) == corners:
-                box = {**box, **judgement}
-                break
-        instances.append(box)
-    return {**expression, "instances": instances}
-
-
-def _judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a box or an expression that say who judged it, and how."""
-    return {name: item[name] for name in ("verified", "reviewed_by") if name in item}
-
-
-def _match_with_outcomes(
-    expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
-) -> dict[str, str]:
-    """Return, by the ids of a record's expressions, the ids of the outcomes that are theirs.
-
-    An unchanged expression keeps its id. The others, which a later run wrote, are matched greedily
-    among those of equal text: the largest overlap of boxes first, then an equal span in the
-    caption, then an equal id. An expression that nobody reviewed isn't in the result.
-    """
-    reviewed_id_of: dict[str, str] = {}
-    for id, outcome in outcomes.items():
-        if id in expressions and expressions[id] == outcome.before:  # it is the same run
-            reviewed_id_of[id] = id
-    open_expressions = {id: row for id, row in expressions.items() if id not in reviewed_id_of}
-    open_outcomes = {id: outcome for id, outcome in outcomes.items() if id not in reviewed_id_of}
-    matches = list(_possible_matches(open_expressions, open_outcomes))
-    matches.sort(key=lambda match: (match.overlap, match.same_span, match.same_id), reverse=True)
-    for match in matches:
-        if match.id in open_expressions and match.reviewed_id in open_outcomes:
-            reviewed_id_of[match.id] = match.reviewed_id
-            del open_expressions[match.id]
-            del open_outcomes[match.reviewed_id]
-    return reviewed_id_of
-
-
-def _possible_matches(
-    expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
-) -> Iterator[_Match]:
-    """Yield every expression and outcome of equal text, up to case, that may be the same.
-
-    Equal text is not enough where the record has it several times: then boxes have to overlap, or
-    span or id be equal.
-    """
-    text_counts = Counter(class_key(expression["text"]) for expression in expressions.values())
-    for reviewed_id, outcome in outcomes.items():
-        sides = [side for side in (outcome.after, outcome.before) if side]
-        texts = [class_key(text) for text in outcome.texts()]
-        spans = [side.get("char_span") for side in sides]
-        for id, expression in expressions.items():
-            text = class_key(expression["text"])
-            if text not in texts:
-                continue
-            span = expression.get("char_span")
-            match = _Match(
-                overlap=max(_least_iou(expression, side) for side in sides),
-                same_span=bool(span) and span in spans,
-                same_id=id == reviewed_id,
-                id=id,
-                reviewed_id=reviewed_id,
-            )
-            is_the_only_one = outcome.before is not None and text_counts[text] == 1
-            if match.overlap or match.same_span or match.same_id or is_the_only_one:
-                yield match
-
-
-def _least_iou(expression: Expression, reviewed: Expression) -> float:
-    """Return the least IoU of first box and first box, second and second, and so on.
-
-    0 where it is below _SAME_BOX_IOU, where one side has more boxes, and where neither has any.
-    """
-    boxes = [box_of(instance["bbox"]) for instance in expression["instances"]]
-    reviewed_boxes = [box_of(instance["bbox"]) for instance in reviewed["instances"]]
-    if len(boxes) != len(reviewed_boxes):
-        return 0.0
-    least = min(map(iou, boxes, reviewed_boxes), default=0.0)
-    return least if least >= _SAME_BOX_IOU else 0.0
-
-
-def _brought_up_to_date(record: Record, outcome: Outcome, current: Expression | None) -> Expression:
-    """Return the expression as reviewers left it, brought up to date with the present record.
-
-    `current` is the same expression as the last run has it. Three things are brought up to date:
-
-    - `verified` is True where right boxes were drawn beside the rejected ones.
-    - Spans fit the record's captions, which a later run may have written otherwise. One that the
-      reviewer didn't change is that of `current`. Any other is kept if the text stands there, else
-      set to where the text stands, and to None if the caption has the text never or several times.
-    - The class is that of `current`, unless the reviewer changed it.
-    """
-    expression = dict(outcome.after or {})
-    if outcome.is_mended():
-        expression["verified"] = True
-    before = outcome.before or {}
-    text = expression["text"]
+    row = dict(expression)
     captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
-        span = expression.get(name)
-        if current and text == current["text"] and span == before.get(name):
-            if name in expression:
-                expression[name] = current.get(name)
-        elif span is not None and not _stands_at(text, span, caption):
-            start = caption.find(text)
-            is_clear = caption.count(text) == 1
-            expression[name] = [start, start + len(text)] if is_clear else None
-    is_renamed = expression.get("class") != before.get("class")
-    if current and "class" in current and not is_renamed:
-        expression["class"] = current["class"]
-    return expression
+        span = row.get(name)
+        is_set = span is not None and span != before.get(name)
+        if is_set and not _stands_at(row["text"], span, caption):
+            start = caption.find(row["text"])
+            is_clear = caption.count(row["text"]) == 1
+            row[name] = [start, start + len(row["text"])] if is_clear else None
+    return row
 
 
 def _stands_at(text: str, span: Any, caption: str) -> bool:
@@ -443,31 +313,9 @@ def _stands_at(text: str, span: Any, caption: str) -> bool:
     return is_span(span, len(caption)) and caption[slice(*span)] == text
 
 
-def _still_holds(
-    expression: Expression, before: Expression | None, current: Expression | None
-) -> bool:
-    """Return whether a reviewed expression goes into the record that a later run wrote.
-
-    Where a reviewer rejected all of its boxes, only those were rejected that the reviewer saw. So
-    it goes in only if the record still has these boxes. Any other expression goes in.
-
-    Args:
-        expression: As the reviewer left it.
-        before: As it was when the reviewer saw it; None for one that the reviewer added.
-        current: As the record has it by now; None if it has it no longer.
-    """
-    has_right_box = any(map(reviewer_verdict, expression["instances"]))
-    if expression.get("verified") is not False or has_right_box:
-        return True
-    if current is None:
-        return False
-    seen = [_bboxes(side) for side in (expression, before) if side]
-    return _bboxes(current) in seen
-
-
-def _bboxes(expression: Expression) -> list[Any]:
-    """Return the corners of an expression's boxes, in its order."""
-    return [instance["bbox"] for instance in expression["instances"]]
+def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a box or an expression that say who judged it, and how."""
+    return {name: item[name] for name in _JUDGEMENT if name in item}
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
@@ -492,7 +340,7 @@ def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterato
         row: The expression.
     """
     text_key = "text" if column == "region_captions" else "type"
-    judgement = _judgement_of(row)
+    judgement = judgement_of(row)
     region = dict(before)
     if row["text"] not in before.values():
         region[text_key] = row["text"]

@@ -12,8 +12,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import area, box_of, iou
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
-from dataflow_grounding.extras.review._decisions import Decisions
-from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict, version_of
+from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of
 from dataflow_grounding.extras.review.queues import Item, Reviewable, records_with_keys
 
@@ -23,22 +22,18 @@ GOLD_IOU = 0.5  # from which a box is the gold's
 LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
 
 
-def settled_of(
-    reviewable: Reviewable, decisions: Decisions, items: Collection[Item]
-) -> dict[Item, bool | None]:
+def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
     """Return for each item whether it is right as the pipeline wrote it.
 
-    None where nobody decided on it, or a blind second review says otherwise. A decision on what
-    another run wrote counts as none.
+    None where nobody decided on it, or a blind second review says otherwise.
     """
     settled: dict[Item, bool | None] = {}
     for item in items:
-        key = reviewable.keys[item.record]
         original = expressions_of(reviewable.record(item.record))[item.id]
         verdicts: dict[str, bool | None] = {}  # by reviewer; the first review's under ""
-        for who, standing in decisions.standing_by_reviewer.items():
-            outcome = standing.outcomes.get(key, {}).get(item.id)
-            if outcome and version_of(outcome.before) == version_of(original):
+        for who in [*reviewable.decisions.standing_by_reviewer]:
+            outcome = reviewable.placed(item.record, who or None).outcomes.get(item.id)
+            if outcome is not None:
                 verdicts[who] = _is_right(original, outcome, item.box)
         is_disputed = {True, False}.issubset(verdicts.values())
         settled[item] = None if is_disputed else verdicts.get("")

@@ -15,11 +15,17 @@ from dataflow_grounding.extras.evaluation.metrics.agreeing import agreement
 from dataflow_grounding.extras.review._decisions import (
     Decisions,
     ReviewFiles,
-    Standing,
     listed,
     review_files,
 )
-from dataflow_grounding.extras.review._overlay import reviewer_verdict, version_of
+from dataflow_grounding.extras.review._overlay import (
+    Outcome,
+    as_reviewed,
+    reviewer_verdict,
+    standing_expressions,
+    version_of,
+)
+from dataflow_grounding.extras.review._record_view import expressions_of
 from dataflow_grounding.extras.review.queues import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -35,7 +41,8 @@ def apply_decisions(
     """Write the records with all decisions on them, in their order and with their ids.
 
     The decisions are those in reviews.jsonl, to which downloaded ones are added first. The file
-    that was reviewed stays as it is. Decisions on records that it doesn't have are told.
+    that was reviewed stays as it is. Decisions on pictures, phrases or boxes that it doesn't have
+    are told.
 
     Args:
         results: A results folder, one of its steps', or a file of records.
@@ -47,7 +54,7 @@ def apply_decisions(
     Returns:
         `reviewed` (the file), counts of `records`, of expressions that are `verified` and
         `rejected`, of `boxes_left_out`, of all `decisions`, those `taken_over` and those
-        `outdated`, left out as their caption no longer has the phrase; `refused`, a line for each
+        `outdated`, left out as the file doesn't have what they are on; `refused`, a line for each
         decision that was: why; and `second_reviews`: how far blind second ones agree, None without
         any.
 
@@ -72,26 +79,29 @@ def apply_decisions(
         raise InputError(
             f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
         )
-    counts = Counter(records=0, verified=0, rejected=0, outdated=0)
-    homeless = set(decisions.standing_of().outcomes)
+    counts = Counter(records=0, verified=0, rejected=0)
+    used: set[str] = set()
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
     # Reviews and pipelines go on from there, also where the user names it: it is written in full.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     with told_as(InputError, f"can't write {path}"):
         without_rejected = WithoutRejected(keep_rejected or is_own_file)
-        write_rows(path, without_rejected(_reviewed(files, decisions, counts, homeless)))
+        write_rows(path, without_rejected(_reviewed(files, decisions, counts, used)))
     if not is_own_file:
         keep_classes(results, path)
-    if homeless:
-        more = ", …" if len(homeless) > 1 else ""
+    left_out = decisions.standing_of().left_out(used)
+    if left_out:
+        side = left_out[0].before or left_out[0].after or {}
         say(
-            f"Note: decisions on {counted(len(homeless), 'record')} that {files.annotations}"
-            f" doesn't have, or whose picture is another one by now: {min(homeless)!r}{more}"
+            f"Note: {counted(len(left_out), 'phrase')} not as decided on, as the picture, the words"
+            f" or the boxes are others in {files.annotations} by now: {side.get('text')!r:.80}"
+            f"{', …' if len(left_out) > 1 else ''}"
         )
     return {
         "reviewed": path,
         **counts,
+        "outdated": len(left_out),
         "boxes_left_out": without_rejected.boxes,
         "decisions": decisions.count,
         "taken_over": taken_over,
@@ -121,19 +131,17 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
 
 
 def _reviewed(
-    files: ReviewFiles, decisions: Decisions, counts: Counter[str], homeless: set[str]
+    files: ReviewFiles, decisions: Decisions, counts: Counter[str], used: set[str]
 ) -> Iterator[Record]:
     """Yield the records with the decisions on them.
 
     Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
-    expressions, and of `outdated` decisions, goes up, and the keys of the records are removed from
-    `homeless`.
+    expressions goes up, and the keys of the decisions that have a place are added to `used`.
     """
-    for key, record in records_with_keys(files.annotations, decisions.decided_rows):
-        homeless.discard(key)
-        standing = decisions.standing_of()
-        reviewed = standing.reviewed(record, key)
-        counts["outdated"] += len(standing.outdated(record, key))
+    for key, record in records_with_keys(files.annotations):
+        placed = decisions.placed(record, key)
+        used |= placed.used
+        reviewed = as_reviewed(record, placed.outcomes, placed.comment)
         counts["records"] += 1
         rows = reviewed.get(annotated_column(reviewed))
         if isinstance(rows, list):
@@ -257,9 +265,7 @@ class _Download:
             wanted.append({**change, "id": id, "version": version})
         who = str(decision.get("who") or "unknown")
         decision_here = {**decision, "record": key, "changes": wanted}
-        changes_here = self._decisions.decide(
-            record, key, decision_here, who, counts=self._reviewable.row_counts
-        )
+        changes_here = self._decisions.decide(record, key, decision_here, who)
         for change, change_here in zip(changes, changes_here, strict=False):
             if change.get("fresh"):
                 self._ids[str(change.get("id"))] = change_here["id"]
@@ -275,24 +281,21 @@ def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | Non
     """
     first: list[dict[str, Any]] = []
     second: list[dict[str, Any]] = []
-    counting = decisions.standing_of()
-    for key, record in records_with_keys(files.annotations, decisions.decided_rows):
-        for who, blind in decisions.standing_by_reviewer.items():
-            if not who:
-                continue
-            both = counting.outcomes.get(key, {}).keys() & blind.outcomes.get(key, {}).keys()
+    reviewers = [who for who in decisions.standing_by_reviewer if who]
+    for key, record in records_with_keys(files.annotations):
+        counting = decisions.placed(record, key).outcomes
+        for who in reviewers:
+            blind = decisions.placed(record, key, who).outcomes
+            both = counting.keys() & blind.keys()
             if both:
-                first.append(_only_expressions(both, counting, record, key))
-                second.append(_only_expressions(both, blind, record, key))
+                first.append(_only_expressions(both, counting, record))
+                second.append(_only_expressions(both, blind, record))
     return agreement(first, second) if first else None
 
 
 def _only_expressions(
-    ids: set[str], standing: Standing, record: Record, key: str
+    ids: set[str], outcomes: Mapping[str, Outcome], record: Record
 ) -> dict[str, Any]:
-    """Return a record, whose key is `key`, with those expressions alone that have these ids.
-
-    They have the decisions of `standing` on them.
-    """
-    rows = standing.expressions(record, key)
+    """Return a record with those expressions alone that have these ids, as reviewers left them."""
+    rows = standing_expressions(record, expressions_of(record), outcomes)
     return {**record, "expressions": [row for id, row in rows.items() if id in ids]}

@@ -180,13 +180,13 @@ def certificate_of(
     drawn: dict[Item, None] = {}  # in the order in which they were drawn, each once
     for sample in samples:
         drawn.update(dict.fromkeys(sample.items))
-    settled = settled_of(reviewable, decisions, drawn)
+    settled = settled_of(reviewable, drawn)
     certificate = figures(groups, settled, 1 - 0.05 / len(samples))
     certificate["samples"] = [sample.about for sample in samples]
-    certificate["reviewers"] = _reviewers(reviewable, decisions, drawn)
+    certificate["reviewers"] = _reviewers(reviewable, drawn)
     certificate["gold"] = gold
     if gold:
-        on_gold = _on_gold(reviewable, decisions, gold, samples)
+        on_gold = _on_gold(reviewable, gold, samples)
         certificate["gold"] = {"file": os.path.relpath(gold, folder), **on_gold}
     certificate["target"] = max_error
     if max_error is not None:
@@ -198,13 +198,12 @@ def certificate_of(
     return {"sentence": _sentence(certificate), **certificate}
 
 
-def _reviewers(
-    reviewable: Reviewable, decisions: Decisions, drawn: Iterable[Item]
-) -> dict[str, int]:
+def _reviewers(reviewable: Reviewable, drawn: Iterable[Item]) -> dict[str, int]:
     """Return how many of the drawn items each reviewer decided last; those of nobody as "None"."""
     counts = Counter[str]()
     for item in drawn:
-        counts[str(decisions.last_reviewer.get((reviewable.keys[item.record], item.id)))] += 1
+        outcome = reviewable.placed(item.record).outcomes.get(item.id)
+        counts[outcome.who if outcome else "None"] += 1
     return dict(counts)
 
 
@@ -266,9 +265,7 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
     return list(samples.values())
 
 
-def _on_gold(
-    reviewable: Reviewable, decisions: Decisions, gold: str, samples: Iterable[StatedSample]
-) -> dict[str, Any]:
+def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
     """Return a `figure` of how often reviewers decided otherwise than the gold.
 
     All items count that the gold has an answer for and somebody decided. Those that were mixed into
@@ -281,7 +278,7 @@ def _on_gold(
     for sample in samples:
         if digest in sample.about["gold"]:
             shown.update(mixed_in(answers, sample.items))
-    settled = settled_of(reviewable, decisions, answers)
+    settled = settled_of(reviewable, answers)
     agreements: list[bool | None] = []
     for item, answer in answers.items():
         verdict = settled[item]

@@ -133,9 +133,6 @@ def of_apply(
         f" {applied['verified']:,} right, {applied['rejected']:,} rejected, by"
         f" {counted(applied['decisions'], 'decision')}"
     ]
-    if applied["outdated"]:
-        outdated = counted(applied["outdated"], "decision")
-        lines.append(f"left out, as the caption no longer has the phrase: {outdated}")
     if applied["boxes_left_out"]:
         left_out = counted(applied["boxes_left_out"], "box")
         lines.append(f"left out, as they were rejected (--keep-rejected): {left_out}")

@@ -27,15 +27,14 @@ from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
-from dataflow_grounding.extras.review._judged_pictures import file_digest, file_name
+from dataflow_grounding.extras.review._judged_pictures import (
+    file_name,
+    short_digest,
+    whole_digest,
+)
 from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of, picture_column
-from dataflow_grounding.extras.review._row_keys import (
-    DecidedRow,
-    RowCounts,
-    moved_keys,
-    row_digest,
-)
+from dataflow_grounding.extras.review._standing import Placed
 
 RANDOM_EVERY = 5
 """Every fifth item of a queue is drawn at random, whatever order is asked for.
@@ -89,7 +88,6 @@ class Reviewable:
         folders: Where relative paths of pictures are looked for, in this order.
         keys: What decisions call each record, in the file's order.
         places: By that key the record's index.
-        row_counts: How many rows each image has.
         names: The name of each record's image file.
         items: All boxes, and phrases without one, in the file's order.
         unread: A line for each record whose phrases can't be read: why.
@@ -106,20 +104,25 @@ class Reviewable:
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []
         self.places: dict[str, int] = {}
-        self.row_counts = RowCounts()
         self.names: list[str] = []
         self.items: list[Item] = []
         self.unread: list[str] = []
+        # The records of a picture, by the names that decisions have for it.
+        self._records_of_picture = defaultdict[str, list[int]](list)
+        self._decided: set[int] = set()  # records on whose pictures there are decisions
+        # By record, and by the reviewer of blind reviews or None.
+        self._placed = defaultdict[int, dict[str | None, Placed]](dict)
+        self._decisions_seen = 0  # lines of `decisions.decided_rows` that `_decided` knows of
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115
         # The offset at which each record's line begins in it, and the end of the last.
         self._begins = array("Q")
         for index, (key, record) in enumerate(
-            records_with_keys(self.files.annotations, self.decisions.decided_rows, self.folders)
+            records_with_keys(self.files.annotations, self.folders)
         ):
             self.keys.append(key)
             self.places[key] = index
-            if record.image_id is not None:
-                self.row_counts.add(record.image_id, row_digest(record))
+            self._records_of_picture[f"path {short_digest(path_of(record))}"].append(index)
+            self._note_decisions(index, key, record)
             self.names.append(file_name(path_of(record)))
             self._begins.append(self._lines.tell())
             self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
@@ -129,6 +132,44 @@ class Reviewable:
                 self.unread.append(f"record {index + 1}: {why}")
         self._begins.append(self._lines.tell())
         self._lines.flush()
+        self._decisions_seen = len(self.decisions.decided_rows)
+
+    def _note_decisions(self, index: int, key: str, record: Record) -> None:
+        """Note whether there are decisions on a record's picture, and by which names."""
+        names = self.decisions.pictures.names_of(record, key)
+        if names:
+            self._decided.add(index)
+        for name in names:
+            self._records_of_picture[name].append(index)
+
+    def find_decisions(self, index: int) -> None:
+        """Find what was decided on a copy of a record's picture since the records were read."""
+        if index not in self.decided_records():
+            self._note_decisions(index, self.keys[index], self.record(index))
+
+    def decided_records(self) -> set[int]:
+        """Return the indices of the records on whose pictures anything was decided."""
+        rows = self.decisions.decided_rows
+        for key, *pictures in rows[self._decisions_seen :]:
+            found = [self.places[key]] if key in self.places else []
+            for picture in pictures:
+                found += self._records_of_picture.get(picture, [])
+            for index in set(found):
+                self._placed.pop(index, None)
+                if index not in self._decided:
+                    self._note_decisions(index, self.keys[index], self.record(index))
+        self._decisions_seen = len(rows)
+        return self._decided
+
+    def placed(self, index: int, blind_reviewer: str | None = None) -> Placed:
+        """Return what was decided on a record, by its index; see `Decisions.placed`."""
+        if index not in self.decided_records():
+            return Placed({}, {}, None, set())
+        known = self._placed[index]
+        if blind_reviewer not in known:
+            record = self.record(index)
+            known[blind_reviewer] = self.decisions.placed(record, self.keys[index], blind_reviewer)
+        return known[blind_reviewer]
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it, by its index; from any thread."""
@@ -184,56 +225,32 @@ def digest_of(path: str) -> str | None:
     if not os.path.isfile(path):  # a pipe may never end
         return None
     try:
-        return file_digest(path)
+        return whole_digest(path)
     except OSError:
         return None
 
 
 def records_with_keys(
-    annotations: str,
-    decided_rows: Mapping[str, DecidedRow] | None = None,
-    folders: Sequence[str] | None = None,
+    annotations: str, folders: Sequence[str] | None = None
 ) -> Iterator[tuple[str, Record]]:
     """Yield the records of a file, each with its key, which is what decisions call it.
 
     The key is the image's id, `ID@2` for the second row of that image, and `line N` without an id.
-    A row that was decided under another key, before rows of its image changed places, is given
-    that key again.
 
     Args:
         annotations: The file.
-        decided_rows: By key, what is known of the row that was decided under it; None gives
-            every row the key of its place.
         folders: Where relative paths of pictures are looked for; None for those of the run.
     """
-    moved: dict[str, str] = {}
-    if decided_rows:
-        folders = image_folders_of(annotations) if folders is None else folders
-        moved = moved_keys(_records_as_placed(annotations), decided_rows, folders)
-    for key, record in _records_as_placed(annotations):
-        old_key = moved.get(key, key)
-        if old_key != key:
-            record.occurrence = _occurrence_in(old_key, record.image_id)
-        yield old_key, record
-
-
-def _records_as_placed(annotations: str) -> Iterator[tuple[str, Record]]:
-    """Yield the records of a file with the keys that their places among their image's rows give."""
+    if folders is None:
+        folders = image_folders_of(annotations)
     rows_of_image = NumberTable()
     for line, data in read_unbroken_rows(annotations):
-        record = Record(data, place=line - 1)
+        record = Record(data, tuple(folders), place=line - 1)
         identify(record, picture_column(record), None, rows_of_image)
         if record.image_id is None:
             yield f"line {line}", record
         else:
             yield record.unique_id, record
-
-
-def _occurrence_in(key: str, image_id: str | None) -> int:
-    """Return how many rows of the image stand before the row with this key: 1 for `ID@2`."""
-    number = key.removeprefix(f"{image_id}@")
-    is_further_row = number != key and number.isdecimal()
-    return int(number) - 1 if is_further_row else 0
 
 
 def _items_of(
@@ -288,7 +305,6 @@ class Queue:
 
     Args:
         reviewable: Whose items.
-        decisions: Those that are taken already, and those that are taken later.
         wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score),
             `record` (a part of the record's id or of its file's name): which items, by default all;
             `show`, one of SHOWS, where a `record` is named by default all of it; `order`: `doubt`,
@@ -306,21 +322,16 @@ class Queue:
     def __init__(
         self,
         reviewable: Reviewable,
-        decisions: Decisions,
         wanted: Mapping[str, str],
         sample: Sequence[Item] | None = None,
         blind: str | None = None,
         who: str = "",
     ) -> None:
-        self._keys = reviewable.keys
-        self._places = reviewable.places
-        self._decisions = decisions
+        self._reviewable = reviewable
         self._wanted = wanted
         self._blind = blind
         self._who = who
         self._show = wanted.get("show") or ("all" if wanted.get("record") else "")
-        # The dictionary itself, into which later decisions go, too.
-        self._outcomes = decisions.standing_of(blind).outcomes
         self._wanted_records = self._named_records(reviewable)
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
@@ -401,11 +412,11 @@ class Queue:
         """
         if self._blind is None:
             return True
-        key = self._keys[item.record]
+        key = self._reviewable.keys[item.record]
         digest = sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()
         is_chosen = int(digest[:8], 16) % BLIND_OF == 0
-        first_reviewer = self._decisions.last_reviewer.get((key, item.id), self._blind)
-        return is_chosen and first_reviewer != self._blind
+        first = self._reviewable.placed(item.record).outcomes.get(item.id)
+        return is_chosen and first is not None and first.who != self._blind
 
     def items_after(self, start: int, most: int) -> tuple[list[Item], int]:
         """Return up to `most` shown items of the queue, and where the next call starts.
@@ -483,9 +494,8 @@ class Queue:
 
         Counts look at these alone: those of the other records are many, and nobody decided them.
         """
-        for key in self._outcomes:
-            if key in self._places:
-                yield from self._items_of_record.get(self._places[key], ())
+        for index in self._reviewable.decided_records():
+            yield from self._items_of_record.get(index, ())
 
     @cached_property
     def _items_of_record(self) -> Mapping[int, list[Item]]:
@@ -584,21 +594,11 @@ class Queue:
             return False
         if item.box is None:
             return True
-        rejected = sum(reviewer_verdict(box) is False for box in outcome.after["instances"])
-        added = outcome.added_boxes()
-        added_and_rejected = sum(reviewer_verdict(box) is False for box in added)
-        added_and_good = len(added) - added_and_rejected
-        return rejected - added_and_rejected > added_and_good
+        return outcome.boxes_to_draw() > 0
 
     def _outcome_of(self, item: Item) -> Outcome | None:
-        """Return how reviewers left an item's phrase; None where none did.
-
-        An outcome of the same id and another text is of another run's phrase, and counts as none.
-        """
-        outcome = self._outcomes.get(self._keys[item.record], {}).get(item.id)
-        if outcome is None or item.text not in outcome.texts():
-            return None
-        return outcome
+        """Return how reviewers left an item's phrase; None where none did."""
+        return self._reviewable.placed(item.record, self._blind).outcomes.get(item.id)
 
     def _is_decided(self, item: Item) -> bool:
         """Return whether a reviewer judged an item, deleted it, or drew another in its place.
@@ -630,7 +630,8 @@ class Queue:
             return False
         if self._blind is not None:
             return True
-        return self._decisions.last_reviewer.get((self._keys[item.record], item.id)) == self._who
+        outcome = self._outcome_of(item)
+        return outcome is not None and outcome.who == self._who
 
 
 def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:

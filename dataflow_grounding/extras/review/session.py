@@ -19,14 +19,19 @@ from dataflow_grounding._util.errors import (
     told_as,
 )
 from dataflow_grounding._util.files import within
-from dataflow_grounding.data.records import Record, annotated_column, has_id, write_bytes
+from dataflow_grounding.data.records import annotated_column, has_id, write_bytes
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.extras.review._decisions import Standing
 from dataflow_grounding.extras.review._door_html import page_file
-from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict, version_of
+from dataflow_grounding.extras.review._overlay import (
+    Outcome,
+    reviewer_verdict,
+    standing_expressions,
+    version_of,
+)
 from dataflow_grounding.extras.review._record_view import (
     Expression,
     Picture,
+    expressions_of,
     known_classes,
     path_of_picture,
     view_of,
@@ -148,7 +153,6 @@ class Session:
         try:
             return Queue(
                 self.reviewable,
-                self.decisions,
                 wanted,
                 self.sample,
                 self._blind_reviewer,
@@ -216,14 +220,6 @@ class Session:
                 views[item.record] = self.view(item.record)
         return views
 
-    def reviewed(self, index: int) -> Record:
-        """Return a record, by its index, with the decisions on it.
-
-        In a blind review these are this reviewer's own.
-        """
-        record = self.reviewable.record(index)
-        return self._standing.reviewed(record, self.reviewable.keys[index])
-
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
 
@@ -238,16 +234,19 @@ class Session:
         key = self.reviewable.keys[index]
         rows: dict[str, Expression] = {}
         shown = record
+        placed = None
         with suppress(BrokenRow):  # the page says why
-            rows = self._standing.expressions(record, key)
+            self.reviewable.find_decisions(index)
+            placed = self.reviewable.placed(index, self._blind_reviewer)
+            rows = standing_expressions(record, expressions_of(record), placed.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
         view = view_of(shown, self._picture_of(index), self._classes)
         view["place"] = index
         view["key"] = key
         view["id"] = str(record.image_id) if has_id(record.image_id) else key
         view["kind"] = annotated_column(record) or view["kind"]
-        view["comment"] = self._standing.comments.get(key, "")
-        outcomes = self._standing.outcomes.get(key, {})
+        view["comment"] = (placed and placed.comment) or ""
+        outcomes = placed.outcomes if placed else {}
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             if "class" in expression:
                 # Also of a phrase without boxes, which has no `color` yet: the page may draw some.
@@ -260,11 +259,6 @@ class Session:
                 box["verified"] = reviewer_verdict(instance)
             _number_boxes(expression["instances"], outcomes.get(id))
         return view
-
-    @property
-    def _standing(self) -> Standing:
-        """What counts for this reviewer: all first reviews, or this one's own blind ones."""
-        return self.decisions.standing_of(self._blind_reviewer)
 
     def _picture_of(self, index: int) -> Picture:
         """Return the size of a record's picture and its addresses on this page, or why not.
@@ -325,9 +319,7 @@ class Session:
             return f"there is no record {key!r}"
         record = self.reviewable.record(index)
         try:
-            self.decisions.decide(
-                record, key, decision, self.who, self.blind, self.reviewable.row_counts
-            )
+            self.decisions.decide(record, key, decision, self.who, self.blind)
         except (InputError, BrokenRow, StorageFailed) as why:
             return str(why)
         return ""
