@@ -496,20 +496,6 @@ def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Wo
     assert all(row["verification"]["second"] == "crop" for row in expressions(place))
 
 
-def test_several_processes_ask_the_judge_too(place: Workplace) -> None:
-    judge = Model()
-    with (
-        LoopbackServer(Model(), keep_bodies=True) as server,
-        LoopbackServer(judge, keep_bodies=True) as other,
-    ):
-        arguments = place.arguments(**judged_by(other), **{"vlm.openai.base_url": server.base_url})
-        with process([*arguments, "--processes", "2"], cwd=place.folder) as run:
-            out, err = run.communicate(timeout=300)
-    assert run.returncode == 0, (out, err)
-    assert {task for _, task in judge.asked} == set(CHECKS)
-    assert all(row["verification"]["second"] == "crop" for row in expressions(place))
-
-
 def test_a_judge_whose_answers_differ_is_told_of(place: Workplace) -> None:
     """It is good at the pictures that it is tested with, and contradicts itself about these."""
     model = Model()
