@@ -79,7 +79,8 @@ class Shard(NamedTuple):
             >>> [Shard(number, 4).part_of(10) for number in (1, 2, 3, 4)]
             [3, 3, 2, 2]
         """
-        return limit // self.of + (self.number <= limit % self.of)
+        share, remainder = divmod(limit, self.of)
+        return share + 1 if self.number <= remainder else share
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
         """Return whether a row of the input is in this part, as `shard_of` tells."""

@@ -214,8 +214,9 @@ class SpecRun:
             if "://" not in serving.endpoint:
                 continue
             of_all = serving.max_workers
-            for each in [serving, *(part for part, _ in serving.endpoints())]:
-                each.max_workers = max(1, shard.part_of(of_all))
+            serving.max_workers = max(1, shard.part_of(of_all))
+            for endpoint, _ in serving.endpoints():
+                endpoint.max_workers = serving.max_workers
             parts.append(f"max_workers {serving.max_workers} of {of_all}")
         options = self.options
         if options.max_requests is not None:

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from benchmarks.all import APART, FIGURES, Measured, measure
 from benchmarks.places.workplace import REPOSITORY
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Done, Workplace, command, process
+from benchmarks.places.workplace import Done, Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
 from benchmarks.stand_ins.seeing_model import COLORS

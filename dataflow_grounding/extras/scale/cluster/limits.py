@@ -138,7 +138,8 @@ class SharedLimiter:
         """Take back a worker's places at an endpoint, and learn from how its requests ended."""
         level = self._levels.get(key)
         if level is None:
-            level = self._levels[key] = Level(said.most)
+            level = Level(said.most)
+            self._levels[key] = level
             if key in self._found_before:
                 level.resume(self._found_before[key])
         level.most = max(level.most, said.most)
@@ -298,11 +299,10 @@ class WorkerLimits(SharedLimits):
         except Exception as error:  # of any kind: it goes over Ray, or over a test's own way
             self._lose(error)
             return
-        let_go, rest = asking[: permits.leaves], asking[permits.leaves :]
-        for leave, future in let_go:
+        for leave, future in asking[: permits.leaves]:
             self._let_go(leave, future)
         if permits.stopped:
-            for _, future in rest:
+            for _, future in asking[permits.leaves :]:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(BudgetExceeded(permits.stopped))
         with self.lock:
@@ -314,7 +314,8 @@ class WorkerLimits(SharedLimits):
         """Return the next report; what it says is not said again."""
         endpoints = {key: places.said() for key, places in list(self.endpoints.items())}
         with self.lock:
-            settled, self._settled = self._settled, []
+            settled = self._settled
+            self._settled = []
         return Report(endpoints, settled, waiting)
 
     def _let_go(self, leave: Leave, future: "Future[None]") -> None:
@@ -335,7 +336,8 @@ class WorkerLimits(SharedLimits):
                 f"can't reach the limiter of all workers ({type(error).__name__}: {error}). Run it"
                 " again to go on"
             )
-            waiting, self._waiting = self._waiting, []
+            waiting = self._waiting
+            self._waiting = []
         for _, future in waiting:
             if future.set_running_or_notify_cancel():
                 future.set_exception(RunStopped(self.lost))
@@ -381,7 +383,8 @@ class _SharedPlaces(Level):
         with self.limiter.lock:
             for _ in range(self.places - self.limiter.in_flight):
                 self._ended.append(Ended(self._free.pop(), refused=False, answered=False))
-            ended, self._ended = self._ended, []
+            ended = self._ended
+            self._ended = []
             return AtEndpoint(self.most, self.limiter.wanted, ended)
 
 
