@@ -210,7 +210,7 @@ class SpecRun:
         if shard is None or shard.of == 1:
             return []
         parts = []
-        for serving in self.job.servings:
+        for serving in {id(each): each for each in self.job.servings}.values():
             if "://" not in serving.endpoint:
                 continue
             of_all = serving.max_workers

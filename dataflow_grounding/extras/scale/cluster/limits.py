@@ -353,22 +353,26 @@ class _SharedPlaces(Level):
         self._limits = limits
         self.limiter: Limiter = _SharedLimiter(self, limits.changed)
         self._free: list[int] = []  # their numbers
-        self._in_use = 0
+        self._in_use: list[int] = []
         self._ended: list[Ended] = []
 
     @property
     def places(self) -> int:
         """How many places the worker holds; without a limiter, all, so that each is told so."""
-        return self.most if self._limits.lost else self._in_use + len(self._free)
+        return self.most if self._limits.lost else len(self._in_use) + len(self._free)
 
     def send(self) -> int:
         """Return the number of a free place, which is in use from now on."""
-        self._in_use += 1
-        return self._free.pop() if self._free else 0
+        number = self._free.pop() if self._free else 0  # 0 only without a limiter
+        self._in_use.append(number)
+        return number
 
     def ended(self, number: int, in_flight: int, *, refused: bool, answered: bool) -> None:
         """Note that a place is to be given back; the limiter learns from it."""
-        self._in_use -= 1
+        # Those of several endpoints together are given back without their number: any will do.
+        if number not in self._in_use:
+            number = self._in_use[-1]
+        self._in_use.remove(number)
         self._ended.append(Ended(number, refused, answered))
 
     def add(self, numbers: list[int]) -> None:
