@@ -1,4 +1,4 @@
-"""Faults of a cluster: head, pool of leases, workers and driver lost or frozen, and an object store
+"""Faults of a cluster: head, limiter, workers and driver lost or frozen, and an object store
 that is full.
 """
 
@@ -191,9 +191,9 @@ ON_RAY: list[Case] = [
     Case("Ray: workers and the driver killed", GOES_ON, killed, "ray"),
     Case("Ray: a worker freezes", GOES_ON, losing("ray::Worker", signal.SIGSTOP, ""), "ray"),
     Case(
-        "Ray: the pool of leases is lost",
+        "Ray: the limiter of all workers is lost",
         STOPS,
-        losing("ray::LeasePool", signal.SIGKILL, "lost the pool"),
+        losing("ray::SharedLimiter", signal.SIGKILL, "lost the limiter"),
         "ray",
     ),
     Case(

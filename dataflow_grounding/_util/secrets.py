@@ -83,14 +83,6 @@ def _learn_forms(secret: str) -> None:
         _forms[shape] = tuple(sorted({*known, *forms}, key=len, reverse=True))
 
 
-def learned() -> list[str]:
-    """Return all that is remembered, each secret in each form, for another process to `learn`."""
-    all_forms: list[str] = []
-    for forms in list(_forms.values()):  # a copy: another thread may learn meanwhile
-        all_forms += forms
-    return all_forms
-
-
 def learn_headers(headers: Mapping[str, object]) -> None:
     """Remember what headers hold, as `secrets_of` tells it."""
     learn(*secrets_of(headers))

@@ -65,12 +65,6 @@ def _shard_named(text: str) -> "Shard":
     help="Only part I of N, in RESULTS/shards; then `merge`.",
 )
 @click.option(
-    "--processes",
-    type=click.IntRange(1, 64),
-    metavar="N",
-    help="So many processes, for as many cores.",
-)
-@click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
@@ -129,7 +123,7 @@ def generate(
     stop, the same command resumes.
     """
     spec = load_spec(spec_paths, overrides)
-    engine = _engine(spec, options)
+    engine = _engine(options)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
     if options["set_from"]:
@@ -202,33 +196,23 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
             say("\n".join(lines))
 
 
-def _engine(spec: Spec, options: dict[str, Any]) -> MakeRun:
-    """Return what takes the rows through the steps: in this process, in several, or on Ray.
+def _engine(options: dict[str, Any]) -> MakeRun:
+    """Return what takes the rows through the steps: in this process, or on Ray.
 
     `options` are those of the command, by name. Raises SpecError for options that don't go
     together, and where the part of the package that they need isn't installed.
     """
-    _check_together(spec, options)
+    _check_together(options)
     if options["engine"] == "ray":
         ray_run = required("engines", "ray", "--engine ray")
         return partial(ray_run, options["ray_address"], options["workers"])
-    processes = options["processes"] or 1
-    if processes > 1:
-        return partial(required("engines", "processes", "--processes"), processes)
     return Run
 
 
-def _check_together(spec: Spec, options: dict[str, Any]) -> None:
-    """Raise SpecError for options of the command that don't go together, or not with the spec."""
+def _check_together(options: dict[str, Any]) -> None:
+    """Raise SpecError for options of the command that don't go together."""
     on_ray = options["engine"] == "ray"
     is_shard = options["shard"] is not None
-    has_processes = options["processes"] is not None
-    if has_processes and on_ray:
-        raise SpecError("--processes are of this machine: with --engine ray, say --workers")
-    if has_processes and is_shard:
-        raise SpecError("--processes makes parts of its own: leave --shard out")
-    if has_processes and spec.block.vlm.backend == "local":
-        raise SpecError("vlm.backend local has its model in one process: leave --processes out")
     if on_ray and is_shard:
         raise SpecError("--engine ray makes shards of its own: leave --shard out")
     if not on_ray and (options["ray_address"] or options["workers"]):

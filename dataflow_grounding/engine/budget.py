@@ -191,10 +191,17 @@ class Budget:
         if prices is not None and self.usd is not None:
             # at the ordinary tier's price: the endpoint may serve it there, whatever is asked for
             worst = prices.cost(worst_case(request, serving))
-        # Tried again and again rather than woken: whoever settles may be in another event loop.
-        while not self._take(worst, answers=1):
-            await asyncio.sleep(WAIT_SECONDS)
+        await self.wait_for_room(worst)
         return worst
+
+    async def wait_for_room(self, worst: float) -> None:
+        """Wait until there is room for a request of at most `worst` USD, then `take` it.
+
+        Raises BudgetExceeded, or RunStopped, if there won't be any room.
+        """
+        # Tried again and again rather than woken: whoever settles may be in another event loop.
+        while not self.take(worst):
+            await asyncio.sleep(WAIT_SECONDS)
 
     def _prices_of(self, serving: Serving | None) -> Prices | None:
         """Return what a serving's tokens cost: its own prices, or else those of the run, if any."""
@@ -207,10 +214,10 @@ class Budget:
         It waits for room, and blocks its thread meanwhile. Raises BudgetExceeded, or RunStopped, if
         there won't be any.
         """
-        while not self._take(0.0, answers=0):
+        while not self.take(0.0, answers=0):
             time.sleep(WAIT_SECONDS)
 
-    def _take(self, worst: float, answers: int) -> bool:
+    def take(self, worst: float, answers: int = 1) -> bool:
         """Count a request if there is room for it now; return whether there was.
 
         Args:
@@ -218,18 +225,18 @@ class Budget:
             answers: 1 where it begins an answer, 0 where it is a further request for one.
 
         Raises:
-            BudgetExceeded, RunStopped: There won't be any room.
+            BudgetExceeded: There won't be any room.
         """
         # Looking and taking are one step: between them another could take the same room.
         with self.lock:
-            if not self.has_room(worst):
+            if not self._has_room(worst):
                 return False
             self.sent += 1
             self.reserved += worst
             self.in_flight += answers
             return True
 
-    def has_room(self, worst: float) -> bool:
+    def _has_room(self, worst: float) -> bool:
         """Return whether one more request of at most `worst` USD may be sent; 0 has no cost.
 
         It may not for now where what is in flight might cost too much, at the worst. Raises
@@ -266,6 +273,10 @@ class Budget:
             cost = prices.cost(usage, tier)
         else:
             cost = 0.0
+        self.count_cost(reserved, cost)
+
+    def count_cost(self, reserved: float, cost: float) -> None:
+        """Count what an answer cost, in USD, in place of what was `reserved` for it."""
         with self.lock:
             self.in_flight -= 1
             self.spent += cost
@@ -278,9 +289,9 @@ class Budget:
 class SharedLimits(Budget):
     """The limits of a run that shares them with other runs.
 
-    It counts what this run sends and spends. How much it may, a subclass is told by whoever hands
-    the limits out.
+    It counts what this run sends and spends. Whether it may, a subclass asks whoever keeps the
+    limits of all.
     """
 
     limiters: Limiters
-    """The limiters whose places at its endpoints are handed out, too."""
+    """The limiters of its endpoints, whose places are those of all runs."""

@@ -153,6 +153,16 @@ class Level:
         self._flight = float(in_flight)
         self._refused_of_flight = 1
 
+    def ended(self, number: int, in_flight: int, *, refused: bool, answered: bool) -> None:
+        """Learn from how a request ended; the arguments are those of Share.release.
+
+        `in_flight` is how many requests were in flight to the endpoint, this one among them.
+        """
+        if refused:
+            self.refused(number, in_flight)
+        elif answered and in_flight >= self.places:
+            self.answered(number)
+
     def answered(self, number: int) -> None:
         """Raise the level, as a request was answered while all places were taken.
 
@@ -435,10 +445,7 @@ class Share:
         limiter = self._limiter
         with limiter.lock:
             # the level first: who is let in below is let in by what was learned
-            if refused:
-                limiter.level.refused(number, limiter.in_flight)
-            elif answered and limiter.in_flight >= limiter.level.places:
-                limiter.level.answered(number)
+            limiter.level.ended(number, limiter.in_flight, refused=refused, answered=answered)
             self.enter(-1)
             limiter.let_in()
 
@@ -448,11 +455,6 @@ class Limiters:
 
     Those whose places come from elsewhere make them otherwise: a subclass with its own `made`.
     """
-
-    leased = False
-    """Whether their places come from elsewhere."""
-    gates = False
-    """Whether what is in flight to all endpoints of one serving together is limited from there."""
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Limiter] = {}
@@ -514,11 +516,11 @@ def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None
     Args:
         serving: The serving of several endpoints.
         shares: Its shares of the endpoints' limiters.
-        limiters: Where the run's limiters are kept; where these have `gates`, it is one of them.
+        limiters: Where a run's limiters are kept that it shares with others: it is one of them.
             None for this process's own.
     """
     most = min(share.most for share in shares)
-    if limiters is not None and limiters.gates:
+    if limiters is not None:
         return Share(limiters.limiter_for((serving.endpoint, serving.model), most), most)
     level = Level(most)
     level.resume(FoundPlaces(sum(share.level for share in shares)))

@@ -38,7 +38,7 @@ class RunOptions:
         progress: Show progress; None does where standard error is a terminal, and else writes a
             line now and then.
         shared_limits: Requests, USD and places that the run shares with runs elsewhere, instead of
-            limits of its own (`extras.scale.leases`).
+            limits of its own (`extras.scale.cluster.limits`).
     """
 
     max_attempts: int = 3
@@ -138,8 +138,8 @@ def budget_of(options: RunOptions) -> "Budget":
     """Return what limits a run: a new budget with the options' limits, or their `shared_limits`.
 
     The latter are changed: they get the options' `budget_usd` and `prices`, by which they reserve
-    and count USD. How much of each limit is left is for whoever hands them out to say, so the
-    options' `max_requests` isn't used.
+    and count USD. Whoever keeps the limits of all says what is left of them, so the options'
+    `max_requests` isn't used.
     """
     from dataflow_grounding.engine.budget import Budget
 

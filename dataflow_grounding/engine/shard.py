@@ -72,6 +72,16 @@ class Shard(NamedTuple):
         """Return the folder of its results, in that of the run."""
         return os.path.join(results_dir, SHARDS, str(self))
 
+    def part_of(self, limit: int) -> int:
+        """Return this part's share of a limit; the shares of all parts add up to the limit.
+
+        Example:
+            >>> [Shard(number, 4).part_of(10) for number in (1, 2, 3, 4)]
+            [3, 3, 2, 2]
+        """
+        share, remainder = divmod(limit, self.of)
+        return share + 1 if self.number <= remainder else share
+
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
         """Return whether a row of the input is in this part, as `shard_of` tells."""
         return shard_of(row, self.of, image_key, image_root) == self.number

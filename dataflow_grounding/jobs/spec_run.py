@@ -30,7 +30,7 @@ from dataflow_grounding.data.working_folder import (
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import share_of
-from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
+from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.run_lock import at_work
 from dataflow_grounding.engine.summary import Summary
@@ -81,9 +81,7 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
         include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__.keys()
     )
     of_command = {name: value for name, value in command.items() if value is not None}
-    # Whoever has this process run a spec, a `leasing` block, may limit what it sends.
-    shared_limits = current_options.get().shared_limits
-    return RunOptions(**{**of_spec, "prices": prices, **of_command}, shared_limits=shared_limits)
+    return RunOptions(**{**of_spec, "prices": prices, **of_command})
 
 
 def _in_working_folder(spec: Spec, shard: "Shard | None") -> Spec:
@@ -170,6 +168,7 @@ class SpecRun:
         self.job = make_job(self.spec, self.serving)
         self.job.put_in_words()
         self.judges_prices = self._price_others()
+        self._part_of_limits = self._take_part_of_limits()
         self.job.begin_pilot(self.options.pilot)
         self.steps = self.job.steps
         self.box_format = self.job.box_format
@@ -200,6 +199,39 @@ class SpecRun:
                 key = "check" if is_judge else "cascade"
                 raise SpecError(f"{what}: set vlm.{key}.prices")
         return prices
+
+    def _take_part_of_limits(self) -> list[str]:
+        """Limit a shard to its part of the run's limits; return a line for the user, if any.
+
+        So all shards together keep to them without a word. A model in this process isn't divided:
+        each shard has one of its own.
+        """
+        shard = self.options.shard
+        if shard is None or shard.of == 1:
+            return []
+        parts = []
+        for serving in {id(each): each for each in self.job.servings}.values():
+            if "://" not in serving.endpoint:
+                continue
+            of_all = serving.max_workers
+            serving.max_workers = max(1, shard.part_of(of_all))
+            for endpoint, _ in serving.endpoints():
+                endpoint.max_workers = serving.max_workers
+            parts.append(f"max_workers {serving.max_workers} of {of_all}")
+        options = self.options
+        if options.max_requests is not None:
+            requests = shard.part_of(options.max_requests)
+            parts.append(f"max_requests {requests} of {options.max_requests}")
+            options = replace(options, max_requests=requests)
+        if options.budget_usd is not None:
+            usd = options.budget_usd / shard.of
+            parts.append(f"budget_usd {usd:g} of {options.budget_usd:g}")
+            options = replace(options, budget_usd=usd)
+        self.options = options
+        if not parts:
+            return []
+        in_words = ", ".join(dict.fromkeys(parts))
+        return [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
 
     def _find_addresses_before(self) -> list[str]:
         """Return the addresses at which earlier runs of the folder asked the model, the last first.
@@ -391,10 +423,10 @@ class SpecRun:
         return " and ".join(dict.fromkeys(names))
 
     def remarks(self) -> list[str]:
-        """Return what is good to know of who is asked before a run, one line each.
+        """Return what is good to know before a run, one line each.
 
-        That is a warning where another endpoint was asked before under a name, such as "default",
-        that may be any model's.
+        That is a shard's part of the limits, and a warning where another endpoint was asked before
+        under a name, such as "default", that may be any model's.
         """
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         model = self.serving.model
@@ -402,11 +434,12 @@ class SpecRun:
         may_be_any_model = model.lower() in ANY_MODEL and not self.block.vlm.openai.name
         if has_moved and may_be_any_model and before.get("model") == model:
             return [
+                *self._part_of_limits,
                 f"replies of {before['endpoint']} count for {self.serving.endpoint}, too, as both"
                 f" call their model {model!r}: where these are two models, give this one a name in"
-                " vlm.openai.name"
+                " vlm.openai.name",
             ]
-        return []
+        return self._part_of_limits
 
     @property
     def calibrates(self) -> bool:
@@ -531,9 +564,7 @@ class SpecRun:
         }
         if self.options.shard:
             facts["shard"] = self._shard_facts(self.options.shard, summary)
-        endpoints = self.serving.endpoints()
-        limiters = limiters_of(self.options)
-        shares = [share_of(endpoint, limiters=limiters) for endpoint, _ in endpoints]
+        shares = [share_of(endpoint) for endpoint, _ in self.serving.endpoints()]
         facts["sustained_concurrency"] = sum(share.level for share in shares)
         facts["summary"] = stopped.summary if stopped else None
         facts["prices"] = self.prices_from

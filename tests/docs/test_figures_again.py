@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from benchmarks.all import APART, FIGURES, Measured, measure
 from benchmarks.places.workplace import REPOSITORY
 
@@ -59,13 +57,3 @@ def test_what_would_run_is_listed() -> None:
     done = subprocess.run(line, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 1
     assert "no figures of nothing: there are bench, better_boxes, calibration" in done.stderr
-
-
-@pytest.mark.slow
-def test_the_simulation_of_many_workers_runs_with_the_pool_as_it_is() -> None:
-    line = [sys.executable, "-m", "benchmarks.scale_simulation", "--workers", "4"]
-    done = subprocess.run(
-        [*line, "--records", "300"], capture_output=True, text=True, cwd=REPOSITORY
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("refused for each answer") == 2

@@ -77,14 +77,8 @@ def scripts() -> list[str]:
     return [text for _, text in blocks(PAGE, "bash")]
 
 
-def test_several_processes(work: Path) -> None:
-    assert "--processes" in scripts()[0]
-    ended([start(scripts()[0], work)])
-    same(work)
-
-
 def test_shards(work: Path) -> None:
-    ended([start(scripts()[1], work)])
+    ended([start(scripts()[0], work)])
     same(work)
 
 
@@ -95,7 +89,7 @@ def test_a_bucket(work: Path) -> None:
         for name, value in environment(store).items():
             patch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket="bucket")
-        ended([start(scripts()[2], work, **environment(store))])
+        ended([start(scripts()[1], work, **environment(store))])
         for one in boto3.client("s3").list_objects_v2(Bucket="bucket")["Contents"]:
             path = work / one["Key"]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +98,7 @@ def test_a_bucket(work: Path) -> None:
 
 
 def test_slurm(work: Path) -> None:
-    array, merge = scripts()[3:5]
+    array, merge = scripts()[2:4]
     found = re.search(r"--array=1-(\d+)", array)
     assert found
     tasks = range(1, int(found[1]) + 1)
@@ -120,17 +114,17 @@ def test_kubernetes(work: Path) -> None:
     assert container["command"] == ["bash", "-c"]
     indices = range(job["completions"])
     ended([start(container["args"][0], work, JOB_COMPLETION_INDEX=str(index)) for index in indices])
-    ended([start(scripts()[4], work)])
+    ended([start(scripts()[3], work)])
     same(work)
 
 
 def test_two_laptops(work: Path) -> None:
-    ended([start(scripts()[5], work)])
+    ended([start(scripts()[4], work)])
     same(work)
     shutil.rmtree(work / "elsewhere")
 
 
 def test_ray(work: Path) -> None:
-    assert "--engine ray" in scripts()[6]
-    ended([start(scripts()[6], work)])
+    assert "--engine ray" in scripts()[5]
+    ended([start(scripts()[5], work)])
     same(work)

@@ -31,15 +31,13 @@ def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
     return workplace
 
 
-def run(
-    place: Workplace, server: LoopbackServer, rows: int, *arguments: str, **settings: Any
-) -> int:
+def run(place: Workplace, server: LoopbackServer, rows: int, **settings: Any) -> int:
     """Have so many rows done, in a process of its own; how many requests were on their way at once
     after the first answer, until there was another.
     """
     place.many(rows)
     server.requests.clear()
-    done = ended(place.start(*arguments, **settings))
+    done = ended(place.start(**settings))
     assert done.code == 0, done
     first, *others = sorted(
         (request for request in server.requests), key=lambda request: request.time
@@ -54,20 +52,6 @@ def test_a_second_run_begins_where_the_first_one_ended(
 ) -> None:
     assert run(place, server, 70) <= START + 1
     assert run(place, server, 110) >= MOST - 4
-
-
-def test_one_process_goes_on_from_two(place: Workplace, server: LoopbackServer) -> None:
-    run(place, server, 100, "--processes", "2")
-    assert run(place, server, 140) >= MOST * 0.75
-
-
-def test_two_processes_go_on_from_one(place: Workplace, server: LoopbackServer) -> None:
-    run(place, server, 70)
-    run(place, server, 110, "--processes", "2")
-    # The first request of each goes alone. Then two that know nothing send four each, ten in all at
-    # most; two that know of 24 send twelve each, or one does where the other begins late.
-    third_answer = sorted(request.time_sent or 1e9 for request in server.requests)[2]
-    assert sum(request.time < third_answer for request in server.requests) > 10
 
 
 def test_a_lower_limit_another_endpoint_and_nonsense_begin_anew(

@@ -200,21 +200,6 @@ def test_merged_shards_have_the_counts_of_one_run(place: Workplace) -> None:
     assert whole["unreadable_forms"] == {"auto": 5}
 
 
-@pytest.mark.slow
-def test_processes_have_the_counts_of_one_and_say_the_same(place: Workplace) -> None:
-    with LoopbackServer(faults=mixed()) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
-        whole = place.run().summary
-        place.results = place.folder / "parts"
-        server.faults = mixed()
-        arguments = place.arguments("--processes", "2")
-        arguments.remove("--json")
-        done = command(arguments)
-    assert done.code == 0, done
-    assert counts_of(summary_of(place.results)) == counts_of(whole)
-    assert f"39% {SAID} (most: cut off): raise max_tokens\n" in done.err
-
-
 Read = Callable[[str], tuple[Any, list[Note]]]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Done, Workplace, command, process
+from benchmarks.places.workplace import Done, Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
 from benchmarks.stand_ins.seeing_model import COLORS
@@ -493,20 +493,6 @@ def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Wo
     # one worker: of what was answered, the one request under way at the kill alone is sent again
     assert judge.of_records <= 2 * PICTURES + 1
     assert len(place.annotations()) == PICTURES
-    assert all(row["verification"]["second"] == "crop" for row in expressions(place))
-
-
-def test_several_processes_ask_the_judge_too(place: Workplace) -> None:
-    judge = Model()
-    with (
-        LoopbackServer(Model(), keep_bodies=True) as server,
-        LoopbackServer(judge, keep_bodies=True) as other,
-    ):
-        arguments = place.arguments(**judged_by(other), **{"vlm.openai.base_url": server.base_url})
-        with process([*arguments, "--processes", "2"], cwd=place.folder) as run:
-            out, err = run.communicate(timeout=300)
-    assert run.returncode == 0, (out, err)
-    assert {task for _, task in judge.asked} == set(CHECKS)
     assert all(row["verification"]["second"] == "crop" for row in expressions(place))
 
 

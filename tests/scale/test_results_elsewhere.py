@@ -38,7 +38,7 @@ from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 pytestmark = pytest.mark.slow
 
-ROWS = 120
+ROWS = 60
 QUICK = (
     "import dataflow_grounding.extras.scale.rolling as r, dataflow_grounding.engine.run_lock as l;"
     " r.ROLL_SECONDS = 0.3; l.BEAT_SECONDS = 0.5"
@@ -61,6 +61,7 @@ def one_store() -> Iterator[FaultyStore]:
 def store(one_store: FaultyStore) -> Iterator[FaultyStore]:
     yield one_store
     one_store.heal()
+    s3fs.S3FileSystem.clear_instance_cache()  # with the settings of one test
 
 
 class Elsewhere:
@@ -346,7 +347,11 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(
     assert len(got) == 1
 
 
-def test_results_that_cant_be_sent_are_kept(run: Elsewhere, store: FaultyStore) -> None:
+def test_results_that_cant_be_sent_are_kept(
+    run: Elsewhere, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else each of many tries waits for seconds
+    s3fs.S3FileSystem.clear_instance_cache()
     with LoopbackServer(EchoAnswers(), latency=0.1) as server:
         server.faults = [
             lambda request: setattr(store, "down", True) if request.index == 20 else None

@@ -309,7 +309,7 @@ def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(
     """The files are all there, and `run.json` is that of the run before, which was stopped."""
     place.many(20)
     said = place.results / "shards" / "1-of-2" / "run.json"
-    assert place.run("--shard", "1/2", **{"workflow.max_requests": 5}).code == 3
+    assert place.run("--shard", "1/2", **{"workflow.max_requests": 10}).code == 3
     stopped = said.read_text()
     for number in (1, 2):
         place.run("--shard", f"{number}/2")
@@ -405,7 +405,7 @@ def test_what_is_missing_is_named(place: Workplace) -> None:
     place.run("--shard", "1/3")
     assert "--shard 2/3, 3/3" in merged_err(place)
     place.run("--shard", "2/3")
-    place.run("--shard", "3/3", **{"workflow.max_requests": 2})
+    place.run("--shard", "3/3", **{"workflow.max_requests": 6})
     assert "3-of-3 was stopped" in merged_err(place)
     place.run("--shard", "3/3")
     shutil.copytree(place.results / "shards" / "1-of-3", place.results / "shards" / "1-of-4")
@@ -415,7 +415,7 @@ def test_what_is_missing_is_named(place: Workplace) -> None:
 @pytest.mark.slow
 def test_shards_go_on_as_more_and_are_merged(place: Workplace, server: LoopbackServer) -> None:
     place.many(30)
-    place.run("--shard", "1/2", **{"workflow.max_requests": 10})
+    place.run("--shard", "1/2", **{"workflow.max_requests": 20})
     place.run("--shard", "2/2")
     for number in (1, 2, 3):
         assert place.run("--shard", f"{number}/3").code == 0
@@ -508,7 +508,7 @@ def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(
     place.many(40)
     place.input.with_name(f"{place.input.name}.lines").write_text("a file of the user's own")
     place.settings["workflow.stream"] = False
-    assert place.run("--shard", "1/2", **{"workflow.max_requests": 30}).code == 3  # in the second
+    assert place.run("--shard", "1/2", **{"workflow.max_requests": 60}).code == 3  # in the second
     for number in (1, 2):
         assert place.run("--shard", f"{number}/2").code == 0
     assert merged(place).code == 0
@@ -520,12 +520,12 @@ def test_a_shard_stopped_in_a_later_step_says_what_its_own_rows_still_take(
 ) -> None:
     place.many(40)
     place.settings["workflow.stream"] = False
-    stopped = place.run("--shard", "1/2", **{"workflow.max_requests": 30})  # in the second step
+    stopped = place.run("--shard", "1/2", **{"workflow.max_requests": 60})  # in the second step
     assert stopped.code == 3, stopped
     assert place.run("--shard", "1/2").code == 0
     shard = place.results / "shards" / "1-of-2"
     rows = len((shard / "annotations.jsonl").read_text().splitlines())
-    assert 15 < rows < 28  # so that 30 requests end among those of the second step
+    assert 15 < rows < 28  # so that its 30 requests end among those of the second step
     assert f"the rest takes about {2 * rows - 30} more requests" in stopped.err
 
 
@@ -815,3 +815,33 @@ def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) ->
     assert [
         step["step"] for step in json.loads((place.results / "run.json").read_text())["steps"]
     ] == [HALF]
+
+
+def test_each_shard_has_its_part_of_the_limits(place: Workplace, server: LoopbackServer) -> None:
+    place.many(60)
+    server.latency = 0.02
+    for number, part in ((1, 4), (2, 3), (3, 3)):
+        before = server.count()
+        done = place.run("--shard", f"{number}/3", **{"workflow.max_requests": 10})
+        assert done.code == 3, done
+        assert server.count() - before == part
+        assert f"shard {number}/3 has its part of the limits: max_workers 3 of 8, " in done.err or (
+            number == 3 and "max_workers 2 of 8, " in done.err
+        )
+        assert f"max_requests {part} of 10" in done.err
+    assert server.max_in_flight <= 3
+    prices = {"vlm.prices": {"input": 100.0, "output": 1000.0}, "vlm.openai.max_tokens": 300}
+    done = place.run("--shard", "1/3", "--budget-usd", "6", **prices)
+    assert done.code == 3, done
+    assert "budget_usd 2 of 6" in done.err
+    assert 0.5 < done.summary["cost_usd"] <= 2
+
+
+def test_more_shards_than_places_have_one_each_and_those_without_a_request_send_none(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    place.many(30)
+    done = place.run("--shard", "3/12", **{"workflow.max_requests": 2})
+    assert done.code == 3, done
+    assert "max_workers 1 of 8, max_requests 0 of 2" in done.err
+    assert server.count() == 0

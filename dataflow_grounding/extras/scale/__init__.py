@@ -1,4 +1,4 @@
 """One run on many machines, and results elsewhere.
 
-That is Ray, leases, shards, merging, buckets and mirrors.
+That is Ray, shards, merging, buckets and mirrors.
 """

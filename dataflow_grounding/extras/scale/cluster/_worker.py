@@ -1,7 +1,6 @@
 """A worker: takes shards through the steps, one after the other, and never raises.
 
-It is made in another process, by Ray or by `process_worker`. What goes wrong is returned to the
-driver, which raises it there.
+Ray makes it in another process. What goes wrong is returned to the driver, which raises it there.
 """
 
 import os
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.environment import read_env_files
@@ -34,7 +34,7 @@ from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.scale.cluster._shipping import unshipped
-from dataflow_grounding.extras.scale.leases import Grant, Report, leasing
+from dataflow_grounding.extras.scale.cluster.limits import Permits, Report, shared_limits
 
 TAKEN_SECONDS = 60.0  # for so long a shard's folder may still be held by a worker that was lost
 
@@ -79,20 +79,17 @@ class Worker:
     """Lives in a process of its own: `work_on` in one thread, the other methods in others.
 
     Args:
-        renew: Takes a report to the pool from which all workers lease their limits; returns its
-            grant.
-        together: Whether the pool has a limit of the run's requests in flight, too, which else is
-            each worker's own.
+        exchange: Takes a report to the limiter of all workers; returns its answer, or raises where
+            none comes for the given seconds.
     """
 
-    def __init__(self, renew: Callable[[Report], Grant], together: bool = False) -> None:
-        self._renew = renew
-        self._together = together
+    def __init__(self, exchange: Callable[[float, Report], Permits]) -> None:
+        self._exchange = exchange
         self._run: Run | None = None
         self._interrupted = False
 
     def begin(
-        self, work: bytes, version: str, folder: str = "", modules: Sequence[str] = ()
+        self, work: bytes, version: str, folder: str, modules: Sequence[str]
     ) -> WorkError | None:
         """Make ready for a shipped Work; return what keeps it from that, None if nothing does.
 
@@ -100,8 +97,7 @@ class Worker:
             work: The Work.
             version: The driver's version of this package, which must be this one.
             folder: The driver's current folder, which relative paths start from. It becomes this
-                process's, if this machine has it, and `.env` files are read there. Empty where the
-                driver has started this process itself: it has both from the driver.
+                process's, if this machine has it, and `.env` files are read there.
             modules: Folders with the user's own modules, to be added to `sys.path`.
         """
         here = socket.gethostname()
@@ -113,10 +109,9 @@ class Worker:
             return WorkError(InputError, what)
         sys.path += [path for path in modules if path not in sys.path]
         try:
-            if folder:
-                with suppress(OSError):  # there need be no relative path
-                    os.chdir(folder)
-                read_env_files()
+            with suppress(OSError):  # there need be no relative path
+                os.chdir(folder)
+            read_env_files()
             self._work: Work = unshipped(work)
         except Exception as error:
             return WorkError(
@@ -203,8 +198,8 @@ class Worker:
         options = replace(options, pilot=None, stream=True, shard=shard, progress=False)
         while True:
             try:
-                with leasing(self._renew, options.max_wait, self._together) as leased:
-                    limited = replace(options, shared_limits=leased.shared_limits)
+                with shared_limits(partial(self._exchange, options.max_wait)) as limits:
+                    limited = replace(options, shared_limits=limits)
                     done = execute(steps, limited, name, run=self._make_run)
                 if is_elsewhere(results):
                     os.remove(shard.rows)  # this machine's copy, which nobody needs any more

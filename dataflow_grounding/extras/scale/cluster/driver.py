@@ -2,7 +2,7 @@
 
 The driver splits the input into blocks (each a shard), hands them out to workers one after the
 other, replaces workers that are lost, and puts the blocks' files together. How workers are started
-and spoken to is up to a subclass: on Ray, or as processes of this machine.
+and spoken to is up to a subclass.
 """
 
 import asyncio
@@ -15,21 +15,22 @@ from typing import Any, Protocol
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.data.working_folder import address_of
-from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level, share_of
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, share_of
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
+from dataflow_grounding.extras.scale.cluster._shipping import shipped
 from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Work, WorkError
 from dataflow_grounding.extras.scale.shard_files import join, write_shards
 from dataflow_grounding.serving.base import Serving
 
 LOOK_SECONDS = 1.0  # between two looks at the workers; the longest wait for their answers, too
-# The longest wait for the pool's sums, once in a run. Without them, lost workers' requests are not
-# counted.
+# The longest wait for the limiter's sums, once in a run. Without them, requests of lost workers are
+# not counted.
 SUMS_SECONDS = 10.0
-# How many looks of up to 2 s each a worker may leave unanswered in a row. One that is silent for so
-# long can't send anything any more: its lease has run out.
+# How many looks of up to 2 s each a worker may leave unanswered in a row. One that is ended then
+# gets no further leave to send, even where it lives on.
 MOST_SILENCES = 30
 # After so many workers that are lost over one shard, or before they had one, the run stops: the
 # shard, or the machine, is at fault.
@@ -65,12 +66,9 @@ class WorkerHandle(Protocol):
 class DrivenRun(Run):
     """One pass over a source by workers in other processes.
 
-    It leaves what a Run in this process would. In `_execute`, subclasses make a pool of leases,
-    then call `_split`, `_take_through` and `_join`.
+    It leaves what a Run in this process would. In `_execute`, subclasses make the limiter of all
+    workers, then call `_split`, `_take_through` and `_join`.
     """
-
-    whose = "the run"
-    """In messages, who loses workers: "Ray", "this machine"."""
 
     def __init__(self, *arguments: Any) -> None:
         """Make ready the work that is sent to workers; `arguments` are a Run's.
@@ -80,7 +78,7 @@ class DrivenRun(Run):
         super().__init__(*arguments)
         results = address_of(self.steps[0].storage.cache_path)
         work = Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
-        self._shipped = self._ship(work)
+        self._shipped = shipped(work)
         # After an interrupt the driver waits a bit longer than its workers, which finish what is in
         # flight.
         self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
@@ -96,20 +94,16 @@ class DrivenRun(Run):
         self._started = False  # whether any worker has begun
 
     @abstractmethod
-    def _ship(self, work: Work) -> bytes:
-        """Return the work as it is sent to workers. Raises SpecError where it can't be."""
-
-    @abstractmethod
     async def _start_worker(self) -> WorkerHandle:
         """Start a worker. Raises WorkerLost where none can be started."""
 
     @abstractmethod
-    async def _totals_of_pool(self) -> tuple[int, float]:
-        """Return requests and USD of all workers as last reported, those of lost ones too."""
+    async def _totals(self) -> tuple[int, float]:
+        """Return requests and USD of all workers, those of lost ones too."""
 
     @abstractmethod
-    async def _levels_of_pool(self) -> dict[Key, FoundPlaces]:
-        """Return how many requests at once each endpoint takes, as the pool has found out."""
+    async def _found(self) -> dict[Key, FoundPlaces]:
+        """Return how many requests at once each endpoint takes, as the limiter has found out."""
 
     def _split(self, blocks: int) -> None:
         """Divide the rows into so many blocks, and write each block's into its folder.
@@ -131,23 +125,22 @@ class DrivenRun(Run):
                 await self._workers.do(self._serve() for _ in range(count))
         finally:
             await self._count_the_lost()
-            await self._keep_levels()
+            await self._keep_found()
 
-    async def _keep_levels(self) -> None:
-        """Have a next run in this process begin with what the pool found out about endpoints."""
-        with suppress(Exception):  # the pool is lost
-            levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
+    async def _keep_found(self) -> None:
+        """Have a next run in this process begin with what was found out about endpoints."""
+        with suppress(Exception):  # the limiter is lost
+            found = await asyncio.wait_for(self._found(), LOOK_SECONDS)
             for key, serving in self._endpoints().items():
-                if key in levels:
-                    share = share_of(serving)  # from which `_begun_level` of a next run begins
-                    share.resume(levels[key])
+                if key in found:
+                    share_of(serving).resume(found[key])
 
     def _join(self) -> None:
         """Put the blocks' files together, and their sums into the summary."""
         join(self.steps, list(self._rows_of_shards), self.summary)
 
     def _endpoints(self) -> dict[Key, Serving]:
-        """Return the endpoints whose places the pool shares out, and each one's serving.
+        """Return the endpoints whose places workers share, and each one's serving.
 
         They are those with an address; of one that several steps ask, the last serving counts.
         """
@@ -157,15 +150,6 @@ class DrivenRun(Run):
                 if "://" in part.endpoint:
                     endpoints[part.endpoint, part.model] = part
         return endpoints
-
-    def _begun_level(self, key: Key, most: int) -> Level:
-        """Return the pool's level for an endpoint, which begins with what this process knows of it.
-
-        It is never above `most` requests in flight.
-        """
-        level = Level(most)
-        level.resume(share_of(self._endpoints()[key]).found)
-        return level
 
     def stop(self, why: RunStopped) -> None:
         """Begin nothing more; what is in flight may finish. The first reason to stop counts."""
@@ -222,7 +206,7 @@ class DrivenRun(Run):
         self._losses[shard] += 1
         if self._losses[shard] >= MOST_LOSSES:
             what = f"with {shard}" if shard else "that were to begin"
-            why = f"{self.whose} lost {MOST_LOSSES} workers {what}: {lost}"
+            why = f"Ray lost {MOST_LOSSES} workers {what}: {lost}"
             self.stop(RunStopped(f"{why}. The same command goes on"))
 
     def _settle(self, shard: Shard, outcome: ShardOutcome) -> None:
@@ -246,13 +230,13 @@ class DrivenRun(Run):
     async def _count_the_lost(self) -> None:
         """Add to the summary what lost workers have sent and spent, if there are any.
 
-        That is what the pool knows of all workers, less what the shards that came back have;
-        nothing where the pool doesn't answer in time.
+        That is what the limiter knows of all workers, less what the shards that came back have;
+        nothing where it doesn't answer in time.
         """
         if not self._losses.total():
             return
-        with suppress(Exception):  # the pool is lost too
-            sent, usd = await asyncio.wait_for(self._totals_of_pool(), SUMS_SECONDS)
+        with suppress(Exception):  # the limiter is lost too
+            sent, usd = await asyncio.wait_for(self._totals(), SUMS_SECONDS)
             self.summary.requests["sent"] += max(0, sent - self._sent)
             if self.summary.cost_usd is not None:
                 self.summary.cost_usd += max(0.0, usd - self._paid)

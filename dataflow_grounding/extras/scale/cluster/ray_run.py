@@ -10,27 +10,28 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, SpecError
+from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.threads import LEAVING
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.engine.limiter import FoundPlaces, Key
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, share_of
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.extras.scale.cluster._shipping import shipped
-from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Work, Worker, WorkError
+from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Worker, WorkError
 from dataflow_grounding.extras.scale.cluster.driver import (
     LOOK_SECONDS,
     DrivenRun,
     WorkerHandle,
     WorkerLost,
 )
-from dataflow_grounding.extras.scale.leases import NO_LIMIT, Grant, LeasePool, Report
+from dataflow_grounding.extras.scale.cluster.limits import Permits, Report, SharedLimiter
 from dataflow_grounding.serving.base import check_counts
 
 # How many blocks the rows are split into, see `_block_count`.
@@ -51,7 +52,7 @@ _RAY_DEFAULTS = {  # variables of the environment, where they aren't set
     # By default Ray ends the driver soon after the head is gone, with exit code 1.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     # By default Ray's workers give way to all else on the machine, by 15 of 19 steps. Where it is
-    # busy they would stand still, and so would the pool, which has to answer within seconds.
+    # busy they would stand still, and so would the limiter, which all of them wait for.
     "RAY_worker_niceness": "0",
 }
 # The host and the port in "ray://head.local:10001" and "10.0.0.1:6379".
@@ -71,8 +72,6 @@ class RayRun(DrivenRun):
         SpecError: One of them is wrong, or the steps can't be sent to workers.
     """
 
-    whose = "Ray"
-
     def __init__(self, address: str | None, workers: int | None, *arguments: Any) -> None:
         if not isinstance(address, str | None):
             what = f"Ray's address should be a text, and {type(address).__name__} is none"
@@ -84,35 +83,37 @@ class RayRun(DrivenRun):
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
         self._gpus: float = max(gpus, default=0)
 
-    def _ship(self, work: Work) -> bytes:
-        return shipped(work)
-
     async def _execute(self) -> None:
         """Split the rows, have Ray's workers work them through, and put the parts together.
 
-        An actor on this node is the pool that workers lease their limits and the budget from.
+        An actor on this node is the limiter of all workers.
         """
         with _connected(self._address, self._count) as connection:
             self._ray = connection.ray
             self._is_own_cluster = connection.is_own
             self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
             self._split(_block_count(self._count))
-            # The pool is kept on the driver's own node: so it isn't lost with another one.
+            # It is kept on the driver's own node: so it isn't lost with another one.
             on_node = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
             on_this_node = on_node(self._ray.get_runtime_context().get_node_id(), soft=True)
-            pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=on_this_node)
+            limiter = self._ray.remote(SharedLimiter).options(
+                num_cpus=0, scheduling_strategy=on_this_node
+            )
             budget = self._budget
-            before = (budget.sent, budget.spent)
-            # Without a limit: each worker has one of its own, a serving's `max_workers`.
-            levels = {key: self._begun_level(key, NO_LIMIT) for key in self._endpoints()}
-            self._pool = pool.remote(budget.max_requests, budget.usd, before=before, levels=levels)
+            self._limiter = limiter.remote(
+                budget.max_requests,
+                budget.usd,
+                before=(budget.sent, budget.spent),
+                found={key: share_of(one).found for key, one in self._endpoints().items()},
+                of_spec=speaks_of_specs.get(),
+            )
             try:
                 await self._take_through(
                     self._count, self._watch_the_start(), self._watch_the_cluster()
                 )
             finally:
                 with suppress(Exception):  # it is gone already
-                    self._ray.kill(self._pool)
+                    self._ray.kill(self._limiter)
         self._join()
 
     async def _start_worker(self) -> WorkerHandle:
@@ -122,17 +123,19 @@ class RayRun(DrivenRun):
             worker_class = self._ray.remote(Worker).options(
                 num_cpus=1, num_gpus=self._gpus, max_concurrency=4
             )
-            return _Actor(self._ray, worker_class.remote(partial(_renewed, self._pool)))
+            name = uuid.uuid4().hex
+            actor = worker_class.remote(partial(_exchanged, self._limiter, name))
+            return _Actor(self._ray, actor, partial(self._limiter.gone.remote, name))
         except self._ray.exceptions.RayError as lost:
             raise WorkerLost(_last_line(lost)) from None
 
-    async def _totals_of_pool(self) -> tuple[int, float]:
-        totals: tuple[int, float] = await self._pool.reported_totals.remote()
+    async def _totals(self) -> tuple[int, float]:
+        totals: tuple[int, float] = await self._limiter.totals.remote()
         return totals
 
-    async def _levels_of_pool(self) -> dict[Key, FoundPlaces]:
-        levels: dict[Key, FoundPlaces] = await self._pool.known_levels.remote()
-        return levels
+    async def _found(self) -> dict[Key, FoundPlaces]:
+        found: dict[Key, FoundPlaces] = await self._limiter.found.remote()
+        return found
 
     async def _watch_the_start(self) -> None:
         """Say now and then that no worker has begun; in the end stop the run with NoRoom.
@@ -159,9 +162,9 @@ class RayRun(DrivenRun):
         self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        """Stop the run where the cluster's head is gone for `HEAD_SECONDS`, or the pool is.
+        """Stop the run where the cluster's head is gone for `HEAD_SECONDS`, or the limiter is.
 
-        Without the head no worker can begin, without the pool none may send.
+        Without the head no worker can begin, without the limiter none may send.
         """
         address = self._ray.get_runtime_context().gcs_address
         last_listened = time.monotonic()
@@ -175,19 +178,22 @@ class RayRun(DrivenRun):
                     RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}")
                 )
             try:
-                await asyncio.wait_for(self._pool.__ray_ready__.remote(), LOOK_SECONDS)
+                await asyncio.wait_for(self._limiter.__ray_ready__.remote(), LOOK_SECONDS)
             except self._ray.exceptions.RayActorError:
-                self.stop(RunStopped("Ray lost the pool of leases. The same command goes on"))
+                self.stop(
+                    RunStopped("Ray lost the limiter of all workers. The same command goes on")
+                )
             except (self._ray.exceptions.RayError, asyncio.TimeoutError):  # it may answer yet
                 pass
 
 
 class _Actor:
-    """A worker on Ray; see WorkerHandle."""
+    """A worker on Ray; see WorkerHandle. `gone` tells the limiter that it has been ended."""
 
-    def __init__(self, ray: Any, actor: Any) -> None:
+    def __init__(self, ray: Any, actor: Any, gone: Callable[[], object]) -> None:
         self._ray = ray
         self._actor = actor
+        self._gone = gone
 
     async def begin(self, work: bytes) -> WorkError | None:
         wrong: WorkError | None = await self._answer(
@@ -209,6 +215,8 @@ class _Actor:
     def end(self) -> None:
         with suppress(Exception):  # it is gone already
             self._ray.kill(self._actor)
+        with suppress(Exception):  # the limiter is gone, too
+            self._gone()
 
     async def _answer(self, call: Any) -> Any:
         """Return what a call of the actor's returns. Raises WorkerLost where the actor is gone."""
@@ -252,15 +260,15 @@ def _own_modules() -> list[str]:
     return own
 
 
-def _renewed(pool: Any, report: Report) -> Grant:
-    """Hand a worker's report to the pool on Ray; return the pool's grant.
+def _exchanged(limiter: Any, worker: str, seconds: float, report: Report) -> Permits:
+    """Hand a worker's report to the limiter on Ray; return its answer.
 
-    Raises Ray's error where the pool is gone, or doesn't answer within a second.
+    Raises Ray's error where the limiter is gone, or doesn't answer in so many seconds.
     """
     import ray
 
-    grant: Grant = ray.get(pool.renew.remote(report), timeout=1.0)
-    return grant
+    permits: Permits = ray.get(limiter.exchange.remote(worker, report), timeout=seconds)
+    return permits
 
 
 class _Connection(NamedTuple):
