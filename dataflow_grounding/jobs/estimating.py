@@ -22,6 +22,7 @@ from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget, Prices
+from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile
@@ -29,7 +30,6 @@ from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.results_elsewhere import readable_replies
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.workers import run_blocking
-from dataflow_grounding.jobs.costs import Amount
 from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator

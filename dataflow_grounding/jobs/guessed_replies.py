@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.extensions import extension
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS
@@ -125,8 +124,9 @@ def _expressions(caption: str) -> Any:
     Where none can be told, it has pieces of the caption, one for each phrase that the caption may
     have, and _MOST_PIECES at most: what counts is the reply's length alone.
     """
-    extract = extension("phrases", "embedded")
-    reply: dict[str, Any] = extract(caption) if extract else {"expressions": []}
+    from dataflow_grounding.extras.embedded.captions import extract_expressions
+
+    reply = extract_expressions(caption)
     if not reply["expressions"]:
         # The caption is in another language, or no sentence. Where words are longer than 12
         # characters on average, they aren't parted by blanks.

@@ -38,7 +38,7 @@ def find_format(name: str, **options: Any) -> Format:
 
     row = FORMATS.get(name)
     target = f"{__name__}.{row['home']}" if row else name
-    format_class = named(target, "format", FORMATS, ["."])
+    format_class = named(target, "format", FORMATS, ["."], group="formats")
     what = f"format {name!r}"
     if not (isinstance(format_class, type) and issubclass(format_class, Format)):
         raise SpecError(
@@ -187,7 +187,9 @@ def takes(format: str, option: str) -> bool:
     from dataflow_grounding.spec.user_code import named
 
     row = FORMATS.get(format)
-    format_class = named(f"{__name__}.{row['home']}" if row else format, "format", FORMATS, ["."])
+    format_class = named(
+        f"{__name__}.{row['home']}" if row else format, "format", FORMATS, ["."], group="formats"
+    )
     return option in getattr(format_class, "__dataclass_fields__", ())
 
 

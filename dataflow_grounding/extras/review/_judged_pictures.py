@@ -11,8 +11,8 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import GroundingError
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.images.image import find_image
 

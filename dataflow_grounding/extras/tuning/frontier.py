@@ -17,6 +17,7 @@ import numpy as np
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import Record
+from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import log_of
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
@@ -27,7 +28,6 @@ from dataflow_grounding.extras.evaluation.metrics import evaluate, read_annotati
 from dataflow_grounding.extras.evaluation.metrics.annotations import as_gold
 from dataflow_grounding.extras.evaluation.metrics.confidence import interval
 from dataflow_grounding.extras.evaluation.metrics.pairs import pair
-from dataflow_grounding.jobs.costs import Amount
 from dataflow_grounding.jobs.estimating import StepOnRecord, Trial, prices_of, tier_of, with_cost
 from dataflow_grounding.jobs.image_grounding import GroundingWorkflow
 from dataflow_grounding.jobs.spec_run import SpecRun
