@@ -42,8 +42,8 @@ def find_format(name: str, **options: Any) -> Format:
     what = f"format {name!r}"
     if not (isinstance(format_class, type) and issubclass(format_class, Format)):
         raise SpecError(
-            f"{what} is no format: derive a class from"
-            " dataflow_grounding.extras.formats.base.Format, as docs/extending.md shows"
+            f"{what} is no format: derive a class from dataflow_grounding.Format, as"
+            " docs/extending.md shows"
         )
     missing = [] if row else _missing_in(format_class)
     if missing:
