@@ -13,9 +13,9 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
     as_command,
+    publish,
     serving_from_environment,
 )
-from dataflow_grounding.extras.review import publish
 
 HERE = Path(__file__).resolve().parent.parent
 FIRST_ENTRY_FILE = HERE / "example_data" / "captions.jsonl"

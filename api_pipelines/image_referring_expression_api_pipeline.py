@@ -16,10 +16,10 @@ from dataflow_grounding import (
     Pipeline,
     RegionExpressionGenerator,
     as_command,
+    publish,
+    seed_file,
     serving_from_environment,
 )
-from dataflow_grounding.extras.formats.seed_records import seed_file
-from dataflow_grounding.extras.review import publish
 
 HERE = Path(__file__).resolve().parent.parent
 # labels/a/b.txt is for a/b.jpg

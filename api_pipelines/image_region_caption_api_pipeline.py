@@ -12,10 +12,10 @@ from dataflow_grounding import (
     RegionCaptioner,
     RegionMarker,
     as_command,
+    copy_file,
+    publish,
     serving_from_environment,
 )
-from dataflow_grounding.data.rows import copy_file
-from dataflow_grounding.extras.review import publish
 
 HERE = Path(__file__).resolve().parent.parent
 CACHE_PATH = HERE / "cache" / "image_region_caption"

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding.errors import InputError
-from dataflow_grounding.extras.formats.base import Carries, Format, Sample
-from dataflow_grounding.extras.formats.export_folder import ExportFolder
+from dataflow_grounding import Carries, ExportFolder, Format, InputError, Sample
 
 COLUMNS = ["image", "width", "height", "phrase", "x1", "y1", "x2", "y2"]
 

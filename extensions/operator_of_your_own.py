@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataflow_grounding import OPERATOR_REGISTRY, Operator
-from dataflow_grounding.boxes.geometry import area
-from dataflow_grounding.data.records import read_expressions
+from dataflow_grounding import OPERATOR_REGISTRY, Operator, area, read_expressions
 
 
 @OPERATOR_REGISTRY.register()

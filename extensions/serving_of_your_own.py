@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataflow_grounding import Serving
-from dataflow_grounding.errors import RequestRefused
-from dataflow_grounding.serving import Reply
-from dataflow_grounding.tasks import Request
+from dataflow_grounding import Reply, Request, RequestRefused, Serving
 
 
 class WithFallback(Serving):

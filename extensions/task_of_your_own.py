@@ -9,11 +9,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dataflow_grounding import OPERATOR_REGISTRY, Operator, Serving
-from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.images.image import Image, open_image
-from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks import Request
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Image,
+    Note,
+    Operator,
+    Request,
+    Serving,
+    UnreadableReply,
+    open_image,
+)
 
 INSTRUCTIONS = """\
 Count the things named in "thing" that can be seen in the picture, cut ones at its edge included.

@@ -28,7 +28,7 @@ from benchmarks.places.workplace import Workplace, ended, process
 
 ROWS = 100
 QUICK = """
-import dataflow_grounding.extras.scale.rolling as rolling
+import dataflow_grounding.engine.rolling as rolling
 import dataflow_grounding.engine.run_lock as run_lock
 rolling.ROLL_SECONDS = 0.3
 rolling.SAY_SECONDS = 1.0

@@ -30,7 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dataflow_grounding._util.extensions import names_of
+from dataflow_grounding._util.entry_points import targets_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = "dataflow_grounding"
@@ -176,7 +176,7 @@ def import_ahead() -> None:
     for module in ("openai", "s3fs"):
         with suppress(ImportError):
             importlib.import_module(module)
-    names_of("commands")  # looks through all that is installed, once in a process
+    targets_of("commands")  # looks through all that is installed, once in a process
 
 
 def wait_for_request(server: socket.socket) -> dict[str, Any] | None:

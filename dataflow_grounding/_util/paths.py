@@ -1,63 +1,26 @@
 """Paths: of this machine, and addresses elsewhere (s3://, gs://, hf://).
 
-The latter are opened by the extension `stores: addresses`.
+What is done to the latter is in `stores.py`.
 """
 
 import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import ModuleType
-from typing import IO, NamedTuple, cast
+from typing import IO, cast
 
+from dataflow_grounding._util import stores
+from dataflow_grounding._util.addresses import State, is_elsewhere
 from dataflow_grounding._util.errors import InputError, told_as
-from dataflow_grounding._util.extensions import store_part
-
-STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
-"""The schemes of stores that rows may name, and the extra that opens each."""
 
 _FILE = "file://"  # what addresses of this machine's files begin with
-# The scheme of an address that fsspec is to open, as `s3://`, but not `https://` or `file://`.
-_ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
 # The bucket or repository of an address, which `..` doesn't lead out of: `s3://bucket`,
 # `hf://datasets/owner/name`.
 _BUCKET_OR_REPOSITORY = re.compile(
     r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE
 )
-
-
-def is_elsewhere(path: object) -> bool:
-    """Return whether a path is an address that fsspec is to open.
-
-    Those of the web and of this machine's files are not.
-    """
-    return isinstance(path, str) and "://" in path and _ADDRESS.match(path) is not None
-
-
-def scheme_of(path: str) -> str:
-    """Return the scheme of an address that fsspec is to open, in lower case.
-
-    It is empty for a path of this machine.
-    """
-    return path.partition("://")[0].lower() if is_elsewhere(path) else ""
-
-
-def is_web(value: object) -> bool:
-    """Return whether a value is an address that begins with http:// or https://."""
-    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
-
-
-def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
-    """Return whether a row, or another file of data, may name this path.
-
-    It may be a file of this machine, a store of the extras, or an address of the same scheme as one
-    of `folders`, which the user named. fsspec knows some forty further schemes, and to open one is
-    to connect to whatever host the row names.
-    """
-    scheme = scheme_of(path)
-    return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)
 
 
 def has_scheme(path: str) -> bool:
@@ -106,33 +69,14 @@ def joined(folder: str, path: str) -> str:
     return f"{folder[:end]}/{within}"
 
 
-class State(NamedTuple):
-    """What tells a file from an earlier one of the same name."""
-
-    size: int
-    """In bytes."""
-    changed: int
-    """Nanoseconds since 1970."""
-    kind: str
-    """`file`, `folder` or `pipe`."""
-
-
-def stores(address: str) -> ModuleType:
-    """Return what opens addresses, the extension `stores: addresses`.
-
-    `address` is what is to be opened, for the error. Raises InputError without the extension.
-    """
-    return store_part("addresses", f"open {address}", "addresses")
-
-
 def look(path: str) -> State:
     """Return the state of a file or folder, here or elsewhere.
 
     Raises OSError where it isn't there or can't be looked up, InputError or MissingExtra where
-    nothing opens such addresses.
+    no library opens such addresses.
     """
     if is_elsewhere(path):
-        return cast("State", stores(path).look(path))
+        return stores.look(path)
     status = os.stat(plain_path(path))
     if stat.S_ISDIR(status.st_mode):
         kind = "folder"
@@ -178,7 +122,7 @@ def open_file(path: str) -> IO[bytes]:
     Raises what `look` does; reading it may raise anything.
     """
     if is_elsewhere(path):
-        return cast("IO[bytes]", stores(path).open_file(path))
+        return stores.open_file(path)
     return open(plain_path(path), "rb")
 
 
@@ -187,7 +131,7 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
     A pattern is an address with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError.
     """
-    return cast("list[str]", stores(folder).names_in(folder, pattern))
+    return stores.names_in(folder, pattern)
 
 
 def fetched(address: str, size: int) -> bytes:
@@ -195,7 +139,7 @@ def fetched(address: str, size: int) -> bytes:
 
     Raises OSError, InputError, MissingExtra.
     """
-    return cast("bytes", stores(address).fetched(address, size))
+    return stores.fetched(address, size)
 
 
 @contextmanager
@@ -204,7 +148,7 @@ def system_errors(path: str) -> Iterator[None]:
     if not is_elsewhere(path):
         yield
         return
-    with stores(path).system_errors(path):
+    with stores.system_errors(path):
         yield
 
 

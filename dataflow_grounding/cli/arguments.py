@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.terminal import answers_alone, say, say_json
 from dataflow_grounding.engine.summary import Summary
 

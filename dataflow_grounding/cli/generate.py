@@ -204,8 +204,9 @@ def _engine(options: dict[str, Any]) -> MakeRun:
     """
     _check_together(options)
     if options["engine"] == "ray":
-        ray_run = required("engines", "ray", "--engine ray")
-        return partial(ray_run, options["ray_address"], options["workers"])
+        from dataflow_grounding.extras.scale.cluster.ray_run import RayRun
+
+        return partial(RayRun, options["ray_address"], options["workers"])
     return Run
 
 
@@ -223,16 +224,15 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     """Write the report's page, unless it is there already; `summary.report` becomes its address.
 
     Where results are elsewhere, the page is sent there. Where it can't be written, a warning says
-    why, and the run counts all the same; without the extension for reports nothing is written.
+    why, and the run counts all the same.
     `silent` shows no progress.
     """
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):
         summary.report = address_of(page)
         return
-    report_folder = extension("reports", "html")
-    if report_folder is None:
-        return
+    from dataflow_grounding.extras.review import report_folder  # needs Pillow and templates
+
     try:
         with telling("results are written; making the report", summary.done, silent) as tell:
             # The page's path comes before how many records it shows.

@@ -19,9 +19,9 @@ from typing import Any, TextIO
 import click
 from click.shell_completion import get_completion_class
 
+from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import GroundingError, RunStopped
-from dataflow_grounding._util.extensions import extension, names_of
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import LEAVING
@@ -40,35 +40,35 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("before_run", "Validate spec, input and images; send nothing."),
         "estimate": ("before_run", "Estimate what a run will send and cost."),
         "generate": ("generate", "Run the pipeline that a spec names."),
-        "merge": ("", "Put shards together."),
+        "merge": ("merge", "Put shards together."),
         "cost": ("cost", "Show what was paid for results, per step."),
     },
     "To look and mend": {
-        "report": ("", "Write a page that shows the results."),
-        "review": ("", "Mend results in a browser."),
-        "apply": ("", "Write results as they were reviewed."),
-        "certify": ("", "Say how much is wrong, by a reviewed sample."),
+        "report": ("report", "Write a page that shows the results."),
+        "review": ("review", "Mend results in a browser."),
+        "apply": ("review", "Write results as they were reviewed."),
+        "certify": ("review", "Say how much is wrong, by a reviewed sample."),
     },
     "To measure": {
-        "bench": ("", "Measure an endpoint on 50 pictures with gold."),
-        "tune": ("", "Find how a model is best asked."),
-        "eval": ("", "Compare results with gold annotations."),
-        "agree": ("", "Show how far two annotators agree."),
-        "stats": ("", "Show figures of a data set, and what to do about each."),
-        "lint": ("", "Check a data set line by line, and fix what is clear."),
-        "split": ("", "Make parts of results that have no picture in common."),
+        "bench": ("bench", "Measure an endpoint on 50 pictures with gold."),
+        "tune": ("tune", "Find how a model is best asked."),
+        "eval": ("comparing", "Compare results with gold annotations."),
+        "agree": ("comparing", "Show how far two annotators agree."),
+        "stats": ("data_sets", "Show figures of a data set, and what to do about each."),
+        "lint": ("data_sets", "Check a data set line by line, and fix what is clear."),
+        "split": ("data_sets", "Make parts of results that have no picture in common."),
     },
     "To take along": {
-        "export": ("", "Write results in a format that a trainer reads."),
-        "import": ("", "Make another format's annotations a results folder."),
-        "convert": ("", "Write annotations of one format in another."),
+        "export": ("formats", "Write results in a format that a trainer reads."),
+        "import": ("formats", "Make another format's annotations a results folder."),
+        "convert": ("formats", "Write annotations of one format in another."),
         "agent": ("agent", "Print what a coding agent has to know."),
         "completion": ("main", "Print the shell's completion script."),
     },
 }
-"""Group → command → the module of this folder that it stands in, and what `--help` says.
+"""Group → command → the module of this folder that it is in, and what `--help` says.
 
-The module is imported when it is used; without one the command is an extension's.
+The module is imported when the command is used.
 """
 # Command → its module and what `--help` says.
 _COMMANDS = {name: about for group in _GROUPS.values() for name, about in group.items()}
@@ -100,18 +100,16 @@ class _LazyGroup(click.Group):
         """Return the command of this name, imported only now; `-` and `_` are equal in it.
 
         The package's own comes before another package's. Raises UsageError for a name that no
-        command has, and for a command whose part isn't installed.
+        command has.
         """
         name = cmd_name.replace("-", "_")
-        module_name, _ = _COMMANDS.get(name, ("", ""))
-        if module_name:
+        if name in _COMMANDS:
+            module_name, _ = _COMMANDS[name]
             return _command_in(f"dataflow_grounding.cli.{module_name}", name)
-        command = extension("commands", name) or extension("commands", cmd_name)
-        if isinstance(command, click.Command):
-            return command
-        if name in COMMANDS:
-            what = "needs a part that isn't installed: install dataflow-grounding again"
-            raise click.UsageError(f"{cmd_name!r} {what}", ctx)
+        others = targets_of("commands")
+        target = others.get(name) or others.get(cmd_name)
+        if target:
+            return _command_of_another_package(target, cmd_name, ctx)
         from dataflow_grounding.spec.problems import nearest
 
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
@@ -143,7 +141,16 @@ class _LazyGroup(click.Group):
 
 def _other_packages_commands() -> list[str]:
     """Return the names of commands that other packages bring; those like our own are left out."""
-    return [name for name in names_of("commands") if name not in COMMANDS]
+    return [name for name in targets_of("commands") if name not in COMMANDS]
+
+
+def _command_of_another_package(target: str, name: str, ctx: click.Context) -> click.Command:
+    """Import a command that an entry point names. Raises UsageError if it is none."""
+    module_name, _, attribute = target.partition(":")
+    command = getattr(importlib.import_module(module_name), attribute, None)
+    if not isinstance(command, click.Command):
+        raise click.UsageError(f"{name!r}: {target} of another package is no click command", ctx)
+    return command
 
 
 def _command_in(module_name: str, name: str) -> click.Command:

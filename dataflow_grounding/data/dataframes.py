@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from itertools import chain
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import (
     NO_MEMORY,
     BrokenRow,
@@ -23,7 +24,7 @@ from dataflow_grounding._util.errors import (
     needs_extra,
     told_as,
 )
-from dataflow_grounding._util.paths import is_elsewhere, open_file, plain_path, system_errors
+from dataflow_grounding._util.paths import open_file, plain_path, system_errors
 from dataflow_grounding.data.records import dump_text, is_number, parse_value
 from dataflow_grounding.data.rows import DELIMITERS, Row, file_type_of
 

@@ -12,15 +12,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.files import whole_file
-from dataflow_grounding._util.paths import (
-    absolute,
-    is_absolute,
-    is_elsewhere,
-    open_file,
-    plain_path,
-)
+from dataflow_grounding._util.paths import absolute, is_absolute, open_file, plain_path
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dataflow_grounding._util.addresses import may_be_named
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.paths import absolute, joined, kind_of, may_be_named
+from dataflow_grounding._util.paths import absolute, joined, kind_of
 from dataflow_grounding.data.records import Record, read_object
 from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 

@@ -1,36 +1,23 @@
 """The folder of this machine in which commands work for a results folder, which may be elsewhere.
 
 Results at an address (s3://, gs://, …) are worked on in a folder of this machine, their mirror. The
-extension `stores: mirrors` makes it, fetches what is at the address and sends what is new.
+module `mirror.py` makes it, fetches what is at the address and sends what is new.
 """
 
 import os
-from pathlib import Path
-from types import ModuleType
 
-from dataflow_grounding._util.environment import cache_folder
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.extensions import store_part
-from dataflow_grounding._util.paths import has_scheme, is_elsewhere
+from dataflow_grounding._util.paths import has_scheme
+from dataflow_grounding.data import mirror
+from dataflow_grounding.data.mirror import CKPT, is_mirrored
 
-CKPT = ".ckpt"
-"""The folder in a results folder where a run keeps its replies and what it has found out."""
 CALIBRATION = "calibration.json"
 """The file in CKPT that says how the run's model writes boxes, where it was calibrated."""
 SHARDS = "shards"
 """The folder in a results folder where the folders of its shards are."""
 LEGACY_STATE = os.path.join(CKPT, "labels.json")
 """The file in a step's folder that says what its label files in a legacy format were made of."""
-known_mirrors: set[str] = set()
-"""Folders of this machine that mirror an address, beside those in `mirrors_folder`."""
-
-
-def mirrors(results: str) -> ModuleType:
-    """Return the extension for results elsewhere. Raises InputError where it isn't installed.
-
-    `results` is the path that it is needed for, for the message.
-    """
-    return store_part("mirrors", f"work in {results}", "results")
 
 
 def working_folder(results: str, part: str = "") -> str:
@@ -49,8 +36,7 @@ def working_folder(results: str, part: str = "") -> str:
         'results/shards/1-of-8'
     """
     if is_elsewhere(results):
-        folder: str = mirrors(results).working_folder(results, part)
-        return folder
+        return mirror.working_folder(results, part)
     if has_scheme(results) and not os.path.isdir(results):
         raise InputError(
             f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run"
@@ -58,31 +44,11 @@ def working_folder(results: str, part: str = "") -> str:
     return os.path.join(results, part) if part else results
 
 
-def mirrors_folder() -> str:
-    """Return the folder in which mirrors are made."""
-    return os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
-
-
-def is_mirrored(path: str) -> bool:
-    """Whether a path is in a folder that may be a mirror of an address.
-
-    Only folders at the places where this program makes mirrors count: a stranger's folder might
-    claim to be one.
-    """
-    absolute_path = Path(os.path.abspath(path))
-    mirrors_in = Path(os.path.abspath(mirrors_folder()))
-    for folder in (absolute_path, *absolute_path.parents):
-        if folder.parent == mirrors_in or str(folder) in known_mirrors:
-            return True
-    return False
-
-
 def address_of(path: str) -> str:
     """Return a path for messages: the address that it mirrors, or the path itself."""
     if is_elsewhere(path) or not is_mirrored(path):
         return path
-    address: str = mirrors(path).address_of(path)
-    return address
+    return mirror.address_of(path)
 
 
 def present(*paths: str, anew: bool = False) -> str:
@@ -93,7 +59,7 @@ def present(*paths: str, anew: bool = False) -> str:
     """
     wanted = [path for path in paths if anew or not os.path.exists(path)]
     if wanted and not is_elsewhere(paths[0]) and is_mirrored(paths[0]):
-        mirrors(paths[0]).bring(paths[0], wanted)
+        mirror.bring(paths[0], wanted)
     return paths[0]
 
 
@@ -104,5 +70,5 @@ def sent(path: str, *endings: str) -> str:
     mirror.
     """
     if is_mirrored(path):
-        mirrors(path).send_new(path, *endings)
+        mirror.send_new(path, *endings)
     return address_of(path)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dataflow_grounding.engine.annotating import StepAsk
 
 T = TypeVar("T")
+# No further reply would help: the request is refused, or the code that reads replies is broken.
+_FINAL = (errors.RequestRefused, errors.OperatorFailed)
 
 FIRST_PAUSE = 0.5  # seconds before a request is tried again; each further pause is twice as long
 LONGEST_PAUSE = 8.0  # seconds, unless the endpoint asks for more
@@ -121,7 +123,7 @@ class Asking:
             if not from_store:
                 self._count_if_unreadable(error, request, key, check)
             to_be_divided = _is_to_be_divided(request, error)
-            is_final = to_be_divided or isinstance(error, errors.RequestRefused)
+            is_final = to_be_divided or isinstance(error, _FINAL)
             if not is_final and attempt < self.options.max_attempts:
                 continue
             if to_be_divided or not from_store or not self.options.retry_failed:

@@ -10,8 +10,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import RecordError, StorageFailed
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed

@@ -1,10 +1,12 @@
 """A reply as it is stored, a line of JSON, and what it says."""
 
+import traceback
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import (
     GroundingError,
+    OperatorFailed,
     RecordError,
     RequestRefused,
     SuspectReply,
@@ -115,8 +117,8 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
         attempts: How many tries there were, for the error.
 
     Raises:
-        RecordError: It is a refusal (RequestRefused), was cut off (TruncatedReply), or can't be
-            read; with `attempts` and `reply` set.
+        RecordError: It is a refusal (RequestRefused), was cut off (TruncatedReply), can't be read,
+            or its reader is broken (OperatorFailed); with `attempts` and `reply` set.
         GroundingError: The reader raises another one, as a RunStopped; that is left as it is.
     """
     error: RecordError
@@ -136,11 +138,20 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
             error = failed
         except GroundingError:
             raise
-        except Exception as failed:
+        except (LookupError, ValueError) as failed:
             # a reader that took for granted what the model left out, perhaps the user's
-            message = excerpt(str(failed), 200)
-            why = f": {message}" if message else ""
-            error = UnreadableReply(f"reading it raised {type(failed).__name__}{why}.")
+            error = UnreadableReply(f"reading it raised {_described(failed)}.")
+        except Exception as failed:  # no reply helps against these
+            place = traceback.extract_tb(failed.__traceback__)[-1]
+            error = OperatorFailed(
+                f"reading the reply raised {_described(failed)} ({place.filename}:{place.lineno})"
+            )
     error.attempts = attempts
     error.reply = line.get("reply")
     raise error
+
+
+def _described(error: Exception) -> str:
+    message = excerpt(str(error), 200)
+    name = type(error).__name__
+    return f"{name}: {message}" if message else name

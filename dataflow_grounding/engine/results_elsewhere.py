@@ -3,20 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from types import ModuleType
 
-from dataflow_grounding._util.extensions import store_part
-from dataflow_grounding._util.paths import is_elsewhere
-from dataflow_grounding.data.working_folder import CKPT, address_of
+from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding.data.mirror import CKPT, Mirror, is_mirrored
+from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
-
-
-def mirrored_runs(results: str) -> ModuleType:
-    """Return what works for runs elsewhere, the extension `stores: runs`.
-
-    `results` is the folder, for the error. Raises InputError without the extension.
-    """
-    return store_part("runs", f"work in {results}", "results")
+from dataflow_grounding.engine.rolling import copied, mirrored
+from dataflow_grounding.engine.run_lock import only_run
 
 
 @contextmanager
@@ -34,7 +27,7 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
     if not is_elsewhere(results):
         yield results
         return
-    with mirrored_runs(results).copied(results, *names, replies=replies) as folder:
+    with copied(results, *names, replies=replies) as folder:
         yield folder
 
 
@@ -50,3 +43,26 @@ def readable_replies(folder: str) -> Iterator[KeyedLog]:
         others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
         with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
             yield log
+
+
+@contextmanager
+def at_work(folder: str) -> Iterator[Mirror | None]:
+    """Hold the lock of a checkpoint folder, as `only_run` does, and of the one that it stands for.
+
+    Where a folder elsewhere is meant, what a run needs is brought from there before the block, and
+    what it leaves is sent there in the block or at its end.
+
+    Yields:
+        What mirrors the folder elsewhere; None for a folder of this machine.
+
+    Raises:
+        FolderTaken: Another run holds a lock.
+        InputError: A folder can't be written or brought.
+        StorageFailed: What the block left can't be sent.
+    """
+    with only_run(folder):
+        if not is_mirrored(folder):
+            yield None
+            return
+        with mirrored(folder) as mirror:
+            yield mirror

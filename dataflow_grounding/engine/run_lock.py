@@ -19,7 +19,6 @@ from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFail
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import write_bytes
-from dataflow_grounding.data.working_folder import is_mirrored
 from dataflow_grounding.engine.workers import beside
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
@@ -29,31 +28,6 @@ LOOKS = 30  # in that time
 FREE_SECONDS = 5.0  # for how long a run that is over waits until its lock is freed
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # `flock` failed as another holds the lock
 _lost: set[str] = set()  # checkpoint folders of this process whose lock another run has taken over
-
-
-@contextmanager
-def at_work(folder: str) -> Iterator[Any]:
-    """Hold the lock of a checkpoint folder, as `only_run` does, and of the one that it stands for.
-
-    Where a folder elsewhere is meant, what a run needs is brought from there before the block, and
-    what it leaves is sent there in the block or at its end.
-
-    Yields:
-        What mirrors the folder elsewhere; None for a folder of this machine.
-
-    Raises:
-        FolderTaken: Another run holds a lock.
-        InputError: A folder can't be written or brought.
-        StorageFailed: What the block left can't be sent.
-    """
-    with only_run(folder):
-        if not is_mirrored(folder):
-            yield None
-            return
-        from dataflow_grounding.engine.results_elsewhere import mirrored_runs  # few folders are
-
-        with mirrored_runs(folder).at_work(folder) as mirror:
-            yield mirror
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import RecordError
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.shard import lines_path

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import (
     GroundingError,
     ImageBroken,
@@ -22,7 +23,7 @@ from dataflow_grounding._util.errors import (
     cant_read,
     machine_fault,
 )
-from dataflow_grounding._util.paths import fetched, is_elsewhere, look, plain_path
+from dataflow_grounding._util.paths import fetched, look, plain_path
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
 

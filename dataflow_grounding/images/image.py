@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from dataflow_grounding._util.addresses import is_elsewhere, is_web, may_be_named, scheme_of
 from dataflow_grounding._util.errors import (
     BrokenRow,
     ImageChanged,
@@ -20,15 +21,7 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     cant_read,
 )
-from dataflow_grounding._util.paths import (
-    is_absolute,
-    is_elsewhere,
-    is_web,
-    joined,
-    look,
-    may_be_named,
-    scheme_of,
-)
+from dataflow_grounding._util.paths import is_absolute, joined, look
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record

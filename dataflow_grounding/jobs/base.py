@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.rows import Row, read_rows
@@ -291,10 +290,10 @@ def _names_a_file(name: str) -> bool:
 
 
 def _bring_up_to_date(annotations: str) -> None:
-    """Write the reviewed file beside a step's annotations anew, where reviewing is installed."""
-    write_reviewed = extension("reviews", "apply")
-    if write_reviewed:
-        write_reviewed(annotations)
+    """Write the reviewed file next to a step's annotations again."""
+    from dataflow_grounding.extras.review.applying import bring_up_to_date  # once a run
+
+    bring_up_to_date(annotations)
 
 
 def recall_box_formats(steps: list[Step]) -> FormatChoice | None:
@@ -332,9 +331,9 @@ def _remove_legacy(step: Step) -> None:
     """Remove what an earlier run in a legacy format has left beside a step's annotations."""
     beside = os.path.dirname(step.storage.output_path)
     if os.path.exists(os.path.join(beside, LEGACY_STATE)):
-        remove = extension("outputs", "unified")
-        if remove:
-            remove(step)
+        from dataflow_grounding.extras.formats.legacy_files import remove_legacy  # rarely needed
+
+        remove_legacy(step)
 
 
 def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
@@ -347,15 +346,15 @@ def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
 
     Raises:
         SpecError: The format isn't known, or names no function.
-        MissingExtra: The part that writes a legacy format isn't installed.
     """
     key = "workflow.output_format"
     if OUTPUT_FORMATS.get(name) == "unified":
         return None
     writer: Writer
     if OUTPUT_FORMATS.get(name) == "legacy":
-        writer = required("outputs", "legacy", f"{key} {name}")
-        return writer
+        from dataflow_grounding.extras.formats.legacy_files import write_legacy  # rarely needed
+
+        return write_legacy
     from dataflow_grounding.spec.user_code import named  # few specs name a user's function
 
     writer = named(name, key, OUTPUT_FORMATS, folders)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import (
     GroundingError,
     ImageMissing,
@@ -18,14 +19,14 @@ from dataflow_grounding._util.errors import (
     RecordError,
     told_as,
 )
-from dataflow_grounding._util.paths import is_absolute, is_elsewhere, joined
+from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.regions import check_seed, read_regions
+from dataflow_grounding.data.mirror import check_writable, is_mirrored
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.shared_stems import SharedStems
-from dataflow_grounding.data.working_folder import is_mirrored, mirrors
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import Step, image_column
@@ -199,7 +200,7 @@ def _check_folder(folder: str, findings: Findings) -> None:
     """
     if is_mirrored(folder):
         with findings.taking():
-            mirrors(folder).check_writable(folder)
+            check_writable(folder)
     existing = folder
     while not os.path.exists(existing):
         existing = os.path.dirname(existing) or "."

@@ -12,8 +12,8 @@ import time
 from contextlib import aclosing, suppress
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import Record, read_object

@@ -20,6 +20,7 @@ from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget, Prices
+from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
@@ -28,7 +29,6 @@ from dataflow_grounding.engine.results_elsewhere import readable_replies
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
-from dataflow_grounding.jobs.costs import Amount
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.judge_operator import JudgeOperator

@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.extensions import extension, required
+from dataflow_grounding._util.extensions import extension
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
@@ -453,21 +453,21 @@ class ImageGroundingJob(RowsJob):
                 "data.split is of data sets from a hub: with data.proposals leave it out, and name"
                 " the part's own labels in data.input_jsonl"
             )
-        labels = required("seeds", "labels", "data.proposals")
+        from dataflow_grounding.extras.formats import seed_records  # few runs need it
+
         stated = self._stated_classes()
         phrases: dict[str, str] = {}
         if stated:
             from dataflow_grounding.data.classes import phrases_with_classes  # few runs need it
 
             phrases = phrases_with_classes(stated)
-        source: Input = labels.find_proposals(
+        return seed_records.find_proposals(
             data.input_jsonl,
             data.proposals,
             data.image_root or "",
             phrases,
             self.spec.results_dir,
         )
-        return source
 
     def _stated_classes(self) -> Any:
         """Return `data.classes` as plain lists and mappings; empty without any."""

@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.paths import look
 from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.extras.formats import seed_records
 from dataflow_grounding.jobs.base import SpecJob, in_folders, recall_box_formats, select_steps
 from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -88,7 +88,6 @@ class ImageReferringExpressionJob(SpecJob):
         assert isinstance(block, ImageReferringExpressionBlock)
         self._data = block.data
         self.servings += [serving_of(vlm, block.workflow, spec.folders) for vlm in block.vlms[1:]]
-        self._labels = required("seeds", "labels", f"the pipeline {self.name}")
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = ResultsStorage(self._seed_file, spec.results_dir)
         pipeline = self._pipeline(block, storage)
@@ -98,13 +97,13 @@ class ImageReferringExpressionJob(SpecJob):
         pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
         if not os.path.exists(storage.checkpoint_folder):  # a folder with one is a run's of ours
             outputs = [step.storage.output_path for step in all_steps]
-            self._labels.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
+            seed_records.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
         # of the steps of this run, from 0
         self._numbers = [step.storage.operator_step for step in self.steps]
         # A run of the caption alone, or of the check alone, does without regions in the seeds.
         without_regions = self._numbers in ([CAPTION], [CHECK])
         made = _made_by_steps(all_steps, self._numbers)
-        self._seeds: Seeds = self._labels.find_seeds(self._data, made, without_regions)
+        self._seeds: Seeds = seed_records.find_seeds(self._data, made, without_regions)
         self.inputs = self._seeds.files
         for path in self.inputs:
             refuse_to_overwrite(path, [self._seed_file])
@@ -233,7 +232,7 @@ class ImageReferringExpressionJob(SpecJob):
         """Write the seeds, if the first step reads them. Raises InputError."""
         if self._from_seeds:
             state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
-            self._report = self._labels.write_seeds(self._seeds, self._seed_file, state)
+            self._report = seed_records.write_seeds(self._seeds, self._seed_file, state)
 
     def rows(self) -> Iterator[Row]:
         """Return the first step's rows; seeds are numbered from 1, and needn't be written."""

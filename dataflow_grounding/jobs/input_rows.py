@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.lazy import load_table
-from dataflow_grounding._util.paths import is_web
 from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import is_box
 from dataflow_grounding.data.rows import Row

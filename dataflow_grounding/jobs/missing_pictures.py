@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import GroundingError, ImageMissing
-from dataflow_grounding._util.paths import is_absolute, is_elsewhere, joined
+from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.terminal import shown
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from dataflow_grounding._util.extensions import extension
 from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.classes import class_key
 
@@ -23,13 +22,12 @@ def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
     There are none where nothing is installed that finds them, in what is no text, and in other
     languages than English.
     """
-    extract = extension("phrases", "embedded")
-    if extract is None:
-        return []
+    from dataflow_grounding.extras.embedded.captions import extract_expressions
+
     texts = []
     for caption in islice(captions, LOOKED_AT):
         if isinstance(caption, str):
-            texts += [phrase["text"] for phrase in extract(caption)["expressions"]]
+            texts += [phrase["text"] for phrase in extract_expressions(caption)["expressions"]]
     return distinct_phrases(texts)
 
 

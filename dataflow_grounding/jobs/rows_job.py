@@ -9,11 +9,12 @@ from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import InputError, SpecError, told_as
-from dataflow_grounding._util.paths import is_web, joined, kind_of, state_of
+from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.inputs import Input, find_input
+from dataflow_grounding.data.inputs import JSON_LINES, Input, plain_input
 from dataflow_grounding.data.records import as_json, read_object
 from dataflow_grounding.data.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.data.storage import ResultsStorage
@@ -66,7 +67,14 @@ class RowsJob(SpecJob):
 
     def find_input(self) -> Input:
         """Return the input that `data.input_jsonl` names. Raises InputError, MissingExtra."""
-        return find_input(self._data.input_jsonl, self._data.split, self.spec.results_dir)
+        path = self._data.input_jsonl
+        # JSON lines are read as they are: importing the readers of all other formats is saved.
+        if path.endswith(JSON_LINES) and kind_of(path) == "file":
+            return plain_input(path)
+        from dataflow_grounding.extras.formats.inputs import find_other_input
+
+        other = find_other_input(path, self._data.split, self.spec.results_dir)
+        return plain_input(path) if other is None else other
 
     def _find_storage(self) -> ResultsStorage:
         """Return the storage of the first step: of the user's file, or of rows made of it.

@@ -6,7 +6,6 @@ from typing import Any
 from dataflow_grounding import serving as servings  # each is imported when it is named
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.secrets import learn_fields, masked, names_secret
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
@@ -103,7 +102,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         return servings.LocalServing(
             max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump()
         )
-    if ":" in vlm.backend:
+    if vlm.backend not in BACKENDS:
         return _users_own(vlm, workflow, folders)
     if vlm.openai.endpoints:
         return _several_endpoints(vlm, workflow, folders)
@@ -116,13 +115,13 @@ def _embedded(backend: str) -> Serving:
     Args:
         backend: With "auto", it will say, when it first answers, why it is used.
     """
-    serving_class = required("servings", "embedded", f"vlm.backend {backend} without an endpoint")
+    from dataflow_grounding.extras.embedded import EmbeddedServing  # imports OpenCV
+
     notice = ""
     if backend == "auto":
         why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
         notice = why + NOTICE
-    serving: Serving = serving_class(notice=notice)
-    return serving
+    return EmbeddedServing(notice=notice)
 
 
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
@@ -135,7 +134,7 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
     from dataflow_grounding.spec.user_code import in_one_line, named  # few specs name one
 
     key = f"vlm.backend {vlm.backend}"
-    serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."])
+    serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."], group="servings")
     learn_fields(vlm.settings)
     if not callable(serving_class):
         raise SpecError(f"{key} is no class of a serving, but {type(serving_class).__name__}")

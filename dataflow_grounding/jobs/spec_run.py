@@ -18,24 +18,19 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.data.working_folder import (
-    CALIBRATION,
-    CKPT,
-    address_of,
-    present,
-    working_folder,
-)
+from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
 from dataflow_grounding.engine.budget import Prices, listed_price
+from dataflow_grounding.engine.costs import FREE, paid_by_step
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.run_lock import at_work
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.base import facts_of
-from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of, settings_that_count
 from dataflow_grounding.operators import Operator, PhraseGrounder

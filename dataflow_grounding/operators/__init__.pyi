@@ -7,6 +7,9 @@ from .base import (
 from .base import (
     Operator as Operator,
 )
+from .base import (
+    facts_of as facts_of,
+)
 from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_mender import BoxMender as BoxMender

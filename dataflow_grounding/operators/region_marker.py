@@ -5,7 +5,6 @@ import os
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, SpecError
-from dataflow_grounding._util.extensions import required
 from dataflow_grounding.boxes.coordinates import from_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.boxes.regions import (
@@ -266,7 +265,8 @@ def _propose_with_opencv(image: Image, most: int) -> list[Bbox]:
     """
     import numpy
 
-    propose_regions = required("regions", "opencv", "proposals='opencv'")
+    from dataflow_grounding.extras.embedded.regions import propose_regions  # imports OpenCV
+
     with image.decoded() as picture:
         # OpenCV takes blue, green, red
         pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])

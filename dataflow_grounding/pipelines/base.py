@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
-from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.storage import FileStorage
@@ -226,8 +225,9 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         from dataflow_grounding.engine.execute import execute
+        from dataflow_grounding.extras.scale.cluster.ray_run import RayRun
 
-        run = functools.partial(required("engines", "ray", "run_on_ray()"), address, workers)
+        run = functools.partial(RayRun, address, workers)
         return execute(self.compile(), options or current_options.get(), self.name, run=run)
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import (
     EndpointRefused,
@@ -20,7 +21,6 @@ from dataflow_grounding._util.errors import (
     SpecError,
 )
 from dataflow_grounding._util.lazy import load_aside
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop

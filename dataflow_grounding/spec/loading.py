@@ -19,9 +19,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.environment import may_be_in_env_file, read_env_files
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.paths import has_scheme, is_elsewhere, joined, plain_path
+from dataflow_grounding._util.paths import has_scheme, joined, plain_path
 from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec._references import (
     check_references,

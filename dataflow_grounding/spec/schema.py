@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.lazy import load_table
 
 
@@ -51,12 +52,12 @@ def _folder(value: Any) -> Any:
 
 
 def _backend(value: str) -> str:
-    """Return a backend that is one of BACKENDS, or a user's own, `module:Class`.
+    """Return a backend that is one of BACKENDS, or a user's own.
 
-    Any text with a colon passes for the latter: it is looked up later. Raises PydanticCustomError
-    for another one.
+    The latter is `module:Class`, which is looked up later, or the name of an entry point. Raises
+    PydanticCustomError for another one.
     """
-    if value not in BACKENDS and ":" not in value:
+    if value not in BACKENDS and ":" not in value and value not in targets_of("servings"):
         names = ", ".join(f"'{name}'" for name in BACKENDS)
         wrong = "input should be {names} or module:Class, a serving of your own"
         raise PydanticCustomError("backend", wrong, {"names": names})

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.errors import GroundingError, SpecError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.secrets import excerpt
@@ -25,22 +26,30 @@ _MODULE_AND_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def named(
-    name: str, key: str, shipped: Collection[str], folders: Sequence[str], *, quoting: bool = True
+    name: str,
+    key: str,
+    shipped: Collection[str],
+    folders: Sequence[str],
+    *,
+    group: str = "",
+    quoting: bool = True,
 ) -> Any:
     """Import the module of `module:name`, and return what it has under that name.
 
     Args:
-        name: The value of a key of the spec.
+        name: The value of a key of the spec: `module:name`, or an entry point's name.
         key: The key, for messages.
         shipped: The package's own values of that key, for messages.
         folders: Where modules are looked for, after all other folders; they are added to sys.path,
             and stay there.
+        group: The group of entry points whose names count, too, such as `servings`.
         quoting: Whether a message may quote an error of the module. If not, its words, which may be
             secret, are left out.
 
     Raises:
         SpecError: The value has another form, the module can't be imported, or lacks the name.
     """
+    name = targets_of(group).get(name, name) if group else name
     module_name, _, attribute = name.partition(":")
     if not _MODULE_AND_NAME.fullmatch(name):
         known = ""

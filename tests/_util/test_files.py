@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, open_log, portable, whole_file, within
+from dataflow_grounding.data.mirror import mirror_of, stand_for
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write_text
 from dataflow_grounding.data.working_folder import sent
-from dataflow_grounding.extras.scale.mirror import mirror_of, stand_for
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "dataflow_grounding").rglob("*.py"))
@@ -262,7 +262,7 @@ JOINED = {
     "extras/compat/dataflow_serving.py": {"f'picture{number}{ending}'"},
     "extras/embedded/_detectors.py": {"f'haarcascade_{name}.xml'"},
     "engine/keyed_log.py": {"names"},
-    "extras/scale/rolling.py": {"name"},
+    "engine/rolling.py": {"name"},
     "engine/run_lock.py": {"f'lock-{number}'", "path", "folder"},
     "engine/shard.py": {"str(self)"},
     "extras/scale/shard_files.py": {"shard.rows"},
@@ -272,7 +272,7 @@ JOINED = {
     "extras/scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},
-    "extras/scale/mirror.py": {"name", "part"},
+    "data/mirror.py": {"name", "part"},
     "data/working_folder.py": {"part"},
     "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
     "tasks/prompts/__init__.py": {"f'{name}.txt'"},
@@ -291,7 +291,7 @@ JOINED = {
         *("'annotations.jsonl'", "self.reads"),
     },
     # what a listing of that folder has, or a name that `within` is given later
-    "extras/formats/commands.py": {"name"},
+    "cli/formats.py": {"name"},
     "extras/formats/export_folder.py": {"self._only_file or ''"},
     "extras/formats/label_files.py": {
         *("label", "min(label_files)", "image", "name"),

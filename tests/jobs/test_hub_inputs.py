@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import pytest
 
 from benchmarks.places.workplace import Workplace, command, ended
-from dataflow_grounding.extras.scale import elsewhere
+from dataflow_grounding._util import stores
 from dataflow_grounding.images import image as images
 from tests.jobs import test_inputs_elsewhere as of_s3
 
@@ -175,7 +175,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def forget() -> None:
-    elsewhere._hub_file_system.cache_clear()
+    stores._hub_file_system.cache_clear()
     for kept in (images.kept_facts, images.kept_files, images.seen_files):
         kept.clear()
 

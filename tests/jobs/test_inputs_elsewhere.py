@@ -51,7 +51,7 @@ def one_store() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def store(one_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    monkeypatch.setattr("dataflow_grounding.extras.scale.elsewhere.PAUSES", (0.01, 0.02, 0.04))
+    monkeypatch.setattr("dataflow_grounding._util.stores.PAUSES", (0.01, 0.02, 0.04))
     monkeypatch.setattr("dataflow_grounding.engine.workers.BUSY_SECONDS", 1.0)
     one_store.forget()
     return one_store

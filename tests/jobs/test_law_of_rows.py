@@ -15,10 +15,10 @@ from fsspec.registry import known_implementations
 
 from benchmarks.places.workplace import Workplace, caption, command
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, ground
+from dataflow_grounding._util import stores
 from dataflow_grounding._util.errors import GroundingError, MissingExtra, RecordError
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.results_folder import image_folders_of
-from dataflow_grounding.extras.scale import elsewhere
 from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.images.image import find_image
 
@@ -76,7 +76,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         addresses.append(address)
         raise MissingExtra("a store", "s3")
 
-    monkeypatch.setattr(elsewhere, "place_of", place_of)
+    monkeypatch.setattr(stores, "place_of", place_of)
     return addresses
 
 
@@ -125,7 +125,7 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
         assert failure["kind"] == "broken_row", failure
         assert "data.image_root" in failure["message"]
         assert "u:p@" not in failure["message"]
-    assert {elsewhere.scheme_of(address) for address in asked} <= OWN
+    assert {stores.scheme_of(address) for address in asked} <= OWN
     assert command(["check", "-e", str(place.spec())]).code == 2  # which lists what it found
     assert command(["estimate", "-e", str(place.spec())]).code == 0
 
@@ -170,7 +170,7 @@ def test_no_row_ends_a_command(place: Workplace, asked: list[str], line: list[st
     done = command([line[0], str(results), *line[1:]])
     assert done.code == (1 if line[0] in ("lint", "export") else 0), done
     assert "Traceback" not in done.err
-    assert {elsewhere.scheme_of(address) for address in asked} <= OWN
+    assert {stores.scheme_of(address) for address in asked} <= OWN
 
 
 @pytest.mark.slow
@@ -185,15 +185,15 @@ def test_in_memory_a_row_fails_alone(place: Workplace, asked: list[str]) -> None
         with pytest.raises(GroundingError) as told:
             ground(row["image_path"], "a cup", serving=EmbeddedServing())
         assert "\n" not in str(told.value)
-    assert {elsewhere.scheme_of(address) for address in asked} <= OWN
+    assert {stores.scheme_of(address) for address in asked} <= OWN
 
 
 def test_a_scheme_that_the_user_named_may_stand_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
-    def look(path: str) -> elsewhere.State:
+    def look(path: str) -> stores.State:
         looked.append(path)
-        return elsewhere.State(1, 1, "file")
+        return stores.State(1, 1, "file")
 
     monkeypatch.setattr("dataflow_grounding.images.image.look", look)
     for path in (
@@ -238,9 +238,9 @@ def test_a_store_that_is_not_there_is_not_waited_for_again_and_again(
         time.sleep(0.3)
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(elsewhere, "PATIENCE", 0.2)
+    monkeypatch.setattr(stores, "PATIENCE", 0.2)
     with pytest.raises(OSError, match="no route"):
-        elsewhere.patiently("s3://bucket/a", slow)
+        stores.patiently("s3://bucket/a", slow)
     assert calls == 1
 
 

@@ -31,16 +31,16 @@ from dataflow_grounding import (
     Pipeline,
 )
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.mirror import stand_for
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import HeartLock
-from dataflow_grounding.extras.scale.mirror import stand_for
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 pytestmark = pytest.mark.slow
 
 ROWS = 60
 QUICK = (
-    "import dataflow_grounding.extras.scale.rolling as r, dataflow_grounding.engine.run_lock as l;"
+    "import dataflow_grounding.engine.rolling as r, dataflow_grounding.engine.run_lock as l;"
     " r.ROLL_SECONDS = 0.3; l.BEAT_SECONDS = 0.5"
 )
 STEPS = ("step_0_expression_extraction", "step_1_grounding")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.places.workplace import Done, Workplace, ended, process
 from dataflow_grounding._util import environment as env_files
 from dataflow_grounding._util.environment import read_env_files
-from dataflow_grounding.extras.scale import mirror
+from dataflow_grounding.data import mirror
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 OWN = "sk-users-own-key-5566778899aabb"

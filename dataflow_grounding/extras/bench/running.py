@@ -17,14 +17,14 @@ from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.coordinates import FrameMap
+from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.data.working_folder import CKPT
+from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
 from dataflow_grounding.extras.bench import bench_set
 from dataflow_grounding.extras.bench.document import VERSION
 from dataflow_grounding.extras.bench.ways import WAYS
-from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.spec_run import RUN_JSON, SpecRun
 from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow

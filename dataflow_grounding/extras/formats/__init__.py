@@ -42,8 +42,8 @@ def find_format(name: str, **options: Any) -> Format:
     what = f"format {name!r}"
     if not (isinstance(format_class, type) and issubclass(format_class, Format)):
         raise SpecError(
-            f"{what} is no format: derive a class from"
-            " dataflow_grounding.extras.formats.base.Format, as docs/extending.md shows"
+            f"{what} is no format: derive a class from dataflow_grounding.Format, as"
+            " docs/extending.md shows"
         )
     missing = [] if row else _missing_in(format_class)
     if missing:
@@ -73,7 +73,8 @@ def _class_named(name: str) -> Any:
     if name in _REMOVED:
         raise SpecError(f"format {name!r} was removed: {_REMOVED[name]}")
     row = FORMATS.get(name)
-    return named(f"{__name__}.{row['home']}" if row else name, "format", FORMATS, ["."])
+    target = f"{__name__}.{row['home']}" if row else name
+    return named(target, "format", FORMATS, ["."], group="formats")
 
 
 def _missing_in(format_class: type[Format]) -> list[str]:

@@ -17,8 +17,8 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.data.records import is_box, is_number, is_score
-from dataflow_grounding.extras.formats._classes import ONE, Classes, Numbers
 from dataflow_grounding.extras.formats.base import Format, Phrase, Sample
+from dataflow_grounding.extras.formats.class_tables import ONE, Classes, Numbers
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.label_files import Labelled
 from dataflow_grounding.extras.formats.reading import entry_errors, file_of, read_lists, unite

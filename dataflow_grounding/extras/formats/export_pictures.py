@@ -11,9 +11,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from dataflow_grounding._util.addresses import is_elsewhere, is_web
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
-from dataflow_grounding._util.paths import is_absolute, is_elsewhere, is_web
+from dataflow_grounding._util.paths import is_absolute
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import name_within, path_of, path_within, stated_size
 from dataflow_grounding.extras.formats._picture_finder import PictureFinder

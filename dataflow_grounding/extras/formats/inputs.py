@@ -12,15 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import BrokenRow, InputError, needs_extra, told_as
-from dataflow_grounding._util.paths import (
-    absolute,
-    is_elsewhere,
-    joined,
-    kind_of,
-    names_in,
-    open_file,
-)
+from dataflow_grounding._util.paths import absolute, joined, kind_of, names_in, open_file
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.data.inputs import DATASETS, Input

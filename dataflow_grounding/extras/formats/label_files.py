@@ -24,9 +24,9 @@ from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_number, name_within
-from dataflow_grounding.extras.formats._classes import Classes, Numbers, read_texts
 from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import Format, Sample
+from dataflow_grounding.extras.formats.class_tables import Classes, Numbers, read_texts
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.export_pictures import FOLDER
 from dataflow_grounding.extras.formats.reading import files_under, picture_size, unite

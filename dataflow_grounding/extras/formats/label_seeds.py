@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
-from dataflow_grounding._util.paths import is_elsewhere, joined, kind_of, state_of
+from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding._util.version import __version__

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import IO, Any
 from xml.etree import ElementTree
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import (
     BrokenRow,
     InputError,
@@ -22,7 +23,7 @@ from dataflow_grounding._util.errors import (
     told_as,
 )
 from dataflow_grounding._util.number_table import NumberTable
-from dataflow_grounding._util.paths import is_elsewhere, kind_of, names_in, open_file, system_errors
+from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (

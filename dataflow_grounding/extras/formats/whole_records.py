@@ -16,8 +16,8 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
 from dataflow_grounding.data.records import dump_text, image_id_of
-from dataflow_grounding.extras.formats._classes import Numbers
 from dataflow_grounding.extras.formats.base import Format, Sample
+from dataflow_grounding.extras.formats.class_tables import Numbers
 from dataflow_grounding.extras.formats.export_folder import DTYPES, ExportFolder
 from dataflow_grounding.extras.formats.export_pictures import FOLDER
 from dataflow_grounding.extras.formats.reading import entry_errors, files_under, tar_samples

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import open_log
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import (
     Record,

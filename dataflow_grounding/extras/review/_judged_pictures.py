@@ -12,8 +12,8 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import GroundingError
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.extras.review._record_view import path_of_picture
 

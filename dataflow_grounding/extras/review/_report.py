@@ -9,7 +9,7 @@ from itertools import islice
 from multiprocessing.pool import ThreadPool
 from typing import IO, Any, TypeVar
 
-from dataflow_grounding._util.paths import is_elsewhere
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.boxes.geometry import area, box_of

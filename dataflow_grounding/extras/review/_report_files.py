@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from dataflow_grounding._util.addresses import State, is_elsewhere
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.files import new_file, whole_file, within
-from dataflow_grounding._util.paths import State, is_elsewhere, look
+from dataflow_grounding._util.paths import look
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.extras.review._record_view import Picture, why_missing

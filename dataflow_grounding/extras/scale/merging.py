@@ -20,20 +20,21 @@ from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.data.classes import names_stated_in
+from dataflow_grounding.data.mirror import CKPT, Mirror
 from dataflow_grounding.data.records import read_object, whole_number
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.data.working_folder import CKPT, SHARDS, address_of, present, working_folder
+from dataflow_grounding.data.working_folder import SHARDS, address_of, present, working_folder
+from dataflow_grounding.engine.costs import paid_by_step, stated_prices
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.run_lock import at_work, only_run
+from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.rolling import held_elsewhere
+from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
-from dataflow_grounding.extras.scale.mirror import Mirror
-from dataflow_grounding.extras.scale.rolling import held_elsewhere
 from dataflow_grounding.extras.scale.shard_files import write_joined
 from dataflow_grounding.images.picture_folder import FOLDER as PICTURES
-from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 
 # The file of a step, from the results' folder: "step_0_image_grounder/annotations.jsonl".
 _STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")

@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, RunStopped
+from dataflow_grounding.data.mirror import mirror_of
 from dataflow_grounding.data.rows import RowWriter, as_line
 from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import storing
@@ -30,7 +31,6 @@ from dataflow_grounding.engine.shard import (
 )
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.scale.mirror import mirror_of
 
 # The place of a row in the whole input, from 1, and a line of a file that is about the row.
 PlacedLine: TypeAlias = tuple[int, str]

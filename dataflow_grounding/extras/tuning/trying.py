@@ -28,6 +28,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import read_records, write_text
 from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.extras.tuning.candidates import DEFAULT, Candidate
 from dataflow_grounding.extras.tuning.defining import (
@@ -40,7 +41,6 @@ from dataflow_grounding.extras.tuning.defining import (
 )
 from dataflow_grounding.extras.tuning.gold import LEAST, GoldPicture, score_of
 from dataflow_grounding.extras.tuning.race import Race, Rules
-from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun

@@ -17,9 +17,10 @@ from itertools import islice
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import InputError, RecordError, told_as
 from dataflow_grounding._util.files import within
-from dataflow_grounding._util.paths import absolute, is_elsewhere
+from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
 from dataflow_grounding.data.records import Record, dump_text, path_of

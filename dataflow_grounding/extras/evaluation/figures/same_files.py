@@ -8,8 +8,8 @@ from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import RecordError
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.image_memo import log_of, remembered

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import (
     FolderTaken,
@@ -22,10 +23,10 @@ from dataflow_grounding._util.errors import (
     RunStopped,
 )
 from dataflow_grounding._util.files import within
-from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.working_folder import CKPT, present, working_folder
+from dataflow_grounding.data.mirror import CKPT
+from dataflow_grounding.data.working_folder import present, working_folder
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step

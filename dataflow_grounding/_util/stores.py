@@ -19,8 +19,9 @@ from datetime import datetime
 from functools import lru_cache, partial
 from typing import IO, Any, TypeVar, cast
 
+from dataflow_grounding._util.addresses import STORE_EXTRAS, State, is_elsewhere, scheme_of
+from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.errors import SHORT, GroundingError, InputError, MissingExtra, told_as
-from dataflow_grounding._util.paths import STORE_EXTRAS, State, is_elsewhere, scheme_of
 from dataflow_grounding._util.secrets import learn, learn_address, words_of
 from dataflow_grounding._util.threads import THREADS
 
@@ -76,8 +77,11 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
     `scheme` is the address's beginning up to "://", in lower case.
     """
     from fsspec.config import conf
-    from fsspec.registry import get_filesystem_class
+    from fsspec.registry import get_filesystem_class, register_implementation
 
+    of_another_package = targets_of("stores").get(scheme)
+    if of_another_package:
+        register_implementation(scheme, of_another_package.replace(":", "."), clobber=True)
     s3_settings = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
     s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, for more threads
     file_system = get_filesystem_class(scheme)

@@ -10,8 +10,8 @@ import click
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
+from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.data.working_folder import CKPT
 from dataflow_grounding.extras.bench.page import (
     checked_nothing,
     failed_all,

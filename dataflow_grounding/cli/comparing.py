@@ -7,7 +7,6 @@ import click
 import numpy as np
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.files import within
 from dataflow_grounding.cli.arguments import Range, answer
 from dataflow_grounding.data.records import dump_text
@@ -146,7 +145,8 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
     records = os.path.join(out, "worst.jsonl")
     folders = image_folders_of(results, image_root)
     write_rows(records, worst_cases(run))
-    report_results = required("reports", "of_records", "the page of the worst cases")
+    from dataflow_grounding.extras.review import report_results
+
     report_results(
         records,
         os.path.join(out, "worst.html"),

@@ -20,11 +20,11 @@ from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import at_once
-from dataflow_grounding.data.working_folder import CKPT, SHARDS, present
+from dataflow_grounding.data.mirror import CKPT, KEPT, Mirror, mirror_of, stand_for
+from dataflow_grounding.data.working_folder import SHARDS, present
 from dataflow_grounding.engine.run_lock import HeartLock, check_held
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.workers import beside
-from dataflow_grounding.extras.scale.mirror import KEPT, Mirror, mirror_of, stand_for
 
 ROLL_SECONDS = 10.0  # between two times that replies are sent
 SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
@@ -173,7 +173,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def at_work(folder: str) -> Iterator[Mirror | None]:
+def mirrored(folder: str) -> Iterator[Mirror | None]:
     """Hold the lock of the results elsewhere that a checkpoint folder mirrors; keep both in step.
 
     What a run needs is brought before the block. What it leaves is sent during the block and at its

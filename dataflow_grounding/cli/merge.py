@@ -2,10 +2,10 @@
 
 import click
 
-from dataflow_grounding._util.extensions import extension
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer
 from dataflow_grounding.data.working_folder import sent, working_folder
+from dataflow_grounding.extras.review import report_folder
 from dataflow_grounding.extras.scale.merging import merge as merge_shards
 
 
@@ -31,8 +31,7 @@ def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:
         lines.append(f"results: {summary['annotations']}")
     else:
         lines.append(f"no results were written: see {summary['failures_file']}")
-    report_folder = extension("reports", "html")
-    if summary["done"] and not no_report and report_folder is not None:
+    if summary["done"] and not no_report:
         lines.append(f"report: {sent(report_folder(working_folder(results))[0])}")
     answer(as_json, summary, lines)
     if not summary["failures"]:

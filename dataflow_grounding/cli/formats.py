@@ -43,8 +43,8 @@ from dataflow_grounding.extras.formats import (
     write,
     write_parts,
 )
-from dataflow_grounding.extras.formats._classes import UNLISTED
 from dataflow_grounding.extras.formats.base import Format
+from dataflow_grounding.extras.formats.class_tables import UNLISTED
 from dataflow_grounding.extras.formats.export import Exported, Selection
 from dataflow_grounding.extras.formats.export_folder import is_data_file
 from dataflow_grounding.extras.formats.reading import with_sizes

@@ -14,14 +14,18 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
+from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
 from dataflow_grounding._util.files import whole_file, within
 from dataflow_grounding._util.paths import joined, state_of, system_errors
+from dataflow_grounding._util.stores import place_of, version_told
 from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.data.records import read_object, write_bytes
-from dataflow_grounding.data.working_folder import CKPT, known_mirrors, mirrors_folder
-from dataflow_grounding.extras.scale.elsewhere import place_of, version_told
 
+CKPT = ".ckpt"
+"""The folder in a results folder where a run keeps its replies and what it has found out."""
+known_mirrors: set[str] = set()
+"""Folders of this machine that mirror an address, beside those in `mirrors_folder`."""
 T = TypeVar("T")
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
@@ -231,6 +235,25 @@ class Mirror:
         except FileNotFoundError:
             if not self.part and path.startswith("shards/"):
                 Path(self.here(path)).unlink(missing_ok=True)
+
+
+def mirrors_folder() -> str:
+    """Return the folder in which mirrors are made."""
+    return os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
+
+
+def is_mirrored(path: str) -> bool:
+    """Whether a path is in a folder that may be a mirror of an address.
+
+    Only folders at the places where this program makes mirrors count: a stranger's folder might
+    claim to be one.
+    """
+    absolute_path = Path(os.path.abspath(path))
+    mirrors_in = Path(os.path.abspath(mirrors_folder()))
+    for folder in (absolute_path, *absolute_path.parents):
+        if folder.parent == mirrors_in or str(folder) in known_mirrors:
+            return True
+    return False
 
 
 def working_folder(results: str, part: str = "") -> str:

@@ -1,0 +1,54 @@
+"""Addresses of files in stores (s3://, gs://, hf://), by their words alone; opens nothing."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
+"""The schemes of stores that rows may name, and the extra that opens each."""
+
+# The scheme of an address that fsspec is to open, as `s3://`, but not `https://` or `file://`.
+_ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
+
+
+def is_elsewhere(path: object) -> bool:
+    """Return whether a path is an address that fsspec is to open.
+
+    Those of the web and of this machine's files are not.
+    """
+    return isinstance(path, str) and "://" in path and _ADDRESS.match(path) is not None
+
+
+def scheme_of(path: str) -> str:
+    """Return the scheme of an address that fsspec is to open, in lower case.
+
+    It is empty for a path of this machine.
+    """
+    return path.partition("://")[0].lower() if is_elsewhere(path) else ""
+
+
+def is_web(value: object) -> bool:
+    """Return whether a value is an address that begins with http:// or https://."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
+
+
+def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
+    """Return whether a row, or another file of data, may name this path.
+
+    It may be a file of this machine, a store of the extras, or an address of the same scheme as one
+    of `folders`, which the user named. fsspec knows some forty further schemes, and to open one is
+    to connect to whatever host the row names.
+    """
+    scheme = scheme_of(path)
+    return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)
+
+
+class State(NamedTuple):
+    """What tells a file from an earlier one of the same name."""
+
+    size: int
+    """In bytes."""
+    changed: int
+    """Nanoseconds since 1970."""
+    kind: str
+    """`file`, `folder` or `pipe`."""
