@@ -97,7 +97,6 @@ FIGURES = (
     Measured("measurements/calibration", "odd_servers"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
-    Measured("better_boxes", "contradictions"),
     Measured("better_boxes", "cascade"),
     Measured("tuning", "tuning"),
     Measured("tuning", f"tuning --only-race --profiles {FURTHER}"),

@@ -28,7 +28,6 @@ from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding import (
     BoxChecker,
     BoxMender,
-    ContradictionFinder,
     CropJudge,
     DoubtGrounder,
     EmbeddedServing,
@@ -995,7 +994,6 @@ STEPS: tuple[type[Operator], ...] = (
     DoubtGrounder,
     BoxMender,
     ProposalVerifier,
-    ContradictionFinder,
     NegativePhraser,
     NegativeGrounder,
     NegativeChecker,

@@ -242,8 +242,8 @@ def _items_of(
     """Yield an item for each box of a record's expressions, and for each expression without one.
 
     An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
-    record; 1 each for samples that disagree, for a check that didn't say yes and for words that
-    contradict the boxes; and 1 - score, or 0.5 where there is no score.
+    record; 1 each for samples that disagree and for a check that didn't say yes; and 1 - score, or
+    0.5 where there is no score.
     """
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
@@ -255,8 +255,6 @@ def _items_of(
         if row.get("disagreement") is True:
             doubt += 1
         if was_checked(row) and row.get("verified") is not True:
-            doubt += 1
-        if row.get("contradiction"):
             doubt += 1
         text = row["text"]
         head = class_of(row) if "class" in row else head_of(text)
