@@ -21,8 +21,6 @@ NEEDLESS = (
     "dataflow_grounding.data.dataframes",
     "dataflow_grounding.engine.results_elsewhere",
     "dataflow_grounding.engine.shard",
-    "dataflow_grounding.english.noun_phrases",
-    "dataflow_grounding.english.words",
     "dataflow_grounding.replies.forms",
     "dataflow_grounding.replies.words",
     "dataflow_grounding.serving.gemini",

@@ -219,7 +219,8 @@ class ProposalPipeline(Pipeline):
 
     def forward(self) -> None:
         """Run the steps: verify the boxes, find what is missing; then negatives."""
-        for step in (self.verifier, self.finder):
+        steps_at_boxes: tuple[Operator, ...] = (self.verifier, self.finder)
+        for step in steps_at_boxes:
             step.run(
                 self.storage.step(),
                 input_image_key="image_path",

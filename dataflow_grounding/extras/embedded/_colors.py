@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, around, intersection, iou
-from dataflow_grounding.english import words
+from dataflow_grounding.extras.embedded import _words as words
 from dataflow_grounding.extras.embedded._picture import Array, Box, Candidate, Picture, box_of
 
 # Hand-set: the colour and the contrast were checked, the noun was not.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from dataflow_grounding.english import words
-from dataflow_grounding.english.noun_phrases import tokenize
+from dataflow_grounding.extras.embedded import _words as words
+from dataflow_grounding.extras.embedded._noun_phrases import tokenize
 from dataflow_grounding.extras.embedded._phrases import (
     Phrase,
     is_at,

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import area, intersection, iou
-from dataflow_grounding.english import words
 from dataflow_grounding.extras.embedded import _detectors as detectors
 from dataflow_grounding.extras.embedded import _shapes as shapes
+from dataflow_grounding.extras.embedded import _words as words
 from dataflow_grounding.extras.embedded._colors import (
     ColorRegion,
     ColorRegions,

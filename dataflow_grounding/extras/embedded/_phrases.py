@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from dataflow_grounding.english import words
-from dataflow_grounding.english.noun_phrases import NounPhrase, read_noun_phrase, tokenize
-from dataflow_grounding.english.nouns import singular
+from dataflow_grounding.data.nouns import singular
+from dataflow_grounding.extras.embedded import _words as words
+from dataflow_grounding.extras.embedded._noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.extras.embedded._picture import Box, Candidate, Picture
 from dataflow_grounding.extras.embedded.regions import Thing
 

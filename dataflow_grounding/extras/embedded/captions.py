@@ -3,8 +3,8 @@
 import unicodedata
 from typing import Any
 
-from dataflow_grounding.english import words
-from dataflow_grounding.english.noun_phrases import TOKEN, noun_phrases, tokenize
+from dataflow_grounding.extras.embedded import _words as words
+from dataflow_grounding.extras.embedded._noun_phrases import TOKEN, noun_phrases, tokenize
 
 # A longer text is not a caption; only its beginning is read, so that time stays bounded.
 _MOST_CHARACTERS = 20_000

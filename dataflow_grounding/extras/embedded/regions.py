@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, iou
-from dataflow_grounding.english import words
-from dataflow_grounding.english.nouns import PAIRS, plural, singular
+from dataflow_grounding.data.nouns import PAIRS, plural, singular
+from dataflow_grounding.extras.embedded import _words as words
 from dataflow_grounding.extras.embedded._colors import color_mask, find_regions
 from dataflow_grounding.extras.embedded._detectors import detect
 from dataflow_grounding.extras.embedded._picture import Array, Box, Picture, box_of

@@ -14,6 +14,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding.data.classes import class_of
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     Record,
     dump_text,
@@ -25,7 +26,6 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._judged_pictures import file_digest, file_name
 from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict

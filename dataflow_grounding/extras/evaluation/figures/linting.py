@@ -20,6 +20,7 @@ from dataflow_grounding.boxes.geometry import (
     clamp,
     without_duplicates,
 )
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
@@ -34,7 +35,6 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.spans import Span, as_compared, caption_of_spans, find_spans
 from dataflow_grounding.engine.image_memo import log_of, remembered
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.evaluation.figures._phrases import (
     said_twice,
     same_box_twice,

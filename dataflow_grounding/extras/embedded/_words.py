@@ -3,7 +3,7 @@
 from typing import Any
 
 from dataflow_grounding._util.lazy import load_table
-from dataflow_grounding.english.nouns import singular
+from dataflow_grounding.data.nouns import singular
 
 _LISTS: dict[str, Any] = load_table(__package__, "words.yaml")
 

@@ -3,11 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from dataflow_grounding.english import words
-from dataflow_grounding.english.heads import head_noun
-from dataflow_grounding.english.nouns import singular
+from dataflow_grounding.data.nouns import singular
+from dataflow_grounding.extras.embedded import _words as words
 
 # Nobody says more in one phrase, and reading takes time in proportion to the text's length.
 _MOST_DETERMINERS = 3  # articles before a noun
@@ -102,54 +100,6 @@ def read_noun_phrase(
     while chunk < head and (tokens[chunk] in _COUNTS or tokens[chunk].isdecimal()):
         chunk += 1
     return NounPhrase(at, chunk, head, end, read_position(tokens, end))
-
-
-@lru_cache(maxsize=65536)
-def head_of(phrase: str) -> str:
-    """Return the noun that says what a phrase names, in the singular and in lower case.
-
-    The first `_LONGEST` characters are read as a noun phrase; where they are none, `head_noun`
-    decides, which returns "" for a text without words.
-
-    Example:
-        >>> [head_of(phrase) for phrase in ("the two red mugs on the left", "a lot of cars")]
-        ['mug', 'car']
-    """
-    tokens = tokenize(phrase[:_LONGEST])
-    noun_phrase = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
-    if noun_phrase is None:
-        return head_noun(phrase)
-    head = noun_phrase.head
-    while _is_noun_of_label(tokens, head + 1):
-        head += 1
-    if tokens[head] == "glasses" and _hold_drinks(tokens, head):
-        return "glass"
-    return singular(tokens[head])
-
-
-def _hold_drinks(tokens: Sequence[str], at: int) -> bool:
-    """Whether the glasses at an index are several to drink from, and not a pair to see through.
-
-    "of" stands behind them, or a drink before them.
-    """
-    return _token(tokens, at + 1) == "of" or _token(tokens, at - 1) in words.DRINKS
-
-
-def _is_noun_of_label(tokens: Sequence[str], at: int) -> bool:
-    """Whether the token at an index is a further noun of a label, though it may be a verb.
-
-    So "can" is in "soda can", where the label, or its noun phrase, ends behind it. Behind a plural
-    no word is, as "run" in "dogs run"; behind a person none that is only known as a verb.
-    """
-    noun = tokens[at - 1]
-    word = _token(tokens, at)
-    after = _token(tokens, at + 1)
-    ends_there = not after or after in words.STOPS or not after[0].isalnum()
-    if not ends_there or words.is_plural(noun):
-        return False
-    if words.is_known_noun(word):
-        return True
-    return word in words.VERB_STEMS and noun not in words.PEOPLE
 
 
 def read_position(tokens: Sequence[str], at: int) -> int:
