@@ -110,7 +110,6 @@ APART = {
     "all": "this",
     "bench_set": "draws the pictures of bench",
     "dataflow_way": "wants another Python with DataFlow in it: --python",
-    "embedded_photos": "reads pictures of packages that are unpacked in a folder",
     "peers": "installs others in a folder: --install",
 }
 """What pages name besides, and why it isn't among them."""

@@ -31,15 +31,20 @@ def head_of(phrase: str) -> str:
     for word, after in zip(words, [*words[1:], ""], strict=False):
         if word in _WORDS["relations"] and head in _WORDS["quantities"]:
             head = ""
-        elif head and (word in _WORDS["relations"] or _is_participle(word, after)):
+        elif head and ends_phrase(word, after):
             break
         elif word not in _WORDS["empty"]:
             head = word
     return singular(head)
 
 
-def _is_participle(word: str, after: str) -> bool:
-    """Whether a word says what the noun before it does, and doesn't describe the one after it."""
+def ends_phrase(word: str, after: str) -> bool:
+    """Return whether a word after a noun relates the thing to others: "of", "riding".
+
+    `after` is the word that follows, "" for none: a word in -ing may describe that.
+    """
+    if word in _WORDS["relations"]:
+        return True
     if len(word) <= 4 or not word.endswith("ing") or word in _WORDS["nouns_in_ing"]:
         return False
     return after == "" or after in _WORDS["relations"] or after in _WORDS["empty"]

@@ -13,10 +13,7 @@ import numpy as np
 from dataflow_grounding.extras.embedded._colors import color_matches
 from dataflow_grounding.extras.embedded._picture import Array, Candidate, Picture, box_of
 
-# Set by hand: for a shape whose outline and colour were both checked, and for one that people
-# confuse with the shape that is named.
-SHAPE_SCORE = 0.9
-LOOSE_SHAPE_SCORE = 0.7
+SHAPE_SCORE = 0.9  # set by hand: the outline and the colour were both checked
 # The step in B, G or R that ends an even region: the least (clean picture) and the most (grainy).
 _EDGE_IN_CLEAN = 12.0
 _EDGE_IN_GRAINY = 30.0
@@ -40,9 +37,6 @@ _TRIANGLE_ALLOWANCE = 0.04  # blunt corners make a triangle fit worse
 _ROUND_ENOUGH = 0.88  # short over long axis, from which an ellipse is a circle
 _SQUARE_ENOUGH = 0.9  # short over long side, from which a rectangle is a square
 _POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}  # by the number of corners
-# The least IoU with the ideal shape for a phrase with a colour word, and for one without.
-COLORED_FIT = 0.91
-CLEAR_FIT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
