@@ -7,7 +7,6 @@ the range ends.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,16 +24,9 @@ _MIN_CLEAR_BAND = 0.8  # of the pixels in the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
 
 
-class _Strictness(NamedTuple):
-    """How a colour term is read: degrees off each end of its hues, factor on its least chroma."""
-
-    inset: float
-    factor: float
-
-
-_LOOSE = _Strictness(-3.0, 0.85)
-_MEDIUM = _Strictness(0.0, 1.0)
-_STRICT = _Strictness(1.5, 1.15)
+# How a colour term is read, loosely to strictly: degrees that are taken off each end of its hues,
+# and a factor on its least chroma.
+_READINGS = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 
 
 def color_mask(
@@ -114,75 +106,36 @@ class ColorRegions:
     Attributes:
         regions: Those of at least _LEAST_OF_LARGEST of the largest one's size, largest first.
         whole: The largest joined with the pieces near it; None without regions.
-        total: The number of the reduced copy's pixels of the colour, once small holes are filled
-            and thin lines removed. It counts specks that are too small for a region, too.
     """
 
     regions: list[ColorRegion]
     whole: ColorRegion | None
-    total: float
 
 
 def find_regions(picture: Picture, term: str) -> ColorRegions:
     """Return the regions of a chromatic colour term, each with whether it is steady.
 
     The colour is read three times, loosely to strictly: what has a clear border then keeps its box.
-    Regions are those of the medium reading; where that has none, there are none. Sizes are in
-    pixels of the reduced copy.
+    Regions are those of the medium reading.
     """
-    _, loose = _regions_of_mask(_mask(term, picture, _LOOSE), picture)
-    label_image, medium = _regions_of_mask(_mask(term, picture, _MEDIUM), picture)
-    _, strict = _regions_of_mask(_mask(term, picture, _STRICT), picture)
-    total = float(np.count_nonzero(label_image))
+    masks = [color_mask(term, picture.lch, inset=inset, factor=by) for inset, by in _READINGS]
+    (_, loose), (labels, medium), (_, strict) = [_regions_of(mask, picture) for mask in masks]
+
+    def judged(region: ColorRegion, others: Sequence[list[ColorRegion]]) -> ColorRegion:
+        is_steady = all(
+            any(iou(region.bbox, other.bbox) >= _STEADY_IOU for other in regions)
+            for regions in others
+        )
+        is_of_region = np.isin(labels, region.labels)
+        is_steady = is_steady and _stands_out(picture, is_of_region, region.bbox)
+        return replace(region, is_steady=is_steady)
+
     if not medium:
-        return ColorRegions([], None, total)
-
-    regions = []
-    for region in medium:
-        if region.size >= _LEAST_OF_LARGEST * medium[0].size:
-            regions.append(_with_steadiness(region, picture, label_image, loose, strict))
-    whole = _with_steadiness(
-        _joined_to_largest(medium, picture),
-        picture,
-        label_image,
-        [_joined_to_largest(loose, picture)] if loose else [],
-        [_joined_to_largest(strict, picture)] if strict else [],
-    )
-    return ColorRegions(regions, whole, total)
-
-
-def _with_steadiness(
-    region: ColorRegion,
-    picture: Picture,
-    label_image: Array,
-    looser: list[ColorRegion],
-    stricter: list[ColorRegion],
-) -> ColorRegion:
-    """Return a copy of a region in which ``is_steady`` is set.
-
-    Args:
-        region: A region of the medium reading of its colour.
-        picture: Where it is.
-        label_image: For each pixel of the picture the label of that reading's region, or 0.
-        looser: The regions of the looser reading; without any, nothing is steady.
-        stricter: Those of the stricter one, likewise.
-    """
-    is_steady = (
-        _has_same_box(region, looser)
-        and _has_same_box(region, stricter)
-        and _stands_out(picture, np.isin(label_image, region.labels), region.bbox)
-    )
-    return replace(region, is_steady=is_steady)
-
-
-def _mask(term: str, picture: Picture, strictness: _Strictness) -> Array:
-    """Return where the picture has a colour, read so strictly: bool (h, w) of the reduced copy."""
-    return color_mask(term, picture.lch, inset=strictness.inset, factor=strictness.factor)
-
-
-def _has_same_box(region: ColorRegion, candidates: list[ColorRegion]) -> bool:
-    """Return whether one of the candidates has nearly the region's box."""
-    return any(iou(region.bbox, candidate.bbox) >= _STEADY_IOU for candidate in candidates)
+        return ColorRegions([], None)
+    least = _LEAST_OF_LARGEST * medium[0].size
+    regions = [judged(region, (loose, strict)) for region in medium if region.size >= least]
+    joined = [[_joined_to_largest(each, picture)] if each else [] for each in (loose, strict)]
+    return ColorRegions(regions, judged(_joined_to_largest(medium, picture), joined))
 
 
 def _joined_to_largest(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
@@ -222,7 +175,7 @@ def _gap(first: Box, second: Box) -> float:
     return max(across, down)
 
 
-def _regions_of_mask(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
+def _regions_of(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
     """Return the label image of a mask, and its regions, largest first.
 
     Small holes are filled before, and what is thinner than 3 px is removed. In the label image the

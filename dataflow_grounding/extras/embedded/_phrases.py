@@ -3,6 +3,7 @@
 Where the words leave open which are meant, none is: a wrong box is worse than no box.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataflow_grounding.extras.embedded.captions import POSITION
 
 # In parts of the picture's side: a candidate must lie so much further out to be told by its place.
 _CLEAR_GAP = 0.06
-_CLEAR_RATIO = 1.3  # a candidate's area must be so many times another's to be told by its size
+_CLEAR_STEP = math.log(1.3)  # a candidate's area must be 1.3 times another's to be told by its size
 _MIDDLE = (0.3, 0.7)  # parts of a side between which the middle of the picture is
 _MOST_CHARACTERS = 400  # of a phrase that is read
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
@@ -125,42 +126,30 @@ def select_meant(
         wanted = 1
     if wanted is None:
         meant = at_positions if phrase.size is None else []
-    else:
-        # "The left one" of two that both lie on the right.
-        is_relative = len(at_positions) < wanted < len(candidates)
-        meant = list(candidates) if is_relative else at_positions
-        if len(meant) > wanted and phrase.size is not None:
-            sign = -1 if phrase.size == "large" else 1
-            ratio = _CLEAR_RATIO
-            meant = _first(
-                meant, wanted, lambda each: sign * each.size, lambda a, b: _differ(a, b, ratio)
-            )
-        if len(meant) > wanted and phrase.positions:
-            meant = _first(
-                meant,
-                wanted,
-                lambda each: _distance(each.bbox, phrase.positions, picture),
-                lambda a, b: b - a >= _CLEAR_GAP,
-            )
-        if len(meant) != wanted:
-            return None
+        return sorted(meant, key=lambda each: each.bbox) or None
+    # "The left one" of two that both lie on the right.
+    is_relative = len(at_positions) < wanted < len(candidates)
+    meant = list(candidates) if is_relative else at_positions
+    if phrase.size is not None:
+        sign = -1 if phrase.size == "large" else 1
+        meant = _first(meant, wanted, lambda each: sign * math.log(max(each.size, 1)), _CLEAR_STEP)
+    if phrase.positions:
+        place = phrase.positions
+        meant = _first(meant, wanted, lambda each: _distance(each.bbox, place, picture), _CLEAR_GAP)
+    if len(meant) != wanted:
+        return None
     return sorted(meant, key=lambda each: each.bbox) or None
 
 
-def _differ(first: float, second: float, ratio: float) -> bool:
-    return max(abs(first), abs(second)) >= ratio * min(abs(first), abs(second))
-
-
 def _first(
-    candidates: list[Selectable],
-    wanted: int,
-    rank: Callable[[Selectable], float],
-    is_clear: Callable[[float, float], bool],
+    candidates: list[Selectable], wanted: int, rank: Callable[[Selectable], float], gap: float
 ) -> list[Selectable]:
     """Return the `wanted` candidates of the lowest rank; all where the next one is too near."""
+    if not 0 < wanted < len(candidates):
+        return candidates
     ordered = sorted(candidates, key=rank)
-    clear = is_clear(rank(ordered[wanted - 1]), rank(ordered[wanted])) if wanted else False
-    return ordered[:wanted] if clear else candidates
+    is_clear = rank(ordered[wanted]) - rank(ordered[wanted - 1]) >= gap
+    return ordered[:wanted] if is_clear else candidates
 
 
 def relative_center(box: Box, picture: Picture) -> tuple[float, float]:
