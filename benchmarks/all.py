@@ -94,7 +94,6 @@ FIGURES = (
     Measured("measurements/calibration", "odd_servers"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
-    Measured("better_boxes", "contradictions"),
     Measured("better_boxes", "cascade"),
     Measured("tuning", "tuning"),
     Measured("tuning", f"tuning --only-race --profiles {FURTHER}"),
@@ -108,7 +107,6 @@ APART = {
     "all": "this",
     "bench_set": "draws the pictures of bench",
     "dataflow_way": "wants another Python with DataFlow in it: --python",
-    "embedded_photos": "reads pictures of packages that are unpacked in a folder",
     "peers": "installs others in a folder: --install",
 }
 """What pages name besides, and why it isn't among them."""

@@ -74,7 +74,6 @@ from .operators import BoxRefiner as BoxRefiner
 from .operators import BoxVerifier as BoxVerifier
 from .operators import CaptionGenerator as CaptionGenerator
 from .operators import CaptionGrounder as CaptionGrounder
-from .operators import ContradictionFinder as ContradictionFinder
 from .operators import CropJudge as CropJudge
 from .operators import DefinitionWriter as DefinitionWriter
 from .operators import DoubleChecker as DoubleChecker

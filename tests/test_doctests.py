@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import dataflow_grounding.english
 import dataflow_grounding.extras.compat
 import dataflow_grounding.extras.evaluation.metrics
 import dataflow_grounding.extras.testing
@@ -29,7 +28,6 @@ from dataflow_grounding.serving import (
 )
 
 ROOMS = (
-    dataflow_grounding.english,
     dataflow_grounding.extras.compat,
     dataflow_grounding.extras.evaluation.metrics,
     dataflow_grounding.operators,
@@ -40,6 +38,8 @@ ROOMS = (
 )
 MODULES = [
     "dataflow_grounding.boxes.geometry",
+    "dataflow_grounding.data.heads",
+    "dataflow_grounding.data.nouns",
     "dataflow_grounding.data.spans",
     "dataflow_grounding.data.storage",
 ]

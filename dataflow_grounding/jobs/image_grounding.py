@@ -46,7 +46,6 @@ class GroundingWorkflow(WorkflowBlock):
     zoom: bool = False
     verify: Literal["none", "reground"] = "none"
     check: bool | Literal["fast"] = False
-    contradictions: bool = False
     cascade_doubt: float = Field(1.0, ge=0, le=1)
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
     merge_iou: float | None = Field(0.9, gt=0, le=1)
@@ -299,7 +298,6 @@ class ImageGroundingJob(RowsJob):
         ),
         "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
         "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
-        "contradictions": "Do the words of expressions with a contradiction really not fit?",
         "negative_check": "Are the expressions with source: negative absent from their images?",
         "missing_search": "Are the instances with found_by things that had been missed?",
         "second_opinion": "Are the boxes right of which the check was in doubt?",
@@ -333,7 +331,6 @@ class ImageGroundingJob(RowsJob):
                 phrases_per_request=block.workflow.phrases_per_request,
                 classes=self._stated_classes(),
                 judge=judge,
-                contradictions=block.workflow.contradictions,
                 negatives=block.workflow.negatives,
                 other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
                 merge_iou=block.workflow.merge_iou,
@@ -344,7 +341,6 @@ class ImageGroundingJob(RowsJob):
                 storage,
                 self.serving,
                 judge=judge,
-                contradictions=block.workflow.contradictions,
                 negatives=block.workflow.negatives,
                 merge_iou=block.workflow.merge_iou,
             ).steps()

@@ -19,7 +19,6 @@ from .box_refiner import BoxRefiner as BoxRefiner
 from .box_verifier import BoxVerifier as BoxVerifier
 from .caption_generator import CaptionGenerator as CaptionGenerator
 from .caption_grounder import CaptionGrounder as CaptionGrounder
-from .contradiction_finder import ContradictionFinder as ContradictionFinder
 from .crop_judge import CropJudge as CropJudge
 from .definition_writer import DefinitionWriter as DefinitionWriter
 from .double_checker import DoubleChecker as DoubleChecker

@@ -54,8 +54,6 @@ class ImageGroundingPipeline(Pipeline):
             Without `check`, none is.
         cascade_doubt: The least doubt of the phrases that they are asked about, as SecondOpinion's
             `from_doubt`.
-        contradictions: Whether phrases whose words contradict their boxes are noted, without a
-            request.
         negatives: How many negatives each image is to have: phrases of what isn't in it, made up
             out of its own phrases and `other_images`, and kept where the judge calls them absent.
         other_images: Phrases of other images.
@@ -82,7 +80,6 @@ class ImageGroundingPipeline(Pipeline):
         judge: Serving | None = None,
         cascade: Sequence[Serving] = (),
         cascade_doubt: float = 1.0,
-        contradictions: bool = False,
         negatives: int = 0,
         other_images: Sequence[str] = (),
         **boxes: Any,
@@ -108,8 +105,6 @@ class ImageGroundingPipeline(Pipeline):
             self.further += _checking(serving, judge or serving, check == "fast", samples, boxes)
             for further in cascade:
                 self.further.append(steps.SecondOpinion(further, from_doubt=cascade_doubt, **boxes))
-        if contradictions:
-            self.further.append(steps.ContradictionFinder())
         self.negating = _negating(serving, judge or serving, negatives, other_images)
 
     def forward(self) -> None:
@@ -197,8 +192,8 @@ def _checking(
 class ProposalPipeline(Pipeline):
     """Boxes from elsewhere, such as a detector's, are verified; then what is missing is asked for.
 
-    The `judge` is the same model unless another is given. `contradictions` and `negatives` are as
-    ImageGroundingPipeline has them. `boxes` are the settings of MissingFinder.
+    The `judge` is the same model unless another is given. `negatives` is as ImageGroundingPipeline
+    has it. `boxes` are the settings of MissingFinder.
     """
 
     name = "image_grounding"
@@ -209,21 +204,18 @@ class ProposalPipeline(Pipeline):
         serving: Serving,
         *,
         judge: Serving | None = None,
-        contradictions: bool = False,
         negatives: int = 0,
         **boxes: Any,
     ) -> None:
         self.storage = storage
         self.verifier = steps.ProposalVerifier(judge or serving)
         self.finder = steps.MissingFinder(serving, **boxes)
-        self.further: list[Operator] = []
-        if contradictions:
-            self.further.append(steps.ContradictionFinder())
         self.negating = _negating(serving, judge or serving, negatives, ())
 
     def forward(self) -> None:
-        """Run the steps: verify the boxes, find what is missing; then contradictions, negatives."""
-        for step in (self.verifier, self.finder, *self.further):
+        """Run the steps: verify the boxes, find what is missing; then negatives."""
+        steps_at_boxes: tuple[Operator, ...] = (self.verifier, self.finder)
+        for step in steps_at_boxes:
             step.run(
                 self.storage.step(),
                 input_image_key="image_path",

@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
-from dataflow_grounding.english.nouns import singular
+from dataflow_grounding.data.nouns import singular
 
 _BETWEEN_WORDS = lazy_pattern(r"[\s_-]+")
 _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+")

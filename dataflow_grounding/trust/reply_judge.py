@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Bbox, ordered
-from dataflow_grounding.english.heads import head_word
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.trust.box_shapes import (
     ANY,
     ANY_BOXES,
@@ -199,7 +199,7 @@ class ReplyJudge:
         phrases = [box.phrase for box in boxes]
         things = []
         for phrase in phrases:
-            seen = self._things.get(head_word(phrase))
+            seen = self._things.get(head_of(phrase))
             expected = of_all if seen is None else seen.expect(of_all, BOXES_OF_A_THING)
             things.append((expected, 1 / phrases.count(phrase)))
         return things
@@ -228,7 +228,7 @@ class ReplyJudge:
             if not is_inside(corners):
                 continue
             self._all.add(shape)
-            thing = head_word(box.phrase)
+            thing = head_of(box.phrase)
             if thing in self._things or len(self._things) < MOST_THINGS:
                 self._things.setdefault(thing, SeenThings()).add(shape)
 

@@ -260,7 +260,7 @@ JOINED = {
     "cli/ground.py": {"f'{digest[:20]}.jsonl'"},
     "cli/starting.py": {"f'{name}.yaml'", "name", "source.relative_to(top)"},
     "extras/compat/dataflow_serving.py": {"f'picture{number}{ending}'"},
-    "extras/embedded/_detectors.py": {"f'haarcascade_{name}.xml'"},
+    "extras/embedded/_faces.py": {"f'haarcascade_{name}.xml'"},
     "engine/keyed_log.py": {"names"},
     "engine/rolling.py": {"name"},
     "engine/run_lock.py": {"f'lock-{number}'", "path", "folder"},

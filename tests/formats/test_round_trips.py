@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from dataflow_grounding.english.noun_phrases import head_of
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.extras.formats import WRITTEN, find_format, read, write
 from dataflow_grounding.extras.formats.base import Format
 from dataflow_grounding.extras.formats.export import Exported

@@ -28,7 +28,6 @@ from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding import (
     BoxChecker,
     BoxMender,
-    ContradictionFinder,
     CropJudge,
     DoubtGrounder,
     EmbeddedServing,
@@ -993,7 +992,6 @@ STEPS: tuple[type[Operator], ...] = (
     DoubtGrounder,
     BoxMender,
     ProposalVerifier,
-    ContradictionFinder,
     NegativePhraser,
     NegativeChecker,
 )

@@ -1,32 +1,25 @@
 """Descriptions of the regions that a request has, and the answers to the tasks about them.
 
-All come from the regions' labels, boxes and colours. A description is tried out before it is given:
-it is read again as a phrase, and it must mean this region and no other one.
+All come from the regions' labels, boxes and colours, by one table: each phrase that can be made of
+a label, a colour, a size and a place, with the regions that it means.
 """
 
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
 from typing import Any
 
-from dataflow_grounding.english import words
-from dataflow_grounding.english.noun_phrases import tokenize
+from dataflow_grounding.extras.embedded import _words as words
 from dataflow_grounding.extras.embedded._phrases import (
     Phrase,
     is_at,
-    on_side_of,
-    parse_phrase,
     relative_center,
     select_meant,
 )
 from dataflow_grounding.extras.embedded._picture import Array, Picture
 from dataflow_grounding.extras.embedded.regions import Thing, plural_of, read_things, with_article
 
-# What a description may say of a thing's place: words before the noun, and phrases behind it.
-_OUTERMOST_WORDS = ("leftmost", "rightmost", "topmost", "lowest")
-_POSITION_PHRASES = (
+_PLACES = (
     "",
     "on the left",
     "on the right",
@@ -42,245 +35,105 @@ _POSITION_PHRASES = (
 # height. It must be nearer to both sides for a corner.
 _MOST_FROM_SIDE = 0.42
 _MOST_FROM_CORNER_SIDE = 0.36
-_SIDES = ("left", "right", "top", "bottom", "middle")
-_MOST_ANCHORS = 8  # things beside which a thing is described, the nearest
 _WHOLE_PICTURE = 0.98  # of the picture's area: a region with more is called the picture
-# The only words whose meaning is tested here: with any other, a phrase says more than can be
-# checked.
-_TESTED = words.TESTED.union(
-    words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS
-)
-_parsed = lru_cache(maxsize=4096)(parse_phrase)
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two"
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """The regions that a phrase means.
-
-    It is not ``clear`` when the words fit all of these, or none, and ask for another number: "the
-    car" of two, "two cars" of one.
-    """
-
-    ids: tuple[int, ...]
-    clear: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Noun:
-    """The kind of thing that a noun names, and the word that stands for the noun when parsed."""
-
-    kind: str
-    stand_in: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A phrase as read, with the kinds of things that it names.
-
-    Attributes:
-        phrase: The phrase, in which "thing" or "things" stands for each noun.
-        kind: What its noun names.
-        anchor_kind: What the noun of its anchor names; empty without an anchor.
-    """
-
-    phrase: Phrase
-    kind: str
-    anchor_kind: str
+_ARTICLE = re.compile(r"^(?:an?|the) ", re.IGNORECASE)
 
 
 class Descriptions:
-    """Describes the things of one picture, by the rules by which the grounder selects.
+    """What can be said of things in a picture.
 
-    `meaning` returns the Meaning of a phrase among the things, which is worked out once for each
-    phrase; None when not all of its words are understood.
+    Attributes:
+        things: The things.
+        picture: The picture.
+        meanings: Phrase, without article → the ids of the things that it fits, from the shortest
+            phrase on. A singular that fits several things doesn't tell which is meant.
     """
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
-        self.things = list(things)
+        self.things = things
         self.picture = picture
-        # Labels may be any words, so phrases are parsed with "thing" or "things" in their place.
-        self._nouns: dict[str, _Noun] = {}
-        for kind in sorted({thing.kind for thing in things}):
-            self._nouns[plural_of(kind)] = _Noun(kind, "things")
-            self._nouns[kind] = _Noun(kind, "thing")
-        longest_first = sorted(self._nouns, key=len, reverse=True)
-        any_noun = "|".join(re.escape(noun) for noun in longest_first)
-        if not any_noun:
-            any_noun = "(?!)"  # matches nothing
-        # A noun that no other noun follows. Of two in a row the first one describes the second: in
-        # "the orange orange" this is the last word.
-        self._noun_pattern = re.compile(rf"\b(?:{any_noun})\b(?!\s+(?:{any_noun})\b)")
-        self.meaning = cache(self._meaning)
+        self.meanings: dict[str, list[int]] = {}
+        for text, meant in self._phrases():
+            self.meanings.setdefault(text, [thing.id for thing in meant])
 
-    def _read(self, text: str) -> _Question | None:
-        """Return what a phrase asks for; None when not all of it is understood.
+    def _phrases(self) -> Iterator[tuple[str, list[Thing]]]:
+        """Yield phrases and the things that they fit; those with fewer words first."""
+        groups: dict[tuple[str, str], list[Thing]] = {}
+        for thing in self.things:
+            groups.setdefault((thing.kind, ""), []).append(thing)
+            if thing.color:
+                groups.setdefault((thing.kind, thing.color), []).append(thing)
+        for (kind, color), things in groups.items():
+            if len(things) > 1:
+                yield _counted(len(things), color, kind), things
+        properties = list(itertools.product(_PLACES, ("", "small", "large")))
+        made = [
+            (len([*filter(None, (*key, color))]), "corner" in key[0], key, kind, color, things)
+            for key in properties
+            for (kind, color), things in groups.items()
+        ]
+        for _, _, (place, size), kind, color, things in sorted(made, key=lambda row: row[:2]):
+            meant = self._meant(things, place, size)
+            if meant:
+                yield _joined(size, color, kind, place), meant
 
-        "The red mug left of the cat" is parsed as "the red thing left of the thing", with the kinds
-        "mug" and "cat".
-        """
-        kinds = [self._nouns[noun].kind for noun in self._noun_pattern.findall(text.lower())]
-        plain = self._noun_pattern.sub(self._stand_in_for, text.lower())
-        if not all(token in _TESTED or token.isdecimal() for token in tokenize(plain)):
-            return None
-        phrase = _parsed(plain)
-        phrases = [phrase]
-        if phrase.relation is not None:
-            phrases.append(phrase.relation.anchor)
-        if len(kinds) != len(phrases):  # a noun for each phrase
-            return None
-        if not all(_is_understood(parsed) for parsed in phrases):
-            return None
-        return _Question(phrase, kinds[0], kinds[1] if len(kinds) > 1 else "")
+    def _meant(self, things: list[Thing], place: str, size: str) -> list[Thing]:
+        """Return those of the things of a kind that a place and a size, perhaps "", choose."""
+        if not place and not size:
+            return things
+        positions = frozenset(word for word in place.split() if word in words.POSITIONS)
+        phrase = Phrase("thing", positions=positions, size=size or None)
+        selected = select_meant(things, phrase, self.picture) if len(things) > 1 else things
+        most = _MOST_FROM_CORNER_SIDE if "corner" in place else _MOST_FROM_SIDE
+        if selected and all(is_at(each.bbox, positions, self.picture, most) for each in selected):
+            return selected
+        return []
 
-    def _stand_in_for(self, match: re.Match[str]) -> str:
-        """Return "thing" or "things" for a noun that `_noun_pattern` matches."""
-        return self._nouns[match.group()].stand_in
-
-    def _meaning(self, text: str) -> Meaning | None:
-        """Return what a phrase means among the things.
-
-        None when not all of it is understood, or its anchor isn't a single thing. Where the words
-        don't tell which are meant, the meaning is not clear, and has all things of the right kind
-        and colour, on the right side of the anchor.
-        """
-        question = self._read(text)
-        if question is None:
-            return None
-        phrase = question.phrase
-        candidates = self._candidates(phrase, question.kind)
-        if phrase.relation is not None:
-            anchor = phrase.relation.anchor
-            possible_anchors = self._candidates(anchor, question.anchor_kind)
-            anchors = select_meant(possible_anchors, anchor, self.picture)
-            if anchors is None or len(anchors) != 1:
-                return None
-            candidates = on_side_of(candidates, phrase.relation.side, anchors[0].bbox)
-        selected = select_meant(candidates, phrase, self.picture)
-        if selected is None:
-            return Meaning(tuple(_ids(candidates)), clear=False)
-        return Meaning(tuple(_ids(selected)))
-
-    def _candidates(self, phrase: Phrase, kind: str) -> list[Thing]:
-        """Return the things of a kind that have a phrase's colour, or all if it names none."""
-        of_kind = [thing for thing in self.things if thing.kind == kind]
-        if phrase.color is None:
-            return of_kind
-        return [thing for thing in of_kind if thing.color == phrase.color]
+    def meaning(self, text: str) -> list[int] | None:
+        """Return the ids of the things that a phrase fits; None where its words aren't known."""
+        return self.meanings.get(_ARTICLE.sub("", text.strip()).lower())
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
-        """Return whether a phrase clearly means exactly these things, in whatever order."""
-        meaning = self.meaning(text)
-        return meaning is not None and meaning.clear and sorted(meaning.ids) == sorted(ids)
+        """Return whether a phrase means exactly these things: a singular no more than one."""
+        return _is_clear(text, self.meaning(text)) and self.meaning(text) == sorted(ids)
 
     def shortest(self, thing: Thing) -> str | None:
-        """Return the shortest phrase that means this thing alone; None when no words tell it apart.
-
-        Properties by preference as in Dale and Reiter (1995, Cognitive Science 19): type, colour,
-        size, place. As size and place depend on what is left, all sets are tried, small ones first.
-        """
-        for text in self._phrases(thing):
-            if self.means(text, [thing.id]):
-                return text
+        """Return the shortest phrase that means this thing alone; None where no words tell."""
+        for text, ids in self.meanings.items():
+            if ids == [thing.id]:
+                return f"the {text}"
         return None
-
-    def _phrases(self, thing: Thing) -> Iterator[str]:
-        """Yield phrases that may mean a thing, the shortest first.
-
-        Those that name another thing beside it come last.
-        """
-        colors = ["", thing.color] if thing.color else [""]
-        positions = []
-        for position in (*_POSITION_PHRASES, *_OUTERMOST_WORDS):
-            if self._is_at(thing, position):
-                positions.append(position)
-        property_sets = itertools.product(positions, ("", "small", "large"), colors)
-        for position, size, color in sorted(property_sets, key=_shortest_first):
-            if position in _OUTERMOST_WORDS:
-                yield _joined("the", position, size, color, thing.kind)
-            else:
-                yield _joined("the", size, color, thing.kind, position)
-        for color in colors:
-            for anchor in itertools.islice(self._anchors(thing), _MOST_ANCHORS):
-                for side in ("to the left of", "to the right of", "above", "below"):
-                    yield _joined("the", color, thing.kind, side, anchor)
-
-    def _is_at(self, thing: Thing, position: str) -> bool:
-        """Return whether a thing lies where a position phrase says: at each side that it names.
-
-        To be further there than the other things is not enough. A phrase that names no side, such
-        as "leftmost", holds of all things: whether it means this one is tried out later.
-        """
-        most_distance = _MOST_FROM_CORNER_SIDE if "corner" in position else _MOST_FROM_SIDE
-        sides = [word for word in position.split() if word in _SIDES]
-        return all(is_at(thing.bbox, side, self.picture, most_distance) for side in sides)
-
-    def _anchors(self, thing: Thing) -> Iterator[str]:
-        """Yield for each other thing the phrase that means it alone, the nearest thing first.
-
-        The phrases name its kind, and its colour if need be. Things without such a phrase are left
-        out.
-        """
-        for anchor in sorted(self.things, key=lambda anchor: _distance(thing, anchor)):
-            if anchor == thing:
-                continue
-            colors = ["", anchor.color] if anchor.color else [""]
-            for color in colors:
-                text = _joined("the", color, anchor.kind)
-                if self.means(text, [anchor.id]):
-                    yield text
-                    break
 
     def groups(self) -> list[tuple[str, list[int]]]:
         """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
 
         Groups of more things come first, of as many those with larger boxes. Things of a kind are
-        told apart by colour ("two red cars", "a blue car") if the colours of all of that kind are
-        clear.
+        told apart by colour if the colours of all of that kind are clear.
         """
-        by_color_and_kind: dict[tuple[str, str], list[Thing]] = {}
+        grouped: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
-            colors_of_kind = [alike.color for alike in self.things if alike.kind == thing.kind]
-            color = thing.color if all(colors_of_kind) else ""
-            by_color_and_kind.setdefault((color, thing.kind), []).append(thing)
-        ranked = sorted(by_color_and_kind.items(), key=_rank)
+            colors = [alike.color for alike in self.things if alike.kind == thing.kind]
+            grouped.setdefault((thing.color if all(colors) else "", thing.kind), []).append(thing)
         groups = []
-        for (color, kind), things in ranked:
-            groups.append((_counted(len(things), color, kind), _ids(things)))
-        return groups
+        for (color, kind), things in grouped.items():
+            total = sum(thing.size for thing in things)
+            ids = [thing.id for thing in things]
+            groups.append((-len(things), -total, _counted(len(things), color, kind), ids))
+        return [(text, ids) for _, _, text, ids in sorted(groups)]
 
     def caption(self) -> str:
         """Return what is there, counted: "Two red cars and a bus."; "A picture." without things."""
-        parts = [text for text, _ in self.groups()]
-        if not parts:
-            listed = "a picture"
-        elif len(parts) == 1:
-            listed = parts[0]
-        else:
-            listed = f"{', '.join(parts[:-1])} and {parts[-1]}"
+        *first, last = [text for text, _ in self.groups()] or ["a picture"]
+        listed = f"{', '.join(first)} and {last}" if first else last
         return f"{listed[:1].upper()}{listed[1:]}."
 
 
-def _is_understood(phrase: Phrase) -> bool:
-    """Return whether all of a phrase about a "thing" was read."""
-    return phrase.head == "thing" and not phrase.refusal and not phrase.unread
-
-
-def _shortest_first(properties: tuple[str, str, str]) -> tuple[int, bool]:
-    """Return a sort key for position, size and colour: those that name fewer first, corners last.
-
-    A property that isn't named is empty.
-    """
-    position, _, _ = properties
-    named = [value for value in properties if value]
-    return len(named), "corner" in position
-
-
-def _rank(group: tuple[tuple[str, str], list[Thing]]) -> tuple[int, float, tuple[str, str]]:
-    """Return a sort key for groups of things: many first, then large ones, then by name."""
-    color_and_kind, things = group
-    total_size = sum(thing.size for thing in things)
-    return -len(things), -total_size, color_and_kind
+def _is_clear(text: str, ids: Sequence[int] | None) -> bool:
+    """Whether a phrase that fits these things tells which it means."""
+    first = text.split()[0].lower() if text.split() else ""
+    is_counted = first in words.NUMBERS or first.isdecimal()
+    return bool(ids) and (len(ids or ()) == 1 or is_counted)
 
 
 def _joined(*parts: str) -> str:
@@ -288,27 +141,11 @@ def _joined(*parts: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def _ids(things: Sequence[Thing]) -> list[int]:
-    """Return the ids of the things, in their order."""
-    return [thing.id for thing in things]
-
-
 def _counted(count: int, color: str, kind: str) -> str:
     """Return so many things in words: "two red cars", "a car"; ``color`` may be empty."""
     if count > 1:
         return _joined(_COUNTS.get(count, str(count)), color, plural_of(kind))
     return with_article(_joined(color, kind))
-
-
-def _distance(first: Thing, second: Thing) -> float:
-    """Return twice the sum of how far the middles of two things lie apart across and down.
-
-    Only the order of such distances counts.
-    """
-    a, b = first.bbox, second.bbox
-    across = abs(a[0] + a[2] - b[0] - b[2])
-    down = abs(a[1] + a[3] - b[1] - b[3])
-    return across + down
 
 
 def answer_about_regions(
@@ -326,111 +163,75 @@ def answer_about_regions(
     picture = Picture(image)
     regions = request_input.get("regions") or []
     descriptions = Descriptions(read_things(picture, regions), picture)
-    match task:
-        case "region_expression":
-            labels = {region["id"]: region.get("type") or "" for region in request_input["regions"]}
-            described = []
-            for thing in descriptions.things:
-                described.append(_described(descriptions, thing, labels[thing.id]))
-            return {"regions": described}
-        case "image_caption":
-            return {"caption": descriptions.caption()}
-        case "grounding_expression":
-            return {"expressions": _unambiguous_expressions(descriptions)}
-        case "double_check":
-            checks = []
-            for expression in request_input["expressions"]:
-                text = str(expression["text"])
-                region_ids = expression["region_ids"]
-                checks.append(_check(descriptions, expression["id"], text, region_ids))
-            return {"checks": checks}
-        case _:  # region_caption
-            captions = []
-            for thing in descriptions.things:
-                captions.append({"id": thing.id, "text": _plain_caption(descriptions, thing)})
-            return {"captions": captions}
+    if task == "image_caption":
+        return {"caption": descriptions.caption()}
+    if task == "grounding_expression":
+        return {"expressions": _unambiguous_expressions(descriptions)}
+    if task == "double_check":
+        return {"checks": [_check(descriptions, each) for each in request_input["expressions"]]}
+    if task == "region_caption":
+        captions = []
+        for thing in descriptions.things:
+            captions.append({"id": thing.id, "text": _plain_caption(thing, picture)})
+        return {"captions": captions}
+    described = []
+    for region, thing in zip(regions, descriptions.things, strict=True):
+        # What nothing tells from others is described as one of them: "a red car".
+        text = descriptions.shortest(thing) or with_article(_joined(thing.color, thing.kind))
+        label = region.get("type") or ""
+        described.append({"id": thing.id, "type": label, "color": thing.color, "description": text})
+    return {"regions": described}
 
 
-def _described(descriptions: Descriptions, thing: Thing, label: str) -> dict[str, Any]:
-    """Return a region's id, label and colour, and the shortest phrase that means it.
-
-    What nothing tells from others is described as one of them: "a red car".
-    """
-    text = descriptions.shortest(thing)
-    if text is None:
-        text = with_article(_joined(thing.color, thing.kind))
-    return {"id": thing.id, "type": label, "color": thing.color, "description": text}
-
-
-def _plain_caption(descriptions: Descriptions, thing: Thing) -> str:
-    """Return a region's colour, size and place in words, and a remark that this is all.
-
-    Its label is not in it. Of a region that is nearly the whole picture the colour alone is told.
-    """
-    share = thing.size / descriptions.picture.area
+def _plain_caption(thing: Thing, picture: Picture) -> str:
+    """Return a region's colour, size and place in words, and a remark that this is all."""
+    share = thing.size / picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
     if share > _WHOLE_PICTURE:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
-    x, y = relative_center(thing.bbox, descriptions.picture)
-    position = _joined(_word_for_third(y, "top", "bottom"), _word_for_third(x, "left", "right"))
-    position = position or "middle"
+    x, y = relative_center(thing.bbox, picture)
+    place = _joined(_word_for_third(y, "top", "bottom"), _word_for_third(x, "left", "right"))
     return (
-        f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {position}. "
-        "(Colour, size and place only: the embedded grounder can't tell what it is.)"
+        f"A region {color}, {max(1, round(100 * share))}% of the picture, in its"
+        f" {place or 'middle'}. (Colour, size and place only: the embedded grounder can't tell what"
+        " it is.)"
     )
 
 
 def _word_for_third(share: float, first: str, last: str) -> str:
-    """Return ``first`` for the first third of a side, ``last`` for the last one, else "".
-
-    ``share`` is where on the side a point is, from 0 to 1.
-    """
+    """Return ``first`` for the first third of a side, ``last`` for the last one, else ""."""
     if share < 1 / 3:
         return first
     return last if share > 2 / 3 else ""
 
 
 def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
-    """Return expressions, each with the ids of just those regions that it means.
-
-    One for each group of several that its count and noun mean, then one for each thing that can be
-    told from all others.
-    """
+    """Return expressions for groups of several, then for each thing that words tell apart."""
     expressions = []
     for text, ids in descriptions.groups():
         if len(ids) > 1 and descriptions.means(text, ids):
             expressions.append({"text": text, "region_ids": ids})
     for thing in descriptions.things:
-        shortest = descriptions.shortest(thing)
-        if shortest is not None:
-            expressions.append({"text": shortest, "region_ids": [thing.id]})
+        text = descriptions.shortest(thing) or ""
+        if text:
+            expressions.append({"text": text, "region_ids": [thing.id]})
     return expressions
 
 
-def _check(
-    descriptions: Descriptions, expression_id: int, text: str, region_ids: Sequence[int]
-) -> dict[str, Any]:
-    """Return whether an expression means these regions; if not, a correction and the reason.
+def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether an expression means its regions; if not, a correction and the reason.
 
-    ``matches`` is None where not all words are understood. Where it is False, ``region_ids`` are
-    corrected to the regions that the words mean, or for a single region to all that they fit. Where
-    they fit none, or don't tell which of several, ``text`` is corrected to the shortest phrase for
-    a single region; without such a phrase nothing is corrected.
+    ``matches`` is None where its words aren't known. Where it is False, the regions are corrected
+    to those that the words fit.
     """
-    check = {"id": expression_id, "text": text, "region_ids": list(region_ids), "reason": ""}
-    meaning = descriptions.meaning(text)
-    if meaning is None:
+    text = str(expression["text"])
+    region_ids = list(expression["region_ids"])
+    check = {"id": expression["id"], "text": text, "region_ids": region_ids, "reason": ""}
+    meant = descriptions.meaning(text)
+    if meant is None:
         return {**check, "matches": None, "reason": "not all words are understood"}
     if descriptions.means(text, region_ids):
         return {**check, "matches": True}
-    meant = list(meaning.ids)
-    if meant and (meaning.clear or len(region_ids) == 1):
-        reason = "it means other regions" if meaning.clear else f"it fits {len(meant)} regions"
-        return {**check, "matches": False, "region_ids": meant, "reason": reason}
-    better_text: str | None = None
-    for thing in descriptions.things:
-        if [thing.id] == list(region_ids):
-            better_text = descriptions.shortest(thing)
-            break
-    reason = "it is not clear" if meant else "it fits no region"
-    return {**check, "matches": False, "text": better_text or text, "reason": reason}
+    is_clear = _is_clear(text, meant)
+    reason = "it means other regions" if is_clear else f"it fits {len(meant)} regions"
+    return {**check, "matches": False, "region_ids": meant, "reason": reason}

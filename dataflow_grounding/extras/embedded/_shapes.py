@@ -13,10 +13,7 @@ import numpy as np
 from dataflow_grounding.extras.embedded._colors import color_matches
 from dataflow_grounding.extras.embedded._picture import Array, Candidate, Picture, box_of
 
-# Set by hand: for a shape whose outline and colour were both checked, and for one that people
-# confuse with the shape that is named.
-SHAPE_SCORE = 0.9
-LOOSE_SHAPE_SCORE = 0.7
+SHAPE_SCORE = 0.9  # set by hand: the outline and the colour were both checked
 # The step in B, G or R that ends an even region: the least (clean picture) and the most (grainy).
 _EDGE_IN_CLEAN = 12.0
 _EDGE_IN_GRAINY = 30.0
@@ -35,21 +32,16 @@ _FIT = 0.93
 _SMALL_FIT = 0.88
 _SMALL_SIDE = 30
 _LEAST_SOLIDITY = 0.8  # area over that of the convex hull: with less only a star is a shape
-_POLYGON_HANDICAP = 0.015  # a polygon read off the region fits anything a little better
 _TRIANGLE_ALLOWANCE = 0.04  # blunt corners make a triangle fit worse
 _ROUND_ENOUGH = 0.88  # short over long axis, from which an ellipse is a circle
 _SQUARE_ENOUGH = 0.9  # short over long side, from which a rectangle is a square
-_POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}  # by the number of corners
-# The least IoU with the ideal shape for a phrase with a colour word, and for one without.
-COLORED_FIT = 0.91
-CLEAR_FIT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Shape(Candidate):
-    """An even region: the shape names that fit it, how well (IoU), and its mean L*a*b* colour."""
+    """An even region: the shape that fits it, how well (IoU), and its mean L*a*b* colour."""
 
-    kinds: frozenset[str]
+    kind: str
     fit: float
     lab: Array
 
@@ -89,7 +81,7 @@ def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Sha
 
     They keep their order.
     """
-    of_kind = [shape for shape in shapes if kind in shape.kinds]
+    of_kind = [shape for shape in shapes if shape.kind == kind]
     if color is None:
         return of_kind
     return [shape for shape in of_kind if color_matches(color, shape.lab)]
@@ -131,11 +123,11 @@ def _read_shape(
     contour = _outline(filled)
     left, top, width, height = cv2.boundingRect(contour)
     least_fit = _FIT if min(width, height) >= _SMALL_SIDE else _SMALL_FIT
-    kinds, fit = _kinds(contour, filled, least_fit)
-    if not kinds:
+    kind, fit = _kind(contour, filled, least_fit)
+    if not kind:
         return None
     bbox = box_of(x1 + left, y1 + top, width, height)
-    return Shape(bbox, float(filled.sum()), SHAPE_SCORE, "seen", kinds, fit, color)
+    return Shape(bbox, float(filled.sum()), SHAPE_SCORE, "seen", kind, fit, color)
 
 
 def _outline(mask: Array) -> Array:
@@ -162,28 +154,22 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     return np.asarray((labels == labels[filled > 0][0]).astype(np.uint8))
 
 
-def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[str], float]:
-    """Return the names of the ideal shape that covers the region best, and how well it does.
+def _kind(contour: Array, filled: Array, least_fit: float) -> tuple[str, float]:
+    """Return the name of the ideal shape that covers the region best, and their IoU.
 
-    That is their IoU, for polygons less _POLYGON_HANDICAP. A square on its corner has two names,
-    as it is a diamond, too. There is no name where the best shape covers the region by less than
-    ``least_fit``, or a triangle by less than that without _TRIANGLE_ALLOWANCE. A region with deep
-    notches is compared with no ideal shape: a star counts as 1, any other as 0, without a name.
+    The name is "" where the best shape covers the region by less than ``least_fit``, or a triangle
+    by less than that without _TRIANGLE_ALLOWANCE. A region with deep notches is a star, or none.
 
     Args:
         contour: The region's outline.
         filled: 1 where the region is, else 0.
         least_fit: The least that the best shape has to cover.
     """
-    area = float(filled.sum())
     hull = cv2.convexHull(contour)
-    solidity = area / max(cv2.contourArea(hull), 1.0)
+    solidity = float(filled.sum()) / max(cv2.contourArea(hull), 1.0)
     if solidity < _LEAST_SOLIDITY:
-        if _is_star(contour, hull):
-            return frozenset({"star"}), 1.0
-        return frozenset(), 0.0
+        return ("star", 1.0) if _is_star(contour, hull) else ("", 0.0)
     rotated = cv2.minAreaRect(contour)
-    corners = _corners(hull)
     _, triangle = cv2.minEnclosingTriangle(contour.reshape(-1, 1, 2))
     axes_ratio, ellipse = _equal_ellipse(filled)
     fits = {
@@ -191,28 +177,17 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
         "rectangle": _cover(filled, cv2.boxPoints(rotated)),
         "triangle": 0.0 if triangle is None else _cover(filled, triangle),
     }
-    if len(corners) in (5, 6) or _stands_on_corner(corners):
-        fits[_POLYGONS[len(corners)]] = _cover(filled, corners) - _POLYGON_HANDICAP
     best = max(fits, key=lambda name: fits[name])
     # Nothing else comes near a triangle with blunt corners.
     allowance = _TRIANGLE_ALLOWANCE if best == "triangle" else 0.0
     if fits[best] < least_fit - allowance:
-        return frozenset(), fits[best]
+        return "", fits[best]
+    _, sides, _ = rotated
     if best == "ellipse" and axes_ratio >= _ROUND_ENOUGH:
-        return frozenset({"circle"}), fits[best]
-    if best == "rectangle":
-        _, sides, _ = rotated
-        return _names_of_rectangle(sides, corners), fits[best]
-    return frozenset({best}), fits[best]
-
-
-def _names_of_rectangle(sides: tuple[float, float], corners: Array) -> frozenset[str]:
-    """Return "square" or "rectangle", and "diamond" as well if it stands on a corner."""
-    is_square = min(sides) / max(max(sides), 1.0) >= _SQUARE_ENOUGH
-    names = {"square" if is_square else "rectangle"}
-    if _stands_on_corner(corners):
-        names.add("diamond")
-    return frozenset(names)
+        return "circle", fits[best]
+    if best == "rectangle" and min(sides) / max(max(sides), 1.0) >= _SQUARE_ENOUGH:
+        return "square", fits[best]
+    return best, fits[best]
 
 
 def _equal_ellipse(filled: Array) -> tuple[float, Array]:
@@ -242,21 +217,6 @@ def _cover(filled: Array, outline: Array) -> float:
     ideal = cv2.fillPoly(np.zeros_like(filled), [points], 1)
     both = int(cv2.countNonZero(ideal & filled))
     return both / max(int(cv2.countNonZero(ideal | filled)), 1)
-
-
-def _stands_on_corner(corners: Array) -> bool:
-    """Return whether there are four corners that lie near the middles of their box's sides.
-
-    The box is the upright one around the corners. False for another number of corners.
-    """
-    if len(corners) != 4:
-        return False
-    x, y, w, h = cv2.boundingRect(corners)
-    middles = np.array([(x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2)])
-    # A row for each corner, a column for each middle, in parts of the box's width and height.
-    gaps = (np.abs(corners - middles) / (w, h)).sum(axis=2)
-    nearest_gaps = gaps.min(axis=0)
-    return bool((nearest_gaps < 0.15).all())
 
 
 def _is_star(contour: Array, hull: Array) -> bool:

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, iou
-from dataflow_grounding.english import words
-from dataflow_grounding.english.nouns import PAIRS, plural, singular
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.nouns import PAIRS, plural, singular
+from dataflow_grounding.extras.embedded import _words as words
 from dataflow_grounding.extras.embedded._colors import color_mask, find_regions
-from dataflow_grounding.extras.embedded._detectors import detect
+from dataflow_grounding.extras.embedded._faces import find_faces
 from dataflow_grounding.extras.embedded._picture import Array, Box, Picture, box_of
 
 _DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
@@ -28,8 +29,6 @@ _MOST_ASPECT = 5  # long over short side of a proposed box that is surrounded by
 # Steps in brightness: one from the second on is an edge, one from the first on continues it.
 _EDGE_STEPS = (60, 160)
 _EDGE_GAP = 9  # px: edges with smaller gaps between them are joined
-# Nouns of those who do things, as in "person crossing"; a "zebra crossing" is a place to cross at.
-_WHO_ACTS = words.PEOPLE.union(words.ANIMALS) - {"zebra"}
 # A word of a label, apostrophes in it included: "man's" and "hat" of "man's_hat".
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -92,32 +91,15 @@ def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
 def plural_of(kind: str) -> str:
     """Return the plural of a noun, which has one word or several, all in lower case.
 
-    The last word is put in the plural, or the one before a participle.
-
     Example:
         >>> [plural_of(kind) for kind in ("person sitting", "gold ring", "swimming pool")]
         ['people sitting', 'gold rings', 'swimming pools']
     """
     parts = kind.split()
-    noun = -1
-    if len(parts) > 1 and _is_participle(parts[-1], parts[-2]):
-        noun = -2
+    nouns = [index for index, word in enumerate(parts) if singular(word) == head_of(kind)]
+    noun = nouns[-1] if nouns else -1
     parts[noun] = plural(parts[noun])
     return " ".join(parts)
-
-
-def _is_participle(word: str, noun: str) -> bool:
-    """Return whether a word says what the noun before it does: "sitting", but not "ring".
-
-    Of a word that may be either, as "painting" and "crossing", the noun decides: people and animals
-    do things, and an "oil painting" is a painting.
-    """
-    stem = word.removesuffix("ing")
-    if stem == word or not re.search("[aeiouy]", stem):  # "ring", "string": no verb has such a stem
-        return False
-    if word in words.NOUNS_IN_ING:
-        return False
-    return word not in words.NOUNS_OR_PARTICIPLES or singular(noun) in _WHO_ACTS
 
 
 def with_article(name: str) -> str:
@@ -168,7 +150,7 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     y1, x2, y2 in whole pixels of ``image``, which is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
-    boxes = [face.bbox for face in detect("face", picture).clear]
+    boxes = [face.bbox for face in find_faces(picture).clear]
     for term in words.COLOR_BOUNDS:
         if term in words.CHROMATIC:
             regions = find_regions(picture, term).regions

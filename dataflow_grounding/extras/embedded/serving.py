@@ -13,7 +13,7 @@ from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request
 
-VERSION = 3
+VERSION = 4
 """Counts changes to its answers, so that stored ones are not taken for them."""
 
 _say_once = functools.cache(say)
@@ -31,9 +31,9 @@ ABOUT_REGIONS = (
 class EmbeddedServing(Serving):
     """A deterministic grounder with a small closed vocabulary.
 
-    It sees faces, eyes, people, cats, plates, sky, plants, clear colours and shapes. What it can't
-    look for it calls unsupported, several equal candidates ambiguous. Never a box that it is not
-    sure of. Given regions it describes by their labels, colours, sizes and places.
+    It sees faces and the people around them, sky, grass, leaves, clear colours and shapes. What it
+    can't look for it calls unsupported, several equal candidates ambiguous. Never a box that it is
+    not sure of. Given regions it describes by their labels, colours, sizes and places.
     """
 
     model = "embedded-opencv"

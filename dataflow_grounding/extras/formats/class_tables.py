@@ -6,7 +6,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.classes import class_key, class_of
-from dataflow_grounding.english.noun_phrases import head_of
+from dataflow_grounding.data.heads import head_of
 
 _HASHES = 2**64  # modulo this, a hash is a number that a NumberTable holds
 ONE = "object"  # the class of all, where there is only one

@@ -258,18 +258,15 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
     """Return why an expression has its status, and why its check says so.
 
-    That is the model's reason, or what `unsupported` means; how words and boxes contradict each
-    other; and the check's reason. What is empty, or no more than the check's verdict, is left out.
+    That is the model's reason, or what `unsupported` means; and the check's reason. What is empty,
+    or no more than the check's verdict, is left out.
     """
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
-    contradiction = row.get("contradiction")
-    if contradiction:
-        contradiction = f"words and boxes contradict each other: {contradiction}"
     verification = row.get("verification")
     check_reason = verification.get("reason") if isinstance(verification, Mapping) else ""
-    return [str(why) for why in (reason, contradiction, check_reason) if why and why != check]
+    return [str(why) for why in (reason, check_reason) if why and why != check]
 
 
 def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:

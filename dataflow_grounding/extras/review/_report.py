@@ -13,8 +13,8 @@ from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.boxes.geometry import area, box_of
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import STATUSES
-from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.review._door_html import door_html
 from dataflow_grounding.extras.review._record_view import (
     FIRST,

@@ -14,6 +14,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding.data.classes import class_of
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     Record,
     dump_text,
@@ -25,7 +26,6 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._judged_pictures import (
     file_name,
@@ -259,8 +259,8 @@ def _items_of(
     """Yield an item for each box of a record's expressions, and for each expression without one.
 
     An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
-    record; 1 each for samples that disagree, for a check that didn't say yes and for words that
-    contradict the boxes; and 1 - score, or 0.5 where there is no score.
+    record; 1 each for samples that disagree and for a check that didn't say yes; and 1 - score, or
+    0.5 where there is no score.
     """
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
@@ -272,8 +272,6 @@ def _items_of(
         if row.get("disagreement") is True:
             doubt += 1
         if was_checked(row) and row.get("verified") is not True:
-            doubt += 1
-        if row.get("contradiction"):
             doubt += 1
         text = row["text"]
         head = class_of(row) if "class" in row else head_of(text)

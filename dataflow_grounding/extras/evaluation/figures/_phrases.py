@@ -8,25 +8,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
+from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.data.spans import clean_caption
-from dataflow_grounding.english import words
-from dataflow_grounding.english.nouns import singular
 
 Expression: TypeAlias = Mapping[str, Any]
 
 
-def _attribute_words() -> dict[str, frozenset[str]]:
-    """Read attributes.yaml: its own words, and those of the lists of `words` that it names."""
-    attributes = {}
-    for kind, row in load_table(__package__, "attributes.yaml").items():
-        own_words = set(row["more"].split())
-        for list_name in row["lists"]:
-            own_words.update(getattr(words, list_name))
-        attributes[kind] = frozenset(own_words)
-    return attributes
-
-
-ATTRIBUTES = _attribute_words()
+ATTRIBUTES: dict[str, frozenset[str]] = {
+    kind: frozenset(words.split())
+    for kind, words in load_table(__package__, "attributes.yaml").items()
+}
 """Kind of attribute → the English words that make it."""
 _TIMES_AS_COMMON = 20  # as the misspelt word is the right one
 _SHORTEST = 5  # letters of a word that may be misspelt: shorter ones are alike by chance

@@ -1,6 +1,7 @@
 """Figures of data sets, and what to do about each: the table of figures.yaml."""
 
 import os
+import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
 from dataflow_grounding.data.classes import class_of, classes_of
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     Record,
     is_negative,
@@ -22,7 +24,6 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.english.noun_phrases import head_of, tokenize
 from dataflow_grounding.extras.evaluation.figures._phrases import (
     ATTRIBUTES,
     look_alikes,
@@ -43,6 +44,7 @@ _LARGE_AREA = 96**2  # px²: COCO's large boxes have as much or more
 _OVERSIZE = 0.9  # of the picture's area: a box with more is oversize
 # words whose share of different ones is told: it falls with the number of words, so this is fixed
 _FIRST_WORDS = 1000
+_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
 _ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")  # figures of alike pictures
 _QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
@@ -299,7 +301,7 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
-    words = [token for token in tokenize(text) if token[0].isalnum()]
+    words = _WORD.findall(text.lower().replace("’", "'"))
     attributes = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
     yield "phrases", True
     yield "pairs", boxes > 0

@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
-from dataflow_grounding._util.extensions import extension
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import (
@@ -21,6 +20,7 @@ from dataflow_grounding.boxes.geometry import (
     clamp,
     without_duplicates,
 )
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
@@ -35,7 +35,6 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.spans import Span, as_compared, caption_of_spans, find_spans
 from dataflow_grounding.engine.image_memo import log_of, remembered
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.english.noun_phrases import head_of
 from dataflow_grounding.extras.evaluation.figures._phrases import (
     said_twice,
     same_box_twice,
@@ -199,7 +198,6 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
     for first, second, all_boxes in sharing_boxes(expressions):
         if all_boxes and head_of(first["text"]) != head_of(second["text"]):
             yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
-    yield from _contradicted(expressions, size)
     # the record's own list, which mends change, and not a copy
     own_expressions = record.get("expressions") or []
     caption = caption_of_spans(record) if own_expressions else ""
@@ -211,20 +209,6 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
             yield from _findings_in_box(repr(expression["text"]), instance, size)
         change = partial(_change, own_expressions, index)
         yield from _findings_in_expression(expression, caption, place, change)
-
-
-def _contradicted(expressions: Sequence[Mapping[str, Any]], size: Size | None) -> Iterator[Finding]:
-    """Yield DG208 for each phrase that its boxes contradict; nothing of colours.
-
-    The embedded grounder tells them: nothing is yielded where that room was taken away, or the
-    picture's size isn't known.
-    """
-    find_contradictions = extension("contradictions", "embedded")
-    if find_contradictions is None or size is None:
-        return
-    for contradiction in find_contradictions(expressions, size):
-        text = expressions[contradiction.index]["text"]
-        yield Finding("DG208", f"{text!r}: {contradiction.reason}")
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:

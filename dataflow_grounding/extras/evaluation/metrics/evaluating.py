@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.boxes.geometry import area
-from dataflow_grounding.english.noun_phrases import head_of
+from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.extras.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.extras.evaluation.metrics._classes import ClassFigures, mean_ap
 from dataflow_grounding.extras.evaluation.metrics._measures import (

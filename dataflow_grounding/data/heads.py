@@ -1,0 +1,50 @@
+"""The head of a phrase: the noun that says what thing the phrase means."""
+
+import unicodedata
+from functools import lru_cache
+
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.data.nouns import singular
+
+_WORD = lazy_pattern(r"[^\W_]+(?:['’\-][^\W_]+)*")
+_NUMBERING = lazy_pattern(r"[\s#_(-]+\d{1,3}\)?$")  # " 2" of "cat 2", "(2)" of "cat (2)"
+_LONGEST = 400  # characters of a phrase that are read
+_WORDS = {
+    name: frozenset(words.split()) for name, words in load_table(__package__, "heads.yaml").items()
+}
+
+
+@lru_cache(maxsize=65536)
+def head_of(phrase: str) -> str:
+    """Return the noun that says what a phrase names, in the singular and in lower case.
+
+    It is the last word before one that relates the thing to others. Articles and numbers are passed
+    over. A text without words has none: "".
+
+    Example:
+        >>> [head_of(phrase) for phrase in ("the two red mugs on the left", "a lot of cars")]
+        ['mug', 'car']
+    """
+    text = unicodedata.normalize("NFKC", phrase[:_LONGEST]).casefold().strip()
+    words = _WORD.findall(_NUMBERING.sub("", text))
+    head = ""
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        if word in _WORDS["relations"] and head in _WORDS["quantities"]:
+            head = ""
+        elif head and ends_phrase(word, after):
+            break
+        elif word not in _WORDS["empty"]:
+            head = word
+    return singular(head)
+
+
+def ends_phrase(word: str, after: str) -> bool:
+    """Return whether a word after a noun relates the thing to others: "of", "riding".
+
+    `after` is the word that follows, "" for none: a word in -ing may describe that.
+    """
+    if word in _WORDS["relations"]:
+        return True
+    if len(word) <= 4 or not word.endswith("ing") or word in _WORDS["nouns_in_ing"]:
+        return False
+    return after == "" or after in _WORDS["relations"] or after in _WORDS["empty"]
