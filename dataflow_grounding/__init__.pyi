@@ -23,7 +23,6 @@ from .operators import CaptionGenerator as CaptionGenerator
 from .operators import CaptionGrounder as CaptionGrounder
 from .operators import ContradictionFinder as ContradictionFinder
 from .operators import CropJudge as CropJudge
-from .operators import DefinitionWriter as DefinitionWriter
 from .operators import DoubleChecker as DoubleChecker
 from .operators import DoubtGrounder as DoubtGrounder
 from .operators import ExpressionExtractor as ExpressionExtractor

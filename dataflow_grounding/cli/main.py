@@ -52,7 +52,6 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "To measure": {
         "bench": ("", "Measure an endpoint on 50 pictures with gold."),
-        "tune": ("", "Find how a model is best asked."),
         "eval": ("", "Compare results with gold annotations."),
         "agree": ("", "Show how far two annotators agree."),
         "stats": ("", "Show figures of a data set, and what to do about each."),

@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.extensions import extension, required
+from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
@@ -389,36 +389,6 @@ class ImageGroundingJob(RowsJob):
             assert serving is not None
             servings.append(serving)
         return servings
-
-    @property
-    def has_frontier(self) -> bool:
-        """Whether a pilot can tell what several ways to run cost, and how right they are.
-
-        That takes a step of the cascade, one that finds boxes, and step 0 in the run. Where the
-        part that computes the frontier isn't installed, it is False: no pilot then pays for its
-        replies.
-        """
-        steps = [step.storage.operator_step for step in self.steps]
-        names = {operator.name for operator in self.operators}
-        has_all = "second_opinion" in names and names & {"grounding", "caption_grounding"}
-        return bool(has_all) and min(steps) == 0 and extension("frontiers", "write") is not None
-
-    def begin_pilot(self, pilot: int | None) -> None:
-        """Take only the first `pilot` rows, and have a cascade's models asked about all phrases.
-
-        From these replies the frontier is computed: the cost and F1 of each model alone and of the
-        cascade with other values of `cascade_doubt`. The full run takes what it needs from the same
-        replies, so that they aren't paid for twice. Without a pilot (None) or a frontier, only
-        doubted phrases are asked about, as ever.
-        """
-        super().begin_pilot(pilot)
-        if pilot is None or not self.has_frontier:
-            return
-        from dataflow_grounding.operators import SecondOpinion  # few runs need it
-
-        for operator in self.operators:
-            if isinstance(operator, SecondOpinion):
-                operator.asks_all = True
 
     def _phrases_of_other_images(self) -> list[str]:
         """Return the phrases of the input's first captions, each once.

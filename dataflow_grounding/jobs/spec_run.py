@@ -170,7 +170,7 @@ class SpecRun:
         self.job = make_job(self.spec, self.serving)
         self.job.put_in_words()
         self.judges_prices = self._price_others()
-        self.job.begin_pilot(self.options.pilot)
+        self.job.pilot = self.options.pilot
         self.steps = self.job.steps
         self.box_format = self.job.box_format
         self.annotations_path = os.path.join(self.spec.results_dir, "annotations.jsonl")

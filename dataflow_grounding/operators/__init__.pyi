@@ -18,7 +18,6 @@ from .caption_generator import CaptionGenerator as CaptionGenerator
 from .caption_grounder import CaptionGrounder as CaptionGrounder
 from .contradiction_finder import ContradictionFinder as ContradictionFinder
 from .crop_judge import CropJudge as CropJudge
-from .definition_writer import DefinitionWriter as DefinitionWriter
 from .double_checker import DoubleChecker as DoubleChecker
 from .doubt_grounder import DoubtGrounder as DoubtGrounder
 from .expression_extractor import ExpressionExtractor as ExpressionExtractor
