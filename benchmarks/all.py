@@ -97,7 +97,6 @@ FIGURES = (
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
     Measured("better_boxes", "contradictions"),
-    Measured("better_boxes", "cascade"),
     Measured("certificate", "certificate"),
     Measured("bench", "bench_time"),
     Measured("side_by_side", "side_by_side"),

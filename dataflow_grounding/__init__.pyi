@@ -39,7 +39,6 @@ from .operators import ProposalVerifier as ProposalVerifier
 from .operators import RegionCaptioner as RegionCaptioner
 from .operators import RegionExpressionGenerator as RegionExpressionGenerator
 from .operators import RegionMarker as RegionMarker
-from .operators import SecondOpinion as SecondOpinion
 from .operators import operator as operator
 from .pipelines import Pipeline as Pipeline
 from .replies import read_boxes as read_boxes

@@ -39,4 +39,3 @@ from .proposal_verifier import ProposalVerifier as ProposalVerifier
 from .region_captioner import RegionCaptioner as RegionCaptioner
 from .region_expression_generator import RegionExpressionGenerator as RegionExpressionGenerator
 from .region_marker import RegionMarker as RegionMarker
-from .second_opinion import SecondOpinion as SecondOpinion

@@ -50,10 +50,6 @@ class ImageGroundingPipeline(Pipeline):
             which decides; with True the crops are judged, too, and what is missing or doesn't fit
             is asked for again.
         judge: The model that judges; None takes `serving`.
-        cascade: Models that are asked, one after the other, about what the check leaves in doubt.
-            Without `check`, none is.
-        cascade_doubt: The least doubt of the phrases that they are asked about, as SecondOpinion's
-            `from_doubt`.
         contradictions: Whether phrases whose words contradict their boxes are noted, without a
             request.
         negatives: How many negatives each image is to have: phrases of what isn't in it, made up
@@ -80,8 +76,6 @@ class ImageGroundingPipeline(Pipeline):
         verify: bool = False,
         check: bool | Literal["fast"] = False,
         judge: Serving | None = None,
-        cascade: Sequence[Serving] = (),
-        cascade_doubt: float = 1.0,
         contradictions: bool = False,
         negatives: int = 0,
         other_images: Sequence[str] = (),
@@ -106,8 +100,6 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
         if check:
             self.further += _checking(serving, judge or serving, check == "fast", samples, boxes)
-            for further in cascade:
-                self.further.append(steps.SecondOpinion(further, from_doubt=cascade_doubt, **boxes))
         if contradictions:
             self.further.append(steps.ContradictionFinder())
         self.negating = _negating(serving, judge or serving, negatives, other_images, boxes)
