@@ -51,7 +51,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "certify": ("", "Say how much is wrong, by a reviewed sample."),
     },
     "To measure": {
-        "bench": ("", "Measure an endpoint on 50 pictures with gold."),
+        "bench": ("", "Measure an endpoint, and ways of asking it, on gold."),
         "eval": ("", "Compare results with gold annotations."),
         "agree": ("", "Show how far two annotators agree."),
         "stats": ("", "Show figures of a data set, and what to do about each."),

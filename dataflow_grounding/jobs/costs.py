@@ -156,8 +156,8 @@ def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
     if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):
         return {}
     prices: Prices | None = None
-    with suppress(TypeError, AttributeError, SpecError):
-        prices = Prices(**judge.get("prices"))
+    with suppress(KeyError, TypeError, AttributeError, SpecError):
+        prices = Prices(**judge["prices"])
     return {judge["model"]: prices}
 
 
