@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from dataflow_grounding.extras.bench.ways import WAYS
+from dataflow_grounding.extras.bench.ways import BOX_WAYS, Plain
 
 PIPELINE = "image_grounding"
 """The pipeline whose spec has the keys that ways differ in."""
@@ -87,9 +87,8 @@ def verdict_of(choice: Choice) -> str:
 def best_yaml(choice: Choice) -> str:
     """Return the text of `best.yaml`, which goes over a spec: all keys that ways differ in."""
     block: dict[str, dict[str, Any]] = {}
-    # The others' keys are stated as well, so that the spec's own don't ask in another way.
-    usual = {key: value for way in WAYS.values() for key, value in way.undone.items()}
-    for key, value in {**usual, **WAYS[choice.best].keys}.items():
+    # The other ways' keys are stated as well, so that the spec's own don't ask in another way.
+    for key, value in {**Plain.keys, **BOX_WAYS[choice.best].keys}.items():
         outer, inner = key.split(".")
         block.setdefault(outer, {})[inner] = value
     spec = yaml.safe_dump({PIPELINE: block}, sort_keys=False)

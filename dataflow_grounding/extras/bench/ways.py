@@ -24,15 +24,20 @@ class Plain(Pipeline):
 
     Attributes:
         about: What the way does, in words.
-        keys: The keys of a spec's block that ask in this way.
-        undone: What the same keys are in other ways.
+        keys: The keys of a spec's block that ask in this way; those of other ways state only what
+            differs.
         rows_of: Returns the rows that are asked about, of gold records.
     """
 
     name = "bench"
     about: ClassVar[str] = "each picture's phrases in one request"
-    keys: ClassVar[dict[str, Any]] = {}
-    undone: ClassVar[dict[str, Any]] = {}
+    keys: ClassVar[dict[str, Any]] = {
+        "vlm.asking": "auto",
+        "workflow.phrases_per_request": 16,
+        "workflow.samples": 1,
+        "workflow.zoom": False,
+        "workflow.check": False,
+    }
     rows_of = staticmethod(bench_set.questions)
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
@@ -54,7 +59,6 @@ class Samples(Plain):
 
     about = "three answers to the same question, merged"
     keys: ClassVar[dict[str, Any]] = {"workflow.samples": 3}
-    undone: ClassVar[dict[str, Any]] = {"workflow.samples": 1}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -66,7 +70,6 @@ class Zoom(Plain):
 
     about = "small boxes asked for again from closer by"
     keys: ClassVar[dict[str, Any]] = {"workflow.zoom": True}
-    undone: ClassVar[dict[str, Any]] = {"workflow.zoom": False}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -78,7 +81,6 @@ class Check(Plain):
 
     about = "the same model judges its boxes, as by workflow.check: true"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": True}
-    undone: ClassVar[dict[str, Any]] = {"workflow.check": False}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -97,7 +99,6 @@ class FastCheck(Plain):
 
     about = "the same model judges its boxes once, as by workflow.check: fast"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": "fast"}
-    undone: ClassVar[dict[str, Any]] = {"workflow.check": False}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -110,7 +111,6 @@ class InJson(Plain):
     about = "no schema: JSON by the prompt's words alone"
     form: ClassVar[str] = "json"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json"}
-    undone: ClassVar[dict[str, Any]] = {"vlm.asking": "auto"}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -154,7 +154,6 @@ class ByFour(Plain):
 
     about = "four phrases in a request"
     keys: ClassVar[dict[str, Any]] = {"workflow.phrases_per_request": 4}
-    undone: ClassVar[dict[str, Any]] = {"workflow.phrases_per_request": 16}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -166,8 +165,6 @@ class Spans(Pipeline):
 
     name = "bench"
     about: ClassVar[str] = "referring expressions of each caption, without boxes"
-    keys: ClassVar[dict[str, Any]] = {}
-    undone: ClassVar[dict[str, Any]] = {}
     rows_of = staticmethod(bench_set.captions)
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
@@ -200,3 +197,5 @@ USUAL = ("plain", "samples", "zoom", "check", "spans")
 """The ways that are measured unless others are named."""
 OWN_USUAL = ("plain", "json", "lines", "json_lists", "by_four")
 """The same, where the pictures are a user's own."""
+BOX_WAYS = {name: way for name, way in WAYS.items() if issubclass(way, Plain)}
+"""The ways that ask for boxes, which can be compared on a user's own pictures."""
