@@ -56,7 +56,7 @@ def choice_of(document: Mapping[str, Any], first: str) -> Choice:
     return Choice(best, first, gains)
 
 
-def interval_of_mean(values: "np.ndarray", alpha: float = _ALPHA) -> tuple[float, float]:
+def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
     """Return the middle 1 - alpha of the means of bootstrap samples: the same for the same values.
 
     Example:

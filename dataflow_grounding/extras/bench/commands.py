@@ -151,7 +151,7 @@ def _choose(document: dict[str, Any], ways: Sequence[str], folder: str, *, silen
 
     first = next(way for way in ways if way in document["ways"])
     choice = choice_of(document, first)
-    if not silent:
+    if choice.gains and not silent:
         say("\n".join(["", *in_columns(list(gain_lines(choice)))]), err=False)
     say(verdict_of(choice))
     path = os.path.join(folder, _BEST)
