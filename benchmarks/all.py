@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHROMIUM = "/usr/bin/chromium"
-FURTHER = "benchmarks/stand_ins/further_profiles.yaml"
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,6 @@ FIGURES = (
     Measured("measurements/calibration", "odd_servers"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
-    Measured("better_boxes", "cascade"),
-    Measured("tuning", "tuning"),
-    Measured("tuning", f"tuning --only-race --profiles {FURTHER}"),
-    Measured("tuning", f"tuning --only-race --profiles {FURTHER} --pictures 80 --requests 320"),
-    Measured("loop", "tuning_loop"),
     Measured("certificate", "certificate"),
     Measured("bench", "bench_time"),
     Measured("side_by_side", "side_by_side"),

@@ -75,7 +75,6 @@ from .operators import BoxVerifier as BoxVerifier
 from .operators import CaptionGenerator as CaptionGenerator
 from .operators import CaptionGrounder as CaptionGrounder
 from .operators import CropJudge as CropJudge
-from .operators import DefinitionWriter as DefinitionWriter
 from .operators import DoubleChecker as DoubleChecker
 from .operators import DoubtGrounder as DoubtGrounder
 from .operators import ExpressionExtractor as ExpressionExtractor
@@ -90,7 +89,6 @@ from .operators import ProposalVerifier as ProposalVerifier
 from .operators import RegionCaptioner as RegionCaptioner
 from .operators import RegionExpressionGenerator as RegionExpressionGenerator
 from .operators import RegionMarker as RegionMarker
-from .operators import SecondOpinion as SecondOpinion
 from .operators import facts_of as facts_of
 from .operators import operator as operator
 from .pipelines import Pipeline as Pipeline

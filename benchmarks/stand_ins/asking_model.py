@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
-from benchmarks.stand_ins.asking_profiles import RHO
 from benchmarks.stand_ins.erring_model import ErringModel, Scene
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.extras.testing import ReceivedRequest
+
+RHO = 0.6  # how alike a phrase's difficulty is for any two ways
 
 
 class AskingModel(ErringModel):

@@ -1,8 +1,9 @@
-"""`bench`: measure an endpoint on the pictures that come with the package."""
+"""`bench`: measure an endpoint on the pictures that come with the package, or on one's own."""
 
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -19,13 +20,16 @@ from dataflow_grounding.extras.bench.page import (
     table_lines,
     warnings_of,
 )
-from dataflow_grounding.extras.bench.ways import USUAL, WAYS
+from dataflow_grounding.extras.bench.ways import OWN_USUAL, USUAL, WAYS
 
 _FILE = "bench.json"
+_BEST = "best.yaml"
 
 
-def _ways(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Return the ways named between commas. Raises UsageError for another name."""
+    if value is None:
+        return ()
     ways = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
     for way in ways:
         if way not in WAYS:
@@ -38,25 +42,22 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[s
 @click.option(
     "-o",
     "folder",
-    default="bench_results",
-    show_default=True,
     metavar="DIR",
-    help="Where bench.json, bench.html and each way's results go; there it goes on, too.",
+    help="Where bench.json, bench.html and each way's results go; there it goes on, too."
+    "  [default: bench_results; with --gold bench_own]",
 )
 @click.option(
     "--ways",
-    default=",".join(USUAL),
-    show_default=True,
     callback=_ways,
     metavar="A,B",
-    help=f"Of {', '.join(WAYS)}.",
+    help=f"Of {', '.join(WAYS)}.  [default: {','.join(USUAL)}; with --gold {','.join(OWN_USUAL)}]",
 )
 @click.option(
     "--pictures",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Only the first N pictures of each kind.",
+    metavar="N|DIR",
+    help="Only the first N pictures of each kind; with --gold, the folder of your pictures.",
 )
+@click.option("--gold", metavar="FILE", help="Records with the right boxes of your own pictures.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Say what it costs; send nothing.")
 @click.option(
     "--rescore", metavar="FILE", help="Make the figures of a bench.json anew, without a model."
@@ -67,29 +68,38 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[s
 def of_bench(
     ctx: click.Context,
     spec_paths: tuple[str, ...],
-    folder: str,
+    folder: str | None,
     ways: tuple[str, ...],
-    pictures: int | None,
+    pictures: str | None,
+    gold: str | None,
     only_estimate: bool,
     rescore: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
-    """Measure an endpoint on 50 pictures with gold, in several ways of asking.
+    """Measure an endpoint on 50 pictures with gold, in several ways of asking. With --pictures DIR
+    and --gold FILE, compare ways on your own pictures, and leave the best as DIR/best.yaml.
 
     Every reply is kept in DIR/bench.json; --rescore makes the same figures of it anywhere. Exits
     with 4 where all pictures of a way asked now failed, with 1 where its check checked nothing or
     a rescored file states other figures.
     """
     if rescore is not None:
-        _refuse_with_rescore(ctx, "spec_paths", "folder", "ways", "pictures", "only_estimate")
+        of_own = () if gold else ("pictures",)
+        _refuse_with_rescore(ctx, "spec_paths", "folder", "ways", "only_estimate", *of_own)
         if overrides:
             raise click.UsageError(f"--rescore takes a file alone: leave out {overrides[0]}")
-        return _rescored(rescore, as_json)
+        return _rescored(rescore, _own_pictures(ctx, pictures, gold), as_json)
     from dataflow_grounding.engine.run_lock import only_run
     from dataflow_grounding.extras.bench.running import estimate_bench
 
-    bench = _bench(spec_paths, overrides, folder, ways, pictures)
+    own = _own_pictures(ctx, pictures, gold)
+    folder = folder or ("bench_own" if own else "bench_results")
+    ways = ways or (OWN_USUAL if own else USUAL)
+    if own and "spans" in ways:
+        raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
+    first = _number_of_pictures(pictures) if own is None else None
+    bench = replace(_bench(spec_paths, overrides, folder, ways), pictures=first, own=own)
     if only_estimate:
         figures = estimate_bench(bench)
         answer(as_json, figures, _estimate_lines(figures))
@@ -100,7 +110,53 @@ def of_bench(
         document = _measured(bench, path, page)
     _tell(document, as_json)
     say(f"{path} has every reply; page: {page}")
+    if own:
+        _choose(document, ways, folder, silent=as_json)
     return _exit_code(document, ways)
+
+
+def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> Any:
+    """Return the set of a user's own pictures, None for the package's. Raises InputError."""
+    if gold is None:
+        return None
+    if folder is None:
+        raise click.UsageError("--gold goes with --pictures DIR, the folder of your pictures", ctx)
+    from dataflow_grounding.extras.bench.own_pictures import own_set
+
+    return own_set(folder, gold)
+
+
+def _number_of_pictures(text: str | None) -> int | None:
+    """Return the N of `--pictures N`, None for None. Raises UsageError for anything else."""
+    if text is None:
+        return None
+    if os.path.isdir(text) and not text.isdecimal():
+        raise click.UsageError(f"--pictures {text} goes with --gold FILE, the right boxes")
+    if not text.isdecimal() or int(text) < 1:
+        raise click.UsageError(f"--pictures {text} should be a number from 1, or a folder")
+    return int(text)
+
+
+def _choose(document: dict[str, Any], ways: Sequence[str], folder: str, *, silent: bool) -> None:
+    """Say which way is best, and write it as `best.yaml`; `silent` leaves the table out.
+
+    The ways are compared with the first of `ways` that could be asked.
+    """
+    from dataflow_grounding.extras.bench.choosing import (
+        best_yaml,
+        choice_of,
+        gain_lines,
+        verdict_of,
+    )
+
+    first = next(way for way in ways if way in document["ways"])
+    choice = choice_of(document, first)
+    if choice.gains and not silent:
+        say("\n".join(["", *in_columns(list(gain_lines(choice)))]), err=False)
+    say(verdict_of(choice))
+    path = os.path.join(folder, _BEST)
+    write_text(path, best_yaml(choice))
+    say(f"next: dataflowgrounding generate -e SPEC -e {path}")
 
 
 def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
@@ -127,13 +183,13 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     why_not = ""
     if os.path.exists(path):
         try:
-            earlier = scored(without_figures(read_document(path)), bench.set_folder, path)
+            earlier = scored(without_figures(read_document(path)), bench.own, path)
         except InputError as error:
             why_not = str(error)
     document: dict[str, Any] = {}
     try:
         for measured in measure(bench, earlier):
-            document = scored(measured, bench.set_folder)
+            document = scored(measured, bench.own)
             measured["ways"] = document["ways"]
             if earlier and not is_taken_over(earlier, document):
                 why_not = _difference(earlier, document, path)
@@ -187,7 +243,6 @@ def _bench(
     overrides: Sequence[str],
     folder: str,
     ways: Sequence[str],
-    pictures: int | None,
 ) -> Any:
     """Return the Bench of the spec's endpoint, or of the environment's. Raises SpecError."""
     from dataflow_grounding._util.errors import SpecError
@@ -203,22 +258,21 @@ def _bench(
             folder,
             ways,
             max_workers=spec.block.workflow.max_workers,
-            pictures=pictures,
         )
     if overrides:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     read_env_files()
     vlm = with_environment(VlmBlock(backend="auto"))
-    return Bench(vlm, folder, ways, pictures=pictures)
+    return Bench(vlm, folder, ways)
 
 
-def _rescored(path: str, as_json: bool) -> int:
+def _rescored(path: str, own: Any, as_json: bool) -> int:
     """Make a file's figures anew, and say whether they are those that it states."""
     from dataflow_grounding.extras.bench.document import read_document
     from dataflow_grounding.extras.bench.scoring import scored
 
     stated = read_document(path)
-    document = scored(without_figures(stated), path=path)
+    document = scored(without_figures(stated), own, path)
     _tell(document, as_json)
     differing = []
     for way, of_way in document["ways"].items():

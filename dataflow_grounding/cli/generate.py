@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
-from dataflow_grounding._util.extensions import extension, required
-from dataflow_grounding._util.terminal import in_columns, say, say_json, telling
+from dataflow_grounding._util.terminal import say, say_json, telling
 from dataflow_grounding.cli.arguments import (
     FailedLimit,
     FailedRecords,
@@ -53,11 +52,6 @@ def _shard_named(text: str) -> "Shard":
 @click.command("generate")
 @spec_option
 @pilot_option
-@click.option(
-    "--gold",
-    metavar="FILE",
-    help="With --pilot and vlm.cascade: the right boxes, for the picture of cost and F1.",
-)
 @click.option(
     "--shard",
     type=_shard_named,
@@ -112,7 +106,6 @@ def generate(
     spec_paths: tuple[str, ...],
     overrides: tuple[str, ...],
     pilot: int | None,
-    gold: str | None,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -137,7 +130,6 @@ def generate(
         retry_failed=options["retry_failed"] or None,
         shard=options["shard"],
     )
-    _check_gold(run, gold)
     if options["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
@@ -145,13 +137,10 @@ def generate(
     summary = _executed(run, engine, as_json)
     if summary.done and not options["no_report"]:
         _report(run, summary, silent=options["no_progress"])
-    frontier = _frontier(run, gold) if pilot is not None and summary.done else None
     if as_json:
-        of_frontier = {"frontier": frontier} if frontier else {}
-        say_json({**summary.to_json(), **of_frontier})
+        say_json(summary.to_json())
     else:
         _say_what_was_done(run, summary, in_pilot=pilot is not None)
-        _tell_frontier(frontier)
     limit: FailedLimit | None = options["max_failed"]
     if limit is not None and summary.done and limit.allows(summary):
         return 0
@@ -240,47 +229,6 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
             summary.report = sent(page)
     except GroundingError as error:
         say(f"Warning: no report: {error}")
-
-
-def _check_gold(run: SpecRun, gold: str | None) -> None:
-    """Raise an error for gold that is of no use, before anything is sent; nothing for None.
-
-    That is SpecError where the run is no pilot of a cascade, InputError for a file of no use.
-    """
-    if gold is None:
-        return
-    if run.options.pilot is None or not run.job.has_frontier:
-        raise SpecError(
-            "--gold is for the pilot of a cascade: add --pilot N, and name models in vlm.cascade;"
-            " dataflowgrounding eval compares whole results with gold"
-        )
-    required("frontiers", "check_gold", "--gold")(gold)
-
-
-def _frontier(run: SpecRun, gold: str | None) -> dict[str, Any] | None:
-    """Write what a cascade's pilot tells of cost and F1, and return it.
-
-    None without a cascade, without the extension for it, and where it can't be written: then a
-    warning says why, and the run counts all the same.
-    """
-    write = extension("frontiers", "write") if run.job.has_frontier else None
-    if write is None:
-        return None
-    try:
-        document: dict[str, Any] = write(run, gold)
-        return document
-    except GroundingError as error:
-        say(f"Warning: no picture of cost and F1: {error}")
-        return None
-
-
-def _tell_frontier(frontier: dict[str, Any] | None) -> None:
-    """Print the table of cost and F1, and where its picture is; nothing for None."""
-    if frontier is None:
-        return
-    lines = required("frontiers", "lines", "vlm.cascade")
-    say("\n" + "\n".join(in_columns(list(lines(frontier)))), err=False)
-    say(f"What each way to run costs, as a picture: {frontier['page']}")
 
 
 def _advice(run: SpecRun) -> str:

@@ -50,8 +50,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "certify": ("review", "Say how much is wrong, by a reviewed sample."),
     },
     "To measure": {
-        "bench": ("bench", "Measure an endpoint on 50 pictures with gold."),
-        "tune": ("tune", "Find how a model is best asked."),
+        "bench": ("bench", "Measure an endpoint, and ways of asking it, on gold."),
         "eval": ("comparing", "Compare results with gold annotations."),
         "agree": ("comparing", "Show how far two annotators agree."),
         "stats": ("data_sets", "Show figures of a data set, and what to do about each."),

@@ -93,14 +93,6 @@ class StepAsk:
             self.note(code, text.strip())
         return answer
 
-    def is_stored(self, request: Request[Any]) -> bool:
-        """Return whether a stored reply answers a request, so that asking it costs nothing."""
-        if self.asking is None:
-            return False
-        if self.wording is not None:
-            request = self.wording.of(request)
-        return self.asking.has_stored(request, self)
-
     async def aside(self, request: Request[T]) -> ReadReply[T]:
         """Put a request about no record, before all others; return the answer and notes on it.
 

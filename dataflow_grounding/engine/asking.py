@@ -148,15 +148,6 @@ class Asking:
             count_unreadable(self.counts, request, error)
             self._unreadable.add(key)
 
-    def has_stored(self, request: Request[Any], by: "StepAsk") -> bool:
-        """Return whether a reply to a request is stored, be it a refusal or unreadable.
-
-        False with `force_reprocess`, as it may not be taken then.
-        """
-        if self.options.force_reprocess:
-            return False
-        return bool(self._stored(request, request.key(self.identity), by))
-
     def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
         """Return a try's stored lines; [] for none.
 

@@ -148,21 +148,17 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
 
 
 def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
-    """Return the prices of the models that a `run.json` says were asked besides, by their names.
+    """Return the prices of another judge that a `run.json` names, by its model; {} without one.
 
-    They stand under `judge` and `further_models`. None for a model whose prices aren't there, or
-    can't be read; an entry without a model's name is left out.
+    None where they aren't there, or can't be read.
     """
-    further = run.get("further_models")
-    prices_of: dict[str, Prices | None] = {}
-    for entry in [run.get("judge"), *(further if isinstance(further, list) else [])]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
-            continue
-        prices: Prices | None = None
-        with suppress(TypeError, AttributeError, SpecError):
-            prices = Prices(**entry["prices"])
-        prices_of[entry["model"]] = prices
-    return prices_of
+    judge = run.get("judge")
+    if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):
+        return {}
+    prices: Prices | None = None
+    with suppress(KeyError, TypeError, AttributeError, SpecError):
+        prices = Prices(**judge["prices"])
+    return {judge["model"]: prices}
 
 
 def stated_prices(run: dict[str, Any]) -> Prices | None:

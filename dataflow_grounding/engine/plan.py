@@ -82,9 +82,6 @@ class Ask(Protocol):
         The `text` says it in words.
         """
 
-    def is_stored(self, request: Request[Any]) -> bool:
-        """Return whether a stored reply answers `request`, so that asking it costs nothing."""
-
     def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
         """Return the answer to a check of the endpoint, and notes on it.
 

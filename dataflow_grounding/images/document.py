@@ -1,4 +1,4 @@
-"""A document as a page of one file: a certificate, figures of a bench, what `tune` found.
+"""A document as a page of one file: a certificate, or figures of a bench.
 
 Such pages run no script and load nothing. They share their look with the report and the review:
 all of these begin with `colors.css`. What is called text here is escaped by these functions; what

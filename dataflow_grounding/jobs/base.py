@@ -123,15 +123,6 @@ class SpecJob:
         return forms
 
     @property
-    def has_frontier(self) -> bool:
-        """Whether a pilot tells what several ways to run cost, and how right they are."""
-        return False
-
-    def begin_pilot(self, pilot: int | None) -> None:
-        """Take only the first `pilot` rows; None takes all."""
-        self.pilot = pilot
-
-    @property
     def operators(self) -> list[Operator]:
         """The steps' operators that are ours; other libraries' say nothing of themselves."""
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]

@@ -6,16 +6,11 @@ from typing import Any, Literal
 
 from pydantic import (
     Field,
-    PrivateAttr,
-    TypeAdapter,
-    ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.extensions import extension
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
@@ -46,7 +41,6 @@ class GroundingWorkflow(WorkflowBlock):
     zoom: bool = False
     verify: Literal["none", "reground"] = "none"
     check: bool | Literal["fast"] = False
-    cascade_doubt: float = Field(1.0, ge=0, le=1)
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
     merge_iou: float | None = Field(0.9, gt=0, le=1)
 
@@ -94,99 +88,9 @@ class GroundingData(RowsData):
 
 
 class CheckedVlmBlock(VlmBlock):
-    """`image_grounding.vlm`: who is asked, and who else.
-
-    `check` is the model that judges boxes, if another is to. `cascade` names the models that are
-    asked what the check leaves in doubt: one, after the model of `vlm` itself; or a list, the
-    cheapest first, which is then asked in place of the model of `vlm`. Each is a name at the same
-    address, or keys as `check` has.
-    """
+    """`image_grounding.vlm`: who is asked, and under `check` who judges boxes, if another is to."""
 
     check: VlmBlock | None = None
-    cascade: VlmBlock | list[VlmBlock] | None = None
-    _stated: VlmBlock | None = PrivateAttr(None)
-    """`vlm` as it stands in the spec, where the first model of a list has taken its place."""
-
-    @field_validator("cascade", mode="wrap")
-    @classmethod
-    def _by_name(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
-        """Return None, a model's block or a list of two or more, a name having become a block.
-
-        A name is that of a model at the same address. An empty text is None; lists of one entry, or
-        with equal entries, are refused. The blocks are made here, as the union's own message would
-        tell what is wrong with each of its members' keys.
-        """
-        backend = str(info.data.get("backend"))
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        if not isinstance(value, (list, tuple)):
-            return handler(VlmBlock.model_validate(_named_model(value, backend)))
-        if len(value) < 2:
-            raise PydanticCustomError(
-                "cascade",
-                "a list names two models or more, the cheapest first; write the name of a single"
-                " one, to be asked after the model of vlm, without a list",
-            )
-        for entry in value:
-            is_name = isinstance(entry, str) and bool(entry.strip())
-            if not is_name and not isinstance(entry, (dict, VlmBlock)):
-                raise PydanticCustomError(
-                    "cascade", "each of a list is a model's name, or a block with keys of vlm"
-                )
-        entries = [_named_model(entry, backend) for entry in value]
-        models = TypeAdapter(list[VlmBlock]).validate_python(entries)
-        for number, model in enumerate(models):
-            if model in models[:number]:
-                raise PydanticCustomError(
-                    "cascade", "a list names each model once: leave one of the equal entries out"
-                )
-        return handler(models)
-
-    @model_validator(mode="after")
-    def _put_first_of_cascade_in_place(self) -> "CheckedVlmBlock":
-        """Put the first model of a `cascade` that is a list in place of that of `vlm`.
-
-        Keys of `vlm` that the list's first entry doesn't state stay, even where its backend is
-        another one. Without a list nothing changes.
-        """
-        if not isinstance(self.cascade, list):
-            return self
-        self._stated = self.model_copy()
-        first = self.cascade[0]
-        completed = judge_block(self, first)
-        replaced = first.model_fields_set - {"openai", "gemini", "local"}
-        # Of the backends' blocks, that one is replaced whose backend is asked: both have one name.
-        replaced |= {"backend", completed.backend}
-        for name in replaced & VlmBlock.model_fields.keys():
-            setattr(self, name, getattr(completed, name))
-        return self
-
-    @property
-    def further(self) -> list[VlmBlock]:
-        """The models of the cascade but the first, in order; empty without a cascade.
-
-        The first is that of `vlm`, in a list its first entry. What an entry leaves open is as in
-        `vlm`.
-        """
-        if self.cascade is None:
-            return []
-        models = self.cascade[1:] if isinstance(self.cascade, list) else [self.cascade]
-        return [judge_block(self._stated or self, model) for model in models]
-
-
-def _named_model(value: Any, backend: str) -> Any:
-    """Return an entry of `vlm.cascade` that is a name as a block with the model of that name.
-
-    Any other value comes back as it is.
-
-    Args:
-        value: The entry.
-        backend: The backend of `vlm`; any but gemini and local has the keys of openai.
-    """
-    if not isinstance(value, str) or not value.strip():
-        return value
-    block = backend if backend in ("gemini", "local") else "openai"
-    return {block: {"model" if block == "gemini" else "model_name": value.strip()}}
 
 
 class ImageGroundingBlock(PipelineBlock):
@@ -198,9 +102,8 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of all models that are asked: `vlm`, another judge's, the cascade's."""
-        judges = [] if self.judge_vlm is None else [self.judge_vlm]
-        return [self.vlm, *judges, *self.cascade_vlms]
+        """The blocks of all models that are asked: `vlm`, and another judge's."""
+        return [self.vlm] if self.judge_vlm is None else [self.vlm, self.judge_vlm]
 
     @property
     def judge_vlm(self) -> VlmBlock | None:
@@ -217,22 +120,17 @@ class ImageGroundingBlock(PipelineBlock):
             return None
         return judge_block(self.vlm, self.vlm.check)
 
-    @property
-    def cascade_vlms(self) -> list[VlmBlock]:
-        """The models that are asked what a check leaves in doubt; empty without a check."""
-        return self.vlm.further if self.workflow.check else []
-
 
 def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
-    """Return a further model's block, with what it leaves open as in `vlm`.
+    """Return a judge's block, with what it leaves open as in `vlm`.
 
     That is the backend, unless it states one or has the block of one. Of that backend's block and
-    the service tier, `vlm` fills in what is open only where both have one backend and the further
-    model states no address: so a key goes to no other address than the one that it stands beside.
+    the service tier, `vlm` fills in what is open only where both have one backend and the judge
+    states no address: so a key goes to no other address than the one that it stands beside.
 
     Args:
         vlm: The block of the first model.
-        check: The further model's: `vlm.check`, or an entry of `vlm.cascade`.
+        check: The judge's, `vlm.check`.
     """
     stated = check.model_fields_set
     backends = [name for name in ("openai", "gemini", "local") if name in stated]
@@ -300,7 +198,6 @@ class ImageGroundingJob(RowsJob):
         "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
         "negative_check": "Are the expressions with source: negative absent from their images?",
         "missing_search": "Are the instances with found_by things that had been missed?",
-        "second_opinion": "Are the boxes right of which the check was in doubt?",
         "crop_judgement": (
             "Are the boxes under rejected wrong, and those with verified: true right?"
         ),
@@ -309,19 +206,13 @@ class ImageGroundingJob(RowsJob):
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         """Return the steps of the pipeline that the spec states: with proposals, or with grounding.
 
-        The servings of further models are made, too. Raises SpecError for settings that don't go
+        The serving of another judge is made, too. Raises SpecError for settings that don't go
         together.
         """
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
-        if block.vlm.cascade is not None and not block.workflow.check:
-            raise SpecError(
-                "vlm.cascade is asked what a check leaves in doubt: set workflow.check to true or"
-                " fast, or leave it out"
-            )
-        judge = self._other_serving(block.judge_vlm, "check")
-        further = self._cascade_servings(block)
+        judge = self._serving_of_judge(block.judge_vlm)
         if block.data.proposals == SAMPLES:
             _refuse_beside_proposals(block.workflow, ("fuse", "zoom", "verify", "check"))
             return SampleProposalPipeline(
@@ -349,17 +240,14 @@ class ImageGroundingJob(RowsJob):
             self.serving,
             classes=self._stated_classes(),
             judge=judge,
-            cascade=further,
             other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
             **settings,
         ).steps()
 
-    def _other_serving(self, vlm: VlmBlock | None, key: str) -> Serving | None:
-        """Return the serving of a further model, and add it to `servings`; None for None.
+    def _serving_of_judge(self, vlm: VlmBlock | None) -> Serving | None:
+        """Return the serving of another judge, and add it to `servings`; None for None.
 
-        Args:
-            vlm: The model's block.
-            key: Where it stands below `vlm`, as a SpecError is to name it.
+        A SpecError names keys of `vlm.check`.
         """
         if vlm is None:
             return None
@@ -367,54 +255,10 @@ class ImageGroundingJob(RowsJob):
         try:
             serving = serving_of(vlm, block.workflow, self.spec.folders)
         except SpecError as error:  # which names keys of `vlm`
-            message = re.sub(r"(?<![\w./@-])vlm\.", f"vlm.{key}.", str(error))  # no host's name
+            message = re.sub(r"(?<![\w./@-])vlm\.", "vlm.check.", str(error))  # no host's name
             raise SpecError(message) from error
         self.servings.append(serving)
         return serving
-
-    def _cascade_servings(self, block: ImageGroundingBlock) -> list[Serving]:
-        """Return the servings of the cascade's models but the first, and add them to `servings`.
-
-        Raises SpecError, which names the entry, from 1 after the first.
-        """
-        is_list = isinstance(block.vlm.cascade, list)
-        servings: list[Serving] = []
-        for number, vlm in enumerate(block.cascade_vlms, 1):
-            key = f"cascade.{number}" if is_list else "cascade"
-            serving = self._other_serving(vlm, key)
-            assert serving is not None
-            servings.append(serving)
-        return servings
-
-    @property
-    def has_frontier(self) -> bool:
-        """Whether a pilot can tell what several ways to run cost, and how right they are.
-
-        That takes a step of the cascade, one that finds boxes, and step 0 in the run. Where the
-        part that computes the frontier isn't installed, it is False: no pilot then pays for its
-        replies.
-        """
-        steps = [step.storage.operator_step for step in self.steps]
-        names = {operator.name for operator in self.operators}
-        has_all = "second_opinion" in names and names & {"grounding", "caption_grounding"}
-        return bool(has_all) and min(steps) == 0 and extension("frontiers", "write") is not None
-
-    def begin_pilot(self, pilot: int | None) -> None:
-        """Take only the first `pilot` rows, and have a cascade's models asked about all phrases.
-
-        From these replies the frontier is computed: the cost and F1 of each model alone and of the
-        cascade with other values of `cascade_doubt`. The full run takes what it needs from the same
-        replies, so that they aren't paid for twice. Without a pilot (None) or a frontier, only
-        doubted phrases are asked about, as ever.
-        """
-        super().begin_pilot(pilot)
-        if pilot is None or not self.has_frontier:
-            return
-        from dataflow_grounding.operators import SecondOpinion  # few runs need it
-
-        for operator in self.operators:
-            if isinstance(operator, SecondOpinion):
-                operator.asks_all = True
 
     def _phrases_of_other_images(self) -> list[str]:
         """Return the phrases of the input's first captions, each once.

@@ -164,7 +164,7 @@ class SpecRun:
         self.job.put_in_words()
         self.judges_prices = self._price_others()
         self._part_of_limits = self._take_part_of_limits()
-        self.job.begin_pilot(self.options.pilot)
+        self.job.pilot = self.options.pilot
         self.steps = self.job.steps
         self.box_format = self.job.box_format
         self.annotations_path = os.path.join(self.spec.results_dir, "annotations.jsonl")
@@ -189,10 +189,10 @@ class SpecRun:
             serving.prices = _pricing(stated, serving).prices
             prices[serving.model] = serving.prices
             if serving.prices is None and self.options.budget_usd is not None:
-                what = f"workflow.budget_usd needs the prices of {serving.model}, too"
-                is_judge = getattr(self.block, "judge_vlm", vlm) == vlm
-                key = "check" if is_judge else "cascade"
-                raise SpecError(f"{what}: set vlm.{key}.prices")
+                raise SpecError(
+                    f"workflow.budget_usd needs the prices of {serving.model}, too: set"
+                    " vlm.check.prices"
+                )
         return prices
 
     def _take_part_of_limits(self) -> list[str]:
@@ -539,15 +539,8 @@ class SpecRun:
             **self._settings_facts(),
             "image_folders": self._image_folders,
         }
-        # Models besides `model`. The first of them stands under `judge`: readers of results look
-        # for a judge there. It may be the second model of a cascade, where nobody else judges.
-        others = []
-        for model, prices in self.judges_prices.items():
-            others.append({"model": model, "prices": None if prices is None else vars(prices)})
-        if others:
-            facts["judge"] = others[0]
-        if len(others) > 1:
-            facts["further_models"] = others[1:]
+        for model, prices in self.judges_prices.items():  # one at the most
+            facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
         facts |= self.job.facts()
         facts["serving"] = facts_of(self.serving)
         if summary is not None and summary.takes:

@@ -20,7 +20,6 @@ from .box_verifier import BoxVerifier as BoxVerifier
 from .caption_generator import CaptionGenerator as CaptionGenerator
 from .caption_grounder import CaptionGrounder as CaptionGrounder
 from .crop_judge import CropJudge as CropJudge
-from .definition_writer import DefinitionWriter as DefinitionWriter
 from .double_checker import DoubleChecker as DoubleChecker
 from .doubt_grounder import DoubtGrounder as DoubtGrounder
 from .expression_extractor import ExpressionExtractor as ExpressionExtractor
@@ -40,4 +39,3 @@ from .proposal_verifier import ProposalVerifier as ProposalVerifier
 from .region_captioner import RegionCaptioner as RegionCaptioner
 from .region_expression_generator import RegionExpressionGenerator as RegionExpressionGenerator
 from .region_marker import RegionMarker as RegionMarker
-from .second_opinion import SecondOpinion as SecondOpinion

@@ -20,8 +20,6 @@ METHOD = "check"
 """The `method` of a `verification` that a judge's check has written."""
 FOUND_BY = "missing_search"
 """The `found_by` of boxes that were asked for because they were missing."""
-BY_OTHER_MODEL = "second_opinion"
-"""The `found_by` of boxes that another model found."""
 
 # how a box fits, as a verdict says it → in words, for people
 IN_WORDS = {
@@ -96,10 +94,8 @@ def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[s
     verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": fit if fit in FITS else None}
     if isinstance(item.get("reason"), str):
         verdict["reason"] = item["reason"]
-    if item.get("found_by") in (FOUND_BY, BY_OTHER_MODEL):
+    if item.get("found_by") == FOUND_BY:
         verdict["found_by"] = item["found_by"]
-    if isinstance(item.get("other_model"), bool):
-        verdict["other_model"] = item["other_model"]
     if second in SECONDS and isinstance(item.get(second), bool):
         verdict[str(second)] = item[second]
     if isinstance(item.get("found_again"), bool):
@@ -418,105 +414,9 @@ def decided_by_verdicts(expression: Expression) -> Expression:
     return _with_decisions(expression, kept, rejected, verification)
 
 
-def _reopened(expression: Expression, others_boxes: Sequence[Bbox]) -> Expression:
-    """Return the expression with its check's decisions undone, so that another model can decide.
-
-    All of its boxes become undecided. A box that the check has dropped comes back, undecided too,
-    where the other model finds it: where `others_boxes` has the same thing's.
-    """
-    verdicts = verdicts_of(expression)
-    instances = [*expression["instances"]]
-    rejected = []
-    for item in _list_of_rejected(expression):
-        is_by_check = isinstance(item, dict) and str(item.get("bbox_id")) in verdicts
-        has_box = is_by_check and is_box(item.get("bbox"))
-        if has_box and _is_among(box_of(item["bbox"]), others_boxes):
-            instances.append({name: item[name] for name in item if name != "reason"})
-        else:
-            rejected.append(item)
-    ids_of_instances = {str(instance.get("bbox_id")) for instance in instances}
-    boxes = []
-    for bbox_id, verdict in verdicts.items():
-        if bbox_id in ids_of_instances:
-            verdict = {**verdict, "decision": "undecided"}
-        boxes.append(verdict)
-    result = {**expression, "instances": instances, "rejected": rejected}
-    if not rejected:
-        result.pop("rejected")
-    if instances:
-        result["status"] = "grounded"
-    result["verification"] = {**check_of(expression), "boxes": boxes}
-    return result
-
-
 def _is_among(bbox: Bbox, others: Sequence[Bbox]) -> bool:
     """Whether one of the others is the same thing's: overlaps at an IoU of SAME or more."""
     return any(iou(bbox, other) >= SAME for other in others)
-
-
-def with_second_opinion(
-    expression: Expression, others_instances: Sequence[dict[str, Any]], model: str
-) -> Expression:
-    """Return the expression after another model was asked for the boxes of its phrase.
-
-    A box in doubt that the other model finds too stays; where it finds no box at all, the box goes
-    into `rejected`. Where it finds others, the box stays in doubt, but goes if both of the check's
-    answers deny it. A phrase that is left without a box gets those of the other model. Where
-    `verified` was set, the check's decisions don't count: all of the boxes are in doubt.
-
-    Args:
-        expression: The expression as a check left it.
-        others_instances: The other model's instances, each with a `bbox`.
-        model: What the other model is called.
-    """
-    others_boxes = [box_of(instance["bbox"]) for instance in others_instances]
-    if expression["verified"] is not None:
-        expression = _reopened(expression, others_boxes)
-    verdicts = verdicts_of(expression)
-    kept = []
-    rejected = _list_of_rejected(expression)
-    boxes = []
-    for instance in expression["instances"]:
-        bbox_id = str(instance.get("bbox_id"))
-        verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
-        if verdict.get("decision") not in ("kept", "dropped"):
-            bbox = box_of(instance["bbox"])
-            verdict = {**verdict, **_decided_by_other_model(verdict, bbox, others_boxes)}
-        boxes.append(verdict)
-        if verdict["decision"] == "dropped":
-            where = "elsewhere" if others_boxes else "none"
-            reason = f"{_first_in_words(verdict)}; {model}: {where}"
-            rejected.append({**instance, "reason": reason})
-        else:
-            kept.append(instance)
-    verification = {
-        **check_of(expression),
-        "boxes": boxes,
-        "other_model": {"model": model, "boxes": len(others_instances)},
-    }
-    result = {**expression, "instances": kept, "verification": verification}
-    if rejected:
-        result["rejected"] = rejected
-    if expression["instances"] and not kept:
-        result["status"] = "none"
-    if not kept:
-        result = with_found(result, others_instances, BY_OTHER_MODEL)
-    return with_conclusion(result)
-
-
-def _decided_by_other_model(
-    verdict: Mapping[str, Any], bbox: Bbox, others_boxes: Sequence[Bbox]
-) -> dict[str, Any]:
-    """Return what the boxes of another model decide of a box in doubt, as keys of its verdict.
-
-    `other_model` says whether the other model finds the box; it is left out where the box stays
-    undecided.
-    """
-    if _is_among(bbox, others_boxes):
-        return {"other_model": True, "decision": "kept"}
-    if not others_boxes or _is_denied(verdict):
-        return {"other_model": False, "decision": "dropped"}
-    return {"decision": "undecided"}
 
 
 def with_conclusion(expression: Expression) -> Expression:
@@ -541,7 +441,7 @@ def with_conclusion(expression: Expression) -> Expression:
         is_absent = None if there is None else not there
         # with no box, the only answer is whether the thing is there; that it isn't affirms it
         scores.append(_score_of([is_absent]))
-        if _may_lack_all_boxes(check, there, has_rejected=bool(rejected)):
+        if there or (there is None and not rejected):
             doubts.append("no box, though it may be there")
     elif name not in SECONDS and lacking(expression):
         # After second answers, the missing boxes were asked for already: then it is no doubt.
@@ -559,25 +459,6 @@ def with_conclusion(expression: Expression) -> Expression:
     if doubts:
         result["doubtful"] = True
     return result
-
-
-def _may_lack_all_boxes(
-    check: Mapping[str, Any], there: bool | None, *, has_rejected: bool
-) -> bool:
-    """Whether the thing of a phrase without a box may be there all the same.
-
-    It may where the judge says that it is there, or can't tell and no box was rejected; but not
-    where another model has found no box either.
-
-    Args:
-        check: The expression's `verification`.
-        there: Whether the judge says that the thing is there; None where it can't tell.
-        has_rejected: Whether boxes of the phrase were rejected: these are what it could have meant.
-    """
-    other = check.get("other_model")
-    if isinstance(other, dict) and other.get("boxes") == 0:
-        return False  # another model found none either
-    return there or (there is None and not has_rejected)
 
 
 def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
@@ -669,18 +550,15 @@ def lacking(expression: Mapping[str, Any]) -> int:
     return max(0, presence.count - box_count)
 
 
-def with_found(
-    expression: Expression, new_instances: Sequence[dict[str, Any]], by: str = FOUND_BY
-) -> Expression:
-    """Return the expression with further boxes, each with an id of its own and `found_by`.
+def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) -> Expression:
+    """Return the expression with boxes that were missing, each with an id of its own.
 
-    `status` becomes "grounded". Without new boxes, the expression comes back as it is.
+    They have `found_by`, and are still to be judged. `status` becomes "grounded". Without new
+    boxes, the expression comes back as it is.
 
     Args:
         expression: The expression as a check left it.
         new_instances: The instances to add.
-        by: FOUND_BY: they were asked for because they were missing, and are still to be judged.
-            BY_OTHER_MODEL: another model found them, which decides that they stay.
     """
     if not new_instances:
         return expression
@@ -695,11 +573,8 @@ def with_found(
             number += 1
         bbox_id = f"{expression['expression_id']}.{number}"
         taken_ids.add(bbox_id)
-        instances.append({"bbox_id": bbox_id, **instance, "found_by": by})
-        verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": None, "found_by": by}
-        if by == BY_OTHER_MODEL:
-            verdict.update(other_model=True, decision="kept")
-        boxes.append(verdict)
+        instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
+        boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
     verification["boxes"] = boxes
     return {
         **expression,

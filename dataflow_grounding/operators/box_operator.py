@@ -12,7 +12,6 @@ from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.base import Ask, Image, Operator
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
-from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 from dataflow_grounding.trust.choice import FormatChoice, choice_of
 
@@ -100,10 +99,6 @@ class BoxOperator(BoxWatching):
         """The format that boxes are asked for and read in."""
         return self.format_choice.format
 
-    def question(self, image: Image, phrases: list[str]) -> Request[list[Found]]:
-        """Return the request for the boxes of all these phrases."""
-        return phrase_grounding(image, phrases, self.box_format, self.merge_iou)
-
     async def ground(
         self, image: Image, phrases: list[str], ask: Ask, sample: int = 0
     ) -> list[Found]:
@@ -125,7 +120,8 @@ class BoxOperator(BoxWatching):
 
         async def ask_once(request_phrases: list[str]) -> list[Found]:
             """Return the answers for some phrases, from one request."""
-            request = self.question(image, request_phrases).put_so(sample=sample)
+            request = phrase_grounding(image, request_phrases, self.box_format, self.merge_iou)
+            request = request.put_so(sample=sample)
             return await self.watch.ask(ask, request, image, request_phrases)
 
         answers: list[Found] = []

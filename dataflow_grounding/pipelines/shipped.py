@@ -50,10 +50,6 @@ class ImageGroundingPipeline(Pipeline):
             which decides; with True the crops are judged, too, and what is missing or doesn't fit
             is asked for again.
         judge: The model that judges; None takes `serving`.
-        cascade: Models that are asked, one after the other, about what the check leaves in doubt.
-            Without `check`, none is.
-        cascade_doubt: The least doubt of the phrases that they are asked about, as SecondOpinion's
-            `from_doubt`.
         negatives: How many negatives each image is to have: phrases of what isn't in it, made up
             out of its own phrases and `other_images`, and kept where the judge calls them absent.
         other_images: Phrases of other images.
@@ -78,8 +74,6 @@ class ImageGroundingPipeline(Pipeline):
         verify: bool = False,
         check: bool | Literal["fast"] = False,
         judge: Serving | None = None,
-        cascade: Sequence[Serving] = (),
-        cascade_doubt: float = 1.0,
         negatives: int = 0,
         other_images: Sequence[str] = (),
         **boxes: Any,
@@ -103,8 +97,6 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
         if check:
             self.further += _checking(serving, judge or serving, check == "fast", samples, boxes)
-            for further in cascade:
-                self.further.append(steps.SecondOpinion(further, from_doubt=cascade_doubt, **boxes))
         self.negating = _negating(serving, judge or serving, negatives, other_images)
 
     def forward(self) -> None:

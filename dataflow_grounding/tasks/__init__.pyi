@@ -5,7 +5,6 @@ from .captions import region_caption as region_caption
 from .checks import box_check as box_check
 from .checks import crop_check as crop_check
 from .checks import missing_boxes as missing_boxes
-from .definitions import class_definition as class_definition
 from .extraction import expression_extraction as expression_extraction
 from .fused import caption_grounding as caption_grounding
 from .grounding import Found as Found

@@ -104,14 +104,13 @@ def test_the_script_about_negatives_keeps_what_is_absent(tmp_path: Path) -> None
     assert "not kept: the green box - it may be there" in lines[5:]
 
 
-@pytest.mark.parametrize("key", ["check", "cascade"])
-def test_the_spec_of_another_model_is_one(workplace: Workplace, key: str) -> None:
+def test_the_spec_of_another_model_is_one(workplace: Workplace) -> None:
     texts = re.findall(r"```yaml\n(image_grounding:\n  vlm:.*?)```", PAGE, re.DOTALL)
     blocks = [yaml.safe_load(text)["image_grounding"] for text in texts]
-    [block] = [block for block in blocks if key in block["vlm"]]
+    [block] = [block for block in blocks if "check" in block["vlm"]]
     workplace.picture()
     workplace.rows([{"image_path": "a.jpg", "caption": "A cup."}])
-    settings = {"vlm.openai": block["vlm"]["openai"], f"vlm.{key}": block["vlm"][key]}
+    settings = {"vlm.openai": block["vlm"]["openai"], "vlm.check": block["vlm"]["check"]}
     for name in ("vlm.openai.base_url", "vlm.openai.model_name", "vlm.openai.timeout"):
         del workplace.settings[name]
     spec = workplace.spec(**settings, **{"workflow.check": True})
@@ -119,6 +118,4 @@ def test_the_spec_of_another_model_is_one(workplace: Workplace, key: str) -> Non
     assert done.code == 0, done
     steps = [step["step"] for step in done.summary["steps"]]
     expected = ["box_check", "missing_search", "crop_judgement", "doubt_grounding", "box_mending"]
-    if key == "cascade":
-        expected.append("second_opinion")
     assert [step.partition("_")[2] for step in steps][-len(expected) :] == expected

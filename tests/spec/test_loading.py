@@ -233,6 +233,15 @@ def test_a_key_of_an_earlier_version_is_named_with_what_to_do_instead(tmp_path: 
     )
 
 
+@pytest.mark.parametrize("key", ["vlm.cascade", "workflow.cascade_doubt"])
+def test_a_removed_key_of_the_cascade_says_what_to_do(tmp_path: Path, key: str) -> None:
+    path = written(tmp_path, "spec.yaml", BASE)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path, [f"image_grounding.{key}=1"])
+    [line] = str(caught.value).splitlines()
+    assert f"image_grounding.{key} is no longer a key of the spec: leave it out" in line
+
+
 def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
     path = written(
         tmp_path, "spec.yaml", BASE.replace("timeout: 5", f"timeout: {KEY}, api_key: [{KEY}]")

@@ -2,4 +2,5 @@
 
 `set/` has the pictures and `gold.jsonl`, which `bench_set` reads; `ways` are the ways of asking,
 each a pipeline; `running` asks, `scoring` makes figures of the replies alone, `page` shows them.
+`own_pictures` reads a user's own pictures with gold, `choosing` says which way is best on these.
 """

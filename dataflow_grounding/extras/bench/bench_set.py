@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -11,6 +12,33 @@ from dataflow_grounding.data.records import dump_line, parse_line
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "set")
 """Where the set stands: `gold.jsonl`, and `pictures/` that it names."""
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures that are asked about, with what is right.
+
+    Attributes:
+        folder: Where the pictures stand.
+        records: The gold record of each, whose `image_path` is below the folder.
+    """
+
+    folder: str
+    records: list[dict[str, Any]]
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hex, of the gold records and of the pictures' bytes."""
+        digest = sha256()
+        for record in self.records:
+            digest.update(dump_line(record).encode())
+            with open(within(self.folder, record["image_path"]), "rb") as file:
+                digest.update(file.read())
+        return digest.hexdigest()
+
+
+def shipped_set(pictures: int | None = None) -> PictureSet:
+    """Return the package's own set, as `gold_records` selects. Raises InputError."""
+    return PictureSet(FOLDER, gold_records(FOLDER, pictures))
 
 
 def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
@@ -54,13 +82,3 @@ def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row, record in zip(rows, gold, strict=True):
         row["expressions"] = sorted(expression["text"] for expression in record["expressions"])
     return rows
-
-
-def digest_of_set(folder: str, gold: Sequence[dict[str, Any]]) -> str:
-    """Return the SHA-256, in hex, of these gold records and of their pictures' bytes."""
-    digest = sha256()
-    for record in gold:
-        digest.update(dump_line(record).encode())
-        with open(within(folder, record["image_path"]), "rb") as file:
-            digest.update(file.read())
-    return digest.hexdigest()

@@ -17,6 +17,7 @@ from dataflow_grounding.images.document import (
 )
 
 _HEADS = {
+    "mean_f1": "F1",
     "precision_at_iou_0.5": "precision",
     "recall_at_iou_0.5": "recall",
     "miou": "mIoU",
@@ -29,6 +30,8 @@ _HEADS = {
 """Figure → its heading."""
 _RUN_HEADS = ("requests", "USD", "seconds", "unreadable", "failed")
 _MEANINGS = {
+    "F1": "of a phrase's boxes with IoU ≥ 0.5, on average over a picture's phrases, then over"
+    " pictures; of a phrase that names nothing in the picture, 1 without a box, else 0",
     "precision": "of the boxes, those on a thing that their phrase names, with IoU ≥ 0.5",
     "recall": "of the things that phrases name, those with such a box",
     "mIoU": "IoU of the first box, on average over phrases that name one thing; 0 without a box",

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError, told_as
@@ -22,7 +23,7 @@ from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
-from dataflow_grounding.extras.bench import bench_set
+from dataflow_grounding.extras.bench.bench_set import PictureSet, shipped_set
 from dataflow_grounding.extras.bench.document import VERSION
 from dataflow_grounding.extras.bench.ways import WAYS
 from dataflow_grounding.jobs.estimating import estimate
@@ -47,7 +48,7 @@ class Bench:
         ways: Which ways of asking; names of WAYS.
         max_workers: Most requests in flight.
         pictures: How many of each kind; None for all.
-        set_folder: The set; the package's own unless given.
+        own: A user's own pictures, in place of the package's.
     """
 
     vlm: VlmBlock
@@ -55,11 +56,12 @@ class Bench:
     ways: Sequence[str]
     max_workers: int = 8
     pictures: int | None = None
-    set_folder: str = bench_set.FOLDER
+    own: PictureSet | None = None
 
-    def gold(self) -> list[dict[str, Any]]:
-        """Return the gold of the pictures that are asked about. Raises InputError."""
-        return bench_set.gold_records(self.set_folder, self.pictures)
+    @cached_property
+    def set(self) -> PictureSet:
+        """The pictures that are asked about. Raises InputError where the package lacks its own."""
+        return self.own or shipped_set(self.pictures)
 
     def answerable_ways(self) -> list[str]:
         """Return the ways that the endpoint can answer, and say which are left out.
@@ -104,7 +106,7 @@ class Bench:
         rows = within(self.folder, f"{way}.jsonl")
         with told_as(InputError, f"can't write {rows}"):
             os.makedirs(self.folder, exist_ok=True)
-            write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.gold()))))
+            write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.set.records))))
         return SpecRun(self._spec_of(way, rows))
 
     def _spec_of(self, way: str, rows: str) -> Spec:
@@ -113,7 +115,7 @@ class Bench:
         block = UserBlock(
             vlm=self.vlm,
             workflow=UserWorkflow(max_workers=self.max_workers),
-            data=RowsData(input_jsonl=rows, image_root=self.set_folder),
+            data=RowsData(input_jsonl=rows, image_root=self.set.folder),
         )
         named: dict[str, Any] = {str(pipeline.name): block}
         return spec_with(str(pipeline.name), UserBlock)(
@@ -149,7 +151,6 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
     Raises:
         SpecError: The endpoint can answer no way, or the folder has another model's replies.
     """
-    gold = bench.gold()
     ways = bench.answerable_ways()
     first = bench.run_of(ways[0])
     for way in ways:
@@ -158,7 +159,7 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
         "bench": VERSION,
         "version": __version__,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "set": bench_set.digest_of_set(bench.set_folder, gold),
+        "set": bench.set.digest(),
         "pictures": bench.pictures,
         "model": first.serving.model,
         "endpoint": bare_address(first.serving.endpoint),

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dataflow_grounding._util.errors import InputError, RecordError, RequestRefused, RunStopped
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.secrets import excerpt
@@ -16,7 +18,9 @@ from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.bench import bench_set
+from dataflow_grounding.extras.bench.bench_set import PictureSet, shipped_set
+from dataflow_grounding.extras.bench.choosing import interval_of_mean
+from dataflow_grounding.extras.bench.own_pictures import KIND, mean_f1
 from dataflow_grounding.extras.bench.ways import WAYS, Spans
 from dataflow_grounding.extras.evaluation.metrics import evaluate
 from dataflow_grounding.images.image import ImageLimits
@@ -45,7 +49,7 @@ class Replayed(NamedTuple):
 
 
 def scored(
-    document: Mapping[str, Any], set_folder: str = bench_set.FOLDER, path: str = "bench.json"
+    document: Mapping[str, Any], own: PictureSet | None = None, path: str = "bench.json"
 ) -> dict[str, Any]:
     """Return the document with the `figures` that its replies come to.
 
@@ -53,15 +57,15 @@ def scored(
 
     Args:
         document: What `measure` yielded, or `read_document` returned.
-        set_folder: The set that was asked about.
+        own: The user's own pictures that were asked about; None for the package's.
         path: What the document is called in errors.
 
     Raises:
         InputError: It is of another set, or no reply of a way answers what is asked.
     """
-    pictures = document["pictures"]
-    gold = bench_set.gold_records(set_folder, pictures)
-    if bench_set.digest_of_set(set_folder, gold) != document["set"]:
+    pictures = own or shipped_set(document["pictures"])
+    gold = pictures.records
+    if pictures.digest() != document["set"]:
         version = excerpt(str(document["version"]), 40)
         raise InputError(
             f"{path}: set: these replies are about other pictures, or other gold, than this"
@@ -72,7 +76,7 @@ def scored(
         if "figures" in of_way:
             ways[way] = of_way
             continue
-        replayed = _replayed(way, of_way, gold, set_folder, f"{path}: ways.{way}")
+        replayed = _replayed(way, of_way, pictures, f"{path}: ways.{way}")
         counts = _counts(replayed.summary, len(gold))
         figures = _figures(way, replayed.records, gold)
         ways[way] = {**of_way, "figures": {"counts": counts, **figures}}
@@ -82,8 +86,7 @@ def scored(
 def _replayed(
     way: str,
     of_way: Mapping[str, Any],
-    gold: Sequence[Mapping[str, Any]],
-    set_folder: str,
+    pictures: PictureSet,
     where: str,
 ) -> Replayed:
     """Have a way's own pipeline read its replies, as in a run.
@@ -91,8 +94,7 @@ def _replayed(
     Args:
         way: The way's name.
         of_way: What the document has of it.
-        gold: The gold of the pictures that were asked about.
-        set_folder: Where these stand.
+        pictures: The pictures that were asked about.
         where: What the way is called in errors.
 
     Raises:
@@ -101,7 +103,8 @@ def _replayed(
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
         rows = os.path.join(folder, "questions.jsonl")
-        questions = WAYS[way].rows_of([_with_whole_path(record, set_folder) for record in gold])
+        whole = [_with_whole_path(record, pictures.folder) for record in pictures.records]
+        questions = WAYS[way].rows_of(whole)
         write_text(rows, "".join(map(dump_line, questions)))
         storage = FileStorage(rows, os.path.join(folder, _FOLDERS_OF_STEPS), "bench")
         pipeline = WAYS[way](storage, serving)
@@ -223,11 +226,34 @@ def _figures(
                 # No phrase was found in any caption, which `eval` takes for none being looked for.
                 figures[name]["value"] = 0.0
         return {"all": figures}
+    if gold[0]["kind"] == KIND:
+        return _figures_of_own(answered, right)
     kinds: dict[str, Any] = {}
     for kind in dict.fromkeys(record["kind"] for record in gold):
         of_kind = [record for record in right if record["kind"] == kind]
         kinds[kind] = _evaluated(answered, of_kind, _OF_KINDS)
     return {"all": _evaluated(answered, right, OF_BOXES), "kinds": kinds}
+
+
+def _figures_of_own(
+    answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a way's figures on a user's own pictures; `scores` has each picture's own."""
+    answers = {record["image_path"]: record for record in answered}
+    scores = []
+    for record in gold:
+        score = mean_f1(record["expressions"], answers[record["image_path"]])
+        scores.append(round(score, _DIGITS))
+    ends = interval_of_mean(np.array(scores))
+    mean = {
+        "value": round(sum(scores) / len(scores), _DIGITS),
+        "interval": None if ends[0] == ends[1] else [round(end, _DIGITS) for end in ends],
+    }
+    return {
+        "all": {"mean_f1": mean, **_evaluated(answered, gold, OF_BOXES)},
+        "kinds": {},
+        "scores": scores,
+    }
 
 
 def _by_id(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The ways of asking that `bench` compares, each a pipeline as a user would write it."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.extras.bench import bench_set
@@ -24,11 +24,20 @@ class Plain(Pipeline):
 
     Attributes:
         about: What the way does, in words.
+        keys: The keys of a spec's block that ask in this way; those of other ways state only what
+            differs.
         rows_of: Returns the rows that are asked about, of gold records.
     """
 
     name = "bench"
     about: ClassVar[str] = "each picture's phrases in one request"
+    keys: ClassVar[dict[str, Any]] = {
+        "vlm.asking": "auto",
+        "workflow.phrases_per_request": 16,
+        "workflow.samples": 1,
+        "workflow.zoom": False,
+        "workflow.check": False,
+    }
     rows_of = staticmethod(bench_set.questions)
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
@@ -49,6 +58,7 @@ class Samples(Plain):
     """The same question three times, and what most answers agree in."""
 
     about = "three answers to the same question, merged"
+    keys: ClassVar[dict[str, Any]] = {"workflow.samples": 3}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -59,6 +69,7 @@ class Zoom(Plain):
     """Small boxes are asked for again from closer by."""
 
     about = "small boxes asked for again from closer by"
+    keys: ClassVar[dict[str, Any]] = {"workflow.zoom": True}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -69,6 +80,7 @@ class Check(Plain):
     """All boxes are judged, what lacks is asked for, as by `workflow.check: true`."""
 
     about = "the same model judges its boxes, as by workflow.check: true"
+    keys: ClassVar[dict[str, Any]] = {"workflow.check": True}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -86,6 +98,7 @@ class FastCheck(Plain):
     """All boxes are judged in one request, as by `workflow.check: fast`."""
 
     about = "the same model judges its boxes once, as by workflow.check: fast"
+    keys: ClassVar[dict[str, Any]] = {"workflow.check": "fast"}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -97,6 +110,7 @@ class InJson(Plain):
 
     about = "no schema: JSON by the prompt's words alone"
     form: ClassVar[str] = "json"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json"}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
@@ -108,6 +122,7 @@ class InLines(InJson):
 
     about = "a line of text for each box"
     form = "lines"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "lines"}
 
 
 class InLists(InJson):
@@ -115,6 +130,7 @@ class InLists(InJson):
 
     about = "JSON by words, with one list of boxes for each phrase"
     form = "json_lists"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_lists"}
 
 
 class WithoutThinking(InJson):
@@ -122,6 +138,7 @@ class WithoutThinking(InJson):
 
     about = "the model is told not to think first"
     form = "no_thinking"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "no_thinking"}
 
 
 class InJsonWithoutThinking(InJson):
@@ -129,6 +146,18 @@ class InJsonWithoutThinking(InJson):
 
     about = "JSON by words, and no thinking"
     form = "json_no_thinking"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_no_thinking"}
+
+
+class ByFour(Plain):
+    """Four phrases in a request."""
+
+    about = "four phrases in a request"
+    keys: ClassVar[dict[str, Any]] = {"workflow.phrases_per_request": 4}
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving, phrases_per_request=4)]
 
 
 class Spans(Pipeline):
@@ -161,7 +190,12 @@ WAYS: dict[str, type[Plain] | type[Spans]] = {
     "json_lists": InLists,
     "no_thinking": WithoutThinking,
     "json_no_thinking": InJsonWithoutThinking,
+    "by_four": ByFour,
 }
 """The ways that `--ways` may name."""
 USUAL = ("plain", "samples", "zoom", "check", "spans")
 """The ways that are measured unless others are named."""
+OWN_USUAL = ("plain", "json", "lines", "json_lists", "by_four")
+"""The same, where the pictures are a user's own."""
+BOX_WAYS = {name: way for name, way in WAYS.items() if issubclass(way, Plain)}
+"""The ways that ask for boxes, which can be compared on a user's own pictures."""

@@ -1,0 +1,143 @@
+"""`bench --pictures DIR --gold FILE`: ways of asking compared on a user's own pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.places.workplace import Done, Workplace, command
+from benchmarks.stand_ins.asking_model import AskingModel
+from benchmarks.stand_ins.check_quality import scenes
+from benchmarks.stand_ins.heeding_model import Heeding
+from dataflow_grounding.extras.testing import LoopbackServer
+
+OWN = ("--pictures", "pictures", "--gold", "gold.jsonl")
+
+
+def write_gold(records: list[dict[str, Any]], path: str = "gold.jsonl") -> None:
+    """Write records as a gold file that names pictures by their last part."""
+    named = [{**record, "image_path": Path(record["image_path"]).name} for record in records]
+    Path(path).write_text("".join(json.dumps(record) + "\n" for record in named))
+
+
+@pytest.fixture
+def gold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The gold records of 20 pictures in `pictures`, which `gold.jsonl` has, too."""
+    monkeypatch.chdir(tmp_path)
+    Path("pictures").mkdir()
+    records = scenes(Path("pictures"), 20)
+    write_gold(records)
+    return records
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    """A model that gets 40% right, and 90% in lines."""
+    model = Heeding(AskingModel({"without JSON": 0.9, "": 0.4}))
+    with LoopbackServer(model, keep_bodies=True) as running:
+        yield running
+
+
+def bench(server: LoopbackServer | None, *arguments: str) -> Done:
+    """The command, for an endpoint that the environment names."""
+    address = server.base_url if server else "http://127.0.0.1:9/v1"
+    environment = {"DF_BASE_URL": address, "DF_MODEL": "m", "DF_BOX_FORMAT": "xyxy_1000"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return command(["bench", *arguments])
+
+
+@pytest.mark.slow
+def test_the_best_way_is_left_as_a_spec_that_generate_accepts(
+    gold: list[dict[str, Any]], server: LoopbackServer, tmp_path: Path
+) -> None:
+    done = bench(server, *OWN, "--ways", "plain,json,lines")
+    assert done.code == 0, done
+    assert "best: lines, +" in done.err
+    assert ["lines", "+0"] in [line.split(".")[0].split() for line in done.out.splitlines()]
+    document = json.loads(Path("bench_own/bench.json").read_text())
+    figures = {way: of_way["figures"] for way, of_way in document["ways"].items()}
+    low, high = figures["lines"]["all"]["mean_f1"]["interval"]
+    assert low <= 0.9 <= high
+    assert len(figures["plain"]["scores"]) == len(gold)
+    best = yaml.safe_load(Path("bench_own/best.yaml").read_text())
+    assert best["image_grounding"]["vlm"] == {"asking": "lines"}
+    place = Workplace(tmp_path, server.base_url, **{"vlm.box_format": "xyxy_1000"})
+    place.picture()
+    place.rows([{"image_path": "a.jpg", "caption": "A box."}])
+    spec = str(place.spec())
+    plan = command(["generate", "-e", spec, "-e", "bench_own/best.yaml", "--dry-run"])
+    assert plan.code == 0, plan
+
+
+@pytest.mark.slow
+def test_the_first_way_stays_unless_another_is_shown_to_be_better(
+    gold: list[dict[str, Any]], server: LoopbackServer
+) -> None:
+    done = bench(server, *OWN, "--ways", "lines,plain")
+    assert done.code == 0, done
+    assert "best: lines, as no other way was shown to be better." in done.err
+    sent = server.count()
+    again = bench(server, *OWN, "--ways", "plain,lines")
+    assert (again.code, server.count()) == (0, sent)
+    assert "best: lines, +" in again.err
+
+
+@pytest.mark.slow
+def test_figures_are_made_again_of_the_replies(
+    gold: list[dict[str, Any]], server: LoopbackServer
+) -> None:
+    assert bench(server, *OWN, "--ways", "plain,by_four").code == 0
+    again = command(["bench", "--rescore", "bench_own/bench.json", *OWN])
+    assert again.code == 0, again
+    other = command(["bench", "--rescore", "bench_own/bench.json"])
+    assert other.code == 2
+    assert "are about other pictures" in other.err
+
+
+@pytest.mark.slow
+def test_pictures_that_the_folder_lacks_are_told(
+    gold: list[dict[str, Any]], server: LoopbackServer
+) -> None:
+    Path("pictures", "0-3.png").unlink()
+    done = bench(server, *OWN, "--estimate")
+    assert done.code == 0, done
+    assert "1 picture of gold.jsonl not in pictures: 0-3.png" in done.err
+    assert server.count() == 0
+
+
+WRONG = {
+    "no gold": (["--pictures", "pictures", "--gold", "nowhere.jsonl"], "no nowhere.jsonl"),
+    "gold without a folder": (["--gold", "gold.jsonl"], "--gold goes with --pictures DIR"),
+    "no such folder": (["--pictures", "nowhere", "--gold", "gold.jsonl"], "no folder nowhere"),
+    "a folder without gold": (["--pictures", "pictures"], "goes with --gold FILE"),
+    "no number": (["--pictures", "many"], "should be a number from 1, or a folder"),
+    "an unknown way": ([*OWN, "--ways", "plain,psychic"], "'psychic' is not one of plain"),
+    "no boxes": ([*OWN, "--ways", "plain,spans"], "leave spans out of --ways"),
+    "no picture in common": (
+        ["--pictures", "empty", "--gold", "gold.jsonl"],
+        "gold.jsonl and empty have no picture in common: gold.jsonl names 0-0.png",
+    ),
+    "too few": (
+        ["--pictures", "pictures", "--gold", "few.jsonl"],
+        "few.jsonl has phrases for 3 pictures of pictures: a comparison needs 8 or more",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_compared_is_told_in_a_line(
+    gold: list[dict[str, Any]], arguments: list[str], message: str
+) -> None:
+    Path("empty").mkdir()
+    write_gold(gold[:3], "few.jsonl")
+    done = bench(None, *arguments)
+    assert done.code == 2
+    [line] = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert message in line
