@@ -20,16 +20,16 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.places.workplace import REPOSITORY
 from benchmarks.stand_ins.bench_model import BenchModel
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY
 
 MODEL = "gemini-2.5-flash-lite"  # a small model with a known price
 GOAL_SECONDS = 300
 GOAL_USD = 0.15
 GOAL_SET_BYTES = 6_000_000
 SHOWN = ("recall_at_iou_0.5", "n_acc", "il_mcc", "span_exact_f1")
-SET = REPOSITORY / "dataflow_grounding/extras/bench/set"
+SET = REPOSITORY / "dataflow_grounding/bench/set"
 
 
 def measure(latency: float) -> dict[str, Any]:

@@ -20,10 +20,7 @@ from typing import Any
 
 from benchmarks import inputs
 from benchmarks.fault_cases.fault_case import IN_FLIGHT
-from benchmarks.places.measuring import Row, show, workplace
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace, command
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.testing import (
     Answer,
     EchoAnswers,
     LoopbackServer,
@@ -32,6 +29,9 @@ from dataflow_grounding.extras.testing import (
     faults,
     on,
 )
+from tests.support.measuring import Row, show, workplace
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace, command
 
 PICTURES = 60
 KILLS, KILLED_PICTURES = 20, 150

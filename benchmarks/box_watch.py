@@ -22,9 +22,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.places.measuring import Row, table
-from benchmarks.places.pacing import lognormal
-from benchmarks.places.workplace import Workplace
 from benchmarks.stand_ins.watched_model import (
     AXIS_BY_AXIS,
     MIXED,
@@ -38,13 +35,16 @@ from benchmarks.stand_ins.watched_model import (
 )
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size, box_of
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.format_readings import OUTSIDE, SeenBox, Sent
 from dataflow_grounding.trust.reply_judge import (
     SHOWS,
     JudgedReply,
     ReplyJudge,
 )
+from tests.support.measuring import Row, table
+from tests.support.pacing import lognormal
+from tests.support.workplace import Workplace
 
 IN_FLIGHT = 8
 LATENCY = lognormal(0.03, 0.5)

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.data.records import dump_line
-from dataflow_grounding.extras.review._overlay import version_of
-from dataflow_grounding.extras.review._record_view import expressions_of
-from dataflow_grounding.extras.review._sampling import figures, groups_of
-from dataflow_grounding.extras.review.certificate import certificate_of
-from dataflow_grounding.extras.review.queues import Item, Reviewable
+from dataflow_grounding.review._overlay import version_of
+from dataflow_grounding.review._record_view import expressions_of
+from dataflow_grounding.review._sampling import figures, groups_of
+from dataflow_grounding.review.certificate import certificate_of
+from dataflow_grounding.review.queues import Item, Reviewable
 
 RECORDS, GOAL = 250, 0.95
 SHARES, OTHER_WAYS = (0.005, 0.03, 0.1, 0.4), 0.03

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import inputs
-from benchmarks.places.measuring import Row, median, run, show, workplace
 from benchmarks.process import ServerProcess
 from benchmarks.request_cost import IN_FLIGHT, REPLY
+from tests.support.measuring import Row, median, run, show, workplace
 
 REQUESTS, ROUNDS = 1500, 3
 AS_IT_IS = "--allocator-as-it-is"

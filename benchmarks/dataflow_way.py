@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.data.rows import read_records
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 HERE = Path(__file__).resolve().parent
 LATENCY = 0.1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places.measuring import COMMAND, run
+from tests.support.measuring import COMMAND, run
 
 NOUNS = ("man", "dog", "car", "tree", "cup", "sign", "house", "bird", "chair", "lamp")
 

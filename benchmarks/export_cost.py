@@ -13,8 +13,8 @@ import random
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.places.measuring import COMMAND, Row, show, under, workplace
-from benchmarks.places.measuring import run as run_command
+from tests.support.measuring import COMMAND, Row, show, under, workplace
+from tests.support.measuring import run as run_command
 
 RECORDS, FILES = 100_000, 64
 MEMORY_GOAL = 200.0  # MB, whatever the number of records

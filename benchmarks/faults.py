@@ -33,7 +33,7 @@ from benchmarks.fault_cases.signal_faults import SIGNALS
 from benchmarks.fault_cases.store_faults import STORES
 from benchmarks.fault_cases.stranger_faults import STRANGERS
 from benchmarks.fault_cases.telling_faults import TELLING
-from benchmarks.places.workplace import Workplace
+from tests.support.workplace import Workplace
 
 CASES: list[Case] = [
     *ENDPOINT,

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.places.measuring import Row, median, show, workplace
 from dataflow_grounding.images.image import Image, ImageLimits, read_facts
+from tests.support.measuring import Row, median, show, workplace
 
 SIZES = ((640, 480, 60), (1920, 1080, 400), (4000, 3000, 2500), (4001, 3001, 2500))
 COUNT = 12

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.places.measuring import Row, Used, show, under, workplace
 from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, ours, step_1
+from tests.support.measuring import Row, Used, show, under, workplace
 
 RECORDS, MISSING = 100_000, 1_000
 OUTPUT = "step_1_grounding"

@@ -20,12 +20,12 @@ import sys
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.places.measuring import Row, median, table, workplace
-from benchmarks.places.workplace import Workplace
 from benchmarks.report_speed import SIZE, photos
 from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.turns_child import Turn
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.measuring import Row, median, table, workplace
+from tests.support.workplace import Workplace
 
 RECORDS, CHECK_EVERY, GOAL_MS = 300, 100, 50
 WARN = {"vlm.on_suspect_boxes": "warn"}  # so that each run goes to its end

@@ -38,18 +38,18 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from benchmarks.places.measuring import Row, table
-from benchmarks.places.pacing import lognormal
-from benchmarks.places.workplace import ORIENTATION, REPOSITORY, Rows, Workplace
 from benchmarks.stand_ins.probe_model import seen
 from benchmarks.stand_ins.watched_model import PEOPLE, Scene, Thing
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp, ordered
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.images.files import open_picture
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.trust.probes import Probe
+from tests.support.measuring import Row, table
+from tests.support.pacing import lognormal
+from tests.support.workplace import ORIENTATION, REPOSITORY, Rows, Workplace
 
 RECORDS = 140
 IN_FLIGHT = 8

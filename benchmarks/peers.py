@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bare_client, report_speed, request_cost
-from benchmarks.places.measuring import Used, median, run, workplace
 from benchmarks.process import ServerProcess
 from dataflow_grounding._util.version import __version__
+from tests.support.measuring import Used, median, run, workplace
 
 WARMING, FEW, MORE, ROUNDS = 20, 400, 800, 3
 QUALITY = 87  # of JPEGs: 140 KB each on average

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.places.object_store import BUCKET, object_store
-from benchmarks.places.workplace import Workplace, caption
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.object_store import BUCKET, object_store
+from tests.support.workplace import Workplace, caption
 
 
 def serve(delay: float) -> None:

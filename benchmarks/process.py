@@ -24,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.places.pacing import lognormal
-from benchmarks.places.tally import Beginnings
-from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
+from tests.support.pacing import lognormal
+from tests.support.tally import Beginnings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT = 120.0  # seconds; on a busy machine, too, it has begun by then

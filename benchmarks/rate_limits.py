@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places.pacing import lognormal
-from dataflow_grounding.extras.testing import EchoAnswers, Fault, LoopbackServer, faults
+from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults
+from tests.support.pacing import lognormal
 
 NEVER = float("inf")
 PLAIN = faults.too_many_requests()

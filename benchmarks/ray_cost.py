@@ -21,9 +21,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.places.workplace import Workplace, ended
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
-from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Workplace, ended
 
 
 @dataclass

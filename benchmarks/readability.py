@@ -42,12 +42,10 @@ GOALS = {
 
 
 def room_of(path: Path) -> str:
-    """The room that a module is in; extras' by their own names."""
+    """The room that a module is in."""
     parts = path.relative_to(PACKAGE).parts
     if len(parts) == 1:
         return "(top)"
-    if parts[0] == "extras" and len(parts) > 2:
-        return f"extras/{parts[1]}"
     return parts[0]
 
 

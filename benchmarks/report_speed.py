@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import links
-from benchmarks.places.measuring import COMMAND, Row, median, run, show, workplace
+from tests.support.measuring import COMMAND, Row, median, run, show, workplace
 
 COUNT, SIZE = 20_000, (1280, 960)
 # pixels of a camera's photos, and how many small copies are made

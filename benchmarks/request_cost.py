@@ -23,7 +23,8 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.bare_client import ALLOCATOR
-from benchmarks.places.measuring import (
+from benchmarks.process import ServerProcess
+from tests.support.measuring import (
     COMMAND,
     Row,
     Used,
@@ -34,7 +35,6 @@ from benchmarks.places.measuring import (
     under,
     workplace,
 )
-from benchmarks.process import ServerProcess
 
 FEWER, REQUESTS, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
 SHORT, SHORT_ROUNDS = 200, 7  # records of a short run; rounds of those and of runs of one record

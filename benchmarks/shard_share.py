@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rate_limits import work
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 
 START = 1.0  # seconds, in which the shards find out what the endpoint takes
 

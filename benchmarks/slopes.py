@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import eval_cost, inputs
-from benchmarks.places.measuring import COMMAND, Row, Used, run, show, workplace
 from benchmarks.process import ServerProcess
 from benchmarks.report_speed import SIZE, photos
 from benchmarks.request_cost import REPLY, ours
+from tests.support.measuring import COMMAND, Row, Used, run, show, workplace
 
 FEWEST, MOST = 1_000, 30_000
 ESTIMATED = (500, 2_000)

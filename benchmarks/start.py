@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.places.measuring import COMMAND, Row, median, run, show
+from tests.support.measuring import COMMAND, Row, median, run, show
 
 ROUNDS = 7
 COMMANDS = {

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import inputs
-from benchmarks.places.measuring import Row, median, run, show, workplace
 from benchmarks.process import ServerProcess
 from dataflow_grounding import FileStorage, Operator, Pipeline
 from dataflow_grounding.data.records import Record, Update
@@ -29,6 +28,7 @@ from dataflow_grounding.images.image import open_image
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.request import Request, object_of
+from tests.support.measuring import Row, median, run, show, workplace
 
 MEAN, SIGMA, IN_FLIGHT = 0.1, 0.7, 16
 REGIONS = [

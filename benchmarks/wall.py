@@ -16,10 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import inputs
-from benchmarks.places.measuring import Row, show, under, workplace
-from benchmarks.places.pacing import lognormal
 from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, rows_to_ground, step_1
+from tests.support.measuring import Row, show, under, workplace
+from tests.support.pacing import lognormal
 
 SIGMA, PER_PLACE = 0.7, 80
 MEANS = {16: 0.2, 64: 0.25, 128: 0.4}

@@ -15,6 +15,7 @@ from .data.records import read_text as read_text
 from .data.rows import copy_file as copy_file
 from .data.rows import write_text as write_text
 from .data.storage import FileStorage as FileStorage
+from .embedded import EmbeddedServing as EmbeddedServing
 from .engine.options import RunOptions as RunOptions
 from .engine.plan import Ask as Ask
 from .engine.plan import Partial as Partial
@@ -51,13 +52,11 @@ from .errors import SuspectReply as SuspectReply
 from .errors import TierFull as TierFull
 from .errors import TruncatedReply as TruncatedReply
 from .errors import UnreadableReply as UnreadableReply
-from .extras.embedded import EmbeddedServing as EmbeddedServing
-from .extras.formats.base import Carries as Carries
-from .extras.formats.base import Format as Format
-from .extras.formats.base import Sample as Sample
-from .extras.formats.export_folder import ExportFolder as ExportFolder
-from .extras.formats.seed_records import seed_file as seed_file
-from .extras.review import publish as publish
+from .formats.base import Carries as Carries
+from .formats.base import Format as Format
+from .formats.base import Sample as Sample
+from .formats.export_folder import ExportFolder as ExportFolder
+from .formats.seed_records import seed_file as seed_file
 from .grounded import Grounded as Grounded
 from .grounded import aground as aground
 from .grounded import ground as ground
@@ -96,6 +95,7 @@ from .replies import FoundBox as FoundBox
 from .replies import Note as Note
 from .replies import read_boxes as read_boxes
 from .replies import read_object as read_object
+from .review import publish as publish
 from .serving import GeminiServing as GeminiServing
 from .serving import LocalServing as LocalServing
 from .serving import OpenAISdkServing as OpenAISdkServing

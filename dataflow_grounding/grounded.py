@@ -18,7 +18,7 @@ from dataflow_grounding.images.files import decode
 from dataflow_grounding.images.in_memory import as_path
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 if TYPE_CHECKING:
     import supervision

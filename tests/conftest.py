@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from benchmarks.places import workplace as places
-from benchmarks.places.warm import WarmProcesses
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding.jobs.diagnosis import NAMES
+from tests.support import workplace as places
+from tests.support.warm import WarmProcesses
+from tests.support.workplace import Workplace
 
 if TYPE_CHECKING:
-    from dataflow_grounding.extras.testing import LoopbackServer
+    from dataflow_grounding.testing import LoopbackServer
 
 # What is collected stays to the end: looking through it again and again for garbage, while
 # collecting and in every test, would take a tenth of the time.
@@ -143,7 +143,7 @@ def workplace(tmp_path: Path) -> Workplace:
 def server() -> Iterator[LoopbackServer]:
     """An endpoint that answers every task."""
     # here, so that what needs no endpoint can be tested without that room
-    from dataflow_grounding.extras.testing import LoopbackServer
+    from dataflow_grounding.testing import LoopbackServer
 
     with LoopbackServer() as running:
         yield running

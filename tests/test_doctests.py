@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import dataflow_grounding.extras.compat
-import dataflow_grounding.extras.evaluation.metrics
-import dataflow_grounding.extras.testing
+import dataflow_grounding.compat
+import dataflow_grounding.evaluation.metrics
 import dataflow_grounding.operators
 import dataflow_grounding.replies
 import dataflow_grounding.serving
 import dataflow_grounding.tasks
-from benchmarks.places.workplace import REPOSITORY
+import dataflow_grounding.testing
 from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
@@ -26,15 +25,16 @@ from dataflow_grounding.serving import (
     OpenAIServing,
     RecordedServing,
 )
+from tests.support.workplace import REPOSITORY
 
 ROOMS = (
-    dataflow_grounding.extras.compat,
-    dataflow_grounding.extras.evaluation.metrics,
+    dataflow_grounding.compat,
+    dataflow_grounding.evaluation.metrics,
     dataflow_grounding.operators,
     dataflow_grounding.replies,
     dataflow_grounding.serving,
     dataflow_grounding.tasks,
-    dataflow_grounding.extras.testing,
+    dataflow_grounding.testing,
 )
 MODULES = [
     "dataflow_grounding.boxes.geometry",
@@ -100,12 +100,11 @@ def test_a_public_reader_says_what_it_takes_and_gives(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     sorted(
-        set(dataflow_grounding.extras.testing.__all__)
-        - {"Answers", "BadRequest", "FaultRule", "faults"}
+        set(dataflow_grounding.testing.__all__) - {"Answers", "BadRequest", "FaultRule", "faults"}
     ),
 )
 def test_a_public_part_of_the_loopback_server_says_what_it_takes(name: str) -> None:
-    assert "Args:" in getattr(dataflow_grounding.extras.testing, name).__doc__
+    assert "Args:" in getattr(dataflow_grounding.testing, name).__doc__
 
 
 @pytest.mark.parametrize(

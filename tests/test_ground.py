@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import REPOSITORY
 from dataflow_grounding import (
     EmbeddedServing,
     GroundingError,
@@ -27,9 +26,10 @@ from dataflow_grounding import (
     ground,
     grounded,
 )
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
+from tests.support.workplace import REPOSITORY
 
 OBJECTS = {
     "objects": [

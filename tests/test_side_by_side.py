@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY
 from benchmarks.side_by_side.__main__ import WHOSE, measured
 from benchmarks.side_by_side.planted import BEYOND, NO_FAULT, PLANTED, Planted
 from benchmarks.side_by_side.trial import SCRIPTS, WAYS, Way, can_mount, trial
+from tests.support.workplace import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "side_by_side.md").read_text(encoding="utf-8")
 MOST_LINES = 10

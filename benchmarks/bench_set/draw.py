@@ -30,7 +30,7 @@ from benchmarks.bench_set.things import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDER = REPOSITORY / "dataflow_grounding/extras/bench/set"
+FOLDER = REPOSITORY / "dataflow_grounding/bench/set"
 SEED = 38
 NUMBERS = ("", "one", "two", "three", "four", "five", "six")
 PALE = ("white", "yellow", "pink")

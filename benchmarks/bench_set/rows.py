@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.bench.document import read_document
-from dataflow_grounding.extras.bench.scoring import scored
+from dataflow_grounding.bench.document import read_document
+from dataflow_grounding.bench.scoring import scored
 
 FIGURES = ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc", "il_mcc", "span_exact_f1")
 """The columns between the way and the replies."""

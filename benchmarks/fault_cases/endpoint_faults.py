@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
-from benchmarks.places.workplace import Workplace
-from dataflow_grounding.extras.testing import Fault, FaultRule, faults, on
-from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.testing import Fault, FaultRule, faults, on
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Workplace
 
 COUNT = 20
 ONE = "Cup 7 "

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Done, Files, Workplace, lives
-from dataflow_grounding.extras.testing import Fault, FaultRule, LoopbackServer
-from dataflow_grounding.extras.testing.faults import first_of
-from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.testing import Fault, FaultRule, LoopbackServer
+from dataflow_grounding.testing.faults import first_of
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.waiting import wait_until
+from tests.support.workplace import Done, Files, Workplace, lives
 
 IN_FLIGHT = 8
 

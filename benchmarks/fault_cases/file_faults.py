@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.fault_cases.fault_case import Case, Outcome, at_work, calm, goes_on, reached_by
-from benchmarks.places.workplace import Workplace, caption, command, ended
+from tests.support.workplace import Workplace, caption, command, ended
 
 
 def damaged_memory(place: Workplace, full: bool) -> Outcome:

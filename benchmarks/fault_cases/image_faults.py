@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
-from benchmarks.places.workplace import REPOSITORY, Workplace, caption
+from tests.support.workplace import REPOSITORY, Workplace, caption
 
 Write = Callable[[Path], Any]
 

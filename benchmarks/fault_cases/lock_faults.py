@@ -17,8 +17,8 @@ from benchmarks.fault_cases.fault_case import (
     goes_on,
     reached_by,
 )
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import REPOSITORY, Workplace, ended, process
+from tests.support.waiting import wait_until
+from tests.support.workplace import REPOSITORY, Workplace, ended, process
 
 NO_FLOCK = """
 import fcntl

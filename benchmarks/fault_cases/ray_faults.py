@@ -20,13 +20,13 @@ from benchmarks.fault_cases.fault_case import (
     goes_on,
     reached_by,
 )
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace, ended, process
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace, ended, process
 
 RAY = ("--engine", "ray", "--workers", "2")
 QUICK = """
-import dataflow_grounding.extras.scale.cluster.driver as driver
-import dataflow_grounding.extras.scale.cluster.ray_run as ray_run
+import dataflow_grounding.scale.cluster.driver as driver
+import dataflow_grounding.scale.cluster.ray_run as ray_run
 ray_run.HEAD_SECONDS = ray_run.LEAVE_SECONDS = 3.0
 driver.MOST_SILENCES = 3
 """

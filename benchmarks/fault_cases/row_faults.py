@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
-from benchmarks.places.workplace import Workplace, caption, command, ended, process
-from dataflow_grounding.extras.testing import Answer, EchoAnswers, Usage
-from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.testing import Answer, EchoAnswers, Usage
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Workplace, caption, command, ended, process
 
 FAILS_ALONE = "Fails its record alone; no host is asked, and no command ends by it."
 COUNTED = (

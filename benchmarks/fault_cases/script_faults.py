@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_cases.fault_case import Case, Outcome, Witness
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import REPOSITORY, Workplace
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -30,6 +28,8 @@ from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
+from tests.support.waiting import wait_until
+from tests.support.workplace import REPOSITORY, Workplace
 
 COUNT = 24
 ODD = 7

@@ -24,8 +24,8 @@ from benchmarks.fault_cases.fault_case import (
     reached_by,
     undisturbed,
 )
-from benchmarks.places.workplace import REPOSITORY, Done, Workplace, command, ended, process
-from dataflow_grounding.extras.testing import faults, on
+from dataflow_grounding.testing import faults, on
+from tests.support.workplace import REPOSITORY, Done, Workplace, command, ended, process
 
 STEP = "step_1_grounding/annotations.jsonl"
 

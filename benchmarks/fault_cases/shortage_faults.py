@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.fault_cases.fault_case import Case, Outcome, at_work, calm, lost_rows
-from benchmarks.places.workplace import REPOSITORY, Workplace, caption, ended
+from tests.support.workplace import REPOSITORY, Workplace, caption, ended
 
 HOG = """
 import os, threading, time

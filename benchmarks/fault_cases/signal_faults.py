@@ -18,8 +18,8 @@ from benchmarks.fault_cases.fault_case import (
     goes_on,
     reached_by,
 )
-from benchmarks.places.workplace import Workplace, ended
-from dataflow_grounding.extras.testing import faults, on
+from dataflow_grounding.testing import faults, on
+from tests.support.workplace import Workplace, ended
 
 
 def killed(place: Workplace, full: bool) -> Outcome:

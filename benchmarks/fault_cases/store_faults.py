@@ -22,9 +22,9 @@ from benchmarks.fault_cases.fault_case import (
     reached_by,
     undisturbed,
 )
-from benchmarks.places.store import BUCKET, FaultyStore, environment, faulty_store
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace, ended, process
+from tests.support.store import BUCKET, FaultyStore, environment, faulty_store
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace, ended, process
 
 ROWS = 100
 QUICK = """

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
-from benchmarks.places.servings import KINDS, secrets_in
-from benchmarks.places.wires import RecordingProxy, TlsFront, certificate
-from benchmarks.places.workplace import Done, Workplace, ended, process
-from dataflow_grounding.extras.testing import Fault, on
+from dataflow_grounding.testing import Fault, on
+from tests.support.servings import KINDS, secrets_in
+from tests.support.wires import RecordingProxy, TlsFront, certificate
+from tests.support.workplace import Done, Workplace, ended, process
 
 COUNT = 3
 OWN = "sk-users-own-key-5566778899aabb"

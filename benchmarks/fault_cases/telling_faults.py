@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from benchmarks.fault_cases.endpoint_faults import COUNT, ONE
 from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
-from benchmarks.places.workplace import Workplace
-from dataflow_grounding.extras.testing import Fault
-from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.testing import Fault
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Workplace
 
 KEY = "sk-5e1f-not-to-be-told"
 COMMANDS = "\x1bc\x07\x9b2J\u202e"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 
 from benchmarks.side_by_side.scene import Manner
-from dataflow_grounding.extras.testing import Answer, Fault, faults
+from dataflow_grounding.testing import Answer, Fault, faults
 
 BEGINS = 12
 """The first of the job's requests that a fault of the endpoint strikes, counted from 0."""

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.stand_ins.seeing_model import COLORS, GROUND
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.extras.testing import Answer, ReceivedRequest
+from dataflow_grounding.testing import Answer, ReceivedRequest
 from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
 
 COUNT = 24

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places.workplace import script_process
 from benchmarks.side_by_side.planted import BEGINS, Planted
 from benchmarks.side_by_side.scene import (
     ABSENT,
@@ -29,7 +28,8 @@ from benchmarks.side_by_side.scene import (
     write_job,
 )
 from dataflow_grounding.boxes.geometry import box_of, iou
-from dataflow_grounding.extras.testing import Fault, LoopbackServer, ReceivedRequest, faults
+from dataflow_grounding.testing import Fault, LoopbackServer, ReceivedRequest, faults
+from tests.support.workplace import script_process
 
 SCRIPTS = Path(__file__).parent
 LATENCY = 0.05

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.stand_ins.erring_model import ErringModel, Scene
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.extras.testing import ReceivedRequest
+from dataflow_grounding.testing import ReceivedRequest
 
 RHO = 0.6  # how alike a phrase's difficulty is for any two ways
 

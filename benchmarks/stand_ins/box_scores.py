@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
 from dataflow_grounding.boxes.geometry import iou
-from dataflow_grounding.extras.evaluation.metrics import evaluate
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer
 
 SIZE = (1200, 900)
 

@@ -27,9 +27,9 @@ from dataflow_grounding import (
     PhraseGrounder,
 )
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.extras.evaluation.metrics import evaluate
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing, Serving
+from dataflow_grounding.testing import LoopbackServer
 
 NOISE = 0.006
 EXTRACTION = 1.0  # requests a picture of the step before grounding, which is not run here

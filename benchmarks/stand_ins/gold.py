@@ -14,14 +14,14 @@ from typing import Any
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, iou
 from dataflow_grounding.data.records import parse_line
-from dataflow_grounding.extras.testing.answers import (
+from dataflow_grounding.testing.answers import (
     IMAGES,
     agreed,
     answer_to_probe,
     described,
     unknown_task,
 )
-from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
 Gold = Mapping[str, Any]
 DESCRIPTION = ("type", "color", "description")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dataflow_grounding.extras.testing import EchoAnswers, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import IMAGES
+from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
+from dataflow_grounding.testing.answers import IMAGES
 
 
 class Heeding:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.stand_ins.check_quality import NOISE
 from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
-from dataflow_grounding.extras.testing import ReceivedRequest
+from dataflow_grounding.testing import ReceivedRequest
 
 CHEAP = Errors(absent=0.5, missing=0.1, noise=NOISE, accuracy=0.85)
 DEAR = Errors(absent=0.05, missing=0.03, noise=NOISE, accuracy=0.94)

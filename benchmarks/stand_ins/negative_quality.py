@@ -24,8 +24,8 @@ from dataflow_grounding import (
     Operator,
 )
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing, Serving
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 
 TOLD = 3  # of the colours in a picture
 CARELESS = 0.3  # of the phrases that the model makes up, which are there

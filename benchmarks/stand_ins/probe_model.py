@@ -11,8 +11,8 @@ from typing import Any
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.extras.testing import EchoAnswers, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.testing import EchoAnswers, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 
 NOISE = 0.015

@@ -17,8 +17,8 @@ from benchmarks.stand_ins.check_quality import NOISE, scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors
 from dataflow_grounding import MissingFinder, ProposalVerifier
 from dataflow_grounding.boxes.geometry import box_of, iou
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer
 
 FALSE = 0.3
 MISSING = 0.15

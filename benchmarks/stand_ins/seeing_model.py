@@ -13,8 +13,8 @@ from typing import Any
 
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.extras.testing import ReceivedRequest
-from dataflow_grounding.extras.testing.answers import IMAGES
+from dataflow_grounding.testing import ReceivedRequest
+from dataflow_grounding.testing.answers import IMAGES
 from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
 
 COLORS: dict[str, tuple[int, int, int]] = {

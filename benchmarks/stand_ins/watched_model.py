@@ -15,8 +15,8 @@ from benchmarks.stand_ins.probe_model import seen
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.extras.testing import ReceivedRequest
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.testing import ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 
 
 @dataclass(frozen=True)

@@ -345,7 +345,7 @@ class BoxFormat:
         else:
             form = f"{_ORDER_WORDS[self.order]}, {self._scale_words(sent)}"
             axes = "x grows to the right and y downwards from the top left corner of the picture."
-        # `tasks/asking.py` replaces the phrase `under the key "…" ` where boxes have another key.
+        # `tasks/ways_to_ask.py` replaces `under the key "…" ` where boxes have another key.
         sentences = [f'Write a box under the key "{self.key}" as {form}.', axes, self.words]
         return " ".join(sentence for sentence in sentences if sentence)
 

@@ -12,15 +12,15 @@ from dataflow_grounding.cli.arguments import Range, answer
 from dataflow_grounding.data.records import dump_text
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import write_rows, write_text
-from dataflow_grounding.extras.evaluation.metrics import (
+from dataflow_grounding.evaluation.metrics import (
     Evaluation,
     Rules,
     agreement,
     evaluate,
     read_annotations,
 )
-from dataflow_grounding.extras.evaluation.metrics.pairs import THRESHOLDS
-from dataflow_grounding.extras.evaluation.metrics.showing import (
+from dataflow_grounding.evaluation.metrics.pairs import THRESHOLDS
+from dataflow_grounding.evaluation.metrics.showing import (
     figures_page,
     line_chart,
     short_page,
@@ -145,7 +145,7 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
     records = os.path.join(out, "worst.jsonl")
     folders = image_folders_of(results, image_root)
     write_rows(records, worst_cases(run))
-    from dataflow_grounding.extras.review import report_results
+    from dataflow_grounding.review import report_results
 
     report_results(
         records,

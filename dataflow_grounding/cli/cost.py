@@ -9,7 +9,7 @@ from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer
 from dataflow_grounding.engine.costs import costs_of
 from dataflow_grounding.engine.results_elsewhere import readable
-from dataflow_grounding.serving.base import FLEX
+from dataflow_grounding.serving.serving import FLEX
 
 
 @click.command("cost")

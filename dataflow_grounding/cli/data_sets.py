@@ -18,15 +18,15 @@ from dataflow_grounding.cli.arguments import say_what_is_not_reviewed, together
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import write_rows
-from dataflow_grounding.extras.evaluation.figures.alike import Place
-from dataflow_grounding.extras.evaluation.figures.counting import (
+from dataflow_grounding.evaluation.figures.alike import Place
+from dataflow_grounding.evaluation.figures.counting import (
     FIGURES,
     Compare,
     advice_on,
     figures_of,
 )
-from dataflow_grounding.extras.evaluation.figures.duplicates import split, why_uneven
-from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
+from dataflow_grounding.evaluation.figures.duplicates import split, why_uneven
+from dataflow_grounding.evaluation.figures.linting import RULES, Finding, lint
 
 _LEAKS = {"leaks", "near_leaks"}
 _ONLY_IF_ASKED = {*_LEAKS, "known_test_images"}  # figures that aren't told to be 0 unasked

@@ -26,7 +26,7 @@ from dataflow_grounding.jobs.diagnosis import (
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
 from dataflow_grounding.jobs.spec_run import options_of
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
@@ -171,7 +171,7 @@ def of_calibrate(
     cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
     `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """
-    from dataflow_grounding.trust.asking import calibrate
+    from dataflow_grounding.trust.calibrating import calibrate
     from dataflow_grounding.trust.probes import NoFit
 
     if plot_path:

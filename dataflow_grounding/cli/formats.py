@@ -33,7 +33,7 @@ from dataflow_grounding.data.records import STATUSES, dump_text, path_of
 from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
-from dataflow_grounding.extras.formats import (
+from dataflow_grounding.formats import (
     FORMATS,
     WRITTEN,
     find_format,
@@ -43,11 +43,11 @@ from dataflow_grounding.extras.formats import (
     write,
     write_parts,
 )
-from dataflow_grounding.extras.formats.base import Format
-from dataflow_grounding.extras.formats.class_tables import UNLISTED
-from dataflow_grounding.extras.formats.export import Exported, Selection
-from dataflow_grounding.extras.formats.export_folder import is_data_file
-from dataflow_grounding.extras.formats.reading import with_sizes
+from dataflow_grounding.formats.base import Format
+from dataflow_grounding.formats.class_tables import UNLISTED
+from dataflow_grounding.formats.export import Exported, Selection
+from dataflow_grounding.formats.export_folder import is_data_file
+from dataflow_grounding.formats.reading import with_sizes
 
 _writing_options = together(
     click.option(

@@ -193,7 +193,7 @@ def _engine(options: dict[str, Any]) -> MakeRun:
     """
     _check_together(options)
     if options["engine"] == "ray":
-        from dataflow_grounding.extras.scale.cluster.ray_run import RayRun
+        from dataflow_grounding.scale.cluster.ray_run import RayRun
 
         return partial(RayRun, options["ray_address"], options["workers"])
     return Run
@@ -220,7 +220,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     if summary.already_complete and os.path.exists(page):
         summary.report = address_of(page)
         return
-    from dataflow_grounding.extras.review import report_folder  # needs Pillow and templates
+    from dataflow_grounding.review import report_folder  # needs Pillow and templates
 
     try:
         with telling("results are written; making the report", summary.done, silent) as tell:

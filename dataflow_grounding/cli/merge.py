@@ -5,8 +5,8 @@ import click
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer
 from dataflow_grounding.data.working_folder import sent, working_folder
-from dataflow_grounding.extras.review import report_folder
-from dataflow_grounding.extras.scale.merging import merge as merge_shards
+from dataflow_grounding.review import report_folder
+from dataflow_grounding.scale.merging import merge as merge_shards
 
 
 @click.command("merge")

@@ -8,8 +8,8 @@ from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.operators import OPERATOR_REGISTRY
-from dataflow_grounding.tasks.asking import forms_with_prompt
 from dataflow_grounding.tasks.prompts import prompt_names
+from dataflow_grounding.tasks.ways_to_ask import forms_with_prompt
 from dataflow_grounding.tasks.wording import SYSTEM_PROMPTS, ejected
 
 
@@ -69,5 +69,5 @@ def _use_of(name: str) -> str:
     for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
         if name in operator.tasks:
             operators.append(class_name)
-    # PromptedVQAGenerator is registered once extras.compat is imported, which nothing does here.
+    # PromptedVQAGenerator is registered once compat is imported, which nothing does here.
     return ", ".join(operators) or "PromptedVQAGenerator"

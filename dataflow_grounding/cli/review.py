@@ -7,7 +7,7 @@ import click
 
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer
-from dataflow_grounding.extras.review.applying import apply_decisions
+from dataflow_grounding.review.applying import apply_decisions
 
 
 @click.command("review")
@@ -70,9 +70,9 @@ def of_review(
     Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the
     first line printed.
     """
-    from dataflow_grounding.extras.review.queues import Reviewable
-    from dataflow_grounding.extras.review.server import ReviewServer
-    from dataflow_grounding.extras.review.session import Session
+    from dataflow_grounding.review.queues import Reviewable
+    from dataflow_grounding.review.server import ReviewServer
+    from dataflow_grounding.review.session import Session
 
     for option, value in (("gold", gold), ("seed", seed)):
         if value is not None and sample is None:
@@ -186,7 +186,7 @@ def of_certify(
     Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it
     can't check.
     """
-    from dataflow_grounding.extras.review.certificate import (
+    from dataflow_grounding.review.certificate import (
         certify,
         changes_since,
         told_lines,

@@ -16,8 +16,8 @@ from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.limiter import Share, gate_of, share_of
 from dataflow_grounding.engine.options import RunOptions, limiters_of
 from dataflow_grounding.engine.progress import duration
-from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.http_errors import is_about_content
+from dataflow_grounding.serving.serving import Serving
 
 # requests refused with no answer between them, after which it is no longer their records' fault
 REFUSED_IN_A_ROW = 10

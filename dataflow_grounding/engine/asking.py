@@ -20,7 +20,7 @@ from dataflow_grounding.engine._endpoints import (
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.engine.limiter import Limiters
-from dataflow_grounding.serving.base import FLEX, Serving, Usage
+from dataflow_grounding.serving.serving import FLEX, Serving, Usage
 from dataflow_grounding.tasks import Request
 
 WAIT_SECONDS = 0.025  # between two looks for room in the budget

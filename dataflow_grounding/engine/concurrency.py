@@ -12,7 +12,7 @@ from typing import Any
 
 from dataflow_grounding.data.records import is_number, read_object, write_bytes
 from dataflow_grounding.engine.limiter import FoundPlaces, share_of
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 FILE = "concurrency.json"
 

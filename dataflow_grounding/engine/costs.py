@@ -18,7 +18,7 @@ from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.serving.base import FLEX
+from dataflow_grounding.serving.serving import FLEX
 
 PARTS = ("retries", "samples", "checks")
 """Of a step's replies, those that are counted apart, too."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 START = 8  # places to begin with
 CUT = 0.85  # what is left of the places after a refusal

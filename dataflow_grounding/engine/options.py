@@ -38,7 +38,7 @@ class RunOptions:
         progress: Show progress; None does where standard error is a terminal, and else writes a
             line now and then.
         shared_limits: Requests, USD and places that the run shares with runs elsewhere, instead of
-            limits of its own (`extras.scale.cluster.limits`).
+            limits of its own (`scale.cluster.limits`).
     """
 
     max_attempts: int = 3

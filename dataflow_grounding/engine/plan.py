@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.engine.options import RunStart
     from dataflow_grounding.engine.summary import Summary
     from dataflow_grounding.engine.vouching import Vouching
-    from dataflow_grounding.serving.base import Serving
+    from dataflow_grounding.serving.serving import Serving
     from dataflow_grounding.tasks.wording import Wording
 from dataflow_grounding.tasks.request import ReadReply, Request
 

@@ -17,7 +17,7 @@ from dataflow_grounding._util.secrets import blotted, excerpt
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.replies import Note
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, cancel_all, signals_to
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 SYNC_SECONDS = 0.5  # after which replies are put on disk
 SYNC_LINES = 50  # after which they are put there sooner

@@ -33,7 +33,7 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.judge_operator import JudgeOperator
 from dataflow_grounding.operators.judge_test import USUAL_PICTURES
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names

@@ -22,7 +22,7 @@ from dataflow_grounding.pipelines.shipped import (
     ProposalPipeline,
     SampleProposalPipeline,
 )
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES
 
@@ -293,7 +293,7 @@ class ImageGroundingJob(RowsJob):
                 "data.split is of data sets from a hub: with data.proposals leave it out, and name"
                 " the part's own labels in data.input_jsonl"
             )
-        from dataflow_grounding.extras.formats import seed_records  # few runs need it
+        from dataflow_grounding.formats import seed_records  # few runs need it
 
         stated = self._stated_classes()
         phrases: dict[str, str] = {}

@@ -15,13 +15,13 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.extras.formats import seed_records
-from dataflow_grounding.jobs.base import SpecJob, in_folders, recall_box_formats, select_steps
+from dataflow_grounding.formats import seed_records
 from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.spec_job import SpecJob, in_folders, recall_box_formats, select_steps
 from dataflow_grounding.operators import NegativePhraser
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES, ReferringData
 

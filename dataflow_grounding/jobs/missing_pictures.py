@@ -12,7 +12,7 @@ from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.terminal import shown
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image
-from dataflow_grounding.jobs.base import SpecJob
+from dataflow_grounding.jobs.spec_job import SpecJob
 
 DEEPEST = 3
 """How many levels below a folder are looked at."""

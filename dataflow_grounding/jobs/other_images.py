@@ -22,7 +22,7 @@ def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
     There are none where nothing is installed that finds them, in what is no text, and in other
     languages than English.
     """
-    from dataflow_grounding.extras.embedded.captions import extract_expressions
+    from dataflow_grounding.embedded.captions import extract_expressions
 
     texts = []
     for caption in islice(captions, LOOKED_AT):

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import create_model
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.jobs.base import SpecJob
-from dataflow_grounding.pipelines.base import Pipeline
+from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 

@@ -22,8 +22,8 @@ from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
-from dataflow_grounding.jobs.base import SpecJob, in_folders, recall_box_formats, select_steps
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.jobs.spec_job import SpecJob, in_folders, recall_box_formats, select_steps
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.trust.box_watch import BoxWatch
@@ -71,7 +71,7 @@ class RowsJob(SpecJob):
         # JSON lines are read as they are: importing the readers of all other formats is saved.
         if path.endswith(JSON_LINES) and kind_of(path) == "file":
             return plain_input(path)
-        from dataflow_grounding.extras.formats.inputs import find_other_input
+        from dataflow_grounding.formats.inputs import find_other_input
 
         other = find_other_input(path, self._data.split, self.spec.results_dir)
         return plain_input(path) if other is None else other

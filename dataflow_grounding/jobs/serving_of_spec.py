@@ -7,7 +7,7 @@ from dataflow_grounding import serving as servings  # each is imported when it i
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import learn_fields, masked, names_secret
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import (
     check_public_is_meant,
@@ -115,7 +115,7 @@ def _embedded(backend: str) -> Serving:
     Args:
         backend: With "auto", it will say, when it first answers, why it is used.
     """
-    from dataflow_grounding.extras.embedded import EmbeddedServing  # imports OpenCV
+    from dataflow_grounding.embedded import EmbeddedServing  # imports OpenCV
 
     notice = ""
     if backend == "auto":

@@ -30,11 +30,11 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.jobs.base import facts_of
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of, settings_that_count
+from dataflow_grounding.jobs.spec_job import facts_of
 from dataflow_grounding.operators import Operator, PhraseGrounder
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import SpecHead
 from dataflow_grounding.trust.choice import REQUESTS

@@ -13,7 +13,7 @@ from typing import Any
 
 from dataflow_grounding.engine.plan import source_digest
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 
 class CantTell(Exception):

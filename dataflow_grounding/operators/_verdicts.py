@@ -10,7 +10,7 @@ from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.regions import instances_on, places_of
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.tasks.grounding import Found
-from dataflow_grounding.tasks.regions import Check
+from dataflow_grounding.tasks.region_tasks import Check
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 """What a check finds of an expression; Verdict says what each means."""

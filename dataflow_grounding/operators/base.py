@@ -23,7 +23,7 @@ from dataflow_grounding.engine.plan import Ask, Partial
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.operators import _calling as calling
 from dataflow_grounding.operators._calling import Columns, OnError, Rows
-from dataflow_grounding.serving.base import Serving, check_can_think
+from dataflow_grounding.serving.serving import Serving, check_can_think
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -369,7 +369,7 @@ class Operator(plan.Annotator, ABC):
         before = self.wording or Wording()
         form = before.asking
         if asking is not None:
-            from dataflow_grounding.tasks.asking import form_of  # few runs state one
+            from dataflow_grounding.tasks.ways_to_ask import form_of  # few runs state one
 
             form = form_of(asking)
         own = dict(prompts or {})

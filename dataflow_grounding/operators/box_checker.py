@@ -15,7 +15,7 @@ from dataflow_grounding.operators._judgement import ask_judge
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator
 from dataflow_grounding.operators.judge_test import JUDGE_EVERY
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 
 @OPERATOR_REGISTRY.register()
@@ -32,7 +32,7 @@ class BoxChecker(JudgeOperator):
 
     Example:
         >>> from dataflow_grounding import BoxChecker, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> says = '{"phrases": [{"id": 1, "there": false, "count": 0}], "boxes": [{"id": 1,'
         >>> says += ' "verdict": "other", "reason": "a blue one"}]}'
         >>> box = {"bbox": [300, 200, 500, 400]}

@@ -5,9 +5,9 @@ from dataflow_grounding.boxes.regions import check_seed, check_stated_size, read
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.captions import image_caption
-from dataflow_grounding.tasks.regions import region_items
+from dataflow_grounding.tasks.region_tasks import region_items
 
 
 @OPERATOR_REGISTRY.register()

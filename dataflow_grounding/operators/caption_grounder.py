@@ -23,7 +23,7 @@ class CaptionGrounder(BoxOperator):
 
     Example:
         >>> from dataflow_grounding import CaptionGrounder, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> row = {"image_path": "square.png", "caption": "A red square on white."}
         >>> says = '{"cleaned_caption": "A red square on white.", "expressions": [{"id": 1,'
         >>> says += ' "text": "A red square", "noun_chunk": "red square"}],'

@@ -45,7 +45,7 @@ class CropJudge(JudgeOperator):
 
     Example:
         >>> from dataflow_grounding import CropJudge, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> box = {"bbox_id": "a.0", "bbox": [300, 200, 500, 400]}
         >>> said = {"method": "check", "there": False, "count": 0}
         >>> said["boxes"] = [{"bbox_id": "a.0", "verdict": "other"}]

@@ -28,10 +28,10 @@ from dataflow_grounding.operators._verdicts import (
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.serving.several import ServingByTask
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
-from dataflow_grounding.tasks.regions import Merged, double_check
+from dataflow_grounding.tasks.region_tasks import Merged, double_check
 from dataflow_grounding.trust.choice import choice_of
 
 Method: TypeAlias = Literal["ask", "reground", "both"]

@@ -3,7 +3,7 @@
 from dataflow_grounding.data.records import Record, Update, read_text
 from dataflow_grounding.operators._expressions import extracted_expressions
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.extraction import expression_extraction
 
 

@@ -10,7 +10,7 @@ from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators._settings import CantTell, function_settings
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 
 class FunctionOperator(Operator):

@@ -25,7 +25,7 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.images.in_memory import as_path
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.checks import DrawnBox, box_check, crop_check
 from dataflow_grounding.trust.probes import Probe, probe_of
 

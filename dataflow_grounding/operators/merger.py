@@ -8,7 +8,7 @@ from dataflow_grounding.data.records import Record, Update, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionOperator, Regions
-from dataflow_grounding.tasks.regions import Merged, grounding_expression
+from dataflow_grounding.tasks.region_tasks import Merged, grounding_expression
 from dataflow_grounding.tasks.request import Request
 
 

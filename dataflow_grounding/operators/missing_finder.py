@@ -35,7 +35,7 @@ class MissingFinder(BoxOperator):
 
     Example:
         >>> from dataflow_grounding import MissingFinder, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> said = {"method": "check", "there": True, "count": 1, "boxes": []}
         >>> row = {"image_path": "square.png"}
         >>> row["expressions"] = [{"text": "the red square", "verification": said}]

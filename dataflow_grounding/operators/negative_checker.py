@@ -8,7 +8,7 @@ from dataflow_grounding.operators._candidates import COLUMN, as_absent, why_kept
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.operators.judge_test import JUDGE_EVERY
-from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.serving.serving import Serving, check_counts
 
 
 @OPERATOR_REGISTRY.register()
@@ -25,7 +25,7 @@ class NegativeChecker(BoxChecker):
 
     Example:
         >>> from dataflow_grounding import NegativeChecker, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> says = '{"phrases": [{"id": 1, "there": false, "count": 0}], "boxes": [{"id": 1,'
         >>> says += ' "verdict": "other", "reason": "a red one"}]}'
         >>> box = {"bbox_id": "a.0", "bbox": [0, 0, 800, 600], "whole_picture": True}

@@ -15,7 +15,7 @@ from dataflow_grounding.operators._candidates import (
     without_told,
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
-from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.negatives import Changed, negative_phrases
 
 SPARE = 2  # candidates for each negative that is wanted: some turn out to be there
@@ -41,7 +41,7 @@ class NegativePhraser(Operator):
 
     Example:
         >>> from dataflow_grounding import NegativePhraser, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> says = '{"negatives": [{"id": 1, "change": "attribute", "text": "the blue square"}]}'
         >>> box = {"bbox": [300, 200, 500, 400]}
         >>> row = {"image_path": "square.png"}

@@ -17,7 +17,7 @@ from dataflow_grounding.operators.base import (
     open_image,
 )
 from dataflow_grounding.operators.box_operator import BoxOperator
-from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.trust.box_watch import CHECK_EVERY, OnSuspect
 

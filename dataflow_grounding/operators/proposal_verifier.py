@@ -8,7 +8,7 @@ from dataflow_grounding.operators._box_decisions import Expression, decided_by_v
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.operators.judge_test import JUDGE_EVERY
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 
 
 @OPERATOR_REGISTRY.register()
@@ -25,7 +25,7 @@ class ProposalVerifier(BoxChecker):
 
     Example:
         >>> from dataflow_grounding import OpenAIServing, ProposalVerifier
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> says = '{"phrases": [{"id": 1, "there": true, "count": 1}], "boxes": [{"id": 1,'
         >>> says += ' "verdict": "right", "reason": ""}]}'
         >>> box = {"bbox": [300.25, 200, 500, 400], "score": 0.31}

@@ -10,7 +10,7 @@ from dataflow_grounding.images.shown import crop_of, marked
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.region_operator import RegionOperator, Regions
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.captions import SHOWN_AS, RegionCaptions, region_caption, renumbered
 from dataflow_grounding.tasks.request import Request
 

@@ -20,7 +20,7 @@ from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
-from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.grounding import phrase_grounding
 from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 from dataflow_grounding.trust.choice import choice_of
@@ -265,7 +265,7 @@ def _propose_with_opencv(image: Image, most: int) -> list[Bbox]:
     """
     import numpy
 
-    from dataflow_grounding.extras.embedded.regions import propose_regions  # imports OpenCV
+    from dataflow_grounding.embedded.regions import propose_regions  # imports OpenCV
 
     with image.decoded() as picture:
         # OpenCV takes blue, green, red

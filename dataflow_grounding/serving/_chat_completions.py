@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dataflow_grounding.images.image import ImageLimits
-from dataflow_grounding.serving.base import Reply, Usage, is_token_count, tier_named
 from dataflow_grounding.serving.http_errors import is_about_content
+from dataflow_grounding.serving.serving import Reply, Usage, is_token_count, tier_named
 
 _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying
 # Words of refusals, in lower case, by servers whose model takes no images.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding._util.errors import EndpointRefused, RequestRefused, ServerFault
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.serving.base import Reply, Usage
+from dataflow_grounding.serving.serving import Reply, Usage
 from dataflow_grounding.tasks.request import Request
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import is_number
-from dataflow_grounding.serving.base import FLEX, Reply
 from dataflow_grounding.serving.http_errors import is_about_content
+from dataflow_grounding.serving.serving import FLEX, Reply
 from dataflow_grounding.tasks.request import Request
 
 FLEX_TIMEOUT = 900.0

@@ -16,7 +16,8 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._service_tier import AskedTier, told_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
-from dataflow_grounding.serving.base import (
+from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.serving.serving import (
     Reply,
     Serving,
     Usage,
@@ -24,7 +25,6 @@ from dataflow_grounding.serving.base import (
     tier_named,
     usable_key,
 )
-from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import Turn
 
@@ -64,7 +64,7 @@ class GeminiServing(Serving):
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
         ...     serving = GeminiServing(base_url=server.address, api_key="any key")
         ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]

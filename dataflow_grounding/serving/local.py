@@ -24,7 +24,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._local_model import Asked, LoadedModel, said_by
 from dataflow_grounding.serving._transport import PerLoop
-from dataflow_grounding.serving.base import Reply, Serving, check_settings
+from dataflow_grounding.serving.serving import Reply, Serving, check_settings
 from dataflow_grounding.tasks.request import Request
 
 # Seconds for which further requests are waited for: those that were just answered are followed by

@@ -41,8 +41,8 @@ from dataflow_grounding.serving._transport import (
     has_own_http_client,
     shown_address,
 )
-from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of, used_up
+from dataflow_grounding.serving.serving import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.tasks.request import Request, Turn
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class OpenAIServing(Serving):
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
         ...     serving = OpenAIServing(server.base_url, "any-model")
         ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]

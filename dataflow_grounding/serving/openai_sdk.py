@@ -48,7 +48,7 @@ class OpenAISdkServing(OpenAIServing):
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:
         ...     serving = OpenAISdkServing(
         ...         azure_endpoint=server.address,

@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding._util.secrets import blotted, masked
 from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.data.records import dump_line, parse_line
-from dataflow_grounding.serving.base import Reply, Serving, Usage, tier_named
+from dataflow_grounding.serving.serving import Reply, Serving, Usage, tier_named
 from dataflow_grounding.tasks import Request
 
 
@@ -35,7 +35,7 @@ class RecordedServing(Serving):
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from dataflow_grounding import CaptionGenerator, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> row = {"image_path": "example_data/images/cat.jpg"}
         >>> with TemporaryDirectory() as folder:
         ...     with LoopbackServer(CannedAnswers('{"caption": "A cat on a rug."}')) as server:

@@ -12,7 +12,7 @@ from typing import Any
 from dataflow_grounding._util.errors import EndpointRefused, ServerFault, SpecError
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.images.image import ImageLimits
-from dataflow_grounding.serving.base import Reply, Serving
+from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks import Request
 
 
@@ -104,7 +104,7 @@ class SeveralEndpoints(ServingByTask):
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator, OpenAIServing
-        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> answers = CannedAnswers('{"caption": "A cat on a rug."}')
         >>> with LoopbackServer(answers) as one, LoopbackServer(answers) as two:
         ...     endpoints = [OpenAIServing(server.base_url, "any-model") for server in (one, two)]

@@ -10,7 +10,7 @@ from .fused import caption_grounding as caption_grounding
 from .grounding import Found as Found
 from .grounding import phrase_grounding as phrase_grounding
 from .negatives import negative_phrases as negative_phrases
-from .regions import double_check as double_check
-from .regions import grounding_expression as grounding_expression
-from .regions import region_expression as region_expression
+from .region_tasks import double_check as double_check
+from .region_tasks import grounding_expression as grounding_expression
+from .region_tasks import region_expression as region_expression
 from .request import Request as Request

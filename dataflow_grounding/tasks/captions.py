@@ -9,7 +9,7 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, text_of
+from dataflow_grounding.tasks.region_tasks import Region, all_of, read_by_id, region_items, text_of
 from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,

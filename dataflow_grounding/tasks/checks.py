@@ -17,7 +17,7 @@ from dataflow_grounding.images.sheet import MOST_CROPS, crop_sheet
 from dataflow_grounding.images.shown import marked
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
-from dataflow_grounding.tasks.regions import all_of, region_items, text_of
+from dataflow_grounding.tasks.region_tasks import all_of, region_items, text_of
 from dataflow_grounding.tasks.request import (
     BOOLEAN,
     INTEGER,

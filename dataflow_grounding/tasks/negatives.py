@@ -8,7 +8,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks.regions import read_items, text_of
+from dataflow_grounding.tasks.region_tasks import read_items, text_of
 from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,

@@ -13,7 +13,7 @@ from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.tasks.request import Request, filled
 
 if TYPE_CHECKING:
-    from dataflow_grounding.tasks.asking import AskingForm
+    from dataflow_grounding.tasks.ways_to_ask import AskingForm
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.checks import Checks
 from dataflow_grounding.trust.choice import FormatChoice

@@ -32,7 +32,7 @@ from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.images.image import Image, ImageLimits, open_image
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, sizes_to_check
 from dataflow_grounding.trust.reach import Reach, orientation_of
 from dataflow_grounding.trust.reply_judge import ReplyJudge

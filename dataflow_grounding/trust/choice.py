@@ -18,7 +18,7 @@ from dataflow_grounding.boxes.formats import find_box_format, format_of_model, k
 from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.images.image import SizeLimits
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.trust.kinds import most_elongated
 
 if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell its format
@@ -197,7 +197,7 @@ class FormatChoice:
             shape = next((one for one in self._shapes if one.covers(size)), None)
             if shape is None:
                 # Here, as few runs have elongated pictures: it imports numpy and Pillow.
-                from dataflow_grounding.trust.asking import shape_of_run
+                from dataflow_grounding.trust.calibrating import shape_of_run
 
                 shape, asked = shape_of_run(self._serving, self.format, start, size)
                 counts += asked
@@ -242,7 +242,7 @@ class FormatChoice:
         is `pending` again, with the limits that held before any calibration.
         """
         # Here, as they import numpy and Pillow: most runs calibrate nothing.
-        from dataflow_grounding.trust.asking import measure_frames_of
+        from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
             run_file,
             store_calibration,
@@ -298,7 +298,7 @@ class FormatChoice:
             RunStopped: The endpoint doesn't answer.
         """
         # Here, as they import numpy and Pillow: most runs calibrate nothing.
-        from dataflow_grounding.trust.asking import calibrate
+        from dataflow_grounding.trust.calibrating import calibrate
         from dataflow_grounding.trust.calibration_file import store_calibration
         from dataflow_grounding.trust.probes import NoFit
 

@@ -13,9 +13,9 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.images.image import SizeLimits
-from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.trust.asking import calibrate as calibrate_serving
+from dataflow_grounding.trust.calibrating import calibrate as calibrate_serving
 from dataflow_grounding.trust.choice import check_calibratable, first_format
 
 Client: TypeAlias = Callable[[str, bytes], str | Awaitable[str]]

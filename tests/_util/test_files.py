@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, open_log, portable, whole_file, within
 from dataflow_grounding.data.mirror import mirror_of, stand_for
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write_text
 from dataflow_grounding.data.working_folder import sent
+from tests.support.workplace import command
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "dataflow_grounding").rglob("*.py"))
@@ -259,17 +259,17 @@ JOINED = {
     "calibration/asking.py": {"name"},
     "cli/ground.py": {"f'{digest[:20]}.jsonl'"},
     "cli/starting.py": {"f'{name}.yaml'", "name", "source.relative_to(top)"},
-    "extras/compat/dataflow_serving.py": {"f'picture{number}{ending}'"},
-    "extras/embedded/_faces.py": {"f'haarcascade_{name}.xml'"},
+    "compat/dataflow_serving.py": {"f'picture{number}{ending}'"},
+    "embedded/_faces.py": {"f'haarcascade_{name}.xml'"},
     "engine/keyed_log.py": {"names"},
     "engine/rolling.py": {"name"},
     "engine/run_lock.py": {"f'lock-{number}'", "path", "folder"},
     "engine/shard.py": {"str(self)"},
-    "extras/scale/shard_files.py": {"shard.rows"},
+    "scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
     # of that folder's listing, and the picture's path as its file has it, which a record may have
-    "extras/formats/detections.py": {"name", "picture"},
-    "extras/scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
+    "formats/detections.py": {"name", "picture"},
+    "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},
     "data/mirror.py": {"name", "part"},
@@ -278,11 +278,11 @@ JOINED = {
     "tasks/prompts/__init__.py": {"f'{name}.txt'"},
     "cli/prompts.py": {"f'{name}.txt'"},  # which `ejected` has looked up
     "tasks/wording.py": {"file_name"},  # of that folder's listing
-    "extras/review/_report_files.py": {"folder", "f'{name}.js'"},
-    "extras/review/session.py": {"f'{index}-{side}.jpg'"},
+    "review/_report_files.py": {"folder", "f'{name}.js'"},
+    "review/session.py": {"f'{index}-{side}.jpg'"},
     # the user's own words: a picture's path in a row, a prefix, a name for a page
     "_util/paths.py": {"plain_path(path)"},
-    "extras/review/results.py": {"page", "name"},
+    "review/results.py": {"page", "name"},
     "data/storage.py": {
         *(
             "f'{self.file_name_prefix}_failures.jsonl'",
@@ -292,27 +292,27 @@ JOINED = {
     },
     # what a listing of that folder has, or a name that `within` is given later
     "cli/formats.py": {"name"},
-    "extras/formats/export_folder.py": {"self._only_file or ''"},
-    "extras/formats/label_files.py": {
+    "formats/export_folder.py": {"self._only_file or ''"},
+    "formats/label_files.py": {
         *("label", "min(label_files)", "image", "name"),
         *("pictures_name", "labels_name"),
     },
-    "extras/formats/reading.py": {"name"},
-    "extras/formats/whole_records.py": {"base.replace('.', '_')", "name"},
-    "extras/review/_versions.py": {"name"},
+    "formats/reading.py": {"name"},
+    "formats/whole_records.py": {"base.replace('.', '_')", "name"},
+    "review/_versions.py": {"name"},
     # a certificate names files by their way from its folder, wherever they are: they are only read
-    "extras/review/certificate.py": {"path", "certificate['gold']['file']", "name", "working"},
+    "review/certificate.py": {"path", "certificate['gold']['file']", "name", "working"},
 }
 """What may be joined without `within`, by module: the last part."""
 
 OPENED = {
     "cli/main.py": "the null device",
-    "extras/compat/dataflow_serving.py": "in a folder of this process",
+    "compat/dataflow_serving.py": "in a folder of this process",
     "data/dataframes.py": "over the lines of a RowWriter, which are in a file of its own",
     "engine/run_lock.py": "a lock, which has to be new",
     "_util/files.py": "here",
-    "extras/formats/export_pictures.py": "a link, into a folder that was just made",
-    "extras/scale/merging.py": "a further name of a picture, which has to be new",
+    "formats/export_pictures.py": "a link, into a folder that was just made",
+    "scale/merging.py": "a further name of a picture, which has to be new",
     "images/in_memory.py": "in a folder of this process",
     "serving/recorded.py": "the file that the user's code names",
 }

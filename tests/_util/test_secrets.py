@@ -18,15 +18,15 @@ from xml.sax.saxutils import escape as xml_escape
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace, command, ended, process
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
 from dataflow_grounding._util.errors import ServerFault
 from dataflow_grounding._util.secrets import blotted_message, names_secret
-from dataflow_grounding.extras.compat import DataFlowServing
-from dataflow_grounding.extras.testing import EchoAnswers, Fault, LoopbackServer, faults, on
-from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.compat import DataFlowServing
 from dataflow_grounding.serving import GeminiServing, Serving
+from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Done, Workplace, command, ended, process
 
 OPENAI = "image_grounding.vlm.openai"
 ROW = {"image_path": "a.jpg", "caption": "A cup"}

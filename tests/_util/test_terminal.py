@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, command, ended, process
 from dataflow_grounding import OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import ServerFault
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.testing import Fault, LoopbackServer, on
+from dataflow_grounding.testing import Fault, LoopbackServer, on
+from tests.support.workplace import Workplace, command, ended, process
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f\r\u202ereversed\u2066 \u2028line \ud83d"
 COMMANDS = set(EVIL) - set("[]0123456789;; abcdefghijklmnopqrstuvwxyzJ\ud83d")

@@ -17,22 +17,22 @@ from PIL import Image
 
 from benchmarks.bench_set import draw
 from benchmarks.bench_set.rows import lines_of
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
 from benchmarks.stand_ins.bench_model import BenchModel, Planted
 from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.bench.bench_set import FOLDER, gold_records
 from dataflow_grounding.engine.run_lock import only_run
-from dataflow_grounding.extras.bench.bench_set import FOLDER, gold_records
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.jobs.diagnosis import NAMES
+from dataflow_grounding.testing import (
     CannedAnswers,
     LoopbackServer,
     ReceivedRequest,
     faults,
     on,
 )
-from dataflow_grounding.extras.testing.answers import probe_in
-from dataflow_grounding.jobs.diagnosis import NAMES
+from dataflow_grounding.testing.answers import probe_in
+from tests.support.waiting import wait_until
+from tests.support.workplace import REPOSITORY, Done, command, ended, process
 
 KEY = "sk-of-the-bench"
 ANSWER = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import command
 from dataflow_grounding.boxes.class_table import ClassTable, in_order
 from dataflow_grounding.data.records import dump_line
+from tests.support.workplace import command
 
 
 def expression(name: str | None, *boxes: list[int]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.cli.main import COMMANDS
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.spec.schema import VlmBlock
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 PIECES = re.compile(r"[A-Za-z]{1,7}|\d{1,3}|[^\w\s]|_|\n")
 """Shorter than the tokens of common tokenizers, so that there are more of them."""

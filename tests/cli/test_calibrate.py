@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Workplace, command
 from benchmarks.stand_ins.probe_model import ProbeModel
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace, command
 
 
 @pytest.mark.slow

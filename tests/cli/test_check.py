@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
-from benchmarks.places.workplace import Workplace, caption, command, ended, process
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace, caption, command, ended, process
 
 
 def faulty(place: Workplace) -> None:

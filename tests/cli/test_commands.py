@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.places.workplace import (
+from dataflow_grounding.cli.main import COMMANDS
+from dataflow_grounding.testing import LoopbackServer, faults, on
+from tests.support.workplace import (
     REPOSITORY,
     Done,
     Workplace,
@@ -21,8 +23,6 @@ from benchmarks.places.workplace import (
     ended,
     process,
 )
-from dataflow_grounding.cli.main import COMMANDS
-from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 
 
 def test_help_names_every_command() -> None:

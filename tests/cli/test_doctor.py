@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.testing import (
     CannedAnswers,
     EchoAnswers,
     LoopbackServer,
@@ -22,6 +21,7 @@ from dataflow_grounding.extras.testing import (
     faults,
     on,
 )
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 KEY = "sk-doctor-secret"
 

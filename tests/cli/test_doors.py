@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import (
     EmbeddedServing,
@@ -20,8 +19,9 @@ from dataflow_grounding import (
     serving_from_environment,
 )
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import GeminiServing
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.places.workplace import REPOSITORY, Done, Workplace, command
 from benchmarks.stand_ins.gold import GoldAnswers
 from dataflow_grounding.engine.budget import listed_price
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.serving.token_rules import TokenRules
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
 SCENES = [
     ("A red mug on a wooden table near a window.", ["a red mug", "a wooden table", "a window"]),

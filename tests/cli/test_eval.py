@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Done, command
 from tests.evaluation.metrics.cases import FAR, HALF, LEFT, RIGHT, phrase, record
+from tests.support.workplace import REPOSITORY, Done, command
 
 KEYS = (
     "acc_0.5 acc_0.75 acc_0.9 macc miou r1_any r5_any r10_any r1_merged gprec_f1 n_acc t_acc cgf1 il_mcc density_f1 "

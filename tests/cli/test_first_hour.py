@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.places.workplace import REPOSITORY, Done, Workplace, caption, command
 from dataflow_grounding import EmbeddedServing, FileStorage, PhraseGrounder
 from dataflow_grounding._util.errors import NothingDone, PlanError, RecordError
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
+from tests.support.workplace import REPOSITORY, Done, Workplace, caption, command
 
 
 def told(place: Workplace, *arguments: str, **settings: Any) -> Done:

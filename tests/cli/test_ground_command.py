@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from benchmarks.places.workplace import command as in_process
-from benchmarks.places.workplace import ended, process
 from benchmarks.stand_ins.probe_model import ProbeModel
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import command as in_process
+from tests.support.workplace import ended, process
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, ended, process
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace, ended, process
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.places.workplace import command
+from tests.support.workplace import command
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Done, command
 from dataflow_grounding.data.records import Record, dump_line
 from dataflow_grounding.data.rejected import WithoutRejected
+from tests.support.workplace import Done, command
 
 RIGHT, WRONG = [1, 2, 30, 40], [50, 50, 90, 90]
 

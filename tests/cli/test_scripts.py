@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import REPOSITORY, Done, ended
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.waiting import wait_until
+from tests.support.workplace import REPOSITORY, Done, ended
 
 pytestmark = pytest.mark.slow
 

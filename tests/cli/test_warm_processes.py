@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.warm import WarmProcess
-from benchmarks.places.workplace import Workplace, ended, process
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.warm import WarmProcess
+from tests.support.workplace import Workplace, ended, process
 
 pytestmark = [
     pytest.mark.slow,

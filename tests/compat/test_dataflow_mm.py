@@ -18,7 +18,6 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import REPOSITORY, command
 from dataflow_grounding import (
     FileStorage,
     GeminiServing,
@@ -29,16 +28,17 @@ from dataflow_grounding import (
     RunOptions,
 )
 from dataflow_grounding._util.errors import BudgetExceeded, PlanError
-from dataflow_grounding.data.rows import read_records
-from dataflow_grounding.engine.budget import Prices
-from dataflow_grounding.extras.compat import (
+from dataflow_grounding.compat import (
     APIVLMServing_openai,
     DataFlowServing,
     ImageBboxGenerator,
     PromptedVQAGenerator,
     ServingForDataFlow,
 )
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.data.rows import read_records
+from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.workplace import REPOSITORY, command
 
 
 class TheirPromptedVQAGenerator:

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import OPERATOR_REGISTRY, GroundingError, PhraseGrounder
-from dataflow_grounding.data.rows import read_records
-from dataflow_grounding.extras.compat import (
+from dataflow_grounding.compat import (
     APIVLMServing_openai,
     DataFlowServing,
     ExistingBBoxDataGenConfig,
@@ -24,7 +23,8 @@ from dataflow_grounding.extras.compat import (
     ImageBboxGenerator,
     PromptedVQAGenerator,
 )
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.data.rows import read_records
+from dataflow_grounding.testing import LoopbackServer
 
 SEED_PAGE = (
     Path(__file__).resolve().parents[3]
@@ -82,10 +82,8 @@ def test_the_script_of_dataflows_page_runs_with_its_imports_changed(
     tmp_path: Path, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = indented(SEED_PAGE.read_text(encoding="utf-8"))
-    ours = re.sub(
-        r"from dataflow\.[\w.]+ import", "from dataflow_grounding.extras.compat import", script
-    )
-    assert ours.count("dataflow_grounding.extras.compat") == 4
+    ours = re.sub(r"from dataflow\.[\w.]+ import", "from dataflow_grounding.compat import", script)
+    assert ours.count("dataflow_grounding.compat") == 4
     ours = ours.replace(SERVICE, server.base_url)  # where the user's model is
     data = tmp_path / "example_data" / "image_region_caption"
     data.mkdir(parents=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.workplace import REPOSITORY
 
 PYTHON = os.environ.get("DATAFLOW_PYTHON", "")
 echo = EchoAnswers()

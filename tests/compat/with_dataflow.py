@@ -31,8 +31,8 @@ from dataflow.utils.registry import OPERATOR_REGISTRY as THEIR_REGISTRY  # noqa:
 from dataflow.utils.storage import FileStorage as TheirStorage  # noqa: E402
 
 import dataflow_grounding as dfg  # noqa: E402
-from dataflow_grounding.extras.compat import APIVLMServing_openai as OurServing  # noqa: E402
-from dataflow_grounding.extras.compat import DataFlowServing  # noqa: E402
+from dataflow_grounding.compat import APIVLMServing_openai as OurServing  # noqa: E402
+from dataflow_grounding.compat import DataFlowServing  # noqa: E402
 
 
 def rows(folder: Path) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from benchmarks.stand_ins.erring_model import ErringModel, Errors
 from benchmarks.stand_ins.negative_quality import PhrasingModel
 from benchmarks.stand_ins.seeing_model import draw
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 PAGE = (REPOSITORY / "docs" / "better_boxes.md").read_text("utf-8")
 RED = (100, 120, 480, 600)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY
+from tests.support.workplace import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "dependencies.md").read_text(encoding="utf-8")
 PROJECT = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")

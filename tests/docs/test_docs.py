@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.places.workplace import REPOSITORY, Done, Workplace, command
 from benchmarks.stand_ins.bench_model import BenchModel
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
 pytestmark = pytest.mark.slow
 

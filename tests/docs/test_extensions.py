@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -19,13 +18,14 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
     faults,
     on,
 )
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 EXTENSIONS = REPOSITORY / "extensions"
 
@@ -214,7 +214,7 @@ def test_the_format_is_written_and_read(
         ("class Mine: pass", "is no format: derive a class from"),
         ("def Mine(record): pass", "is no format: derive a class from"),
         (
-            "from dataflow_grounding.extras.formats.base import Format\nclass Mine(Format): pass",
+            "from dataflow_grounding.formats.base import Format\nclass Mine(Format): pass",
             "lacks read(), name, about, data_file",
         ),
     ],

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.all import APART, FIGURES, Measured, measure
-from benchmarks.places.workplace import REPOSITORY
+from tests.support.workplace import REPOSITORY
 
 NAMED = re.compile(r"python -m benchmarks\.(\w+)")
 WITH_OPTIONS = re.compile(r"python -m benchmarks\.(\w+ [^`#\n]*)")

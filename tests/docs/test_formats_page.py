@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.places.workplace import REPOSITORY
-from dataflow_grounding.extras.formats import FORMATS
+from dataflow_grounding.formats import FORMATS
+from tests.support.workplace import REPOSITORY
 
 COLUMNS = (
     "unplaced",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY
+from tests.support.workplace import REPOSITORY
 
 PAGES = sorted(
     path

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.places.workplace import REPOSITORY
 from benchmarks.stand_ins.probe_model import ProbeModel
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

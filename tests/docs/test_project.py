@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.places.workplace import REPOSITORY
 from dataflow_grounding._util.version import __version__
+from tests.support.workplace import REPOSITORY
 
 ADDRESS = "https://example.com/someone/dataflow-grounding"
 

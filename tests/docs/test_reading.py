@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from benchmarks.places.workplace import REPOSITORY
+from tests.support.workplace import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "reading.md").read_text(encoding="utf-8")
 ROWS = re.findall(

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.places.store import environment, faulty_store
-from benchmarks.places.workplace import REPOSITORY
 from tests.docs.test_pages_run import blocks, of_a_stranger
+from tests.support.store import environment, faulty_store
+from tests.support.workplace import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

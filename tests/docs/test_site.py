@@ -16,7 +16,7 @@ import dataflow_grounding
 import dataflow_grounding.operators
 import dataflow_grounding.serving
 import dataflow_grounding.tasks
-from benchmarks.places.workplace import REPOSITORY
+from tests.support.workplace import REPOSITORY
 
 pytest.importorskip("mkdocs")
 pytest.importorskip("material")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_grounding.extras.embedded.captions import extract_expressions
+from dataflow_grounding.embedded.captions import extract_expressions
 
 
 def texts(caption: str) -> list[str]:
@@ -145,7 +145,7 @@ def test_reading_captions_needs_no_opencv() -> None:
     import sys
 
     code = (
-        "import sys, dataflow_grounding.extras.embedded.captions as c; c.extract_expressions('a cat');"
+        "import sys, dataflow_grounding.embedded.captions as c; c.extract_expressions('a cat');"
         "print([m for m in ('cv2', 'numpy', 'PIL.Image') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.places.workplace import command
-from dataflow_grounding.extras.embedded._descriptions import Descriptions
-from dataflow_grounding.extras.embedded._picture import Picture
-from dataflow_grounding.extras.embedded.regions import Thing, dominant_color, plural_of, read_things
+from dataflow_grounding.embedded._descriptions import Descriptions
+from dataflow_grounding.embedded._picture import Picture
+from dataflow_grounding.embedded.regions import Thing, dominant_color, plural_of, read_things
+from tests.support.workplace import command
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data"
 BLANK = Picture(np.zeros((480, 640, 3), np.uint8))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataflow_grounding.extras.embedded._grounder import ground_phrases
-from dataflow_grounding.extras.embedded.captions import extract_expressions
+from dataflow_grounding.embedded._grounder import ground_phrases
+from dataflow_grounding.embedded.captions import extract_expressions
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data"
 DRAWN = {"shapes", "landscape", "toys"}

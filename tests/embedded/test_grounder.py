@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from dataflow_grounding.extras.embedded._grounder import ground_phrases
+from dataflow_grounding.embedded._grounder import ground_phrases
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data" / "images"
 PAPER = (244, 240, 230)

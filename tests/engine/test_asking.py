@@ -16,8 +16,6 @@ import numpy
 import pytest
 from PIL import Image
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding import FileStorage, Operator, Pipeline, Serving
 from dataflow_grounding._util.errors import (
     OperatorFailed,
@@ -27,13 +25,15 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
-from dataflow_grounding.extras.testing.faults import FaultRule
-from dataflow_grounding.extras.testing.received import ReceivedRequest
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.serving import OpenAIServing, Reply, Usage
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing.faults import FaultRule
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace
 
 Read = Callable[[str], Any]
 

@@ -15,7 +15,7 @@ import pytest
 import dataflow_grounding
 from dataflow_grounding import FileStorage, OpenAIServing, PhraseGrounder
 from dataflow_grounding.data.rows import write_rows
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, ended
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
+from tests.support.workplace import Workplace, ended
 
 pytestmark = pytest.mark.slow
 

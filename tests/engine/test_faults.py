@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.fault_cases.fault_case import Case
 from benchmarks.faults import CASES
-from benchmarks.places.workplace import Workplace
+from tests.support.workplace import Workplace
 
 PLAYED_ELSEWHERE = {
     # with two workers killed, an endpoint that refuses, and the content compared

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import REPOSITORY, caption
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.waiting import wait_until
+from tests.support.workplace import REPOSITORY, caption
 
 pytestmark = pytest.mark.slow
 

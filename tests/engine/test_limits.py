@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.servings import KINDS
-from benchmarks.places.workplace import Workplace, ended, process
-from dataflow_grounding.extras.testing import Fault, LoopbackServer, faults, on
-from dataflow_grounding.serving.base import Usage
+from dataflow_grounding.serving.serving import Usage
+from dataflow_grounding.testing import Fault, LoopbackServer, faults, on
+from tests.support.servings import KINDS
+from tests.support.workplace import Workplace, ended, process
 
 pytestmark = pytest.mark.slow
 

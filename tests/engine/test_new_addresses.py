@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace, caption, command
 from dataflow_grounding import (
     EmbeddedServing,
     OpenAIServing,
@@ -17,8 +16,9 @@ from dataflow_grounding import (
     SeveralEndpoints,
     ground,
 )
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.serving import Serving
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.workplace import Done, Workplace, caption, command
 
 X, Y = "xyxy_1000", "yxyx_1000"
 

@@ -12,16 +12,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from benchmarks.places.pacing import lognormal
-from benchmarks.places.workplace import caption
 from dataflow_grounding import FileStorage, Pipeline
 from dataflow_grounding._util.errors import BudgetExceeded, EndpointRefused, InputError, PlanError
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.extras.testing import Fault, LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import Fault, LoopbackServer, ReceivedRequest, faults, on
+from tests.support.pacing import lognormal
+from tests.support.workplace import caption
 
 pytestmark = pytest.mark.slow
 

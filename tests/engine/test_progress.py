@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, caption, process
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace, caption, process
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.fault_cases.fault_case import undisturbed
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace, caption, ended
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.testing import (
     Answer,
     EchoAnswers,
     LoopbackServer,
@@ -24,7 +22,9 @@ from dataflow_grounding.extras.testing import (
     faults,
     on,
 )
-from dataflow_grounding.extras.testing.faults import FaultRule
+from dataflow_grounding.testing.faults import FaultRule
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace, caption, ended
 
 KEY = "image_grounding.vlm.openai"
 

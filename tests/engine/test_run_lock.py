@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine import run_lock
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 

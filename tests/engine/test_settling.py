@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding import (
     BoxRefiner,
     BoxVerifier,
@@ -26,8 +25,9 @@ from dataflow_grounding import (
 )
 from dataflow_grounding._util.errors import BrokenRow, GroundingError, PlanError, SpecError
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.workplace import Workplace
 
 
 def blind(request: ReceivedRequest) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
 from dataflow_grounding._util.errors import RateLimited, SpecError
 from dataflow_grounding.engine._endpoints import Endpoint, Endpoints
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -168,7 +168,7 @@ def test_one_that_dies_and_one_that_comes_back(
     command = [
         sys.executable,
         "-m",
-        "dataflow_grounding.extras.testing",
+        "dataflow_grounding.testing",
         "--port",
         "0",
         "--latency",

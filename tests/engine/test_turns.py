@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Workplace
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.workplace import REPOSITORY, Workplace
 
 pytestmark = pytest.mark.slow
 

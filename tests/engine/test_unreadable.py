@@ -12,22 +12,22 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding import FileStorage, OpenAIServing, Operator, Pipeline, Serving
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import (
     CannedAnswers,
     LoopbackServer,
     ReceivedRequest,
     faults,
     on,
 )
-from dataflow_grounding.extras.testing.faults import Fault, FaultRule
-from dataflow_grounding.images.image import open_image
-from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.workplace import Workplace, command
 
 PROSE = faults.says("I am sure that all is well.")
 SAID = "of replies could not be read as asked"

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.extras.evaluation import data_set_commands
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.evaluation import data_set_commands
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Done, Workplace, command, ended, process
 
 pytestmark = [
     pytest.mark.slow,

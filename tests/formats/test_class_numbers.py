@@ -14,11 +14,11 @@ import PIL.Image
 import pytest
 import yaml
 
-from benchmarks.places.workplace import Done
-from benchmarks.places.workplace import command as in_process
 from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.data.records import dump_line
 from tests.formats.data import draw, record
+from tests.support.workplace import Done
+from tests.support.workplace import command as in_process
 
 SIZE = (64, 48)
 EXAMPLES = Path(__file__).parents[2] / "example_data"

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.places.workplace import command as in_process
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import dump_line
-from dataflow_grounding.extras.formats import find_format, read, write
+from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
+from tests.support.workplace import command as in_process
 
 # of Qwen's process_bbox.ipynb, with what comes out for each model
 NOTEBOOK = (640, 428), [146, 137, 615, 415]

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding.extras.formats import find_format, read, write
+from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
+from tests.support.workplace import command
 
 SIZE = (64, 48)
 BOX = [1.5, 2.25, 40.0, 30.0]
@@ -472,7 +472,7 @@ def test_a_large_coco_file_is_read_in_little_memory(tmp_path: Path) -> None:
         for n in range(20_000)
     ]
     path = coco(tmp_path, images=images, annotations=boxes, categories=[{"id": 1, "name": "a cat"}])
-    code = "import sys; from dataflow_grounding.extras.formats import read; print(sum(1 for _ in read(sys.argv[1], 'coco')));"
+    code = "import sys; from dataflow_grounding.formats import read; print(sum(1 for _ in read(sys.argv[1], 'coco')));"
     code += "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     done = subprocess.run(
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=True

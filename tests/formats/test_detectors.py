@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.formats import find_format, read
+from dataflow_grounding.formats import find_format, read
+from tests.support.workplace import command
 
 SIDES = {"imageWidth": 64, "imageHeight": 48, "imageData": None, "version": "5.5.0", "flags": {}}
 

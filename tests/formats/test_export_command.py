@@ -16,14 +16,14 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.places.workplace import Done
-from benchmarks.places.workplace import command as in_process
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import RowWriter
-from dataflow_grounding.extras.formats import FORMATS, WRITTEN, find_format, read, write
-from dataflow_grounding.extras.formats.export import Selection
+from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
+from dataflow_grounding.formats.export import Selection
 from tests.formats.data import draw, hostile, record
+from tests.support.workplace import Done
+from tests.support.workplace import command as in_process
 
 SIZE = (64, 48)
 ONE = [{"bbox": [1, 2, 30, 40], "score": 0.9}]
@@ -716,7 +716,7 @@ def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_brok
     tmp_path: Path,
 ) -> None:
     run, part = results(tmp_path / "run", [mug()]), tmp_path / "out.part"
-    code = "import os; from dataflow_grounding.extras.formats import write;"
+    code = "import os; from dataflow_grounding.formats import write;"
     code += f"write((os._exit(9) for _ in 'x'), 'odvg', {str(tmp_path / 'out')!r})"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert part.is_dir()

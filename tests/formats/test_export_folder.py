@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dataflow_grounding.extras.formats.export_folder import MARK, README, ExportFolder
+from dataflow_grounding.formats.export_folder import MARK, README, ExportFolder
 
 
 def export(path: Path, *lines: dict[str, object]) -> str:

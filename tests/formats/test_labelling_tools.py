@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.formats import find_format, read, write
+from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)

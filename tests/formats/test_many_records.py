@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dataflow_grounding import formats
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras import formats
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import command
 from tests.formats.data import draw, record
+from tests.support.workplace import command
 
 SIDES = {"width": 64, "height": 48}
 ATTRIBUTE = '<attribute name="phrase">a mug</attribute><attribute name="colour">red</attribute>'

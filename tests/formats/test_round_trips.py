@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.extras.formats import WRITTEN, find_format, read, write
-from dataflow_grounding.extras.formats.base import Format
-from dataflow_grounding.extras.formats.export import Exported
+from dataflow_grounding.formats import WRITTEN, find_format, read, write
+from dataflow_grounding.formats.base import Format
+from dataflow_grounding.formats.export import Exported
 from tests.formats.data import data_sets, draw, hostile
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.formats import read, write
+from dataflow_grounding.formats import read, write
 from tests.formats.data import draw, hostile, record
 
 RECORD = {

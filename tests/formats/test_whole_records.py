@@ -11,10 +11,10 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.formats import read, whole_records, write
+from dataflow_grounding.formats import read, whole_records, write
 from tests.formats.data import draw, hostile, record
+from tests.support.workplace import command
 
 SIZE = (64, 48)
 

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.fault_cases.picture_bombs import BOMBS, endless_exif, many_pages
-from benchmarks.places.bytecode import instructions_of
-from benchmarks.places.workplace import Workplace, caption, command
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding._util.errors import ImageBroken
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.images.files import decode, read_header
 from dataflow_grounding.images.image import open_image
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.bytecode import instructions_of
+from tests.support.workplace import Workplace, caption, command
 
 pytestmark = pytest.mark.slow
 

@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, command, ended
 from dataflow_grounding._util import stores
 from dataflow_grounding.images import image as images
 from tests.jobs import test_inputs_elsewhere as of_s3
+from tests.support.workplace import Workplace, command, ended
 
 pytestmark = pytest.mark.slow
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.data.classes import classes_of
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.jobs.input_rows import renamed
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
 TEXTS = ["A red cup.", "A green dog.", "A blue hat."]

@@ -19,8 +19,6 @@ from typing import Any
 import pytest
 import s3fs
 
-from benchmarks.places.object_store import BUCKET, ObjectStore, object_store
-from benchmarks.places.workplace import Files, Workplace, caption, command
 from dataflow_grounding import (
     EmbeddedServing,
     ExpressionExtractor,
@@ -32,7 +30,9 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import ImageMissing, MissingExtra
 from dataflow_grounding._util.paths import joined, look
 from dataflow_grounding.data.rows import read_rows, write_rows
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.object_store import BUCKET, ObjectStore, object_store
+from tests.support.workplace import Files, Workplace, caption, command
 
 pytestmark = pytest.mark.slow
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from fsspec.registry import known_implementations
 
-from benchmarks.places.workplace import Workplace, caption, command
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, ground
 from dataflow_grounding._util import stores
 from dataflow_grounding._util.errors import GroundingError, MissingExtra, RecordError
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.results_folder import image_folders_of
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.images.image import find_image
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace, caption, command
 
 OWN = {"file", "http", "https", "s3", "s3a", "gs", "gcs", "hf"}
 SCHEMES = sorted({*known_implementations, "gopher", "x-unheard.of"} - OWN)

@@ -24,10 +24,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, command
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.jobs import downloads
 from dataflow_grounding.jobs.downloads import Downloads, is_public
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace, command
 
 
 class Site(ThreadingHTTPServer):

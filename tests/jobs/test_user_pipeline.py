@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding import operators
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
-from dataflow_grounding.jobs.base import SpecJob
 from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.workplace import Done, Workplace, command, ended, process
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ class Asking(Pipeline):
     name = "asking"
 
     def __init__(self, storage, serving):
-        from dataflow_grounding.extras.compat import PromptedVQAGenerator
+        from dataflow_grounding.compat import PromptedVQAGenerator
 
         self.storage = storage
         self.vqa = PromptedVQAGenerator(serving)

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.places.workplace import Workplace
 from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from dataflow_grounding import (
     BoxRefiner,
@@ -29,11 +28,12 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
-from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import probe_in
 from dataflow_grounding.operators._agreement import merge_answers
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import probe_in
+from tests.support.workplace import Workplace
 
 BIG = [100, 120, 480, 600]
 TINY = [911, 333, 929, 351]

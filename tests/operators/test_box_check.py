@@ -42,7 +42,6 @@ from dataflow_grounding import (
 )
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.engine.options import RunOptions, current_options
-from dataflow_grounding.extras.testing import Answer, LoopbackServer, ReceivedRequest
 from dataflow_grounding.operators._box_decisions import decided, with_verdicts
 from dataflow_grounding.operators.judge_test import (
     BY_CHANCE,
@@ -56,6 +55,7 @@ from dataflow_grounding.operators.judge_test import (
 )
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
+from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
 
 SIZE = (1200, 900)
 RED = [100, 120, 480, 600]

@@ -35,8 +35,8 @@ from dataflow_grounding import (
     operator,
 )
 from dataflow_grounding._util.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
-from dataflow_grounding.extras.compat import PromptedVQAGenerator
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.compat import PromptedVQAGenerator
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 
 PIXELS = numpy.arange(30 * 40 * 3, dtype=numpy.uint8).reshape(30, 40, 3)
 DIGEST = "1bf7c41ce23237b58666f5017826d163"  # of PIXELS

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding import BoxRefiner, PhraseGrounder, Serving
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.geometry import iou, without_duplicates
-from dataflow_grounding.extras.testing import LoopbackServer
-from dataflow_grounding.extras.testing.received import ReceivedRequest
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Workplace
 
 CAT, DOG = [100, 100, 300, 300], [500, 100, 900, 500]
 NEAR_CAT = [102, 98, 301, 303]  # IoU 0.961

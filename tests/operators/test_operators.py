@@ -37,8 +37,8 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import LoopbackServer
 
 
 class Small(Serving):

@@ -27,9 +27,9 @@ from dataflow_grounding.boxes.geometry import Bbox, iou
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.operators._nearness import near_groups
 from dataflow_grounding.serving import Serving
+from dataflow_grounding.testing import LoopbackServer
 
 numbers = st.integers(0, 40)
 box = st.tuples(numbers, numbers, st.integers(1, 20), st.integers(1, 20)).map(

@@ -17,7 +17,6 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import REPOSITORY, Workplace
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import (
     BBoxVisualizer,
@@ -38,10 +37,11 @@ from dataflow_grounding import (
 )
 from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.formats.seed_records import seed_file
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.operators._calling import roles_of
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY, Workplace
 
 PIXELS = numpy.full((30, 40, 3), 200, "uint8")
 EXPRESSIONS = [

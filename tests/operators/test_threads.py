@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from benchmarks.places.workplace import Workplace
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 

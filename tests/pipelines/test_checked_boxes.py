@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Done, Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
 from benchmarks.stand_ins.seeing_model import COLORS
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults
+from tests.support.waiting import wait_until
+from tests.support.workplace import Done, Workplace, command
 
 pytestmark = pytest.mark.slow  # each is one or several runs with a judge
 
@@ -335,7 +335,7 @@ def test_a_judge_that_does_not_answer_is_asked_again_by_the_same_command(place: 
 
 
 def test_where_the_answers_differ_a_box_is_first_in_review(place: Workplace) -> None:
-    from dataflow_grounding.extras.review.queues import Queue, Reviewable
+    from dataflow_grounding.review.queues import Queue, Reviewable
 
     with LoopbackServer(Model(Errors(accuracy=0.9)), keep_bodies=True) as server:
         checked(place, server)

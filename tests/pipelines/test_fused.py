@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, command
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.workplace import Workplace, command
 
 PICTURES = 6
 CAPTIONS = (

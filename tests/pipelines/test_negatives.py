@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.referring_place import ReferringPlace, kitti
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace, command
 from benchmarks.stand_ins.check_quality import NOISE, scenes
 from benchmarks.stand_ins.erring_model import Errors, about_probes
 from benchmarks.stand_ins.negative_quality import (
@@ -27,8 +24,11 @@ from benchmarks.stand_ins.negative_quality import (
     with_some_told,
 )
 from dataflow_grounding import NegativeChecker, NegativePhraser
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
+from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.referring_place import ReferringPlace, kitti
-from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding import FileStorage, PhraseGrounder, PhraseLister, Pipeline
 from dataflow_grounding import OpenAIServing as Serving
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.workplace import Workplace, command
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.referring_place import STEPS, ReferringPlace, kitti
-from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.data.records import Record, read_expressions
 from dataflow_grounding.data.rows import read_records
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from tests.support.referring_place import STEPS, ReferringPlace, kitti
+from tests.support.workplace import Workplace, command
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 CARS = [

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.bytecode import instructions_of
-from benchmarks.places.workplace import REPOSITORY, command
 from dataflow_grounding import (
     EmbeddedServing,
     GroundingError,
@@ -24,8 +22,10 @@ from dataflow_grounding import (
     RegionMarker,
 )
 from dataflow_grounding.data.rows import read_records
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.tasks.captions import read_marked_text
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.bytecode import instructions_of
+from tests.support.workplace import REPOSITORY, command
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
 PROMPT = "Describe the content of each marked region in the image. There are {0} regions: <region1> to <region{0}>."

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.referring_place import ReferringPlace, kitti
-from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.seeds import Made
-from dataflow_grounding.extras.formats.seed_records import AnnotationSeeds, write_seeds
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.formats.seed_records import AnnotationSeeds, write_seeds
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.workplace import command
 
 
 @pytest.fixture

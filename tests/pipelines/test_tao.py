@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.places.referring_place import ReferringPlace, kitti
-from benchmarks.places.workplace import Workplace, command
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.workplace import Workplace, command
 
 NAME = "image_referring_expression"
 VIDEO = {"long_video_threshold_sec": 60, "long_video_sample_fps": 0.5, "long_video_max_frames": 60}

@@ -28,7 +28,6 @@ from benchmarks.damaged_replies import (
     read_any,
     verdict,
 )
-from benchmarks.places.bytecode import instructions_of
 from benchmarks.reply_forms import (
     FORMS,
     GRAMMAR,
@@ -42,6 +41,7 @@ from benchmarks.reply_forms import (
 )
 from dataflow_grounding.replies import Reading, read_boxes
 from dataflow_grounding.replies.reading import FoundBox, Note
+from tests.support.bytecode import instructions_of
 
 EACH_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 REPLIES = 25

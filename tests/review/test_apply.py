@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import command
 from dataflow_grounding.data.rows import RowWriter
-from dataflow_grounding.extras.review._decisions import Decisions, review_files
-from dataflow_grounding.extras.review._overlay import version_of
-from dataflow_grounding.extras.review._record_view import expressions_of
-from dataflow_grounding.extras.review.queues import Reviewable
-from dataflow_grounding.extras.review.session import Session
+from dataflow_grounding.review._decisions import Decisions, review_files
+from dataflow_grounding.review._overlay import version_of
+from dataflow_grounding.review._record_view import expressions_of
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
+from tests.support.workplace import command
 
 BOXES = {
     "A": [0, 0, 40, 40],

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Done, command
-from dataflow_grounding.extras.evaluation.metrics.confidence import clopper_pearson
+from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
 from tests.review.test_review import Server
+from tests.support.workplace import Done, command
 
 pytestmark = pytest.mark.slow
 

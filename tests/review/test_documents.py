@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import command
 from benchmarks.stand_ins.bench_model import BenchModel
-from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import command
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import command
-from dataflow_grounding.extras.review.queues import Reviewable
-from dataflow_grounding.extras.review.session import Session
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
+from tests.support.workplace import command
 
 A, B, C = [1, 1, 50, 50], [70, 70, 90, 90], [100, 100, 120, 120]
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import command
-from dataflow_grounding.extras.evaluation.metrics.showing import line_chart
-from dataflow_grounding.extras.review.notebook import show
+from dataflow_grounding.evaluation.metrics.showing import line_chart
+from dataflow_grounding.review.notebook import show
 from tests.review.test_review import Server, select
+from tests.support.workplace import command
 
 pytestmark = pytest.mark.slow
 

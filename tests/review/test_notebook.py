@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.review.notebook import show
+from dataflow_grounding.review.notebook import show
 from tests.review.test_review import RECORD, results
+from tests.support.workplace import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 assert results  # a fixture
 CELL = (
-    "import json\nfrom dataflow_grounding.extras.review.notebook import show\n"
+    "import json\nfrom dataflow_grounding.review.notebook import show\n"
     "show(json.loads(open('out/annotations.jsonl').readline()), image_root='out')"
 )
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.extras.review._record_view import Picture, utf16_span, view_of
-from dataflow_grounding.extras.review._report import FLAGS, marks_of
-from dataflow_grounding.extras.review._versions import changes_view
+from dataflow_grounding.review._record_view import Picture, utf16_span, view_of
+from dataflow_grounding.review._report import FLAGS, marks_of
+from dataflow_grounding.review._versions import changes_view
 
 
 @pytest.mark.parametrize(

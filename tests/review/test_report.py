@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.extras.review import _report_files as report_files
-from dataflow_grounding.extras.review._report import write_report
-from dataflow_grounding.extras.review._versions import Version
+from dataflow_grounding.review import _report_files as report_files
+from dataflow_grounding.review._report import write_report
+from dataflow_grounding.review._versions import Version
 
 pytestmark = pytest.mark.slow
 
@@ -1130,7 +1130,7 @@ def test_all_records_and_failures_are_reached_from_page_to_page(
     folder: Path, show: Any, single: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_files, "PER_FILE", 7)
-    monkeypatch.setattr("dataflow_grounding.extras.review._report.PER_FILE", 7)
+    monkeypatch.setattr("dataflow_grounding.review._report.PER_FILE", 7)
     none = {
         "image_id": "37",
         "caption": "a cat",

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import ended, process
+from tests.support.workplace import ended, process
 
 pytestmark = pytest.mark.slow
 

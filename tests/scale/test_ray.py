@@ -21,11 +21,6 @@ import PIL.Image
 import PIL.ImageColor
 import pytest
 
-from benchmarks.places.referring_place import STEPS as OF_BOXES
-from benchmarks.places.referring_place import ReferringPlace, kitti
-from benchmarks.places.store import BUCKET, environment, faulty_store
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace, ended, process
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors
 from benchmarks.stand_ins.seeing_model import COLORS
@@ -34,9 +29,14 @@ from dataflow_grounding._util.errors import PlanError, SpecError
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import shard_of
-from dataflow_grounding.extras.scale.cluster import ray_run
-from dataflow_grounding.extras.scale.cluster._shipping import shipped, unshipped
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.scale.cluster import ray_run
+from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.referring_place import STEPS as OF_BOXES
+from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.store import BUCKET, environment, faulty_store
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace, ended, process
 
 # Ray is imported where it is used: it takes half a second, in each process that collects tests.
 pytestmark = [
@@ -47,8 +47,8 @@ pytestmark = [
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 RAY = ("--engine", "ray", "--workers", "2")
 # Code for a driver in a process of its own.
-FEW_BLOCKS = "import dataflow_grounding.extras.scale.cluster.ray_run as r; r.FEWEST_BLOCKS = 4"
-SAYS_SOON = "import dataflow_grounding.extras.scale.cluster.ray_run as r; r.SAY_SECONDS = 1.0"
+FEW_BLOCKS = "import dataflow_grounding.scale.cluster.ray_run as r; r.FEWEST_BLOCKS = 4"
+SAYS_SOON = "import dataflow_grounding.scale.cluster.ray_run as r; r.SAY_SECONDS = 1.0"
 # For a cluster that a test starts itself: beside other tests its workers would stand still.
 NOT_NICE = ("RAY_worker_niceness", "0")
 

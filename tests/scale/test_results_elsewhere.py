@@ -20,9 +20,6 @@ import boto3
 import pytest
 import s3fs
 
-from benchmarks.places.store import BUCKET, FaultyStore, environment, faulty_store
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Done, Workplace, caption, command, ended, process
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -34,7 +31,10 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.mirror import stand_for
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import HeartLock
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.store import BUCKET, FaultyStore, environment, faulty_store
+from tests.support.waiting import wait_until
+from tests.support.workplace import Done, Workplace, caption, command, ended, process
 
 pytestmark = pytest.mark.slow
 

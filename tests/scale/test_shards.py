@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace, caption, command, ended
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, on
-from dataflow_grounding.extras.testing.faults import refusal, says
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
+from dataflow_grounding.testing.faults import refusal, says
+from tests.support.workplace import Done, Workplace, caption, command, ended
 
 ROWS = 120
 

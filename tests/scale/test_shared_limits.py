@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding._util.errors import GroundingError, RunStopped
 from dataflow_grounding.engine.limiter import Level
-from dataflow_grounding.extras.scale.cluster.limits import (
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.scale.cluster.limits import (
     AtEndpoint,
     Ended,
     Leave,
@@ -27,9 +27,9 @@ from dataflow_grounding.extras.scale.cluster.limits import (
     SharedLimiter,
     shared_limits,
 )
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
-from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
+from tests.support.waiting import wait_until
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 

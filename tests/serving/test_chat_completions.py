@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace
-from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
-from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import OpenAIServing
@@ -21,6 +18,9 @@ from dataflow_grounding.serving._chat_completions import (
     reply_of,
     usage_of,
 )
+from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing.faults import Fault
+from tests.support.workplace import Workplace
 
 SECRET = "header-secret-42"
 

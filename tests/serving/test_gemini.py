@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
-from dataflow_grounding.extras.testing.faults import Fault, FaultRule
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.waiting import wait_until
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,9 +19,9 @@ import PIL.Image
 import pytest
 import yaml
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, ended
 from benchmarks.stand_ins.tiny_vlm import tiny_vlm
 from dataflow_grounding import CaptionGenerator, ExpressionExtractor, LocalServing, PhraseGrounder
+from tests.support.workplace import REPOSITORY, Workplace, ended
 
 pytestmark = pytest.mark.slow
 

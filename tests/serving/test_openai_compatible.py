@@ -32,11 +32,11 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
-from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
-from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
+from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing.faults import Fault
 
 KEY = "sk-7f3a-very-secret-key"
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Workplace, ended, process
 from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, SpecError
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
-from dataflow_grounding.extras.testing.faults import Fault
+from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing.faults import Fault
+from tests.support.workplace import Workplace, ended, process
 
 pytestmark = pytest.mark.slow
 

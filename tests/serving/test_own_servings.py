@@ -22,11 +22,11 @@ from dataflow_grounding._util.errors import (
     ServerFault,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
-from dataflow_grounding.extras.testing import LoopbackServer, faults, on
-from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import Serving
 from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing.faults import Fault
 
 SECONDS = 0.3  # until the clients give an answer up
 CLIENTS = ["urllib", "requests", "httpx2", "aiohttp", "openai"]

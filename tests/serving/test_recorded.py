@@ -12,8 +12,8 @@ from PIL import Image
 import dataflow_grounding
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, RecordedServing, RegionMarker
 from dataflow_grounding._util.errors import InputError, RequestRefused
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 
 
 @pytest.fixture

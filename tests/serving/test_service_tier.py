@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace, command
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.serving import GeminiServing, OpenAIServing, SeveralEndpoints
+from dataflow_grounding.testing import (
     Answer,
     EchoAnswers,
     LoopbackServer,
@@ -18,7 +18,7 @@ from dataflow_grounding.extras.testing import (
     faults,
     on,
 )
-from dataflow_grounding.serving import GeminiServing, OpenAIServing, SeveralEndpoints
+from tests.support.workplace import Done, Workplace, command
 
 PRICES = {"input": 100.0, "output": 1000.0, "cached_input": 10.0, "flex": 0.5}
 FLEX = {"vlm.service_tier": "flex"}

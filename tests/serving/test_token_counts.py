@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer
-from dataflow_grounding.serving.base import Reply, Usage
+from dataflow_grounding.serving.serving import Reply, Usage
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer
+from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
 

@@ -16,18 +16,18 @@ import pytest
 from PIL import Image
 
 import dataflow_grounding.serving
-from benchmarks.places.servings import HEADER, KEY, KINDS, VERSION, secrets_in
-from benchmarks.places.wires import RecordingProxy, TlsFront, certificate
-from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding import ExpressionExtractor, OpenAIServing
 from dataflow_grounding._util.errors import GroundingError, SpecError
-from dataflow_grounding.extras.testing import LoopbackServer
-from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Serving
 from dataflow_grounding.spec.problems import keys_of
 from dataflow_grounding.spec.schema import PipelineBlock
+from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing.faults import Fault
+from tests.support.servings import HEADER, KEY, KINDS, VERSION, secrets_in
+from tests.support.wires import RecordingProxy, TlsFront, certificate
+from tests.support.workplace import Workplace, ended
 
 pytestmark = pytest.mark.slow
 

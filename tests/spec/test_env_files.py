@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.places.workplace import Done, Workplace, ended, process
 from dataflow_grounding._util import environment as env_files
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding.data import mirror
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.workplace import Done, Workplace, ended, process
 
 OWN = "sk-users-own-key-5566778899aabb"
 GIVEN = "sk-key-of-the-dotenv-file-4711"

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from benchmarks.places.workplace import REPOSITORY, Workplace, command, ended, process
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.engine.budget import Prices
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.jobs.image_grounding import ImageGroundingBlock
 from dataflow_grounding.jobs.registry import JOBS, load_spec
 from dataflow_grounding.serving import GeminiServing, OpenAIServing
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import REPOSITORY, Workplace, command, ended, process
 
 KEY = "sk-from-a-file"
 

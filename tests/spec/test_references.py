@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.places.workplace import command, ended, process
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.spec._references import MOST, check_references
+from tests.support.workplace import command, ended, process
 
 LEVELS = 12
 Leaf = Callable[[str], Any]

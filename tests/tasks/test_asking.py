@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.places.workplace import Workplace, command
 from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding import GeminiServing, OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.tasks.ways_to_ask import form_of, objects_of_lines
+from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
 )
-from dataflow_grounding.tasks.asking import form_of, objects_of_lines
+from tests.support.workplace import Workplace, command
 
 FORMS = ["auto", "json", "lines", "lists", "json_lists", "bbox_2d", "box_2d", "bbox"]
 ROW = {"image_path": "square.png", "expressions": ["the red square", "a dog"]}

@@ -24,7 +24,7 @@ from dataflow_grounding.tasks import (
     image_caption,
     region_expression,
 )
-from dataflow_grounding.tasks.regions import Check, Described, Merged
+from dataflow_grounding.tasks.region_tasks import Check, Described, Merged
 
 REGIONS = [
     {"bbox": [10, 20, 110, 220], "type": "Car"},

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding import (
     BoxChecker,
     BoxVerifier,
@@ -21,10 +20,11 @@ from dataflow_grounding import (
     PhraseGrounder,
 )
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
-from dataflow_grounding.extras.testing.received import ReceivedRequest
 from dataflow_grounding.tasks.prompts import prompt_names
 from dataflow_grounding.tasks.wording import Wording, ejected
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Workplace, command
 
 GUIDANCE = "Write Chinese. Use the terms forklift, pallet jack."
 

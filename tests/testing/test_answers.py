@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.tally import Beginnings
 from benchmarks.stand_ins.gold import GoldAnswers
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.testing import (
     Answer,
     CannedAnswers,
     EchoAnswers,
@@ -24,6 +23,7 @@ from dataflow_grounding.extras.testing import (
     faults,
     on,
 )
+from tests.support.tally import Beginnings
 
 GOLD: dict[str, Any] = {
     "image_path": "cups.png",

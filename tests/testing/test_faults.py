@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from benchmarks.places.pacing import lognormal
-from benchmarks.places.waiting import wait_until
 from benchmarks.process import ServerProcess
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
-from dataflow_grounding.extras.testing.faults import Fault
-from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.pacing import lognormal
+from tests.support.waiting import wait_until
 
 PATH = "/v1/chat/completions"
 CANNED = '{"objects": []}'
@@ -390,7 +390,7 @@ def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_
     command = [
         sys.executable,
         "-m",
-        "dataflow_grounding.extras.testing",
+        "dataflow_grounding.testing",
         "--text",
         "hello",
         "--key",

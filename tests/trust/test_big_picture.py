@@ -14,8 +14,8 @@ from benchmarks.resize_rules import reduced
 from benchmarks.stand_ins.seeing_model import COLORS, GROUND, SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.calibration_file import cache_path
 
 # Shares of both sides at which a box begins and ends. They are whole pixels of all sizes here.

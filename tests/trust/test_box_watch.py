@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.calibration_file import (
     cache_path,
     load_calibration,
     prompt_version,
 )
+from tests.support.workplace import Done, Workplace
 
 KEY = "sk-4b1d-very-secret-key"
 AUTO = {"vlm.box_format": "auto"}
@@ -141,7 +141,7 @@ def test_where_it_is_not_clear_nothing_is_run(workplace: Workplace, what: str) -
 
 
 def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None:
-    from benchmarks.places.workplace import command
+    from tests.support.workplace import command
 
     workplace.many(2)
     with LoopbackServer(ProbeModel("xyxy_1")) as server:

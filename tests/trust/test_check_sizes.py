@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Workplace, caption, command
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind, sizes_to_check
+from tests.support.workplace import Workplace, caption, command
 
 pytestmark = pytest.mark.slow
 

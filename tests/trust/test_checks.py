@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Done, Workplace, caption, command
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from tests.support.workplace import Done, Workplace, caption, command
 
 pytestmark = pytest.mark.slow
 

@@ -15,20 +15,20 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace
 from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import GroundingError, SuspectBoxes
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.serving import OpenAIServing, Serving
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
     faults,
     on,
 )
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
-from dataflow_grounding.serving import OpenAIServing, Serving
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from tests.support.workplace import Workplace
 
 X, Y = "xyxy_1000", "yxyx_1000"
 TAKEN_BACK = r"(\d+) answers came since the last good check, (\d+) of them already returned"

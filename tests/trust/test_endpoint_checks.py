@@ -20,21 +20,21 @@ from typing import Any
 import pytest
 
 from benchmarks import box_watch
-from benchmarks.places.waiting import wait_until
-from benchmarks.places.workplace import Done, Workplace, caption, command
 from benchmarks.stand_ins.watched_model import PEOPLE, Scene, WatchedModel
 from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
     faults,
     on,
 )
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
-from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from tests.support.waiting import wait_until
+from tests.support.workplace import Done, Workplace, caption, command
 
 X, Y = "xyxy_1000", "yxyx_1000"
 SELDOM = 10**6  # requests between two checks: none but the first and the last one come

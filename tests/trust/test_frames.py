@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.workplace import Workplace
 from benchmarks.resize_rules import reduced
 from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.stand_ins.seeing_model import SeeingModel
@@ -17,9 +16,9 @@ from dataflow_grounding import PhraseGrounder, read_boxes
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.trust.calibration_file import (
     Calibration,
     cache_path,
@@ -28,6 +27,7 @@ from dataflow_grounding.trust.calibration_file import (
 )
 from dataflow_grounding.trust.choice import FormatChoice
 from dataflow_grounding.trust.maps import format_in_frames
+from tests.support.workplace import Workplace
 from tests.trust.test_pixel_frames import MODEL, PARTS, _part, scene
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from benchmarks.box_watch import grounding_input
-from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import probe_in
 from dataflow_grounding.serving import OpenAIServing, Reply
 from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import probe_in
+from tests.support.workplace import Done, Workplace
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks import box_watch
 from benchmarks.box_watch import FEW_PORTRAITS, HALF_PORTRAITS, RIGHT, grounding_input
-from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import probe_in
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import probe_in
+from tests.support.workplace import Done, Workplace
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from benchmarks import box_watch
-from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.watched_model import Scene
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import probe_in
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import probe_in
+from tests.support.workplace import Done, Workplace
 
 pytestmark = pytest.mark.slow
 

@@ -14,18 +14,18 @@ import pytest
 from PIL import Image
 
 from benchmarks.pixel_frames import MODEL
-from benchmarks.places.workplace import Workplace
 from benchmarks.resize_rules import reduced
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles
 from dataflow_grounding.images.image import PADDING
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.own_probes import STANDING_OUT, drawn_into
 from dataflow_grounding.trust.probes import COLORS, INSET
 from dataflow_grounding.trust.seen_probes import LAYOUTS
+from tests.support.workplace import Workplace
 
 X = "xyxy_1000"
 TURNED = 6  # the EXIF orientation of a picture that is to be turned by 90 degrees

@@ -13,24 +13,24 @@ import pytest
 from PIL import Image
 
 from benchmarks.pixel_frames import MODEL, SERVERS, scenes
-from benchmarks.places.workplace import Workplace
 from benchmarks.resize_rules import drifting, reduced
 from benchmarks.stand_ins.box_scores import measure
 from benchmarks.stand_ins.seeing_model import SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.extras.testing import (
+from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
     faults,
     on,
 )
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles
-from dataflow_grounding.images.image import SizeLimits
-from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.calibration_file import Calibration, cache_path, prompt_version
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.reach import ENOUGH, Reach, orientation_of
+from tests.support.workplace import Done, Workplace
 
 X = "xyxy_1000"
 SELDOM = 10**6  # requests between two checks: none but the first and the last one come

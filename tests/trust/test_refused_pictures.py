@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.probe_model import ProbeModel, answered
 from benchmarks.stand_ins.rule_runs import decided
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.extras.testing.answers import asks_for_rectangles
-from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.answers import asks_for_rectangles
+from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.probes import Probe, ProbedPicture
+from tests.support.workplace import Done, Workplace
 from tests.trust.test_frames import off
 from tests.trust.test_pixel_frames import scene
 

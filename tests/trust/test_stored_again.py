@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, caption, command
 from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.trust.calibration_file import (
     Calibration,
     load_calibration,
     prompt_version,
 )
+from tests.support.workplace import Workplace, caption, command
 from tests.trust.test_pixel_frames import PARTS, scene
 
 MODEL = "qwen2.5-vl-7b-instruct"

@@ -21,9 +21,9 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import frame_of
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.frames import MOST_FRAMES, choose_frames, missing_frames
 from dataflow_grounding.trust.probes import NoFit, Probe, ProbedPicture, probe_of

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.places.bytecode import instructions_of
-from benchmarks.places.workplace import command
-from dataflow_grounding.extras.evaluation.figures import _phrases
-from dataflow_grounding.extras.evaluation.figures._phrases import (
+from dataflow_grounding.evaluation.figures import _phrases
+from dataflow_grounding.evaluation.figures._phrases import (
     MOST_COMPARED,
     look_alikes,
     sharing_boxes,
 )
+from tests.support.bytecode import instructions_of
+from tests.support.workplace import command
 
 
 def expressions(same: str, count: int = 4000) -> list[dict[str, Any]]:

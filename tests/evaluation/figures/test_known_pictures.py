@@ -9,8 +9,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from benchmarks.places.workplace import Workplace, command
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.workplace import Workplace, command
 
 LONG_AGO = 10**18  # nanoseconds: younger files may still change, and are not remembered
 

@@ -11,9 +11,9 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
-from dataflow_grounding.extras.evaluation.figures.linting import RULES
+from dataflow_grounding.evaluation.figures.linting import RULES
 from tests.formats.data import draw, record
+from tests.support.workplace import REPOSITORY, Done, command, ended, process
 
 SIZE = (64, 48)
 Row = dict[str, Any]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
-from dataflow_grounding.extras.evaluation.figures.duplicates import first_alike
+from dataflow_grounding.evaluation.figures.duplicates import first_alike
 from tests.formats.data import record
+from tests.support.workplace import REPOSITORY, Done, command, ended, process
 
 PHOTOS = sorted((REPOSITORY / "example_data/images").glob("*.jpg"))
 

@@ -11,9 +11,9 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.places.workplace import Done, command, ended, process
-from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
+from dataflow_grounding.evaluation.figures.counting import FIGURES
 from tests.formats.data import record
+from tests.support.workplace import Done, command, ended, process
 
 W, H = 400, 200
 

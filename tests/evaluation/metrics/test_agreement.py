@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.extras.evaluation.metrics import agreement
-from dataflow_grounding.extras.evaluation.metrics.agreeing import kappa_and_alpha
+from dataflow_grounding.evaluation.metrics import agreement
+from dataflow_grounding.evaluation.metrics.agreeing import kappa_and_alpha
 from tests.evaluation.metrics.cases import FAR, HALF, LEFT, RIGHT, record
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
-from benchmarks.places.workplace import command
 from dataflow_grounding.data.records import dump_line
-from dataflow_grounding.extras.evaluation.metrics import evaluate
+from dataflow_grounding.evaluation.metrics import evaluate
 from tests.evaluation.metrics.cases import FAR, LEFT, MIDDLE, RIGHT, phrase
+from tests.support.workplace import command
 
 CLASSES = ("cat", "dog", "tie")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
-from dataflow_grounding.extras.evaluation.metrics import evaluate
+from dataflow_grounding.evaluation.metrics import evaluate
 from tests.evaluation.metrics.cases import FAR, LEFT, RIGHT, record
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow_grounding.extras.evaluation.metrics import Evaluation, Rules, evaluate
+from dataflow_grounding.evaluation.metrics import Evaluation, Rules, evaluate
 from tests.evaluation.metrics.cases import FAR, HALF, LEFT, MIDDLE, RIGHT, phrase, record
 
 

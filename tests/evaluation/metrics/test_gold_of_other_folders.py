@@ -8,9 +8,9 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.places.workplace import Done
-from benchmarks.places.workplace import command as in_process
 from dataflow_grounding.data.records import dump_line
+from tests.support.workplace import Done
+from tests.support.workplace import command as in_process
 
 
 def command(*arguments: object) -> Done:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.eval_cost import records
-from benchmarks.places.measuring import COMMAND, run
+from tests.support.measuring import COMMAND, run
 
 pytestmark = pytest.mark.slow
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding.extras.evaluation.metrics import (
+from dataflow_grounding.evaluation.metrics import (
     Rules,
     agreement,
     evaluate,
     read_annotations,
 )
-from dataflow_grounding.extras.evaluation.metrics.pairs import pair
+from dataflow_grounding.evaluation.metrics.pairs import pair
 from tests.evaluation.metrics.cases import LEFT, RIGHT, phrase, record
+from tests.support.workplace import command
 
 
 def partners(found: list[Any], gold: list[Any]) -> list[int]:

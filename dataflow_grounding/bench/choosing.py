@@ -1,0 +1,95 @@
+"""Which way of asking is best on a user's own pictures, and the spec keys that ask so."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from dataflow_grounding.bench.ways import BOX_WAYS, Plain
+
+PIPELINE = "image_grounding"
+"""The pipeline whose spec has the keys that ways differ in."""
+_DRAWS = 4000  # bootstrap samples: some hundred lie outside of an interval of many ways
+_ALPHA = 0.05  # how likely any of the intervals may miss
+
+
+class Gain(NamedTuple):
+    """How much better a way is than the first: in mean F1 on the same pictures.
+
+    `low` and `high` are the ends of an interval that is so wide that all ways' intervals together
+    hold with 95%.
+    """
+
+    way: str
+    value: float
+    low: float
+    high: float
+
+
+class Choice(NamedTuple):
+    """The way that was chosen, the first of the ways, and what the others gain on that."""
+
+    best: str
+    first: str
+    gains: list[Gain]
+
+
+def choice_of(document: Mapping[str, Any], first: str) -> Choice:
+    """Return which way of a document is best. The first stays unless another is shown to be better.
+
+    Better is a way whose interval lies above 0; of several, the one that gains most is taken.
+
+    Args:
+        document: What `bench.json` holds, of a user's own pictures.
+        first: The way that the others are compared with.
+    """
+    scores = {way: of_way["figures"]["scores"] for way, of_way in document["ways"].items()}
+    others = [way for way in scores if way != first]
+    gains = []
+    for way in others:
+        differences = np.array(scores[way]) - np.array(scores[first])
+        low, high = interval_of_mean(differences, _ALPHA / len(others))
+        gains.append(Gain(way, float(differences.mean()), low, high))
+    better = [gain for gain in gains if gain.low > 0]
+    best = max(better, key=lambda gain: gain.value).way if better else first
+    return Choice(best, first, gains)
+
+
+def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
+    """Return the middle 1 - alpha of the means of bootstrap samples: the same for the same values.
+
+    Example:
+        >>> interval_of_mean(np.array([0.5, 0.5, 0.5]))
+        (0.5, 0.5)
+    """
+    chance = np.random.default_rng(0)
+    means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(_DRAWS)]
+    low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
+def gain_lines(choice: Choice) -> Iterator[list[str]]:
+    """Yield the rows of the table of gains, the heads first."""
+    yield ["way", f"gain on {choice.first}", "interval"]
+    for gain in choice.gains:
+        yield [gain.way, f"{gain.value:+.3f}", f"{gain.low:+.3f} to {gain.high:+.3f}"]
+
+
+def verdict_of(choice: Choice) -> str:
+    """Return in words which way is best."""
+    if choice.best == choice.first:
+        return f"best: {choice.first}, as no other way was shown to be better."
+    [gain] = [gain for gain in choice.gains if gain.way == choice.best]
+    return f"best: {gain.way}, {100 * gain.value:+.1f} points of F1 against {choice.first}."
+
+
+def best_yaml(choice: Choice) -> str:
+    """Return the text of `best.yaml`, which goes over a spec: all keys that ways differ in."""
+    block: dict[str, dict[str, Any]] = {}
+    # The other ways' keys are stated as well, so that the spec's own don't ask in another way.
+    for key, value in {**Plain.keys, **BOX_WAYS[choice.best].keys}.items():
+        outer, inner = key.split(".")
+        block.setdefault(outer, {})[inner] = value
+    spec = yaml.safe_dump({PIPELINE: block}, sort_keys=False)
+    return f"# {verdict_of(choice)}\n# dataflowgrounding generate -e SPEC -e this file\n{spec}"

@@ -1,0 +1,118 @@
+"""A user's own pictures with gold, as a set that `bench` asks about."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.bench.bench_set import PictureSet
+from dataflow_grounding.boxes.geometry import Bbox, box_of
+from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.data.rejected import not_rejected
+from dataflow_grounding.evaluation.metrics import read_annotations
+from dataflow_grounding.evaluation.metrics.annotations import as_gold, names_of
+
+KIND = "own"
+"""The `kind` of a user's own pictures."""
+LEAST = 8
+"""The least number of pictures: fewer tell nothing of a way of asking."""
+
+
+def own_set(folder: str, gold: str) -> PictureSet:
+    """Return the pictures of a folder that a gold file has phrases for, in the file's order.
+
+    Of a file that a person has reviewed, what was found right counts. Of several records of one
+    picture, the first counts. How many of the file's pictures the folder lacks is said.
+
+    Args:
+        folder: The folder of the pictures.
+        gold: A file of records with the right boxes, or a results folder.
+
+    Raises:
+        InputError: The gold can't be read, or fewer than LEAST of its pictures are in the folder.
+    """
+    if not os.path.isdir(folder):
+        raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
+    records: dict[str, dict[str, Any]] = {}
+    missing: list[str] = []
+    for number, record in enumerate(as_gold(read_annotations(gold, keep_rejected=False)), 1):
+        expressions = list(_expressions_of(record))
+        if not expressions:
+            continue
+        name, _ = names_of(record, f"{gold}, record {number}")
+        path = _found_in(folder, name)
+        if not path:
+            missing.append(name)
+        elif path not in records:
+            records[path] = {
+                "image_path": path,
+                "image_id": str(len(records)),
+                "kind": KIND,
+                "caption": record.get("cleaned_caption") or record.get("caption") or "",
+                "expressions": expressions,
+            }
+    if not records:
+        named = f": {gold} names {missing[0]}" if missing else f": {gold} has no phrases"
+        raise InputError(f"{gold} and {folder} have no picture in common{named}")
+    if len(records) < LEAST:
+        raise InputError(
+            f"{gold} has phrases for {counted(len(records), 'picture')} of {folder}: a comparison"
+            f" needs {LEAST} or more, better 20 to 40"
+        )
+    if missing:
+        say(f"Note: {counted(len(missing), 'picture')} of {gold} not in {folder}: {missing[0]}, ….")
+    return PictureSet(folder, list(records.values()))
+
+
+def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the phrases whose boxes are known, each text once: the first of a text counts."""
+    seen = set()
+    for expression in record["expressions"]:
+        text = expression["text"]
+        if expression.get("status") == "pending" or text in seen:
+            continue
+        seen.add(text)
+        instances = [{"bbox": list(item["bbox"])} for item in expression["instances"]]
+        yield {"text": text, "instances": instances, "char_span": None}
+
+
+def _found_in(folder: str, name: str) -> str:
+    """Return a picture's path below a folder, by its whole name or the last part; "" for none."""
+    whole = os.path.relpath(name, folder) if os.path.isabs(name) else os.path.normpath(name)
+    for path in (whole, os.path.basename(name)):
+        leads_out = path.split(os.sep)[0] == os.pardir
+        if not leads_out and os.path.isfile(os.path.join(folder, path)):
+            return path.replace(os.sep, "/")
+    return ""
+
+
+def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float:
+    """Return how right an answer about a picture is: its phrases' mean F1, from 0 to 1.
+
+    A phrase's F1 is that of its boxes at IoU 0.5; of an absent one it is 1 without boxes, else 0.
+    A phrase without an answer is worth 0, and other phrases in the answer don't count.
+
+    Example:
+        >>> phrase = {"text": "a dog", "instances": [{"bbox": [0, 0, 9, 9]}]}
+        >>> answered = {"text": "a dog", "instances": [{"bbox": [0, 0, 9, 8]}]}
+        >>> mean_f1([phrase], {"expressions": [answered]}), mean_f1([phrase], {"expressions": []})
+        (1.0, 0.0)
+    """
+    boxes_by_text: dict[str, list[Bbox]] = {}
+    for expression in answer["expressions"]:
+        boxes = boxes_by_text.setdefault(expression["text"], [])
+        boxes += [box_of(instance["bbox"]) for instance in not_rejected(expression) or []]
+    total = 0.0
+    for expression in expressions:
+        right = [box_of(instance["bbox"]) for instance in expression["instances"]]
+        answered = boxes_by_text.get(expression["text"])
+        if answered is not None:
+            total += _f1(answered, right)
+    return total / len(expressions)
+
+
+def _f1(answered: Sequence[Bbox], right: Sequence[Bbox]) -> float:
+    if not answered and not right:
+        return 1.0
+    return 2 * len(match_boxes(answered, right)) / (len(answered) + len(right))

@@ -1,0 +1,298 @@
+"""Asking an endpoint in each way, and keeping what it replied.
+
+Each way is a pipeline that runs on the set's pictures in a folder of its own. What is written down
+is what a recording holds: all replies, and whose they are. The figures are made of that alone.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import bare_address
+from dataflow_grounding._util.secrets import masked
+from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.bench.bench_set import PictureSet, shipped_set
+from dataflow_grounding.bench.document import VERSION
+from dataflow_grounding.bench.ways import WAYS
+from dataflow_grounding.boxes.coordinates import FrameMap
+from dataflow_grounding.data.mirror import CKPT
+from dataflow_grounding.data.records import dump_line, dump_text, read_object
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.engine.costs import paid_by_step
+from dataflow_grounding.engine.keyed_log import read_lines, stores_of
+from dataflow_grounding.jobs.estimating import estimate
+from dataflow_grounding.jobs.spec_run import RUN_JSON, SpecRun
+from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
+from dataflow_grounding.serving.recorded import head_of_recording
+from dataflow_grounding.spec import RowsData, Spec, VlmBlock
+from dataflow_grounding.spec.schema import spec_with
+from dataflow_grounding.trust.calibrating import CALIBRATION
+
+_KEPT = ("key", "reply", "finish_reason", "usage", "refusal", "tier")
+_ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked last
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is to be measured.
+
+    Args:
+        vlm: The endpoint, as a spec's `vlm` states it.
+        folder: Where everything is written; a second call goes on there.
+        ways: Which ways of asking; names of WAYS.
+        max_workers: Most requests in flight.
+        pictures: How many of each kind; None for all.
+        own: A user's own pictures, in place of the package's.
+    """
+
+    vlm: VlmBlock
+    folder: str
+    ways: Sequence[str]
+    max_workers: int = 8
+    pictures: int | None = None
+    own: PictureSet | None = None
+
+    @cached_property
+    def set(self) -> PictureSet:
+        """The pictures that are asked about. Raises InputError where the package lacks its own."""
+        return self.own or shipped_set(self.pictures)
+
+    def answerable_ways(self) -> list[str]:
+        """Return the ways that the endpoint can answer, and say which are left out.
+
+        Raises SpecError for an endpoint that can answer none.
+        """
+        if self.vlm.asking != "auto":
+            # The ways of a bench.json say how it was asked, so that its figures can be made again.
+            raise SpecError(
+                "bench asks in a form as a way of its own: leave out vlm.asking, and"
+                " name the form in --ways"
+            )
+        answerable: list[str] = []
+        left_out: list[str] = []
+        errors: list[SpecError] = []
+        for way in self.ways:
+            try:
+                run = self.run_of(way)
+            except SpecError as error:  # of a way's form, such as one without thinking, or of all
+                errors.append(error)
+                left_out.append(f"{way} is left out: {str(error).partition(': ')[0]}.")
+                continue
+            unanswerable = _unanswerable(run)
+            if unanswerable:
+                model = run.serving.model
+                left_out.append(f"{way} is left out: {model} can't answer {unanswerable}.")
+            else:
+                answerable.append(way)
+        if not answerable and errors:
+            raise errors[0]
+        if not answerable:
+            raise SpecError("the endpoint can answer none of these ways: name others in --ways")
+        for line in left_out:
+            say(line)
+        return answerable
+
+    def run_of(self, way: str) -> SpecRun:
+        """Return a way ready to run, its questions written beside its folder.
+
+        Raises SpecError, and InputError for a folder that can't be written.
+        """
+        rows = within(self.folder, f"{way}.jsonl")
+        with told_as(InputError, f"can't write {rows}"):
+            os.makedirs(self.folder, exist_ok=True)
+            write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.set.records))))
+        return SpecRun(self._spec_of(way, rows))
+
+    def _spec_of(self, way: str, rows: str) -> Spec:
+        """Return the spec of a way, as a user would write it."""
+        pipeline = WAYS[way]
+        block = UserBlock(
+            vlm=self.vlm,
+            workflow=UserWorkflow(max_workers=self.max_workers),
+            data=RowsData(input_jsonl=rows, image_root=self.set.folder),
+        )
+        named: dict[str, Any] = {str(pipeline.name): block}
+        return spec_with(str(pipeline.name), UserBlock)(
+            results_dir=within(self.folder, way),
+            autolabel_type=f"{pipeline.__module__}:{pipeline.__name__}",
+            **named,
+        )
+
+
+def estimate_bench(bench: Bench) -> dict[str, Any]:
+    """Return what each way would send and cost, and all together; nothing is sent."""
+    ways = {way: estimate(bench.run_of(way)) for way in bench.answerable_ways()}
+    costs = [figures["cost_usd"] for figures in ways.values()]
+    return {
+        "ways": ways,
+        "requests": sum(figures["requests"] for figures in ways.values()),
+        "cost_usd": None if None in costs else sum(costs),
+    }
+
+
+def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    """Ask in each way, and yield what `bench.json` holds after each, but for the newest's figures.
+
+    What can't be asked is told before the first request. A run that stops in a way raises what a
+    run does, when the ways before have been yielded; replies that came are kept, and the next call
+    goes on.
+
+    Args:
+        bench: What is to be measured.
+        earlier: The `bench.json` of the same folder. Its ways stay, where they are of the same
+            model, endpoint, pictures and version.
+
+    Raises:
+        SpecError: The endpoint can answer no way, or the folder has another model's replies.
+    """
+    ways = bench.answerable_ways()
+    first = bench.run_of(ways[0])
+    for way in ways:
+        _refuse_other_models(bench, way, first.serving.model)
+    document: dict[str, Any] = {
+        "bench": VERSION,
+        "version": __version__,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "set": bench.set.digest(),
+        "pictures": bench.pictures,
+        "model": first.serving.model,
+        "endpoint": bare_address(first.serving.endpoint),
+        "ways": {},
+    }
+    if earlier and is_taken_over(earlier, document):
+        document["ways"].update(earlier["ways"])
+    _tell_of_another_address(bench.folder, document, earlier)
+    for way in ways:
+        run = bench.run_of(way)  # anew: it knows what the way before found out of the endpoint
+        say(f"{way}: {WAYS[way].about}, of {run.who}.")
+        summary = run.execute()
+        if summary.passing_failures:
+            pictures = counted(summary.passing_failures, "picture")
+            say(
+                f"{way}: {pictures} may not fail again: the same command asks about them once more."
+            )
+        document["ways"][way] = {
+            "recording": _recording_of(run),
+            "image_limits": asdict(run.serving.image_limits),
+            "run": {**_paid_for(run), "seconds": _seconds_of(run)},
+            "replies": _replies_in(run.spec.results_dir),
+        }
+        in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
+        document["ways"] = in_order
+        yield document
+
+
+def is_taken_over(earlier: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    """Return whether a call goes on with an earlier `bench.json`: whether both measure the same."""
+    names = ("bench", "version", "set", "pictures", "model", "endpoint")
+    return all(earlier[name] == document[name] for name in names)
+
+
+def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
+    """Raise SpecError where a way's folder has the replies of another model than this one."""
+    for path in stores_of(within(bench.folder, way)):
+        for line in read_lines(path):
+            other = line.get("model")
+            if isinstance(other, str) and other != model:
+                raise SpecError(
+                    f"{bench.folder} has replies of {other}: measure {model} in another folder,"
+                    " with -o"
+                )
+
+
+def _tell_of_another_address(
+    folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any] | None
+) -> None:
+    """Say where a folder has replies of another address than the document's; write down this one.
+
+    That is done before the first request: a bench may be killed before it has any `bench.json`.
+    """
+    path = os.path.join(folder, CKPT, _ASKED_AT)
+    endpoint = document["endpoint"]
+    before = read_object(path).get("endpoint") or (earlier or document)["endpoint"]
+    if before != endpoint:
+        say(
+            f"Note: {folder} has replies from {before}. As {document['model']} is their model, too,"
+            f" they count for {endpoint}, and are not asked for again: to measure another server,"
+            " name another folder with -o."
+        )
+    with told_as(InputError, f"can't write {path}"):
+        write_text(path, dump_text({"endpoint": endpoint}) + "\n")
+
+
+def _unanswerable(run: SpecRun) -> str:
+    """Return the tasks that a run asks and its serving can't answer; empty where there are none."""
+    tasks = run.serving.tasks
+    if tasks is None:
+        return ""
+    lacking = []
+    for operator in run.job.operators:
+        lacking += [task for task in operator.tasks if task not in tasks]
+    return ", ".join(dict.fromkeys(lacking))
+
+
+def _recording_of(run: SpecRun) -> dict[str, Any]:
+    """Return what the first line of a recording says of whose replies it holds, secrets masked.
+
+    A way that asks for no boxes has the format that was stated, which may be `auto`.
+    """
+    serving = run.serving
+    box_format = serving.box_format
+    maps: Sequence[FrameMap] = ()
+    if run.box_format:
+        box_format = run.box_format.format.name
+        maps = run.box_format.format.maps
+    shown_identity = masked(serving.identity_there())
+    shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
+    return head_of_recording(serving, shown_identity, box_format, maps)
+
+
+def _paid_for(run: SpecRun) -> dict[str, Any]:
+    """Return requests, tokens and USD of all replies of a way, those of earlier calls too.
+
+    `tests` of the requests show rectangles of ours, to find out how the model writes boxes and
+    whether it still does, in place of a picture of the set.
+    """
+    steps = paid_by_step(run.spec.results_dir, run.options.prices)
+    costs = [step["cost_usd"] for step in steps]
+    tests = 0
+    tokens = {"input": 0, "cached": 0, "output": 0}
+    for step in steps:
+        asked_for_boxes = step["checks"] if step["step"] != CALIBRATION else step
+        tests += asked_for_boxes["requests"]
+        for name in tokens:
+            tokens[name] += step["tokens"][name]
+    return {
+        "requests": sum(step["requests"] for step in steps),
+        "tests": tests,
+        "tokens": tokens,
+        "cost_usd": None if None in costs else round(sum(costs), 6),
+    }
+
+
+def _seconds_of(run: SpecRun) -> float:
+    """Return how long a way's run took: the call that finished it."""
+    stated = read_object(os.path.join(run.spec.results_dir, RUN_JSON))
+    return float(stated["summary"]["seconds"])
+
+
+def _replies_in(results_dir: str) -> list[dict[str, Any]]:
+    """Return the stored replies, sorted by key, those to tests of endpoint and judge among them."""
+    lines: dict[str, dict[str, Any]] = {}
+    for path in stores_of(results_dir):
+        for line in read_lines(path):
+            if isinstance(line.get("key"), str) and "reply" in line:
+                kept = {name: line[name] for name in _KEPT if name in line}
+                lines[line["key"]] = kept
+    return [lines[key] for key in sorted(lines)]
+
+
+def write_document(document: dict[str, Any], path: str) -> None:
+    """Write `bench.json`, the same bytes for the same figures and replies."""
+    write_text(path, dump_text(document, 1) + "\n")

@@ -1,0 +1,201 @@
+"""The ways of asking that `bench` compares, each a pipeline as a user would write it."""
+
+from typing import Any, ClassVar
+
+from dataflow_grounding.bench import bench_set
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.operators import (
+    BoxChecker,
+    BoxMender,
+    BoxRefiner,
+    CropJudge,
+    DoubtGrounder,
+    ExpressionExtractor,
+    MissingFinder,
+    Operator,
+    PhraseGrounder,
+)
+from dataflow_grounding.pipelines.pipeline import Pipeline
+from dataflow_grounding.serving.serving import Serving
+
+
+class Plain(Pipeline):
+    """One request a picture: where is each phrase?
+
+    Attributes:
+        about: What the way does, in words.
+        keys: The keys of a spec's block that ask in this way; those of other ways state only what
+            differs.
+        rows_of: Returns the rows that are asked about, of gold records.
+    """
+
+    name = "bench"
+    about: ClassVar[str] = "each picture's phrases in one request"
+    keys: ClassVar[dict[str, Any]] = {
+        "vlm.asking": "auto",
+        "workflow.phrases_per_request": 16,
+        "workflow.samples": 1,
+        "workflow.zoom": False,
+        "workflow.check": False,
+    }
+    rows_of = staticmethod(bench_set.questions)
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators: list[Operator] = [PhraseGrounder(serving)]
+
+    def forward(self) -> None:
+        """Run all operators, one after the other, each on what the one before wrote."""
+        for operator in self.operators:
+            operator.run(
+                self.storage.step(),
+                input_image_key="image_path",
+                input_expressions_key="expressions",
+            )
+
+
+class Samples(Plain):
+    """The same question three times, and what most answers agree in."""
+
+    about = "three answers to the same question, merged"
+    keys: ClassVar[dict[str, Any]] = {"workflow.samples": 3}
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving, samples=3)]
+
+
+class Zoom(Plain):
+    """Small boxes are asked for again from closer by."""
+
+    about = "small boxes asked for again from closer by"
+    keys: ClassVar[dict[str, Any]] = {"workflow.zoom": True}
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving), BoxRefiner(serving)]
+
+
+class Check(Plain):
+    """All boxes are judged, what lacks is asked for, as by `workflow.check: true`."""
+
+    about = "the same model judges its boxes, as by workflow.check: true"
+    keys: ClassVar[dict[str, Any]] = {"workflow.check": True}
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [
+            PhraseGrounder(serving),
+            BoxChecker(serving, decides=False),  # CropJudge decides, of these verdicts and its own
+            MissingFinder(serving),
+            CropJudge(serving),
+            DoubtGrounder(serving),
+            BoxMender(serving),
+        ]
+
+
+class FastCheck(Plain):
+    """All boxes are judged in one request, as by `workflow.check: fast`."""
+
+    about = "the same model judges its boxes once, as by workflow.check: fast"
+    keys: ClassVar[dict[str, Any]] = {"workflow.check": "fast"}
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving), BoxChecker(serving)]
+
+
+class InJson(Plain):
+    """The same JSON, asked for by the prompt's words alone; subclasses set another `form`."""
+
+    about = "no schema: JSON by the prompt's words alone"
+    form: ClassVar[str] = "json"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json"}
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving).with_words(asking=self.form)]
+
+
+class InLines(InJson):
+    """A line of text for each box."""
+
+    about = "a line of text for each box"
+    form = "lines"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "lines"}
+
+
+class InLists(InJson):
+    """One object for each phrase, with all of its boxes."""
+
+    about = "JSON by words, with one list of boxes for each phrase"
+    form = "json_lists"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_lists"}
+
+
+class WithoutThinking(InJson):
+    """As plain, by a model that is told not to think first."""
+
+    about = "the model is told not to think first"
+    form = "no_thinking"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "no_thinking"}
+
+
+class InJsonWithoutThinking(InJson):
+    """No schema and no thinking."""
+
+    about = "JSON by words, and no thinking"
+    form = "json_no_thinking"
+    keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_no_thinking"}
+
+
+class ByFour(Plain):
+    """Four phrases in a request."""
+
+    about = "four phrases in a request"
+    keys: ClassVar[dict[str, Any]] = {"workflow.phrases_per_request": 4}
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving, phrases_per_request=4)]
+
+
+class Spans(Pipeline):
+    """The referring expressions of each caption; no boxes."""
+
+    name = "bench"
+    about: ClassVar[str] = "referring expressions of each caption, without boxes"
+    rows_of = staticmethod(bench_set.captions)
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.extractor = ExpressionExtractor(serving)
+
+    def forward(self) -> None:
+        """Run the one step: extract the expressions."""
+        self.extractor.run(
+            self.storage.step(), input_image_key="image_path", input_caption_key="caption"
+        )
+
+
+WAYS: dict[str, type[Plain] | type[Spans]] = {
+    "plain": Plain,
+    "samples": Samples,
+    "zoom": Zoom,
+    "check": Check,
+    "check_fast": FastCheck,
+    "spans": Spans,
+    "json": InJson,
+    "lines": InLines,
+    "json_lists": InLists,
+    "no_thinking": WithoutThinking,
+    "json_no_thinking": InJsonWithoutThinking,
+    "by_four": ByFour,
+}
+"""The ways that `--ways` may name."""
+USUAL = ("plain", "samples", "zoom", "check", "spans")
+"""The ways that are measured unless others are named."""
+OWN_USUAL = ("plain", "json", "lines", "json_lists", "by_four")
+"""The same, where the pictures are a user's own."""
+BOX_WAYS = {name: way for name, way in WAYS.items() if issubclass(way, Plain)}
+"""The ways that ask for boxes, which can be compared on a user's own pictures."""

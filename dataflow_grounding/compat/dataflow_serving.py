@@ -1,0 +1,168 @@
+"""A serving of DataFlow's behind our operators.
+
+DataFlow's servings are called by one of three methods, which take pictures as files and return
+texts. `DataFlowServing` makes such calls of our requests.
+"""
+
+import asyncio
+import base64
+import os
+import tempfile
+from typing import Any
+
+from dataflow_grounding._util.errors import RequestRefused, ServerFault, SpecError
+from dataflow_grounding._util.secrets import excerpt, learn, learn_address
+from dataflow_grounding.images.image import Image, ImageLimits
+from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.serving.serving import Reply, Serving
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import Turn
+
+MESSAGES = "generate_from_input_messages"
+ONE_IMAGE = "generate_from_input_one_image"
+PATHS = "generate_from_input"
+METHODS = (MESSAGES, ONE_IMAGE, PATHS)
+"""Of a serving that has several, the first one is called."""
+
+# By the media type of a picture, how the name of its file ends.
+_ENDINGS = {"image/jpeg": ".jpg", "image/png": ".png"}
+
+
+class DataFlowServing(Serving):
+    """A serving of DataFlow-MM or of DataFlow as ours.
+
+    DataFlow-MM's has `generate_from_input_messages`, DataFlow's `generate_from_input_one_image`.
+    It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored
+    when it comes. Its texts are all that is known of a reply: no tokens are counted, and a reply
+    cut off can only be told by its JSON.
+    """
+
+    image_limits = ImageLimits(media_types=("image/jpeg", "image/png"))
+
+    def __init__(self, serving: Any, *, box_format: str = "auto") -> None:
+        """Wrap a serving; `box_format` says how its model writes boxes, `auto` by its name.
+
+        Raises SpecError where it has none of the methods that are called.
+        """
+        method = next((name for name in METHODS if callable(getattr(serving, name, None))), None)
+        if method is None:
+            raise SpecError(
+                f"{type(serving).__name__} is not a serving: it has no {' or '.join(METHODS)}"
+            )
+        # Keys that are learnt are blotted out of whatever is shown.
+        learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
+        self._serving = serving
+        self._method = method
+        self.takes_turns = method == MESSAGES
+        self.model = str(getattr(serving, "model_name", None) or type(serving).__name__)
+        self.endpoint = learn_address(
+            str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}")
+        )
+        self.max_workers = int(getattr(serving, "max_workers", None) or 10)
+        self.box_format = box_format
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """Return what the other serving answers to one request.
+
+        Raises:
+            RequestRefused: The request hasn't exactly one picture, and the serving takes no other;
+                or an endpoint refused it.
+            RateLimited, ServerOverloaded, EndpointRefused: As an endpoint's status says.
+            ServerFault: Anything else that keeps it from a reply.
+        """
+        count = len(request.images)
+        if count != 1 and self._method != MESSAGES:
+            raise RequestRefused(
+                f"{self.model} takes one picture, and a {request.task} request has"
+                f" {count or 'none'}"
+            )
+        return Reply(await asyncio.to_thread(self._generate, request))
+
+    def _generate(self, request: Request[Any]) -> str:
+        """Return DataFlow's own serving's reply; it reads the request's pictures from files.
+
+        Files that are made for it are removed afterwards. Raises ServerFault where it returns no
+        text, or one that begins with "Error:", and the error of `_error_of` where it raises.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            paths = []
+            for number, image in enumerate(request.images):
+                paths.append(_as_file(image, folder, number))
+            try:
+                texts = self._texts(request, paths)
+            except Exception as error:  # whatever the client beneath it raises
+                raise self._error_of(error) from None
+        text = texts[0] if texts else None
+        if not isinstance(text, str) or text.startswith("Error:"):
+            raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
+        return text
+
+    def _error_of(self, error: Exception) -> Exception:
+        """Return the error that our own servings raise in place of one of the other serving's.
+
+        It is a ServerFault, unless the error has an endpoint's `status_code`, 400 or more, to go
+        by.
+        """
+        name = type(error).__name__
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int) and status >= 400:
+            body = str(error).encode("utf-8", "replace")
+            return error_of(status, {}, body, where=f"{self.model} ({name})")
+        return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
+
+    def _texts(self, request: Request[Any], paths: list[str]) -> Any:
+        """Return what the other serving gives for a request, with its pictures at `paths`.
+
+        That is a list of one text if all is well, and may be anything else.
+        """
+        if self._method == MESSAGES:
+            turns = [_turn_in_both_spellings(message) for message in request.messages]
+            generate = self._serving.generate_from_input_messages
+            return generate(
+                conversations=[turns],
+                image_list=[paths] if paths else None,
+                system_prompt=request.system,
+            )
+        if self._method == ONE_IMAGE:
+            return self._serving.generate_from_input_one_image(
+                paths, [request.text], request.system
+            )
+        # This oldest method takes no system prompt besides the one that it asks of each picture.
+        return self._serving.generate_from_input(paths, f"{request.system}\n\n{request.text}")
+
+
+def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
+    """Return a message as a turn of DataFlow's, who spoke and what under two names each.
+
+    Its servings of endpoints read `role` and `content`; those of local models read `from` and
+    `value`, which begins with an `<image>` for each picture.
+
+    Example:
+        >>> _turn_in_both_spellings(Turn("assistant", "It is red."))
+        {'role': 'assistant', 'content': 'It is red.', 'from': 'gpt', 'value': 'It is red.'}
+    """
+    text_with_marks = "<image>" * len(message.images) + message.text
+    speaker = "human" if message.role == "user" else "gpt"
+    return {
+        "role": message.role,
+        "content": message.text,
+        "from": speaker,
+        "value": text_with_marks,
+    }
+
+
+def _as_file(image: Image, folder: str, number: int) -> str:
+    """Return the path of a file with the picture as it is sent, whose name ends in .jpg or .png.
+
+    That is the picture's own file if that is sent as it is, and its name ends in this way. Else it
+    is a new file, `picture{number}` in the folder: a JPEG where the picture is encoded anew.
+    """
+    ending = ".jpg"
+    if image.as_is:
+        ending = _ENDINGS.get(image.facts.media_type, "")
+    if image.as_is and image.path.endswith(ending):
+        return image.path
+    path = os.path.join(folder, f"picture{number}{ending}")
+    with open(path, "wb") as file:
+        file.write(base64.b64decode(image.data_url().partition(b",")[2]))
+    return path

@@ -1,0 +1,419 @@
+"""DataFlow's operators under their names: `PromptedVQAGenerator` and `ImageBboxGenerator`.
+
+The latter is our RegionMarker. Both take the arguments that DataFlow's own take.
+"""
+
+import asyncio
+import copy
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, ClassVar
+
+from dataflow_grounding._util.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
+from dataflow_grounding.compat.dataflow_serving import DataFlowServing
+from dataflow_grounding.data.records import Record, Update, dump_text, read_text
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images.image import find_image, open_image
+from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
+from dataflow_grounding.operators.region_marker import prompt_for
+from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.tasks.prompts import load_prompt
+from dataflow_grounding.tasks.request import STRING, SYSTEM, Request, Turn, filled, object_of
+
+NO_REGIONS = prompt_for(0)
+"""What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
+
+# By a turn's "from" or "role", its role at an endpoint; any other turn is the assistant's.
+_ROLES = {"human": "user", "user": "user", "system": "system"}
+# What stands before a turn's text: "<image>\n", "<image> <image>", or space alone.
+_LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
+# What the instructions say of the question's pictures: of none, of one, and of several.
+_ABOUT = ("", " about this picture", " about these pictures, which come in order")
+# With these, a reply that ends too early was to be an object, and not a text.
+_BEGINNINGS_OF_OBJECTS = ("{", "```")
+_OWN_WORDS = Note("own_words", "the reply is not the object that was asked for")
+
+
+@OPERATOR_REGISTRY.register()
+class PromptedVQAGenerator(Operator):
+    """Reads prompts or conversations, with images or without, and writes answers.
+
+    A row is asked the last turn of its conversation, or else its prompt. A conversation is a list
+    of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before
+    a turn's text is left out. The column of pictures holds a path, a list of paths, or nothing:
+    such a row is asked without one.
+
+    Args:
+        serving: Ours or DataFlow's.
+        system_prompt: What the model is told before every prompt.
+        prompt_template: Its `build_prompt()` gives the text of every conversation's first turn.
+
+    Raises:
+        SpecError: The template gives no text, or the serving is none.
+
+    Example:
+        >>> from dataflow_grounding.serving import OpenAIServing
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+        >>> with LoopbackServer(CannedAnswers("It is red.")) as server:
+        ...     asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "any-model"))
+        ...     asker({"image": "square.png", "prompt": "What colour is it?"})["answer"]
+        'It is red.'
+    """
+
+    name = "prompted_vqa"
+    tasks = ("prompted_vqa", "prompted_conversation")
+    input_keys = {"conversation": "conversation", "prompt": "prompt", "image": "image"}
+    output_keys = {"answer": "answer"}
+    optional_keys: ClassVar[Collection[str]] = ("conversation", "prompt", "image")
+    needs_image = False
+    descriptions = {"zh": "读取提示词或对话(可附图像),生成回答。"}
+
+    def __init__(
+        self,
+        serving: Any,
+        system_prompt: str = "You are a helpful assistant.",
+        prompt_template: Any = None,
+    ) -> None:
+        self.serving: Serving
+        if isinstance(serving, Serving):
+            self.serving = serving
+        else:
+            self.serving = DataFlowServing(serving)
+        self.system_prompt = system_prompt
+        self.first_turn: str | None = None
+        if prompt_template is not None:
+            self.first_turn = prompt_template.build_prompt()
+        if not isinstance(self.first_turn, (str, type(None))):
+            raise SpecError(
+                "prompt_template.build_prompt() should give a text, not"
+                f" {type(self.first_turn).__name__}"
+            )
+
+    def run(  # type: ignore[override]
+        self,
+        storage: Any,
+        input_conversation_key: str = "conversation",
+        input_prompt_key: str | None = None,
+        input_image_key: str | None = None,
+        input_video_key: str | None = None,
+        output_answer_key: str = "answer",
+    ) -> str:
+        """Answer a storage's rows, and return the name of the column with the answers.
+
+        Args:
+            storage: Ours or DataFlow's, at the step to work on.
+            input_conversation_key: The column of conversations, read without `input_prompt_key`.
+            input_prompt_key: The column of prompts.
+            input_image_key: The column of pictures; without it no picture is sent.
+            input_video_key: Not supported.
+            output_answer_key: The column to write.
+
+        Raises:
+            SpecError: Videos are wanted.
+            PlanError: A column that is named isn't there.
+        """
+        if input_video_key is not None:
+            raise SpecError(
+                "input_video_key is not supported: only pictures are read, which input_image_key"
+                " names"
+            )
+        if input_prompt_key:
+            columns = {"prompt": input_prompt_key}
+        else:
+            columns = {"conversation": input_conversation_key}
+        if input_image_key:
+            columns["image"] = input_image_key
+        # A copy has the columns of this run, so that they don't outlast it.
+        with_columns = copy.copy(self)
+        with_columns.optional_keys = ()  # type: ignore[misc]
+        with_columns.input_keys = columns  # type: ignore[misc]
+        return super(PromptedVQAGenerator, with_columns).run(
+            storage, output_answer_key=output_answer_key
+        )
+
+    def lacking(self, columns: Collection[str]) -> list[str]:
+        """Return the role of the text to ask where no column among `columns` has one.
+
+        That is `conversation` after a `run` that reads conversations, else `prompt`.
+        """
+        text_columns = self.reads()
+        text_columns.pop("image", None)
+        if any(column in columns for column in text_columns.values()):
+            return []
+        if "prompt" in text_columns:
+            return ["prompt"]
+        return ["conversation"]
+
+    def settings(self) -> None:
+        """Return None, so that a finished run is worked through again, with its stored replies.
+
+        A run is known to be finished by its settings, rows and pictures, and pictures that stand in
+        lists are not looked at for that.
+        """
+
+    def look_over(self, record: Record) -> None:
+        """Check a row before anything is asked.
+
+        Raises:
+            BrokenRow: Its prompt or conversation is none, or asks nothing.
+            ImageMissing: One of its pictures isn't there.
+            MachineBusy: A picture can't be looked for now.
+        """
+        self._prompt_and_earlier_turns(record)
+        for row, key in self._each_picture(record):
+            find_image(row, key)
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Ask the prompt and return the answer, whose column is null for the prompt NO_REGIONS.
+
+        That prompt is not asked.
+
+        Raises:
+            RecordError: The row, a picture or the answer can't be used.
+        """
+        prompt, earlier = self._prompt_and_earlier_turns(record)
+        if prompt == NO_REGIONS:
+            ask.note("nothing_to_ask", "a picture without regions")
+            return {self.keys.answer: None}
+        rows_and_keys = self._each_picture(record)
+        limits = self.serving.image_limits
+        pictures = await asyncio.to_thread(
+            lambda: tuple(open_image(row, key, limits) for row, key in rows_and_keys)
+        )
+        request_input: dict[str, Any] = {"prompt": prompt}
+        if earlier:
+            request_input["conversation"] = earlier
+        prompt_name = "prompted_conversation"
+        if len(pictures) == 1 and not earlier:
+            prompt_name = "prompted_vqa"
+        about_pictures = _ABOUT[min(len(pictures), 2)]
+        words = {"pictures": about_pictures, "system_prompt": self.system_prompt}
+        request = Request(
+            task="prompted_vqa",
+            input=request_input,
+            images=pictures,
+            instructions=filled(load_prompt(prompt_name), words),
+            schema=object_of(answer=STRING),
+            read=_read_answer,
+            text_only=not pictures,
+            words=words,
+            prompt_name=prompt_name,
+        )
+        return {self.keys.answer: await ask(self._as_turns(request, earlier))}
+
+    def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
+        """Return the request with the earlier turns as chat turns instead of data in its input.
+
+        Its pictures go with the first turn of the talk, if it has one besides the system's. The
+        request comes back as it is where there are no earlier turns, where the serving takes no
+        chat turns, and where the talk doesn't alternate from a user's turn to an assistant's at its
+        end: few endpoints take such a one.
+        """
+        turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
+        of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
+        talk = turns[len(of_system) :]
+        alternating = ["user", "assistant"] * (len(talk) // 2)
+        is_in_turn = [turn.role for turn in talk] == alternating
+        if not turns or not is_in_turn or not self.serving.takes_turns:
+            return request
+        if talk:
+            talk[0] = replace(talk[0], images=request.images)
+        return replace(
+            request,
+            input={"prompt": request.input["prompt"]},
+            turns=(*of_system, *talk),
+            formerly=request,  # a reply that was stored for the request with data still counts
+        )
+
+    def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
+        """Return the text that a row asks, and the turns before it.
+
+        The text is the last turn of the row's conversation; where that column isn't read, or is
+        null, the row's prompt, with no turns before it. The template's text stands in place of the
+        conversation's first turn.
+
+        Raises:
+            BrokenRow: The conversation has no turns, a turn without a text, or a last one that is
+                empty or not the user's; or the prompt is no text, or empty.
+        """
+        columns = self.keys.by_role
+        key = columns.get("conversation")
+        if "prompt" in columns and (key is None or record.get(key) is None):
+            return read_text(record, columns["prompt"]), []
+        conversation = record.get(str(key))
+        turns = []
+        if isinstance(conversation, list):
+            turns = [_as_role_and_content(turn) for turn in conversation]
+        if not turns or not all(turns):
+            wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
+            raise BrokenRow(f"column {key!r} should be {wanted}")
+        if self.first_turn is not None:
+            turns[0]["content"] = self.first_turn
+        *earlier, last = turns
+        if last["role"] != "user" or not last["content"].strip():
+            raise BrokenRow(
+                f"column {key!r}: its last turn should be the user's, and ask something"
+            )
+        return last["content"], earlier
+
+    def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
+        """Return for each picture of a record a copy that has its path alone, and the column.
+
+        That is how pictures are opened: by a record with one path in a column. A cell, or an item
+        of its list, that is null or "" is no picture.
+        """
+        key = self.keys.by_role.get("image", "")
+        cell = record.get(key)
+        paths = cell if isinstance(cell, list) else [cell]
+        records_and_keys = []
+        for path in paths:
+            if path is not None and path != "":
+                records_and_keys.append((record.updated({key: path}), key))
+        return records_and_keys
+
+
+def _as_role_and_content(turn: Any) -> dict[str, str]:
+    """Return a turn of a conversation as endpoints know it, without `<image>` before its text.
+
+    Empty for what is no object with a text. Of two spellings in one turn, `from` and `value` count.
+
+    Example:
+        >>> _as_role_and_content({"from": "human", "value": "<image>\\nHow many?"})
+        {'role': 'user', 'content': 'How many?'}
+        >>> _as_role_and_content({"role": "tool", "content": ""})
+        {'role': 'assistant', 'content': ''}
+    """
+    if not isinstance(turn, Mapping):
+        return {}
+    text = turn.get("value", turn.get("content"))
+    if not isinstance(text, str):
+        return {}
+    role = _ROLES.get(turn.get("from", turn.get("role")), "assistant")
+    return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
+
+
+def _read_answer(reply: str) -> tuple[str, list[Note]]:
+    """Return a reply's answer, without space around it, and notes on reading it.
+
+    An answer that is no text is written as JSON.
+
+    Raises:
+        UnreadableReply: The answer is empty or null; so it is where a reply is cut off within the
+            answer's text, `{"answer": "It is r`.
+        TruncatedReply: As `_answer_or_whole_reply`.
+    """
+    answer, notes = _answer_or_whole_reply(reply)
+    if answer is None:
+        text = ""
+    elif isinstance(answer, str):
+        text = answer.strip()
+    else:
+        text = dump_text(answer)
+    if not text:
+        raise UnreadableReply("there is no text in the answer.")
+    return text, notes
+
+
+def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
+    """Return what a reply has under "answer", or else the whole reply, and notes.
+
+    The answer is that of the last object with this key and no other. It may stand in prose, in a
+    fence, in a list or in another object: `[{"answer": "x"}]` gives "x". Of an answer that is cut
+    off, the items that came whole count, and None where it is a text.
+
+    Any other reply is the answer as a whole, noted as `own_words`: prose, also with JSON in it that
+    is cut off; an object that the user's prompt may have asked for; a list without an object.
+
+    Raises:
+        TruncatedReply: The reply begins as an object or a fence, and is cut off before "answer".
+
+    Example:
+        >>> _answer_or_whole_reply('Sure: {"answer": "It is red."}')
+        ('It is red.', [])
+        >>> _answer_or_whole_reply('{"answer": ["red", "bl')
+        (['red'], [Note(code='truncated', text='the reply ends inside its JSON')])
+        >>> _answer_or_whole_reply('{"answer": "red", "sure": true}') == (
+        ...     '{"answer": "red", "sure": true}', [_OWN_WORDS]
+        ... )
+        True
+    """
+    try:
+        fields, notes = read_object(reply, required="answer")
+    except TruncatedReply:
+        if reply.lstrip().startswith(_BEGINNINGS_OF_OBJECTS):
+            raise
+        return reply, [_OWN_WORDS]
+    except UnreadableReply:
+        return reply, [_OWN_WORDS]
+    is_bare_list = any(note.code == "wrapped" for note in notes)
+    if fields.keys() != {"answer"} or is_bare_list:
+        return reply, [_OWN_WORDS]
+    return fields["answer"], notes
+
+
+@dataclass
+class ExistingBBoxDataGenConfig:
+    """What to draw, and from where to where.
+
+    Attributes:
+        max_boxes: Most boxes of a row; beyond it, the largest are drawn. None keeps all.
+        input_jsonl_path: The file to read; without it, the storage's own.
+        output_jsonl_path: The file to write; without it, the storage's own.
+    """
+
+    max_boxes: int | None = 10
+    input_jsonl_path: str | None = None
+    output_jsonl_path: str | None = None
+
+
+@OPERATOR_REGISTRY.register()
+class ImageBboxGenerator(RegionMarker):
+    """Draws the boxes of each row, or regions that OpenCV proposes, into
+    `{cache_path}/{n}_bbox_vis.jpg`.
+    """
+
+    name = "image_bbox"
+
+    def __init__(self, config: ExistingBBoxDataGenConfig | None = None) -> None:
+        self.cfg = config or ExistingBBoxDataGenConfig()
+        super().__init__(max_boxes=self.cfg.max_boxes)
+
+    def run(
+        self,
+        storage: Any,
+        input_image_key: str = "image",
+        input_bbox_key: str = "bbox",
+        **keys: str,
+    ) -> str:
+        """Draw the boxes of all rows; return the name of the column with the pictures' paths.
+
+        Args:
+            storage: Ours or DataFlow's. The config's paths go before its files.
+            input_image_key: The column of pictures.
+            input_bbox_key: The column of boxes.
+            **keys: RegionMarker's other columns, such as `output_prompt_key="question"`.
+        """
+        step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
+        with_folder = copy.copy(self)
+        with_folder.output_dir = step_storage.cache_path
+        return super(ImageBboxGenerator, with_folder).run(
+            step_storage, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
+        )
+
+
+class _StepWithOtherFiles(FileStorage):
+    """A storage's step that reads and writes the files of a config where these are named."""
+
+    def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
+        self.__dict__.update(vars(storage))
+        # Relative paths of images are also looked for beside this file.
+        self.first_entry_file_name = config.input_jsonl_path or storage.input_path
+        self._writes = config.output_jsonl_path or storage.output_path
+
+    def path_of(self, step: int) -> str:
+        """Return the file to read for the storage's own step, for any other the one to write."""
+        return self.first_entry_file_name if step == self.operator_step else self._writes

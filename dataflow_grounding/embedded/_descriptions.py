@@ -1,0 +1,237 @@
+"""Descriptions of the regions that a request has, and the answers to the tasks about them.
+
+All come from the regions' labels, boxes and colours, by one table: each phrase that can be made of
+a label, a colour, a size and a place, with the regions that it means.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding.embedded import _words as words
+from dataflow_grounding.embedded._phrases import (
+    Phrase,
+    is_at,
+    relative_center,
+    select_meant,
+)
+from dataflow_grounding.embedded._picture import Array, Picture
+from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
+
+_PLACES = (
+    "",
+    "on the left",
+    "on the right",
+    "at the top",
+    "at the bottom",
+    "in the middle",
+    "in the top left corner",
+    "in the top right corner",
+    "in the bottom left corner",
+    "in the bottom right corner",
+)
+# How far a thing's middle may be from a side to be called there, in parts of the picture's width or
+# height. It must be nearer to both sides for a corner.
+_MOST_FROM_SIDE = 0.42
+_MOST_FROM_CORNER_SIDE = 0.36
+_WHOLE_PICTURE = 0.98  # of the picture's area: a region with more is called the picture
+_COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two"
+_ARTICLE = re.compile(r"^(?:an?|the) ", re.IGNORECASE)
+
+
+class Descriptions:
+    """What can be said of things in a picture.
+
+    Attributes:
+        things: The things.
+        picture: The picture.
+        meanings: Phrase, without article → the ids of the things that it fits, from the shortest
+            phrase on. A singular that fits several things doesn't tell which is meant.
+    """
+
+    def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
+        self.things = things
+        self.picture = picture
+        self.meanings: dict[str, list[int]] = {}
+        for text, meant in self._phrases():
+            self.meanings.setdefault(text, [thing.id for thing in meant])
+
+    def _phrases(self) -> Iterator[tuple[str, list[Thing]]]:
+        """Yield phrases and the things that they fit; those with fewer words first."""
+        groups: dict[tuple[str, str], list[Thing]] = {}
+        for thing in self.things:
+            groups.setdefault((thing.kind, ""), []).append(thing)
+            if thing.color:
+                groups.setdefault((thing.kind, thing.color), []).append(thing)
+        for (kind, color), things in groups.items():
+            if len(things) > 1:
+                yield _counted(len(things), color, kind), things
+        properties = list(itertools.product(_PLACES, ("", "small", "large")))
+        made = [
+            (len([*filter(None, (*key, color))]), "corner" in key[0], key, kind, color, things)
+            for key in properties
+            for (kind, color), things in groups.items()
+        ]
+        for _, _, (place, size), kind, color, things in sorted(made, key=lambda row: row[:2]):
+            meant = self._meant(things, place, size)
+            if meant:
+                yield _joined(size, color, kind, place), meant
+
+    def _meant(self, things: list[Thing], place: str, size: str) -> list[Thing]:
+        """Return those of the things of a kind that a place and a size, perhaps "", choose."""
+        if not place and not size:
+            return things
+        positions = frozenset(word for word in place.split() if word in words.POSITIONS)
+        phrase = Phrase("thing", positions=positions, size=size or None)
+        selected = select_meant(things, phrase, self.picture) if len(things) > 1 else things
+        most = _MOST_FROM_CORNER_SIDE if "corner" in place else _MOST_FROM_SIDE
+        if selected and all(is_at(each.bbox, positions, self.picture, most) for each in selected):
+            return selected
+        return []
+
+    def meaning(self, text: str) -> list[int] | None:
+        """Return the ids of the things that a phrase fits; None where its words aren't known."""
+        return self.meanings.get(_ARTICLE.sub("", text.strip()).lower())
+
+    def means(self, text: str, ids: Sequence[int]) -> bool:
+        """Return whether a phrase means exactly these things: a singular no more than one."""
+        return _is_clear(text, self.meaning(text)) and self.meaning(text) == sorted(ids)
+
+    def shortest(self, thing: Thing) -> str | None:
+        """Return the shortest phrase that means this thing alone; None where no words tell."""
+        for text, ids in self.meanings.items():
+            if ids == [thing.id]:
+                return f"the {text}"
+        return None
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
+
+        Groups of more things come first, of as many those with larger boxes. Things of a kind are
+        told apart by colour if the colours of all of that kind are clear.
+        """
+        grouped: dict[tuple[str, str], list[Thing]] = {}
+        for thing in self.things:
+            colors = [alike.color for alike in self.things if alike.kind == thing.kind]
+            grouped.setdefault((thing.color if all(colors) else "", thing.kind), []).append(thing)
+        groups = []
+        for (color, kind), things in grouped.items():
+            total = sum(thing.size for thing in things)
+            ids = [thing.id for thing in things]
+            groups.append((-len(things), -total, _counted(len(things), color, kind), ids))
+        return [(text, ids) for _, _, text, ids in sorted(groups)]
+
+    def caption(self) -> str:
+        """Return what is there, counted: "Two red cars and a bus."; "A picture." without things."""
+        *first, last = [text for text, _ in self.groups()] or ["a picture"]
+        listed = f"{', '.join(first)} and {last}" if first else last
+        return f"{listed[:1].upper()}{listed[1:]}."
+
+
+def _is_clear(text: str, ids: Sequence[int] | None) -> bool:
+    """Whether a phrase that fits these things tells which it means."""
+    first = text.split()[0].lower() if text.split() else ""
+    is_counted = first in words.NUMBERS or first.isdecimal()
+    return bool(ids) and (len(ids or ()) == 1 or is_counted)
+
+
+def _joined(*parts: str) -> str:
+    """Return the parts that are not empty, with spaces between them."""
+    return " ".join(filter(None, parts))
+
+
+def _counted(count: int, color: str, kind: str) -> str:
+    """Return so many things in words: "two red cars", "a car"; ``color`` may be empty."""
+    if count > 1:
+        return _joined(_COUNTS.get(count, str(count)), color, plural_of(kind))
+    return with_article(_joined(color, kind))
+
+
+def answer_about_regions(
+    task: str, image: Array, request_input: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the reply to a task about regions, shaped as its schema says.
+
+    Args:
+        task: "region_expression", "image_caption", "grounding_expression", "double_check" or
+            "region_caption".
+        image: uint8 (H, W, 3), BGR, upright.
+        request_input: `regions`, as `read_things` takes them, and for "double_check" the
+            `expressions` that are to be checked.
+    """
+    picture = Picture(image)
+    regions = request_input.get("regions") or []
+    descriptions = Descriptions(read_things(picture, regions), picture)
+    if task == "image_caption":
+        return {"caption": descriptions.caption()}
+    if task == "grounding_expression":
+        return {"expressions": _unambiguous_expressions(descriptions)}
+    if task == "double_check":
+        return {"checks": [_check(descriptions, each) for each in request_input["expressions"]]}
+    if task == "region_caption":
+        captions = []
+        for thing in descriptions.things:
+            captions.append({"id": thing.id, "text": _plain_caption(thing, picture)})
+        return {"captions": captions}
+    described = []
+    for region, thing in zip(regions, descriptions.things, strict=True):
+        # What nothing tells from others is described as one of them: "a red car".
+        text = descriptions.shortest(thing) or with_article(_joined(thing.color, thing.kind))
+        label = region.get("type") or ""
+        described.append({"id": thing.id, "type": label, "color": thing.color, "description": text})
+    return {"regions": described}
+
+
+def _plain_caption(thing: Thing, picture: Picture) -> str:
+    """Return a region's colour, size and place in words, and a remark that this is all."""
+    share = thing.size / picture.area
+    color = f"mostly {thing.color}" if thing.color else "of no single colour"
+    if share > _WHOLE_PICTURE:
+        return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
+    x, y = relative_center(thing.bbox, picture)
+    place = _joined(_word_for_third(y, "top", "bottom"), _word_for_third(x, "left", "right"))
+    return (
+        f"A region {color}, {max(1, round(100 * share))}% of the picture, in its"
+        f" {place or 'middle'}. (Colour, size and place only: the embedded grounder can't tell what"
+        " it is.)"
+    )
+
+
+def _word_for_third(share: float, first: str, last: str) -> str:
+    """Return ``first`` for the first third of a side, ``last`` for the last one, else ""."""
+    if share < 1 / 3:
+        return first
+    return last if share > 2 / 3 else ""
+
+
+def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
+    """Return expressions for groups of several, then for each thing that words tell apart."""
+    expressions = []
+    for text, ids in descriptions.groups():
+        if len(ids) > 1 and descriptions.means(text, ids):
+            expressions.append({"text": text, "region_ids": ids})
+    for thing in descriptions.things:
+        text = descriptions.shortest(thing) or ""
+        if text:
+            expressions.append({"text": text, "region_ids": [thing.id]})
+    return expressions
+
+
+def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether an expression means its regions; if not, a correction and the reason.
+
+    ``matches`` is None where its words aren't known. Where it is False, the regions are corrected
+    to those that the words fit.
+    """
+    text = str(expression["text"])
+    region_ids = list(expression["region_ids"])
+    check = {"id": expression["id"], "text": text, "region_ids": region_ids, "reason": ""}
+    meant = descriptions.meaning(text)
+    if meant is None:
+        return {**check, "matches": None, "reason": "not all words are understood"}
+    if descriptions.means(text, region_ids):
+        return {**check, "matches": True}
+    is_clear = _is_clear(text, meant)
+    reason = "it means other regions" if is_clear else f"it fits {len(meant)} regions"
+    return {**check, "matches": False, "region_ids": meant, "reason": reason}

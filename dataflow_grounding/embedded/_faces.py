@@ -1,0 +1,124 @@
+"""Faces by OpenCV's cascades, and the people that are guessed around them.
+
+A single cascade often sees faces that aren't there. A face is clear only where a second one,
+trained apart from the first, sees it at nearly the same place; else it is doubtful.
+"""
+
+import os
+import threading
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from dataflow_grounding.boxes.geometry import clamp, iou
+from dataflow_grounding.embedded._picture import Array, Box, Candidate, Picture
+
+# Scores set by hand, the same for every candidate of a sort.
+_FACE_SCORE = 0.9
+_PERSON_SCORE = 0.7
+_SEARCH_SIDE = 480  # long side in pixels of the copy that is searched
+_LEAST_SEARCHED_SIDE = 24  # px, of the copy's short side: a smaller one isn't searched
+# Votes are the overlapping windows in which a cascade sees a face.
+_CLEAR_VOTES = 10  # as many make a hit clear
+_REPORTED_VOTES = 4  # a hit with fewer isn't reported
+_SAME_FACE_IOU = 0.4
+# Chroma and hue as in Picture.lch. The hues of skin go from 345 degrees over 0 to 90.
+_GREY_CHROMA = 10.0  # a face whose median chroma is lower is grey, as in an old picture
+_LEAST_SKIN_CHROMA = 6
+_SKIN_HUES = (345, 90)
+_LEAST_SKIN = 0.8  # of the pixels in a face's middle
+# Where something lies relative to a box: x1, y1, x2, y2 in widths and heights of the box.
+_FACE_IN_HIT = (0.0, 0.05, 1.0, 1.15)  # the cascade's box is too high and ends above the chin
+_MIDDLE_OF_FACE = (0.2, 0.4, 0.8, 0.75)
+_PERSON_OF_FACE = (-1.1, -0.4545, 2.1, 6.818)  # a guess
+
+_loaded = threading.local()  # a cascade may not be used by two threads at once
+
+
+class Faces(NamedTuple):
+    """Faces from left to right: those that both cascades see, and how many only one sees."""
+
+    clear: list[Candidate]
+    doubtful: int
+
+
+def find_faces(picture: Picture) -> Faces:
+    """Return the frontal faces in a picture. One without skin, as an animal's, is doubtful."""
+    scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
+    if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
+        return Faces([], 0)
+    small = cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    gray = cv2.equalizeHist(small)
+    clear: list[Candidate] = []
+    doubtful = 0
+    for box, votes in _hits("frontalface_alt2", gray, max(20, min(gray.shape) // 17)):
+        is_confirmed = _is_seen_again(gray, box)
+        has_many_votes = votes >= _CLEAR_VOTES
+        x1, y1, x2, y2 = (side / scale for side in box)
+        face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
+        if is_confirmed and has_many_votes and _has_skin(face.bbox, picture):
+            clear.append(face)
+        elif is_confirmed or has_many_votes:
+            doubtful += 1
+    return Faces(clear, doubtful)
+
+
+def person_of(face: Candidate, picture: Picture) -> Candidate:
+    """Return the person whose face it is: a box guessed around it."""
+    person = _relative(face.bbox, _PERSON_OF_FACE, picture)
+    return replace(person, score=_PERSON_SCORE, evidence="inferred")
+
+
+def _hits(
+    name: str, gray: Array, least_side: int, step: float = 1.1, votes: int = _REPORTED_VOTES
+) -> list[tuple[Box, int]]:
+    """Return the boxes in which a cascade sees a face, with their votes, by their left edges."""
+    if not hasattr(_loaded, name):
+        path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
+        setattr(_loaded, name, cv2.CascadeClassifier(path))
+    cascade: Any = getattr(_loaded, name)
+    rectangles, counts = cascade.detectMultiScale2(
+        gray, scaleFactor=step, minNeighbors=votes, minSize=(least_side, least_side)
+    )
+    hits: list[tuple[Box, int]] = []
+    for rectangle, count in zip(rectangles, counts, strict=True):
+        x, y, width, height = map(int, rectangle)
+        hits.append(((x, y, x + width, y + height), int(count)))
+    return sorted(hits)
+
+
+def _is_seen_again(gray: Array, box: Box) -> bool:
+    """Return whether the other cascade sees a face in a box, or half its width around it."""
+    x1, y1, x2, y2 = map(int, box)
+    margin = (x2 - x1) // 2
+    left = max(0, x1 - margin)
+    top = max(0, y1 - margin)
+    part = gray[top : y2 + margin, left : x2 + margin]
+    hits = _hits("frontalface_default", part, min(x2 - x1, y2 - y1) // 2, step=1.05, votes=3)
+    for (hit_x1, hit_y1, hit_x2, hit_y2), _ in hits:
+        again = (hit_x1 + left, hit_y1 + top, hit_x2 + left, hit_y2 + top)
+        if iou(again, box) > _SAME_FACE_IOU:
+            return True
+    return False
+
+
+def _has_skin(face: Box, picture: Picture) -> bool:
+    """Return whether a face's middle has the hues of skin nearly all over, or is grey."""
+    x1, y1, x2, y2 = map(int, _relative(face, _MIDDLE_OF_FACE, picture).bbox)
+    _, chroma, hue = (plane[y1:y2, x1:x2] for plane in picture.lch)
+    first, last = _SKIN_HUES
+    is_skin = (chroma > _LEAST_SKIN_CHROMA) & ((hue < last) | (hue > first))
+    return bool(np.median(chroma) < _GREY_CHROMA or is_skin.mean() > _LEAST_SKIN)
+
+
+def _relative(box: Box, relative: Box, picture: Picture) -> Candidate:
+    """Return what lies in or around a box, cut off at the picture; its size is the box's."""
+    x1, y1, x2, y2 = box
+    width = x2 - x1
+    height = y2 - y1
+    left, top, right, bottom = relative
+    whole = (x1 + left * width, y1 + top * height, x1 + right * width, y1 + bottom * height)
+    bbox = clamp(whole, (picture.width, picture.height))
+    return Candidate(bbox, width * height, _FACE_SCORE, "seen")

@@ -1,0 +1,146 @@
+"""Sky, grass and leaves: regions that are told by colour and texture."""
+
+import cv2
+import numpy as np
+
+from dataflow_grounding.boxes.geometry import area, around, intersection
+from dataflow_grounding.embedded._colors import color_matches
+from dataflow_grounding.embedded._picture import Array, Candidate, Picture, box_of
+
+# Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
+_SKY_SCORE = 0.75
+_GREENERY_SCORE = 0.7
+# The least parts of the picture's area and of its width that a sky takes.
+_SKY_AREA = 0.05
+_SKY_WIDTH = 0.75
+_MOST_OF_LAST_ROW = 0.25  # of the picture's width: a page or a wall reaches the lower edge
+_LEAST_SKY_PICTURE = 32 * 32  # pixels of a picture in which a sky is looked for
+# A pixel may be of a sky if it is bluish or pale, and the lightness around it is even.
+_SKY_HUES = (215, 312)  # of a bluish one, in degrees
+_LEAST_SKY_CHROMA = 6  # of a bluish one
+_LEAST_PALE_LIGHTNESS = 65
+_MOST_PALE_CHROMA = 12
+_MOST_SKY_SLOPE = 8.0  # of the lightness, by Sobel's operator on a blurred copy
+_LEAST_PART_OF_ROW = 0.1  # of the picture's width: parts of a sky take as much of the first row
+_LEAST_HORIZON = 0.15  # of the picture's width: the pixels by which a row is judged
+_SKY_BLUE = (4.0, 70.0)  # least and most mean of its -b*: no sky is of paint's blue
+_SKY_SPREAD = 15.0  # the most that the standard deviation of its -b* may be
+# The least change |ΔL*| + |Δa*| + |Δb*| over 16 rows at a horizon: a sky's own gradient has less.
+_HORIZON_CHANGE = 16.0
+_GREENERY_AREA = 0.05  # of the picture's area: plants take at least as much
+_GREEN_HUES = (98, 172)  # degrees
+_LEAST_GREEN_CHROMA = 12
+_LEAST_GREEN_LIGHTNESS = 10
+_LEAST_FINE_TEXTURE = 40.0  # variance of gray within 5 px: all plants have more, a cloth has less
+_MOST_GRASS_COARSENESS = 1.9  # of the texture, in L*: leaves have more
+_MOST_PLANT_HUE = 140  # median, in degrees
+_MOST_HUE_SPREAD = 30  # of the middle 80% of the pixels: a fur has more
+
+
+def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
+    """Return the sky: the smooth bluish area along the top, down to a horizon.
+
+    A gray area may be a wall. With another colour term than "blue", the sky has to be called so.
+    """
+    if picture.area < _LEAST_SKY_PICTURE:
+        return []
+    region = _smooth_from_top(picture)
+    size = int(region.sum())
+    is_wide = region[0].mean() >= _SKY_WIDTH and region[-1].mean() <= _MOST_OF_LAST_ROW
+    if size < _SKY_AREA * picture.area or not is_wide:
+        return []
+    lab = picture.lab[region > 0]
+    mean = lab.mean(axis=0)
+    least_blue, most_blue = _SKY_BLUE
+    is_blue = least_blue <= -mean[2] <= most_blue and lab[:, 2].std() <= _SKY_SPREAD
+    if not is_blue or (color not in (None, "blue") and not color_matches(color, mean)):
+        return []
+    return [Candidate(box_of(*cv2.boundingRect(region)), float(size), _SKY_SCORE, "region")]
+
+
+def _smooth_from_top(picture: Picture) -> Array:
+    """Return where the picture is smooth, bluish or pale, and connected to its upper edge.
+
+    That ends at the horizon, if there is one. uint8 (h, w): 1 there, else 0.
+    """
+    lightness, chroma, hue = picture.lch
+    blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
+    slope = cv2.magnitude(
+        cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
+    )
+    least_hue, most_hue = _SKY_HUES
+    is_blue = (hue > least_hue) & (hue < most_hue) & (chroma > _LEAST_SKY_CHROMA)
+    is_pale = (lightness > _LEAST_PALE_LIGHTNESS) & (chroma < _MOST_PALE_CHROMA)
+    even = ((slope < _MOST_SKY_SLOPE) & (is_blue | is_pale)).astype(np.uint8)
+    # Opening parts from the sky what is connected to it by a narrow gap only: that is no sky.
+    smooth = cv2.morphologyEx(even, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    # Closing joins what wires, poles and branches part.
+    side = max(5, round(0.03 * picture.width) | 1)
+    joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
+    _, labels = cv2.connectedComponents(joined, connectivity=4)
+    parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
+    wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]
+    region = np.isin(labels, wide_parts).astype(np.uint8) & smooth
+    region[_horizon(picture, region > 0) :] = 0
+    return region
+
+
+def _horizon(picture: Picture, region: Array) -> int:
+    """Return the first row at which the region's colour changes all along, as from sky to sea.
+
+    It is the picture's height where there is no such row.
+    """
+    step = 8
+    for row in range(step, picture.height - step):
+        in_both_rows = region[row - step] & region[row + step]
+        if in_both_rows.sum() >= _LEAST_HORIZON * picture.width:
+            above = picture.lab[row - step][in_both_rows]
+            below = picture.lab[row + step][in_both_rows]
+            if np.abs(np.median(below - above, axis=0)).sum() > _HORIZON_CHANGE:
+                return row
+    return picture.height
+
+
+def find_greenery(picture: Picture) -> list[tuple[str, Candidate]]:
+    """Return the large green regions of a plant's texture, each as "grass" or "leaves".
+
+    Those of a kind whose boxes overlap are joined into one.
+    """
+    lightness, chroma, hue = picture.lch
+    least_hue, most_hue = _GREEN_HUES
+    is_green = (hue > least_hue) & (hue < most_hue)
+    is_green &= (chroma > _LEAST_GREEN_CHROMA) & (lightness > _LEAST_GREEN_LIGHTNESS)
+    mask = cv2.morphologyEx(is_green.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    regions: list[tuple[str, Candidate]] = []
+    for label, (x, y, width, height, size) in enumerate(stats[1:], start=1):
+        if size < _GREENERY_AREA * picture.area:
+            continue
+        kind = _plant(picture, labels == label)
+        box = box_of(x, y, width, height)
+        # A lawn is wide and doesn't reach up to the picture's upper edge.
+        if kind == "leaves" or (kind == "grass" and y > 0 and width >= picture.width / 2):
+            for other in list(regions):
+                if other[0] == kind and area(intersection(other[1].bbox, box)):
+                    regions.remove(other)
+                    box = around([other[1].bbox, box])
+            regions.append((kind, Candidate(box, float(size), _GREENERY_SCORE, "region")))
+    return regions
+
+
+def _plant(picture: Picture, region: Array) -> str:
+    """Return what a green region looks like: "grass", "leaves", or "" for neither."""
+    lightness, _, hue = picture.lch
+    gray = picture.gray.astype(np.float32)
+    fine_detail = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2  # local variance
+    low_hue, median_hue, high_hue = np.percentile(hue[region], [10, 50, 90])
+    if np.median(fine_detail[region]) < _LEAST_FINE_TEXTURE:
+        return ""
+    if high_hue - low_hue > _MOST_HUE_SPREAD or median_hue > _MOST_PLANT_HUE:
+        return ""
+    coarse_detail = cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(
+        lightness, (0, 0), 6.0
+    )
+    coarseness = float(np.median(np.abs(coarse_detail)[region]))
+    return "grass" if coarseness <= _MOST_GRASS_COARSENESS else "leaves"

@@ -1,0 +1,171 @@
+"""Regions as the embedded serving sees them.
+
+``read_things`` takes those of a request, by label and colour. ``propose_regions`` finds boxes that
+are worth a look in a picture of which nothing is known.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dataflow_grounding.boxes.geometry import area, iou
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.nouns import PAIRS, plural, singular
+from dataflow_grounding.embedded import _words as words
+from dataflow_grounding.embedded._colors import color_mask, find_regions
+from dataflow_grounding.embedded._faces import find_faces
+from dataflow_grounding.embedded._picture import Array, Box, Picture, box_of
+
+_DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
+_SAME_REGION_IOU = 0.5  # of two proposed boxes that overlap by as much, the smaller is left out
+# Of the picture's area: proposed boxes are neither smaller nor larger.
+_LEAST_SHARE = 0.005
+_MOST_SHARE = 0.8
+_MOST_ASPECT = 5  # long over short side of a proposed box that is surrounded by edges
+# Steps in brightness: one from the second on is an edge, one from the first on continues it.
+_EDGE_STEPS = (60, 160)
+_EDGE_GAP = 9  # px: edges with smaller gaps between them are joined
+# A word of a label, apostrophes in it included: "man's" and "hat" of "man's_hat".
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A region of a request.
+
+    Attributes:
+        id: The region's, in the request.
+        bbox: x1, y1, x2, y2 in pixels of the picture's reduced copy.
+        kind: Its label as a noun in lower case; "thing" for a region without a label.
+        color: A colour term; empty where none is clear.
+    """
+
+    id: int
+    bbox: Box
+    kind: str
+    color: str
+
+    @property
+    def size(self) -> float:
+        """Area of the box."""
+        return (self.bbox[2] - self.bbox[0]) * (self.bbox[3] - self.bbox[1])
+
+
+def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
+    """Return the regions of a request as things, in their order.
+
+    Each region has ``id``, perhaps ``type`` (its label) and ``color``, and a box in pixels of the
+    picture as sent, under a key that is named after the box format: it is the only list.
+    """
+    scale_x = picture.width / picture.full_width
+    scale_y = picture.height / picture.full_height
+    things = []
+    for region in regions:
+        x1, y1, x2, y2 = next(value for value in region.values() if isinstance(value, list))
+        bbox = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
+        label = str(region.get("type") or "").replace("_", " ").lower()
+        kind = " ".join(_WORD.findall(label)) or "thing"  # "Person_sitting" is "person sitting"
+        color = _color(picture, bbox, kind, str(region.get("color") or ""))
+        things.append(Thing(int(region["id"]), bbox, kind, color))
+    return things
+
+
+def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
+    """Return the colour that the request names, if it is a term, else the one that is seen.
+
+    It is empty where no colour is clear, and for people and other things that are not called by a
+    colour.
+    """
+    if any(singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
+        return ""
+    requested = requested.strip().lower()
+    if requested in words.COLOR_BOUNDS:
+        return requested
+    return dominant_color(picture, bbox)
+
+
+def plural_of(kind: str) -> str:
+    """Return the plural of a noun, which has one word or several, all in lower case.
+
+    Example:
+        >>> [plural_of(kind) for kind in ("person sitting", "gold ring", "swimming pool")]
+        ['people sitting', 'gold rings', 'swimming pools']
+    """
+    parts = kind.split()
+    nouns = [index for index, word in enumerate(parts) if singular(word) == head_of(kind)]
+    noun = nouns[-1] if nouns else -1
+    parts[noun] = plural(parts[noun])
+    return " ".join(parts)
+
+
+def with_article(name: str) -> str:
+    """Return a noun phrase with "a" or "an" before it, by its first letter alone.
+
+    A noun that is always plural gets none.
+
+    Example:
+        >>> [with_article(name) for name in ("red car", "orange", "sun glasses")]
+        ['a red car', 'an orange', 'sun glasses']
+    """
+    if name.split()[-1] in PAIRS:
+        return name
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article} {name}"
+
+
+def dominant_color(picture: Picture, bbox: Box) -> str:
+    """Return the colour term of at least half of a box's inner part; empty where none has that.
+
+    The inner part leaves out a quarter at each side, where the background may be.
+    """
+    x1, y1, x2, y2 = bbox
+    left, right = _middle_half(x1, x2, picture.width)
+    top, bottom = _middle_half(y1, y2, picture.height)
+    lch = [plane[top:bottom, left:right] for plane in picture.lch]
+    shares = {term: float(color_mask(term, lch).mean()) for term in words.COLOR_BOUNDS}
+    best = max(shares, key=lambda term: shares[term])
+    return best if shares[best] >= _DOMINANT_SHARE else ""
+
+
+def _middle_half(start: float, end: float, length: int) -> tuple[int, int]:
+    """Return the pixels [first, behind) in the middle half between two coordinates.
+
+    There is at least one, and all are inside a picture whose side has ``length`` pixels.
+    """
+    quarter = (end - start) / 4
+    first = min(max(int(start + quarter), 0), length - 1)
+    behind = min(max(int(end - quarter) + 1, first + 1), length)
+    return first, behind
+
+
+def propose_regions(image: Array, most: int) -> list[list[int]]:
+    """Return the largest boxes of what is worth a look, from top to bottom: ``most`` or fewer.
+
+    That is faces, regions of one colour, and what is surrounded by edges. Left out are boxes that
+    are tiny or nearly the whole picture, and those that are nearly a larger one. The boxes are x1,
+    y1, x2, y2 in whole pixels of ``image``, which is uint8 (H, W, 3), BGR, upright.
+    """
+    picture = Picture(image)
+    boxes = [face.bbox for face in find_faces(picture).clear]
+    for term in words.COLOR_BOUNDS:
+        if term in words.CHROMATIC:
+            regions = find_regions(picture, term).regions
+            boxes += [region.bbox for region in regions if region.is_steady]
+    edges = cv2.Canny(picture.smooth, *_EDGE_STEPS)
+    closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((_EDGE_GAP, _EDGE_GAP), np.uint8))
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    for outline in outlines:
+        x, y, width, height = cv2.boundingRect(outline)
+        if 1 / _MOST_ASPECT <= width / height <= _MOST_ASPECT:
+            boxes.append(box_of(x, y, width, height))
+    kept: list[Box] = []
+    for box in sorted(boxes, key=area, reverse=True):
+        fits = _LEAST_SHARE * picture.area <= area(box) <= _MOST_SHARE * picture.area
+        if fits and all(iou(box, larger) < _SAME_REGION_IOU for larger in kept):
+            kept.append(box)
+    top_to_bottom = sorted(kept[:most], key=lambda box: (box[1], box[0]))
+    return [picture.to_full(box) for box in top_to_bottom]

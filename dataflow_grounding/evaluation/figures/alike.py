@@ -1,0 +1,91 @@
+"""Pictures that occur several times: within a data set, and in several of them."""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from dataflow_grounding.evaluation.figures.same_files import DataSet
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A picture of a data set, both by what they are called."""
+
+    picture: str
+    data_set: str
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Pictures that are the same, or nearly.
+
+    Attributes:
+        again: Each picture that is another one of its data set again: that one, then itself.
+        leaks: Pictures that several data sets have: the first of each data set.
+    """
+
+    again: list[tuple[Place, ...]]
+    leaks: list[tuple[Place, ...]]
+
+
+def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequence[int]) -> Alike:
+    """Return which pictures of the data sets are the same, or nearly.
+
+    Args:
+        data_sets: The data sets. Their pictures in order, those of the first data set first, are
+            what `files` and `first` are of.
+        files: For each picture what tells its file from others of its name.
+        first: For each picture the index of the first one that it is the same as, or nearly; its
+            own where it is new.
+    """
+    # Groups of several pictures. Most pictures are alike to none: nothing is kept of those.
+    shared_groups = {group for picture, group in enumerate(first) if group != picture}
+    # The pictures that are alike to another one, which are few: name, index of the data set, what
+    # tells the file from others, and the group of alike pictures.
+    candidates: list[tuple[str, int, bytes, int]] = []
+    remaining = zip(files, first, strict=True)
+    for home, data_set in enumerate(data_sets):
+        for name in data_set.number_of:
+            file, group = next(remaining)
+            if group in shared_groups:
+                candidates.append((name, home, file, group))
+    # By name, so that the first of a group is the same in whatever order pictures come.
+    candidates.sort()
+    # group of alike pictures and data set → the first of these pictures
+    first_of = dict[tuple[int, int], Place]()
+    again: list[tuple[Place, ...]] = []
+    listed = set[tuple[str, bytes]]()
+    for name, home, file, group in candidates:
+        place = Place(name, data_sets[home].name)
+        earlier = first_of.setdefault((group, home), place)
+        if earlier.picture == name:
+            continue
+        if len(data_sets) > 1:
+            # The same file under the same name, in several data sets, is listed once.
+            if (name, file) in listed:
+                continue
+            listed.add((name, file))
+        again.append((earlier, place))
+    # Of one data set, which may be large, there is nothing to sort.
+    return Alike(again, _leaks(first_of) if len(data_sets) > 1 else [])
+
+
+def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
+    """Return the groups that several data sets have a picture of, by the first picture of each.
+
+    Args:
+        first_of: By a group and the index of a data set the first picture that it has of it.
+    """
+    places_of = defaultdict[int, list[Place]](list)
+    for (group, _), place in sorted(first_of.items(), key=itemgetter(0)):
+        places_of[group].append(place)
+    return [tuple(places) for places in places_of.values() if len(places) > 1]
+
+
+def first_same(files: Sequence[bytes]) -> Sequence[int]:
+    """Return for each of these the index of the first that is equal to it, which may be its own."""
+    first_index = dict[bytes, int]()
+    # An array, as there may be millions of pictures.
+    return array("q", (first_index.setdefault(file, n) for n, file in enumerate(files)))

@@ -1,0 +1,440 @@
+"""Figures of data sets, and what to do about each: the table of figures.yaml."""
+
+import os
+import re
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Literal, TypeAlias
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding.boxes.class_table import ClassTable
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
+from dataflow_grounding.data.classes import class_of, classes_of
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.records import (
+    Record,
+    is_negative,
+    path_of,
+    read_any_expressions,
+    stated_size,
+)
+from dataflow_grounding.data.rejected import WithoutRejected
+from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
+from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.evaluation.figures._phrases import (
+    ATTRIBUTES,
+    look_alikes,
+    said_twice,
+    sharing_boxes,
+)
+from dataflow_grounding.evaluation.figures.alike import Place, alike_in, first_same
+from dataflow_grounding.evaluation.figures.duplicates import first_alike, known_id, looks_of
+from dataflow_grounding.evaluation.figures.same_files import DataSet, files_of, short_digest
+from dataflow_grounding.evaluation.metrics.annotations import names_of
+from dataflow_grounding.formats.export import status_of
+
+Compare: TypeAlias = Literal["names", "files", "looks"]
+FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
+_GRID = 32  # cells of the map of places, each way
+_SMALL_AREA = 32**2  # px²: COCO's small boxes have less
+_LARGE_AREA = 96**2  # px²: COCO's large boxes have as much or more
+_OVERSIZE = 0.9  # of the picture's area: a box with more is oversize
+# words whose share of different ones is told: it falls with the number of words, so this is fixed
+_FIRST_WORDS = 1000
+_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
+_ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")  # figures of alike pictures
+_QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
+
+
+def figures_of(
+    results: Sequence[str],
+    *,
+    image_root: str | None = None,
+    compare: Compare = "files",
+    test_ids: Iterable[str] = (),
+    keep_rejected: bool = False,
+) -> "FigureCounts":
+    """Count the figures of results folders or files of records, all together.
+
+    Rows that can't be read are counted as such. Pictures are looked at when `figures()` of the
+    result is called.
+
+    Args:
+        results: The folders or files; each counts as a data set of its own, for leaks.
+        image_root: Where pictures are, if not where the run found them.
+        compare: By what pictures are told apart: `names` opens none; `files` takes sizes of files,
+            and the digests of those of equal size; `looks` decodes each of them besides.
+        test_ids: Of pictures that are tested on elsewhere.
+        keep_rejected: Whether boxes that a reviewer rejected count.
+    """
+    counts = FigureCounts(test_ids, compare)
+    without_rejected = WithoutRejected(keep_rejected)
+    for path in results:
+        annotations = annotations_of(path)
+        for row in read_rows(annotations):
+            if row.data is None:
+                counts.add_broken()
+            else:
+                data = {**row.data, **without_rejected.of(row.data)}
+                counts.add(data, f"record {row.line} of {path}")
+        checkpoint = os.path.join(os.path.dirname(annotations), ".ckpt")
+        counts.end_data_set(path, image_folders_of(path, image_root), checkpoint)
+        counts.list_classes(classes_of(path))
+    counts.rejected = without_rejected.boxes
+    return counts
+
+
+class FigureCounts:
+    """Counts of what the figures are made of, record by record, one data set after the other.
+
+    Call `add` or `add_broken` for each row, `end_data_set` after each data set, then `figures`.
+
+    Args:
+        test_ids: Ids of pictures that are tested on elsewhere.
+        compare: By what pictures are told apart, as for `figures_of`.
+
+    Attributes:
+        named: By figure, the groups of pictures that it counts as alike; empty before `figures`.
+        rejected: How many boxes were left out, as a reviewer rejected them; set by the caller.
+    """
+
+    def __init__(self, test_ids: Iterable[str] = (), compare: Compare = "names") -> None:
+        self.named: dict[str, list[tuple[Place, ...]]] = {}
+        self._compare = compare
+        self.rejected = 0
+        # by figure, how often each value was counted
+        self._counts = defaultdict[str, Counter[Any]](Counter)
+        self._test_ids = {known_id(name) for name in test_ids} - {""}
+        self._classes = ClassTable()
+        self._pictures_tested: set[str] = set()  # by what they are called
+        self._first_words: list[str] = []  # at most _FIRST_WORDS
+        self._data_sets: list[DataSet] = []  # those that are counted
+        self._current = DataSet()  # the one that is being counted
+
+    def add_broken(self) -> None:
+        """Count a row that can't be read."""
+        self._counts["broken"][True] += 1
+
+    def add(self, record: Mapping[str, Any], where: str) -> None:
+        """Count a record.
+
+        One whose expressions can't be read counts as broken, but its picture counts. `where` begins
+        the message of the InputError for a record that names no picture.
+        """
+        entries = list(_record_entries(record))
+        name, own_id = names_of(record, where)
+        if self._test_ids and self._test_ids & {known_id(name), known_id(own_id)}:
+            self._pictures_tested.add(name)
+        phrases = 0
+        if entries[0] != ("broken", True):
+            expressions = record.get("expressions")
+            self._classes.add(name, expressions if isinstance(expressions, list) else [])
+        for figure, value in entries:
+            self._counts[figure][value] += 1
+            if figure == "phrases":
+                phrases += 1
+            if figure == "words" and len(self._first_words) < _FIRST_WORDS:
+                self._first_words.append(value)
+        self._current.add(name, path_of(record), phrases)
+
+    def end_data_set(
+        self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
+    ) -> None:
+        """End a data set: what is added from now on is of the next one.
+
+        Args:
+            name: What the data set is called.
+            image_folders: Where its pictures are.
+            checkpoint: The folder in which its run remembers pictures; it may be missing.
+        """
+        self._current.name = name
+        self._current.folders = tuple(image_folders)
+        self._current.checkpoint = checkpoint
+        self._data_sets.append(self._current)
+        self._current = DataSet()
+
+    def list_classes(self, names: Sequence[str]) -> None:
+        """Take the order of classes from the user's list; of several lists, the first counts."""
+        self._classes.order = self._classes.order or names
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures by the names of FIGURES, of all data sets that were ended.
+
+        Call it once: it adds to the counts, and sets `named`. Pictures are opened here, as
+        `compare` says.
+
+        Returns:
+            By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
+            grid of counts, row by row; the rows of a table. None where there is nothing that it
+            could be of, or what it is of wasn't looked at.
+        """
+        counts = self._counts
+        words = counts["words"]
+        heads = counts["heads"]
+        numbers: dict[str, int | None] = {
+            **self._count_pictures(),
+            "known_test_images": len(self._pictures_tested),
+            "types": len(words),
+            "tokens": words.total(),
+        }
+        # A figure without a kind is how often True was counted, a share that part of all counted.
+        for name, number in numbers.items():
+            if number is not None:
+                counts[name] = Counter({True: number})
+        different = len(set(self._first_words))
+        repeated = len(self._first_words) - different
+        counts["type_token_ratio"] = Counter({True: different, False: repeated})
+        counts["hapax_share"].update(count == 1 for count in words.values())
+        most_common = max(heads.values(), default=0)
+        counts["top_head_share"] = Counter({True: most_common, False: heads.total() - most_common})
+        counts["look_alikes"].update(look_alikes(counts["all_heads"]))
+        figures = {
+            name: _figure_of_counts(row.get("kind"), counts[name]) for name, row in FIGURES.items()
+        }
+        for name, number in numbers.items():
+            if number is None:
+                figures[name] = None
+        figures["rejected"] = self.rejected
+        figures["classes"] = self._classes.rows()
+        return figures
+
+    def _count_pictures(self) -> dict[str, int | None]:
+        """Return the figures about pictures: how many there are, and how many are alike.
+
+        A figure is None for what wasn't looked at. Besides, it sets `named`, by figure the pictures
+        that are alike, and adds the phrases of each picture to the counts.
+        """
+        unread = set[str]()
+        if self._compare == "names":
+            files: list[bytes] = []
+            for data_set in self._data_sets:
+                files += map(short_digest, data_set.number_of)
+        else:
+            files, unread = files_of(self._data_sets)
+        # `again` are pictures that a data set has twice, `leaks` those that several have.
+        same = alike_in(self._data_sets, files, first_same(files))
+        self.named = {"same_pictures": same.again, "leaks": same.leaks}
+        if self._compare == "looks":
+            first_alike_of, undecoded = self._first_near()
+            unread |= undecoded
+            near = alike_in(self._data_sets, files, first_alike_of)
+            self.named |= {"near_pictures": near.again, "near_leaks": near.leaks}
+        phrase_counts = self._phrases_by_picture(files)
+        self._counts["phrases_per_image"].update(phrase_counts)
+        numbers: dict[str, int | None] = {"images": len(phrase_counts), "unread": len(unread)}
+        for figure in _ALIKE:
+            numbers[figure] = len(self.named[figure]) if figure in self.named else None
+        if self._compare == "names":
+            # Nothing was opened, and names are different within a data set.
+            numbers["unread"] = None
+            numbers["same_pictures"] = None
+        return numbers
+
+    def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
+        """Return how many phrases each picture has, by what tells its file from others (`files`).
+
+        A picture that several data sets have, under one name and as one file, is one here. `files`
+        are in the order of the data sets and of their pictures.
+        """
+        if len(self._data_sets) == 1:
+            return self._data_sets[0].counts
+        phrases_of = Counter[tuple[str, bytes]]()
+        remaining = iter(files)
+        for data_set in self._data_sets:
+            for name, count in zip(data_set.number_of, data_set.counts, strict=True):
+                phrases_of[name, next(remaining)] += count
+        return list(phrases_of.values())
+
+    def _first_near(self) -> tuple[Sequence[int], set[str]]:
+        """Return `first_alike` of all data sets' pictures, and the names of those not decoded."""
+        looks: list[bytes] = []
+        undecoded = set[str]()
+        for data_set in self._data_sets:
+            own_looks, own_undecoded = looks_of(
+                data_set.number_of, data_set.paths(), data_set.folders
+            )
+            looks += own_looks
+            undecoded |= own_undecoded
+        return first_alike(looks), undecoded
+
+
+def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a record adds to the counts: the name of a figure, and a value of it.
+
+    Each time a value comes it counts once more. For a share the value is True for what has the
+    property, and False for what hasn't. A record that can't be read has ("broken", True) alone.
+    """
+    try:
+        expressions = read_any_expressions(Record(record))
+    except BrokenRow:
+        yield "broken", True
+        return
+    yield "records", True
+    size = stated_size(record)
+    for expression in expressions:
+        yield "reviewed_share", bool(expression.get("reviewed_by") or record.get("reviewed_by"))
+        yield from _phrase_entries(expression)
+        for instance in expression["instances"]:
+            yield from _box_entries(box_of(instance["bbox"]), size)
+    for _ in said_twice(expressions):
+        yield "same_phrase_twice", True
+    # By identity: the same expression may be in several pairs.
+    same_boxes = set[int]()
+    for first, second, all_boxes in sharing_boxes(expressions):
+        if all_boxes:
+            same_boxes |= {id(first), id(second)}
+        heads = sorted((head_of(first["text"]), head_of(second["text"])))
+        if heads[0] != heads[1]:
+            yield "inconsistent", " / ".join(heads)
+    for _ in same_boxes:
+        yield "same_boxes", True
+
+
+def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a phrase adds to the counts: the name of a figure, and a value of it.
+
+    Without boxes it adds nothing to figures of grounded phrases.
+    """
+    text = expression["text"]
+    boxes = len(expression["instances"])
+    status = status_of(expression)
+    words = _WORD.findall(text.lower().replace("’", "'"))
+    attributes = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
+    yield "phrases", True
+    yield "pairs", boxes > 0
+    yield "statuses", status
+    yield "negatives_share", status == "none"
+    yield "made_up_share", is_negative(expression)
+    if is_negative(expression):
+        yield "negative_kinds", str(expression.get("change") or "unknown")
+    yield "verified_share", expression.get("verified") is True
+    yield "words_per_phrase", len(text.split())
+    yield "all_heads", head_of(text)
+    if boxes:
+        yield "heads", class_of(expression) if "class" in expression else head_of(text)
+    yield "plain_share", not attributes
+    for attribute in attributes:
+        yield "attributes", attribute
+    for word in words:
+        yield "words", word
+    if boxes:
+        yield "boxes_per_phrase", boxes
+        yield "multi_box_share", boxes > 1
+
+
+def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
+    """Yield what a box adds to the counts: the name of a figure, and a value of it.
+
+    `size` is the picture's; None leaves out the figures that need it.
+    """
+    yield "sizes", _size_class(box)
+    yield "small_share", area(box) < _SMALL_AREA
+    if size is None:
+        return
+    width, height = size
+    # The centre, and the area, as parts of the picture.
+    x = (box[0] + box[2]) / 2 / width
+    y = (box[1] + box[3]) / 2 / height
+    part = area(box) / (width * height)
+    yield "places", (_cell(x), _cell(y))
+    # In tenths, rounded down: "0.3" for a root from 0.3 up to 0.4, and "0.9" for all from 0.9 on.
+    yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
+    yield "oversize_share", part > _OVERSIZE
+    yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
+    yield "centred_share", 1 / 3 < x < 2 / 3 and 1 / 3 < y < 2 / 3
+
+
+def _size_class(box: Bbox) -> str:
+    """Return COCO's name for a box's area in square pixels: "small", "medium" or "large"."""
+    if area(box) < _SMALL_AREA:
+        return "small"
+    return "medium" if area(box) < _LARGE_AREA else "large"
+
+
+def _cell(part: float) -> int:
+    """Return the cell of the map for a part of the picture's width or height, from 0 to 1.
+
+    What is outside the picture is in the outermost.
+    """
+    return int(min(max(part * _GRID, 0), _GRID - 1))
+
+
+def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
+    """Return a figure of a kind of FIGURES from how often each value was counted.
+
+    Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
+    value, the most frequent first, and `bins` the same by value; both may be empty. `grid`, `share`
+    and `spread` are None where nothing was counted. Of a `table` the result is of no use: its rows
+    are made elsewhere.
+    """
+    if kind is None:
+        return counts.get(True, 0)
+    if kind == "names":
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+    if kind == "bins":
+        return dict(sorted(counts.items(), key=lambda item: item[0]))
+    whole = sum(counts.values())
+    if not whole:
+        return None
+    if kind == "grid":
+        return [[counts.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
+    if kind == "share":
+        return round(counts.get(True, 0) / whole, 4)
+    return _spread(counts, whole)
+
+
+def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
+    """Return the mean and _QUANTILES of values by how often each was counted, `whole` times in all.
+
+    There is at least one value. A quantile is a value that was counted, never one between two.
+    """
+    values = sorted(counts)
+    # for each value how many are at most as large
+    ranks = list(accumulate(counts[value] for value in values))
+    total = sum(value * count for value, count in counts.items())
+    spread = {"mean": round(total / whole, 2)}
+    for name, part in _QUANTILES.items():
+        spread[name] = values[bisect_left(ranks, part * whole)]
+    return spread
+
+
+def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Return by figure what to do about it, for those below or above a bound in FIGURES.
+
+    A figure that wasn't asked for (None) may have advice to ask for it.
+    """
+    advice: dict[str, str] = {}
+    for name, row in FIGURES.items():
+        figure = figures[name]
+        if figure is None:
+            if "unasked" in row:
+                advice[name] = row["unasked"]
+        elif row.get("of_words") and figures["classes"]:
+            continue  # a list of classes has the words that it has
+        elif row.get("kind") not in ("grid", "table"):
+            own_advice = _advice_of_row(figure, row)
+            if own_advice:
+                advice[name] = own_advice
+    return advice
+
+
+def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
+    """Return what FIGURES' row says of such a figure; "" where it is within its bounds.
+
+    A spread is compared by its mean, counts by name by how many names there are; of these the
+    first three are in the advice. A bound itself is within. Of several bounds that are passed the
+    first one's advice is given, `below` before `above`.
+    """
+    value = figure
+    if isinstance(figure, dict):
+        value = figure.get("mean", len(figure))
+    passed = [advice for bound, advice in row.get("below", {}).items() if value < bound]
+    passed += [advice for bound, advice in row.get("above", {}).items() if value > bound]
+    if not passed:
+        return ""
+    if row.get("kind") == "names":
+        return f"{passed[0]}: {', '.join(list(figure)[:3])}"
+    return str(passed[0])

@@ -1,0 +1,398 @@
+"""Pictures that are the same, or nearly, and parts of a data set that have none in common.
+
+A picture's look is two things. A dHash, 64 bits that say where the picture grows brighter to the
+right, finds candidates; how bright its 12 x 12 parts are, in standard deviations from their mean,
+says which of them are alike.
+"""
+
+import hashlib
+import os
+import re
+import threading
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from itertools import islice
+from multiprocessing.pool import ThreadPool
+from typing import Any
+
+from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.errors import InputError, RecordError, told_as
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.threads import at_once
+from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
+from dataflow_grounding.data.records import Record, dump_text, path_of
+from dataflow_grounding.data.rejected import WithoutRejected
+from dataflow_grounding.data.results_folder import image_folders_of, records_of
+from dataflow_grounding.data.rows import RowWriter, write_text
+from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest
+from dataflow_grounding.evaluation.metrics.annotations import names_of
+from dataflow_grounding.images.files import decoding, read_file
+from dataflow_grounding.images.image import find_image
+
+_MOST_BITS = 4  # in which the dHashes of pictures may differ that count as nearly the same
+# A hash is cut into five bands of 13 bits: of two hashes that differ in 4 bits at most, one band is
+# the same.
+_BAND_BITS = 13
+_BAND_STARTS = range(0, 64, _BAND_BITS)
+_BUCKETS_OF_BAND = 1 << _BAND_BITS
+_HASH_BYTES = 8
+# a standard deviation in the bytes of a look, and the most by which any part may differ
+_DEVIATION = 32
+_LEAST_DEVIATION = 6  # levels of grey; in pictures with less, differences are noise
+_FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
+# pixels that a picture is decoded to at least: a JPEG's decoder is faster for a part of its size
+_DECODED_SIZE = (96, 96)
+_AT_ONCE = 256  # pictures whose looks are waited for together
+_CORES = os.cpu_count() or 1
+# Pictures elsewhere are fetched by many threads; to decode more at once only takes memory.
+_decoders = threading.BoundedSemaphore(_CORES)
+# the ending of a picture's name: ".jpg", ".PNG"
+_ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
+# a name with COCO's 12 digits, without ending: "COCO_val2014_000000000042", "000000000042_1"
+_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?")
+
+
+def known_id(path: str) -> str:
+    """Return what lists of ids call a picture: its file's name without ending.
+
+    Of a name with COCO's 12 digits it is the number, without zeros in front. An ending that no
+    picture has is part of the name.
+
+    Example:
+        >>> [known_id(path) for path in ("val/COCO_val2014_000000000042.jpg", "a.b.png", "")]
+        ['42', 'a.b', '']
+    """
+    name = re.split(r"[/\\]", path.strip())[-1]
+    stem = _ENDING.sub("", name)
+    coco = _COCO_NAME.fullmatch(stem)
+    return str(int(coco[1])) if coco else stem
+
+
+def looks_of(
+    names: Iterable[str], paths: Iterable[str], folders: tuple[str, ...]
+) -> tuple[list[bytes], set[str]]:
+    """Return a look for each picture, in order, and the names of those that can't be read.
+
+    A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
+    8 bytes alone, a digest of its pixels, and one that can't be read 8 bytes of a digest of its
+    name: they are alike to equal ones only.
+
+    Args:
+        names: What each picture is called.
+        paths: The path of each.
+        folders: Where relative paths are looked for.
+    """
+    looks: list[bytes | None] = []
+    look = partial(_look, folders=folders)
+    far_folders = any(map(is_elsewhere, folders))
+    remaining = iter(paths)
+    with ThreadPool(_CORES) as cores:
+        while True:
+            batch = list(islice(remaining, _AT_ONCE))
+            if not batch:
+                break
+            if far_folders or any(map(is_elsewhere, batch)):
+                # More threads than cores, as these wait for a store.
+                looks += at_once(look, batch)
+            else:
+                looks += cores.map(look, batch, 1)
+    looks_or_names: list[bytes] = []
+    unread = set[str]()
+    for name, own_look in zip(names, looks, strict=True):
+        if own_look is None:
+            unread.add(name)
+        looks_or_names.append(own_look or short_digest(name))
+    return looks_or_names, unread
+
+
+def looks_by_name(names: Iterable[str]) -> tuple[list[bytes], set[str]]:
+    """Return what `looks_of` does, reading no picture: a digest of each name, and none unread."""
+    return [short_digest(name) for name in names], set()
+
+
+def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
+    """Return a picture's look, as `looks_of` describes it; None where it can't be read."""
+    import numpy as np
+    from PIL.Image import Resampling
+
+    try:
+        path = find_image(Record({"image": path}, folders), "image").path
+        data = read_file(path)
+        with _decoders, decoding(data, path, at_least=_DECODED_SIZE) as picture:
+            grey = picture.convert("L")
+            small = np.asarray(grey.resize((9, 8)), int)
+            parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
+        if np.ptp(small) < _FLAT:
+            # Decoded again, as a JPEG may have come smaller: its own pixels have to be equal.
+            with _decoders, decoding(data, path) as picture:
+                pixels = hashlib.sha256(picture.convert("L").tobytes()).hexdigest()
+                return short_digest(f"{picture.size} {pixels}")
+    except RecordError:
+        return None
+    brighter = small[:, 1:] > small[:, :-1]
+    deviations = (parts - parts.mean()) / max(parts.std(), _LEAST_DEVIATION)
+    levels = np.clip(np.rint(deviations * _DEVIATION), -127, 127).astype(np.int8)
+    return bytes(np.packbits(brighter)) + bytes(levels)
+
+
+class _Groups:
+    """Pictures by their indices, in groups that can be joined (a union-find).
+
+    A picture's parent is an earlier one of its group, or itself if it is the group's first.
+    """
+
+    def __init__(self) -> None:
+        self._parent = array("q")  # by a picture's index
+
+    def add(self, parent: int) -> None:
+        """Add the next picture to the group of an earlier one; by its own index to a new group."""
+        self._parent.append(parent)
+
+    def first_of(self, picture: int) -> int:
+        """Return the first picture of the group that this one is in."""
+        parent = self._parent
+        while parent[picture] != picture:
+            # halves the way for the next call
+            parent[picture] = parent[parent[picture]]
+            picture = parent[picture]
+        return picture
+
+    def join(self, a: int, b: int) -> None:
+        """Make one group of two pictures' groups, if they aren't one already."""
+        earlier, later = sorted((self.first_of(a), self.first_of(b)))
+        self._parent[later] = earlier
+
+    def firsts(self) -> Sequence[int]:
+        """Return for every picture the first of its group."""
+        return array("q", (self.first_of(picture) for picture in range(len(self._parent))))
+
+
+def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
+    """Return for each look the index of the first that is the same, or nearly so: maybe its own.
+
+    Looks that are alike to a third one are in one group, and the first is that of the group: it
+    may differ more than two looks may that are alike.
+    """
+    hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
+    # For each value of each band, the pictures whose hash has it there. A dict would take more
+    # memory for its keys than for the pictures.
+    buckets: list[list[int]] = [[] for _ in _BAND_STARTS for _ in range(_BUCKETS_OF_BAND)]
+    first_equal = dict[bytes, int]()
+    groups = _Groups()
+    for index, look in enumerate(looks):
+        equal = first_equal.setdefault(look, index)
+        groups.add(equal)
+        if equal != index or len(look) <= _HASH_BYTES:
+            # Compared already, or a look without parts, which is alike to equal ones alone.
+            continue
+        candidates = _with_near_hash(index, hashes, buckets)
+        for candidate in _with_near_parts(look, candidates, looks):
+            groups.join(index, candidate)
+    return groups.firsts()
+
+
+def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]) -> list[int]:
+    """Return the earlier pictures whose hash differs from this one's in _MOST_BITS at most.
+
+    The earlier ones are those in `buckets`, to which this one is added. Pictures are indices of
+    `hashes`.
+    """
+    own = hashes[picture]
+    near = set[int]()
+    for band, start in enumerate(_BAND_STARTS):
+        value = (own >> start) % _BUCKETS_OF_BAND
+        bucket = buckets[band * _BUCKETS_OF_BAND + value]
+        for earlier in bucket:
+            if (own ^ hashes[earlier]).bit_count() <= _MOST_BITS:
+                near.add(earlier)
+        bucket.append(picture)
+    return list(near)
+
+
+def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
+    """Return those of the candidates that look nearly like a picture in each of their parts.
+
+    That is where the brightness of no part differs by more than a standard deviation. They keep
+    their order.
+
+    Args:
+        look: The picture's look: its hash, then the brightness of each part as an int8.
+        candidates: Indices of pictures among `looks`, with parts as well.
+        looks: The looks of all pictures.
+    """
+    if not candidates:
+        return []
+    import numpy as np
+
+    joined = b"".join(looks[candidate] for candidate in candidates)
+    their_parts = np.frombuffer(joined, np.int8).reshape(-1, len(look))[:, _HASH_BYTES:]
+    own_parts = np.frombuffer(look, np.int8)[_HASH_BYTES:]
+    # int8 would overflow.
+    differences = np.abs(their_parts.astype(np.int16) - own_parts).max(axis=1, initial=0)
+    near = []
+    for candidate, difference in zip(candidates, differences.tolist(), strict=True):
+        if difference <= _DEVIATION:
+            near.append(candidate)
+    return near
+
+
+def split(
+    results: str,
+    out: str,
+    parts: dict[str, float],
+    *,
+    seed: int = 0,
+    image_root: str | None = None,
+    read: bool = True,
+    keep_rejected: bool = False,
+) -> dict[str, Any]:
+    """Split records by picture into a file for each part, `out`/NAME.jsonl.
+
+    Where pictures are found is written to `out`/run.json, and the classes beside it. A picture's
+    part follows from the seed and its path; of pictures that are nearly the same, from the path of
+    the first. So the same seed gives the same parts, and records that are added at the end change
+    none, unless they link two groups. Parts are as large as their weights only roughly.
+
+    Args:
+        results: A results folder or a file of records.
+        out: The folder to make.
+        parts: Name → weight, above 0.
+        seed: Another seed gives other parts.
+        image_root: Where pictures are, if not where the run found them; None for there.
+        read: Whether pictures are read and compared; else each is alike to none.
+        keep_rejected: Whether boxes that a reviewer rejected are written.
+
+    Returns:
+        Counts of `records` and `pictures` per part, of pictures `alike` an earlier one, of
+        `unread` ones, and of boxes that were `rejected` and left out.
+
+    Raises:
+        InputError: A record can't be read, `out` is there already, or a part would be empty.
+    """
+    if os.path.lexists(out):
+        raise InputError(f"{out} is there already: remove it, or choose another folder")
+    folders = image_folders_of(results, image_root)
+    pictures = _pictures_of(results)
+    names = list(pictures.number_of)
+    if read:
+        looks, unread = looks_of(names, pictures.paths(), folders)
+    else:
+        looks, unread = looks_by_name(names)
+    first = first_alike(looks)
+    group_count = len(set(first))
+    part_of = _parts_by_chance(names, first, parts, seed)
+    counts = {name: {"records": 0, "pictures": 0} for name in parts}
+    for picture, part in part_of.items():
+        counts[part]["records"] += pictures.counts[pictures.number_of[picture]]
+        counts[part]["pictures"] += 1
+    for name, count in counts.items():
+        if not count["records"]:
+            why = why_uneven(len(names), len(names) - group_count)
+            raise InputError(
+                f"{name} would be empty: {why}. Split more pictures (30 or more give three parts),"
+                " or choose another --seed or --ratios"
+            )
+    with told_as(InputError, f"can't write {out}"):
+        rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
+    run = {
+        "split": {"seed": seed, "parts": parts},
+        "image_folders": [absolute(folder) for folder in folders],
+    }
+    write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
+    return {
+        "parts": counts,
+        "alike": len(first) - group_count,
+        "unread": len(unread),
+        "rejected": rejected,
+    }
+
+
+def why_uneven(pictures: int, alike: int) -> str:
+    """Return why the parts of a split don't have the shares that were asked for.
+
+    Args:
+        pictures: How many were divided.
+        alike: How many of these stay with an earlier one that is nearly the same.
+
+    Example:
+        >>> why_uneven(16, 0)
+        'each picture goes to a part by chance, and 16 pictures are few'
+    """
+    if alike:
+        return (
+            "pictures that are nearly the same stay together, which leaves"
+            f" {pictures - alike:,} of {pictures:,} to divide"
+        )
+    few = f"{pictures:,} pictures are few"
+    if pictures < 2:
+        few = "there is 1 picture" if pictures else "there is none"
+    return f"each picture goes to a part by chance, and {few}"
+
+
+def _pictures_of(results: str) -> DataSet:
+    """Read the pictures of all records, and count the records of each.
+
+    Raises InputError for a record that names none.
+    """
+    pictures = DataSet()
+    for record in records_of(results):
+        name, _ = names_of(record, f"record {record.place + 1} of {results}")
+        pictures.add(name, path_of(record), 1)
+    return pictures
+
+
+def _parts_by_chance(
+    pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Return by its name the part of each picture.
+
+    It follows from a digest of the seed and of the name of the first picture of its group.
+
+    Args:
+        pictures: What each is called.
+        first: For each the index of the first one that it is alike to.
+        parts: Name → weight.
+        seed: The seed.
+    """
+    import numpy as np
+
+    digests = (short_digest(f"{seed} {pictures[index]}") for index in first)
+    chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), float)
+    # The parts one after the other, on the scale of a digest of 8 bytes.
+    bounds = np.cumsum(list(parts.values())) / sum(parts.values()) * 2.0**64
+    part_numbers = np.searchsorted(bounds[:-1], chance, "right").tolist()
+    names = list(parts)
+    return {picture: names[number] for picture, number in zip(pictures, part_numbers, strict=True)}
+
+
+def _write_parts(
+    results: str,
+    out: str,
+    parts: Sequence[str],
+    part_of: Mapping[str, str],
+    keep_rejected: bool,
+) -> int:
+    """Write the records into a file for each part, all files or none, then the classes of all.
+
+    Returns how many boxes were left out, as a reviewer rejected them. `part_of` has the part of
+    each picture by its name.
+    """
+    without_rejected = WithoutRejected(keep_rejected)
+    writers: dict[str, RowWriter] = {}
+    classes = ClassList(classes_of(results))
+    with ExitStack() as undo:
+        for name in parts:
+            writer = RowWriter(within(out, f"{name}.jsonl"))
+            writers[name] = undo.enter_context(closing(writer))
+        for record in records_of(results):
+            picture, _ = names_of(record, results)
+            record = record.updated(without_rejected.of(record))
+            writers[part_of[picture]].write(record)
+            classes.add(record)
+        for writer in writers.values():
+            writer.commit()
+    write_text(os.path.join(out, CLASSES_FILE), "".join(f"{name}\n" for name in classes.names))
+    return without_rejected.boxes

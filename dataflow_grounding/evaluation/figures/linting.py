@@ -1,0 +1,452 @@
+"""What is wrong with a data set, by the rules of lint_rules.yaml, and what `--fix` mends of it."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
+from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.threads import side_by_side
+from dataflow_grounding.boxes.geometry import (
+    MERGE_IOU,
+    Bbox,
+    Size,
+    area,
+    box_of,
+    clamp,
+    without_duplicates,
+)
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.records import (
+    STATUSES,
+    Record,
+    has_id,
+    is_score,
+    path_of,
+    read_any_expressions,
+    stated_size,
+)
+from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
+from dataflow_grounding.data.rows import Row, read_rows
+from dataflow_grounding.data.spans import Span, as_compared, caption_of_spans, find_spans
+from dataflow_grounding.engine.image_memo import log_of, remembered
+from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.evaluation.figures._phrases import (
+    said_twice,
+    same_box_twice,
+    sharing_boxes,
+)
+from dataflow_grounding.formats.base import TOKEN, stands
+from dataflow_grounding.formats.export import status_of
+from dataflow_grounding.images.files import decoding, parse_facts, read_file
+from dataflow_grounding.images.image import find_image, is_far
+
+RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
+# the rules for which pictures' sizes are read
+_SIZE_RULES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}
+# what trainers take for something else than text: " . ", the mark between phrases, and tokens such
+# as "<loc_12>"
+_BREAKING = re.compile(rf" \. |{TOKEN.pattern}")
+_MOST_OF_PICTURE = 0.95  # of its area: a box with more is over the whole picture
+
+
+class Finding(NamedTuple):
+    """What a rule found in a record.
+
+    Attributes:
+        rule: A key of RULES.
+        where: Where it is, or what exactly, for people.
+        mend: Changes the record in place so that it is right; None where that isn't certain.
+    """
+
+    rule: str
+    where: str
+    mend: Callable[[], object] | None = None
+
+
+class _KnownRow(NamedTuple):
+    """A row with its picture's size if the run remembers it.
+
+    `unread` says that the size is needed and not remembered, so that the file has to be opened.
+    """
+
+    row: Row
+    size: Size | None
+    unread: bool
+
+
+def lint(
+    data: str,
+    tell: Callable[[int, Finding], object],
+    rules: Collection[str] = tuple(RULES),
+    *,
+    fix: bool = False,
+    image_root: str | None = None,
+    read: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """Check rows, and yield each after `tell` was called with its findings.
+
+    Nothing is checked before the first row is asked for. A row that can't be read is a finding, and
+    yielded as an empty one. With `fix` the rows are mended when they are yielded, and findings that
+    were mended are told, too, each with its `mend`.
+
+    Args:
+        data: A results folder, or a file of records.
+        tell: Called with the line (or the place of the row, from 1) and a finding in it.
+        rules: Those of RULES that are checked.
+        fix: Mend what can be mended.
+        image_root: Where pictures are, if not where the run found them; None for there.
+        read: Whether pictures are read, in threads, if a rule needs their sizes.
+
+    Raises:
+        InputError: A row can't be read, which `fix` would lose.
+    """
+    path = annotations_of(data)
+    read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
+    ids_seen = set[int]()
+    for row, picture in _with_sizes(path, image_folders_of(data, image_root), read_sizes):
+        if row.data is None and fix:
+            raise InputError(
+                f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't"
+                " keep it"
+            )
+        findings = _findings(rules, row, picture)
+        while fix and any(finding.mend for finding in findings):
+            # A mend may make, or end, another finding: the row is checked until none can be mended.
+            for finding in findings:
+                if finding.mend:
+                    tell(row.line, finding)
+                    finding.mend()
+            findings = _findings(rules, row, picture)
+        for finding in findings:
+            tell(row.line, finding)
+        # The one rule that looks at several rows: an id may stand in an earlier one.
+        if "DG003" in rules:
+            for finding in _repeated_ids(row.data or {}, ids_seen):
+                tell(row.line, finding)
+        yield row.data or {}
+
+
+def _with_sizes(
+    path: str, folders: tuple[str, ...], read: bool
+) -> Iterator[tuple[Row, Size | str | None]]:
+    """Yield each row with its picture's size, or with a text, why the size can't be read.
+
+    The second value is None without `read`, and for a row that can't be read itself.
+    """
+    # Records of one picture often follow each other.
+    size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
+    with_size = partial(_row_with_size, size_of=size_of)
+    yield from side_by_side(with_size, _known_rows(path, folders, read), lambda row: row.unread)
+
+
+def _row_with_size(
+    known: _KnownRow, size_of: Callable[[str], Size | str]
+) -> tuple[Row, Size | str | None]:
+    """Return a row with its picture's size, by `size_of` its path where the run doesn't know it.
+
+    `size_of` may return why the size can't be read. None stands for a size that isn't needed.
+    """
+    if not known.unread:
+        return known.row, known.size
+    return known.row, size_of(path_of(known.row.data or {}))
+
+
+def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
+    """Yield each row of a file with the size that the run remembers of its picture, if `read`."""
+    with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
+        for row in read_rows(path):
+            if read and row.data is not None:
+                size = _remembered_size(row.data, folders, log)
+                yield _KnownRow(row, size, unread=size is None)
+            else:
+                yield _KnownRow(row, size=None, unread=False)
+
+
+def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
+    """Return what these rules find in a row.
+
+    `picture` is its picture's size, a text if it can't be read (why), None if it wasn't read.
+    """
+    if row.data is None:
+        findings = [Finding("DG001", str(row.error))]
+    else:
+        findings = list(_findings_in_record(row.data, picture))
+    return [finding for finding in findings if finding.rule in rules]
+
+
+def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+    """Yield what all rules of a single record find in it; `picture` as for `_findings`.
+
+    Mends change the record itself, by its own expressions.
+    """
+    size = picture if isinstance(picture, tuple) else stated_size(record)
+    yield from _findings_in_picture(record, picture)
+    try:
+        expressions = read_any_expressions(Record(record))
+    except BrokenRow as error:
+        yield Finding("DG002", str(error))
+        return
+    for text in said_twice(expressions):
+        yield Finding("DG204", repr(text))
+    for text in same_box_twice(expressions):
+        yield Finding("DG207", repr(text))
+    for first, second, all_boxes in sharing_boxes(expressions):
+        if all_boxes and head_of(first["text"]) != head_of(second["text"]):
+            yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
+    # the record's own list, which mends change, and not a copy
+    own_expressions = record.get("expressions") or []
+    caption = caption_of_spans(record) if own_expressions else ""
+    if _BREAKING.search(caption):
+        yield Finding("DG206", f"the caption {caption!r}")
+    places = _places_of(expressions, caption)
+    for index, (expression, place) in enumerate(zip(expressions, places, strict=True)):
+        for instance in expression["instances"]:
+            yield from _findings_in_box(repr(expression["text"]), instance, size)
+        change = partial(_change, own_expressions, index)
+        yield from _findings_in_expression(expression, caption, place, change)
+
+
+def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
+    """Return for each expression the span that it should have; None where it has the right one.
+
+    None also where that isn't certain: it is where the text stands in the caption exactly as often
+    as expressions have it. No span is given twice.
+    """
+    right = [stands(each["text"], each.get("char_span"), caption) for each in expressions]
+    if all(right):
+        return [None] * len(right)
+    taken = set[tuple[int, ...]]()
+    for expression, is_right in zip(expressions, right, strict=True):
+        if is_right:
+            taken.add(tuple(expression["char_span"]))
+    times = Counter(as_compared(expression["text"]) for expression in expressions)
+    spans_of = dict[str, list[Span | None]]()
+    places: list[Span | None] = []
+    for expression, is_right in zip(expressions, right, strict=True):
+        place = None
+        if not is_right:
+            text = as_compared(expression["text"])
+            if text not in spans_of:
+                # Looked for once more than expressions say it: if the surplus one has a place too,
+                # it isn't certain which of the places are meant.
+                spans_of[text] = find_spans([expression["text"]] * (times[text] + 1), caption)
+            place = _free_place(spans_of[text], taken)
+        if place:
+            taken.add(place)
+        places.append(place)
+    return places
+
+
+def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) -> Span | None:
+    """Return the first of a text's spans that no expression has; None where it isn't certain.
+
+    It isn't where the text stands in the caption more often, or less often, than expressions have
+    it.
+
+    Args:
+        spans: Where a text stands, looked for once more than expressions have it: the last is None
+            if it doesn't stand there more often.
+        taken: The spans of expressions.
+    """
+    *spans_of_text, surplus_span = spans
+    if surplus_span is not None or None in spans_of_text:
+        return None
+    for span in spans_of_text:
+        if span not in taken:
+            return span
+    return None
+
+
+def _findings_in_picture(
+    record: Mapping[str, Any], picture: Size | str | None
+) -> Iterator[Finding]:
+    """Yield DG401 for a picture that can't be read, DG402 for one of another size than stated."""
+    if isinstance(picture, str):
+        yield Finding("DG401", picture)
+    elif picture and stated_size(record) not in (None, picture):
+        width, height = picture
+        stated = f"{record['width']}x{record['height']}"
+        yield Finding("DG402", f"{width}x{height} is stated as {stated}")
+
+
+def _remembered_size(
+    record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
+) -> Size | None:
+    """Return the size that the run read of a picture, if its file is as it was and a JPEG.
+
+    None for others, which have to be decoded: a run reads headers, and what is behind them may be
+    broken. Of a JPEG the run has seen the end.
+    """
+    named = Record({"image": path_of(record)}, folders)
+    if not len(log) or is_far(named, "image"):
+        return None
+    try:
+        facts = remembered(log, find_image(named, "image"))
+    except RecordError:
+        return None
+    return facts.size if facts and facts.media_type == "image/jpeg" else None
+
+
+def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
+    """Return the picture's size in pixels, or why it can't be read."""
+    try:
+        file_path = find_image(Record({"image": path}, folders), "image").path
+        data = read_file(file_path)
+        # Decoded, since a header is whole also where pixels are lost.
+        with decoding(data, file_path, at_least=(1, 1)):
+            return parse_facts(data, file_path).size
+    except RecordError as error:
+        return str(error)
+
+
+def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:
+    """Yield DG003 for each id that an earlier expression has, and add the record's to `ids_seen`.
+
+    The set has hashes of the ids of all earlier records.
+    """
+    expressions = record.get("expressions")
+    if not isinstance(expressions, list):
+        return
+    for expression in expressions:
+        own_id = expression.get("expression_id") if isinstance(expression, dict) else None
+        # Hashes, as there may be millions of ids.
+        digest = hash(repr(own_id))
+        if has_id(own_id) and digest in ids_seen:
+            yield Finding("DG003", repr(own_id))
+        ids_seen.add(digest)
+
+
+def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
+    """Yield what is wrong with a box; a mend changes the `bbox` of the instance in place.
+
+    Args:
+        text: The phrase's, to say where it is.
+        instance: The box, as it stands in the record.
+        size: The picture's, read or stated; None where it is unknown.
+    """
+    box = box_of(instance["bbox"])
+    score = instance["score"]
+    # how far the box is out of the picture, in pixels; 0 or less inside
+    beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) if size else 0
+    # within one pixel, so likely in parts of the sides
+    is_in_parts = (size is None or min(size) > 1) and 0 <= min(box) < max(box) <= 1
+    is_whole_picture = False
+    if size is not None and beyond <= 0:
+        is_whole_picture = area(box) > _MOST_OF_PICTURE * size[0] * size[1]
+    # lint_rules.yaml says what each rule is about
+    wrong = {
+        "DG303": not is_score(score),
+        "DG103": _shorter_side(box) < 1,  # thin, or corners swapped
+        "DG101": beyond >= 1,  # far out of the picture
+        "DG102": 0 < beyond < 1,  # a little out of it
+        "DG107": is_in_parts,
+        "DG106": is_whole_picture,
+    }
+    in_size = f" in {size[0]}x{size[1]}" if size else ""
+    where = f"{text}, {list(box)}{in_size}, score {score}"
+    inside = clamp(box, size) if size else box
+    for rule, is_wrong in wrong.items():
+        if not is_wrong:
+            continue
+        mend = None
+        # A box of which less than a pixel is left would be another finding.
+        if rule == "DG102" and _shorter_side(inside) >= 1:
+            mend = partial(instance["bbox"].__setitem__, slice(None), inside)
+        yield Finding(rule, where, mend)
+
+
+def _shorter_side(box: Bbox) -> float:
+    """Return the shorter side of a box; below 0 where its corners are swapped."""
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def _findings_in_expression(
+    expression: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
+) -> Iterator[Finding]:
+    """Yield what is wrong with an expression: its text, span, status, and boxes that occur twice.
+
+    Args:
+        expression: As it was read.
+        caption: The record's.
+        place: The span that it should have; None where that isn't certain.
+        change: Sets columns of the expression in the record; a finding's mend calls it.
+    """
+    text = expression["text"]
+    span = expression.get("char_span")
+    status = expression.get("status")
+    boxes = expression["instances"]
+    distinct = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
+    has_equal_boxes = len(distinct) < len(boxes)
+    # Without their scores, which don't matter here and may be no numbers.
+    unscored = [{"bbox": box} for box in distinct]
+    has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
+    # lint_rules.yaml says what each rule is about
+    wrong = {
+        "DG201": span is not None and not stands(text, span, caption),  # a wrong span
+        "DG202": span is None and find_spans([text], caption) != [None],  # none, though it could
+        "DG206": _BREAKING.search(text) is not None,
+        "DG301": status not in (None, *STATUSES),  # an unknown status
+        "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
+        "DG104": has_equal_boxes,
+        "DG105": has_near_boxes,
+    }
+    mends: dict[str, Callable[[], None]] = {}
+    if place:
+        columns: dict[str, Any] = {"char_span": list(place)}
+        if "caption_span" in expression:
+            # It was made from the span that was wrong.
+            columns["caption_span"] = None
+        mends["DG201"] = partial(change, **columns)
+        mends["DG202"] = mends["DG201"]
+    # Of equal boxes the one with the best score stays, so that all scores have to be readable.
+    if wrong["DG104"] and all(is_score(instance["score"]) for instance in boxes):
+        mends["DG104"] = partial(change, instances=_each_once(expression))
+    where = f"{text!r} ({status_of(expression)}, boxes: {len(boxes)}, char_span: {span})"
+    for rule, is_wrong in wrong.items():
+        if is_wrong:
+            yield Finding(rule, where, mends.get(rule))
+
+
+def _each_once(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return an expression's boxes, of those with equal corners the one that says most.
+
+    What a person found right goes before what one found wrong, that before what nobody judged; of
+    boxes that are alike in this the best score counts, of equal scores the first.
+    """
+    best: dict[tuple[float, ...], dict[str, Any]] = {}
+    for box in expression["instances"]:
+        corners = tuple(box["bbox"])
+        if corners not in best or _weight(box, expression) > _weight(best[corners], expression):
+            best[corners] = box
+    return list(best.values())
+
+
+def _weight(box: Mapping[str, Any], expression: Mapping[str, Any]) -> tuple[int, float]:
+    """Return how much a box of an expression says: by a person's verdict, then by its score.
+
+    The verdict is 2 for right, 1 for wrong, 0 where no person judged the box or its expression. A
+    box without a score has -1.
+    """
+    score = box.get("score")
+    score_or_less = -1.0 if score is None else float(score)
+    verdict = box.get("verified", expression.get("verified"))
+    is_judged = box.get("reviewed_by") or expression.get("reviewed_by")
+    if not is_judged or not isinstance(verdict, bool):
+        return 0, score_or_less
+    return (2 if verdict else 1), score_or_less
+
+
+def _change(expressions: list[Any], index: int, **columns: Any) -> None:
+    """Put a copy of an expression in its place in the list, with these columns set.
+
+    A bare text becomes an object with this `text`.
+    """
+    expression = expressions[index]
+    if isinstance(expression, str):
+        expression = {"text": expression}
+    expressions[index] = {**expression, **columns}

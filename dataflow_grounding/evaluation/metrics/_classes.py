@@ -1,0 +1,231 @@
+"""Figures of each class, where expressions state theirs, as those of `data.classes` do."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dataflow_grounding.data.classes import class_key, class_of
+from dataflow_grounding.evaluation.metrics._average_precision import AveragePrecision
+from dataflow_grounding.evaluation.metrics._measures import (
+    is_judged,
+    phrase_columns,
+    share,
+)
+from dataflow_grounding.evaluation.metrics.confidence import draws_of, interval
+from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Row, Rules
+
+_MOST = 300  # classes, those with most gold boxes: a list of classes has no more
+
+
+class _ClassCounts:
+    """What was counted of a class.
+
+    `name` is the class as the first of its phrases states it, `precision` its AP.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.precision = AveragePrecision()
+        # One entry for each image with the class: which image it is, how many of the boxes found in
+        # it are right, how many were found, and how many the gold has.
+        self._image_of_entry = array("q")
+        self._right = array("q")
+        self._boxes = array("q")
+        self._gold_boxes = array("q")
+
+    def add(self, image: int, right: float, boxes: float, gold_boxes: float) -> None:
+        """Count the boxes of the class in one image."""
+        self._image_of_entry.append(image)
+        self._right.append(int(right))
+        self._boxes.append(int(boxes))
+        self._gold_boxes.append(int(gold_boxes))
+
+    @property
+    def gold_boxes(self) -> int:
+        """How many gold boxes the class has."""
+        return sum(self._gold_boxes)
+
+    def sums(self, images: int) -> dict[str, np.ndarray]:
+        """Return the numbers of `right`, found and gold boxes, summed for each image."""
+        image_of_entry = np.frombuffer(self._image_of_entry, np.int64)
+        columns = {"right": self._right, "boxes": self._boxes, "gold_boxes": self._gold_boxes}
+        sums = {}
+        for name, column in columns.items():
+            sums[name] = np.bincount(image_of_entry, np.frombuffer(column, np.int64), images)
+        return sums
+
+
+class _InImage:
+    """The boxes of one class in one image.
+
+    Attributes:
+        name: The class.
+        gold, found: The boxes of all phrases of the class, on both sides.
+        is_open: Whether any gold phrase of the class leaves open what is there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.gold: list[Row] = []
+        self.found: list[Row] = []
+        self.is_open = False
+
+
+class ClassFigures:
+    """Precision, recall, F1 and AP of each class, as of a detector: by image and class alone.
+
+    All gold boxes of a class in an image are matched with all found ones, whatever phrases they
+    are of: one file may have a phrase for each box, the other one for all, or other words. Boxes of
+    a class that the gold of an image doesn't name are wrong: gold of detectors lists what is there
+    alone. Where a gold phrase of the class is open, the class isn't judged in that image.
+
+    Precision and recall are of boxes at the threshold that the rules state.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._by_key: dict[str, _ClassCounts] = {}
+        self._image = -1  # the number of the image whose boxes are collected
+        self._in_image: dict[str, _InImage] = {}  # these boxes, by class_key
+
+    def add(self, record: PairedRecord) -> None:
+        """Take in a record; those of one image have to follow one another.
+
+        A phrase that states no class is of the class of the phrase that it is matched with.
+        """
+        if record.image != self._image:
+            self._count_image()
+            self._image = record.image
+        for gold, found in record.phrases:
+            gold_class = class_of(gold)
+            if "class" not in gold and found is not None:
+                gold_class = class_of(found)
+            boxes = self._boxes_of(gold_class)
+            boxes.gold += gold["instances"]
+            boxes.is_open = boxes.is_open or not is_judged(gold)
+            if found is not None:
+                found_class = class_of(found) if "class" in found else gold_class
+                self._boxes_of(found_class).found += found["instances"]
+        for phrase in record.extra:
+            self._boxes_of(class_of(phrase)).found += phrase["instances"]
+
+    def _boxes_of(self, name: str) -> _InImage:
+        """Return the boxes of a class that were collected of the image so far, to be added to."""
+        return self._in_image.setdefault(class_key(name), _InImage(name))
+
+    def _count_image(self) -> None:
+        """Count the boxes of the image that is done, class by class, and collect anew.
+
+        A class that is open in the image counts with no boxes at all.
+        """
+        for boxes in self._in_image.values():
+            counts = self._counts_of(boxes.name)
+            if boxes.is_open:
+                counts.add(self._image, 0, 0, 0)
+                continue
+            # All phrases of the class are measured as if they were one.
+            gold = {
+                "instances": _each_once(boxes.gold),
+                "status": "grounded" if boxes.gold else "none",
+            }
+            found = {"instances": _each_once(boxes.found)}
+            columns, _ = phrase_columns(gold, found, self._rules)
+            right = columns["precision"]  # this measure's numerator: how many boxes are right
+            counts.add(self._image, right, columns["boxes"], columns["gold_boxes"])
+            counts.precision.add(gold, found, self._image)
+        self._in_image = {}
+
+    def _counts_of(self, name: str) -> _ClassCounts:
+        """Return what was counted of a class, to be added to; nothing yet for a new one."""
+        return self._by_key.setdefault(class_key(name), _ClassCounts(name))
+
+    def rows(self, images: int) -> dict[str, dict[str, Any]]:
+        """Return the figures of each class by its name, the one with most gold boxes first.
+
+        Each has `intervals` from bootstrap samples of all images. Classes after the first _MOST are
+        left out.
+
+        Args:
+            images: How many images the gold has, those without the class too.
+        """
+        self._count_image()
+        classes = sorted(
+            self._by_key.values(), key=lambda counts: (-counts.gold_boxes, counts.name)
+        )[:_MOST]
+        # Bootstrap samples are drawn once for all classes: their columns go into one table, under
+        # names such as "3 right", right boxes of the fourth class.
+        sums: dict[str, np.ndarray] = {}
+        for index, counts in enumerate(classes):
+            for name, column in counts.sums(images).items():
+                sums[f"{index} {name}"] = column
+        draws = draws_of(sums)
+        rows = {}
+        for index, counts in enumerate(classes):
+            totals = {}
+            drawn = {}
+            for name in ("right", "boxes", "gold_boxes"):
+                totals[name] = sums[f"{index} {name}"].sum()
+                drawn[name] = draws[f"{index} {name}"]
+            rows[counts.name] = _figures_of_class(counts.precision, totals, drawn, images)
+        return rows
+
+
+def _figures_of_class(
+    precision: AveragePrecision,
+    totals: Mapping[str, Any],
+    drawn: Mapping[str, np.ndarray],
+    images: int,
+) -> dict[str, Any]:
+    """Return the figures of a class, as JSON, with their `intervals`.
+
+    Args:
+        precision: The class's average precision.
+        totals: The numbers of `right`, found (`boxes`) and gold boxes in all images.
+        drawn: The same for each bootstrap sample.
+        images: How many images there are.
+    """
+    figures: dict[str, Any] = {
+        "gold_boxes": int(totals["gold_boxes"]),
+        "boxes": int(totals["boxes"]),
+    }
+    for name, value in _ratios(totals).items():
+        figures[name] = None if np.isnan(value) else round(float(value), 6)
+    average = precision.value()
+    figures["ap"] = None if average is None else round(average, 6)
+    intervals = {name: interval(values) for name, values in _ratios(drawn).items()}
+    intervals["ap"] = interval(precision.draws(images))
+    figures["intervals"] = intervals
+    return figures
+
+
+def _each_once(boxes: Sequence[Row]) -> list[Row]:
+    """Return boxes, of those with equal corners the one with the highest score.
+
+    Of equal scores the first counts; a missing score is taken for 0. Several phrases of a class may
+    have the same box; a detector's export writes it once.
+    """
+    best: dict[tuple[float, ...], Row] = {}
+    for box in boxes:
+        corners = tuple(box["bbox"])
+        score = box.get("score") or 0.0
+        if corners not in best or score > (best[corners].get("score") or 0.0):
+            best[corners] = box
+    return list(best.values())
+
+
+def _ratios(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Return precision, recall and F1 of sums, which are numbers or arrays; NaN for 0 / 0."""
+    both = sums["boxes"] + sums["gold_boxes"]
+    return {
+        "precision": share(sums["right"], sums["boxes"]),
+        "recall": share(sums["right"], sums["gold_boxes"]),
+        "f1": share(2 * sums["right"], both),
+    }
+
+
+def mean_ap(rows: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """Return the mean AP of the classes that have gold boxes; None where none has."""
+    values: Sequence[float] = [row["ap"] for row in rows.values() if row["ap"] is not None]
+    return round(sum(values) / len(values), 6) if values else None

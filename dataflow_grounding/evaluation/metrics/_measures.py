@@ -1,0 +1,345 @@
+"""Each measure as a ratio of two sums.
+
+A phrase, and a caption, has columns: for each measure what it adds to the numerator, and for each
+denominator what it adds to that. Columns are summed over an image, a group of phrases, all images
+or a bootstrap sample, and `figures_from_sums` divides.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dataflow_grounding.boxes.geometry import Bbox, around
+from dataflow_grounding.boxes.matching import first_free
+from dataflow_grounding.evaluation.metrics.pairs import (
+    THRESHOLDS,
+    Overlap,
+    PairedRecord,
+    Row,
+    Rules,
+    one_to_one,
+    overlaps_of,
+)
+
+Span = tuple[int, int]  # [start, end) in a caption
+# a phrase of such a status without boxes may be in the picture all the same
+_OPEN_STATUSES = ("ambiguous", "unsupported", "pending", "failed")
+MEASURES_OF = {
+    "one": ("acc_0.5", "acc_0.75", "acc_0.9", "macc", "miou"),
+    "boxed": (
+        "r1_any",
+        "r5_any",
+        "r10_any",
+        "r1_merged",
+        "r5_merged",
+        "r10_merged",
+        "t_acc",
+        "density_f1",
+    ),
+    "absent": ("n_acc",),
+    "judged": ("gprec_f1", "grounded_share"),
+    "boxes_there": ("pmf1",),
+    "boxes": ("precision",),
+    "gold_boxes": ("recall",),
+    "recall": ("mean_iou_of_right_boxes",),
+    "spans": ("span_exact_f1", "span_overlap_f1"),
+    "span_letters": ("span_char_f1",),
+    "span_boxes": ("joint",),
+}
+"""Column of a denominator → columns of the measures that are divided by it.
+
+`one` counts phrases with one gold box, `boxed` those with any, `absent` those that the gold says
+have none, `judged` both; `boxes` and `gold_boxes` count boxes of judged phrases, `boxes_there` both
+kinds together where the gold has any. The column `recall`, a count of right boxes, is a denominator
+too.
+"""
+_BINS = 10  # of scores, for the calibration error
+
+
+def phrase_columns(
+    gold: Mapping[str, Any], found: Mapping[str, Any] | None, rules: Rules
+) -> tuple[dict[str, float], list[tuple[float, bool]]]:
+    """Return a phrase's columns, and its scored boxes: the score, and whether the box is right.
+
+    A column holds what the phrase adds to a sum: a number, or True or False for 1 or 0. A phrase
+    that the gold leaves open has 0 where boxes are counted, and no scored boxes.
+
+    Args:
+        gold: The gold's phrase.
+        found: The phrase that it is matched with; None where there is none.
+        rules: When a box is right.
+    """
+    gold_boxes = rules.boxes_of(gold)
+    found_boxes = rules.boxes_of(found)
+    overlaps = overlaps_of(found_boxes, gold_boxes, rules)
+    merged_gold = [around(gold_boxes)] if gold_boxes else []
+    judged = is_judged(gold)
+    scored: list[tuple[float, bool]] = []
+    if found and judged:
+        scored = _scored_boxes(found, overlaps, rules)
+    counted = rules.counted(found)
+    matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
+    answered = judged and found is not None and is_judged(found)
+    boxes = len(counted) if judged else 0
+    columns = {
+        **_first_box_columns(overlaps, len(gold_boxes) == 1, rules),
+        **_rank_columns("any", overlaps, rules),
+        **_rank_columns("merged", overlaps_of(found_boxes, merged_gold, rules), rules),
+        **_box_set_columns(matched, len(gold_boxes), boxes, answered, rules),
+        "boxed": bool(gold_boxes),
+        "judged": judged,
+        "absent": judged and not gold_boxes,
+        "scored_boxes": len(scored),
+        **_calibration_columns(scored),
+    }
+    return columns, scored
+
+
+def is_judged(phrase: Mapping[str, Any]) -> bool:
+    """Return whether a phrase says what is in the picture: its boxes, or that there is none.
+
+    One that wasn't looked for, or couldn't be, has no boxes and says neither.
+    """
+    return bool(phrase["instances"]) or phrase.get("status") not in _OPEN_STATUSES
+
+
+def _scored_boxes(
+    found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
+) -> list[tuple[float, bool]]:
+    """Return the score of each found box that has one, and whether the box is right.
+
+    It is right if it is matched with a gold box and their overlap passes the rules' threshold.
+    """
+    right = set()
+    for overlap in one_to_one(overlaps, rules):
+        if rules.passes(overlap.held, rules.threshold):
+            right.add(overlap.found)
+    scored = []
+    for index, box in enumerate(found["instances"]):
+        if box["score"] is not None:
+            scored.append((box["score"], index in right))
+    return scored
+
+
+def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
+    """Return the columns `bin_0` to `bin_9`: by how far the scores in each bin are off.
+
+    Scores from 0.3 up to 0.4 are in `bin_3`, and 1 is in `bin_9`. A right box adds 1 - score to its
+    bin, a wrong one -score; a bin without boxes is 0. The expected calibration error is made of the
+    absolute sums of the bins (Guo 2017).
+
+    Example:
+        >>> _calibration_columns([(0.75, True), (0.75, False)])["bin_7"]
+        -0.5
+    """
+    bins = [0.0] * _BINS
+    for score, is_right in scored:
+        number = min(int(score * _BINS), _BINS - 1)
+        bins[number] += int(is_right) - score
+    return {f"bin_{number}": difference for number, difference in enumerate(bins)}
+
+
+def _first_box_columns(
+    overlaps: list[Overlap], one_gold_box: bool, rules: Rules
+) -> dict[str, float]:
+    """Return the columns of RefCOCO's and Ref-L4's measures, which look at the first found box.
+
+    All but `held` are 0 unless the phrase has one gold box. `held` is the first box's largest
+    overlap with a gold box, as it is held against thresholds: 0 where there is none. No measure is
+    made of it.
+    """
+    held = 0.0
+    iou = 0.0
+    for overlap in overlaps:
+        if overlap.found == 0:
+            held = max(held, overlap.held)
+            iou = max(iou, overlap.iou)
+    right = {}
+    for threshold in THRESHOLDS:
+        right[threshold] = one_gold_box and rules.passes(held, threshold)
+    return {
+        "one": one_gold_box,
+        "acc_0.5": right[0.5],
+        "acc_0.75": right[0.75],
+        "acc_0.9": right[0.9],
+        "macc": sum(right.values()) / len(right),
+        "miou": iou if one_gold_box else 0.0,
+        "held": held,
+    }
+
+
+def _rank_columns(ending: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
+    """Return the columns of Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
+
+    They are `r1_any`, `r5_any` and `r10_any`, or those of the other ending. Without overlaps all
+    are False.
+
+    Args:
+        ending: The end of the columns' names: `any` where a box is right that overlaps any gold
+            box, `merged` where it has to overlap the box around all of them.
+        overlaps: Those of all found boxes.
+        rules: When a box is right.
+    """
+    columns: dict[str, float] = {}
+    for most in (1, 5, 10):
+        first_boxes = [overlap for overlap in overlaps if overlap.found < most]
+        columns[f"r{most}_{ending}"] = any(
+            rules.passes(overlap.held, rules.threshold) for overlap in first_boxes
+        )
+    return columns
+
+
+def _box_set_columns(
+    matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules
+) -> dict[str, float]:
+    """Return the columns of measures that take a phrase's boxes as a set.
+
+    They are of gRefCOCO (gprec_f1, n_acc, t_acc; arXiv 2308.16182), HumanRef (density_f1), SAM 3
+    (sam3/eval/cgf1_eval.py).
+
+    Args:
+        matched: Found boxes with their gold boxes, one to one.
+        wanted: How many gold boxes there are.
+        boxes: How many found boxes count, matched or not.
+        answered: Whether both sides say what is there.
+        rules: When a box is right.
+    """
+    right = [overlap.iou for overlap in matched if rules.passes(overlap.held, rules.threshold)]
+    passed = 0
+    for overlap in matched:
+        for threshold in THRESHOLDS:
+            if rules.passes(overlap.held, threshold):
+                passed += 1
+    # F1's numerator, twice the right boxes, as the mean over the thresholds.
+    twice_right = 2 * passed / len(THRESHOLDS)
+    f1 = twice_right / max(wanted + boxes, 1)
+    return {
+        "boxes": boxes,
+        "gold_boxes": wanted,
+        "precision": len(right),
+        "recall": len(right),
+        "mean_iou_of_right_boxes": sum(right),
+        "grounded_share": boxes > 0,
+        "gprec_f1": answered and len(right) == wanted and wanted == boxes,
+        "t_acc": wanted > 0 and boxes > 0,
+        "n_acc": answered and wanted == 0 and boxes == 0,
+        # Less where more boxes are found than there are.
+        "density_f1": f1 * min(1.0, wanted / max(boxes, 1)),
+        "pmf1": twice_right,
+        "boxes_there": wanted + boxes if wanted else 0,
+    }
+
+
+def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
+    """Return a record's columns: spans of its caption, and their boxes, on both sides.
+
+    All are 0 where the two captions differ. A record without a found one counts with the gold's.
+    """
+    gold: dict[Span, list[Bbox]] = {}
+    found: dict[Span, list[Bbox]] = {}
+    if record.found is None or _caption_of(record.found) == _caption_of(record.gold):
+        gold = _boxes_by_span(record.gold, rules)
+        found = _boxes_by_span(record.found, rules) if record.found else {}
+    equal = gold.keys() & found.keys()
+    right = 0
+    for span in equal:
+        for overlap in one_to_one(overlaps_of(found[span], gold[span], rules), rules):
+            if rules.passes(overlap.held, rules.threshold):
+                right += 1
+    gold_letters = _letters_of(gold)
+    found_letters = _letters_of(found)
+    return {
+        "span_exact_f1": 2 * len(equal),
+        "span_overlap_f1": 2 * _overlapping_spans(gold, found),
+        "span_char_f1": 2 * len(gold_letters & found_letters),
+        "joint": 2 * right,
+        "spans": len(gold) + len(found),
+        "span_letters": len(gold_letters) + len(found_letters),
+        "span_boxes": sum(map(len, gold.values())) + sum(map(len, found.values())),
+    }
+
+
+def _caption_of(record: Row) -> Any:
+    """Return the caption that spans are of: the cleaned one, else the caption."""
+    return record["cleaned_caption"] or record["caption"]
+
+
+def _boxes_by_span(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
+    """Return the boxes of each span [start, end), of all phrases that state it, sorted."""
+    boxes_of = defaultdict[Span, list[Bbox]](list)
+    for phrase in record["expressions"]:
+        span = phrase.get("char_span")
+        if span:
+            boxes_of[span[0], span[1]] += rules.boxes_of(phrase)
+    return {span: sorted(boxes) for span, boxes in boxes_of.items()}
+
+
+def _letters_of(spans: Iterable[Span]) -> set[int]:
+    """Return the indices of the letters that any of the spans covers."""
+    letters = set[int]()
+    for start, end in spans:
+        letters.update(range(start, end))
+    return letters
+
+
+def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
+    """Return how many pairs of spans overlap, each span in one pair at most.
+
+    The pairs are made greedily, those with the longest overlap first.
+    """
+    overlapping = []
+    for gold_span in gold:
+        for found_span in found:
+            shared_letters = min(gold_span[1], found_span[1]) - max(gold_span[0], found_span[0])
+            if shared_letters > 0:
+                overlapping.append((-shared_letters, gold_span, found_span))
+    overlapping.sort()
+    return len(first_free((gold_span, found_span) for _, gold_span, found_span in overlapping))
+
+
+def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+    """Return every measure by its name; NaN where there is nothing to divide by.
+
+    To the ratios of two sums come those made of more: MCC, cgF1 and the calibration error. A sum
+    may be a number, or an array with a value for each bootstrap sample; so are the measures then.
+    """
+    figures = {}
+    # In the order of the sums, which is that of the figures shown.
+    for whole in sums:
+        for name in MEASURES_OF.get(whole, ()):
+            shown_name = name
+            if name in ("precision", "recall"):
+                shown_name = f"{name}_at_iou_{rules.threshold:g}"
+            figures[shown_name] = share(sums[name], sums[whole])
+    figures["il_mcc"] = _matthews(sums)
+    figures["cgf1"] = figures["pmf1"] * figures["il_mcc"]
+    differences = sum(np.abs(sums[f"bin_{number}"]) for number in range(_BINS))
+    figures["ece"] = share(differences, sums["scored_boxes"])
+    return figures
+
+
+def _matthews(sums: Mapping[str, Any]) -> Any:
+    """Return Matthews' correlation of "has boxes" in the gold and in what was found, from -1 to 1.
+
+    NaN where the gold has no phrase with boxes, or none without; 0 where all answers are alike.
+    """
+    there = sums["boxed"]
+    absent = sums["absent"]
+    true_positives = sums["t_acc"]
+    true_negatives = sums["n_acc"]
+    false_positives = absent - true_negatives
+    false_negatives = there - true_positives
+    said_there = true_positives + false_positives
+    said_absent = there + absent - said_there
+    # 1, not 0, where all answers are alike: the numerator is 0 then, and so is the correlation.
+    answers = np.maximum(said_there * said_absent, 1)
+    agreement = true_positives * true_negatives - false_positives * false_negatives
+    return share(agreement, np.sqrt(answers * there * absent))
+
+
+def share(part: Any, whole: Any) -> Any:
+    """Return the ratio of two numbers or arrays; NaN where the whole is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0, np.divide(part, whole), np.nan)

@@ -1,0 +1,124 @@
+"""How far two annotators agree on boxes and labels."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from dataflow_grounding.evaluation.metrics.annotations import Source, read_annotations
+from dataflow_grounding.evaluation.metrics.pairs import (
+    Overlap,
+    Pair,
+    Row,
+    Rules,
+    one_to_one,
+    overlaps_of,
+    pair,
+)
+
+# Labels as texts, of a phrase that an annotator said nothing of; "None" is a label that is missing.
+_NO_LABEL = {"None", "pending", "failed"}
+
+
+def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str, Any]:  # noqa: B008
+    """Measure how far two annotators of the same images agree.
+
+    Boxes of a phrase are matched one to one, the largest IoU first. A phrase that one alone has, in
+    a record that both have, adds its boxes as unmatched ones; records that one alone has don't
+    count.
+
+    Returns:
+        Counts of `images`, common `expressions`, `expressions_of_one` and `boxes`; `f1_0.5` and
+        `f1_0.75`, twice the matched boxes divided by all boxes; `mean_iou` of the boxes that match
+        from IoU 0.5; `kappa_` and `alpha_` of the labels `status` and `verified`, where both have
+        one. None stands where there is nothing to compare.
+
+    Raises:
+        InputError: Something can't be read, or they have no record in common.
+    """
+    images = set[int]()
+    common: list[tuple[Row, Row]] = []
+    of_one_alone: list[Row] = []
+    for record in pair(read_annotations(second), read_annotations(first)):
+        if record.found is None:
+            continue
+        images.add(record.image)
+        of_one_alone += record.extra
+        for a, b in record.phrases:
+            if b is None:
+                of_one_alone.append(a)
+            else:
+                common.append((a, b))
+    boxes = 0
+    for a, b in common:
+        boxes += len(a["instances"]) + len(b["instances"])
+    for phrase in of_one_alone:
+        boxes += len(phrase["instances"])
+    matched = _matched_boxes(common, rules)
+    figures: dict[str, Any] = {
+        "images": len(images),
+        "expressions": len(common),
+        "expressions_of_one": len(of_one_alone),
+        "boxes": boxes,
+    }
+    for threshold in (0.5, 0.75):
+        passing = [overlap for overlap in matched if rules.passes(overlap.held, threshold)]
+        figures[f"f1_{threshold}"] = _ratio(2 * len(passing), boxes)
+    figures["mean_iou"] = _ratio(sum(overlap.iou for overlap in matched), len(matched))
+    for name in ("status", "verified"):
+        kappa, alpha = kappa_and_alpha(_labels_of_both(name, common))
+        figures[f"kappa_{name}"] = kappa
+        figures[f"alpha_{name}"] = alpha
+    return figures
+
+
+def _matched_boxes(phrases: Sequence[Pair], rules: Rules) -> list[Overlap]:
+    """Return the boxes that match, with IoU from 0.5, of all these phrases in their order."""
+    matched: list[Overlap] = []
+    for a, b in phrases:
+        matched += one_to_one(overlaps_of(rules.boxes_of(a), rules.boxes_of(b), rules), rules)
+    return matched
+
+
+def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:
+    """Return the two labels, as texts, of each phrase that both annotators have labelled.
+
+    `name` is the column of the labels.
+    """
+    labels = []
+    for a, b in phrases:
+        both = (str(a.get(name)), str(b.get(name)))
+        if _NO_LABEL.isdisjoint(both):
+            labels.append(both)
+    return labels
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    """Return a ratio with four decimals; None where the whole is 0."""
+    return round(part / whole, 4) if whole else None
+
+
+def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, float | None]:
+    """Return Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels.
+
+    They are rounded to four decimals. Each is None without labels, or where all are the same, so
+    that chance alone would agree.
+
+    Example:
+        >>> # by chance 1/2 and 26/56
+        >>> kappa_and_alpha([("a", "a"), ("a", "a"), ("b", "b"), ("a", "b")])
+        (0.5, 0.5333)
+    """
+    if not labels:
+        return None, None
+    n = len(labels)
+    agreed = sum(1 for a, b in labels if a == b) / n
+    first = Counter(a for a, _ in labels)
+    second = Counter(b for _, b in labels)
+    # κ draws each annotator's label from their own labels, α both from all labels, without
+    # putting the first one back.
+    same_by_own = sum(first[label] * second[label] for label in first) / n**2
+    same_pairs = sum(count * (count - 1) for count in (first + second).values())
+    same_of_all = same_pairs / (2 * n * (2 * n - 1))
+    kappa = _ratio(agreed - same_by_own, 1 - same_by_own)
+    alpha = _ratio(agreed - same_of_all, 1 - same_of_all)
+    return kappa, alpha

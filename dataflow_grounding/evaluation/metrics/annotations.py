@@ -1,0 +1,279 @@
+"""Records with their phrases and boxes, read and checked for figures.
+
+Also what figures call a picture (`names_of`).
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any, TypeAlias
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.data.classes import classes_of
+from dataflow_grounding.data.records import (
+    Record,
+    annotated_column,
+    has_id,
+    is_score,
+    is_settled,
+    path_of,
+    read_expressions,
+)
+from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
+from dataflow_grounding.data.results_folder import annotations_of, records_of
+from dataflow_grounding.evaluation.metrics._rows_on_disk import RowsOnDisk
+
+Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
+
+# the columns of a record that are kept, besides `expressions`
+_OF_RECORD = (
+    "image_path",
+    "image",
+    "image_id",
+    "caption",
+    "cleaned_caption",
+    "model",
+    "width",
+    "height",
+)
+
+
+class Annotations:
+    """Records with the columns that figures need; each phrase has its boxes the surest first.
+
+    They begin without records, which `add` adds. The attributes from `phrase_count` to
+    `states_classes`, and `not_mended`, follow from those; the others are set by the reader.
+
+    Args:
+        name: What they are called in messages.
+        on_disk: Whether records are kept in a temporary file and read from there each time one is
+            asked for, so that it is a new object; else they are kept in memory.
+
+    Attributes:
+        name: What they are called in messages.
+        phrase_count: How many phrases all records have.
+        reviewed: Whether a person has reviewed any phrase or box.
+        states_spans: Whether any phrase states where it stands in its caption.
+        states_classes: Whether any phrase states its class.
+        classes: The classes that are listed for a file, in the user's order.
+        rejected: How many boxes were left out, as a reviewer rejected them.
+        not_mended: How many phrases have a box that a reviewer rejected, and aren't settled: as
+            gold they are open.
+    """
+
+    def __init__(self, name: str = "what was given", *, on_disk: bool = False) -> None:
+        self.name = name
+        self.phrase_count = 0
+        self.reviewed = False
+        self.states_spans = False
+        self.states_classes = False
+        self.classes: Sequence[str] = ()
+        self.rejected = 0
+        self.not_mended = 0
+        self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
+        # Whether a record that is asked for has open phrases where no person found them right.
+        self._only_settled = False
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add a record, with its phrases in `expressions`."""
+        self._rows.append(record)
+        self.phrase_count += len(record["expressions"])
+        for phrase in record["expressions"]:
+            reviewable = (phrase, *phrase["instances"])  # a box may have been reviewed for itself
+            self.reviewed |= any(item.get("reviewed_by") for item in reviewable)
+            self.states_spans |= bool(phrase.get("char_span"))
+            self.states_classes |= isinstance(phrase.get("class"), str)
+            kept = not_rejected(phrase) or []
+            if len(kept) < len(phrase["instances"]) and not is_settled(phrase):
+                self.not_mended += 1
+
+    def settled(self) -> "Annotations":
+        """Return the same records, in which a phrase that no person found right is open.
+
+        An open phrase has no boxes and the status `pending`: nothing is right or wrong for it. The
+        rows are shared, not copied.
+        """
+        view = copy(self)
+        view._only_settled = True
+        return view
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a record.
+
+        After `settled` it is a copy: phrases that no person found right are open in it, the others
+        have no rejected boxes.
+        """
+        record = self._rows[index]
+        if not self._only_settled:
+            return record
+        phrases = []
+        for phrase in record["expressions"]:
+            if is_settled(phrase):
+                phrase = {**phrase, "instances": not_rejected(phrase) or []}
+            else:
+                phrase = {**phrase, "instances": [], "status": "pending"}
+            phrases.append(phrase)
+        return {**record, "expressions": phrases}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for index in range(len(self)):
+            yield self[index]
+
+    @property
+    def phrases(self) -> Iterator[dict[str, Any]]:
+        """The phrases of all records."""
+        for record in self:
+            yield from record["expressions"]
+
+
+def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotations:
+    """Read and check records with `expressions` and their `instances`.
+
+    What is an `Annotations` already comes back as it is, whatever `keep_rejected` says.
+
+    Args:
+        source: A results folder, a data file, or the records themselves.
+        keep_rejected: Whether boxes that a reviewer rejected count.
+
+    Raises:
+        InputError: Something can't be read, with the file and line (or the record) where it stands;
+            or there are regions, but no expressions.
+    """
+    if isinstance(source, Annotations):
+        return source
+    rows: Iterable[Record]
+    if isinstance(source, (str, os.PathLike)):
+        annotations = Annotations(os.fspath(source), on_disk=True)
+        rows = records_of(annotations.name)
+        where = f"{annotations_of(annotations.name)}, line"
+        annotations.classes = classes_of(annotations.name)
+    else:
+        annotations = Annotations()
+        rows = _records(source)
+        where = "record"
+    columns = set[str]()  # for each record which column says what is in its picture
+    without_rejected = WithoutRejected(keep_rejected)
+    for row in without_rejected(rows):
+        columns.add(annotated_column(row))
+        try:
+            expressions = _checked_expressions(row)
+        except BrokenRow as error:
+            raise InputError(f"{where} {row.place + 1}: {error}") from None
+        record = {name: row.get(name) for name in _OF_RECORD}
+        annotations.add({**record, "expressions": expressions})
+    annotations.rejected = without_rejected.boxes
+    # Where records have different columns, one of them is named: the first by name.
+    column = min(columns - {""}, default="expressions")
+    if column != "expressions":
+        raise InputError(
+            f"{annotations.name} has no `expressions`, but `{column}`; compared are `expressions`"
+            " and their `instances`: write each region as one of these"
+        )
+    return annotations
+
+
+def _checked_expressions(row: Record) -> list[dict[str, Any]]:
+    """Return the row's expressions, each with its surest boxes first.
+
+    `expression_id` is "" where the row states none. Without `instances` a phrase is `pending`.
+    Raises BrokenRow where something is wrong.
+    """
+    stated = row.get("expressions")
+    if not stated:
+        return []
+    expressions = read_expressions(row, "expressions")
+    caption = row.get("cleaned_caption") or row.get("caption")
+    for as_stated, expression in zip(stated, expressions, strict=True):
+        columns = {} if isinstance(as_stated, str) else as_stated
+        # Only a stated id tells anything; what the reader makes up from the place doesn't.
+        expression["expression_id"] = columns.get("expression_id", "")
+        if columns.get("instances") is None:
+            expression["status"] = expression.get("status") or "pending"
+        _check_span_and_scores(expression, caption)
+        expression["instances"].sort(key=surest_first)
+    return expressions
+
+
+def surest_first(box: Mapping[str, Any]) -> float:
+    """Return a key to sort boxes by: high scores come first, boxes without a score last."""
+    return 1 if box["score"] is None else -box["score"]
+
+
+def _records(source: Iterable[Any]) -> Iterator[Record]:
+    """Yield records in memory as `Record`s. Raises InputError for one that is no mapping."""
+    for place, row in enumerate(source):
+        if not isinstance(row, Mapping):
+            raise InputError(
+                f"record {place + 1} should be an object, not {row!r}: give a path or a list of"
+                " records"
+            )
+        yield Record(row, place=place)
+
+
+def as_gold(truth: Annotations) -> Annotations:
+    """Return what counts as gold: all of it, or in a reviewed file what a person found right.
+
+    A file counts as reviewed from its first reviewed phrase or box on; phrases of which not all was
+    judged are open.
+    """
+    return truth.settled() if truth.reviewed else truth
+
+
+def _check_span_and_scores(expression: Mapping[str, Any], caption: Any) -> None:
+    """Raise BrokenRow for a span that isn't in the caption, or a score that isn't one.
+
+    Without a caption a span may be anywhere.
+    """
+    span = expression.get("char_span")
+    # Without a caption nothing says where a span would end too late.
+    end = len(caption) if isinstance(caption, str) else 10**6
+    if span is not None and not is_span(span, end):
+        raise BrokenRow(
+            f"expression {expression['text']!r}:"
+            f" 'char_span' should be [start, end] in the caption, or null: {span!r}"
+        )
+    for instance in expression["instances"]:
+        score = instance["score"]
+        if not is_score(score):
+            raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
+
+
+def is_span(value: Any, end: int) -> bool:
+    """Return whether a value is a span `[start, end)`, not empty, in a caption of `end` letters."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    # `type`, not `isinstance`, as true and false are integers too.
+    if any(type(number) is not int for number in value):
+        return False
+    start, stop = value
+    return bool(0 <= start < stop <= end)
+
+
+def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Return what a record's picture is called: its path, else its id; then the id, or "".
+
+    The id is a text, also of a number. Paths are made comparable: without `.` and double slashes,
+    in Unicode NFC. Raises InputError, which begins with `where`, for a record that states neither.
+
+    Example:
+        >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7.0}, "record 1")
+        ('a/x.jpg', '7')
+    """
+    path = path_of(record)
+    image_id = record.get("image_id")
+    if isinstance(image_id, float) and image_id.is_integer():
+        # pandas writes a column of whole numbers with gaps as floats.
+        image_id = int(image_id)
+    own_id = str(image_id) if has_id(image_id) else ""
+    if not path and not own_id:
+        raise InputError(
+            f"{where} names no picture: `dataflowgrounding import` makes other formats' files"
+            " records"
+        )
+    if not path:
+        return own_id, own_id
+    return unicodedata.normalize("NFC", os.path.normpath(path)), own_id

@@ -1,0 +1,510 @@
+"""All figures of predictions against gold."""
+
+import math
+from array import array
+from bisect import bisect
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.boxes.class_table import in_order
+from dataflow_grounding.boxes.geometry import area
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.evaluation.metrics._average_precision import AveragePrecision
+from dataflow_grounding.evaluation.metrics._classes import ClassFigures, mean_ap
+from dataflow_grounding.evaluation.metrics._measures import (
+    caption_columns,
+    figures_from_sums,
+    phrase_columns,
+)
+from dataflow_grounding.evaluation.metrics.annotations import (
+    Annotations,
+    Source,
+    as_gold,
+    read_annotations,
+)
+from dataflow_grounding.evaluation.metrics.confidence import (
+    cuts,
+    draws_of,
+    interval,
+    kept_and_right,
+    mcnemar,
+)
+from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Pairs, Row, Rules, pair
+
+# the columns of `_measures` by name, a value for each image
+Columns = dict[str, np.ndarray]
+Figures = dict[str, float | int | None]
+# kind of group, name of the group → its gold phrases
+Groups = dict[str, dict[str, "_Group"]]
+_MOST_GROUPS = 20  # of each kind: the largest
+# By how many words a phrase has: D³'s groups. A bound is where the next group begins.
+_WORD_BOUNDS = (4, 7, 10)
+_WORD_GROUPS = ("1-3", "4-6", "7-9", "10 or more")
+# COCO's sizes; of several boxes by the mean area. The bounds are where the next group begins.
+_SIZE_BOUNDS = (32**2, 96**2)
+_SIZE_GROUPS = ("small, < 32² px", "medium, < 96² px", "large")
+_GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
+_GROUP_MEASURES = ("acc_0.5", "miou", "r1_any", "gprec_f1", "density_f1")
+_AT_ONCE = 4096  # phrases whose columns are kept until they are summed
+_NO_SCORES = "no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"
+
+
+@dataclass
+class Evaluation:
+    """One run's figures against gold, and what they are made of.
+
+    Attributes:
+        pairs: The matched records; they are matched anew each time one iterates.
+        rules: When a box is right.
+        sums: The columns of phrases and captions, summed for each image.
+        overlaps: For each gold phrase, in the order of `pairs`, what is held against thresholds of
+            its first box: the largest overlap with a gold box.
+        boxed: For each gold phrase whether it has boxes.
+        right: For each gold phrase whether its first box is right, or, without gold boxes, whether
+            there is none.
+        curve: What a cut at each score keeps, as `kept_and_right` gives it.
+        figures: The measures by name; None where there is nothing to divide by.
+        classes: The figures of each class by its name; empty where no classes are stated.
+        notes: What a reader of the figures has to know, in sentences.
+        groups: For each kind of group and each group its gold phrases.
+    """
+
+    pairs: Pairs
+    rules: Rules
+    sums: Columns
+    overlaps: np.ndarray
+    boxed: np.ndarray
+    right: np.ndarray
+    curve: np.ndarray
+    figures: Figures
+    classes: dict[str, dict[str, Any]]
+    notes: list[str]
+    groups: Groups
+
+    @cached_property
+    def draws(self) -> Columns:
+        """The figures of 1,000 bootstrap samples of the images."""
+        return figures_from_sums(draws_of(self.sums), self.rules)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures, 95 % intervals, groups of phrases, scores to cut at, notes, rules.
+
+        The intervals take 1,000 bootstrap samples, which are drawn at the first call.
+        """
+        intervals = {}
+        for name, values in self.draws.items():
+            if self.figures[name] is not None:
+                intervals[name] = interval(values)
+        return {
+            **self.figures,
+            "intervals": intervals,
+            **({"classes": self.classes} if self.classes else {}),
+            "groups": {kind: self._largest_groups(kind) for kind in self.groups},
+            "cuts": cuts(self.curve),
+            "notes": self.notes,
+            "rules": vars(self.rules),
+        }
+
+    def _largest_groups(self, kind: str) -> dict[str, Figures]:
+        """Return the figures of the _MOST_GROUPS largest groups of a kind, sorted by name.
+
+        Each has the number of its `expressions`, and _GROUP_MEASURES.
+        """
+        of_kind = self.groups[kind]
+        by_size = sorted(of_kind, key=lambda name: -of_kind[name].phrases)
+        shown: dict[str, Figures] = {}
+        for name in sorted(by_size[:_MOST_GROUPS]):
+            group = of_kind[name]
+            figures = _to_json(figures_from_sums(group.sums, self.rules))
+            shown[name] = {"expressions": group.phrases}
+            shown[name] |= {measure: figures[measure] for measure in _GROUP_MEASURES}
+        return shown
+
+    def against(self, other: "Evaluation") -> dict[str, Any]:
+        """Compare another run on the same gold with this one.
+
+        Returns `difference`, the other's figures less this one's (None where either has none), the
+        95 % `intervals` of those that aren't None, and `mcnemar`, the test of `right`.
+        """
+        differences: dict[str, float | None] = {}
+        intervals = {}
+        for name in self.draws:
+            own_value = self.figures[name]
+            other_value = other.figures[name]
+            differences[name] = None
+            if own_value is not None and other_value is not None:
+                differences[name] = other_value - own_value
+                intervals[name] = interval(other.draws[name] - self.draws[name])
+        only_first = int((self.right & ~other.right).sum())
+        only_second = int((other.right & ~self.right).sum())
+        return {
+            "difference": _to_json(differences),
+            "intervals": intervals,
+            "mcnemar": {
+                "only_first_right": only_first,
+                "only_second_right": only_second,
+                "p": mcnemar(only_first, only_second),
+            },
+        }
+
+
+def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation":  # noqa: B008
+    """Compare predictions with gold.
+
+    Predictions for images that the gold doesn't have are in `expressions_of_other_records` alone.
+
+    Args:
+        found, gold: Records, a data file, a results folder, or what `read_annotations` made of
+            them. Boxes of `found` that a reviewer rejected count only where that was told to keep
+            them; a gold phrase of which they were rejected is not judged.
+        rules: When a box is right.
+
+    Raises:
+        InputError: Something can't be read, or there is nothing to compare.
+
+    Example:
+        >>> expression = {"text": "a dog", "instances": [{"bbox": [0, 0, 10, 10]}]}
+        >>> dog = {"image_path": "a.jpg", "expressions": [expression]}
+        >>> evaluate([dog], [dog]).figures["acc_0.5"]
+        1.0
+    """
+    truth = as_gold(read_annotations(gold))  # what was rejected in it is open there
+    answers = read_annotations(found, keep_rejected=False)
+    if not truth.phrase_count:
+        raise InputError(
+            f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`;"
+            " `dataflowgrounding import` makes files of other formats records"
+        )
+    pairs = pair(answers, truth)
+    counts = _Counts(rules, truth.states_classes or answers.states_classes)
+    for record in pairs:
+        counts.add(record)
+    sums = counts.sums(truth.states_spans and answers.states_spans)
+    curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
+    rows_of_classes = counts.class_rows(len(sums["one"]))
+    listed = truth.classes or answers.classes
+    classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
+    return Evaluation(
+        pairs,
+        rules,
+        sums,
+        np.frombuffer(counts.overlaps),
+        np.frombuffer(counts.boxed, bool),
+        np.frombuffer(counts.right, bool),
+        curve,
+        _figures(counts, sums, answers.phrase_count, rules) | _map_of(classes),
+        classes,
+        list(_notes(pairs, answers, truth, counts)),
+        counts.groups,
+    )
+
+
+def _notes(
+    pairs: Pairs, answers: Annotations, truth: Annotations, counts: "_Counts"
+) -> Iterator[str]:
+    """Yield what a reader of the figures has to know, in sentences.
+
+    Args:
+        pairs: The records of both sides, matched.
+        answers: The predictions.
+        truth: The gold.
+        counts: What was counted of the pairs.
+    """
+    if pairs.other_folders:
+        yield (
+            f"{answers.name} and {truth.name} name pictures from different folders: those are the"
+            " same whose paths end alike"
+        )
+    if not counts.scores:
+        yield _NO_SCORES
+    if truth.reviewed and truth.not_mended:
+        yield (
+            f"not judged in {truth.name}: {counted(truth.not_mended, 'phrase')} with a box that a"
+            " reviewer rejected, as nobody drew the right one. Precision looks better than it is:"
+            " mend them in the review, or take the share of wrong boxes that `certify` states"
+        )
+    if answers.rejected:
+        yield (
+            f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
+            " (--keep-rejected)"
+        )
+    if counts.by_class:
+        yield (
+            f"{counted(counts.by_class, 'phrase')} of {answers.name} matched by class, as"
+            f" {truth.name} has other words; several phrases of one class count as one"
+        )
+    if counts.scaled:
+        yield (
+            f"boxes of {counts.scaled:,} records of {answers.name} are scaled to the size that"
+            f" {truth.name} states"
+        )
+
+
+def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rules) -> Figures:
+    """Return the figures of all images together: counts of what was compared, then the measures.
+
+    Args:
+        counts: What was counted of the phrases.
+        sums: Their columns, summed for each image.
+        answered_phrases: How many phrases the predictions have in all records, those without gold
+            too.
+        rules: When a box is right.
+    """
+    totals = {name: column.sum() for name, column in sums.items()}
+    phrases = len(counts.right)
+    matched_phrases = phrases - counts.missing
+    return {
+        "images": len(sums["one"]),
+        "expressions": phrases,
+        "expressions_not_judged": phrases - int(totals["judged"]),
+        "expressions_missing": counts.missing,
+        "expressions_not_in_gold": counts.extra,
+        "expressions_of_other_records": answered_phrases - matched_phrases - counts.extra,
+        "grounded": int(totals["grounded_share"]),
+        "boxes": int(totals["boxes"]),
+        "gold_boxes": int(totals["gold_boxes"]),
+        "scored_boxes": int(totals["scored_boxes"]),
+        **_to_json(figures_from_sums(totals, rules)),
+        **_to_json({"ap": counts.precision.value()}),
+    }
+
+
+def _map_of(classes: Mapping[str, Mapping[str, Any]]) -> Figures:
+    """Return the mean AP of classes as the figure `map`; no figure where no classes are stated."""
+    return {"map": mean_ap(classes)} if classes else {}
+
+
+def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
+    """Return whether a phrase's first box is right; without gold boxes, whether none was found.
+
+    A phrase that the gold leaves open is never wrong. `columns` are those of `phrase_columns`.
+    """
+    # `held` is the first box's overlap with a gold box; `boxed` is 1 where the gold has boxes.
+    if columns["boxed"]:
+        return rules.passes(columns["held"], rules.threshold)
+    # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
+    # the gold leaves the phrase open.
+    return columns["gprec_f1"] > 0 or not columns["judged"]
+
+
+@dataclass
+class _Group:
+    """Gold phrases of a group: how many, and the sums of their columns."""
+
+    phrases: int
+    sums: dict[str, float]
+
+
+class _Table:
+    """Rows of numbers under the same names, summed by image: memory grows with the images alone.
+
+    The last rows are kept as they are until they are summed at once, which is quicker than row by
+    row.
+
+    Attributes:
+        groups: The sums by kind of group and group, of the rows that are summed by now.
+    """
+
+    def __init__(self) -> None:
+        self.groups: Groups = {}
+        self._names: list[str] = []  # of the first row, in its order
+        # Of the rows that aren't summed yet: their images, their numbers row after row, and the
+        # groups that each is in.
+        self._images = array("q")
+        self._values = array("d")
+        self._labels: list[list[tuple[str, str]]] = []
+        # Of all others: image after image, a number for each name.
+        self._sums = array("d")
+
+    def add(
+        self, image: int, row: Mapping[str, float], labels: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Add a row of an image, by its number from 0.
+
+        It has the names of the first row, in the same order: this isn't checked. `labels` are the
+        groups that it is in, each with its kind.
+        """
+        if not self._names:
+            self._names = list(row)
+        self._images.append(image)
+        self._values.extend(row.values())
+        self._labels.append(list(labels))
+        if len(self._images) == _AT_ONCE:
+            self._sum_up()
+
+    def sums(self, images: int) -> Columns:
+        """Return the sums by their names, an array with a value for each of so many images.
+
+        It sums the rows that aren't summed yet. An image without rows has 0.
+        """
+        self._sum_up()
+        table = self._table_of_images(images)
+        return dict(zip(self._names, table.T, strict=True))
+
+    def _table_of_images(self, images: int) -> np.ndarray:
+        """Return the sums as an array of shape (images, names), which writes into `_sums`.
+
+        It has at least `images` rows: `_sums` grows by zeros for those that it lacks.
+        """
+        columns = len(self._names)
+        missing = images * columns - len(self._sums)
+        if missing > 0:
+            self._sums.frombytes(bytes(missing * self._sums.itemsize))
+        return np.frombuffer(self._sums).reshape(-1, columns)
+
+    def _sum_up(self) -> None:
+        """Add the rows that aren't summed yet to the sums of their images and groups."""
+        if not self._images:
+            return
+        rows = np.frombuffer(self._values).reshape(len(self._images), -1)
+        np.add.at(self._table_of_images(max(self._images) + 1), list(self._images), rows)
+        indices_of = defaultdict[tuple[str, str], list[int]](list)
+        for index, labels in enumerate(self._labels):
+            for label in labels:
+                indices_of[label].append(index)
+        for (kind, name), indices in indices_of.items():
+            groups = self.groups.setdefault(kind, {})
+            group = groups.setdefault(name, _Group(0, dict.fromkeys(self._names, 0.0)))
+            group.phrases += len(indices)
+            for column, number in zip(self._names, rows[indices].sum(axis=0), strict=True):
+                group.sums[column] += float(number)
+        self._images = array("q")
+        self._values = array("d")
+        self._labels = []
+
+
+class _Counts:
+    """What the figures need of matched records, in numbers alone: the records aren't kept.
+
+    Attributes:
+        overlaps: For each gold phrase the largest overlap of its first box with a gold box.
+        boxed: For each gold phrase 1 where it has boxes, else 0.
+        right: For each gold phrase 1 where it is right, else 0.
+        scores: For each box with a score the score, then 1 or 0 for right or wrong.
+        precision: The AP of all judged phrases.
+        missing: How many gold phrases were not found.
+        extra: How many found phrases the gold doesn't have, in the records that it has.
+        scaled: How many found records had their boxes scaled.
+        by_class: How many found phrases were matched by their class.
+
+    Args:
+        rules: When a box is right.
+        states_classes: Whether phrases state classes, of which there are figures then.
+    """
+
+    def __init__(self, rules: Rules, states_classes: bool) -> None:
+        self._rules = rules
+        self._classes = ClassFigures(rules) if states_classes else None
+        self._phrases = _Table()
+        self._captions = _Table()
+        self._extra_boxes = _Table()
+        self._images = 0  # how many there are
+        self.overlaps = array("d")
+        self.boxed = array("b")
+        self.right = array("b")
+        self.scores = array("d")
+        self.precision = AveragePrecision()
+        self.missing = 0
+        self.extra = 0
+        self.scaled = 0
+        self.by_class = 0
+
+    @property
+    def groups(self) -> Groups:
+        """The phrases by kind of group and group; call `sums` before."""
+        return self._phrases.groups
+
+    def add(self, record: PairedRecord) -> None:
+        """Count a record and its phrases; those of one image have to follow one another."""
+        self._images = record.image + 1
+        extra_boxes = sum(len(self._rules.counted(phrase)) for phrase in record.extra)
+        self._extra_boxes.add(record.image, {"boxes": extra_boxes})
+        self._captions.add(record.image, caption_columns(record, self._rules))
+        self.extra += len(record.extra)
+        self.scaled += record.scaled
+        self.by_class += record.by_class
+        for gold, found in record.phrases:
+            self._add_phrase(record, gold, found)
+        if self._classes is not None:
+            self._classes.add(record)
+
+    def class_rows(self, images: int) -> dict[str, dict[str, Any]]:
+        """Return the figures of each class of that many images; empty where none is stated."""
+        return {} if self._classes is None else self._classes.rows(images)
+
+    def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
+        """Count a gold phrase in its groups, the columns, the scores and the AP.
+
+        `found` is the phrase that it is matched with; None where there is none. Where classes are
+        stated, it is in no group of _GROUPS_OF_FREE_TEXT. What the gold leaves open isn't in the
+        AP.
+        """
+        groups = []
+        for kind, name in _groups_of(record, gold, found):
+            if kind not in _GROUPS_OF_FREE_TEXT or self._classes is None:
+                groups.append((kind, name))
+        columns, scores = phrase_columns(gold, found, self._rules)
+        self._phrases.add(record.image, columns, groups)
+        self.overlaps.append(columns["held"])
+        self.boxed.append(bool(columns["boxed"]))
+        self.right.append(_is_right(columns, self._rules))
+        for score, is_right in scores:
+            self.scores.extend((score, is_right))
+        if found is None:
+            self.missing += 1
+        if columns["judged"]:
+            self.precision.add(gold, found)
+
+    def sums(self, spans_stated: bool) -> Columns:
+        """Return the columns of phrases and captions, summed for each image.
+
+        Boxes of phrases that the gold doesn't have are added to `boxes`, and so count as wrong. The
+        columns of captions are 0 unless both sides state spans.
+        """
+        sums = self._phrases.sums(self._images)
+        for name, column in self._captions.sums(self._images).items():
+            # Where one side states no spans, there is nothing to compare.
+            sums[name] = column if spans_stated else np.zeros_like(column)
+        sums["boxes"] = sums["boxes"] + self._extra_boxes.sums(self._images)["boxes"]
+        return sums
+
+
+def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
+    """Yield the groups that a gold phrase is in, each with its kind: `("words", "1-3")`.
+
+    Kinds are size, words, category, status and model. One that can't be told is left out.
+    """
+    areas = [area(instance["bbox"]) for instance in gold["instances"]]
+    if areas:
+        yield "size", _SIZE_GROUPS[bisect(_SIZE_BOUNDS, sum(areas) / len(areas))]
+    yield "words", _WORD_GROUPS[bisect(_WORD_BOUNDS, len(gold["text"].split()))]
+    types = gold.get("type") or head_of(gold["text"])
+    if not isinstance(types, (list, tuple)):
+        types = [types]
+    for category in types:
+        yield "category", str(category)
+    if found is None:
+        yield "status", "missing"
+        return
+    yield "status", str(found.get("status") or "not stated")
+    if record.found and record.found["model"]:
+        yield "model", str(record.found["model"])
+
+
+def _to_json(figures: Mapping[str, Any]) -> Figures:
+    """Return figures as JSON has them: six decimals, no -0, None in place of NaN."""
+    rounded: Figures = {}
+    for name, value in figures.items():
+        if value is None or math.isnan(value):
+            rounded[name] = None
+        else:
+            # Adding 0 makes -0 a plain 0.
+            rounded[name] = round(float(value), 6) + 0.0
+    return rounded

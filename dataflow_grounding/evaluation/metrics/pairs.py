@@ -1,0 +1,680 @@
+"""Which phrase of one file is which of another's, and which of their boxes make a pair.
+
+One side is the gold; the other is called `found`: a run's predictions, or a second annotator's.
+Phrases are matched by image, caption and their words.
+"""
+
+import re
+from array import array
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, iou
+from dataflow_grounding.boxes.matching import first_free
+from dataflow_grounding.data.records import is_number, stated_size
+from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.evaluation.metrics.annotations import (
+    Annotations,
+    names_of,
+    surest_first,
+)
+
+Row: TypeAlias = dict[str, Any]
+Pair: TypeAlias = tuple[Row, Row | None]
+Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
+# an id that only numbers a phrase, as "7" or the end of "a.jpg#7": in another file it may be
+# another phrase's
+_NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
+_MOST_FOLDERS = 32  # that may stand before another file's paths
+_MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+"""COCO's ten thresholds of IoU."""
+
+
+@dataclass
+class PairedRecord:
+    """The gold's record of an image and caption, and what was found there.
+
+    Several records of the same image and caption are one here, with the phrases of all.
+
+    Attributes:
+        image: The image's number, from 0.
+        gold: The gold's record.
+        found: The other side's, with boxes in the gold's size; None where it has none.
+        phrases: Each of the gold's phrases with the found one, or None.
+        extra: The found phrases that the gold doesn't have.
+        scaled: How many found records stated another size of the picture than the gold.
+        by_class: How many found phrases are matched by their class, as their words are others.
+    """
+
+    image: int
+    gold: Row
+    found: Row | None
+    phrases: list[Pair]
+    extra: list[Row]
+    scaled: int
+    by_class: int
+
+
+def pair(found: Annotations, gold: Annotations) -> "Pairs":
+    """Match records by image and caption, phrases by `expression_id`, else by text or class.
+
+    The order of records makes no difference.
+
+    - Images are matched by path; those whose path the other file doesn't have by their id, if a
+      single image of each file states it.
+    - Where the files have no picture in common so, a path in which folders stand before the other
+      file's (`images/pics/a.jpg` and `pics/a.jpg`) is the same: an export has folders of its own.
+    - A record without a caption, or with one that the other file doesn't have for its image, is
+      matched by the image alone.
+    - A phrase's id counts if it is stated, and unique in both files; one that only numbers phrases,
+      `7` or `a#7`, if the texts are equal besides.
+    - Texts are compared up to case and spacing. Of equal ones those with the same span are matched,
+      then those whose boxes overlap most.
+    - A phrase that is the name of a class, as detectors' gold has it, is matched with a phrase of
+      other words that states this class. Several found phrases of the class are then one, with the
+      boxes of all, where the gold has one phrase for it.
+
+    Found boxes are scaled where their record states another size of the picture than the gold.
+
+    Raises:
+        InputError: A file has no records, or one that names no picture, or they have no picture in
+            common.
+    """
+    return Pairs(found, gold)
+
+
+class Pairs:
+    """The matched records that `pair` speaks of, image by image.
+
+    They are matched while one iterates, each time anew: in memory are the records of one image.
+    `other_folders` is whether one file's paths had to be cut by folders to be those of the other.
+    """
+
+    def __init__(self, found: Annotations, gold: Annotations) -> None:
+        self._gold = gold
+        self._found = found
+        gold_side = _Side(gold)
+        found_side = _Side(found)
+        self._unique_ids = gold_side.unique_ids() & found_side.unique_ids()
+        self.other_folders = False
+        self._index_pictures(gold_side.names, found_side.names)
+        if not len(self._found_records):
+            self.other_folders = True
+            gold_names = _without_folders(gold_side.names, found_side.names)
+            found_names = _without_folders(found_side.names, gold_names)
+            self._index_pictures(gold_names, found_names)
+        if not len(self._found_records):
+            raise InputError(
+                f"{found.name} and {gold.name} have no record of the same image: give both the"
+                " same `image_path`, or `image_id`"
+            )
+
+    def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
+        """Set which records of each side are of which picture of the gold.
+
+        Each side has a name for each of its records. Pictures are numbered by their paths' order.
+        """
+        paths = sorted({path for path, _ in gold_names})
+        number_of = {path: number for number, path in enumerate(paths)}
+        gold_of_id = _gold_pictures_by_id(gold_names, found_names)
+        self._gold_records = _RecordsByPicture(gold_names, number_of, gold_of_id)
+        self._found_records = _RecordsByPicture(found_names, number_of, gold_of_id)
+
+    def __iter__(self) -> Iterator[PairedRecord]:
+        for image in range(self._gold_records.pictures):
+            gold = [self._gold[index] for index in self._gold_records.indices_of(image)]
+            found = [self._found[index] for index in self._found_records.indices_of(image)]
+            yield from self._of_image(image, gold, found)
+
+    def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
+        """Yield the matched records of an image, one for each of the pools of `_by_caption`.
+
+        `gold` and `found` are the image's records on both sides. All boxes are scaled to one size.
+        """
+        sizes = [size for size in map(stated_size, gold) if size]
+        # Records of one picture may state several sizes; the largest is as good as any.
+        size = max(sizes, default=None)
+        for gold_pool, found_pool in _by_caption(gold, found):
+            gold_record = _merged([_scaled(record, size) for record in gold_pool])
+            rescaled = [_scaled(record, size) for record in found_pool]
+            found_record = None
+            found_phrases: list[Row] = []
+            if rescaled:
+                found_record = _merged(rescaled)
+                found_phrases = found_record["expressions"]
+            matched = _match(gold_record["expressions"], found_phrases, self._unique_ids)
+            # What states no other size is given back as it is.
+            scaled = 0
+            for before, after in zip(found_pool, rescaled, strict=True):
+                if after is not before:
+                    scaled += 1
+            yield PairedRecord(
+                image,
+                gold_record,
+                found_record,
+                matched.phrases,
+                matched.extra,
+                scaled,
+                matched.by_class,
+            )
+
+
+class _Side:
+    """What matching needs of all records of a file at once, in little memory.
+
+    Of phrases' ids only hashes are kept.
+
+    Attributes:
+        names: What each record's picture is called, in the records' order.
+
+    Raises:
+        InputError: The file has no records, or one that names no picture.
+    """
+
+    def __init__(self, side: Annotations) -> None:
+        if not side:
+            raise InputError(f"{side.name} has no records")
+        self.names = list[Names]()
+        self._ids = array("q")
+        for place, record in enumerate(side, 1):
+            self.names.append(names_of(record, f"record {place} of {side.name}"))
+            for phrase in record["expressions"]:
+                own_id = str(phrase["expression_id"])
+                if own_id:
+                    self._ids.append(hash(own_id))
+
+    def unique_ids(self) -> set[int]:
+        """Return the hashes of the ids that a single phrase has."""
+        import numpy as np
+
+        ids, counts = np.unique(np.frombuffer(self._ids, np.int64), return_counts=True)
+        return set(ids[counts == 1].tolist())
+
+
+def _tails_of(path: str) -> Iterator[str]:
+    """Yield a path, then the path without its first folder, and so on to the file's name.
+
+    Of a path in more than _MOST_FOLDERS folders, only so many are taken off.
+    """
+    folders = path.split("/", _MOST_FOLDERS)
+    for begin in range(len(folders)):
+        yield "/".join(folders[begin:])
+
+
+def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
+    """Return the names, with paths cut by as many leading folders as make them one of `others`.
+
+    As few as will do are cut; a path that can't be made one of them stays whole. Where two pictures
+    would get the same path so, all names are returned as they are.
+    """
+    known = {path for path, _ in others}
+    cut: list[Names] = []
+    path_of_cut: dict[str, str] = {}
+    for path, own_id in names:
+        name = path
+        for tail in _tails_of(path):
+            if tail in known:
+                name = tail
+                break
+        if path_of_cut.setdefault(name, path) != path:
+            return names
+        cut.append((name, own_id))
+    return cut
+
+
+class _RecordsByPicture:
+    """The indices of a file's records, looked up by the gold's picture that they are of.
+
+    Records of a picture that the gold doesn't have are left out.
+
+    Args:
+        names: What each record's picture is called.
+        number_of: The number of each gold picture, from 0, by its path.
+        gold_of_id: The gold's path of a picture by its id, where only the id tells which it is.
+
+    Attributes:
+        pictures: How many pictures the gold has.
+    """
+
+    def __init__(
+        self, names: list[Names], number_of: Mapping[str, int], gold_of_id: Mapping[str, str]
+    ) -> None:
+        import numpy as np
+
+        self.pictures = len(number_of)
+        own_pictures = array("q")
+        for path, own_id in names:
+            gold_name = path if path in number_of else gold_of_id.get(own_id, "")
+            own_pictures.append(number_of.get(gold_name, -1))
+        pictures = np.frombuffer(own_pictures, np.int64)
+        order = np.argsort(pictures, kind="stable")
+        # The indices of records by picture; those of no gold picture, sorted to the front, are off.
+        self._order = order[np.count_nonzero(pictures < 0) :]
+        edges = np.arange(self.pictures + 1)
+        # Where in that order the records of each picture begin, and the end of the last.
+        self._begins = np.searchsorted(pictures[self._order], edges).tolist()
+
+    def __len__(self) -> int:
+        """Return how many records are of a gold picture."""
+        return len(self._order)
+
+    def indices_of(self, picture: int) -> list[int]:
+        """Return the indices of a picture's records, in the file's order."""
+        begin, end = self._begins[picture : picture + 2]
+        numbers: list[int] = self._order[begin:end].tolist()
+        return numbers
+
+
+def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
+    """Return the paths of gold pictures that are found by their id alone, by this id.
+
+    They are those whose path the other side doesn't have, and whose id a single picture of each
+    side states. Empty without any.
+    """
+    found_paths = {path for path, _ in found}
+    open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
+    if not open_ids:
+        return {}
+    gold_paths = _paths_by_id(gold, open_ids)
+    found_paths_of = _paths_by_id(found, open_ids)
+    gold_of_id = {}
+    for own_id, paths in gold_paths.items():
+        if len(paths) == len(found_paths_of[own_id]) == 1:
+            [path] = paths
+            if path not in found_paths:
+                gold_of_id[own_id] = path
+    return gold_of_id
+
+
+def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, set[str]]:
+    """Return by each of these ids the paths of the pictures that state it; none for another id."""
+    paths = defaultdict[str, set[str]](set)
+    for path, own_id in names:
+        if own_id in ids:
+            paths[own_id].add(path)
+    return paths
+
+
+def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
+    """Return a picture's gold and found records in pools, one for each caption that both have.
+
+    Records with another caption, or without, share one more pool, which comes first, so that they
+    are compared, too. Without found records each gold caption has a pool of its own. A pool without
+    gold records is left out, and so are its found ones.
+    """
+    gold_captions = list(map(_caption_of, gold))
+    found_captions = list(map(_caption_of, found))
+    shared = set(gold_captions)
+    if found:
+        shared &= set(found_captions)
+    pools = defaultdict[str, tuple[list[Row], list[Row]]](lambda: ([], []))
+    for record, caption in zip(gold, gold_captions, strict=True):
+        gold_pool, _ = pools[caption if caption in shared else ""]
+        gold_pool.append(record)
+    for record, caption in zip(found, found_captions, strict=True):
+        _, found_pool = pools[caption if caption in shared else ""]
+        found_pool.append(record)
+    return [pool for _, pool in sorted(pools.items()) if pool[0]]
+
+
+def _caption_of(record: Row) -> str:
+    """Return the record's caption as captions are compared: single-spaced; "" without one."""
+    return clean_caption(str(record["caption"] or ""))
+
+
+def _scaled(record: Row, size: Size | None) -> Row:
+    """Return the record with its boxes scaled to this size in pixels.
+
+    The same object comes back where no size is given, or the record states none or this one.
+    """
+    own = stated_size(record)
+    if not own or not size or own == size:
+        return record
+    x_scale = size[0] / own[0]
+    y_scale = size[1] / own[1]
+    phrases = []
+    for phrase in record["expressions"]:
+        instances = []
+        for instance in phrase["instances"]:
+            x1, y1, x2, y2 = instance["bbox"]
+            bbox = [x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale]
+            instances.append({**instance, "bbox": bbox})
+        phrases.append({**phrase, "instances": instances})
+    return {**record, "width": size[0], "height": size[1], "expressions": phrases}
+
+
+def _merged(records: list[Row]) -> Row:
+    """Return one record with the phrases of all, of which there is at least one.
+
+    Its other columns are those of the record that is the first by `repr`, so that they are the same
+    whatever the records' order.
+    """
+    phrases: list[Row] = []
+    for record in records:
+        phrases += record["expressions"]
+    return {**min(records, key=repr), "expressions": phrases}
+
+
+class _Keys(NamedTuple):
+    """What a phrase is matched by; None or empty where it hasn't such a key.
+
+    Attributes:
+        by_id: Its id, with its text if the id only numbers it.
+        by_span: Its text and its span.
+        text: Its text, as texts are compared.
+        of_class: The class that it states, compared likewise.
+    """
+
+    by_id: Hashable
+    by_span: Hashable
+    text: str
+    of_class: str
+
+
+def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
+    """Return the keys that a phrase is matched by.
+
+    `unique_ids` are the hashes of the ids that a single phrase of each file has.
+    """
+    own_id = str(phrase["expression_id"])
+    text = _comparable(phrase["text"])
+    span = phrase.get("char_span")
+    by_id: Hashable = None
+    if own_id and hash(own_id) in unique_ids:
+        by_id = (own_id, text) if _NUMBERED_ID.search(own_id) else own_id
+    by_span = (text, *span) if span else None
+    stated = phrase.get("class")
+    of_class = _comparable(stated) if isinstance(stated, str) else ""
+    return _Keys(by_id, by_span, text, of_class)
+
+
+def _comparable(text: str) -> str:
+    """Return a phrase or the name of a class as they are compared: without case, single-spaced."""
+    return clean_caption(text).casefold()
+
+
+@dataclass
+class _Matched:
+    """Phrases of an image, matched: `phrases`, `extra` and `by_class` as PairedRecord has them."""
+
+    phrases: list[Pair]
+    extra: list[Row]
+    by_class: int
+
+
+def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matched:
+    """Match phrases of an image one to one: by id, then text and span, then text, then class.
+
+    By class is matched what is the name of a class on one side, and states it on the other. Further
+    found phrases of the class are then joined to the one that is matched: see `pair`.
+    """
+    gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
+    found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
+    gold_texts = [keys.text for keys in gold_keys]
+    found_texts = [keys.text for keys in found_keys]
+    partner: dict[int, int] = {}  # index of a gold phrase → index of the found one
+    for gold_side, found_side in (
+        ([keys.by_id for keys in gold_keys], [keys.by_id for keys in found_keys]),
+        ([keys.by_span for keys in gold_keys], [keys.by_span for keys in found_keys]),
+        (gold_texts, found_texts),
+    ):
+        partner |= _match_by_key(gold, found, gold_side, found_side, partner)
+    by_words = len(partner)
+    for gold_side, found_side in (
+        (gold_texts, [keys.of_class for keys in found_keys]),
+        ([keys.of_class for keys in gold_keys], found_texts),
+    ):
+        partner |= _match_by_key(gold, found, gold_side, found_side, partner)
+    further = _further_of_class(gold_keys, found_keys, partner)
+    pairs: list[Pair] = []
+    for index, phrase in enumerate(gold):
+        found_phrase = None
+        if index in partner:
+            of_phrase = [partner[index], *further[index]]
+            found_phrase = _as_one([found[number] for number in of_phrase])
+        pairs.append((phrase, found_phrase))
+    matched = set(partner.values()).union(*further.values())
+    extra = [phrase for index, phrase in enumerate(found) if index not in matched]
+    return _Matched(pairs, extra, len(matched) - by_words)
+
+
+def _match_by_key(
+    gold: Sequence[Row],
+    found: Sequence[Row],
+    gold_keys: Sequence[Hashable],
+    found_keys: Sequence[Hashable],
+    partner: Mapping[int, int],
+) -> dict[int, int]:
+    """Match phrases with the same key one to one, of several with a key those that overlap most.
+
+    Args:
+        gold, found: The phrases of an image on both sides.
+        gold_keys, found_keys: The key of each; None or empty for one that hasn't any.
+        partner: Those that are matched already, which are left alone: gold → found index.
+
+    Returns:
+        Those that are newly matched, likewise.
+    """
+    matched: dict[int, int] = {}
+    gold_by_key = _unmatched_by_key(gold_keys, set(partner))
+    found_by_key = _unmatched_by_key(found_keys, set(partner.values()))
+    for key, gold_indices in gold_by_key.items():
+        gold_phrases = {index: gold[index] for index in gold_indices}
+        found_phrases = {index: found[index] for index in found_by_key.get(key, ())}
+        matched |= _match_by_overlap(gold_phrases, found_phrases)
+    return matched
+
+
+def _unmatched_by_key(
+    keys: Sequence[Hashable], matched: Collection[int]
+) -> dict[Hashable, list[int]]:
+    """Return the indices of phrases by their key, without those in `matched` or without a key."""
+    indices = defaultdict[Hashable, list[int]](list)
+    for index, key in enumerate(keys):
+        if key and index not in matched:
+            indices[key].append(index)
+    return indices
+
+
+def _further_of_class(
+    gold: Sequence[_Keys], found: Sequence[_Keys], partner: Mapping[int, int]
+) -> defaultdict[int, list[int]]:
+    """Return the found phrases that belong to a gold phrase besides its partner, by its index.
+
+    They have no partner of their own, and state the class that the gold phrase is the name of, such
+    as "a man" and "a woman" of "person". The gold has no other phrase of this name. A gold phrase
+    without a partner has none of these.
+    """
+    by_name = _unmatched_by_key([keys.text for keys in gold], ())
+    taken = set(partner.values())
+    further = defaultdict[int, list[int]](list)
+    for index, keys in enumerate(found):
+        named = by_name.get(keys.of_class, [])
+        if index not in taken and len(named) == 1 and named[0] in partner:
+            further[named[0]].append(index)
+    return further
+
+
+def _as_one(phrases: Sequence[Row]) -> Row:
+    """Return found phrases of one class as one, with the boxes of all, the surest first.
+
+    Its text is all of theirs with commas between, its other columns are those of the first with
+    boxes, or of the first. A single phrase is returned itself.
+    """
+    if len(phrases) == 1:
+        return phrases[0]
+    boxes: list[Row] = []
+    for phrase in phrases:
+        boxes += phrase["instances"]
+    boxes.sort(key=surest_first)
+    with_boxes = [phrase for phrase in phrases if phrase["instances"]]
+    first = (with_boxes or phrases)[0]
+    text = ", ".join(phrase["text"] for phrase in phrases)
+    return {**first, "text": text, "instances": boxes}
+
+
+class _Area(NamedTuple):
+    """Where a phrase is: its index, and the box around all its boxes; None where it has none."""
+
+    phrase: int
+    around: Bbox | None
+
+
+def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
+    """Match phrases of one key one to one, greedily, those whose areas overlap most first.
+
+    All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
+    more than _MOST_PAIRS possible pairs the first goes with the first, in the order of `_areas_of`.
+    Both sides are by the phrases' indices, the result is gold → found; the phrases' order makes no
+    difference.
+    """
+    if len(gold) * len(found) < 2:
+        return dict(zip(gold, found, strict=False))  # one pair, or none
+    gold_areas = _areas_of(gold)
+    found_areas = _areas_of(found)
+    if len(gold) * len(found) > _MOST_PAIRS:
+        return {a.phrase: b.phrase for a, b in zip(gold_areas, found_areas, strict=False)}
+    ranked = []
+    for a in gold_areas:
+        for b in found_areas:
+            ranked.append((_distance(a, b), a.phrase, b.phrase))
+    # By the distance alone: the sort is stable, and the areas are in an order of their own.
+    ranked.sort(key=lambda candidate: candidate[0])
+    return first_free((gold_index, found_index) for _, gold_index, found_index in ranked)
+
+
+def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
+    """Return the areas of phrases, sorted by their boxes, then by `repr`, whatever their order."""
+    ordered = []
+    for index, phrase in phrases.items():
+        boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
+        ordered.append((boxes, repr(phrase), index))
+    ordered.sort(key=lambda entry: entry[:2])
+    return [_Area(index, around(boxes) if boxes else None) for boxes, _, index in ordered]
+
+
+def _distance(a: _Area, b: _Area) -> float:
+    """Return the negated IoU of two areas: -1 for equal ones, 0 for disjoint ones.
+
+    It is 1 where just one of the phrases has no boxes, and 0 where neither has any.
+    """
+    if a.around and b.around:
+        return -iou(a.around, b.around)
+    return 1.0 if a.around or b.around else 0.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a box is right, which papers settle in different ways.
+
+    Attributes:
+        threshold: The IoU that makes a box right, in [0, 1], where a measure has none of its own.
+        strict: Whether the IoU has to be above a threshold, not at it.
+        giou: Whether generalised IoU is held against thresholds. Mean IoU stays that of IoU.
+        plus_one: Whether x2 and y2 are pixels that belong to the box, so that its width is x2 - x1
+            + 1.
+        score_cut: The score below which a box doesn't count where boxes are counted, not ranked;
+            None counts all. Boxes without score count.
+    """
+
+    threshold: float = 0.5
+    strict: bool = False
+    giou: bool = False
+    plus_one: bool = False
+    score_cut: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SpecError for a threshold or a cut that isn't a number from 0 to 1."""
+        limits = {"threshold": self.threshold, "score_cut": self.score_cut or 0}
+        for name, value in limits.items():
+            if not (is_number(value) and 0 <= value <= 1):
+                raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
+
+    def passes(self, overlap: float, threshold: float) -> bool:
+        """Return whether an overlap reaches a threshold, or is above it with `strict`."""
+        return overlap > threshold if self.strict else overlap >= threshold
+
+    def boxes_of(self, phrase: Mapping[str, Any] | None) -> list[Bbox]:
+        """Return the phrase's boxes, one pixel wider and higher with `plus_one`; none of None."""
+        if not phrase:
+            return []
+        # The far edge of a pixel that belongs to the box is one further on.
+        beyond = int(self.plus_one)
+        boxes = []
+        for instance in phrase["instances"]:
+            x1, y1, x2, y2 = instance["bbox"]
+            boxes.append((x1, y1, x2 + beyond, y2 + beyond))
+        return boxes
+
+    def counted(self, phrase: Mapping[str, Any] | None) -> set[int]:
+        """Return the indices of the phrase's boxes that the score cut leaves; none of None.
+
+        A box at the cut counts, and so does one without a score.
+        """
+        if not phrase:
+            return set()
+        lowest = self.score_cut or 0
+        indices = set()
+        for index, instance in enumerate(phrase["instances"]):
+            score = instance["score"]
+            if score is None or score >= lowest:
+                indices.add(index)
+        return indices
+
+
+class Overlap(NamedTuple):
+    """A found and a gold box that overlap.
+
+    Attributes:
+        held: What is held against thresholds: IoU, or generalised IoU, which is never larger.
+        iou: The IoU, above 0.
+        found, gold: The indices of the two boxes in their phrases.
+    """
+
+    held: float
+    iou: float
+    found: int
+    gold: int
+
+
+def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overlap]:
+    """Return all pairs of a found and a gold box that overlap, in the order of the found ones.
+
+    Where the rules say so, they are held against thresholds by generalised IoU.
+    """
+    overlaps = []
+    for found_index, found_box in enumerate(found):
+        for gold_index, gold_box in enumerate(gold):
+            shared = iou(found_box, gold_box)
+            if not shared:
+                continue
+            held = _generalised(shared, found_box, gold_box) if rules.giou else shared
+            overlaps.append(Overlap(held, shared, found_index, gold_index))
+    return overlaps
+
+
+def _generalised(shared: float, a: Bbox, b: Bbox) -> float:
+    """Return the generalised IoU of boxes whose IoU is `shared`, above 0 (Rezatofighi 2019)."""
+    hull = area(around([a, b]))
+    # IoU is intersection / union, and the sum of both areas is union + intersection.
+    union = (area(a) + area(b)) / (1 + shared)
+    return shared - (1 - union / hull)
+
+
+def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
+    """Return which box is which: greedily, the largest overlap first, no box twice.
+
+    What is held against thresholds has to pass 0.5, or the rules' threshold if that is lower:
+    other overlaps are left out. Of equal ones that of the first gold box comes first.
+    """
+    ranked = sorted(overlaps, key=lambda overlap: (-overlap.held, overlap.gold, overlap.found))
+    lowest = min(rules.threshold, 0.5)
+    by_boxes = {}
+    for overlap in ranked:
+        if rules.passes(overlap.held, lowest):
+            by_boxes[overlap.found, overlap.gold] = overlap
+    return [by_boxes[boxes] for boxes in first_free(by_boxes).items()]

@@ -1,0 +1,350 @@
+"""Figures as people see them: Markdown tables, SVG charts, records of the worst cases."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.evaluation.metrics.evaluating import Evaluation
+from dataflow_grounding.images.display import page_text
+
+# Pixels of a chart: the margins at the left and top, and the sides of the square of the plot.
+_LEFT = 60
+_TOP = 40
+_SIDE = 360
+_LEGEND_STEP = 18  # pixels from one line of the legend to the next
+_COLORS = ("#0b6bcb", "#d9480f", "#2f9e44", "#868e96")
+
+
+_MAIN = (
+    "images",
+    "expressions",
+    "boxes",
+    "gold_boxes",
+    "acc_0.5",
+    "miou",
+    "precision_at_iou_",
+    "recall_at_iou_",
+    "n_acc",
+    "il_mcc",
+    "span_exact_f1",
+    "ap",
+)
+"""The measures of the short page; one that ends with `_` stands for all names that begin so."""
+_MAIN_OF_GROUP = ("expressions", "acc_0.5", "miou")  # columns of the short page's table of sizes
+_COUNTS_OF_LEFT = "expressions_"  # what isn't compared, which the short page has where it isn't 0
+_GLOSSES: dict[str, str] = load_table(__package__, "glosses.yaml")
+"""By a measure, or by what names of measures begin with, up to a `_`: what it says."""
+_MOST_CLASSES = 30  # of the short page
+
+
+def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the main figures of `figures_page`, which has the same arguments, as Markdown.
+
+    After them come the largest classes, or without several classes groups by size; then the notes,
+    and how to see all figures.
+    """
+    compared = figures.get("compared")
+    main = {name: value for name, value in figures.items() if _is_main(name, value)}
+    main["intervals"] = figures["intervals"]
+    parts = [_runs_table(main, compared, names)]
+    if compared:
+        parts.append(_comparison(compared, names[0]))
+    classes = figures.get("classes", {})
+    if len(classes) > 1:
+        largest = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])[:_MOST_CLASSES]
+        parts.append(_classes_table({name: classes[name] for name in classes if name in largest}))
+    else:
+        sizes = {}
+        for size, row in figures["groups"].get("size", {}).items():
+            sizes[size] = {name: row[name] for name in _MAIN_OF_GROUP}
+        parts.append(_groups_table("size", sizes))
+    if compared:
+        parts.append(_legend(main))
+    parts += [f"Note: {note}" for note in figures["notes"]]
+    kinds = ", ".join(figures["groups"])
+    parts.append(
+        f"--all prints all measures, and figures by {kinds}; -o FOLDER writes them, and a page of"
+        " the worst cases. What each says: docs/measures.md"
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_main(name: str, value: object) -> bool:
+    """Return whether a figure stands in the short page.
+
+    Counts of what isn't compared do unless they are 0, all others if _MAIN names them.
+    """
+    if name.startswith(_COUNTS_OF_LEFT):
+        return bool(value)
+    return name in _MAIN or any(name.startswith(part) for part in _MAIN if part.endswith("_"))
+
+
+def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return what `Evaluation.to_json` says, as Markdown.
+
+    Args:
+        figures: The first run's. With `compared`, as `eval` makes it, the second run is beside it
+            in the first table; classes, groups and notes are of the first alone.
+        names: What the runs are called.
+    """
+    compared = figures.get("compared")
+    missing = [name for name, value in figures.items() if value is None]
+    parts = [_runs_table(figures, compared, names)]
+    if missing:
+        parts.append(f"Nothing to measure: {', '.join(missing)}.")
+    if compared:
+        parts.append(_comparison(compared, names[0]))
+    if "classes" in figures:
+        parts.append(_classes_table(figures["classes"]))
+    for kind, groups in figures["groups"].items():
+        parts.append(_groups_table(kind, groups))
+    if compared:
+        parts.append(_legend(figures))
+    for cut in figures["cuts"]:
+        parts.append(
+            f"score ≥ {cut['score']:.3g} keeps {cut['kept']:.1%} of the boxes,"
+            f" {cut['right']:.1%} of them right"
+        )
+    for note in figures["notes"]:
+        parts.append(f"Note: {note}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _legend(figures: Mapping[str, Any]) -> str:
+    """Return a line for each measure of a table, which says what it is.
+
+    Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line, under the first.
+    What has no gloss, or no value, has none.
+    """
+    told: dict[str, str] = {}
+    for name, value in figures.items():
+        gloss = _gloss_of(name)
+        if isinstance(value, (int, float)) and gloss and gloss not in told.values():
+            told[name] = gloss
+    width = max(map(len, told), default=0)
+    return "\n".join(f"{name:{width}}  {gloss}" for name, gloss in told.items())
+
+
+def _gloss_of(name: str) -> str:
+    """Return what a measure says, in a few words; "" where its name says it."""
+    for key, gloss in _GLOSSES.items():
+        if name == key or (key.endswith("_") and name.startswith(key)):
+            return gloss
+    return ""
+
+
+def _comparison(compared: Mapping[str, Any], name: str) -> str:
+    """Return how two runs differ, in a sentence, and that what follows is of the first alone."""
+    test = compared["mcnemar"]
+    return (
+        f"On {counted(test['only_first_right'], 'expression')} the first alone is right, on"
+        f" {test['only_second_right']:,} the second; if neither were better, p ="
+        f" {test['p']:.2g} (McNemar, exact).\n\nWhat follows is of {name} alone."
+    )
+
+
+def _runs_table(
+    figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
+) -> str:
+    """Return a table of a run's measures with intervals, or of two runs' and their difference.
+
+    A single run's says what each measure is. A measure that no run has is left out. R@5 and R@10
+    share R@1's row where all are equal.
+
+    Args:
+        figures: The measures that get a row, with the first run's values; its `intervals` too.
+        compared: The `figures` of the second run, and the `difference` with its `intervals`; None
+            for a table of one run.
+        names: What the runs are called.
+    """
+    heads = ["measure", names[0], "95 %"]
+    runs = [figures]
+    if compared:
+        heads += [names[1], "95 %", "difference", "95 %"]
+        difference = {**compared["difference"], "intervals": compared["intervals"]}
+        runs += [compared["figures"], difference]
+    rows: list[list[str]] = []
+    for name, value in figures.items():
+        if isinstance(value, (Mapping, list)):
+            continue
+        cells = []
+        for run in runs:
+            cells.append(_shown(run.get(name)))
+            cells.append(_shown(run["intervals"].get(name)))
+        if not any(cells):
+            continue
+        if rows and cells == rows[-1][1:] and _is_further_rank(name, rows[-1][0]):
+            rows[-1][0] += f", {name.partition('_')[0]}"
+        else:
+            rows.append([name, *cells])
+    if not compared:  # of two runs the table is wide enough, and a legend stands below
+        heads.append("what it says")
+        for row in rows:
+            row.append(_gloss_of(row[0].partition(",")[0]))
+    return table(heads, rows)
+
+
+def _is_further_rank(name: str, names_before: str) -> bool:
+    """Return whether a measure is R@k, and the row before it is of the same R@k with another k.
+
+    Where no phrase has several boxes they are equal, and one row is called `r1_any, r5, r10`.
+
+    Args:
+        name: The measure's, such as `r5_any`.
+        names_before: The first cell of the row before it.
+    """
+    rank, _, what = name.partition("_")
+    first = names_before.partition(",")[0]
+    before, _, what_before = first.partition("_")
+    ranks = ("r1", "r5", "r10")
+    return rank in ranks and before in ranks and what == what_before
+
+
+def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of each class's boxes, precision, recall, F1 and AP, with intervals."""
+    measures = ("precision", "recall", "f1", "ap")
+    heads = ["class", "gold boxes", "boxes"]
+    for measure in measures:
+        heads += [measure, "95 %"]
+    rows = []
+    for name, figures in classes.items():
+        row = [name, _shown(figures["gold_boxes"]), _shown(figures["boxes"])]
+        for measure in measures:
+            row += [_shown(figures[measure]), _shown(figures["intervals"][measure])]
+        rows.append(row)
+    return table(heads, rows)
+
+
+def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table with a row for each group; "" without any. All groups have the same figures.
+
+    `kind` heads the column of their names.
+    """
+    if not groups:
+        return ""
+    heads = [kind]
+    rows = []
+    for group, figures in groups.items():
+        heads = [kind, *figures]
+        rows.append([group, *map(_shown, figures.values())])
+    return table(heads, rows)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its cells filled up with spaces to columns of one width.
+
+    Example:
+        >>> print(table(["a", "b"], [["one", "2"]]))
+        | a   | b |
+        | --- | - |
+        | one | 2 |
+    """
+    cells = [[_table_cell(text) for text in row] for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * width for width in widths]
+    lines = []
+    for row in (cells[0], rule, *cells[1:]):
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(padded)} |")
+    return "\n".join(lines)
+
+
+def _table_cell(text: str) -> str:
+    """Return a text for a cell: a `|`, which would end it, is escaped, line ends are spaces."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _shown(value: float | Sequence[float] | None) -> str:
+    """Return a figure, or its interval, as text: "0.7512", "1,204", "0.700 to 0.800"; "" for None.
+
+    Only fractions have decimals; counts are integers.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, Sequence):
+        low, high = value
+        return f"{low:.3f} to {high:.3f}"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def line_chart(
+    title: str, x_name: str, y_name: str, lines: Mapping[str, Sequence[Sequence[float]]]
+) -> str:
+    """Return a chart of named lines as an SVG file's text.
+
+    Args:
+        title, x_name, y_name: Texts of the chart and its axes, which run from 0 to 1.
+        lines: The points (x, y) of each line by its name. Colours repeat after the fourth.
+
+    Example:
+        >>> line_chart("Recall", "IoU", "share", {"a run": [(0, 1), (1, 0)]}).count("polyline")
+        1
+    """
+    right = _LEFT + _SIDE
+    bottom = _TOP + _SIDE
+    middle = _SIDE / 2
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{right + 40}" height="{bottom + 60}"'
+            ' font-family="Arial">'
+        ),
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        f'<text x="{_LEFT}" y="24" font-weight="bold">{page_text(title)}</text>',
+        (
+            f'<text x="{_LEFT + middle}" y="{bottom + 44}"'
+            f' text-anchor="middle">{page_text(x_name)}</text>'
+        ),
+        (
+            f'<text transform="translate(18 {_TOP + middle})rotate(-90)"'
+            f' text-anchor="middle">{page_text(y_name)}</text>'
+        ),
+    ]
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        x = _LEFT + tick * _SIDE
+        y = bottom - tick * _SIDE
+        parts.append(f'<path d="M{_LEFT} {y}H{right}M{x} {_TOP}V{bottom}" stroke="#dee2e6"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
+    legend_y = _TOP + _LEGEND_STEP
+    for (name, points), color in zip(lines.items(), cycle(_COLORS), strict=False):
+        corners = " ".join(f"{_LEFT + x * _SIDE:.2f},{bottom - y * _SIDE:.2f}" for x, y in points)
+        parts.append(
+            f'<polyline points="{corners}" fill="none" stroke="{color}" stroke-width="2"/>'
+        )
+        parts.append(
+            f'<text x="{_LEFT + 8}" y="{legend_y}" fill="{color}">{page_text(name)}</text>'
+        )
+        legend_y += _LEGEND_STEP
+    parts.append("</svg>\n")
+    return "\n".join(parts)
+
+
+def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
+    """Yield records with the phrases that are not right, each followed by what was found for it.
+
+    The texts say which is which. Of more than `most` wrong phrases, those are given whose first box
+    overlaps least. Records without such a phrase are left out, the others are in the order of
+    `run.pairs`, which are matched again for this.
+    """
+    overlap_of = run.overlaps
+    wrong_count = int((~run.right).sum())
+    # The wrong ones come first, among them the smallest overlap.
+    by_badness = np.lexsort((overlap_of, run.right))
+    worst = set(by_badness[: min(most, wrong_count)].tolist())
+    index = -1  # of the gold phrase, in all records
+    for record in run.pairs:
+        expressions = []
+        for gold, found in record.phrases:
+            index += 1
+            if index not in worst:
+                continue
+            expressions.append({**gold, "text": f"{gold['text']} (gold)"})
+            if found:
+                text = f"{found['text']} (found, IoU {overlap_of[index]:.2f})"
+                expressions.append({**found, "text": text})
+        if expressions:
+            yield {**record.gold, "expressions": expressions}

@@ -1,1 +1,0 @@
-"""Rooms that can be taken away: nothing of the core imports them."""

@@ -1,8 +1,0 @@
-"""The embedded grounder: answers tasks with OpenCV alone.
-
-No network, no key, no weights, and no VLM.
-"""
-
-from dataflow_grounding.extras.embedded.serving import EmbeddedServing
-
-__all__ = ["EmbeddedServing"]

@@ -1,0 +1,240 @@
+"""Annotation formats: one module per format or family, between its files and records in pixels.
+
+`write` and `read` are the doors; `FORMATS` is what can be read, `WRITTEN` what can be written too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.lazy import load_table
+
+if TYPE_CHECKING:
+    from dataflow_grounding.formats.base import Format
+    from dataflow_grounding.formats.export import Exported, Selection
+    from dataflow_grounding.formats.export_pictures import Images
+
+FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
+"""The table of formats.yaml: by a format's name, what it is and can say."""
+WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
+"""Those that can be written; the others are only read."""
+_REMOVED: dict[str, str] = load_table(__name__, "removed.yaml")  # what to use instead, by name
+
+
+def find_format(name: str, **options: Any) -> Format:
+    """Return a new object of the format of that name, or the user's own, with its options set.
+
+    A user's own is named as `module:Class`. What reading and writing fill, such as `passed_over`,
+    is empty.
+
+    Raises:
+        SpecError: There is no such format, the user's own lacks a part, or there is no such option.
+    """
+    from dataflow_grounding.formats.base import Carries, Format
+    from dataflow_grounding.spec.user_code import in_one_line
+
+    row = FORMATS.get(name)
+    format_class = _class_named(name)
+    what = f"format {name!r}"
+    if not (isinstance(format_class, type) and issubclass(format_class, Format)):
+        raise SpecError(
+            f"{what} is no format: derive a class from dataflow_grounding.Format, as"
+            " docs/extending.md shows"
+        )
+    missing = [] if row else _missing_in(format_class)
+    if missing:
+        raise SpecError(f"{what} lacks {', '.join(missing)}: docs/extending.md shows one")
+    with in_one_line(what):
+        fields = getattr(format_class, "__dataclass_fields__", ())
+        for option in options:
+            if option not in fields:
+                raise SpecError(f"format {name!r} has no option {option!r}")
+        new_format: Format = format_class(**options)
+        new_format.passed_over = Counter()
+        new_format.remarks = []
+        new_format.class_names = []
+        if row:
+            new_format.name = name
+            new_format.about = row["about"]
+            new_format.data_file = row["file"]
+            abilities = dict.fromkeys(row["says"], True)
+            new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
+    return new_format
+
+
+def _class_named(name: str) -> Any:
+    """Return what a format's name, or the user's own `module:Class`, names. Raises SpecError."""
+    from dataflow_grounding.spec.user_code import named
+
+    if name in _REMOVED:
+        raise SpecError(f"format {name!r} was removed: {_REMOVED[name]}")
+    row = FORMATS.get(name)
+    target = f"{__name__}.{row['home']}" if row else name
+    return named(target, "format", FORMATS, ["."], group="formats")
+
+
+def _missing_in(format_class: type[Format]) -> list[str]:
+    """Return what a format of the user's own lacks: methods, and attributes that say what it is."""
+    methods = [f"{name}()" for name in sorted(format_class.__abstractmethods__)]
+    facts = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
+    return [*methods, *facts]
+
+
+def write(
+    records: Iterable[Mapping[str, Any]],
+    format: str,
+    path: str,
+    *,
+    images: Images | None = None,
+    folders: Sequence[str] = (),
+    select: Selection | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> Exported:
+    """Write records in a format that a trainer reads.
+
+    What is written is a folder with the data, the pictures and a README, or the data file alone. An
+    earlier export in the folder is replaced.
+
+    Args:
+        records: Read one at a time; for detectors (`yolo`, `coco`, `kitti`) twice, so that an
+            iterator is taken into a list first.
+        format: One of FORMATS, or the user's own as `module:Class`.
+        path: A folder; or a file, where its ending is that of the format's data file.
+        images: `copy` (into a folder, upright), `link`, or `reference`. Unless given, pictures are
+            copied into a folder, and referenced from a file alone, which allows nothing else.
+        folders: Where relative paths of pictures are looked for, in this order.
+        select: Which expressions are wanted; all unless given.
+        strict: Refuse where anything is lost or left out.
+        options: Those of the format.
+
+    Returns:
+        Counts of what was written, lost and left out.
+
+    Raises:
+        SpecError: There is no such format, or it has no such option.
+        InputError: The place is taken or can't be written; there are records, but none that can be
+            written; with `strict`, something is lost. Nothing is left there.
+
+    Example:
+        >>> import tempfile
+        >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
+        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48}
+        >>> record |= {"caption": "A cat.", "expressions": [box]}
+        >>> done = write([record], "odvg", tempfile.mkdtemp() + "/odvg.jsonl")
+        >>> done.written["boxes"], done.losses()
+        (1, 'spans (1)')
+    """
+    from dataflow_grounding.formats.export import Selection, export
+
+    return export(
+        records,
+        find_format(format, **options),
+        path,
+        images,
+        folders,
+        select or Selection(),
+        strict,
+    )
+
+
+def write_parts(
+    parts: Mapping[str, Iterable[Mapping[str, Any]]],
+    format: str,
+    path: str,
+    *,
+    images: Images | None = None,
+    folders: Sequence[str] = (),
+    select: Selection | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> Exported:
+    """Write the parts of a split in a format that a trainer reads, each into a folder of its name.
+
+    What they share is written once, beside them: the README, and YOLO's `data.yaml`.
+
+    Args:
+        parts: Records by the part's name: `train`, `val`, `test`.
+        format, images, folders, select, strict, options: As `write` takes them. Categories have the
+            same numbers in all parts of YOLO, and of COCO where `class_list` names all of them.
+        path: A folder.
+
+    Returns:
+        Counts of what was written, lost and left out; under `parts` those of each part.
+
+    Raises:
+        SpecError: As `write`.
+        InputError: As `write`; or of some part no record is written.
+
+    Example:
+        >>> import os, tempfile
+        >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
+        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "expressions": [box]}
+        >>> parts = {"train": [record], "val": [{**record, "image_path": "b.jpg"}]}
+        >>> out = tempfile.mkdtemp() + "/out"
+        >>> done = write_parts(parts, "yolo", out, images="reference")
+        >>> done.parts["val"]["boxes"], sorted(os.listdir(out))
+        (1, ['README.md', 'data.yaml', 'train', 'val'])
+    """
+    from dataflow_grounding.formats.export import Selection, export_parts
+
+    return export_parts(
+        parts,
+        find_format(format, **options),
+        path,
+        images,
+        folders,
+        select or Selection(),
+        strict,
+    )
+
+
+def takes(format: str, option: str) -> bool:
+    """Whether a format has an option of that name. Raises SpecError if there is no such format."""
+    return option in getattr(_class_named(format), "__dataclass_fields__", ())
+
+
+def read(
+    path: str, format: str | Format, *, image_root: str | None = None, **options: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file or folder of a format, completed as this package's are.
+
+    Args:
+        path: The file, or the folder of an export.
+        format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
+        image_root: Where relative paths of pictures start; beside the data unless given.
+        options: Those of the format; only of use where it is given by its name.
+
+    Yields:
+        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. In
+        formats
+            that can have pictures without any, such a row has `background: true`.
+
+    Raises:
+        SpecError: There is no such format, or it has no such option.
+        InputError: The file can't be read, or is not of the format.
+    """
+    from dataflow_grounding.formats.reading import complete_rows
+
+    source = find_format(format, **options) if isinstance(format, str) else format
+    rows = _within_memory(path, source.read(path, image_root or folder_of(path)))
+    # A picture without phrases is a background there where the format can say so; whole records
+    # say it themselves.
+    backgrounds = source.carries.empty and not source.whole
+    return complete_rows(rows, path, source.passed_over, backgrounds)
+
+
+def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows; an error of files or memory becomes an InputError that names the path."""
+    with told_as(InputError, f"can't read {path}"):
+        yield from rows
+
+
+def folder_of(path: str) -> str:
+    """Return the path itself where it is a folder, else the folder that it is in; "." for none."""
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    return folder or "."

@@ -1,0 +1,242 @@
+"""The base class of formats of annotated pictures, and what passes between it and an export."""
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.spans import Span, clean_caption, find_spans
+
+if TYPE_CHECKING:
+    from dataflow_grounding.formats.export_folder import ExportFolder
+
+EXACT = 0.01  # px: numbers that come back closer than this are the same
+# What readers may take for something else than text, such as <image>, </ref>, <|box_start|>; group
+# 1 is its name: image, ref, box_start.
+TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")
+NOT_IN_CAPTION = "phrases that don't stand in their caption"  # what is told of such phrases
+_REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
+
+
+def stands(text: str, span: Any, caption: Any) -> bool:
+    """Whether a text stands in a caption at the span `[start, end)`, in code points.
+
+    Case, spacing and what else `find_spans` overlooks may differ. False also where the span is no
+    such pair, or empty, or the caption is no text.
+    """
+    try:  # several times as quick as suppress(): a million records have millions of phrases
+        start, end = span
+        words = caption[start:end]
+        if not 0 <= start < end <= len(caption):
+            return False
+        return words == text or find_spans([text], words) == [(0, end - start)]
+    except (TypeError, ValueError):
+        return False
+
+
+@dataclass(frozen=True)
+class Carries:
+    """What a format can say of a record. The rest is lost in writing, which is counted and told.
+
+    Args:
+        captions: The caption.
+        spans: Where each phrase stands in the caption.
+        unplaced: A phrase that doesn't stand in the caption.
+        several_boxes: More than one box of a phrase.
+        nothing_there: A phrase that was looked for and isn't in the picture.
+        doubtful: A phrase that is ambiguous or unsupported.
+        empty: A picture without any phrase to write.
+        scores: The score of each box.
+        ids: The data's own ids of pictures, phrases and boxes.
+        verified: Whether a phrase's boxes were checked.
+        classes: The class of a phrase that is called otherwise.
+        numbers: How box numbers are rounded; empty where they come back within EXACT.
+    """
+
+    captions: bool = False
+    spans: bool = False
+    unplaced: bool = False
+    several_boxes: bool = False
+    nothing_there: bool = False
+    doubtful: bool = False
+    empty: bool = False
+    scores: bool = False
+    ids: bool = False
+    verified: bool = False
+    classes: bool = False
+    numbers: str = ""
+
+    def why_lost(self, status: str, span: object) -> str:
+        """Return why the format can't say a phrase, in words to count it under; "" if it can.
+
+        Args:
+            status: The phrase's.
+            span: Where it stands in its caption; empty or None where it doesn't.
+        """
+        if status == "none" and not self.nothing_there:
+            return "phrases that aren't in their picture"
+        if status not in ("grounded", "none") and not self.doubtful:
+            return f"{status} phrases"
+        if not span and not self.unplaced:
+            return NOT_IN_CAPTION
+        return ""
+
+
+@dataclass(slots=True)
+class Phrase:
+    """An expression as formats write it.
+
+    Args:
+        text: Its words, made safe for the format.
+        span: `[start, end)` in the caption, in code points; None where it isn't in there.
+        status: One of `records.STATUSES`.
+        boxes: `[x1, y1, x2, y2]` each, in pixels of the upright picture; none unless it is
+            `grounded`.
+        scores: One for each box, in [0, 1], or None.
+        expression: The record's own, with everything else in it.
+    """
+
+    text: str
+    span: Span | None
+    status: str
+    boxes: list[Bbox]
+    scores: list[float | None]
+    expression: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Sample:
+    """A record as formats write it.
+
+    Args:
+        file_name: Of the picture: relative to the export's folder, or as the record has it where it
+            is referenced.
+        size: Width and height in pixels of the upright picture.
+        caption: What spans refer to, made safe for the format.
+        phrases: Those that are asked for and that the format can say.
+        record: The record itself, with everything else in it.
+        data: What is in the picture's file, upright, for a format that packs it.
+    """
+
+    file_name: str
+    size: Size
+    caption: str
+    phrases: list[Phrase]
+    record: Mapping[str, Any]
+    data: bytes = b""
+
+
+class Format(ABC):
+    """A format: `write` is the way out, `read` the way in.
+
+    Its options are the fields of its class, if that is a dataclass.
+
+    Attributes:
+        name: As in formats.yaml, like the next three; or of a user's own.
+        about: What it is, in a few words.
+        carries: What it can say.
+        data_file: What a trainer is pointed at, relative to the export's folder.
+        passed_over: Counts of what `read` leaves out, in words. `find_format` sets this and the
+            next two, empty.
+        remarks: Lines on what was written that a user should know, filled by `write`.
+        class_names: The classes that the data lists, in the order of their numbers, set by `read`.
+    """
+
+    name: str
+    about: str
+    carries: Carries = Carries()
+    data_file: str
+    passed_over: Counter[str]
+    remarks: list[str]
+    class_names: Sequence[str]
+    pictures: str = ""
+    """The folder in whose `pictures/` `read` puts pictures that are in the data itself.
+
+    Paths of these pictures start from it. Empty: they are left in the data.
+    """
+    breaking: ClassVar[tuple[str, ...]] = ()
+    """Words that its readers take for something else than text."""
+    packs: ClassVar[bool] = False
+    """Whether it puts the pictures, each sample's `data`, into its own files."""
+    flat: bool = False
+    """Whether all of its pictures are in one folder of an export, or in folders as they were."""
+    repeats: ClassVar[bool] = False
+    """Whether a phrase that is said twice of one box stays there twice, as in the records."""
+    detects: ClassVar[bool] = False
+    """Whether its readers learn as background whatever has no box in a picture."""
+    whole: ClassVar[bool] = False
+    """Whether its rows are whole records: one without expressions says nothing of its picture."""
+
+    def training(self) -> str:
+        """Return a paragraph of the export's README, in Markdown, on training with the data.
+
+        It stands under the heading Training, behind what training.md says of the format. Here it is
+        "", for none.
+        """
+        return ""
+
+    def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
+        """Write the samples into the folder.
+
+        They come one at a time, and can be gone through once. Raises OSError; InputError where the
+        format can only be read.
+        """
+        raise InputError(f"{self.name} can be read, but not written: choose another format")
+
+    def write_parts(
+        self, parts: Iterator[tuple[Iterator[Sample], "ExportFolder"]], out: "ExportFolder"
+    ) -> None:
+        """Write the parts of a split, each into its own folder, and what they share into `out`.
+
+        Here they share nothing. A part's samples are to be gone through before the next part is
+        asked for.
+        """
+        for samples, folder in parts:
+            self.write(samples, folder)
+
+    def words_of(self, expression: Mapping[str, Any]) -> str:
+        """Return the words that are written for an expression: here its text."""
+        text: str = expression["text"]
+        return text
+
+    def thing(self, phrase: Phrase) -> str:
+        """Return what a phrase calls its boxes, here its words in lower case.
+
+        Of phrases that call them the same, an equal box is written once.
+        """
+        return clean_caption(phrase.text).casefold()
+
+    @abstractmethod
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield the records of a file or folder of this format, in its order.
+
+        Args:
+            path: The data file, or the folder with it.
+            image_root: Where relative paths of pictures start; for formats whose numbers are parts
+                of sides.
+
+        Yields rows with `image_path`, and as far as the format says them `caption`, `width`,
+        `height`, `image_id`, `expressions`: each with `text`, `instances` (`bbox` in pixels,
+        `score`), and what else it carries.
+
+        Raises:
+            InputError: It can't be read, or is not of this format: names file, and line or entry.
+        """
+
+    def safe(self, text: str) -> str:
+        """Return the text without what would break a reader of the format, its `breaking` words.
+
+        ` . ` and `;` become a comma, all others a blank. Where there is any of them, each token
+        such as `<image>`, `</ref>`, `<|box_start|>` becomes its name, put apart by blanks, and
+        blanks are made single. A text without any of them stays as it is.
+        """
+        if not any(word in text for word in self.breaking):
+            return text
+        text = TOKEN.sub(r" \1 ", text)
+        for word in self.breaking:
+            text = text.replace(word, _REPLACEMENTS.get(word, " "))
+        return re.sub(" +", " ", text).strip()

@@ -1,0 +1,445 @@
+"""COCO files: one JSON file with `images`, `annotations` and `categories`.
+
+A `bbox` is x, y, width, height in pixels. With captions, and the places of phrases in them as
+`tokens_positive`, it is what MDETR and its descendants train on. Sources: pycocotools' coco.py and
+cocoeval.py; mdetr's datasets/coco.py and scripts/pre-training/flickr_combined.py; ultralytics'
+data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
+"""
+
+import marshal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import count
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.data.records import is_box, is_number, is_score
+from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.label_files import Labelled
+from dataflow_grounding.formats.reading import entry_errors, file_of, read_lists, unite
+
+# What is told of annotations that are left out, or read in another way; keys of counts.
+CROWDS = "crowd annotations"
+STRAYS = "annotations of no image"
+NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
+NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
+# SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
+_TABLES = """
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
+CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
+CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
+"""
+
+
+class CocoFile:
+    """A COCO file, read as a whole when it is made, to be asked for each image's annotations.
+
+    Images and annotations are kept in a temporary file of SQLite's, as they may be too many for the
+    memory. Ids are compared as texts.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: It can't be read, or is not a COCO file; an image has no id and file name, or an
+            id comes twice.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
+        # A database without a name is a temporary file of its own, which goes with it.
+        self._rows = sqlite3.connect("", check_same_thread=False)
+        self._rows.executescript(_TABLES)
+        list_names = set()
+        try:
+            for list_name, number, item in read_lists(path):
+                list_names.add(list_name)
+                if number >= 0:  # -1 only says that the list is there
+                    self._take(list_name, number, item if isinstance(item, dict) else {})
+            self._rows.execute("CREATE INDEX of_image ON annotations (image)")
+        except sqlite3.Error as error:
+            raise InputError(f"can't sort what is in {path}: {error}") from None
+        if not list_names >= {"images", "annotations"}:
+            raise InputError(
+                f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
+            )
+
+    def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
+        """Store an item of the list of that name, under its id, else its number in the list.
+
+        Other lists than COCO's are passed over. Raises InputError for an id that comes twice, a
+        text that UTF-8 can't hold, and as `_take_image` does.
+        """
+        own_id = _id(item.get("id", number))
+        try:
+            if list_name == "images":
+                self._take_image(own_id, item)
+            elif list_name == "annotations":
+                self._take_annotation(own_id, item)
+            elif list_name == "categories":
+                self._take_category(own_id, item)
+        except sqlite3.IntegrityError:
+            raise InputError(
+                f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
+            ) from None
+        except UnicodeEncodeError:
+            why = "half of a surrogate pair, which UTF-8 can't hold"
+            where = f"{self.path}: an id or file name among its {list_name}"
+            raise InputError(f"{where} has {why}: {own_id!r:.100}") from None
+
+    def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
+        """Store an image.
+
+        Raises InputError for one without id or file name, sqlite3.IntegrityError for a taken id.
+        """
+        name = item.get("file_name")
+        if not isinstance(name, str) or not name or "id" not in item:
+            raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
+        row = (own_id, name, marshal.dumps(item))
+        self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
+
+    def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
+        """Store an annotation. Raises sqlite3.IntegrityError for an id that is taken."""
+        is_crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
+        unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
+        packed = marshal.dumps({"id": own_id, **item})
+        row = (unique_id, _id(item.get("image_id")), is_crowd, packed)
+        self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
+
+    def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
+        """Note a category's name. Raises sqlite3.IntegrityError for an id that is taken."""
+        if own_id in self._category_names:
+            raise sqlite3.IntegrityError
+        name = item.get("name")
+        self._category_names[own_id] = "" if name is None else str(name)
+
+    def category_names(self) -> list[str]:
+        """Return the names of categories in the order of their ids.
+
+        Where an id is no number, the order is that of the file. Each name comes once, and blank
+        ones are left out. Empty where the only one is the word that an export without classes has
+        for everything.
+        """
+        ids = list(self._category_names)
+        if all(own_id.isdecimal() for own_id in ids):
+            ids.sort(key=int)
+        names = [self._category_names[own_id] for own_id in ids]
+        names = [name for name in dict.fromkeys(names) if name.strip()]
+        return [] if names == [ONE] else names
+
+    def left_out(self) -> Counter[str]:
+        """Return how many annotations are CROWDS, and how many STRAYS, of an image not listed."""
+        of_listed_image = "image IN (SELECT id FROM images)"
+        return Counter(
+            {
+                CROWDS: self._count_annotations(f"crowd AND {of_listed_image}"),
+                STRAYS: self._count_annotations(f"NOT {of_listed_image}"),
+            }
+        )
+
+    def _count_annotations(self, condition: str) -> int:
+        query = "SELECT count(*) FROM annotations WHERE " + condition
+        number: int = self._rows.execute(query).fetchone()[0]
+        return number
+
+    def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield each image's id, file name and entry, in the order of the file."""
+        for own_id, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
+            yield own_id, name, marshal.loads(item)
+
+    def entries(self, image_id: str) -> list[dict[str, Any]]:
+        """Return the annotations of an image, in the order of the file; none of an unknown one.
+
+        Besides its own keys each has `id`, its number in the list unless stated; `category`, the
+        category's name, empty where it isn't listed; and `crowd`, whether it is one.
+        """
+        query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
+        entries = []
+        for crowd, packed in self._rows.execute(query, (image_id,)):
+            entry = {**marshal.loads(packed), "crowd": crowd}
+            entry["category"] = self._category_names.get(_id(entry.get("category_id")), "")
+            entries.append(entry)
+        return entries
+
+    def regions(self, image_id: str) -> list[Labelled]:
+        """Return the boxes of an image in pixels, with their categories; crowds are left out.
+
+        A category that isn't listed is "". Raises BrokenRow, which names file and annotation, for
+        one that has no box, or a box without an area.
+        """
+        regions: list[Labelled] = []
+        for entry in self.entries(image_id):
+            if entry["crowd"]:
+                continue
+            where = f"{self.path}, annotation {entry['id']}"
+            bbox = _corners(entry, f"{where}: ")
+            x1, y1, x2, y2 = bbox
+            if x2 <= x1 or y2 <= y1:
+                numbers = [float(value) for value in entry["bbox"]]
+                raise BrokenRow(f"{where}: the box {numbers} has no area")
+            regions.append({"bbox": bbox, "type": entry["category"]})
+        return regions
+
+
+def _id(value: Any) -> str:
+    """Return an id as a text to compare it by: 1, 1.0 and "1" are the same."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+@dataclass
+class Coco(Format):
+    """COCO as detectors read it.
+
+    Phrases, ids and scores stand in keys of annotations that detectors pass over. There is no
+    caption: TAO's converter would take a file with one for a grounding file.
+    """
+
+    # as _classes.Classes takes them
+    classes: str = "class"
+    class_list: Sequence[str] = ()
+
+    detects = True
+
+    def __post_init__(self) -> None:
+        self._classes = Classes(self.classes, listed=self.class_list)
+
+    def thing(self, phrase: Phrase) -> str:
+        """Return the phrase's category, which is all that detectors tell boxes apart by."""
+        return self._classes.written_class_of(phrase.expression)
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write the samples; categories with a fixed order come first, others as they appear."""
+        self._picture_numbers = Numbers()
+        annotation_ids = count(1)
+        head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
+        lists = out.lists(self.data_file, "images", "annotations", "categories", **head)
+        with lists as (put_image, put_annotation, put_category):
+
+            def put_new_category(number: int, name: str) -> None:
+                """Write the entry of a category whose number is asked for the first time."""
+                put_category({"id": number, "name": name, "supercategory": ONE})
+
+            categories = Numbers(put_new_category)
+            for name in self._classes.fixed:
+                categories.number_of(name)
+            for position, sample in enumerate(samples, 1):
+                image_id, is_new = self.image_number(sample, position)
+                if is_new:
+                    put_image(self._image_entry(sample, image_id))
+                for phrase in sample.phrases:
+                    category_id, _ = categories.number_of(
+                        self._classes.written_class_of(phrase.expression)
+                    )
+                    phrase_keys = {"category_id": category_id, **self.phrase_keys(phrase)}
+                    for box_keys in _keys_of_boxes(phrase):
+                        ids = {"id": next(annotation_ids), "image_id": image_id}
+                        put_annotation({**ids, **phrase_keys, **box_keys})
+            self.remarks += self._classes.remarks_on_numbers(len(categories))
+
+    def _image_entry(self, sample: Sample, number: int) -> dict[str, Any]:
+        return {
+            "id": number,
+            "file_name": sample.file_name,
+            "width": sample.size[0],
+            "height": sample.size[1],
+            **self.image_keys(sample, number),
+        }
+
+    def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
+        """Return the number of a sample's image entry, and whether that is to be written now.
+
+        It isn't where an earlier sample of the same picture has it: they share an entry here.
+        `position` is that of the sample, from 1.
+        """
+        return self._picture_numbers.number_of(sample.file_name)
+
+    def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
+        """Return what an image entry says besides the picture."""
+        return {"original_id": sample.record.get("image_id")}
+
+    def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
+        """Return what each annotation of a phrase says of the phrase."""
+        return {"phrase": phrase.text, **_known(phrase.expression, "class")}
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each image entry; annotations with one id and phrase are united.
+
+        Crowds, and annotations without a box or of no image, are left out and counted. A record is
+        marked `background: false` where its image has annotations, but none that is read.
+        """
+        file = file_of(path, self.data_file)
+        coco = CocoFile(file)
+        self.class_names = coco.category_names()
+        self.passed_over.update(coco.left_out())
+        for image_key, name, image in coco.images():  # its key is its id in the file
+            row = _known(image, "width", "height", "caption")
+            image_id = image.get("original_id", image.get("original_img_id"))
+            if image_id is not None:
+                row["image_id"] = image_id
+            entries = coco.entries(image_key)
+            keyed: list[tuple[Any, dict[str, Any]]] = []
+            for entry in entries:
+                if not entry["crowd"]:
+                    caption = image.get("caption")
+                    keyed += _expressions(entry, caption, file, self.passed_over)
+            if entries and not keyed:  # something is there, such as crowds
+                row["background"] = False
+            yield {"image_path": name, **row, "expressions": unite(keyed)}
+
+
+@dataclass
+class CocoGrounding(Coco):
+    """COCO with an image entry for each caption, and the places of its phrases.
+
+    A picture has as many entries as captions.
+    """
+
+    classes: str = "one"
+
+    detects = False
+
+    def thing(self, phrase: Phrase) -> str:
+        """Return the phrase's words, as other formats do: all are of one category here."""
+        return Format.thing(self, phrase)
+
+    def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
+        """Return the sample's position: each has an entry of its own."""
+        return position, True
+
+    def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
+        """Return the further keys that MDETR's evaluation wants of an image."""
+        return {
+            "caption": sample.caption,
+            "dataset_name": "dataflow-grounding",
+            "tokens_negative": [[0, len(sample.caption)]],
+            "tokens_positive_eval": [[phrase.span] for phrase in sample.phrases],
+            "original_img_id": sample.record.get("image_id"),
+            "sentence_id": number,
+        }
+
+    def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
+        """Return the phrase's text and its one place in the caption."""
+        return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
+
+
+def _keys_of_boxes(phrase: Phrase) -> Iterator[dict[str, Any]]:
+    """Yield for each box of a phrase what its annotation says of the box.
+
+    `verified` and the like are those of the box, or where it states none, of its expression.
+    """
+    for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
+        x1, y1, x2, y2 = box
+        width = _sum(x2, -x1)
+        height = _sum(y2, -y1)
+        facts = {**phrase.expression, **instance}
+        yield {
+            "bbox": [x1, y1, width, height],
+            "area": width * height,
+            "iscrowd": 0,
+            **_known(facts, "expression_id", "verified", "bbox_id", "score"),
+        }
+
+
+def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return those of the keys whose value in the item isn't None, with their values."""
+    return {key: item[key] for key in keys if item.get(key) is not None}
+
+
+def _expressions(
+    entry: Any, caption: Any, file: str, passed_over: Counter[str]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield the expression of an annotation, after the key by which `unite` groups expressions.
+
+    COCO has an annotation for each box, so that an expression's boxes stand in several. An
+    annotation without a box yields nothing, unless it says with gRefCOCO's category that nothing is
+    there: then it yields an expression without boxes. Raises InputError for one that can't be read.
+
+    Args:
+        entry: The annotation.
+        caption: The picture's caption.
+        file: The file's path, for messages.
+        passed_over: Counts, by what a message calls them, annotations without a box, those whose
+            category isn't listed, and scores outside of 0 to 1.
+    """
+    box = entry.get("bbox")
+    nothing_there = entry.get("category_id") == NO_CATEGORY
+    with entry_errors(f"{file}, annotation {entry['id']}"):
+        known = _known(entry, "expression_id", "verified")
+        if isinstance(entry.get("class"), str):  # which exports of ours say beside a phrase
+            known["class"] = entry["class"]
+        expression = {**_phrase_of(entry, caption), **known}
+        text = expression["text"]
+        if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
+            raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
+        if box or nothing_there:
+            instances = []
+            # gRefCOCO writes zeros for no box: of one without width or height, none is there.
+            if box and not (nothing_there and 0 in box[2:]):
+                instances = [_instance(entry, passed_over)]
+            # A phrase may have been corrected while its id stayed: only both together tell it.
+            # Without an id, all that is said of it has to be alike.
+            key = (expression.get("expression_id", repr(expression)), text)
+            yield key, {**expression, "instances": instances}
+        # Both are counted for each annotation, 0 too: the first one settles the order of the lines.
+        passed_over["annotations without a box"] += int(not box and not nothing_there)
+        passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
+
+
+def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
+    """Return the box of an annotation in pixels, with its id and score where it states them.
+
+    A number outside of 0 to 1 is left out as a score, and counted. Raises BrokenRow for a box that
+    isn't four numbers, or ends before it begins.
+    """
+    bbox = _corners(entry)
+    x1, y1, x2, y2 = bbox
+    if x2 < x1 or y2 < y1:
+        raise BrokenRow("the box has a side of less than nothing")
+    instance = {"bbox": bbox, **_known(entry, "bbox_id", "score")}
+    score = entry.get("score")
+    if is_number(score) and not is_score(score):
+        passed_over["scores outside of 0 to 1"] += 1
+        del instance["score"]
+    return instance
+
+
+def _phrase_of(entry: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
+    """Return the `text` of an annotation, and its `char_span` where it states its place.
+
+    The text is its `phrase`; without one, the words at its places in the caption (all of it for an
+    empty list of places); without a caption or places, its category; without that, `object`. A
+    phrase of several places, or of an empty list, gets None as its span.
+    """
+    spans = entry.get("tokens_positive")
+    if caption is None or not isinstance(spans, list):
+        return {"text": entry.get("phrase") or entry["category"] or ONE}
+    words = " ".join(caption[start:end] for start, end in spans) or caption
+    char_span = spans[0] if len(spans) == 1 else None
+    return {"text": entry.get("phrase") or words, "char_span": char_span}
+
+
+def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:
+    """Return the box of an annotation as x1, y1, x2, y2. Raises BrokenRow, headed by `where`."""
+    box: Any = entry.get("bbox")
+    if not is_box(box):
+        raise BrokenRow(f"{where}'bbox' should be [x, y, width, height]")
+    x, y, width, height = box
+    return [x, y, _sum(x, width), _sum(y, height)]
+
+
+def _sum(a: float, b: float) -> float:
+    """Return the sum of two numbers as they are written in decimals: 0.1 + 0.2 is 0.3.
+
+    Of whole numbers it is the plain sum, an int of ints.
+    """
+    if a % 1 == 0 and b % 1 == 0:
+        return a + b
+    return float(Decimal(repr(a)) + Decimal(repr(b)))

@@ -1,0 +1,661 @@
+"""Conversations about pictures, as vision-language models are tuned on them.
+
+There is a question and an answer for each phrase. DIALECTS has what tells one trainer's files from
+another's; all else is the same. In `ms-swift` boxes are in a column of their own, in pixels, and
+the trainer writes them as its model does. In the others they are text, in the numbers of one family
+of models, the `target`. Where nothing is there the answer is `[]`.
+Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL,
+qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py;
+OpenGVLab/InternVL, internvl_chat; trl, data_utils.py.
+"""
+
+import html
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.records import dump_text, is_box
+from dataflow_grounding.formats._picture_finder import PictureFinder
+from dataflow_grounding.formats.base import Format, Sample
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines, unite
+from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies.box_reader import to_reading
+from dataflow_grounding.replies.reading import ParsedReply
+from dataflow_grounding.replies.tokens import has_tokens, read_tokens
+
+Line: TypeAlias = dict[str, Any]
+Boxes: TypeAlias = dict[str, list[Bbox]]
+"""The boxes of each phrase of a picture, in pixels, by the phrase's text."""
+Fours: TypeAlias = Sequence[Sequence[float]]
+"""Boxes in a model's own numbers."""
+Turn: TypeAlias = tuple[str, Any]
+"""Who speaks, and what is said, which should be a text."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What tells the files of one trainer from those of another.
+
+    Args:
+        columns: Of a line, in their order.
+        speaker: The key of who speaks in a turn, under `conversations` or `messages`.
+        user: Who asks.
+        model: Who answers.
+        said: The key of what is said.
+        in_parts: Whether that is a list of parts, the picture one of them; else it is a text, in
+            which `<image>` marks its place.
+        boxes: The format of the boxes; None where it is that of the target.
+        trainer: Who resizes the pictures for a target that counts pixels, unless told.
+    """
+
+    columns: tuple[str, ...]
+    speaker: str
+    user: str
+    model: str
+    said: str
+    in_parts: bool = False
+    boxes: BoxFormat | None = None
+    trainer: str = ""
+
+
+_PIXELS = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
+_LLAVA = ("id", "image", "width", "height", "conversations")
+_OPENAI = ("role", "user", "assistant", "content")  # as OpenAI calls them, and others after it
+_SHAREGPT = ("from", "human", "gpt", "value")
+DIALECTS = {
+    "ms-swift": Dialect(("messages", "objects", "images"), *_OPENAI, boxes=_PIXELS),
+    "llava": Dialect(_LLAVA, *_SHAREGPT, trainer="qwen"),
+    "sharegpt": Dialect(("conversations", "images"), *_SHAREGPT, trainer="llama-factory"),
+    "messages": Dialect(("messages", "images"), *_OPENAI, in_parts=True, trainer="qwen"),
+}
+"""By the format's name."""
+
+
+class Tags(NamedTuple):
+    """How a family of models writes a phrase and its boxes, where that isn't JSON.
+
+    All but `separator`, which stands between boxes, are patterns for `str.format`: `phrase` takes
+    the phrase, `box` a box's four numbers, `boxes` all boxes of the phrase, joined.
+    """
+
+    phrase: str
+    boxes: str
+    box: str
+    separator: str
+
+
+TAGS = {
+    "qwen2-vl": Tags(
+        phrase="<|object_ref_start|>{}<|object_ref_end|>",
+        boxes="{}",
+        box="<|box_start|>({},{}),({},{})<|box_end|>",
+        separator="",
+    ),
+    "internvl": Tags(
+        phrase="<ref>{}</ref>",
+        boxes="<box>[{}]</box>",
+        box="[{}, {}, {}, {}]",
+        separator=", ",
+    ),
+    # placeholders for the phrases and boxes of `objects`, in their order
+    "ms-swift": Tags(phrase="<ref-object>", boxes="{}", box="<bbox>", separator=""),
+}
+"""By the name of the family's box format. Others write objects in JSON."""
+NOTHING = "[]"  # the answer where nothing is there
+TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" of <ref>a dog</ref>
+    r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL
+)
+
+
+class Trainer(NamedTuple):
+    """A trainer that resizes pictures: its own limits in square pixels, and how one sets others.
+
+    `settings` is a pattern of both limits, in the trainer's own words.
+    """
+
+    min_pixels: int
+    max_pixels: int
+    settings: str
+
+
+_LLAMA_FACTORY = "llama-factory"
+_TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
+    "qwen": Trainer(16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
+    "ms-swift": Trainer(4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
+    _LLAMA_FACTORY: Trainer(32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
+}
+_BOX_KEY = re.compile('"((?:bbox|box)_2d)"')  # a JSON key of boxes, "bbox_2d" or "box_2d"
+# What any answer with boxes has in it: numbers in brackets, as [12, 34, 56, 78], or a tag of a box.
+_MAY_HAVE_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
+# Matches an answer that is meant as boxes, not as words with numbers in brackets among them: it
+# begins with a bracket or a code block, or has a box key or a tag anywhere.
+_MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
+# Four numbers as they are written here: [1, 2, 3, 4] or (1,2),(3,4).
+_FOUR = re.compile(r"[\[(]N, ?N\)?, ?\(?N, ?N[\])]".replace("N", r"(-?\d+(?:\.\d+)?)"))
+_PLACEHOLDER = re.compile("<ref-object>|<bbox>")  # ms-swift's, for the next phrase or box
+# Who speaks in turns that the user asks in, and in turns that are neither a question nor the
+# model's answer: instructions, calls of tools, and what tools return, as the trainers' formats name
+# them.
+_USERS = ("human", "user")
+_NEITHER = (
+    "system",
+    "developer",
+    "function_call",
+    "tool_call",
+    "observation",
+    "function",
+    "tool",
+    "tool_response",
+)
+# codes of the reader of replies for what it leaves out: of training data that is an error
+_NOTES_OF_LOSS = ("dropped", "truncated")
+
+
+class Conversations(Format):
+    """A line for each picture, with a question and an answer for each phrase."""
+
+    breaking = (
+        "<|",
+        "<image>",
+        "<video>",
+        "<audio>",
+        "<ref-object>",
+        "<bbox>",
+        "<ref>",
+        "</ref>",
+        "<box>",
+        "</box>",
+    )
+    dialect: ClassVar[Dialect]
+    boxes: BoxFormat  # of the answers
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each sample, then further files that a trainer reads."""
+        length = 0
+        with out.lines(self.data_file) as put:
+            for sample in samples:
+                length += 1
+                put(self._line(sample))
+        for name, facts in self.further_files(length).items():
+            with out.file(name) as file:
+                file.write(dump_text({"grounding": facts}, 2) + "\n")
+
+    def further_files(self, length: int) -> dict[str, Line]:
+        """Return what further files tell a trainer of the lines, by the file's name."""
+        return {}
+
+    def _line(self, sample: Sample) -> Line:
+        boxes_of: Boxes = {}  # boxes of equal phrases come together
+        for phrase in sample.phrases:
+            boxes_of.setdefault(phrase.text, []).extend(phrase.boxes)
+        turns = self._conversation(sample.size, boxes_of)
+        values = {
+            "id": str(sample.record.get("image_id") or sample.file_name),
+            "image": sample.file_name,
+            "images": [sample.file_name],
+            "width": sample.size[0],
+            "height": sample.size[1],
+            "conversations": turns,
+            "messages": turns,
+            "objects": _objects(boxes_of),
+        }
+        return {column: values[column] for column in self.dialect.columns}
+
+    def _conversation(self, size: Size, boxes_of: Boxes) -> list[Line]:
+        turns: list[Line] = []
+        for phrase, boxes in boxes_of.items():
+            question = self.question(phrase)
+            turns.append(self._turn(self.dialect.user, question, has_picture=not turns))
+            turns.append(self._turn(self.dialect.model, self.answer(phrase, boxes, size)))
+        return turns
+
+    def _turn(self, speaker: str, text: str, has_picture: bool = False) -> Line:
+        said: Any = text
+        if self.dialect.in_parts:
+            said = [{"type": "text", "text": text}]
+            if has_picture:
+                # with a text as well: in `datasets` all parts have the same keys
+                said.insert(0, {"type": "image", "text": ""})
+        elif has_picture:
+            said = f"<image>\n{text}"
+        return {self.dialect.speaker: speaker, self.dialect.said: said}
+
+    def question(self, phrase: str) -> str:
+        """Return the question for a phrase's boxes."""
+        tags = TAGS.get(self.boxes.name)
+        if tags:
+            tagged = tags.phrase.format(phrase)
+            return f"Give the boxes of all that fits this description: {tagged}"
+        return f"Give the boxes as JSON of all that fits this description: {phrase}"
+
+    def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
+        """Return the answer that gives these boxes of a picture of this size, in pixels.
+
+        It is in the family's tags if it has some, else a JSON list of an object for each box, its
+        numbers under the family's key. Without a box it is NOTHING.
+        """
+        sent = self.sent(size)
+        fours = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
+        tags = TAGS.get(self.boxes.name)
+        if tags is None or not fours:
+            return _in_json(phrase, fours, self.boxes.key)
+        return _in_tags(phrase, fours, tags)
+
+    def training(self) -> str:
+        """Return a paragraph of the README: how the trained model is to be asked."""
+        return (
+            f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing"
+            " is there."
+        )
+
+    def sent(self, size: Size) -> Size:
+        """Return the size in which the model's own processor gets a picture of this size."""
+        return size
+
+    def read(self, path: str, image_root: str) -> Iterator[Line]:
+        """Yield a record for each line with a picture; conversations without one are passed over.
+
+        Each picture's header is read, as numbers are parts of its sides, or of what it is resized
+        to. Raises InputError where a picture isn't there.
+        """
+        finder = PictureFinder((image_root,))
+        for where, line in read_lines(path, self.data_file):
+            with entry_errors(where):
+                name = _picture_of(line)
+                if name is None:
+                    continue
+                size = picture_size(finder, name, where)
+                yield {
+                    "image_path": name,
+                    "caption": None,
+                    "width": size[0],
+                    "height": size[1],
+                    "expressions": self._expressions(line, size),
+                }
+
+    def _expressions(self, line: Line, size: Size) -> list[dict[str, Any]]:
+        keyed = []
+        for phrase, boxes in self._answers(line, size):
+            if not phrase:
+                raise ValueError("an answer without a phrase")
+            instances = [{"bbox": list(box)} for box in boxes]
+            keyed.append((phrase, {"text": phrase, "instances": instances}))
+        return unite(keyed)
+
+    def _answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """Yield the phrases and boxes of all answers of the model; a phrase may come several times.
+
+        Each is read as the answer to the user's turn before it. An answer without anything like
+        boxes in it is passed over, without being counted; so is what tools are asked and return.
+        """
+        turns = _turns_of(line)
+        box_format = self.boxes
+        if self.dialect.boxes:
+            turns, box_format = _with_objects(turns, line.get("objects") or {}, box_format)
+        question = ""
+        for speaker, said in turns:
+            if speaker in _USERS:
+                question = said
+            elif speaker not in _NEITHER:
+                yield from self._phrases_of_answer(question, said, box_format, size)
+
+    def _phrases_of_answer(
+        self, question: str, answer: str, box_format: BoxFormat, size: Size
+    ) -> Iterator[tuple[str, list[Bbox]]]:
+        """Yield the phrases of an answer with their boxes; one may come several times.
+
+        A box without a label of its own is of the question's phrase, which comes without boxes
+        where the answer is NOTHING. Raises ValueError, UnreadableReply.
+        """
+        if answer.strip() == NOTHING:
+            yield phrase_of(question), []
+            return
+        if not _MAY_HAVE_BOXES.search(answer):
+            return
+        phrase = phrase_of(question)
+        boxes = _boxes_as_written(answer, phrase, box_format, size, self.sent(size))
+        if boxes:
+            yield phrase, boxes
+            return
+        for label, box in self._boxes_in(answer, box_format, size):
+            # The reader of replies resolves entities, such as &amp;, in a label.
+            if label is None or label == html.unescape(phrase):
+                label = phrase
+            yield label, [box]
+
+    def _boxes_in(
+        self, text: str, box_format: BoxFormat, size: Size
+    ) -> list[tuple[str | None, Bbox]]:
+        """Return the boxes in an answer, read like a model's reply, each with its label or None.
+
+        An answer of words whose numbers in brackets are no boxes has none, and is counted. Raises
+        UnreadableReply of an answer that is meant as boxes; ValueError where a part of it would be
+        left out, or its boxes stand under another family's key.
+        """
+        wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
+        if wrong_keys:
+            raise ValueError(
+                f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
+                " name theirs"
+            )
+        try:
+            reading = _read(text, box_format, size, self.sent(size))
+        except UnreadableReply as error:
+            if isinstance(error, TruncatedReply) or _MEANT_AS_BOXES.match(text):
+                raise
+            self.passed_over["answers with numbers in brackets that are no box"] += 1
+            return []
+        for note in reading.notes:
+            if note.code in _NOTES_OF_LOSS:
+                raise ValueError(note.text)
+        return [(box.label, box.bbox) for box in reading.boxes]
+
+
+class MsSwift(Conversations):
+    """What ms-swift reads."""
+
+    dialect = DIALECTS["ms-swift"]
+    boxes = _PIXELS
+
+
+@dataclass
+class ForTarget(Conversations):
+    """Base of the formats in which boxes are text, in the numbers of the model to be trained.
+
+    `target` is a family of the contract table, a model's name, or a plain format. For targets whose
+    numbers are pixels of the resized picture, such as qwen2.5-vl, `trainer` resizes the pictures,
+    to areas from `min_pixels` to `max_pixels`, in square pixels: its own limits unless given. For
+    other targets the three are refused with SpecError.
+    """
+
+    target: str = ""
+    trainer: str = ""
+    min_pixels: int = 0
+    max_pixels: int = 0
+
+    def __post_init__(self) -> None:
+        """Find the target's box format; for pixels of resized pictures, set trainer and limits.
+
+        Raises SpecError for an unknown target or trainer, and for limits that are of no use.
+        """
+        self.boxes = _box_format_of(self.target)
+        is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
+        if not is_in_resized_pixels:
+            if self.trainer or self.min_pixels or self.max_pixels:
+                raise SpecError(
+                    f"leave out trainer, min_pixels, max_pixels: the numbers of {self.target} need"
+                    " none"
+                )
+            return
+        self.trainer = self.trainer or self.dialect.trainer
+        if self.trainer not in _TRAINERS:
+            raise SpecError(
+                f"trainer should be one of {', '.join(_TRAINERS)}, not {self.trainer!r}"
+            )
+        limits = _TRAINERS[self.trainer]
+        self.min_pixels = self.min_pixels or limits.min_pixels
+        self.max_pixels = self.max_pixels or limits.max_pixels
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise SpecError(
+                f"max_pixels ({self.max_pixels}) should be at least min_pixels"
+                f" ({self.min_pixels}), above 0"
+            )
+        if self.trainer != _LLAMA_FACTORY:  # which resizes by its own rule, see `sent`
+            frame = f"{self.boxes.frame}_{self.min_pixels}_{self.max_pixels}"
+            self.boxes = replace(self.boxes, frame=frame)
+
+    def sent(self, size: Size) -> Size:
+        """Return the size in which the model's processor gets a picture of this size.
+
+        LLaMA-Factory resizes pictures to its limits before that, as its mm_plugin.py does.
+        """
+        if self.trainer != _LLAMA_FACTORY:
+            return size
+        area = size[0] * size[1]
+        scale = math.sqrt(min(max(area, self.min_pixels), self.max_pixels) / area)
+        return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
+
+    def training(self) -> str:
+        """Return two paragraphs of the README: on the boxes' numbers, and on the questions."""
+        boxes = self.boxes
+        if self.trainer:
+            settings = _TRAINERS[self.trainer].settings.format(self.min_pixels, self.max_pixels)
+            numbers = (
+                f"pixels of the frame `{boxes.frame}` of the picture as {self.trainer} sends it"
+                f" with `{settings}`: with other limits, all would be off"
+            )
+        elif boxes.scale != "px":
+            limit = boxes.limits((1, 1))[0]  # the same for a picture of any size
+            numbers = f"from 0 to {limit:g} along each side, whatever the picture's size"
+        else:
+            numbers = f"pixels of the frame `{boxes.frame}`"
+        return (
+            f"Boxes are written as {boxes.name} does: {boxes.order},"
+            f" {numbers}.\n\n{super().training()}"
+        )
+
+
+class Llava(ForTarget):
+    """What Qwen's own trainer, InternVL's and others in LLaVA's way read."""
+
+    dialect = DIALECTS["llava"]
+
+    def further_files(self, length: int) -> dict[str, Line]:
+        """Return InternVL's entry of the data set, if the target is InternVL."""
+        if self.boxes.name != "internvl":
+            return {}
+        facts = {
+            "root": ".",
+            "annotation": self.data_file,
+            "data_augment": False,
+            "repeat_time": 1,
+            "length": length,
+        }
+        return {"meta.json": facts}
+
+
+class ShareGpt(ForTarget):
+    """What LLaMA-Factory reads."""
+
+    dialect = DIALECTS["sharegpt"]
+
+    def further_files(self, length: int) -> dict[str, Line]:
+        """Return LLaMA-Factory's entry of the data set."""
+        columns = {"messages": "conversations", "images": "images"}
+        facts = {"file_name": self.data_file, "formatting": "sharegpt", "columns": columns}
+        return {"dataset_info.json": facts}
+
+
+class Messages(ForTarget):
+    """What TRL and the chat templates of transformers read.
+
+    The picture is a part without its path, which stands under `images`.
+    """
+
+    dialect = DIALECTS["messages"]
+
+
+def _in_json(phrase: str, fours: Fours, key: str) -> str:
+    return dump_text([{key: four, "label": phrase} for four in fours])
+
+
+def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
+    boxes = tags.separator.join(tags.box.format(*four) for four in fours)
+    return tags.phrase.format(phrase) + tags.boxes.format(boxes)
+
+
+def _boxes_as_written(
+    text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
+) -> list[Bbox]:
+    """Return the boxes, in pixels, of an answer that is letter by letter as it is written here.
+
+    Its numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would be
+    taken for parts of the side. Empty for any other answer, and where a box is not in the picture.
+    """
+    numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
+    fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
+    if text.startswith("["):
+        forms = [_in_json(phrase, fours, box_format.key)]
+    else:
+        forms = [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
+    if text not in forms:
+        return []
+    boxes = [box_format.to_pixels(four, original=size, sent=sent) for four in fours]
+    return boxes if all(_is_inside(box, size) for box in boxes) else []
+
+
+def _number(word: str) -> float:
+    return int(word) if word.isdecimal() else float(word)
+
+
+def _is_inside(box: Bbox, size: Size) -> bool:
+    x1, y1, x2, y2 = box
+    return 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]
+
+
+def _objects(boxes_of: Boxes) -> Line:
+    """Return ms-swift's `objects`: phrases in the order of their placeholders, and all boxes."""
+    refs: list[str] = []
+    numbers: list[list[float]] = []
+    for text, boxes in boxes_of.items():
+        refs.append(text)  # in the question
+        if boxes:
+            refs.append(text)  # in the answer
+        numbers += [list(box) for box in boxes]
+    return {"ref": refs, "bbox": numbers, "bbox_type": "real"}
+
+
+def _picture_of(line: Line) -> Any:
+    """Return the picture that a line names; None for a conversation without one.
+
+    A picture that is an object with a `path` is that path. Raises KeyError where a line of another
+    kind has no `image`; ValueError where a line names several.
+    """
+    pictures = line.get("image") or line.get("images")
+    if not pictures and ("conversations" in line or "messages" in line):
+        return None  # of text alone, as mixtures of data have it
+    if not pictures:
+        pictures = line["image"]  # raises KeyError where it isn't there
+    if not isinstance(pictures, list):
+        pictures = [pictures]
+    if len(pictures) > 1:
+        raise ValueError("several pictures, and it isn't said in which its boxes are")
+    picture = pictures[0]
+    return picture["path"] if isinstance(picture, Mapping) else picture
+
+
+def _turns_of(line: Line) -> list[Turn]:
+    """Return the turns of a line in any dialect; of parts, the texts are joined.
+
+    Raises KeyError, TypeError.
+    """
+    turns = []
+    for turn in line.get("conversations") or line["messages"]:
+        speaker = turn.get("from") or turn["role"]
+        said = turn["value"] if "value" in turn else turn["content"]
+        if isinstance(said, list):
+            said = "".join(str(part.get("text") or "") for part in said if part["type"] == "text")
+        turns.append((speaker, said))
+    return turns
+
+
+def _with_objects(
+    turns: Sequence[Turn], objects: Line, box_format: BoxFormat
+) -> tuple[list[Turn], BoxFormat]:
+    """Return the turns with phrases and boxes for placeholders, and the format of the boxes.
+
+    Boxes are in pixels, or with `norm1` in parts of the sides. Raises ValueError where there are
+    more or fewer placeholders than objects, or a box isn't four numbers.
+    """
+    refs = list(objects.get("ref") or ())
+    boxes = list(objects.get("bbox") or ())
+    placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
+    ref_count = placeholders.count("<ref-object>")
+    if ref_count != len(refs) or placeholders.count("<bbox>") != len(boxes):
+        raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
+    for box in boxes:
+        if not is_box(box):
+            raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
+    if objects.get("bbox_type") == "norm1":
+        box_format = replace(box_format, scale=1)
+    next_refs = iter(refs)
+    next_boxes = iter(boxes)
+    filled = []
+    for speaker, said in turns:
+        filled.append((speaker, _without_placeholders(said, next_refs, next_boxes)))
+    return filled, box_format
+
+
+def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
+    """Return the text with phrases and boxes in the place of `<ref-object>` and `<bbox>`.
+
+    As many as it needs are taken from the iterators, which have to have them. In a text of JSON,
+    by its first character, they are written as JSON, else in Qwen2-VL's tags, which our reader of
+    replies knows.
+    """
+    is_json = text.lstrip()[:1] in ("[", "{", "`")
+    tags = TAGS["qwen2-vl"]
+
+    def value_of(placeholder: re.Match[str]) -> str:
+        if placeholder[0] == "<bbox>":
+            box = next(boxes)
+            return dump_text(box) if is_json else tags.box.format(*box)
+        ref = next(refs)
+        # In JSON the placeholder stands inside of quotation marks.
+        return dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
+
+    return _PLACEHOLDER.sub(value_of, text)
+
+
+def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
+    """Return the boxes in an answer. Words next to tags are a caption.
+
+    Raises:
+        UnreadableReply: As `read_boxes`.
+    """
+    if text.lstrip().startswith(("{", "[")) or not has_tokens(text):
+        return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
+    parsed = ParsedReply()
+    read_tokens(text, parsed)
+    return to_reading(parsed, box_format, size, sent, {})
+
+
+def _box_format_of(target: str) -> BoxFormat:
+    """Return the box format of a family, a model or a plain format's name.
+
+    Raises SpecError where there is none, or its boxes are tokens of their own, not numbers.
+    """
+    for name in ("auto", target):  # "auto" takes `target` for a model's name
+        with suppress(SpecError):
+            box_format = find_box_format(name, target)
+            has_box_tokens = box_format.bins or box_format.scale == "grid_32"
+            if not has_box_tokens:
+                return box_format
+    wrong = f", not {target!r}" if target else ""
+    raise SpecError(
+        "target should be the family or model to be trained, in whose numbers boxes are written,"
+        " such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, gemini or"
+        f" xyxy_1000{wrong}; the format ms-swift needs no target"
+    )
+
+
+def phrase_of(question: str) -> str:
+    """Return the phrase that a question asks for.
+
+    It is what is in the first of its tags, else what is behind its first colon, else all of it
+    without `<image>`. It may be empty.
+    """
+    text = question.replace("<image>", "")
+    tagged = TAGGED_PHRASE.search(question) if "<" in text else None
+    if tagged:
+        return tagged[0]
+    behind_colon = text.partition(":")[2].strip()
+    return behind_colon or text.strip()

@@ -1,0 +1,219 @@
+"""CVAT for images 1.1: one XML file with the boxes of each picture, in pixels.
+
+Their phrases are attributes. Boxes of one phrase share a `group_id`; a phrase without boxes, and
+the picture's caption, are tags. Source: docs.cvat.ai/docs/dataset_management/formats/format-cvat.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+from xml.etree.ElementTree import Element
+from xml.sax.saxutils import escape, quoteattr
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.formats.base import Format, Phrase, Sample
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import entry_errors, file_of, read_xml, unite
+
+# The labels of what the export writes.
+_BOX = "object"
+_NO_BOX = "no box"  # of a phrase without boxes
+_PICTURE = "picture"
+_PHRASE_ATTRIBUTES = ("phrase", "start", "end", "expression_id")
+_LABELS = {  # label → its type and attributes
+    _BOX: ("rectangle", (*_PHRASE_ATTRIBUTES, "score")),
+    _NO_BOX: ("tag", (*_PHRASE_ATTRIBUTES, "status")),
+    _PICTURE: ("tag", ("caption", "image_id")),
+}
+_SCORE = r"0|[01]\.0*|0?\.\d+|1|\d(\.\d+)?e-\d+"  # from 0 to 1, as Python writes it
+# Attributes as the export writes them, each as its name, its value and the tag that it is of:
+# "phrase a dog box", "score 0.9 box", "status none tag".
+_OURS = re.compile(
+    rf"(phrase|expression_id) .*|(start|end) \d+ .*|score ({_SCORE}) box|(status|caption|image_id)"
+    r" .* tag",
+    re.DOTALL,
+)
+_CORNERS = ("xtl", "ytl", "xbr", "ybr")
+_BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
+# A character that XML can't hold, such as a control character.
+_NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Cvat(Format):
+    """CVAT's own XML, which it takes as annotations of a task.
+
+    The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes
+    are their phrases; other tags, and attributes that the export doesn't write, are left out and
+    counted; other shapes are refused.
+    """
+
+    repeats = True
+
+    def safe(self, text: str) -> str:
+        """Return the text without characters that XML can't hold."""
+        return _NOT_XML.sub("", text)
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write the samples as <image> elements, line by line, so that any number fits."""
+        with out.file(self.data_file) as file:
+            file.write(
+                '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
+            )
+            file.write(_task_xml())
+            for number, sample in enumerate(samples):
+                name = quoteattr(self.safe(sample.file_name))
+                width, height = sample.size
+                file.write(f'<image id="{number}" name={name} width="{width}" height="{height}">\n')
+                facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
+                if any(facts.values()):
+                    file.write(_mark_xml("tag", _PICTURE, facts))
+                for group_id, phrase in enumerate(sample.phrases, 1):
+                    file.writelines(_phrase_xml(phrase, group_id))
+                file.write("</image>\n")
+            file.write("</annotations>\n")
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each <image>. A file of a video, or without images, is refused."""
+        file = file_of(path, self.data_file)
+        has_images = False
+        for element in read_xml(file):
+            if element.tag == "track":
+                raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
+            if element.tag == "image":
+                with entry_errors(f"{file}, image {element.get('name')!r}"):
+                    yield _record(element, self.passed_over)
+                has_images = True
+        if not has_images:
+            raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
+
+
+def _task_xml() -> str:
+    """Return the XML of the task with its labels.
+
+    Other readers of CVAT's XML look for it in front of the images.
+    """
+    labels = ""
+    for name, (kind, attributes) in _LABELS.items():
+        fields = "".join(
+            f"<attribute><name>{attribute}</name><mutable>False</mutable><input_type>text"
+            "</input_type><default_value></default_value><values></values></attribute>"
+            for attribute in attributes
+        )
+        labels += (
+            f"<label><name>{name}</name><type>{kind}</type><attributes>{fields}</attributes>"
+            "</label>\n"
+        )
+    return (
+        "<meta><task><name>dataflow-grounding</name><mode>annotation</mode><labels>\n"
+        f"{labels}</labels></task></meta>\n"
+    )
+
+
+def _phrase_xml(phrase: Phrase, group_id: int) -> Iterator[str]:
+    """Yield the XML of each box of a phrase; of a phrase without boxes, of one tag.
+
+    Boxes of one phrase have the same `group_id`.
+    """
+    start, end = phrase.span or (None, None)
+    facts = {
+        "phrase": phrase.text,
+        "start": start,
+        "end": end,
+        "expression_id": phrase.expression["expression_id"],
+    }
+    if not phrase.boxes:
+        yield _mark_xml("tag", _NO_BOX, {**facts, "status": phrase.status})
+    for box, score in zip(phrase.boxes, phrase.scores, strict=True):
+        corners = " ".join(f'{name}="{n}"' for name, n in zip(_CORNERS, box, strict=True))
+        position = f' occluded="0" {corners} z_order="0" group_id="{group_id}"'
+        yield _mark_xml("box", _BOX, {**facts, "score": score}, position)
+
+
+def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = "") -> str:
+    """Return the XML of a box or a tag, with the facts as its attributes, None as an empty one.
+
+    `position` is XML of further attributes of the element itself.
+    """
+    attributes = ""
+    for name, value in facts.items():
+        text = "" if value is None else escape(_NOT_XML.sub("", str(value)))
+        attributes += f'<attribute name="{name}">{text}</attribute>'
+    return f'<{tag} label="{label}" source="manual"{position}>{attributes}</{tag}>\n'
+
+
+def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
+    """Return the record of an <image>; what is left out of it is counted.
+
+    A phrase is the text of a box's or tag's attribute, else a box's label. Boxes and tags of one
+    phrase that have one id, or stand in one group, are one expression; so are those of one phrase
+    without either. Raises BrokenRow for other shapes, and as `_expression` and `_instance` do;
+    KeyError, ValueError.
+    """
+    record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
+    record |= {side: int(image.attrib[side]) for side in ("width", "height")}
+    keyed: list[tuple[Any, dict[str, Any]]] = []
+    for mark in image:
+        label = mark.get("label", "")
+        facts = _facts(mark, passed_over)
+        if mark.tag == "tag" and label == _PICTURE and facts:
+            record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
+        elif mark.tag == "box" or (mark.tag == "tag" and label == _NO_BOX):
+            text = facts.get("phrase") or label
+            own_id = facts.get("expression_id") or mark.get("group_id")
+            instances = [_instance(mark, facts)] if mark.tag == "box" else []
+            keyed.append(((own_id, text), _expression(text, facts, instances)))
+        elif mark.tag == "tag":
+            passed_over[f"tags {label!r}"] += 1
+        else:
+            raise BrokenRow(f"a {mark.tag}: only boxes can be read")
+    return {**record, "expressions": unite(keyed)}
+
+
+def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
+    """Return the attributes of a box or a tag that are as the export writes them.
+
+    Others, even of the same names, are counted and left out; so are empty ones, without a count.
+    """
+    texts: dict[str, str] = {}
+    for attribute in mark.iter("attribute"):
+        if attribute.text:
+            texts[str(attribute.get("name"))] = attribute.text
+    facts: dict[str, str] = {}
+    for name, text in texts.items():
+        if _OURS.fullmatch(f"{name} {text} {mark.tag}"):
+            facts[name] = text
+    passed_over.update(f"attributes {name!r}" for name in sorted(texts.keys() - facts))
+    return facts
+
+
+def _expression(
+    text: str, facts: Mapping[Any, str], instances: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the expression of a phrase with these attributes and boxes.
+
+    Its span is None where no attribute states it. Raises BrokenRow where the only phrase is a label
+    of the export's own, or the status is unknown.
+    """
+    span = [int(facts[key]) for key in ("start", "end") if key in facts]
+    if "phrase" not in facts and text in (_BOX, _NO_BOX):
+        raise BrokenRow(f"what is labelled {text!r} has no phrase")
+    status = facts.get("status")
+    if status is not None and status not in _BOXLESS_STATUSES:
+        raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
+    known = {key: facts[key] for key in ("expression_id", "status") if key in facts}
+    return {"text": text, "char_span": span or None, **known, "instances": instances}
+
+
+def _instance(box: Element, facts: Mapping[Any, str]) -> dict[str, Any]:
+    """Return a <box> in pixels, with its score if it has one.
+
+    Raises BrokenRow for a rotated one; KeyError for one without corners, ValueError.
+    """
+    if float(box.get("rotation", 0)):
+        raise BrokenRow("a box is rotated: only upright ones can be read")
+    instance: dict[str, Any] = {"bbox": [float(box.attrib[name]) for name in _CORNERS]}
+    if "score" in facts:
+        instance["score"] = float(facts["score"])
+    return instance

@@ -1,0 +1,165 @@
+"""Boxes as detectors and their labelling tools write them, which can only be read.
+
+These are LabelMe's files, which X-AnyLabeling writes too, and lines with what Grounding DINO and
+SAM 3 answer in transformers. Sources: labelme's label_file.py and shape.py; X-AnyLabeling's
+user guide (a rectangle has four corners, a shape its `score`); transformers'
+post_process_grounded_object_detection and Sam3Processor.post_process_instance_segmentation.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.data.records import is_number, is_score
+from dataflow_grounding.formats.base import Format
+from dataflow_grounding.formats.reading import (
+    entry_errors,
+    files_under,
+    read_lines,
+    read_whole,
+    unite,
+)
+
+_OUTLINES = ("polygon", "rotation", "mask")
+"""Shapes of a thing that are no upright box: the box around them is read."""
+
+
+class LabelMe(Format):
+    """A JSON file for each picture, with `shapes` and the picture's name and sides.
+
+    A label is a phrase; a group, or what else a shape says, is left out.
+    """
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each file, in the order of their names; `path` may be one file.
+
+        Raises InputError, also for a folder without .json files.
+        """
+        names = [""]  # `path` itself
+        if os.path.isdir(path):
+            names = files_under(path, (".json",), "the folder of LabelMe's files")
+            if not names:
+                raise InputError(f"{path} has no .json files: name the folder of LabelMe's files")
+        for name in names:
+            file = os.path.join(path, name) if name else path
+            data = read_whole(file)
+            with entry_errors(file):
+                record = self._record(data, os.path.dirname(name))
+            yield record
+
+    def _record(self, data: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        """Return the record of a file's data, an expression for each label.
+
+        The picture's path in it starts from the file's `folder`. `background` is false where there
+        are shapes, but none that is read. Raises BrokenRow, KeyError, and others where the data
+        isn't LabelMe's.
+        """
+        keyed = []
+        for shape in data["shapes"]:
+            instance = _instance_of(shape, self.passed_over)
+            if instance is not None:
+                keyed.append((shape["label"], _expression(shape["label"], [instance])))
+        picture = str(data["imagePath"]).replace("\\", "/")  # as Windows writes paths
+        record = {
+            "image_path": os.path.join(folder, picture),
+            "width": data["imageWidth"],
+            "height": data["imageHeight"],
+            "caption": None,
+            "expressions": unite(keyed),
+        }
+        if data["shapes"] and not keyed:
+            record["background"] = False
+        return record
+
+
+def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the expression of a label, which is its text and its class.
+
+    Raises BrokenRow for a label that isn't a text, or is blank.
+    """
+    if not isinstance(label, str) or not label.strip():
+        raise BrokenRow("a box without a label")
+    return {"text": label, "class": label, "instances": instances}
+
+
+def _instance_of(shape: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any] | None:
+    """Return the box around a shape's points, with its score if it has one.
+
+    None for a point, a line or the like, which is counted in `passed_over`; so are
+    outlines, of which only the box around is read. A score that isn't from 0 to 1 is left out.
+    """
+    kind = str(shape.get("shape_type") or "polygon")  # of LabelMe's first versions, which had none
+    if kind != "rectangle" and kind not in _OUTLINES:
+        passed_over[f"shapes {kind!r}"] += 1
+        return None
+    if kind in _OUTLINES:
+        passed_over[f"outlines of shapes {kind!r}, of which the box around is read"] += 1
+    columns = [float(x) for x, _ in shape["points"]]
+    rows = [float(y) for _, y in shape["points"]]
+    instance: dict[str, Any] = {"bbox": [min(columns), min(rows), max(columns), max(rows)]}
+    score = shape.get("score")
+    if score is not None and is_score(score):
+        instance["score"] = score
+    return instance
+
+
+class Detections(Format):
+    """Lines with `image_path`, `boxes` in pixels as x1, y1, x2, y2, and `scores`.
+
+    What each box is called stands in `text`, where all are of one phrase, as SAM 3's are; else in
+    `text_labels`, else in `labels`. Lines of one picture are one record, where they follow each
+    other.
+    """
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each run of lines of one picture, an expression for each phrase.
+
+        Its width and height are those of the first of these lines, if it states them.
+        """
+        record: dict[str, Any] | None = None  # of the lines read last, but for its expressions
+        keyed: list[tuple[Any, dict[str, Any]]] = []  # these, each after its phrase
+        for where, data in read_lines(path, self.data_file):
+            with entry_errors(where):
+                keyed_of_line = _keyed_expressions(data)
+                name = data["image_path"]
+            if record is not None and record["image_path"] != name:
+                yield {**record, "expressions": unite(keyed)}
+                record = None
+            if record is None:
+                keyed = []
+                record = {"image_path": name, "caption": None}
+                record |= {side: data[side] for side in ("width", "height") if side in data}
+            keyed += keyed_of_line
+        if record is not None:
+            yield {**record, "expressions": unite(keyed)}
+
+
+def _keyed_expressions(data: Mapping[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """Return an expression for each box of a line, each after its phrase.
+
+    A line with `text` but no boxes gives one expression, without boxes. A score that isn't from 0
+    to 1 is left out. Raises BrokenRow, KeyError.
+    """
+    boxes = data["boxes"]
+    text = data.get("text")
+    labels = data.get("text_labels", data.get("labels"))
+    if isinstance(text, str):
+        labels = [text] * len(boxes)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise BrokenRow("what the boxes are called is in none of text_labels, labels and text")
+    scores = data.get("scores", [None] * len(boxes))
+    if not len(boxes) == len(labels) == len(scores):
+        raise BrokenRow("boxes, labels and scores are not as many")
+    keyed = []
+    if isinstance(text, str) and not boxes:
+        keyed.append((text, {"text": text, "instances": []}))
+    for box, label, score in zip(boxes, labels, scores, strict=True):
+        if not all(map(is_number, box)):
+            raise BrokenRow("a box has something else than numbers")
+        instance = {"bbox": [float(edge) for edge in box]}
+        if is_score(score):
+            instance["score"] = score
+        keyed.append((label, _expression(label, [instance])))
+    return keyed

@@ -1,0 +1,237 @@
+"""The pictures of an export: copied upright, linked, or left where they are.
+
+Many trainers ignore the orientation that EXIF states: a picture that is turned goes out upright or
+not at all.
+"""
+
+import io
+import os
+import shutil
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from dataflow_grounding._util.addresses import is_elsewhere, is_web
+from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
+from dataflow_grounding._util.files import new_file, portable
+from dataflow_grounding._util.paths import is_absolute
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import name_within, path_of, path_within, stated_size
+from dataflow_grounding.formats._picture_finder import PictureFinder
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.images.files import Header, decode, read_file
+
+Images: TypeAlias = Literal["copy", "link", "reference"]
+FOLDER = "images"  # of an export, with its pictures
+_SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose next to nothing
+    "jpeg": {"quality": 95, "subsampling": 0},
+    "webp": {"lossless": True},
+}
+
+
+class Picture(NamedTuple):
+    """A picture as its record names it, with its upright width and height.
+
+    `path` and `header` are those of its file, if that is to be copied, linked or packed; of a
+    picture that is only referenced they are "" and None.
+    """
+
+    name: str
+    size: Size
+    path: str = ""
+    header: Header | None = None
+
+
+class ExportPictures:
+    """Puts the pictures of records into an export's folder, or says where they are.
+
+    Args:
+        out: The folder.
+        images: `copy` copies each picture, upright; `link` links to it, and copies those that EXIF
+            turns; `reference` leaves it where it is and refuses those.
+        folders: Where relative paths are looked for, in this order.
+        packs: Whether the format puts them into its own files, so that none is needed in the
+            folder.
+        flat: Whether copies and links are all in one folder, the names of their folders before
+            theirs; else they are in folders, as they were.
+
+    Attributes:
+        missing: How many pictures are referenced though they aren't there.
+
+    Raises:
+        InputError: Pictures that the format packs are only referenced.
+    """
+
+    def __init__(
+        self,
+        out: ExportFolder,
+        images: Images,
+        folders: Sequence[str],
+        packs: bool,
+        flat: bool = False,
+    ) -> None:
+        if packs and images == "reference":
+            raise InputError("the pictures are in this format's files: copy or link them")
+        self._out = out
+        self._images = images
+        self._folders = tuple(folders)
+        self._packs = packs
+        self._flat = flat
+        self._finder = PictureFinder(folders)
+        # The folder of an export that will be removed, with a separator behind it: pictures in it
+        # can't be linked or referenced. Empty where there is none.
+        self._replaced_folder = ""
+        if images != "copy" and not packs and os.path.isdir(out.path):
+            self._replaced_folder = f"{out.path}{os.sep}"
+        # name in the export → path in the records, as hashes: there may be millions
+        self._path_of_name: dict[int, int] = {}
+        self.missing = 0
+
+    def find(self, record: Mapping[str, object]) -> Picture:
+        """Return the record's picture.
+
+        One that isn't there is returned all the same, and counted in `missing`, if pictures are
+        only referenced and the record states its size.
+
+        Raises:
+            RecordError: It isn't there, is broken, is of another size than the record states, or is
+                turned by its EXIF and only referenced.
+            InputError: It would go with the export that is replaced.
+        """
+        path_in_record = path_of(record)
+        name = self._canonical(path_in_record)
+        stated = stated_size(record)
+        try:
+            path, header = self._finder.find(path_in_record, "image_path")
+        except ImageMissing:
+            if self._images != "reference" or stated is None:
+                raise
+            self.missing += 1
+            return Picture(name, stated)
+        if stated not in (None, header.size):
+            raise BrokenRow(
+                f"{name!r} has {header.size} pixels, but the record is about a picture of {stated}"
+            )
+        if self._is_replaced(path):
+            raise InputError(
+                f"{name!r} is in the export that would be replaced: copy it, or name another place"
+            )
+        if self._images != "reference":
+            return Picture(name, header.size, path, header)
+        if header.orientation != 1:
+            raise BrokenRow(
+                f"{name!r} is turned by its EXIF, which trainers ignore: copy the pictures"
+            )
+        return Picture(name, header.size)
+
+    def name_of(self, record: Mapping[str, object]) -> str:
+        """Return the path of a record's picture, as `_canonical` has it; "." for none."""
+        return self._canonical(path_of(record))
+
+    def _canonical(self, path: str) -> str:
+        """Return a picture's path in one form: `a.jpg` for `./a.jpg` and for its absolute path.
+
+        An absolute path, or an address, becomes relative to the first of the folders that it is in,
+        and stays where it is in none. A web address always stays.
+        """
+        if is_web(path):
+            return path
+        if not is_absolute(path):
+            return os.path.normpath(path)
+        for folder in self._folders:
+            inside = path_within(path, folder or os.curdir)
+            if inside:
+                return inside
+        return path
+
+    def _is_replaced(self, path: str) -> bool:
+        """Whether a picture, or the link at its path, would go with the export that is replaced."""
+        if not self._replaced_folder or is_elsewhere(path):
+            return False
+        # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
+        folder = os.path.realpath(os.path.dirname(path)) + os.sep
+        picture = os.path.realpath(path)
+        return folder.startswith(self._replaced_folder) or picture.startswith(self._replaced_folder)
+
+    def put(self, picture: Picture) -> str:
+        """Copy or link a picture into the export, unless it is there; return its file name there.
+
+        The name is the same in every export of the same records. Nothing is written of a picture
+        that the format packs, nor of one that is referenced, whose name is the one of its record.
+        A picture that is turned, or elsewhere, is copied even for `link`. Raises as `data`.
+        """
+        header = picture.header
+        if header is None:
+            return picture.name
+        name = self._name_in_export(picture.name)
+        if self._packs:
+            return name
+        target = self._out.place(name)
+        if os.path.lexists(target):
+            return name
+        if header.orientation != 1 or is_elsewhere(picture.path):
+            with new_file(target) as file:
+                file.write(self.data(picture))
+        elif self._images == "link":
+            os.symlink(os.path.abspath(picture.path), target)
+        else:
+            with new_file(target) as file, open(picture.path, "rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
+        return name
+
+    def _name_in_export(self, path: str) -> str:
+        """Return the name in the export, in FOLDER, of the picture that records name by this path.
+
+        Each path has its own name: where it is taken by another path, `~2` and so on stands before
+        its ending.
+        """
+        ending = os.path.splitext(path)[1]
+        folder = self._folders[0] if self._folders else None
+        stem = name_within(path, folder).removeprefix(f"{FOLDER}/")
+        if self._flat:
+            stem = stem.replace("/", "_")
+        name = portable(f"{FOLDER}/{stem}{ending}")
+        number = 1
+        while not self._claim(name, path):
+            number += 1
+            name = portable(f"{FOLDER}/{stem}~{number}{ending}")
+        return name
+
+    def _claim(self, name: str, path: str) -> bool:
+        """Take a name in the export for a path; return False where another path has it."""
+        key = hash(_file_key(name))
+        if key not in self._path_of_name:
+            self._path_of_name[key] = hash(path)
+        return self._path_of_name[key] == hash(path)
+
+    def data(self, picture: Picture) -> bytes:
+        """Return the bytes of the picture's file; of one that EXIF turns, saved anew upright.
+
+        Raises RecordError, OSError.
+        """
+        if picture.header is None or picture.header.orientation == 1:
+            return read_file(picture.path)
+        file_type = picture.header.media_type.partition("/")[2]
+        upright = io.BytesIO()
+        decode(picture.path).save(upright, file_type, **_SAVE_SETTINGS.get(file_type, {}))
+        return upright.getvalue()
+
+    def described(self, parts: Sequence[str] = ()) -> str:
+        """Return a sentence that says where the pictures are, in the folders of these parts.
+
+        Without parts it is of an export that is no split.
+        """
+        if self._images == "reference":
+            start = self._folders[0] if self._folders else "where they were"
+            return f"Paths of pictures are relative to {start}."
+        links = ", most of them links" if self._images == "link" else ""
+        folders = [f"{part}/{FOLDER}/" for part in parts] or [f"{FOLDER}/"]
+        return f"Pictures are in {', '.join(folders)}, upright{links}."
+
+
+def _file_key(name: str) -> str:
+    """Return a form of a name that is equal for names which are one file on some system.
+
+    A.jpg and a.jpg are, and names with an é of one code point and of two.
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

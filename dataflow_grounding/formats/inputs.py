@@ -1,0 +1,380 @@
+"""Read as rows what `data.input_jsonl` may name besides our own files.
+
+There is a function for each kind of input, chosen by what the path is. Each returns an Input; rows
+are read only when they are asked for.
+"""
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.errors import BrokenRow, InputError, needs_extra, told_as
+from dataflow_grounding._util.paths import absolute, joined, kind_of, names_in, open_file
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
+from dataflow_grounding.data.inputs import DATASETS, Input
+from dataflow_grounding.data.json_lists import read_json
+from dataflow_grounding.data.records import parse_line
+from dataflow_grounding.data.rows import Row, file_type_of, read_rows
+from dataflow_grounding.formats.reading import TarSample, files_under, tar_samples
+from dataflow_grounding.images.files import ENDINGS
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Files of metadata, of which an image folder of Hugging Face's has one, sought in this order."""
+_OF_LABELS = {".json", ".txt", ".xml"}
+"""Endings of files that may hold boxes, as COCO's, YOLO's and Pascal VOC's do."""
+_TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
+"""Endings of pictures that can't be opened here, in lower case: they are no part of ENDINGS."""
+BATCH = 64  # rows with their pictures that are in memory at a time
+_MAX_ENDINGS = 5  # that are told of files which aren't taken for pictures
+
+
+def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
+    """Return the input at `path`, if it is something else than a plain file of rows.
+
+    Args:
+        path: A file, a folder, a pattern with `*`, or `datasets:NAME[:CONFIGURATION]`.
+        split: That of a `datasets` data set, where it has several.
+        results_dir: Pictures in there are none of the input's.
+
+    Returns:
+        The input; None for a file that is read as it is, for a pipe, and where nothing is.
+
+    Raises:
+        InputError: There is nothing in it that could be an input.
+        MissingExtra: Parquet's library isn't installed. That of `datasets` is asked for only when
+            rows are read.
+    """
+    if path.startswith(DATASETS):
+        return _of_dataset(path, split)
+    path_kind = kind_of(path)  # "" where nothing is
+    if path_kind == "folder":
+        return _of_folder(path, split, results_dir)
+    if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
+        folder, name = os.path.split(path)
+        return _of_pictures(path, folder or ".", [name], "", "")
+    if path_kind == "file":
+        return _of_special_file(path, (os.path.dirname(path) or ".", "."))
+    if path_kind == "" and glob.has_magic(path):
+        return _of_glob(path, results_dir)
+    return None
+
+
+def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
+    """Return the input of a shard, COCO's captions, or Parquet with pictures in it.
+
+    None for any other file. `folders` are where relative paths of pictures start.
+    """
+    if path.endswith(".tar"):
+        return _of_tars(path, [path])
+    file_type = file_type_of(path)
+    if file_type == "json":
+        return _of_coco(path, folders)
+    if file_type == "parquet" and holds_bytes(path):
+        return Input(path, lambda: _numbered(parquet_rows(path, BATCH)), folders, (path,))
+    return None
+
+
+def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    """Return an iterator of the items as rows, with their numbers from 1 as lines."""
+    return (Row(number, item) for number, item in enumerate(items, 1))
+
+
+def _of_folder(folder: str, split: str, results_dir: str) -> Input:
+    """Return the input of a `datasets` data set on disk, an image folder, or a folder of pictures.
+
+    An image folder has a file of METADATA. Of others all pictures at any depth are taken. Raises
+    InputError where there are none.
+    """
+    if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
+        return _of_dataset(folder, split)
+    for name in METADATA:
+        path = joined(folder, name)
+        if kind_of(path) == "file":
+            return _of_metadata(path, folder)
+    hint = f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
+    below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
+    if below:
+        hint = f"; is it {os.path.dirname(below[0])}?"
+    if_none = f"{folder} has no pictures in it{hint}"
+    names = files_under(folder, ("",), "data.input_jsonl")
+    return _of_pictures(folder, folder, names, results_dir, if_none)
+
+
+def _of_metadata(path: str, folder: str) -> Input:
+    """Return the input of an image folder's file of metadata: rows that name their `file_name`."""
+    columns = {"image": "file_name"}
+    return Input(path, lambda: read_rows(path), (folder,), (path,), columns=columns)
+
+
+def _of_glob(pattern: str, results_dir: str) -> Input:
+    """Return the input of the shards that a pattern matches; without any, of its pictures.
+
+    Raises InputError where it matches neither.
+    """
+    folder = os.path.dirname(pattern)
+    while glob.has_magic(folder):  # up to the folder in which all matches are
+        folder = os.path.dirname(folder)
+    if is_elsewhere(pattern):
+        names = names_in(folder, pattern)
+    else:
+        paths = sorted(glob.glob(pattern, recursive=True))
+        names = [os.path.relpath(path, folder or ".") for path in paths]
+    shards = [joined(folder, name) for name in names if name.endswith(".tar")]
+    if shards:
+        return _of_tars(pattern, shards)
+    if not is_elsewhere(pattern):
+        names = [name for name in names if os.path.isfile(joined(folder, name))]
+    if_none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
+    return _of_pictures(pattern, folder or ".", names, results_dir, if_none)
+
+
+def _of_pictures(
+    path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
+) -> Input:
+    """Return the input of the pictures among the files of these names in a folder.
+
+    Args:
+        path: What the user named, for messages.
+        folder: The folder, from which the names start.
+        names: Paths of files in it.
+        results_dir: Files in there are left out; "" for none. So are small copies of pictures that
+            belong to the reports of other runs.
+        if_none: What to say where there are no pictures.
+
+    Raises:
+        InputError: There are no pictures.
+    """
+    results = os.path.join(absolute(results_dir), "") if results_dir else ""
+    names = list(names)
+    of_reports = _folders_of_reports(folder, names)
+    rows = []
+    others: Counter[str] = Counter()  # how many files have each ending that is none of a picture
+    for name in names:
+        if results and absolute(joined(folder, name)).startswith(results):
+            continue
+        if name.startswith(of_reports):
+            continue
+        if name.lower().endswith(ENDINGS):
+            rows.append({"image": name})
+        else:
+            others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+    passed_over = _passed_over(others)
+    if not rows:
+        raise InputError(f"{if_none}; {passed_over}" if passed_over else if_none)
+    return Input(
+        path,
+        lambda: _numbered(rows),
+        (folder,),
+        columns={"image": "image"},
+        bare=True,
+        passed_over=passed_over,
+    )
+
+
+def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders of pictures that belong to a report, each with its final "/".
+
+    Beside `report.html` that is `report_files/` with a README.txt in it. These two are looked for:
+    a pattern such as `**/*.jpg` doesn't list them.
+
+    Args:
+        folder: The folder that the names start from.
+        names: The files' names.
+    """
+    candidates: set[str] = set()
+    for name in names:
+        if "_files" not in name:  # of millions of names hardly one has it
+            continue
+        parents = name.replace(os.sep, "/").split("/")[:-1]
+        for depth, parent in enumerate(parents, 1):
+            if parent.endswith("_files"):
+                candidates.add("/".join(parents[:depth]))
+    of_reports = []
+    for candidate in sorted(candidates):
+        page = f"{candidate.removesuffix('_files')}.html"
+        beside = (page, f"{candidate}/README.txt")
+        if all(kind_of(joined(folder, path)) == "file" for path in beside):
+            of_reports.append(f"{candidate}/")
+    return tuple(of_reports)
+
+
+def _passed_over(others: Counter[str]) -> str:
+    """Return a sentence on the files that aren't taken for pictures; "" for none.
+
+    `others` has how many files have each ending. The most frequent endings are told.
+    """
+    if not others:
+        return ""
+    most_common = others.most_common(_MAX_ENDINGS)
+    by_ending = ", ".join(f"{count:,} {ending}" for ending, count in most_common)
+    if len(others) > _MAX_ENDINGS:
+        by_ending += ", …"
+    hint = ""
+    to_convert = [ending for ending in others if ending in _TO_CONVERT]
+    if to_convert:
+        hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
+    if not _OF_LABELS.isdisjoint(others):
+        hint += ". Boxes in files beside the pictures are not read"
+    return f"{counted(others.total(), 'file')} passed over, by ending: {by_ending}{hint}"
+
+
+def _of_tars(path: str, shards: Sequence[str]) -> Input:
+    """Return the input of WebDataset's shards: a row for each sample, which may be a broken one."""
+    columns = {"image": "image"}
+    return Input(path, lambda: _rows_of_tars(shards), (".",), tuple(shards), columns=columns)
+
+
+def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
+    """Yield a row for each sample of the shards, a broken one where it can't be read.
+
+    They are numbered from 1 through all shards. Raises InputError for a shard that can't be read.
+    """
+    for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
+        try:
+            yield Row(number, _row_of_sample(sample))
+        except (BrokenRow, UnicodeDecodeError) as error:
+            yield Row(number, None, BrokenRow(f"{sample.where}: {error}"))
+
+
+def _row_of_sample(sample: TarSample) -> dict[str, Any]:
+    """Return the row of a sample: its `.json`, its `.txt` as `caption`, its picture as `image`.
+
+    A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any,
+    whatever the `.json` says. Raises BrokenRow for a sample or `.json` that can't be read,
+    UnicodeDecodeError for a `.txt`.
+    """
+    if sample.error is not None:
+        raise sample.error
+    parts = sample.parts
+    row: dict[str, Any] = {}
+    if ".txt" in parts:
+        row["caption"] = parts[".txt"].decode()
+    row |= parse_line(parts.get(".json", "{}"))
+    row["image"] = None
+    for ending, content in parts.items():
+        if ending.lower() in ENDINGS:
+            row["image"] = {"bytes": content, "path": sample.key + ending}
+            break
+    return row
+
+
+def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
+    """Return the input of a COCO file of captions, a row for each caption.
+
+    None for a JSON file that isn't COCO's: one that holds no object with lists of `images` and
+    `annotations`. Raises InputError for a COCO file without captions, or a file that can't be read.
+    """
+    with told_as(InputError, f"can't read {path}"), open_file(path) as file:
+        # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
+        if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+            return None
+        data = read_json(path)
+    if not isinstance(data, dict):
+        return None
+    images = data.get("images")
+    annotations = data.get("annotations")
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        return None
+    if not any(isinstance(item, dict) and "caption" in item for item in annotations):
+        raise InputError(
+            f"{path} is a COCO file without captions: boxes go into the pipeline"
+            " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
+            ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
+        )
+    file_names: dict[str, Any] = {}  # by the image's id as a text
+    for image in images:
+        if isinstance(image, dict):
+            file_names[str(image.get("id"))] = image.get("file_name")
+    return Input(
+        path,
+        lambda: _numbered(_coco_rows(annotations, file_names)),
+        folders,
+        (path,),
+        columns={"image": "file_name", "caption": "caption"},
+        remark=(
+            f"{len(annotations)} captions of {len(file_names)} pictures: one record for each"
+            " caption"
+        ),
+    )
+
+
+def _coco_rows(
+    annotations: Iterable[Any], file_names: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each annotation: its caption, and its image's file name.
+
+    What an annotation lacks is None. `file_names` are by the image's id as a text.
+    """
+    for item in annotations:
+        annotation = item if isinstance(item, dict) else {}
+        image_id = annotation.get("image_id")
+        yield {
+            "file_name": file_names.get(str(image_id)),
+            "caption": annotation.get("caption"),
+            "coco_image_id": image_id,
+            "coco_caption_id": annotation.get("id"),
+        }
+
+
+def _load(path: str) -> Any:
+    """Return the data set in a folder, or of `datasets:NAME[:CONFIGURATION]`.
+
+    It is a dict of splits, or where only one was saved in the folder, that split alone. Raises
+    InputError, MissingExtra.
+    """
+    with needs_extra("Reading a data set of Hugging Face's", "datasets"):
+        import datasets
+    datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its retries
+    name, _, configuration = path.removeprefix(DATASETS).partition(":")
+    try:
+        if path.startswith(DATASETS):
+            return datasets.load_dataset(name, configuration or None)
+        return datasets.load_from_disk(path)
+    except Exception as error:  # of its own, of the file formats' and of the network's
+        lines = str(error).splitlines() or [type(error).__name__]
+        why = lines[0]
+        if isinstance(error, ConnectionError):
+            why += ": is the name right, and this machine online?"
+        raise InputError(f"can't load {path}: {why}") from None
+
+
+def _of_dataset(path: str, split: str) -> Input:
+    """Return the input of a `datasets` data set, which is loaded when its rows are asked for.
+
+    Its files are those with the states of a data set on disk; of another there are none.
+    """
+    folder = path if os.path.isdir(path) else "."
+    states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
+    return Input(
+        path, lambda: _numbered(_dataset_rows(path, split)), (folder, "."), tuple(sorted(states))
+    )
+
+
+def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
+    """Load a `datasets` data set, and yield the rows of its split.
+
+    Raises InputError for one that can't be loaded or lacks the split; MissingExtra.
+    """
+    loaded = _load(path)
+    if isinstance(loaded, dict):
+        loaded = _split_of(loaded, path, split)
+    # As Arrow has them pictures are as they are stored, not decoded.
+    for batch in loaded.with_format("arrow").iter(batch_size=BATCH):
+        yield from batch.to_pylist()
+
+
+def _split_of(splits: Mapping[str, Any], path: str, split: str) -> Any:
+    """Return the split of that name; where `split` is "", the only one. Raises InputError."""
+    if not split and len(splits) == 1:
+        split = next(iter(splits))
+    if split not in splits:
+        what = f"has no split {split!r}" if split else "has several splits"
+        raise InputError(f"{path} {what}: set data.split to one of {', '.join(splits)}")
+    return splits[split]

@@ -1,0 +1,538 @@
+"""KITTI and YOLO: classes, and for each picture a text file with a line per object.
+
+The folder `labels/` mirrors `images/`. KITTI (devkit of the KITTI object benchmark,
+cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2, y2 in pixels, then size,
+place and angle in space (7 numbers), and in detections a score. What stands after the box is not
+used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width,
+height in parts of the image's sides, perhaps a score; or class and an outline, x and y of three
+corners or more, which is read as the box around it, as ultralytics does; or, where the data set's
+YAML has `kpt_shape`, a box and keypoints, which are not used. Further sources: TAO's KITTI to COCO
+converter; ultralytics' data/utils.py.
+"""
+
+import codecs
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.files import portable
+from dataflow_grounding._util.paths import open_file
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.records import dump_text, is_number, name_within
+from dataflow_grounding.formats._picture_finder import PictureFinder
+from dataflow_grounding.formats.base import Format, Sample
+from dataflow_grounding.formats.class_tables import Classes, Numbers, read_texts
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.reading import files_under, picture_size, unite
+from dataflow_grounding.images.files import ENDINGS
+
+Labelled: TypeAlias = dict[str, Any]
+"""A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`."""
+OfLine: TypeAlias = Callable[[list[str]], list[Labelled]]
+"""Returns the regions of a line's fields, one or none. Raises BrokenRow."""
+
+
+class Names(NamedTuple):
+    """The names of YOLO's classes, from class 0, and how many numbers of keypoints follow a box."""
+
+    classes: list[str]
+    keypoints: int  # 0 for labels without keypoints
+
+
+LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that are not to be judged
+# Of pixels that are read: far below what six decimals of a side can tell, so that they come out
+# again.
+DECIMALS = 4
+SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
+_NO_VAL = (
+    "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
+    " of their folder writes all of them with one data.yaml"
+)
+# Names of a folder of pictures and of the folder of their labels beside it: YOLO's, KITTI's.
+_FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
+
+
+def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -> list[Labelled]:
+    """Return the regions of a label file, those that `of_line` makes of each line's fields.
+
+    Empty lines are passed over. A bad line is left out, and why is added to the list `left_out`;
+    without that list it raises BrokenRow. Raises OSError.
+    """
+    regions: list[Labelled] = []
+    with open_file(path) as file:
+        data = file.read()
+    data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            fields = line.decode().split()
+            if fields:
+                regions += of_line(fields)
+        except (BrokenRow, UnicodeDecodeError) as error:
+            why = error if isinstance(error, BrokenRow) else "is not UTF-8"
+            bad_line = BrokenRow(f"{path}, line {number}: {why}")
+            if left_out is None:
+                raise bad_line from None
+            left_out.append(str(bad_line))
+    return regions
+
+
+def kitti_regions(fields: list[str]) -> list[Labelled]:
+    """Return the region of a KITTI line in a list; an empty list for a DontCare line.
+
+    Its numbers are as they stand, and its box may have no area. Raises BrokenRow for a line with
+    too many or too few fields, something else than a number, or a box that ends before it begins.
+    """
+    if fields[0].lower() == LEFT_OUT:
+        return []
+    if not 8 <= len(fields) <= 17:
+        raise BrokenRow(f"has {len(fields)} fields, a KITTI label has 8 to 17")
+    numbers = [_number(field) for field in fields[1:]]
+    bbox = numbers[3:7]
+    x1, y1, x2, y2 = bbox
+    if x2 < x1 or y2 < y1:
+        raise BrokenRow(
+            f"the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)"
+        )
+    return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
+
+
+def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
+    """Return the region of a YOLO line, the only one of a list, in pixels.
+
+    An outline, which is of three corners or more, gives the box around it. Keypoints are dropped.
+
+    Args:
+        names: Of the classes, from class 0.
+        keypoints: How many numbers of keypoints follow each box; 0 for labels without.
+        size: The image's width and height, in pixels.
+        fields: Of the line.
+
+    Raises:
+        BrokenRow: There are too many or too few fields, something else than a number, an unknown
+            class, or a box that reaches out of the image by more than SLACK of a side.
+    """
+    if keypoints and len(fields) != 5 + keypoints:
+        raise BrokenRow(
+            f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}"
+        )
+    if keypoints:
+        fields = fields[:5]
+    is_outline = len(fields) > 6 and len(fields) % 2 == 1
+    if len(fields) not in (5, 6) and not is_outline:
+        raise BrokenRow(
+            f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
+        )  # the sixth is a score
+    class_number, *numbers = map(_number, fields)
+    if class_number not in range(len(names)):  # a range has 0.0 too, as NumPy writes it
+        raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names)} names")
+    parts = numbers if is_outline else numbers[:4]
+    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
+        raise BrokenRow(
+            f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
+        )
+    corners = _outline_corners(parts) if is_outline else _centred_corners(parts)
+    bbox = [round(corner * size[i % 2], DECIMALS) for i, corner in enumerate(corners)]
+    score = {} if is_outline else _score(numbers[4:])
+    return [{"bbox": bbox, "type": names[int(class_number)], **score}]
+
+
+def _outline_corners(parts: list[float]) -> Bbox:
+    """Return the box around an outline of x, y, x, y …"""
+    xs = parts[::2]
+    ys = parts[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _centred_corners(parts: list[float]) -> Bbox:
+    """Return the corners of a box of centre x, centre y, width, height."""
+    cx, cy, width, height = parts
+    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+
+
+def _number(text: str) -> float:
+    """Return a finite number, an int where it is written without a dot, as it is written again.
+
+    Raises BrokenRow for any other text.
+    """
+    is_whole = text.lstrip("+-").isdecimal()
+    try:
+        value = int(text) if is_whole else float(text)
+    except ValueError:
+        value = float("nan")
+    if not is_number(value) or "_" in text:
+        raise BrokenRow(f"{text[:40]!r} is not a number")
+    return value
+
+
+def _score(further: list[float]) -> dict[str, float]:
+    """Return a region's `score`, in a dict, from the numbers behind those of its box.
+
+    The dict is empty unless there is one number, from 0 to 1.
+    """
+    if len(further) == 1 and 0 <= further[0] <= 1:
+        return {"score": further[0]}
+    return {}
+
+
+def read_names(path: str) -> Names:
+    """Return the classes of a data set's YAML (.yaml, .yml), or of a file of one name per line.
+
+    YAML has `names`, a list or a mapping from 0 on, and perhaps `kpt_shape`. Names are as they are
+    written: `no` and `007` are texts, too. In other files, empty lines are left out. Raises
+    InputError for a file that can't be read so.
+    """
+    try:
+        with open_file(path) as file:
+            text = file.read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't read the class names in {path}: {error}") from None
+    if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
+        lines = [line.strip() for line in text.splitlines()]
+        return Names([line for line in lines if line], 0)
+    import yaml
+
+    try:
+        # every value a text: as YAML has it, `no` is false
+        data = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+        names = data["names"]
+        if isinstance(names, dict):
+            by_number = {int(number): name for number, name in names.items()}
+            names = [by_number[number] for number in range(len(by_number))]
+        elif not isinstance(names, list):
+            raise TypeError("names should be a list or a mapping")
+        shape = data.get("kpt_shape")
+        count, numbers = (0, 0) if shape in (None, "", "null", "~") else shape
+        classes = [_checked_name(name) for name in names]
+        return Names(classes, int(count) * int(numbers))
+    except Exception:  # PyYAML lets through what its constructors raise, which is anything
+        raise InputError(
+            f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
+        ) from None
+
+
+def _checked_name(name: Any) -> str:
+    """Return a class's name as YAML has it. Raises TypeError for a list or mapping."""
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r:.40} is no name")
+    return name
+
+
+@dataclass
+class _LabelFormat(Format):
+    """Base of KITTI and YOLO. Pictures that would have one label file are refused.
+
+    `classes` and `class_list` are those of `_classes.Classes`; `flat` puts all pictures into one
+    folder, for readers that don't look into others.
+    """
+
+    classes: str = "class"
+    class_list: Sequence[str] = ()
+    flat: bool = False
+    # what the file with the names of classes is called: the first is written, all are looked for
+    names_files: ClassVar[tuple[str, ...]]
+    names_of: ClassVar[Any]  # reads such a file by its path
+    joint: ClassVar[str]  # a character that can't stand in a class's name
+    detects = True
+
+    def __post_init__(self) -> None:
+        self._classes = Classes(self.classes, self.joint, self.class_list)
+
+    def words_of(self, expression: Mapping[str, Any]) -> str:
+        """Return the expression's class: these formats have no other words."""
+        return self._classes.written_class_of(expression)
+
+    def head(self, pictures: Mapping[str, str]) -> str:
+        """Return what the file with the names begins with, here nothing.
+
+        `pictures` has the folder of each part's pictures, by the part's name.
+        """
+        return ""
+
+    @abstractmethod
+    def classes_of(self, names: Any) -> list[str]:
+        """Return the classes that a file with their names has, in its order."""
+
+    @abstractmethod
+    def entry(self, number: int, name: str) -> str:
+        """Return the line of the names' file for a class; `number` counts from 1."""
+
+    @abstractmethod
+    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
+        """Return the line of a label file for a box of that class; `number` counts from 1."""
+
+    @abstractmethod
+    def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
+        """Return what is in a label file, of a picture of that size.
+
+        `names` are what `names_of` read; None where there is no such file. Raises BrokenRow,
+        InputError, OSError.
+        """
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write the label files, and the names of classes with all pictures as `train`."""
+        with self._names_file(out, {"train": FOLDER}) as classes:
+            self._write_labels(samples, out, classes)
+
+    def write_parts(
+        self, parts: Iterator[tuple[Iterator[Sample], ExportFolder]], out: ExportFolder
+    ) -> None:
+        """Write each part's label files into its folder, and the names of classes once for all.
+
+        A class has one number in all parts: those of a fixed order come first, then others as they
+        appear. Raises InputError where two pictures of a part have the same label file.
+        """
+        pictures = {name: f"{name}/{FOLDER}" for name in out.parts}
+        with self._names_file(out, pictures) as classes:
+            for samples, folder in parts:
+                self._write_labels(samples, folder, classes)
+
+    @contextmanager
+    def _names_file(self, out: ExportFolder, pictures: Mapping[str, str]) -> Iterator[Numbers]:
+        """Write the file with the names of classes, and give the numbers of classes, from 1.
+
+        A class is added to the file when its number is first asked for; those whose order is fixed
+        are added first. At the end remarks on the numbers are added. `pictures` has the folder of
+        each part's pictures, by the part's name.
+        """
+        with out.file(self.names_files[0]) as names:
+            classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
+            names.write(self.head(pictures))
+            for name in self._classes.fixed:
+                classes.number_of(name)
+            yield classes
+            if not len(classes):
+                names.write("  {}\n")  # no names, in YAML
+            self.remarks += self._classes.remarks_on_numbers(len(classes))
+
+    def _write_labels(self, samples: Iterator[Sample], out: ExportFolder, classes: Numbers) -> None:
+        """Write a label file for each picture; samples of one picture share it.
+
+        Raises InputError where two pictures would share one.
+        """
+        pictures = Numbers()
+        for sample in samples:
+            _, is_new = pictures.number_of(sample.file_name)
+            lines = self._lines(sample, classes)
+            try:
+                self._write_label(out, sample, lines, is_new)
+            except FileExistsError:
+                raise InputError(_shared_label(sample.file_name, pictures)) from None
+
+    def _lines(self, sample: Sample, classes: Numbers) -> str:
+        """Return the lines of a sample's boxes, each with a newline.
+
+        A new class gets its number in `classes`, which writes its name into the names' file.
+        """
+        lines = ""
+        for phrase in sample.phrases:
+            number, _ = classes.number_of(phrase.text)
+            for box, score in zip(phrase.boxes, phrase.scores, strict=True):
+                lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
+        return lines
+
+    def _write_label(self, out: ExportFolder, sample: Sample, lines: str, is_new: bool) -> None:
+        """Write the lines to the label file of the sample's picture.
+
+        `is_new` says that no sample of this picture came before; else the lines are appended.
+        Raises FileExistsError where another picture has that label file: a.jpg and a.png.
+        """
+        with open(out.place(_label_file_of(sample.file_name)), "xb" if is_new else "ab", 0) as file:
+            file.write(lines.encode())
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each picture, sorted in each folder, with or without a label file.
+
+        Label files without a picture are counted; where no label file of a folder has one,
+        InputError is raised.
+        """
+        top = path if os.path.isdir(path) else os.path.dirname(path) or "."
+        names = self._read_names(path, top)
+        for pictures, labels in _folders(top, image_root):
+            images = files_under(pictures, ENDINGS, "pictures")
+            wanted = set(map(_label_of, images))
+            label_files = set(files_under(labels, (".txt",), "labels")) - {*self.names_files}
+            if label_files and label_files.isdisjoint(wanted):
+                where = os.path.join(labels, min(label_files))
+                raise InputError(f"{where}: no such picture in {pictures}: name the image root")
+            self.passed_over["label files without a picture"] += len(label_files - wanted)
+            finder = PictureFinder((pictures,))
+            for image in images:
+                label = _label_of(image)
+                file = os.path.join(labels, label)
+                size = picture_size(finder, image, file)
+                columns: dict[str, Any] = {"expressions": []}
+                if label in label_files:
+                    columns = self._columns_of(file, size, names)
+                yield {
+                    "image_path": os.path.relpath(os.path.join(pictures, image), image_root),
+                    "width": size[0],
+                    "height": size[1],
+                    **columns,
+                }
+
+    def _read_names(self, path: str, top: str) -> Any:
+        """Return what the file with the names of classes says, and set `class_names` by it.
+
+        The file is `path`; or where that is the data set's folder, `top`, the first of
+        `names_files` that is in there. None where there is none.
+        """
+        files = [path]
+        if top == path:
+            files = [os.path.join(top, name) for name in self.names_files]
+        for file in files:
+            if os.path.isfile(file):
+                names = type(self).names_of(file)
+                self.class_names = self.classes_of(names)
+                return names
+        return None
+
+    def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
+        """Return the columns of a record that a label file gives. Raises InputError.
+
+        Regions of one class are one expression. `background` is false where the file has lines, but
+        none with a region, such as DontCare.
+        """
+        try:
+            regions = self.regions(file, size, names)
+            is_empty = os.path.getsize(file) == 0
+        except (BrokenRow, OSError) as error:
+            raise InputError(f"can't read a label: {error}") from None
+        keyed = []
+        for region in regions:
+            class_name = region.pop("type")
+            keyed.append((class_name, {"text": class_name, "instances": [region]}))
+        columns: dict[str, Any] = {}
+        if not regions and not is_empty:
+            columns["background"] = False
+        columns["expressions"] = unite(keyed)
+        return columns
+
+
+class Kitti(_LabelFormat):
+    """KITTI: classes are words without blanks, told in classes.yaml.
+
+    A label with a score has 16 fields, else 15.
+    """
+
+    names_files = ("classes.yaml",)
+    joint = "_"
+    names_of = staticmethod(read_texts)
+
+    def classes_of(self, names: Mapping[str, str]) -> list[str]:
+        """Return the names of classes.yaml, which has them by the words that labels use."""
+        return list(names.values())
+
+    def entry(self, number: int, name: str) -> str:
+        """Return the line of classes.yaml for a class: `"traffic_light": "traffic light"`."""
+        return f"{dump_text(name.replace(' ', '_'))}: {dump_text(name)}"
+
+    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
+        """Return KITTI's line: the class's name, corners in pixels, zeros for what isn't known."""
+        corners = " ".join(f"{value:.3f}" for value in box)
+        score_field = "" if score is None else f" {score:.6g}"
+        return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
+
+    def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
+        """Return the regions of a label file, with the names of classes.yaml for their types.
+
+        A type that it doesn't name stays.
+        """
+        class_names = names or {}
+        regions = read_labels(label, kitti_regions)
+        for region in regions:
+            region["type"] = class_names.get(region["type"], region["type"])
+        return regions
+
+
+class Yolo(_LabelFormat):
+    """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0."""
+
+    names_files = ("data.yaml", "dataset.yaml", "classes.txt")
+    joint = "/"  # between words for one thing
+    names_of = staticmethod(read_names)
+
+    def head(self, pictures: Mapping[str, str]) -> str:
+        """Return the folders of all parts' pictures; a remark tells that there is no `val`."""
+        if "val" not in pictures:
+            self.remarks.append(_NO_VAL)
+        folders = "".join(f"{name}: {folder}\n" for name, folder in pictures.items())
+        return f"{folders}names:\n"
+
+    def classes_of(self, names: Names) -> list[str]:
+        """Return the names of classes, from class 0."""
+        return names.classes
+
+    def entry(self, number: int, name: str) -> str:
+        """Return the line of data.yaml for a class, numbered from 0: `  0: "cat"`."""
+        return f"  {number - 1}: {dump_text(name)}"
+
+    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
+        """Return YOLO's line: class from 0, centre, width and height; the score is not written."""
+        width, height = size
+        x1, y1, x2, y2 = box
+        parts = (
+            (x1 + x2) / 2 / width,
+            (y1 + y2) / 2 / height,
+            (x2 - x1) / width,
+            (y2 - y1) / height,
+        )
+        return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
+
+    def regions(self, label: str, size: Size, names: Names | None) -> list[Labelled]:
+        """Return the regions of a label file. Raises InputError without the names of classes."""
+        if names is None:
+            raise InputError(
+                f"{label}: no {' or '.join(self.names_files)} with the names of classes in the"
+                " data set"
+            )
+        return read_labels(label, partial(yolo_regions, names.classes, names.keypoints, size))
+
+
+def _label_of(image: str) -> str:
+    return os.path.splitext(image)[0] + ".txt"
+
+
+def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
+    """Return pairs of a folder of pictures and the folder of their labels.
+
+    They are found in `top` and in the folders that are directly in it, as YOLO, Roboflow and KITTI
+    lay them out; the image root stands for a folder of pictures that isn't there. Without any
+    folder of labels the only pair is the image root and `top` itself.
+    """
+    tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
+    pairs = []
+    for folder in tops:
+        for pictures_name, labels_name in _FOLDERS:
+            pictures = os.path.join(folder, pictures_name)
+            labels = os.path.join(folder, labels_name)
+            if os.path.isdir(labels):
+                pairs.append((pictures if os.path.isdir(pictures) else image_root, labels))
+    return pairs or [(image_root, top)]
+
+
+def _label_file_of(file_name: str) -> str:
+    stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
+    return portable(f"labels/{stem}.txt")
+
+
+def _shared_label(file_name: str, pictures: Numbers) -> str:
+    """Return the message for a picture whose label file another one of the `pictures` has.
+
+    The other one is named if its name differs in nothing but the ending.
+    """
+    stem, own_ending = os.path.splitext(file_name)
+    earlier = "another picture"
+    for ending in ENDINGS:
+        for spelled in (ending, ending.upper()):
+            if spelled != own_ending and f"{stem}{spelled}" in pictures:
+                earlier = f"{stem}{spelled}"
+    return (
+        f"{earlier} and {file_name} would share {_label_file_of(file_name)}: rename one, in the"
+        " run's input too, and run generate again, which asks for nothing that is stored"
+    )

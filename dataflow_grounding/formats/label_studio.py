@@ -1,0 +1,462 @@
+"""Label Studio: tasks with predictions out, with annotations in.
+
+`labels.xml`, the labelling configuration, is beside. A box is a region, in percents of the sides,
+with its phrase as a text of its own, related to where that stands in the caption. Offsets are code
+points; early versions counted UTF-16 units, which the region's text shows. Sources:
+labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
+utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, quote, urlsplit
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.data.records import has_id
+from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import entry_errors, read_lines
+
+# labels and names of controls, as in label_studio.xml
+_BOX = "object"  # label of a box
+_PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
+_NOTHING = "nothing there"  # label of the place of a phrase without boxes
+_ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
+# How types of regions begin that would be lost, as polygonlabels.
+_OTHER_SHAPES = ("polygon", "ellipse", "brush", "bitmask", "keypoint", "vector", "video")
+_OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
+_NO_PLACE = ""  # instead of the id of a place in the caption
+_DECIMALS = 6  # of a pixel
+
+
+@dataclass
+class LabelStudio(Format):
+    """Label Studio's JSON. `image` and `caption` are what these two are called in a task's data.
+
+    Of a task's annotations only the last is read; without any, its last prediction.
+    """
+
+    image: str = "image"
+    caption: str = "caption"
+
+    repeats = True
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a task for each sample, and beside them the labelling configuration."""
+        with out.file("labels.xml") as file:
+            file.write(files(__package__).joinpath("label_studio.xml").read_text("utf-8"))
+        with out.lists(self.data_file, "") as (put,):
+            for sample in samples:
+                put({"data": self._data(sample), "predictions": [_prediction(sample)]})
+
+    def _data(self, sample: Sample) -> dict[str, Any]:
+        """Return the data of a sample's task: where its picture is, and its caption."""
+        name = sample.file_name
+        return {
+            self.image: name if "://" in name else f"/data/local-files/?d={quote(name)}",
+            self.caption: sample.caption,
+            "image_id": sample.record.get("image_id"),
+        }
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each task that has an annotation or a prediction.
+
+        Tasks with neither, cancelled annotations and all but a task's last one are counted.
+        """
+        for where, task in read_lines(path, self.data_file):
+            with entry_errors(where):
+                if "data" not in task:
+                    raise BrokenRow(
+                        "no 'data' in it: export from Label Studio as JSON, not as JSON-MIN"
+                    )
+                latest = _latest(task.get("annotations"))
+                if latest is None:
+                    latest = _latest(task.get("predictions"))
+                self._count_passed_over(task.get("annotations") or [], latest)
+                if latest is not None:
+                    yield self._record(task["data"], latest)
+
+    def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
+        """Count what isn't read of a task's annotations, of which `latest` is read, if any."""
+        cancelled = [bool(each.get("was_cancelled")) for each in annotations]
+        # Counts of 0 are added, too: reasons are told in the order in which they come here first.
+        self.passed_over.update(
+            {
+                "cancelled annotations": sum(cancelled),
+                "annotations before a task's last one": max(0, cancelled.count(False) - 1),
+                "tasks without an annotation": int(latest is None),
+            }
+        )
+
+    def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record of a task with that data and annotation.
+
+        Its size is that of the last box's picture; without a box it has none. Raises BrokenRow,
+        KeyError, and others where it isn't Label Studio's.
+        """
+        caption = data.get(self.caption) or ""
+        record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
+        result = annotation["result"]
+        if any(part.get("item_index") for part in result):
+            raise BrokenRow("a task of several pages: only tasks of one picture can be read")
+        record["expressions"] = _expressions(result, caption)
+        for part in result:
+            if _role(part) == "box":
+                record["width"] = part["original_width"]
+                record["height"] = part["original_height"]
+        annotator = annotation.get("completed_by")
+        if isinstance(annotator, dict):
+            annotator = annotator.get("email") or annotator.get("id")
+        if has_id(data.get("image_id")):
+            record["image_id"] = data["image_id"]
+        if annotator is not None and str(annotator):
+            record["reviewed_by"] = str(annotator)
+        return record
+
+
+def _path_of(address: str) -> str:
+    """Return the path of a picture in the address that a task's data has of it.
+
+    `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one; any
+    other address is returned as it is.
+    """
+    parts = urlsplit(address)
+    if parts.path.rstrip("/").endswith("/data/local-files"):
+        paths = parse_qs(parts.query).get("d")
+        if paths:
+            return paths[0]
+    return address.removeprefix("/data/")
+
+
+def _prediction(sample: Sample) -> dict[str, Any]:
+    """Return the prediction of a sample's task: its phrases as regions.
+
+    Phrases that have neither boxes nor a place in the caption are texts of one region, `absent`.
+    Its score is the lowest of its boxes'; without scores it has none.
+    """
+    result: list[dict[str, Any]] = []
+    absent = []
+    scores = []
+    for number, phrase in enumerate(sample.phrases):
+        result += _span_regions(f"p{number}", phrase, sample.caption)
+        result += _box_regions(f"p{number}", phrase, sample)
+        scores += [score for score in phrase.scores if score is not None]
+        if not phrase.boxes and not phrase.span:
+            absent.append(phrase.text)
+    if absent:
+        region = {"id": _ABSENT, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
+        result.append({**region, "value": {"text": absent}})
+    prediction: dict[str, Any] = {
+        "model_version": str(sample.record.get("model") or "dataflow-grounding")
+    }
+    if scores:
+        prediction["score"] = min(scores)
+    prediction["result"] = result
+    return prediction
+
+
+def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
+    """Yield the region of a phrase's place in the caption; nothing if it has none.
+
+    The text of a phrase with boxes stands at its boxes. That of one without boxes comes as a second
+    region, where the caption has it written otherwise.
+    """
+    if not phrase.span:
+        return
+    start, end = phrase.span
+    words = caption[start:end]
+    region = {"id": span_id, "to_name": "caption"}
+    value = {"start": start, "end": end, "text": words}
+    label = _PHRASE if phrase.boxes else _NOTHING
+    yield {**region, "from_name": "span", "type": "labels", "value": {**value, "labels": [label]}}
+    if not phrase.boxes and phrase.text != words:
+        text = {**value, "text": [phrase.text]}
+        yield {**region, "from_name": "words", "type": "textarea", "value": text}
+
+
+def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
+    """Yield for each box of a phrase its region, its text, and its relation to the phrase's place.
+
+    There is no relation where the phrase has no place in the caption.
+    """
+    width, height = sample.size
+    boxes = zip(phrase.boxes, phrase.scores, strict=True)
+    for number, ((x1, y1, x2, y2), score) in enumerate(boxes):
+        area = {
+            "x": x1 / width * 100,
+            "y": y1 / height * 100,
+            "width": (x2 - x1) / width * 100,
+            "height": (y2 - y1) / height * 100,
+            "rotation": 0,
+        }
+        region: dict[str, Any] = {
+            "id": f"{span_id}b{number}",
+            "to_name": "image",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+        }
+        value = {**area, "rectanglelabels": [_BOX]}
+        box = {**region, "from_name": "box", "type": "rectanglelabels", "value": value}
+        if score is not None:
+            box["score"] = score
+        yield box
+        text = {**area, "text": [phrase.text]}
+        yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
+        if phrase.span:
+            yield {
+                "type": "relation",
+                "from_id": region["id"],
+                "to_id": span_id,
+                "direction": "right",
+                "labels": [],
+            }
+
+
+def _latest(annotations: Any) -> dict[str, Any] | None:
+    """Return the annotation that was made or changed last, of equal times the last in the list.
+
+    Cancelled ones don't count. None where there is no other one, or no list.
+    """
+    kept = [each for each in annotations or [] if not each.get("was_cancelled")]
+    if not kept:
+        return None
+    # sorted() keeps the order of equal times, so that the last of them is the list's last.
+    latest: dict[str, Any] = sorted(kept, key=_time_of)[-1]
+    return latest
+
+
+def _time_of(annotation: Mapping[str, Any]) -> str:
+    """Return when an annotation was last changed, or else made, as its text; "" where none says."""
+    return str(annotation.get("updated_at") or annotation.get("created_at") or "")
+
+
+class _Mention(NamedTuple):
+    """A phrase that a region stands for.
+
+    Attributes:
+        text: The phrase.
+        span_id: The id of its place in the caption; _NO_PLACE where the region has none.
+        region: The region, as the file has it.
+        is_box: Whether the region is a box of the phrase; else it says that it has none.
+    """
+
+    text: str
+    span_id: str
+    region: dict[str, Any]
+    is_box: bool
+
+
+def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
+    """Return the expressions of a result, a flat list of regions, their texts and relations.
+
+    Boxes of one text that are related to one place in the caption are one expression's. A region
+    without a place joins the first expression of its text. `char_span` is the place, None for a
+    phrase that the export wrote without one, and left out where it is to be looked for. Raises
+    BrokenRow, KeyError.
+    """
+    texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
+    spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
+    for part in result:
+        if _role(part) == "span":
+            spans[part["id"]] = _code_points(part["value"], caption)
+    expressions: dict[tuple[str, str], dict[str, Any]] = {}  # by the place's id and the text
+    for mention in _mentions(result, texts, spans, caption):
+        text = mention.text
+        key = (mention.span_id or _span_id_of(text, expressions), text)
+        expression = expressions.setdefault(key, {"text": text, "instances": []})
+        span = spans.get(mention.span_id)
+        if span:
+            expression["char_span"] = span
+        elif _OUR_ID.fullmatch(mention.region.get("id", "")):
+            # The export wrote it without a place: it isn't looked for in the caption. The place of
+            # the expression that it joins stays.
+            expression.setdefault("char_span", None)
+        if mention.is_box:
+            expression["instances"].append(_instance(mention.region))
+    return list(expressions.values())
+
+
+def _mentions(
+    result: list[dict[str, Any]],
+    texts: Mapping[str, Any],
+    spans: Mapping[str, list[int]],
+    caption: str,
+) -> Iterator[_Mention]:
+    """Yield each phrase that each region stands for, at each place that the region is related to.
+
+    Args:
+        result: Regions, their texts and relations, as a task has them.
+        texts: The texts of regions by the regions' ids.
+        spans: The places in the caption by the ids of their regions.
+        caption: The caption.
+
+    Raises:
+        BrokenRow: A region has no phrase, or can't be read.
+        KeyError: A region lacks what it needs.
+    """
+    related = _related_spans(result, spans)
+    for region in result:
+        region_id = region.get("id", "")
+        role = _role(region)
+        span_ids = related.get(region_id, [_NO_PLACE])
+        texts_by_span = _texts_by_span(span_ids, region_id, texts.get(region_id), spans, caption)
+        for span_id, span_texts in texts_by_span:
+            for text in _phrases(region, role, span_texts, spans.get(span_id), caption):
+                yield _Mention(text, span_id, region, is_box=role == "box")
+
+
+def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:
+    """Return the id of the place of the first expression of a text.
+
+    `expressions` are by the place's id and the text. _NO_PLACE where none has the text, or the
+    first that has it has no place.
+    """
+    for span_id, its_text in expressions:
+        if its_text == text:
+            return span_id
+    return _NO_PLACE
+
+
+def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return by the id of each region the ids of the places in the caption that it is related to.
+
+    Relations count in either direction, each once. A place is related to itself alone; a region
+    without a relation is left out.
+    """
+    related = {span_id: [span_id] for span_id in spans}
+    ends = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
+    for from_id, to_id in ends:
+        for region_id, span_id in ((from_id, to_id), (to_id, from_id)):
+            if region_id not in spans and span_id in spans:
+                span_ids = related.setdefault(region_id, [])
+                if span_id not in span_ids:
+                    span_ids.append(span_id)
+    return related
+
+
+def _texts_by_span(
+    span_ids: list[str], region_id: str, its_texts: Any, spans: Mapping[str, Any], caption: str
+) -> list[tuple[str, Any]]:
+    """Return the ids of a region's places, each with the texts of the region that stand there.
+
+    A place that is the only one, also _NO_PLACE, gets all of the texts, as they are.
+
+    Args:
+        span_ids: The ids of the places in the caption that the region is related to.
+        region_id: The region's, for messages.
+        its_texts: The region's text, a list of them, or None.
+        spans: By id, where each place is: [start, end) in the caption.
+        caption: The caption.
+
+    Raises:
+        BrokenRow: A text stands at none of several places.
+    """
+    if len(span_ids) == 1:
+        return [(span_ids[0], its_texts)]
+    texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
+    by_span = []
+    for span_id in span_ids:
+        standing = [text for text in texts if stands(text, spans[span_id], caption)]
+        by_span.append((span_id, standing))
+    nowhere = set(texts)
+    for _, standing in by_span:
+        nowhere.difference_update(standing)
+    if nowhere:
+        raise BrokenRow(
+            f"region {region_id} has several relations, and {nowhere.pop()!r} is at none: leave it"
+            " one"
+        )
+    return by_span
+
+
+def _role(part: Mapping[str, Any]) -> str:
+    """Return what an item of a result is: `box`, `span` (a place in the caption) or _ABSENT.
+
+    It is "" for a text, a relation, or anything else. Raises BrokenRow for shapes that would be
+    lost.
+    """
+    type_name = part["type"]
+    if type_name.startswith(_OTHER_SHAPES):
+        raise BrokenRow(f"region {part['id']} is a {type_name}: only rectangles can be read")
+    if type_name.startswith("rectangle"):
+        return "box"
+    if type_name == "textarea":
+        return _ABSENT if part["from_name"] == _ABSENT else ""
+    if isinstance(part.get("value", {}).get("start"), int):
+        return "span"
+    return ""
+
+
+def _phrases(
+    part: Mapping[str, Any],
+    role: str,
+    texts: str | list[str] | None,
+    span: list[int] | None,
+    caption: str,
+) -> list[str]:
+    """Return the phrases that a region stands for; an empty list for one that stands for none.
+
+    They are its texts; else the words at its place in the caption, else its labels but _BOX. A
+    place in the caption stands for a phrase only if _NOTHING is its only label: phrases with boxes
+        have
+    the boxes stand for them.
+
+    Args:
+        part: The region, as it stands in the task's `result`.
+        role: What it is, as `_role` says.
+        texts: What was written for it, if anything.
+        span: Its place in the caption, if it has one.
+        caption: The caption.
+
+    Raises:
+        BrokenRow: It should stand for a phrase, but has none.
+    """
+    labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
+    is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
+    if not role or is_phrase_with_boxes:
+        return []
+    if texts:
+        return [texts] if isinstance(texts, str) else texts
+    if span:
+        words = caption[slice(*span)]
+        phrases = [words] if words else []
+    else:
+        phrases = [label for label in labels if label != _BOX]
+    if not phrases:
+        raise BrokenRow(f"region {part['id']} has no phrase")
+    return phrases
+
+
+def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
+    """Return a region's place in the caption, [start, end) in code points.
+
+    If its text doesn't stand at the stated offsets, but does if they count UTF-16 units, they are
+    converted. If it stands at neither, they are returned as stated.
+    """
+    span = [value["start"], value["end"]]
+    text = value.get("text")
+    if caption[slice(*span)] == text:
+        return span
+    units = caption.encode("utf-16-le", "surrogatepass")
+    counted = [len(units[: 2 * n].decode("utf-16-le", "replace")) for n in span]
+    return counted if caption[slice(*counted)] == text else span
+
+
+def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a box in pixels, with its score.
+
+    The score is None unless a model predicted the box and nobody changed it. Raises BrokenRow for a
+    rotated one; KeyError.
+    """
+    value = part["value"]
+    sides = (part["original_width"], part["original_height"])
+    if value.get("rotation") or part.get("image_rotation"):
+        raise BrokenRow(f"region {part['id']} is rotated: only upright boxes can be read")
+    corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
+    bbox = [round(percent * sides[i % 2] / 100, _DECIMALS) for i, percent in enumerate(corners)]
+    is_prediction = part.get("origin", "prediction") == "prediction"
+    return {"bbox": bbox, "score": part.get("score") if is_prediction else None}

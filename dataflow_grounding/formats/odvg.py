@@ -1,0 +1,212 @@
+"""ODVG: JSON lines of one picture each with the regions of its caption.
+
+It has four dialects; readers of one don't read another. Boxes are `[x1, y1, x2, y2]` in pixels.
+Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
+mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's
+cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import count, groupby
+from typing import Any, ClassVar
+from unicodedata import normalize
+
+from dataflow_grounding.data.records import is_number
+from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.reading import entry_errors, read_lines, unite
+
+
+class _Odvg(Format):
+    """Base of ODVG's dialects: lines of a picture and its `grounding` with regions."""
+
+    picture_key: ClassVar[str] = "filename"
+    numbered: ClassVar[bool] = False  # whether pictures have an `image_id`, from 0
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each `grounding` of a sample; here a sample has one."""
+        with out.lines(self.data_file) as put:
+            for number, sample in enumerate(samples):
+                picture = {
+                    self.picture_key: sample.file_name,
+                    "height": sample.size[1],
+                    "width": sample.size[0],
+                }
+                if self.numbered:
+                    picture["image_id"] = number
+                for grounding in self.groundings(sample):
+                    put({**picture, "grounding": grounding})
+
+    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+        """Yield the `grounding` of each line that a sample becomes: here of one line."""
+        regions = []
+        for phrase in sample.phrases:
+            regions += self.regions(phrase)
+        yield {"caption": sample.caption, "regions": regions}
+
+    def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
+        """Return the regions of a phrase: one for each box, as a region has one box here."""
+        return [{"bbox": list(box), "phrase": phrase.text} for box in phrase.boxes]
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each line, with a size only where the line states it."""
+        for where, line in read_lines(path, self.data_file):
+            with entry_errors(where):
+                yield {
+                    "image_path": line[self.picture_key],
+                    "width": line.get("width"),
+                    "height": line.get("height"),
+                    **self.record(line["grounding"]),
+                }
+
+    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the `caption` and `expressions` of a line's `grounding`.
+
+        Boxes of equal phrases are one expression's. Raises KeyError, TypeError.
+        """
+        keyed = []
+        for region in grounding["regions"]:
+            expression = _expression(region["phrase"], [region])
+            keyed.append((expression["text"], expression))
+        return {"caption": grounding.get("caption"), "expressions": unite(keyed)}
+
+
+def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the expression of a phrase with the boxes of all of these regions.
+
+    The parts of a phrase that is a list are joined by blanks. Raises KeyError, TypeError.
+    """
+    instances: list[dict[str, Any]] = []
+    for region in regions:
+        instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
+    text = " ".join(phrase if isinstance(phrase, list) else [phrase])
+    return {"text": text, "instances": instances}
+
+
+def _boxes_of(bbox: Any) -> list[Any]:
+    """Return the boxes of a region's `bbox`, which is one box or a list of boxes, perhaps empty."""
+    is_one_box = isinstance(bbox, list) and bbox and is_number(bbox[0])
+    return [bbox] if is_one_box else list(bbox)
+
+
+class OpenGroundingDino(_Odvg):
+    """ODVG as Open-GroundingDino reads it.
+
+    It trains on the phrases, joined in any order, not on the caption.
+    """
+
+    breaking = (" . ",)
+
+
+class TaoGroundingDino(OpenGroundingDino):
+    """ODVG as TAO's Grounding DINO and Mask Grounding DINO read it.
+
+    Boxes without masks want `has_mask: false`.
+    """
+
+    picture_key = "file_name"
+    numbered = True
+
+
+class MMDetection(_Odvg):
+    """ODVG as mmdetection reads it.
+
+    A region is a phrase with all of its boxes, found in the caption by its span.
+    """
+
+    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+        """Yield one `grounding`: the caption without blanks before it, a region for each phrase."""
+        caption = sample.caption.lstrip()  # the trainer strips it, and spans would be off
+        stripped_length = len(sample.caption) - len(caption)
+        regions = []
+        for phrase in sample.phrases:
+            span = [max(0, offset - stripped_length) for offset in phrase.span or ()]
+            regions.append(
+                {
+                    "bbox": [list(box) for box in phrase.boxes],
+                    "phrase": phrase.text,
+                    "tokens_positive": [span],
+                }
+            )
+        yield {"caption": caption, "regions": regions}
+
+    def safe(self, text: str) -> str:
+        """Return the text without letters that become two when lower-cased, as İ does.
+
+        The trainer lowers the caption, and spans behind such a letter would be off.
+        """
+        if text.isascii():
+            return text
+        return "".join(_of_one_lower_letter(letter) for letter in text)
+
+    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the `caption` and `expressions` of a line, one expression for each region.
+
+        Raises KeyError, TypeError, IndexError for a region without a span.
+        """
+        caption = grounding["caption"]
+        expressions = []
+        for region in grounding["regions"]:
+            expression = _expression(region["phrase"], [region])
+            spans = region["tokens_positive"]
+            # The words of a phrase may have a span each. The phrase stands in the caption, from the
+            # start of the first to the end of the last, only if nothing else is between them.
+            whole_span = [spans[0][0], spans[-1][1]]
+            if len(spans) == 1 or stands(expression["text"], whole_span, caption):
+                expression["char_span"] = whole_span
+            else:
+                expression["char_span"] = None
+            expressions.append(expression)
+        return {"caption": caption, "expressions": expressions}
+
+
+def _of_one_lower_letter(letter: str) -> str:
+    """Return the letter, or its base letter where it would become several when lower-cased.
+
+    The base letter of İ is I.
+    """
+    return letter if len(letter.lower()) == 1 else normalize("NFD", letter)[0]
+
+
+class TaoReferring(_Odvg):
+    """Referring expressions as Mask Grounding DINO of TAO 7 or later reads them.
+
+    There is a line for each expression, also where nothing is there; on reading, lines of one
+    picture that follow each other are one record.
+    """
+
+    picture_key = "file_name"
+    numbered = True
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each phrase, numbered from 0 through all samples."""
+        self._ids = count()
+        super().write(samples, out)
+
+    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+        """Yield the `grounding` of a line for each phrase, numbered through all samples."""
+        for phrase in sample.phrases:
+            expression_id = next(self._ids)
+            yield {
+                "expression": phrase.text,
+                "expression_id": expression_id,
+                "sent_id": expression_id,
+                "empty": not phrase.boxes,
+                "tokens_positive": [[0, len(phrase.text)]] if phrase.boxes else [],
+                "regions": self.regions(phrase),
+            }
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each run of lines of one picture, with the expressions of all."""
+        lines = super().read(path, image_root)
+        for _, of_picture in groupby(lines, key=lambda row: row["image_path"]):
+            first, *others = of_picture
+            expressions = list(first["expressions"])
+            for row in others:
+                expressions += row["expressions"]
+            yield {**first, "expressions": expressions}
+
+    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the one expression of a line, without a caption."""
+        expression = _expression(grounding["expression"], [*grounding["regions"]])
+        return {"caption": None, "expressions": [expression]}

@@ -1,0 +1,508 @@
+"""Helpers to read formats: files and their entries, and rows completed to records.
+
+Entries come with the place where they stand, for errors that name it.
+"""
+
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import IO, Any
+from xml.etree import ElementTree
+
+from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    InputError,
+    RecordError,
+    UnreadableReply,
+    told_as,
+)
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
+from dataflow_grounding.data.records import (
+    Record,
+    is_score,
+    read_expressions,
+    stated_size,
+    whole_number,
+)
+from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
+from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.engine.source import identify
+from dataflow_grounding.formats._picture_finder import PictureFinder
+from dataflow_grounding.formats.base import stands
+from dataflow_grounding.images.files import MAX_FILE_BYTES
+
+_SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
+# types of tar members that only say something of the next one, such as its long name
+_NOTES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_MAX_NOTE_BYTES = 2**20  # of such a member; far more than any path takes
+# Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
+_MAX_BYTES_WITHOUT_TAG = 8 * 2**20
+# Bytes that the parser gets at once: with each part it looks at an open tag from its start again.
+_XML_PART = 2**18
+
+
+def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
+    """Return the files at any depth of a folder with these endings, relative to it, sorted.
+
+    Hidden files and folders are left out. Links to folders are followed, into each folder once.
+
+    Args:
+        folder: The folder, or its address.
+        endings: In lower case; in names, case makes no difference. "" is the ending of any file.
+        key: The setting that names the folder, for the message.
+
+    Raises:
+        InputError: It is not a folder.
+    """
+    if kind_of(folder) != "folder":
+        raise InputError(f"{key}: no folder {folder}")
+    if is_elsewhere(folder):
+        visible = [name for name in names_in(folder) if "/." not in f"/{name}"]
+        return [name for name in visible if name.lower().endswith(endings)]
+    paths = []
+    seen: set[str] = set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        # os.walk goes into what is left in its list
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(endings) and not name.startswith("."):
+                path = os.path.relpath(os.path.join(top, name), folder)
+                paths.append(path.replace(os.sep, "/"))
+    return sorted(paths)
+
+
+def file_of(path: str, name: str) -> str:
+    """Return the path of the file `name` if `path` is the folder that holds it; else `path` itself.
+
+    Raises InputError if the folder doesn't have it. Whether `path` exists is not looked at.
+    """
+    if not os.path.isdir(path):
+        return path
+    inside = os.path.join(path, name)
+    if not os.path.exists(inside):
+        raise InputError(f"{path} has no {name}: name the file itself")
+    return inside
+
+
+def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where each object of a file stands, `FILE, line 3` or `FILE, entry 3`, and the object.
+
+    The file is one of rows (JSON lines, a JSON list, CSV, Parquet): `path`, or `name` in that
+    folder. Raises InputError, also at the first object that can't be read.
+    """
+    file = file_of(path, name)
+    unit = "line" if file_type_of(file) == "jsonl" else "entry"
+    for number, data in read_unbroken_rows(file, unit):
+        yield f"{file}, {unit} {number}", data
+
+
+def read_whole(file: str) -> Any:
+    """Return the one value that a JSON file holds.
+
+    Raises InputError where it can't be read, and for JSON lines or `null`.
+    """
+    with told_as(InputError, f"can't read {file}"):
+        data = read_json(file)  # None for either
+    if data is None:
+        raise InputError(f"{file} holds JSON lines or null, and should be one JSON value")
+    return data
+
+
+def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
+    """Yield the items of all lists in the object of a JSON file, without reading it as a whole.
+
+    They come as the list's name, the item's number from 0, and the item. Each list begins with
+    number -1 and None, so that an empty one is seen, too. A file that is JSON but no object yields
+    nothing. Raises InputError where it can't be read or is not JSON, perhaps after some items.
+    """
+    try:
+        with told_as(InputError, f"can't read {path}"), json_file(path) as file:
+            yield from lists_in(file)
+    except (ValueError, RecursionError):
+        whole = read_whole(path)  # raises an error that says where it isn't JSON
+        if isinstance(whole, dict):
+            raise InputError(f"{path} is not JSON in all of its parts") from None
+
+
+def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return expressions, those of the same key united: one with the boxes of all.
+
+    Each comes after its key, which is not written anywhere. United ones have the boxes of all, and
+    all else of the first. Where expressions that aren't united have the same `expression_id`, the
+    first keeps it, the others get `~2` and so on behind it, as no expression has yet. The
+    expressions that are given stay as they are.
+    """
+    by_key: dict[Any, dict[str, Any]] = {}
+    for key, expression in keyed:
+        if key not in by_key:
+            by_key[key] = {**expression, "instances": []}
+        by_key[key]["instances"] += expression["instances"]
+    expressions = list(by_key.values())
+    _set_unique_ids(expressions)
+    return expressions
+
+
+def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
+    """Set a new `expression_id`, in place, for each expression whose id an earlier one has.
+
+    Those without an id stay so.
+    """
+    ids = [expression.get("expression_id") for expression in expressions]
+    taken = {str(own_id) for own_id in ids if own_id is not None}
+    last_number: dict[Any, int] = {}  # by id: the number in the last one made of it, 1 before that
+    for expression, own_id in zip(expressions, ids, strict=True):
+        if own_id is None:
+            continue
+        if own_id not in last_number:
+            last_number[own_id] = 1
+            continue
+        number = last_number[own_id] + 1
+        while f"{own_id}~{number}" in taken:
+            number += 1
+        last_number[own_id] = number
+        expression["expression_id"] = f"{own_id}~{number}"
+        taken.add(f"{own_id}~{number}")
+
+
+class _BoundedXml:
+    """A file of XML for a parser that stops at a text or attribute that could fill the memory.
+
+    That is one of over `_MAX_BYTES_WITHOUT_TAG`.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._since_tag = 0  # bytes read since the last `<`
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next part. Raises ValueError once a text or attribute is too long."""
+        data = self._file.read(_XML_PART)
+        last_tag = data.rfind(b"<")
+        if last_tag >= 0:
+            self._since_tag = len(data) - last_tag
+        else:
+            self._since_tag += len(data)
+        if self._since_tag > _MAX_BYTES_WITHOUT_TAG:
+            raise ValueError(
+                f"over {_MAX_BYTES_WITHOUT_TAG >> 20} MiB of it are one text or attribute"
+            )
+        return data
+
+
+def read_xml(path: str) -> Iterator[ElementTree.Element]:
+    """Yield the child elements of an XML file's root, each with all that is in it.
+
+    An element is taken out of the root when the next one is asked for. Raises InputError where the
+    file can't be read or isn't XML, and for a DOCTYPE or a very long text.
+    """
+    open_elements: list[ElementTree.Element] = []  # from the root to the innermost
+    try:
+        with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+            if b"<!DOCTYPE" in file.read(2**16):
+                # Of one that stands further behind, expat itself ends what would fill the memory.
+                raise ValueError(
+                    "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"
+                )
+            file.seek(0)
+            for event, element in ElementTree.iterparse(_BoundedXml(file), ("start", "end")):
+                if event == "start":
+                    open_elements.append(element)
+                    continue
+                open_elements.pop()
+                if len(open_elements) == 1:  # a child of the root ended
+                    yield element
+                    open_elements[0].clear()  # which would keep all of its children in memory
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{path} is not XML that can be read: {error}") from None
+
+
+@dataclass
+class TarSample:
+    """A sample of a WebDataset shard: members that stand together and share a key.
+
+    Args:
+        where: The shard and the key, for messages.
+        key: What the members' names begin with, up to the first dot.
+        parts: What is in the members, by the rest of their names, such as `.jpg`.
+        error: Why the sample can't be read; None where it can. With an error `parts` is empty.
+    """
+
+    where: str
+    key: str
+    parts: dict[str, bytes]
+    error: BrokenRow | None = None
+
+
+class _BoundedMember(tarfile.TarInfo):
+    """A tar member that raises TarError for notes on a member of over `_MAX_NOTE_BYTES`.
+
+    tarfile reads notes into memory at once, whatever size they state.
+    """
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        """Return the member to go on with, as tarfile asks of each member that it meets."""
+        if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
+            raise tarfile.TarError(f"it has notes of {self.size:,} bytes on {self.name[:40]!r}")
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # not in typeshed
+
+
+def tar_samples(path: str) -> Iterator[TarSample]:
+    """Yield the samples of a WebDataset shard, in its order.
+
+    A sample that is too large has an `error`. Raises InputError where the shard can't be read,
+    perhaps after some samples.
+    """
+    try:
+        with (
+            told_as(InputError, f"can't read {path}"),
+            system_errors(path),
+            open_file(path) as file,
+            tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,
+        ):
+            files = (member for member in tar if member.isfile())
+            for key, members in groupby(files, _sample_key):
+                yield _tar_sample(tar, path, key, members)
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{path} is not a tar file that can be read: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _sample_key(member: tarfile.TarInfo) -> str:
+    match = _SAMPLE_KEY.match(member.name)
+    assert match is not None  # it matches an empty text, too
+    return match[0]
+
+
+def _tar_sample(
+    tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
+) -> TarSample:
+    """Return the sample of these members; where they are too large together, one with an error.
+
+    The error names the member that goes over MAX_FILE_BYTES; the members behind it aren't read. Of
+    members with one name the last counts.
+    """
+    sample = TarSample(f"{path}, {key}", key, {})
+    size = 0  # bytes of all members, as they state it
+    for member in members:
+        size += member.size
+        if size > MAX_FILE_BYTES:
+            sample.parts = {}
+            sample.error = BrokenRow(
+                f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB"
+            )
+            break  # further members are not to blame
+        content = tar.extractfile(member)
+        if content:
+            sample.parts[member.name[len(key) :]] = content.read()
+    return sample
+
+
+def picture_size(finder: PictureFinder, name: Any, where: str) -> Size:
+    """Return the width and height in pixels of a picture, as it is upright.
+
+    Raises InputError that begins with `where`, the place that names the picture.
+    """
+    try:
+        return finder.find(name, "image").header.size
+    except RecordError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+@contextmanager
+def entry_errors(where: str) -> Iterator[None]:
+    """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
+
+    That is what readers raise of rows and replies, and what Python raises where a key or an item is
+    missing, or a value is of another type.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise InputError(f"{where}: no {error.args[0]!r} in it") from None
+    except (
+        BrokenRow,
+        UnreadableReply,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
+        raise InputError(f"{where}: is not of this format ({error})") from None
+
+
+def complete_rows(
+    rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[str], backgrounds: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield a format's rows completed to records: with ids, status, scores, and spans.
+
+    Spans are those of the format if all of a row's are right, else those that are found. Boxes
+    without an area are left out, and expressions that lose all of their boxes so; both are counted
+    in `passed_over`.
+
+    Args:
+        rows: As a format's `read` yields them.
+        path: What is read, for messages.
+        passed_over: Gets the counts, in words.
+        backgrounds: Mark a row without expressions as `background: true`, unless it has that
+            column.
+
+    Raises:
+        InputError: An expression without text, a box that isn't x1, y1, x2, y2, or a score out of
+            [0, 1]; it names `path` and the row's number.
+    """
+    rows_of_image = NumberTable()  # so that ids of rows without their own differ
+    without_picture = 0
+    for number, row in enumerate(rows, 1):
+        record = Record(row)
+        identify(record, "image_path", None, rows_of_image)
+        if record.image_id is None:
+            record.image_id = "record"
+            record.occurrence = without_picture
+            without_picture += 1
+        with entry_errors(f"{path}, record {number}"):
+            yield _complete_row(record, passed_over, backgrounds)
+
+
+def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) -> dict[str, Any]:
+    """Return one row completed, as `complete_rows` says. Raises BrokenRow, KeyError."""
+    sides = _stated_sides(record)
+    stated_caption = record.get("cleaned_caption") or record.get("caption")
+    expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
+    caption = _set_spans(expressions, stated_caption if isinstance(stated_caption, str) else "")
+    for expression in expressions:
+        status = "grounded" if expression["instances"] else "none"
+        expression.setdefault("status", status)
+        _name_boxes(expression)
+    completed: dict[str, Any] = {"image_id": None, **record, **sides}
+    if record.get("image_id") is None:
+        completed["image_id"] = record.unique_id
+    if backgrounds and not record["expressions"] and "background" not in record:
+        completed["background"] = True
+    completed["cleaned_caption"] = caption
+    completed["expressions"] = expressions
+    return completed
+
+
+def _name_boxes(expression: dict[str, Any]) -> None:
+    """Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number.
+
+    It is one that no other box of the expression has: `a#0.0`, `a#0.1` and so on.
+    """
+    taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
+    number = 0
+    for instance in expression["instances"]:
+        if "bbox_id" in instance:
+            continue
+        while f"{expression['expression_id']}.{number}" in taken:
+            number += 1
+        instance["bbox_id"] = f"{expression['expression_id']}.{number}"
+        number += 1
+
+
+def _stated_sides(record: Record) -> dict[str, int]:
+    """Return the `width` and `height` that a record states, as whole numbers.
+
+    A side that it doesn't state is left out. Raises BrokenRow where one isn't a whole number.
+    """
+    sides = {}
+    for name in ("width", "height"):
+        if record.get(name) is not None:
+            side = whole_number(record[name])
+            if side is None:
+                raise BrokenRow("width and height should be whole numbers of pixels")
+            sides[name] = side
+    return sides
+
+
+def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
+    """Set `char_span` of the expressions in place; return the caption that the spans refer to.
+
+    Where all that are stated hold their phrases, and none is missing, these and the caption stay.
+    Else all are looked for in the cleaned caption, and None where the phrase isn't found.
+    """
+    texts = [expression["text"] for expression in expressions]
+    # None says that the phrase isn't in the caption; where nothing is said, () holds no phrase.
+    spans = [expression.get("char_span", ()) for expression in expressions]
+    if not _all_stand(texts, spans, caption):
+        caption = clean_caption(caption)
+        spans = find_spans(texts, caption)
+    for expression, span in zip(expressions, spans, strict=True):
+        expression["char_span"] = list(span) if span else None
+    return caption
+
+
+def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
+    for text, span in zip(texts, spans, strict=True):
+        if span is not None and not stands(text, span, caption):
+            return False
+    return True
+
+
+def _with_area(
+    expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield copies of the expressions with only their boxes that have an area.
+
+    One that loses all of its boxes so is left out; one that has none stays. Boxes and expressions
+    that are left out are counted. Raises BrokenRow as `_has_area` does.
+    """
+    for expression in expressions:
+        instances = expression["instances"]
+        kept = [instance for instance in instances if _has_area(instance)]
+        passed_over["boxes without an area"] += len(instances) - len(kept)
+        if instances and not kept:
+            passed_over["phrases left without a box"] += 1
+        else:
+            yield {**expression, "instances": kept}
+
+
+def _has_area(instance: dict[str, Any]) -> bool:
+    """Whether a box has an area.
+
+    Raises BrokenRow where it ends before it begins, or its score isn't one from 0 to 1, or None.
+    """
+    x1, y1, x2, y2 = instance["bbox"]
+    if x1 > x2 or y1 > y2:
+        raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
+    score = instance["score"]
+    if not is_score(score):
+        raise BrokenRow(f"the score {score!r} is not between 0 and 1")
+    return bool(x1 < x2 and y1 < y2)
+
+
+def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
+    """Yield the records, those without a size with that of their picture, as it is upright.
+
+    It is set in place. Pictures are looked for in `folder`; a record whose picture isn't there, or
+    is broken, stays without a size. A size that a record states is not checked: its boxes are in
+    it, and a picture of another size is found out when it is used.
+    """
+    finder = PictureFinder((folder,))
+    for record in records:
+        if not stated_size(record):
+            with suppress(InputError):
+                size = picture_size(finder, record["image_path"], "")
+                record |= {"width": size[0], "height": size[1]}
+        yield record

@@ -1,0 +1,342 @@
+"""Seed records, one per image with its regions, from which `image_referring_expression` starts.
+
+They are read from labels or from earlier records, and written as a file of records.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, told_as
+from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of, system_errors
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.boxes.seeds import Made, Seeds
+from dataflow_grounding.data.inputs import Input
+from dataflow_grounding.data.records import as_json, read_object, stated_size
+from dataflow_grounding.data.rows import Row, read_rows, write_rows, write_text
+from dataflow_grounding.engine.keyed_log import sealed, unsealed
+from dataflow_grounding.formats import find_format, folder_of, read
+from dataflow_grounding.formats.label_seeds import (
+    BEYOND,
+    boxes_beyond,
+    from_coco,
+    from_label_folder,
+    size_columns,
+    upright_size,
+)
+from dataflow_grounding.formats.reading import with_sizes
+from dataflow_grounding.formats.tao_records import (
+    COLUMN,
+    SOURCE,
+    from_tao,
+    is_tao,
+    with_status,
+)
+from dataflow_grounding.spec.schema import ReferringData
+
+_BROKEN_LINES_TOLD = 5  # in remarks; the report has more
+NO_AREA = "boxes without an area are left out"  # what is told of such boxes
+
+
+def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
+    """Return the seeds that a spec's `data` names. No record is made yet.
+
+    Args:
+        data: The block `image_referring_expression.data`.
+        made: What the steps make anew of given annotations, so that it isn't taken over.
+        boxless: Whether the steps do without regions.
+
+    Raises:
+        SpecError: `data` names no source, several, or no folder of images.
+        InputError: A file or folder isn't there, or holds nothing that fits.
+    """
+    block = "image_referring_expression.data"
+    if data.input_annotations_jsonl:
+        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
+    names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
+    stated = [name for name in names if getattr(data, name)]
+    if len(stated) != 1:
+        what = f"{' and '.join(stated)} are given" if stated else "none is given"
+        raise SpecError(
+            f"{block}: give one of {', '.join(names)} or input_annotations_jsonl ({what})"
+        )
+    if not data.image_dir:
+        name = setting(f"{block}.image_dir")
+        raise SpecError(f"{name} is missing: give it the folder of the images")
+    name = stated[0]
+    path = str(getattr(data, name))
+    if name == "coco_json":
+        return from_coco(data.image_dir, path, boxless)
+    key = f"{block}.{name}"
+    names_file: str | None = None  # KITTI's labels name their classes themselves
+    if name == "yolo_label_dir":
+        names_file = data.yolo_names or ""
+    return from_label_folder(data.image_dir, path, key, names_file, boxless)
+
+
+def find_proposals(
+    path: str, format: str, image_root: str, classes: Mapping[str, str], unpacked: str
+) -> Input:
+    """Return the input of boxes that something else made, in a format that `import` reads.
+
+    It has a row for each record, with the phrases of `classes` that the record lacks, without
+    boxes.
+
+    Args:
+        path: The file or folder.
+        format: One of `import`'s formats, or the user's own as `module:Class`.
+        image_root: Where relative paths of pictures start; beside the data if empty.
+        classes: Phrases, with their classes, that every picture is to have, with boxes or without.
+        unpacked: The folder for pictures that the data hold themselves.
+
+    Raises:
+        InputError: There is no such file or folder.
+        SpecError: There is no such format.
+    """
+    kind = kind_of(path)
+    if not kind:
+        raise InputError(f"no input file {path}: check {setting('data.input_jsonl')}")
+    find_format(format)
+    folder = image_root or folder_of(path)
+
+    def rows() -> Iterator[Row]:
+        """Yield the rows, read anew at each call by a format object of its own."""
+        source = find_format(format)
+        source.pictures = source.pictures or unpacked
+        records = with_sizes(read(path, source, image_root=image_root or None), folder)
+        yield from _rows_with_classes(records, classes)
+
+    files = (path,) if kind == "file" else ()
+    return Input(path, rows, (folder, unpacked, "."), files)
+
+
+def _rows_with_classes(
+    records: Iterable[dict[str, Any]], classes: Mapping[str, str]
+) -> Iterator[Row]:
+    """Yield a row for each record, with the phrases of `classes` that it lacks, without boxes.
+
+    They are compared letter by letter with the phrases of the record. Rows are numbered from 1.
+    """
+    for number, record in enumerate(records, 1):
+        expressions = list(record["expressions"])
+        stated = {expression["text"] for expression in expressions}
+        for phrase, class_name in classes.items():
+            if phrase not in stated:
+                expressions.append({"text": phrase, "class": class_name, "instances": []})
+        yield Row(number, {**record, "expressions": expressions})
+
+
+class AnnotationSeeds(Seeds):
+    """Seeds from a file of records: ours, with boxes in pixels, or TAO's, which are converted.
+
+    They come in their order, with their columns but those that the steps make anew. A line that
+    can't be read, and a record of TAO's that can't be converted, become records that fail.
+
+    Args:
+        path: The file.
+        image_dir: Where images are looked for first, if given; then beside the file, then here.
+        made: What the steps make anew, in this run or later.
+        boxless: Whether the steps do without regions.
+
+    Raises:
+        InputError: There is no such file.
+    """
+
+    def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
+        if kind_of(path) != "file":
+            raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
+        folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
+        self._image_dir = image_dir
+        self._made_anew = made
+        without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
+        super().__init__(path, [path], folders, boxless, without_boxes)
+
+    def _reset_found(self) -> None:
+        """Forget what an earlier reading found: nothing is known before the records are read."""
+        self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
+        self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
+        self._converted = 0  # records of TAO's
+        self._broken: list[str] = []  # of each line that can't be read, where it is and why
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """Yield a record for each line; of one that can't be used, a record with SEED_ERROR."""
+        for row in read_rows(self.origin):
+            where = f"{self.origin}, line {row.line}"
+            if row.data is None:
+                self._broken.append(f"{where}: {row.error}")
+                yield {"image_path": None, SEED_ERROR: self._broken[-1]}
+                continue
+            data = self._with_our_path(row.data)
+            try:
+                yield self._record(data, where)
+            except BrokenRow as error:
+                yield {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
+
+    def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return TAO's row with the picture's name in `image_dir`, if its own path isn't found.
+
+        That may be a path in the container that TAO ran in. Any other row is returned as it is, as
+        is one whose picture isn't in `image_dir` either.
+        """
+        path = row.get("image_path")
+        if not self._image_dir or not isinstance(path, str) or not is_tao(row):
+            return row
+        if upright_size(path, self.folders) is not None:
+            return row
+        name = os.path.basename(path)
+        if not kind_of(joined(self._image_dir, name)):
+            return row
+        return {**row, "image_path": name}
+
+    def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
+        """Return the seed record of a row; what is found on the way is added to `found`.
+
+        It has the columns of the row but those that the steps make anew, a status for each
+        expression, and the picture's size if that is known. Raises BrokenRow where TAO's row can't
+        be converted, and MachineBusy as `upright_size` does.
+        """
+        size = upright_size(row.get("image_path"), self.folders)
+        if is_tao(row):
+            if size is None:
+                self.found[self._unopened].append(str(row.get("image_path")))
+                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
+            row, without_area = from_tao(row, size)
+            self._converted += 1
+            self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
+            self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
+        record = self._without_remade(with_status(row))
+        # With boxes the record keeps the size that it states for them, and fails where it is
+        # another one than the image's: `check_stated_size`.
+        keeps_stated_size = record.get("regions") and size and stated_size(record)
+        if not keeps_stated_size:
+            record |= size_columns(size)
+        record.setdefault("source", SOURCE)
+        if self._boxless:
+            record.setdefault("regions", [])
+        return record
+
+    def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a copy of the row without what this run's steps, or those after them, make anew.
+
+        That is their columns, and in `pipeline_steps` their names; of other names there, which
+        should be texts, each is kept once.
+        """
+        kept = {name: value for name, value in row.items() if name not in self._made_anew.columns}
+        steps = row.get("pipeline_steps")
+        if isinstance(steps, list):
+            distinct = dict.fromkeys(step for step in steps if isinstance(step, str))
+            kept["pipeline_steps"] = [
+                step for step in distinct if step not in self._made_anew.labels
+            ]
+        return kept
+
+    def fingerprint(self) -> str:
+        """Return a digest of the file's bytes and of all else that the records depend on.
+
+        That are the versions of the package and of how files are read, and the arguments. Raises
+        OSError.
+        """
+        depends_on = [__version__, self.reading, self.folders, self._made_anew, self._boxless]
+        digest = hashlib.sha256(json.dumps(depends_on).encode())
+        with system_errors(self.origin), open_file(self.origin) as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def report(self) -> dict[str, Any]:
+        """Return how many records were TAO's, and the first lines that can't be read."""
+        return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
+
+    def remarks(self) -> list[str]:
+        """Return also how many records were TAO's, and the first lines that can't be read."""
+        lines = []
+        if self._converted:
+            lines.append(f"TAO records taken over, with boxes in pixels: {self._converted}")
+        return [*lines, *super().remarks(), *self._broken[:_BROKEN_LINES_TOLD]]
+
+
+def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
+    """Raise InputError if one of these files of `results_dir` is TAO's, by its first readable row.
+
+    A run would write over what was paid for. `files` are paths; those that aren't there are passed
+    over.
+    """
+    for path in filter(os.path.exists, files):
+        if is_tao(_first_row(path)):
+            last = os.path.join(results_dir, "annotations.jsonl")
+            start = last if os.path.exists(last) else path
+            raise InputError(
+                f"{results_dir} holds TAO's own results: to go on from them, choose another"
+                f" results_dir and give data.input_annotations_jsonl={start}"
+            )
+
+
+def _first_row(path: str) -> dict[str, Any]:
+    """Return the first row of a file that can be read; an empty dict where there is none."""
+    for row in read_rows(path):
+        if row.data is not None:
+            return row.data
+    return {}
+
+
+def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
+    """Write the seeds' records to `path`, whole or not at all; print remarks, return the report.
+
+    If what they depend on and the file at `path` are as `state_path` says, nothing is read or
+    written: the report is the stored one, and the remarks are only those that are known without
+    reading. Raises InputError: seeds can't be read, or the file not be written.
+    """
+    with told_as(InputError, f"can't read {seeds.origin}"):
+        fingerprint = seeds.fingerprint()
+    state = unsealed(read_object(state_path))
+    if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
+        report: dict[str, Any] = state["report"]
+    else:
+        with told_as(InputError, f"can't write {path}"):
+            write_rows(path, seeds.records())
+        report = seeds.report()
+        new_state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}
+        write_text(state_path, json.dumps(sealed(as_json(new_state))) + "\n")
+    for remark in seeds.remarks():
+        say(f"Note: {remark}.")
+    return report
+
+
+def seed_file(
+    folder: str,
+    image_dir: str,
+    *,
+    kitti: str = "",
+    coco: str = "",
+    yolo: str = "",
+    yolo_names: str = "",
+) -> str:
+    """Write seed records from images and one kind of labels; return the path of their file.
+
+    Args:
+        folder: Where `seed_annotations.jsonl` goes.
+        image_dir: The folder of images.
+        kitti, coco, yolo: The folder of KITTI's labels, the COCO file, or the folder of YOLO's:
+            one of them.
+        yolo_names: The file with YOLO's class names; classes.txt among the labels unless given.
+
+    Raises:
+        SpecError: None or several kinds of labels are given.
+        InputError: They can't be read, or no image has a box.
+    """
+    data = ReferringData(
+        image_dir=image_dir,
+        kitti_label_dir=kitti,
+        coco_json=coco,
+        yolo_label_dir=yolo,
+        yolo_names=yolo_names,
+    )
+    seeds = find_seeds(data, Made([], []), boxless=False)
+    path = os.path.join(folder, "seed_annotations.jsonl")
+    write_seeds(seeds, path, os.path.join(folder, ".ckpt", "seeds.json"))
+    return path

@@ -1,0 +1,360 @@
+"""TAO's records: the format `tao`, and its image_referring_expression's records in pixels.
+
+The latter have boxes in 0-1000. They are recognised by their column `kitti_bboxes` ([x1, y1, x2,
+y2, type] in pixels), which ours don't have. Where no region is described yet, those boxes are the
+regions. A region that is one of them, in 0-1000, gets its exact numbers back; others are converted
+if what 1000 stands for is certain.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.geometry import Size, area, box_of
+from dataflow_grounding.data.records import is_box, is_number
+from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.formats._picture_finder import PictureFinder
+from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.label_files import LEFT_OUT
+from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines
+
+SOURCE = "image_referring_expression"  # the `source` of the records that are converted
+COLUMN = "kitti_bboxes"  # by which these are recognised
+SIDE = 1000  # what TAO's boxes call the whole of a side
+ASSUMED = (1920, 1080)  # the size that TAO takes where it knows none
+# Of an expression that is written, what stands before its `instances`.
+_EXPRESSION_KEYS = ("expression_id", "text", "char_span", "noun_chunk", "verified")
+_STEPS = ["step0_expression_extraction", "step1_grounding"]  # TAO's names of image_grounding's
+_DECIMALS = 4  # of a pixel, in boxes that are converted
+ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
+
+
+class Tao(Format):
+    """TAO's annotations.jsonl, boxes in pixels, as its image_grounding writes and reads it."""
+
+    whole = True
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each sample."""
+        with out.lines(self.data_file) as put:
+            for sample in samples:
+                put(_line(sample))
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield the records in pixels; those of image_referring_expression are converted.
+
+        If a span of a record doesn't hold its phrase, and an expression of it has no status, all of
+        its spans are looked up. Raises InputError where it isn't certain what numbers mean.
+        """
+        finder = PictureFinder((image_root,))
+        for where, row in read_lines(path, self.data_file):
+            with entry_errors(where):
+                if is_tao(row):
+                    row, _ = from_tao(row, picture_size(finder, row["image_path"], where))
+                elif row.get("source") == SOURCE:
+                    raise BrokenRow(
+                        f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"
+                    )
+                if not _have_right_spans(row["expressions"], row.get("cleaned_caption")):
+                    row = with_status(row)
+            yield row
+
+
+def _have_right_spans(expressions: Any, caption: Any) -> bool:
+    """Whether all spans hold their phrases; TAO takes them from its model unchecked.
+
+    An expression without a span counts as right. Raises KeyError, TypeError, AttributeError.
+    """
+    for expression in expressions:
+        span = expression.get("char_span")
+        if span and not stands(expression["text"], span, caption):
+            return False
+    return True
+
+
+def _line(sample: Sample) -> dict[str, Any]:
+    """Return a sample's line in TAO's form and order of columns.
+
+    Only `image_id`, as a text, `caption` and `background: true` are the record's own; `regions` is
+    empty, and `source` and `pipeline_steps` are those of TAO's image_grounding.
+    """
+    line: dict[str, Any] = {
+        "image_id": _as_text(sample.record.get("image_id")),
+        "image_path": sample.file_name,
+    }
+    if sample.record.get("background") is True:
+        line["background"] = True
+    return {
+        **line,
+        "width": sample.size[0],
+        "height": sample.size[1],
+        "caption": sample.record.get("caption"),
+        "cleaned_caption": sample.caption,
+        "regions": [],
+        "expressions": [_tao_expression(phrase) for phrase in sample.phrases],
+        "source": "image_grounding",
+        "pipeline_steps": _STEPS,
+    }
+
+
+def _tao_expression(phrase: Phrase) -> dict[str, Any]:
+    """Return a phrase as TAO has expressions, its keys in TAO's order, ids as texts.
+
+    A key of _EXPRESSION_KEYS that the expression lacks is None.
+    """
+    expression = phrase.expression
+    instances = []
+    boxes = zip(expression["instances"], phrase.boxes, phrase.scores, strict=True)
+    for instance, box, score in boxes:
+        bbox_id = _as_text(instance.get("bbox_id"))
+        instances.append({"bbox_id": bbox_id, "bbox": box, "bbox_score": score})
+    facts = {key: expression.get(key) for key in _EXPRESSION_KEYS}
+    facts["expression_id"] = _as_text(expression["expression_id"])
+    return {**facts, "instances": instances}
+
+
+def _as_text(own_id: Any) -> str | None:
+    return None if own_id is None else str(own_id)
+
+
+def is_tao(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a record of TAO's image_referring_expression, with boxes in 0-1000."""
+    return row.get("source") in (None, SOURCE) and isinstance(row.get(COLUMN), list)
+
+
+class Label(NamedTuple):
+    """A box of TAO's labels, exact, in pixels, and its type."""
+
+    bbox: list[float]
+    type: str
+
+
+class Regions(NamedTuple):
+    """A record's regions in pixels, and what its numbers in 0-1000 mean."""
+
+    regions: list[dict[str, Any]]
+    """`bbox` in pixels, `type`, and what TAO says of it."""
+    in_1000: list[list[float]]
+    """The box of each region as TAO wrote it, or would have."""
+    size: tuple[Any, Any]
+    """The width and height in pixels that TAO's 1000 stands for."""
+    is_size_certain: bool
+    """Whether boxes that aren't a region's may be converted by `size`."""
+
+
+def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
+    """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
+
+    Its size becomes that of the image. Where it has no regions yet, they are made of its labels:
+    those without an area are left out, and so are DontCare labels, which aren't returned.
+
+    Args:
+        row: TAO's record.
+        size: Width and height of its image, in pixels.
+
+    Raises:
+        BrokenRow: It can't be told for certain what a number means.
+    """
+    labels = [_label(item) for item in row[COLUMN]]
+    described = row.get("regions")
+    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
+    is_stated = all(is_number(side) and side > 0 for side in stated)
+    # TAO may have converted pixels to parts of 1000 by either of these.
+    sizes = [size, stated if is_stated else ASSUMED]
+    without_area: list[list[float]] = []
+    if described:
+        regions = _described_regions(described, labels, sizes)
+    else:
+        regions, without_area = _labelled_regions(labels, sizes)
+    record = {name: value for name, value in row.items() if name != COLUMN}
+    record |= {"width": size[0], "height": size[1], "regions": regions.regions}
+    caption = row.get("caption")
+    if isinstance(caption, str) and caption.strip():
+        record.setdefault("cleaned_caption", clean_caption(caption))
+    if row.get("expressions"):
+        record["expressions"] = [
+            _expression_in_pixels(expression, regions) for expression in row["expressions"]
+        ]
+    return record, without_area
+
+
+def _described_regions(
+    described: Sequence[Any], labels: list[Label], sizes: list[tuple[Any, Any]]
+) -> Regions:
+    """Return the regions that TAO's model described, whose boxes are in 0-1000.
+
+    A region that is a label's box gets that box; others are converted. The size that 1000 stands
+    for is the one of `sizes` by which most regions match a label's box, of equals the first, which
+    is the image's.
+
+    Raises BrokenRow where no region matches a label. Without labels there is nothing to match: the
+    size is certain if both of `sizes` are the same, else it raises.
+    """
+    in_1000 = [_four(region, "a region") for region in described]
+    best_size = sizes[0]
+    best_matches = _matches(in_1000, labels, sizes[0])
+    for size in sizes[1:]:
+        matches = _matches(in_1000, labels, size)
+        if _count_matched(matches) > _count_matched(best_matches):
+            best_size = size
+            best_matches = matches
+    if (labels or sizes[0] != sizes[1]) and not _count_matched(best_matches):
+        raise BrokenRow(
+            f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
+            " are in"
+        )
+    regions = []
+    for region, box, match in zip(described, in_1000, best_matches, strict=True):
+        label = Label(_in_pixels(box, best_size), "") if match is None else labels[match]
+        kept = {name: value for name, value in region.items() if name != "bbox_2d"}
+        region_type = region.get("type") or label.type
+        regions.append({**kept, "bbox": list(label.bbox), "type": region_type})
+    return Regions(regions, in_1000, best_size, best_size == sizes[0])
+
+
+def _count_matched(matches: list[int | None]) -> int:
+    return sum(match is not None for match in matches)
+
+
+def _labelled_regions(
+    labels: list[Label], sizes: list[tuple[Any, Any]]
+) -> tuple[Regions, list[list[float]]]:
+    """Return the labels' boxes as regions, and the boxes without an area, which are left out.
+
+    Labels of the type DontCare are in neither.
+
+    Args:
+        labels: The labels, with boxes in pixels.
+        sizes: The image's size, and the other one by which TAO may have converted pixels to parts
+            of 1000. Here the image's is taken; that is certain if both are equal.
+    """
+    regions: list[dict[str, Any]] = []
+    without_area = []
+    for label in labels:
+        if label.type.lower() == LEFT_OUT:
+            continue
+        if area(box_of(label.bbox)) > 0:
+            regions.append({"bbox": label.bbox, "type": label.type})
+        else:
+            without_area.append(label.bbox)
+    in_1000 = [_exactly_in_1000(region["bbox"], sizes[0]) for region in regions]
+    return Regions(regions, in_1000, sizes[0], sizes[0] == sizes[1]), without_area
+
+
+def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the record whose expressions all have a status.
+
+    Where one has none, another system made them: all spans of the record are looked up in
+    `cleaned_caption`, whatever they were. Where all have one, or expressions can't be read, they
+    stay as they are.
+    """
+    expressions = row.get("expressions")
+    if not isinstance(expressions, list):
+        expressions = []
+    if not _are_readable(expressions) or all("status" in each for each in expressions):
+        return dict(row)
+    caption = row.get("cleaned_caption")
+    texts = [expression["text"] for expression in expressions]
+    spans = find_spans(texts, caption if isinstance(caption, str) else "")
+    completed = []
+    for expression, span in zip(expressions, spans, strict=True):
+        status = "grounded" if expression.get("instances") else "none"
+        char_span = list(span) if span else None
+        # Its own status, if it has one, stays.
+        completed.append({"status": status, **expression, "char_span": char_span})
+    return {**row, "expressions": completed}
+
+
+def _are_readable(expressions: list[Any]) -> bool:
+    for expression in expressions:
+        if not isinstance(expression, Mapping) or not isinstance(expression.get("text"), str):
+            return False
+    return True
+
+
+def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
+    """Return the expression with its boxes in pixels; what is no object is returned as it is.
+
+    A box that is a region's gets that region's, with its number from 1 as `region_id`; another is
+    converted. Raises BrokenRow where it isn't certain how, or a box isn't four numbers.
+    """
+    if not isinstance(expression, Mapping):
+        return expression
+    instances = []
+    for instance in expression.get("instances") or []:
+        box = _four(instance, "an instance")
+        index = _index_of_close(box, regions.in_1000)
+        if index is not None:
+            bbox = regions.regions[index]["bbox"]
+            instances.append({**instance, "bbox": list(bbox), "region_id": index + 1})
+        elif regions.is_size_certain:
+            instances.append({**instance, "bbox": _in_pixels(box, regions.size)})
+        else:
+            why = "is not a region, and the record's size is not the image's"
+            raise BrokenRow(f"the instance {box} {why}: not converted")
+    return {**expression, "instances": instances}
+
+
+def _label(item: Any) -> Label:
+    """Return an item of `kitti_bboxes` as a label; without a type its type is empty.
+
+    Raises BrokenRow.
+    """
+    numbers = list(item[:4]) if isinstance(item, list) else []
+    if not is_box(numbers):
+        raise BrokenRow(f"column {COLUMN!r} should have lists [x1, y1, x2, y2, type]")
+    return Label(numbers, str(item[4]) if len(item) > 4 else "")
+
+
+def _four(item: Any, what: str) -> list[float]:
+    """Return the four numbers of an item's `bbox`.
+
+    Raises BrokenRow for anything else; `what` is the item in its words, such as "a region".
+    """
+    bbox: list[float] = item["bbox"] if isinstance(item, Mapping) and "bbox" in item else []
+    if not is_box(bbox):
+        raise BrokenRow(f"{what} needs 'bbox': [x1, y1, x2, y2]")
+    return bbox
+
+
+def _matches(
+    boxes: list[list[float]], labels: list[Label], size: Sequence[Any]
+) -> list[int | None]:
+    """Return for each box in 0-1000 the index of the label whose box it is; None where none is.
+
+    A box takes the first label that is close enough and still free, so that each is taken once.
+    """
+    label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
+    matches: list[int | None] = []
+    for box in boxes:
+        match = None
+        for index, label_box in enumerate(label_boxes):
+            if _are_close(box, label_box) and index not in matches:
+                match = index
+                break
+        matches.append(match)
+    return matches
+
+
+def _index_of_close(box: Sequence[float], boxes: list[list[float]]) -> int | None:
+    """Return the index of the first of `boxes` that is close to a box, all in 0-1000, or None."""
+    for index, another in enumerate(boxes):
+        if _are_close(box, another):
+            return index
+    return None
+
+
+def _are_close(box: Sequence[float], another: Sequence[float]) -> bool:
+    """Whether two boxes in 0-1000 differ by no more than rounding in any number."""
+    return all(abs(a - b) <= ROUNDING for a, b in zip(box, another, strict=True))
+
+
+def _exactly_in_1000(box: Sequence[float], size: Sequence[Any]) -> list[float]:
+    """Return a box, in pixels of a picture of this size, in parts of 1000, not rounded."""
+    return [value * SIDE / size[i % 2] for i, value in enumerate(box)]
+
+
+def _in_pixels(box: Sequence[float], size: Sequence[Any]) -> list[float]:
+    """Return a box, in parts of 1000, in pixels of a picture of this size, to _DECIMALS."""
+    return [round(value * size[i % 2] / SIDE, _DECIMALS) for i, value in enumerate(box)]

@@ -1,0 +1,334 @@
+"""Formats that carry whole records and their pictures: Parquet for `datasets`, WebDataset's shards.
+
+Sources: datasets' features/image.py and its webdataset builder; webdataset's tariterators.py.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError, needs_extra
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
+from dataflow_grounding.data.dataframes import encodable, parquet_rows
+from dataflow_grounding.data.records import dump_text, image_id_of
+from dataflow_grounding.formats.base import Format, Sample
+from dataflow_grounding.formats.class_tables import Numbers
+from dataflow_grounding.formats.export_folder import DTYPES, ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.reading import entry_errors, files_under, tar_samples
+from dataflow_grounding.images.files import ENDINGS
+from dataflow_grounding.images.picture_folder import put_picture
+
+SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own shards of
+GROUP = 16 * 2**20  # bytes in memory at a time, for Parquet
+BUFFER = 2**18  # bytes that are written at a time, for tar
+_RECORD_BYTES = 2**14  # counted for each record besides its picture, whatever it really takes
+_BATCH = 100  # rows with their pictures that are read at a time
+# Examples of each column's type: "" for a text, 0 for an int, 0.0 for a float, a list of one item.
+_BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
+_EXPRESSION = {
+    "expression_id": "",
+    "text": "",
+    "char_span": [0],
+    "noun_chunk": "",
+    "status": "",
+    "verified": True,
+    "caption_span": [0],
+    "instances": [_BOX],
+    "more": "",
+}
+ROW = {
+    "image_id": "",
+    "image_path": "",
+    "caption": "",
+    "cleaned_caption": "",
+    "source": "",
+    "model": "",
+    "width": 0,
+    "height": 0,
+    "expressions": [_EXPRESSION],
+    "more": "",
+}
+"""A record as these formats write it, with an example of each type.
+
+`more` is JSON with what has no column.
+"""
+
+
+@dataclass
+class Datasets(Format):
+    """Parquet with the pictures in it, as `load_dataset` reads it from disk and from the hub."""
+
+    packs = True
+    whole = True
+    pictures: str = ""
+    class_list: Sequence[str] = ()
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write Parquet files of about SHARD bytes, whose names say how many there are."""
+        with needs_extra("Parquet", "parquet"):
+            import pyarrow.parquet
+        schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
+        features = {"image": {"_type": "Image"}, **_features(ROW)}
+        schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        out.line = {"image": b"", **ROW}
+        paths: list[str] = []
+        for shard in _split_by_bytes(samples, SHARD):
+            paths.append(out.place(f"{self.data_file}/{len(paths)}"))
+            with pyarrow.parquet.ParquetWriter(paths[-1], schema) as writer:
+                for group in _split_by_bytes(shard, GROUP):
+                    rows = []
+                    for sample in group:
+                        name = sample.file_name.removeprefix(f"{FOLDER}/")
+                        image = {"bytes": sample.data, "path": name}
+                        rows.append({"image": image, **_row(sample, name)})
+                    writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+        for number, path in enumerate(paths):  # now that it is known how many there are
+            name = f"train-{number:05}-of-{len(paths):05}.parquet"
+            os.rename(path, out.place(f"{self.data_file}/{name}"))
+        _write_classes(self.class_list, out)
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each row of all files, in the order of their names.
+
+        Its picture is unpacked into `pictures`, if that is given.
+        """
+        self.class_names = classes_of(path)
+        for file in _files(path, ".parquet"):
+            for number, row in enumerate(parquet_rows(file, _BATCH), 1):
+                with entry_errors(f"{file}, row {number}"):
+                    image = row.pop("image", None) or {}
+                    yield _record(row, image.get("bytes"), self.pictures)
+
+
+@dataclass
+class WebDataset(Format):
+    """Tar shards in which a picture and its record stand side by side.
+
+    Equal data makes equal bytes.
+    """
+
+    packs = True
+    whole = True
+    pictures: str = ""
+    class_list: Sequence[str] = ()
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write tar files of about SHARD bytes, a picture and a JSON file for each sample."""
+        keys = _FreeKeys()
+        endings: set[str] = set()  # of pictures
+        for number, shard in enumerate(_split_by_bytes(samples, SHARD)):
+            with open(out.place(f"{self.data_file}/{number:06}.tar"), "wb", BUFFER) as tar:
+                for sample in shard:
+                    stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
+                    ending = ending.lower() or ".jpg"
+                    endings.add(ending)
+                    key = keys.of(stem)
+                    record = dump_text(_row(sample, key + ending)).encode()
+                    tar.writelines(_tar_member(key + ending, sample.data))
+                    tar.writelines(_tar_member(key + ".json", record))
+                tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
+        if len(endings) == 1:  # `datasets` reads no shards whose samples differ in columns
+            out.line = {"__key__": "", "__url__": "", endings.pop()[1:]: b"", "json": ROW}
+        _write_classes(self.class_list, out)
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each sample that has a `.json`; others are passed over.
+
+        Its picture is the sample's first file with a picture's ending; it is unpacked into
+        `pictures`, if that is given.
+        """
+        self.class_names = classes_of(path)
+        for file in _files(path, ".tar"):
+            for sample in tar_samples(file):
+                parts = sample.parts
+                with entry_errors(sample.where):
+                    if sample.error is not None:
+                        raise sample.error
+                    row = json.loads(parts.pop(".json", "null"))
+                    if row is not None:
+                        pictures = [parts[end] for end in parts if end.lower() in ENDINGS]
+                        yield _record(row, pictures[0] if pictures else None, self.pictures)
+
+
+def _features(value: Any) -> Any:
+    """Return the types of an example, a value such as ROW, as `datasets` keeps them in Parquet.
+
+    So they are known also where the file is read alone, without the README.
+    """
+    if isinstance(value, dict):
+        return {key: _features(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_features(value[0])]
+    return {"dtype": DTYPES[type(value)], "_type": "Value"}
+
+
+class _FreeKeys:
+    """Gives samples keys of which none comes twice."""
+
+    def __init__(self) -> None:
+        self._taken = Numbers()
+        self._copies = NumberTable()  # hash of a key → the last number that was put behind it
+
+    def of(self, stem: str) -> str:
+        """Return the key for a sample of the picture at this path, which has no ending.
+
+        It is the path with `_` for dots, as the first dot of a name ends its key; where that is
+        taken, with `~2`, `~3` and so on behind it.
+        """
+        folder, base = os.path.split(stem)
+        wanted = os.path.join(folder, base.replace(".", "_"))
+        key = wanted
+        _, is_new = self._taken.number_of(key)
+        number = self._copies.get(hash(wanted)) or 1
+        while not is_new:
+            number += 1
+            key = f"{wanted}~{number}"
+            _, is_new = self._taken.number_of(key)
+        self._copies.set(hash(wanted), number)
+        return key
+
+
+def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
+    """Write the data set's list of classes, so that an import knows their numbers.
+
+    Without classes no file is written.
+    """
+    if names:
+        with out.file(CLASSES_FILE) as file:
+            file.write("".join(f"{name}\n" for name in names))
+
+
+def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return a file in a tar file: its header, its content, and zeros up to a whole block.
+
+    The header has no time and no owner, so that equal data makes equal bytes.
+    """
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+    return info.tobuf(), content, padding
+
+
+def _row(sample: Sample, path: str) -> Any:
+    """Return the row of a sample, with exactly the columns of ROW.
+
+    Its `image_path` is the record's own; `path` where the record has no such column.
+    """
+    facts = {
+        "width": sample.size[0],
+        "height": sample.size[1],
+        "expressions": [phrase.expression for phrase in sample.phrases],
+    }
+    return _TO_ROW({"image_path": path, **sample.record, **facts})
+
+
+def _converter_to(example: Any) -> Callable[[Any], Any]:
+    """Return a function that converts a value to the type of the example.
+
+    It is made once for all rows, as there are millions. Items of a list that are None stay. What it
+    can't convert makes it raise an error of Python's.
+    """
+    if isinstance(example, dict):
+        return _object_converter_to(example)
+    if isinstance(example, list):
+        convert = _converter_to(example[0])
+        return lambda value: [None if item is None else convert(item) for item in value]
+    if isinstance(example, str):
+        return lambda value: encodable(str(value))
+    return type(example)  # int, float or bool, which convert by being called
+
+
+def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
+    """Return a function that converts an object to one with exactly the keys of the example.
+
+    A key that the object lacks gets None; its other keys go into `more`, as JSON.
+    """
+    converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
+
+    def converted(value: Any) -> Any:
+        """Return an object with the example's keys alone, and `more`."""
+        row: dict[str, Any] = {}
+        for key, convert in converters.items():
+            item = value.get(key)
+            row[key] = None if item is None else convert(item)
+        row["more"] = "{}"
+        if value.keys() - converters.keys():
+            row["more"] = dump_text({key: value[key] for key in value if key not in converters})
+        return row
+
+    return converted
+
+
+_TO_ROW = _converter_to(ROW)
+
+
+def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
+    """Return the record that a row was made of.
+
+    With a `folder` its picture, if it has one, is put there, and named in the record in place of
+    the old name. Raises KeyError where the row isn't one of ours.
+    """
+    for column in ("image_path", "expressions"):  # ours have both
+        if column not in row:
+            raise KeyError(column)
+    record: dict[str, Any] = _restored(row)
+    if not folder or not picture:
+        return record
+    # Its id would otherwise be made from the picture's new name.
+    image_id = image_id_of(record, "image_path")
+    return {**record, "image_id": image_id, "image_path": put_picture(picture, folder)}
+
+
+def _restored(value: Any) -> Any:
+    """Return the value that a function of `_converter_to` converted to this one, as far as known.
+
+    Keys that are None are left out, but for spans and scores, where None says something; those in
+    `more` come back.
+    """
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for key, item in value.items():
+        if item is not None or key in ("char_span", "score"):
+            kept[key] = _restored(item)
+    return {**json.loads(kept.pop("more", "{}")), **kept}
+
+
+def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
+    """Yield the samples in parts, each of which ends with the sample that takes it to `size` bytes.
+
+    A part has to be gone through before the next is asked for. Without samples there is no part.
+    """
+    for first in samples:  # and the part takes the others from the same iterator
+        yield _up_to_bytes(chain([first], samples), size)
+
+
+def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
+    """Yield samples until they take `size` bytes, including the one that reaches it."""
+    left = size
+    for sample in samples:
+        yield sample
+        left -= len(sample.data) + _RECORD_BYTES
+        if left <= 0:
+            return
+
+
+def _files(path: str, ending: str) -> list[str]:
+    """Return the file itself, or all files of a folder with that ending, sorted.
+
+    Raises InputError where there are none.
+    """
+    if os.path.isfile(path):
+        return [path]
+    files = [os.path.join(path, name) for name in files_under(path, (ending,), path)]
+    if not files:
+        raise InputError(f"{path} has no files that end in {ending}")
+    return files

@@ -1,0 +1,380 @@
+"""`SpecJob`: what a spec's run needs to know of its pipeline.
+
+That is its steps, its input, the words of its questions, and what it leaves besides the files of
+its steps. Each pipeline that a spec can name has a subclass.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import kind_of
+from dataflow_grounding.data.rows import Row, read_rows
+from dataflow_grounding.data.storage import ResultsStorage
+from dataflow_grounding.data.working_folder import LEGACY_STATE
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.operators import Operator
+from dataflow_grounding.serving.serving import Serving, check_can_think
+from dataflow_grounding.spec import PipelineBlock, Spec
+from dataflow_grounding.trust.choice import FormatChoice
+
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks.ways_to_ask import AskingForm
+
+Writer: TypeAlias = Callable[[Step], None]
+"""What writes an output format: it is called after a run with each step whose file is there.
+
+It reads `step.storage.output_path` and writes beside it.
+"""
+
+OUTPUT_FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both": "legacy"}
+"""`workflow.output_format` → the extension that writes it. TAO's code calls `unified` `jsonl`."""
+
+
+class SpecJob:
+    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`.
+
+    Args:
+        spec: The spec.
+        serving: The serving that its `vlm` names.
+
+    Raises:
+        SpecError, InputError: Something is wrong with the spec, or with what it names.
+    """
+
+    name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
+    block: ClassVar[type[PipelineBlock]]  # the keys of that block
+    # Operator's name → what a person should ask of its file after a pilot.
+    questions: ClassVar[Mapping[str, str]] = {}
+
+    steps: list[Step]  # the steps that are asked for
+    inputs: list[str]  # files of the user that must not be written over
+    pilot: int | None = None  # only the first so many rows
+    # of the columns that `columns` returned, those that hold empty lists only
+    empty_columns: Sequence[str] = ()
+    # the box format that the model is asked for; None for a pipeline without boxes
+    box_format: FormatChoice | None
+
+    def __init__(self, spec: Spec, serving: Serving) -> None:
+        self.spec, self.serving = spec, serving
+        # The spec's serving, then those that answer single steps in its place: in the order of the
+        # block's `vlms`.
+        self.servings = [serving]
+        self._writer = writer_of(spec.block.workflow.output_format, spec.folders)
+
+    @property
+    def source(self) -> str | None:
+        """What `source` and `pipeline_steps` of the records say; None leaves them out."""
+        return self.name
+
+    def definitions(self) -> dict[str, str]:
+        """Return the terms and phrases that the spec defines, with what counts as each."""
+        return {}
+
+    def put_in_words(self) -> None:
+        """Give every step's operator the words and the form of asking that the spec states.
+
+        The words are prompts, guidance and definitions. What an operator was given by `with_words`
+        takes precedence. Raises SpecError where a prompt can't be read or used, a form isn't known,
+        or a model can't think as its form says.
+        """
+        block = self.spec.block
+        has_words = bool(block.prompts.dir or block.workflow.guidance or self.definitions())
+        has_forms = any(vlm.asking != "auto" for vlm in block.vlms)
+        if not (has_words or has_forms or any(operator.wording for operator in self.operators)):
+            return
+        from dataflow_grounding.tasks.wording import Wording, read_prompts  # few runs state words
+
+        prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
+        of_spec = Wording(prompts, block.workflow.guidance, self.definitions())
+        forms = self._forms_of_asking()
+        for operator in self.operators:
+            own = operator.wording or Wording()
+            wording = Wording(
+                {**of_spec.prompts, **own.prompts},
+                own.guidance or of_spec.guidance,
+                {**of_spec.definitions, **own.definitions},
+                own.asking or forms.get(id(operator.serving)),
+            )
+            check_can_think(operator.serving, wording.asking)
+            if wording:  # it has any words, or a form
+                operator.wording = wording
+
+    def _forms_of_asking(self) -> "dict[int, AskingForm]":
+        """Return the forms in which servings are asked for boxes, by `id()` of the serving.
+
+        Servings that are asked in the usual form, `vlm.asking: auto`, have none. Of a serving that
+        stands for several models of the spec, the last that states a form counts. Raises SpecError
+        for a form that isn't known.
+        """
+        forms = {}
+        for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
+            if vlm.asking == "auto":
+                continue
+            from dataflow_grounding.tasks.ways_to_ask import form_of  # few specs state one
+
+            try:
+                forms[id(serving)] = form_of(vlm.asking)
+            except SpecError as error:
+                raise SpecError(f"vlm.asking: {error}") from None
+        return forms
+
+    @property
+    def operators(self) -> list[Operator]:
+        """The steps' operators that are ours; other libraries' say nothing of themselves."""
+        return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
+
+    @property
+    def reads(self) -> str:
+        """The path of what the run reads first, as it is shown to people."""
+        return self.steps[0].storage.input_path
+
+    def obstacles(self) -> list[str]:
+        """Return what prevents the servings from sending, one sentence each, none twice."""
+        texts: list[str] = []
+        for serving in self.servings:
+            texts += serving.obstacles()
+        return list(dict.fromkeys(texts))
+
+    def prepare(self) -> None:
+        """Make the first step's input file where it isn't the user's own. Raises InputError."""
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the first step's rows, made where they aren't made yet. Raises InputError."""
+        self.prepare()
+        yield from read_rows(self.steps[0].storage.input_path)
+
+    def count_records(self) -> int | None:
+        """Return how many rows the input has, which may be more than a pilot takes.
+
+        None where it is no file, such as a pipe, which can be read only once.
+        """
+        if kind_of(self.steps[0].storage.input_path) != "file":
+            return None
+        return sum(1 for _ in self.rows())
+
+    def where(self, row: Row) -> str:
+        """Return where a row stands, for people, as in `rows.jsonl, line 3`."""
+        return f"{self.reads}, line {row.line}"
+
+    def columns(self) -> list[str]:
+        """Return the columns of the first step's rows, and set `empty_columns`.
+
+        Raises InputError where the rows can't be read, or a column is missing that another one
+        seems to stand for.
+        """
+        self.prepare()
+        source = Source(self.steps)
+        columns = source.columns()
+        self.empty_columns = source.empty_columns
+        return columns
+
+    def needs(self) -> list[str]:
+        """Return what servings and operators lack, or what is good to know of them, a line each.
+
+        No line comes twice.
+        """
+        lines: list[str] = []
+        for serving in self.servings:
+            lines += needs_of(serving)
+        for operator in self.operators:
+            lines += needs_of(operator)
+        return list(dict.fromkeys(lines))
+
+    def remarks(self) -> list[str]:
+        """Return what is good to know of words and input before a run, a line each.
+
+        Here that is which models, being no VLMs, take no notice of the words they are given.
+        """
+        ignoring_models: set[str] = set()
+        for operator in self.operators:
+            if operator.wording and operator.serving is not None and not operator.serving.is_vlm:
+                ignoring_models.add(operator.serving.model)
+        return [
+            f"{model} reads no prompts, guidance or definitions: they change nothing of its answers"
+            for model in sorted(ignoring_models)
+        ]
+
+    @property
+    def image_root_key(self) -> str:
+        """The spec's key of the folder of relative image paths; "" for a pipeline without one."""
+        return ""
+
+    @property
+    def passed_over(self) -> str:
+        """A sentence on files of an input folder that aren't taken for pictures; "" for none."""
+        return ""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `run.json` says besides what it says of every pipeline.
+
+        Here that is `suspect_boxes`: the first suspicion of an operator that watches its boxes;
+        None where all are fine. It is left out where no operator watches boxes. `box_checks` says
+        what the run's probe pictures have shown, where any were sent.
+        """
+        box_checks: dict[str, Any] = {}
+        suspicions = []
+        for operator in self.operators:
+            facts = facts_of(operator)
+            if "suspect_boxes" in facts:
+                suspicions.append(facts["suspect_boxes"])
+            if facts.get("box_checks"):
+                box_checks = {"box_checks": facts["box_checks"]}
+        if not suspicions:
+            return {}
+        return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
+
+    def finish(self) -> None:
+        """Write what the output format has besides the step files, for each one that is there.
+
+        What an earlier run in a legacy format has left is removed, unless the format is one. Raises
+        SpecError for what the user's own writer raises, StorageFailed.
+        """
+        output_format = self.spec.block.workflow.output_format
+        for step in self.steps:
+            if not os.path.exists(step.storage.output_path):
+                continue
+            if OUTPUT_FORMATS.get(output_format) != "legacy":
+                _remove_legacy(step)
+            if self._writer is not None:
+                from dataflow_grounding.spec.user_code import in_one_line  # few runs have a writer
+
+                failed = (
+                    f"workflow.output_format {output_format} failed; the annotations are written"
+                )
+                # what a user's own writer raises becomes a SpecError that begins so
+                with in_one_line(f"{failed}, so fix it and run the same command again"):
+                    self._writer(step)
+
+
+def in_folders(steps: list[Step]) -> list[Step]:
+    """Set where steps write: each into a folder of its own, `step_{number}_{name}`; return them.
+
+    Their storages are changed in place. Raises SpecError for an operator whose name can't be a part
+    of a folder's.
+
+    Args:
+        steps: All steps of a pipeline, each on a ResultsStorage.
+    """
+    names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
+    for step in steps:
+        name = step.operator.name
+        if "/" in name or not _names_a_file(f"step_{name}"):  # a backslash, a line break
+            culprit = "slash" if "/" in name or "\\" in name else "control character"
+            what = f"a name with a {culprit} names no folder: give it another `name`"
+            raise SpecError(f"operator {name!r}: {what}")
+        assert isinstance(step.storage, ResultsStorage)
+        step.storage.steps = names
+        step.storage.bring_up_to_date = _bring_up_to_date
+    return steps
+
+
+def _names_a_file(name: str) -> bool:
+    """Whether a file of this name can be made, and would be in the folder that it is meant for."""
+    try:
+        return bool(within(".", name))
+    except InputError:
+        return False
+
+
+def _bring_up_to_date(annotations: str) -> None:
+    """Write the reviewed file next to a step's annotations again."""
+    from dataflow_grounding.review.applying import bring_up_to_date  # once a run
+
+    bring_up_to_date(annotations)
+
+
+def recall_box_formats(steps: list[Step]) -> FormatChoice | None:
+    """Let the steps' operators take up the box formats that their results folder remembers.
+
+    Returns the choice of the first operator that has one; None where no operator asks for boxes.
+    """
+    first: FormatChoice | None = None
+    for step in steps:
+        choice = getattr(step.operator, "format_choice", None)
+        if choice is not None:
+            choice.recall(steps[0].storage.checkpoint_folder)
+            if first is None:
+                first = choice
+    return first
+
+
+def select_steps(steps: list[Step], numbers: list[str]) -> list[Step]:
+    """Return the steps with these numbers, in the order of `steps`.
+
+    Raises SpecError for a number that isn't there, and where no step is wanted.
+
+    Args:
+        steps: All steps, numbered from 0.
+        numbers: The numbers, as a spec has them: as texts.
+    """
+    known = [str(number) for number in range(len(steps))]
+    unknown = [number for number in numbers if number not in known]
+    if unknown or not numbers:
+        raise SpecError(f"workflow.steps {numbers}: the steps are {', '.join(known)}")
+    return [step for number, step in enumerate(steps) if str(number) in numbers]
+
+
+def _remove_legacy(step: Step) -> None:
+    """Remove what an earlier run in a legacy format has left beside a step's annotations."""
+    beside = os.path.dirname(step.storage.output_path)
+    if os.path.exists(os.path.join(beside, LEGACY_STATE)):
+        from dataflow_grounding.formats.legacy_files import remove_legacy  # rarely needed
+
+        remove_legacy(step)
+
+
+def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
+    """Return what writes an output format besides the step files; None where they are all of it.
+
+    Args:
+        name: The format as the spec names it: a key of OUTPUT_FORMATS, or `module:function` for a
+            user's own writer.
+        folders: Where the user's modules are looked for.
+
+    Raises:
+        SpecError: The format isn't known, or names no function.
+    """
+    key = "workflow.output_format"
+    if OUTPUT_FORMATS.get(name) == "unified":
+        return None
+    writer: Writer
+    if OUTPUT_FORMATS.get(name) == "legacy":
+        from dataflow_grounding.formats.legacy_files import write_legacy  # rarely needed
+
+        return write_legacy
+    from dataflow_grounding.spec.user_code import named  # few specs name a user's function
+
+    writer = named(name, key, OUTPUT_FORMATS, folders)
+    if not callable(writer):
+        raise SpecError(f"{key} {name!r} should name a function that takes a step")
+    return writer
+
+
+def facts_of(part: Operator | Serving) -> dict[str, Any]:
+    """Return the `facts()` of an operator or a serving, which may be a user's own.
+
+    Where that raises, the facts are an `error`, which says what.
+    """
+    try:
+        return part.facts()
+    except (Exception, SystemExit) as error:
+        from dataflow_grounding.spec.user_code import described
+
+        return {"error": described(error)}
+
+
+def needs_of(part: Operator | Serving) -> list[str]:
+    """Return the `needs()` of an operator or a serving, which may be a user's own.
+
+    Where that raises, a line says so.
+    """
+    try:
+        return part.needs()
+    except (Exception, SystemExit) as error:
+        from dataflow_grounding.spec.user_code import described
+
+        return [f"needs() of {type(part).__name__} raised {described(error)}"]

@@ -1,0 +1,298 @@
+"""A pipeline: a plan written as plain calls of operators in `forward()`."""
+
+import functools
+from contextlib import suppress
+from typing import Any, ClassVar, TypeVar
+
+from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding._util.paths import kind_of
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.engine import plan
+from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
+from dataflow_grounding.engine.plan import (
+    Step,
+    WholeFile,
+    current_pipeline,
+    holding,
+    recorded_steps,
+)
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.operators.base import Operator
+
+P = TypeVar("P", bound="Pipeline")
+
+
+class Pipeline:
+    """Subclass it, and call operators one after the other in `forward()`, each on
+    `self.storage.step()`.
+
+    `run()` works step by step; after `compile()` it streams records through all steps, to the same
+    files. `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow,
+    an object's `forward(…)` is the same call. Operators of other libraries (anything with
+    `run(storage, …)`), kept as attributes, run in their turn on whole files.
+    """
+
+    name: ClassVar[str | None] = None
+    """What `source` and `pipeline_steps` of its records say; None leaves them out."""
+
+    def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
+        """Return a pipeline whose attribute `forward` is `run`, in place of the class's method."""
+        # DataFlow's shape wants both: a class with `forward(self)`, and an object with
+        # `forward(resume_step=…)` that shares one budget over its steps, ends in a Summary, and
+        # streams once compiled. The class stays as written, and `run` calls its `forward(self)`.
+        pipeline = super().__new__(cls)
+        pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
+        return pipeline
+
+    def __repr__(self) -> str:
+        """Return the class's name, its storage and the names of its operators, without secrets."""
+        storage = vars(self).get("storage")
+        operators = ", ".join(self._operator_names()) or "no operators"
+        return excerpt(f"{type(self).__name__}({storage!r}: {operators})")
+
+    def _operator_names(self) -> list[str]:
+        """Return the class names of all attributes that have a `run`, also in lists and tuples."""
+        values: list[Any] = []
+        for value in vars(self).values():
+            if isinstance(value, (list, tuple)):
+                values += value
+            else:
+                values.append(value)
+        return [type(value).__name__ for value in values if callable(getattr(value, "run", None))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes without `forward`: a copy gets one of its own in `__new__`."""
+        return {name: value for name, value in vars(self).items() if name != "forward"}
+
+    def forward(self) -> Any:
+        """Call the operators. Raises NotImplementedError unless a subclass overrides it."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def compile(self) -> list[Step]:
+        """Return the steps that `forward()` calls, none of them run, and check their columns.
+
+        `run` then streams records through those that `forward()` calls by then. Columns of files
+        that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
+        step or for columns that don't fit, InputError for a file that can't be read.
+        """
+        from dataflow_grounding.engine.source import Source
+
+        steps = self.steps()
+        if not steps:
+            raise PlanError(f"{type(self).__name__}.forward() calls no operator")
+        written: set[str] = set()
+        for segment in plan.segments(steps):
+            first = segment[0]
+            path = first.storage.input_path
+            # A file that an earlier step writes is looked at when that step is through; so is a
+            # pipe, which can be read only once.
+            is_there_now = path not in written and kind_of(path) != "pipe"
+            if is_there_now and not isinstance(first.operator, WholeFile):
+                source = Source(segment)
+                columns = source.columns()
+                plan.check(segment, columns, source.empty_columns)
+            written.update(step.storage.output_path for step in segment)
+        self.__dict__["_is_compiled"] = True
+        return steps
+
+    def steps(self) -> list[Step]:
+        """Return the steps that `forward()` calls, none of them run."""
+        steps: list[Step] = []
+        with holding(recorded_steps, steps):
+            self._call_operators()
+        return steps
+
+    def _call_operators(self) -> None:
+        """Call the class's `forward()`, each storage at its first step again.
+
+        While it runs, wrappers stand in place of the operators of other libraries, so that they
+        take part in the run as steps. Raises PlanError where the pipeline has no storage, and what
+        `forward()` raises.
+        """
+        foreign = self._foreign_operators()
+        try:
+            for value in vars(self).values():
+                if isinstance(value, FileStorage):
+                    value.reset()
+            for name, operator in foreign.items():
+                vars(self)[name] = _ForeignOperator(operator)
+            type(self).forward(self)
+        except AttributeError as error:
+            # The commonest mistake has a message of its own: a pipeline without a storage.
+            storage = vars(self).get("storage")
+            is_of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
+            if not is_of_storage or callable(getattr(storage, "step", None)):
+                raise
+            problem = "has no storage"
+            if storage is not None:
+                problem = f"has {type(storage).__name__} {storage!r} for a storage"
+            raise PlanError(
+                f"{type(self).__name__} {problem}: give it"
+                " self.storage = FileStorage('captions.jsonl', './cache')"
+            ) from None
+        finally:
+            vars(self).update(foreign)
+
+    def _foreign_operators(self) -> dict[str, Any]:
+        """Return the attributes, by name, that have a `run` and are of other libraries.
+
+        Those in lists aren't among them.
+        """
+        foreign = {}
+        for name, value in vars(self).items():
+            if isinstance(value, (Operator, Pipeline, type)):
+                continue
+            if callable(getattr(value, "run", None)):
+                foreign[name] = value
+        return foreign
+
+    def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
+        """Run what `forward()` calls. Calling `forward()` of a pipeline from outside does the same.
+
+        After `compile()` records are streamed through all steps, else each step runs where
+        `forward()` calls it. With `resume_step`, steps are streamed, too.
+
+        Args:
+            resume_step: The step to begin with, from 0; its input file must be there.
+            options: Limits of requests and cost, attempts, and so on; None takes those in force.
+
+        Returns:
+            What was done. Printed, it says so in words; `exit_code` is 0 where every record got
+            through.
+
+        Raises:
+            PlanError, InputError, SpecError: Before anything is sent.
+            RunStopped: The run could not be finished; what was paid for is stored.
+        """
+        options = options or current_options.get()
+        if self.__dict__.get("_is_compiled") or resume_step:
+            # called anew, as operators may have been exchanged or changed since it was compiled
+            steps = self.steps()
+            if not steps:
+                raise PlanError(f"forward() of {self.name} runs no operator")
+            if not 0 <= resume_step < len(steps):
+                raise PlanError(
+                    f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}"
+                )
+            from dataflow_grounding.engine.execute import execute
+
+            return execute(steps[resume_step:], options, self.name)
+        return self._run_step_by_step(options)
+
+    def _run_step_by_step(self, options: RunOptions) -> Summary:
+        """Have each step run where `forward()` calls it; return what all of them did together.
+
+        Where no record is left after a step, the further ones aren't run.
+        """
+        ahead: list[plan.Annotator] = [
+            value for value in vars(self).values() if isinstance(value, Operator)
+        ]
+        at_work = plan.PipelineRun(self.name, budget_of(options), ahead)
+        with (
+            holding(current_options, options),
+            holding(current_pipeline, at_work),
+            suppress(plan.NoRecordLeft),
+        ):
+            self._call_operators()
+        *earlier, last = at_work.summaries or [Summary()]
+        for summary in earlier:
+            last.add_earlier(summary)
+        return last
+
+    def run_on_ray(
+        self,
+        address: str | None = None,
+        workers: int | None = None,
+        options: RunOptions | None = None,
+    ) -> Summary:
+        """Run what `forward()` calls on a Ray cluster.
+
+        What `run` has done isn't done again, nor the other way round.
+
+        Args:
+            address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as
+                long as it takes.
+            workers: How many processes work, of one CPU each; None takes as many as there are CPUs.
+            options: As for `run`; the limits are those of all workers together.
+
+        Returns:
+            What was done.
+
+        Raises:
+            PlanError, InputError, SpecError, MissingExtra: Also where Ray can't be reached, or has
+                no room.
+            RunStopped: The run could not be finished; what was paid for is stored.
+        """
+        from dataflow_grounding.engine.execute import execute
+        from dataflow_grounding.scale.cluster.ray_run import RayRun
+
+        run = functools.partial(RayRun, address, workers)
+        return execute(self.compile(), options or current_options.get(), self.name, run=run)
+
+
+class _ForeignOperator:
+    """Stands for an operator of another library while `forward()` is called.
+
+    It has the operator's attributes, but a `run` of its own.
+    """
+
+    def __init__(self, operator: Any) -> None:
+        self._operator = operator
+
+    def run(self, *arguments: Any, **keys: Any) -> Any:
+        """Run the operator on the file of the storage's step, as one step of the run.
+
+        Args:
+            arguments: What `forward()` passes. Without a storage among these and the `keys`, the
+                operator is called as if there were no pipeline.
+            keys: The same, by name.
+
+        Returns:
+            What the operator returns. While the pipeline is compiled, it isn't run: then the column
+            that the call says it writes.
+        """
+        storage = _storage_in([*arguments, *keys.values()])
+        if storage is None:
+            return self._operator.run(*arguments, **keys)
+        work = functools.partial(self._operator.run, *arguments, **keys)
+        step = Step(WholeFile(type(self._operator).__name__, work), storage)
+        steps = recorded_steps.get()
+        if steps is not None:
+            steps.append(step)
+            return _output_column(keys)
+        pipeline = current_pipeline.get()
+        if pipeline is None:
+            return work()
+        from dataflow_grounding.engine.execute import as_part_of_the_run, summary_of_whole_file
+
+        # What our servings are asked by the operator is counted in `sent`, as the step's.
+        with as_part_of_the_run(step, current_options.get(), pipeline.budget) as sent:
+            returned = work()
+        summary = summary_of_whole_file(step, sent)
+        if summary:
+            pipeline.summaries.append(summary)
+        return returned
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the operator's attribute."""
+        return getattr(self._operator, name)
+
+
+def _storage_in(arguments: list[Any]) -> FileStorage | None:
+    """Return the first storage among a call's arguments; None where there is none."""
+    for argument in arguments:
+        if isinstance(argument, FileStorage):
+            return argument
+    return None
+
+
+def _output_column(keys: dict[str, Any]) -> Any:
+    """Return the column that a call says its operator writes, as `output_key=…`; "" for none.
+
+    It is the first argument whose name begins with `output`.
+    """
+    for name, value in keys.items():
+        if name.startswith("output"):
+            return value
+    return ""

@@ -1,0 +1,392 @@
+"""Decisions of reviewers: lines of `reviews.jsonl`, and what holds after all of them.
+
+A line is either a decision or a sample. A decision has `record` (the record's key), `changes` (of
+each expression `id`, the `version` that the reviewer saw, `before` and `after`), `action`, `who`,
+`when`, `seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`. Its `uid` finds a
+decision that is sent twice. A sample has `sample`, `who`, `when`.
+
+A decision is of a picture's content, a phrase and its boxes, wherever they are: `picture` tells the
+content, and a change's `original` the phrase and the boxes as the pipeline wrote them, where that
+isn't `before`. What a reviewer added, or wrote as a comment, is of the picture and its caption:
+`place`.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.files import open_log
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.data.records import (
+    Record,
+    dump_line,
+    is_number,
+    parse_line,
+)
+from dataflow_grounding.data.results_folder import annotations_of
+from dataflow_grounding.engine.keyed_log import append, storing
+from dataflow_grounding.review._judged_pictures import (
+    DecidedPictures,
+    JudgedPicture,
+)
+from dataflow_grounding.review._overlay import (
+    next_id,
+    reviewed_expression,
+    standing_expressions,
+    version_of,
+)
+from dataflow_grounding.review._record_view import Expression, expressions_of
+from dataflow_grounding.review._standing import Placed, Standing, place_of
+
+# What a decision may say that it did.
+ACTIONS = (
+    "accept",
+    "reject",
+    "absent",
+    "draw",
+    "move",
+    "phrase",
+    "split",
+    "join",
+    "give",
+    "add",
+    "delete",
+    "comment",
+    "undo",
+)
+MOST_CHARACTERS = 10_000  # of a comment
+
+
+class ReviewFiles(NamedTuple):
+    """Paths of the records, of the decisions on them, and of the records as reviewed.
+
+    The last two may be missing.
+    """
+
+    annotations: str
+    decisions: str
+    reviewed: str
+
+
+def review_files(results: str) -> ReviewFiles:
+    """Return the files of a results folder, or of a file of records, beside it.
+
+    Raises InputError where there are no records, they are not on this machine, or they are what
+    `apply` wrote.
+
+    Example:
+        >>> review_files("example_data/gold.jsonl").decisions
+        'example_data/gold.reviews.jsonl'
+    """
+    annotations = annotations_of(results)
+    if is_elsewhere(annotations):
+        raise InputError(
+            f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
+            " copy"
+        )
+    stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have decisions of their own
+    if stem.endswith(".reviewed"):
+        raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")
+    if os.path.basename(stem) == "annotations":
+        decisions = os.path.join(os.path.dirname(stem), "reviews.jsonl")
+    else:
+        decisions = f"{stem}.reviews.jsonl"
+    return ReviewFiles(annotations, decisions, f"{stem}.reviewed.jsonl")
+
+
+class Decisions:
+    """All decisions in a file, to which other processes may append at the same time.
+
+    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing.
+
+    Attributes:
+        path: The file, which may be missing.
+        standing_by_reviewer: Under "" what counts; under a reviewer's name what this one decided
+            in blind second reviews, which change nothing.
+        pictures: Those that were decided on.
+        decided_rows: Of each decision the record's key, what its row calls the picture, and the
+            name of the picture.
+        samples: The samples that were stated, each with `who` and `when`.
+        count: How many decisions there are, blind ones too.
+        damaged: The numbers, from 1, of lines that count for nothing.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.standing_by_reviewer: defaultdict[str, Standing] = defaultdict(Standing)
+        self.pictures = DecidedPictures()
+        self.decided_rows: list[tuple[str, str, str]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.count = 0
+        self.damaged: list[int] = []
+        self._line_of_uid: dict[str, dict[str, Any]] = {}
+        # how far the file was read; what others append later is read by `refresh`
+        self._bytes_read = 0
+        self._lines_read = 0
+        self.refresh()
+
+    def standing_of(self, blind_reviewer: str | None = None) -> Standing:
+        """Return what counts, or what this reviewer decided in blind second reviews."""
+        return self.standing_by_reviewer[blind_reviewer or ""]
+
+    def placed(self, record: Record, key: str, blind_reviewer: str | None = None) -> Placed:
+        """Return what was decided on a record, whose key is `key`.
+
+        Raises BrokenRow where there are decisions on its picture and the record's expressions can't
+        be read.
+        """
+        names = self.pictures.names_of(record, key)
+        return self.standing_of(blind_reviewer).placed(record, key, names)
+
+    def tell_damaged(self) -> None:
+        """Say on standard error which lines count for nothing."""
+        for line in self.damaged:
+            say(f"Note: {self.path}, line {line} can't be read and counts for nothing.")
+
+    def refresh(self) -> None:
+        """Read the lines that were appended since the last call.
+
+        A last line without its line break waits until it has one, unless it can be read already.
+        Raises StorageFailed where the file can't be read.
+        """
+        if not os.path.exists(self.path):
+            return
+        with storing(self.path), open(self.path, "rb") as file:
+            file.seek(self._bytes_read)
+            for text in file:
+                is_whole = text.endswith(b"\n")
+                try:
+                    self._take(parse_line(text))
+                except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
+                    if not is_whole:
+                        break
+                    is_blank = not text.strip()
+                    if not is_blank:
+                        self.damaged.append(self._lines_read + 1)
+                self._bytes_read += len(text)
+                if is_whole:
+                    self._lines_read += 1
+
+    def _take(self, line: dict[str, Any]) -> None:
+        """Count a line of the file, a sample or a decision.
+
+        Raises BrokenRow, KeyError, TypeError or AttributeError, and counts nothing, for any other.
+        """
+        who = line.get("who")
+        if isinstance(line.get("sample"), dict):
+            self.samples.append({**line["sample"], "who": who, "when": line.get("when")})
+            return
+        key = str(line["record"])
+        picture = JudgedPicture.of_line(line)
+        name = self.pictures.take(key, picture)
+        self.standing_of(str(who) if line.get("blind") else None).take(line, name)
+        self.decided_rows.append((key, picture.stated(key), name))
+        self.count += 1
+        self._line_of_uid[str(line.get("uid"))] = line
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Give the file's descriptor, with a lock on the file and all its lines read.
+
+        Other processes can't append meanwhile, but on file systems without locks, where it goes on
+        without one. An OSError here or in the `with` block becomes StorageFailed.
+        """
+        import fcntl
+
+        with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            self.refresh()
+            yield file.fileno()
+
+    def sync(self) -> None:
+        """Put all that was appended on disk. Raises StorageFailed."""
+        with self._locked() as file:
+            os.fsync(file)
+
+    def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
+        """Append a line with `who` and the time, whole or not at all, and count it.
+
+        A torn line before it is ended first, so that this one stays whole. A killed process keeps
+        what was appended; a machine that loses power does only after `sync`.
+        """
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        data = dump_line({**line, "who": who, "when": when}).encode()
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        append(file, data, size)
+        self.refresh()
+
+    def state_sample(self, sample: Mapping[str, Any], who: str) -> None:
+        """Put a sample on disk: a certificate counts it even if its reviewer shows it nobody."""
+        with self._locked() as file:
+            self._append(file, who, {"sample": sample})
+        self.sync()
+
+    def decide(
+        self,
+        record: Record,
+        key: str,
+        request: Mapping[str, Any],
+        who: str,
+        blind: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Check a reviewer's decision, append it to the file and count it.
+
+        A decision whose uid is there already is answered and not appended again: its first answer
+        was lost. After the last one the caller calls `sync`.
+
+        Args:
+            record: As the pipeline left it.
+            key: What the record is called in the file.
+            request: The decision as the page sends it: `uid`, `action`, `seconds`, `queue`,
+                `comment`, and `changes`: of each expression `id` (any where it is `fresh`),
+                `version`, and `after` as `reviewed_expression` takes it, None to delete it; or
+                `undoes`, the uid of a decision.
+            who: The reviewer.
+            blind: It is a second review.
+
+        Returns:
+            The changes as they stand in the file.
+
+        Raises:
+            InputError: The decision is not of that form, or somebody else changed one of the
+                expressions meanwhile.
+            StorageFailed: It can't be put on disk.
+        """
+        about = _about_decision(request)
+        if blind:
+            about["blind"] = True
+        with self._locked() as file:
+            if about.get("uid") in self._line_of_uid:
+                return self._changes_of(about["uid"], key)
+            placed = self.placed(record, key, who if blind else None)
+            own = expressions_of(record)
+            expressions = standing_expressions(record, own, placed.outcomes)
+            is_undo = bool(request.get("undoes"))
+            if is_undo:
+                wanted = self._changes_undoing(request["undoes"], key)
+            else:
+                wanted = listed(request, "changes")
+            changes: list[dict[str, Any]] = []
+            for change in wanted:
+                if change.get("fresh") or not change.get("id"):
+                    id = next_id(record, {**own, **placed.outcomes, **expressions})
+                else:
+                    id = str(change["id"])
+                before = expressions.pop(id, None)  # the others stay, for the changes that follow
+                after = change.get("after")
+                if version_of(before) != change.get("version"):
+                    after = before
+                    if not _says(before, change, record, id, own.get(id), who, expressions):
+                        _refuse(id, before, placed)
+                elif after is not None and not is_undo:
+                    after = reviewed_expression(record, id, before, after, who, expressions)
+                if after:
+                    expressions[id] = after
+                taken = {"id": id, "version": version_of(before), "before": before, "after": after}
+                if before != own.get(id):
+                    taken["original"] = own.get(id)
+                if id in placed.added:
+                    taken["was"] = placed.added[id]
+                changes.append(taken)
+            about_row = {
+                "place": place_of(record),
+                "picture": JudgedPicture.of_record(record).to_json(),
+            }
+            self._append(file, who, {"record": key, **about_row, "changes": changes, **about})
+            return changes
+
+    def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
+        """Return the changes that take back the decision with this uid on a record.
+
+        The last of its changes comes first. Raises InputError for no such decision.
+        """
+        changes: list[Mapping[str, Any]] = []
+        for change in reversed(self._changes_of(uid, key)):
+            version = version_of(change["after"])
+            changes.append({**change, "version": version, "after": change["before"]})
+        return changes
+
+    def _changes_of(self, uid: Any, key: str) -> list[dict[str, Any]]:
+        """Return the changes of the decision with this uid.
+
+        Raises InputError where there is no such decision, or it is on another record.
+        """
+        line = self._line_of_uid.get(uid, {})
+        if line.get("record") != key:
+            raise InputError("there is no such decision on this record")
+        return list(line["changes"])
+
+
+def _says(
+    standing: Expression | None,
+    change: Mapping[str, Any],
+    record: Record,
+    id: str,
+    own: Expression | None,
+    who: str,
+    others: Mapping[str, Expression],
+) -> bool:
+    """Return whether a change of an expression says what already holds, `standing`.
+
+    The reviewer saw it as the record has it, `own`, and has decided the same since, on another
+    record with that picture, phrase and boxes.
+    """
+    after = change.get("after")
+    if not own or not after or version_of(own) != change.get("version"):
+        return False
+    return reviewed_expression(record, id, own, after, who, others) == standing
+
+
+def _refuse(id: str, before: Expression | None, placed: Placed) -> None:
+    """Raise InputError, as an expression isn't any more what the reviewer saw.
+
+    `before` is the expression as it stands; None where there is none.
+    """
+    name = before["text"] if before else id
+    reviewer = placed.outcomes[id].who if id in placed.outcomes else "another run"
+    raise InputError(f"{name}: {reviewer} changed it meanwhile")
+
+
+def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a page's decision says beside its changes, in the columns of a line.
+
+    What is empty is left out, but for a comment, which "" removes. `seconds` that are no number
+    become None. Raises InputError for an unknown action, or a text that is none or too long.
+    """
+    if request.get("action") not in ACTIONS:
+        raise InputError(
+            f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
+        )
+    about: dict[str, Any] = {}
+    for name in ("uid", "action", "queue", "comment", "undoes"):
+        value = request.get(name)
+        is_comment_removed = name == "comment" and value == ""
+        if value or is_comment_removed:
+            about[name] = value
+    for value in about.values():
+        if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
+            raise InputError(
+                "'uid', 'queue' and 'comment' should be texts of at most 10,000 characters"
+            )
+    seconds = request.get("seconds")
+    about["seconds"] = round(float(str(seconds)), 2) if is_number(seconds) else None
+    return about
+
+
+def listed(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the list of objects under a name of a page's JSON.
+
+    Raises InputError where anything else is there, or nothing.
+    """
+    items = request.get(name)
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise InputError(f"{name!r} should be a list of objects")
+    return items

@@ -1,0 +1,317 @@
+"""The page of a report in HTML: all that it shows before its scripts fill in records."""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from itertools import islice, pairwise
+from string import Template
+from typing import Any
+
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.data.records import STATUSES, VERDICTS, is_number
+from dataflow_grounding.engine.progress import duration
+from dataflow_grounding.engine.summary import REMARKS, WARNINGS
+from dataflow_grounding.evaluation.figures.counting import FIGURES
+from dataflow_grounding.images.display import page_text
+from dataflow_grounding.images.document import page_colors, style_hash
+from dataflow_grounding.images.drawing import PAGE_PALETTE, text_color
+from dataflow_grounding.review._record_view import MEANING
+from dataflow_grounding.review._report_files import GENERATOR, script_json
+
+_SCRIPTS = ("record.js", "report.js")  # of the page, in this order
+# What the page counts, in order: also where it is 0, and only where there is any.
+_FIGURES = ("images", "done", "failures", "captions", "expressions", *STATUSES)
+_FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, "doubtful", "suspect", "changed")
+_MOST_BARS = 15  # of a chart; further rows are in a table below it
+_CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")  # columns of the table of classes
+_MOST_ROWS = 200  # of a table; more make a page slow, and nobody reads them
+# In SVG units, which are pixels.
+_BAR_WIDTH = 200  # of the longest bar
+_BAR_HEIGHT = 14
+_CELL = 8  # a side of a cell of a heat map
+
+
+def page_file(name: str) -> str:
+    """Return a file of this package that a page is made of, as text.
+
+    `report.css` begins with the styles of all pages, and ends with the colours of the palette:
+    `--c0` and `--ink0`, the class `.c0`, and so on.
+    """
+    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    if name == "report.css":
+        text = page_colors() + text
+        for number, color in enumerate(PAGE_PALETTE):
+            ink = text_color(color)
+            text += f":root {{ --c{number}: rgb{color}; --ink{number}: rgb{ink}; }}\n"
+            text += f".c{number} {{ --c: var(--c{number}); --ink: var(--ink{number}); }}\n"
+    return text
+
+
+def door_html(
+    counts: Mapping[str, int],
+    kinds: Mapping[str, int],
+    about: Mapping[str, Any],
+    inline: Iterable[str],
+    *,
+    title: str,
+    summary: Mapping[str, Any],
+    plots: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """Yield the page in parts, in order.
+
+    What comes from data is escaped, and keys are blotted out of the title. A policy in the page
+    lets no script run but its own.
+
+    Args:
+        counts: The figures by name. One that isn't in it is unknown, and not shown.
+        kinds: How many failures there are of each kind.
+        about: What the scripts need to begin, written into the page as JSON.
+        inline: Data that are part of the page, as HTML; read after the first part was yielded.
+        title: The heading.
+        summary: The run's; shown are `model`, `seconds` (of the last run, where
+            `replayed` tells of earlier ones), `box_format`, and the warnings in `notes`.
+        plots: The figures of the data set, as `FigureCounts.figures` gives them; None for none.
+    """
+    style = page_file("report.css")
+    nonce = secrets.token_urlsafe(16)
+    page = Template(page_file("report.html")).substitute(
+        generator=GENERATOR,
+        title=page_text(blotted_message(title)),
+        style=style,
+        style_hash=style_hash(style),
+        nonce=nonce,
+        facts=" · ".join(_facts(summary)),
+        figures=_figures_html(counts),
+        bar=_status_bar_html(counts),
+        notes=_notes_html(summary, kinds),
+        plots=_plots_html(plots) if plots else "",
+        about=script_json(about),
+    )
+    before, after = page.split("<!-- data -->")
+    yield before
+    yield from inline
+    for name in _SCRIPTS:
+        yield f'<script nonce="{nonce}">\n{page_file(name)}</script>\n'
+    yield after
+
+
+def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the model, and how long the run took unless it had nothing to do, as HTML.
+
+    What the summary doesn't say is left out. Where the run found stored replies, earlier runs took
+    their time, too: then it says "last run".
+    """
+    if summary.get("model"):
+        yield f"<bdi>{page_text(summary['model'])}</bdi>"
+    seconds: Any = summary.get("seconds")
+    if is_number(seconds) and not summary.get("already_complete"):
+        took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+        yield f"last run {took}" if summary.get("replayed") else took
+
+
+def _figures_html(counts: Mapping[str, int]) -> str:
+    """Return the figures of the page as HTML, in their order.
+
+    One that isn't among the counts is left out; so is one of _FIGURES_IF_ANY that is 0.
+    """
+    cells = []
+    for name in (*_FIGURES, *_FIGURES_IF_ANY):
+        number = counts.get(name)
+        if number or (number == 0 and name in _FIGURES):
+            style = name.replace(" ", "-") if number else "zero"
+            cells.append(
+                f'<div class="s-{style}" title="{MEANING.get(name, "")}">'
+                f"<dt>{name}</dt><dd>{number:,}</dd></div>"
+            )
+    return "".join(cells)
+
+
+def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
+    """Return paragraphs: the box format, the run's warnings and remarks, the kinds of failures.
+
+    "" where there are none.
+    """
+    notes = summary.get("notes")
+    lines = []
+    box_format = summary.get("box_format")
+    if isinstance(box_format, Mapping) and box_format.get("name"):
+        # How it is known tells, for a measured one, how precise boxes can be.
+        lines.append(page_text(f"Box format: {box_format['name']} ({box_format.get('from')})"))
+    for name, (noun, warning) in {**WARNINGS, **REMARKS}.items():
+        number = notes.get(name) if isinstance(notes, Mapping) else None
+        if type(number) is int:
+            lines.append(page_text(f"{counted(number, noun)} {warning}"))
+    if kinds:
+        most_common = Counter(kinds).most_common()
+        failed = [f"{page_text(kind)} {number:,}" for kind, number in most_common]
+        lines.append(f"Failed: {', '.join(failed)}")
+    return "".join(f'<p class="facts" dir="auto">{line}.</p>\n' for line in lines)
+
+
+def _status_bar_html(counts: Mapping[str, int]) -> str:
+    """Return a bar of the shares of the expressions' statuses; "" without expressions."""
+    total = sum(counts.get(status, 0) for status in STATUSES)
+    if not total:
+        return ""
+    parts = []
+    begin = 0.0
+    for status in STATUSES:
+        share = 100 * counts.get(status, 0) / total
+        parts.append(
+            f'<rect class="s-{status}" x="{begin:.3f}%" width="{share:.3f}%" height="100%"/>'
+        )
+        begin += share
+    return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _plots_html(figures: Mapping[str, Any]) -> str:
+    """Return the figures of the data set: charts, then the single numbers in one table.
+
+    Figures that are empty or None, as nothing was counted, are left out.
+    """
+    charts = []
+    numbers = []
+    for name, row in FIGURES.items():
+        value = figures.get(name)
+        if value is None or value in ({}, []):
+            continue
+        kind = row.get("kind")
+        title = row["about"][0].upper() + row["about"][1:]
+        if kind == "table":
+            charts.append(_class_table(title, value))
+        elif kind in ("names", "bins"):
+            charts.append(_bar_chart(title, value))
+        elif kind == "grid":
+            charts.append(_chart(title, _heat_map(value), _counts_by_ninth(value)))
+        else:
+            numbers.append((title, _number_text(kind, value)))
+    shown = "".join([*charts, _table("Numbers", numbers)])
+    return (
+        '<details class="plots"><summary>Figures of the data'
+        f" set</summary>\n<div>{shown}</div></details>"
+    )
+
+
+def _number_text(kind: str | None, value: Any) -> str:
+    """Return a figure in words, by its kind in FIGURES.
+
+    A `share` is in percent; of a `spread` the mean, the median and the edges are told; any other is
+    a plain number.
+    """
+    if kind == "spread":
+        edges = f"5 % to 95 %: {value['p5']:g} to {value['p95']:g}"
+        return f"mean {value['mean']:g}, median {value['median']:g}, {edges}"
+    return f"{value:.1%}" if kind == "share" else f"{value:,}"
+
+
+def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the classes: pictures, boxes, absences and mean side of the boxes.
+
+    The first _MOST_ROWS are shown; of more, a last row says how many there are. What is undecided
+    has a column where there is any.
+    """
+    # A column of zeros would take the room of a phone's screen.
+    counted_keys = [
+        key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
+    ]
+    names = ("class", *counted_keys, "mean side")
+    heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in names)
+    lines = []
+    for row in rows[:_MOST_ROWS]:
+        side = row["mean_side"]
+        numbers = [f"{row[key]:,}" for key in counted_keys]
+        numbers.append("–" if side is None else f"{side:,.0f} px")
+        cells = "".join(f"<td>{number}</td>" for number in numbers)
+        lines.append(f'<tr><th scope="row"><bdi>{page_text(row["class"])}</bdi></th>{cells}</tr>')
+    if len(rows) > _MOST_ROWS:
+        lines.append(f'<tr><th scope="row">… ({len(rows):,})</th></tr>')
+    label = page_text(title)
+    body = f"<tr>{heads}</tr>{''.join(lines)}"
+    table = f'<table class="classes" aria-label="{label}">{body}</table>'
+    return f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{table}</figure>\n'
+
+
+def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
+    """Return a chart of the first _MOST_BARS counts, with the further ones in a folded table.
+
+    Counts beyond the first _MOST_ROWS are left out.
+    """
+    most = max(1, *counts.values())
+    rows = []
+    for name, number in islice(counts.items(), _MOST_ROWS):
+        rows.append((name, _bar(number / most), f"{number:,}"))
+    return _chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:])
+
+
+def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
+    """Return a chart under its title, and further rows in a folded table, as HTML.
+
+    Args:
+        title: The title, as text.
+        shown: The chart, as HTML.
+        more: Further rows, as `_table` takes them; none leaves out the folded table.
+    """
+    table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
+    return (
+        f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
+    )
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as HTML; the title, as text, is for screen readers.
+
+    A row is its name, which is escaped, and cells, which are HTML already.
+    """
+    lines = []
+    for name, *cells in rows:
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        lines.append(f'<tr><th scope="row"><bdi>{page_text(name)}</bdi></th>{row}</tr>')
+    return (
+        '<div class="numbers"><table'
+        f' aria-label="{page_text(title)}">{"".join(lines)}</table></div>\n'
+    )
+
+
+def _bar(share: float) -> str:
+    """Return a bar as SVG, whose length is a share, from 0 to 1, of the longest one's."""
+    bar = f'<rect width="{_BAR_WIDTH * share:.1f}" height="{_BAR_HEIGHT}"/>'
+    return _svg(_BAR_WIDTH, _BAR_HEIGHT, [bar])
+
+
+def _heat_map(grid: Sequence[Sequence[int]]) -> str:
+    """Return a map of where things are in their pictures, as SVG: the more in a cell, the darker.
+
+    `grid` has the counts of square cells, row by row; it is as wide as high.
+    """
+    most = max(max(row) for row in grid) or 1
+    side = _CELL * len(grid)
+    size = f'width="{_CELL}" height="{_CELL}"'
+    parts = [f'<rect class="ground" width="{side}" height="{side}"/>']
+    for y, row in enumerate(grid):
+        for x, number in enumerate(row):
+            if number:
+                corner = f'x="{x * _CELL}" y="{y * _CELL}"'
+                # The root, so that cells with few are seen beside one with many.
+                parts.append(f'<rect {corner} {size} fill-opacity="{(number / most) ** 0.5:.2f}"/>')
+    return _svg(side, side, parts)
+
+
+def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+    """Return shapes as a picture that screen readers pass over."""
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'<svg {size} aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
+    """Return how much is in each ninth of the pictures: three rows of a name and three counts."""
+    cuts = [round(third * len(grid) / 3) for third in range(4)]
+    rows = []
+    for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):
+        cells = [name]
+        for left, right in pairwise(cuts):
+            number = sum(sum(row[left:right]) for row in grid[top:bottom])
+            cells.append(f"{number:,}")
+        rows.append(cells)
+    return rows

@@ -1,0 +1,653 @@
+"""What reviewers decided on an expression, and that put over what a pipeline wrote.
+
+Two directions: `reviewed_expression` turns a reviewer's request into the new expression, and
+`as_reviewed` puts the expressions that were decided on back into a record.
+"""
+
+import hashlib
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.errors import GroundingError, InputError
+from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import (
+    STATUSES,
+    Record,
+    annotated_column,
+    expression_id,
+    is_box,
+    stated_size,
+)
+from dataflow_grounding.data.spans import caption_of_spans
+from dataflow_grounding.evaluation.metrics.annotations import is_span
+from dataflow_grounding.images.files import read_header
+from dataflow_grounding.review._record_view import (
+    Expression,
+    expressions_of,
+    path_of_picture,
+)
+
+# Columns of an expression that are wrong once its text has changed.
+_TEXT_COLUMNS = ("noun_chunk", "caption_span")
+# Columns of a box that are wrong once its corners have changed.
+_SHAPE_COLUMNS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoints")
+_MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
+_JUDGEMENT = ("verified", "reviewed_by")  # who judged an expression or a box, and how
+
+
+class Outcome(NamedTuple):
+    """An expression as the pipeline wrote it, and as reviewers left it.
+
+    Attributes:
+        after: The expression now; None where a reviewer deleted it.
+        before: The expression as the pipeline wrote it; None where a reviewer added it.
+        positions: For each box of `before` the index of the same box in `after`; None where it was
+            deleted or drawn anew.
+        who: Who decided last.
+    """
+
+    after: Expression | None
+    before: Expression | None
+    positions: Sequence[int | None] = ()
+    who: str = ""
+
+    @classmethod
+    def between(
+        cls, after: Expression | None, before: Expression | None, who: str = ""
+    ) -> "Outcome":
+        """Return the outcome of a review, with the positions worked out.
+
+        Two boxes are the same if their corners and their ids are equal. Of several equal ones the
+        first of `before` is the first of `after`, and so on.
+        """
+        old_boxes = before["instances"] if before else []
+        new_boxes = after["instances"] if after else []
+        old_ids = {str(box.get("bbox_id")) for box in old_boxes}
+        unmatched = defaultdict[tuple[str, str], deque[int]](deque)
+        for position, box in enumerate(new_boxes):
+            id = str(box.get("bbox_id"))
+            if id not in old_ids:
+                # The review gave this id to a box that had none, so it is compared without one.
+                id = str(None)
+            unmatched[str(box["bbox"]), id].append(position)
+        positions: list[int | None] = []
+        for box in old_boxes:
+            equal_boxes = unmatched[str(box["bbox"]), str(box.get("bbox_id"))]
+            positions.append(equal_boxes.popleft() if equal_boxes else None)
+        return cls(after, before, positions, who)
+
+    def on(self, current: Expression) -> "Outcome":
+        """Return the same outcome on an expression with the text and the boxes of `before`.
+
+        What the reviewers changed is as they left it; all else is as in `current`.
+        """
+        if self.after is None or self.before is None or current == self.before:
+            return self._replace(before=current)
+        old_of = {new: old for old, new in enumerate(self.positions) if new is not None}
+        instances = []
+        for index, box in enumerate(self.after["instances"]):
+            if index in old_of:
+                old = old_of[index]
+                box = _changed(self.before["instances"][old], box, current["instances"][old])
+            instances.append(box)
+        if current["expression_id"] != self.before["expression_id"]:
+            instances = _with_ids_of(current, self.before, instances)
+        after = {**_changed(self.before, self.after, current), "instances": instances}
+        return self._replace(after=after, before=current)
+
+    def box_after(self, index: int) -> dict[str, Any] | None:
+        """Return the box that was at this index in `before`, as it is in `after`.
+
+        None where it was deleted or drawn anew, or `before` has no such box.
+        """
+        if self.after is None or index >= len(self.positions):
+            return None
+        position = self.positions[index]
+        if position is None:
+            return None
+        box: dict[str, Any] = self.after["instances"][position]
+        return box
+
+    def index_after(self, index: int) -> int | None:
+        """Return where in `after` a box of `before` stands, or the one drawn in its place.
+
+        None where it was deleted.
+        """
+        if self.after is None:
+            return None
+        if index < len(self.positions) and self.positions[index] is not None:
+            return self.positions[index]
+        # A box that is drawn anew takes the index of the one it replaces.
+        is_drawn = index < len(self.after["instances"]) and index not in self.positions
+        return index if is_drawn else None
+
+    def added_boxes(self) -> list[dict[str, Any]]:
+        """Return the boxes that a person drew, but none drawn in place of a box of `before`."""
+        boxes = self.after["instances"] if self.after else []
+        indices_of_old = {self.index_after(index) for index in range(len(self.positions))}
+        return [
+            box
+            for index, box in enumerate(boxes)
+            if box.get("evidence") == "person" and index not in indices_of_old
+        ]
+
+    def is_mended(self) -> bool:
+        """Return whether each rejected box has a right one that a person added.
+
+        Which added box is for which rejected one nobody says, so they are counted. False where no
+        box is rejected, or one isn't judged.
+        """
+        verdicts = [reviewer_verdict(box) for box in self.after["instances"]] if self.after else []
+        rejected = verdicts.count(False)
+        all_judged = len(verdicts) == rejected + verdicts.count(True)
+        return all_judged and rejected > 0 and self.boxes_to_draw() <= 0 < verdicts.count(True)
+
+    def boxes_to_draw(self) -> int:
+        """Return how many rejected boxes more there are than added ones that nobody rejected.
+
+        An added box that was rejected counts on neither side.
+        """
+        boxes = self.after["instances"] if self.after else []
+        added = [reviewer_verdict(box) is False for box in self.added_boxes()]
+        rejected = [reviewer_verdict(box) is False for box in boxes]
+        return (rejected.count(True) - added.count(True)) - added.count(False)
+
+
+def _changed(
+    before: Mapping[str, Any], after: Mapping[str, Any], current: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return `current` with the columns that differ in `before` and `after`, as they are in after.
+
+    Who judged it, and how, is always as in `after`: it may be of an earlier decision.
+    """
+    changed = dict(current)
+    for name in {**before, **after}:
+        if name not in _JUDGEMENT and before.get(name) == after.get(name):
+            continue
+        if name in after:
+            changed[name] = after[name]
+        else:
+            changed.pop(name, None)
+    return changed
+
+
+def _with_ids_of(
+    current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return boxes that came of those of `before` with the ids that `current` gives them.
+
+    `current` has the same boxes. What a reviewer drew gets an id of its own.
+    """
+    ids: dict[str, Any] = {}
+    for old, new in zip(before["instances"], current["instances"], strict=True):
+        if "bbox_id" in old and "bbox_id" in new:
+            ids[str(old["bbox_id"])] = new["bbox_id"]
+    renamed = [{**box, "bbox_id": ids.get(str(box.get("bbox_id")))} for box in boxes]
+    _add_missing_ids(current["expression_id"], renamed)
+    return renamed
+
+
+def version_of(expression: Mapping[str, Any] | None) -> str:
+    """Return 12 digits of an expression's SHA-256, all columns included; "" for None.
+
+    Example:
+        >>> version_of({"text": "a dog"}), version_of(None)
+        ('688b9936d95f', '')
+    """
+    if expression is None:
+        return ""
+    text = json.dumps(expression, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a reviewer found an expression or a box, `row`, right; None if none judged it.
+
+    It is `verified`, but only beside `reviewed_by`: without that, it is a pipeline's check.
+    """
+    if not row.get("reviewed_by"):
+        return None
+    verified = row.get("verified")
+    return verified if isinstance(verified, bool) else None
+
+
+def was_judged(expression: Expression | None) -> bool:
+    """Return whether a reviewer judged the expression, or one of its boxes; False for None."""
+    if expression is None:
+        return False
+    return any(row.get("reviewed_by") for row in (expression, *expression["instances"]))
+
+
+def as_reviewed(
+    record: Record, outcomes: Mapping[str, Outcome], comment: str | None = None
+) -> Record:
+    """Return the record with what reviewers decided; what nobody judged stays as it is.
+
+    Raises BrokenRow where there are outcomes or a comment, and the record's expressions can't be
+    read.
+
+    Args:
+        record: As the pipeline wrote it; it isn't changed.
+        outcomes: The decisions on it, by the ids of its expressions and of those that were added.
+        comment: A reviewer's comment, written to `review_comment`; None leaves that column alone.
+    """
+    if not outcomes and comment is None:
+        return record
+    column = annotated_column(record) or "expressions"
+    expressions = expressions_of(record)
+    rows = standing_expressions(record, expressions, outcomes)
+    # What the file has, by the ids of the expressions that were read from it, in the same order.
+    written = dict(zip(expressions, record.get(column) or (), strict=True))
+    items: list[Any] = []  # of the column, anew
+    for id, row in rows.items():
+        if column != "expressions":
+            items.extend(_regions(written.get(id, {}), column, row))
+        elif row is expressions.get(id):  # nobody judged it
+            items.append(_as_written(written[id], row["expression_id"]))
+        else:
+            items.append(row)
+    changes: dict[str, Any] = {column: items}
+    if comment is not None:
+        changes["review_comment"] = comment
+    return record.updated(changes)
+
+
+def _as_written(item: Any, id: str) -> dict[str, Any]:
+    """Return an expression as the file has it, with its id; a bare text becomes an object."""
+    row = item if isinstance(item, dict) else {"text": item}
+    return {**row, "expression_id": id}
+
+
+def standing_expressions(
+    record: Record, expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
+) -> dict[str, Expression]:
+    """Return a record's expressions with the decisions on them, by id.
+
+    The record's own come first, in their order, then those that reviewers added. Deleted ones are
+    left out. One whose right boxes were drawn in place of the rejected ones is right.
+
+    Args:
+        record: Its captions say where the texts stand.
+        expressions: The record's.
+        outcomes: The decisions on it.
+    """
+    rows: dict[str, Expression] = {}
+    for id in {**expressions, **outcomes}:
+        if id not in outcomes:
+            rows[id] = expressions[id]
+            continue
+        row = outcomes[id].after
+        if row is None:
+            continue
+        row = _with_spans_of(record, row, outcomes[id].before or {})
+        if outcomes[id].is_mended():
+            row["verified"] = True
+        rows[id] = row
+    return rows
+
+
+def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, Any]) -> Expression:
+    """Return an expression whose spans fit the record's captions, which may be others by now.
+
+    A span that a reviewer set, and at which the text doesn't stand, becomes that of the text's only
+    place, else None. One that is as in `before` stays as the pipeline wrote it.
+    """
+    row = dict(expression)
+    captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
+    for name, caption in captions.items():
+        span = row.get(name)
+        is_set = span is not None and span != before.get(name)
+        if is_set and not _stands_at(row["text"], span, caption):
+            start = caption.find(row["text"])
+            is_clear = caption.count(row["text"]) == 1
+            row[name] = [start, start + len(row["text"])] if is_clear else None
+    return row
+
+
+def _stands_at(text: str, span: Any, caption: str) -> bool:
+    """Return whether a caption has the text at the span [start, end); False for a bad span."""
+    return is_span(span, len(caption)) and caption[slice(*span)] == text
+
+
+def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a box or an expression that say who judged it, and how."""
+    return {name: item[name] for name in _JUDGEMENT if name in item}
+
+
+def next_id(record: Record, taken: Mapping[str, Any]) -> str:
+    """Return an id for a further expression of the record, which is none of those `taken`."""
+    for number in count(len(taken)):
+        id = expression_id(record, number)
+        if id not in taken:
+            break
+    return id
+
+
+def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
+    """Yield a region for each box of an expression, for a record that has regions instead.
+
+    The first has the columns of the region that was there, the others text and box alone. Without
+    boxes nothing is yielded, unless a reviewer confirmed that there is no such thing: then the old
+    region is, as a wrong one.
+
+    Args:
+        before: The region as the file has it; empty for an expression that a reviewer added.
+        column: `regions` or `region_captions`.
+        row: The expression.
+    """
+    text_key = "text" if column == "region_captions" else "type"
+    judgement = judgement_of(row)
+    region = dict(before)
+    if row["text"] not in before.values():
+        region[text_key] = row["text"]
+    for index, instance in enumerate(row["instances"]):
+        item = dict(region) if index == 0 else {text_key: row["text"]}
+        is_drawn = instance.get("evidence") == "person"
+        if is_drawn:
+            for key in (*_SHAPE_COLUMNS, "score"):
+                item.pop(key, None)
+        item.update(judgement)
+        if is_drawn:
+            item["evidence"] = "person"
+        item["bbox"] = instance["bbox"]
+        yield item
+    if not row["instances"] and judgement.get("verified") is True:
+        yield {**region, **judgement, "verified": False}
+
+
+def reviewed_expression(
+    record: Record,
+    id: str,
+    before: Expression | None,
+    wanted: Mapping[str, Any],
+    who: str,
+    others: Mapping[str, Expression],
+) -> Expression:
+    """Return an expression as a reviewer's page asks for it, checked and with the review on it.
+
+    Boxes of `before` that `wanted` doesn't name are gone. The expression counts as judged once all
+    its boxes are.
+
+    Args:
+        record: Whose caption the span is of.
+        id: The expression's.
+        before: The expression as it stands, None for a new one; it isn't changed.
+        wanted: What the page sends: `instances`, each with its `bbox` in pixels of the upright
+            picture, `from` (its index in `before`, None for one drawn now; or `of`, the `id` and
+            `box` of one of the `others`), `verified`, and `unjudged` if it was shifted; `status`;
+            `verified` of an expression without boxes; and, where they change, `text` and
+            `char_span` ([start, end) in code points, or None).
+        who: The reviewer.
+        others: The record's other expressions.
+
+    Raises:
+        InputError: Something of `wanted` is not of that form.
+    """
+    if not isinstance(wanted, Mapping):
+        raise InputError(
+            f"expression {id}: what comes after should be an object or null, not {wanted!r:.40}"
+        )
+    old: Expression = before or {"expression_id": id, "instances": []}
+    after = dict(old)
+    if "text" in wanted or not before:
+        after.update(_text_and_spans(record, id, wanted))
+    if after.get("text") != old.get("text"):
+        _drop_stale_columns(after, old)
+        _set_class_of_text(after, others)
+    _check_verdict(id, wanted)
+    items = wanted.get("instances")
+    status = wanted.get("status")
+    if status not in (*STATUSES, "pending") or not isinstance(items, list):
+        raise InputError(
+            f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}"
+        )
+    is_confirmed_absence = not items and wanted.get("verified") is True
+    if status == "pending" and is_confirmed_absence:
+        status = "none"  # a person looked, and there is no such thing
+    instances = []
+    for item in items:
+        # What is no object has no box, which _reviewed_box refuses.
+        wanted_box: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+        _check_verdict(id, wanted_box)
+        old_box = _box_before(id, wanted_box, old, others)
+        instances.append(_reviewed_box(id, old_box, wanted_box, who, _size_of_picture(record)))
+    _add_missing_ids(id, instances)
+    reviewed = {**after, "instances": instances, "status": status}
+    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
+
+
+def _drop_stale_columns(after: Expression, old: Expression) -> None:
+    """Take out of an expression, in place, the columns that are still what they were for `old`.
+
+    That goes for _TEXT_COLUMNS, which the review has not set anew.
+    """
+    for name in _TEXT_COLUMNS:
+        if name in after and after[name] == old.get(name):
+            del after[name]
+
+
+def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> None:
+    """Set the class of an expression with other words, in place, to that of another one.
+
+    That is the first of the record's `others` whose text, or whose class, is these words. Where
+    there is none, it has no class: that of its old words would be a wrong label.
+    """
+    words = class_key(after["text"])
+    after.pop("class", None)
+    for other in others.values():
+        name = other.get("class")
+        if isinstance(name, str) and words in (class_key(str(other.get("text"))), class_key(name)):
+            after["class"] = name
+            return
+
+
+def _box_before(
+    id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
+) -> dict[str, Any]:
+    """Return a copy of the box that an item of `instances` was made from.
+
+    It is one of `old`, or of an expression in `others` that is joined to it. For an item that is
+    drawn now, it is a box whose corners are None. Raises InputError where the item names a box
+    that isn't there.
+    """
+    index = item.get("from")
+    boxes = old["instances"]
+    joined = item.get("of")
+    if isinstance(joined, Mapping):
+        index = joined.get("box")
+        boxes = others.get(str(joined.get("id")), {"instances": []})["instances"]
+    if index is None:
+        return {"bbox": [None] * 4}
+    # type, not isinstance: true and 1.0 are equal to 1, but no index
+    if type(index) is not int or index not in range(len(boxes)):
+        raise InputError(f"expression {id}: there is no box {index!r}")
+    return dict(boxes[index])
+
+
+def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
+    """Give each box without a `bbox_id` one, in place: `id`.N, N above all that are there."""
+    highest = -1
+    for instance in instances:
+        number = str(instance.get("bbox_id")).rpartition(".")[2]
+        if number.isdecimal() and len(number) <= _MOST_DIGITS:
+            highest = max(highest, int(number))
+    for instance in instances:
+        if not instance.get("bbox_id"):
+            highest += 1
+            instance["bbox_id"] = f"{id}.{highest}"
+
+
+def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
+    """Return the columns `text` and `char_span` as a reviewer wants them.
+
+    `caption_span` is among them where the caption isn't a cleaned one. Both spans are None where
+    the page sends none. Raises InputError where there is no text, or it doesn't stand at its span.
+    """
+    text = wanted.get("text")
+    span = wanted.get("char_span")
+    caption = caption_of_spans(record)
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"expression {id}: 'text' should be a text")
+    if span is not None and not _stands_at(text, span, caption):
+        raise InputError(
+            f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption"
+        )
+    changes = {"text": text, "char_span": span}
+    if caption == record.get("caption"):
+        changes["caption_span"] = span
+    return changes
+
+
+def _states_verdicts(record: Record) -> bool:
+    """Return whether any of a record's expressions or regions has `verified`, true, false or null.
+
+    Those that older pipelines wrote don't have it where nothing was checked.
+    """
+    rows = record.get(annotated_column(record))
+    return isinstance(rows, list) and any(
+        isinstance(row, dict) and "verified" in row for row in rows
+    )
+
+
+def _with_judgement(
+    after: Expression, verdict: bool | None, who: str, states_verdicts: bool
+) -> Expression:
+    """Return an expression with `verified` and `reviewed_by` as its boxes' judgements make them.
+
+    It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged, an
+    earlier review of the expression is removed; what a pipeline's check said stays. An expression
+    without boxes and verdict loses both.
+
+    Args:
+        after: The expression with the reviewer's changes.
+        verdict: What the reviewer said of the expression, which counts if it has no boxes.
+        who: The reviewer.
+        states_verdicts: Whether an expression that nobody judged says so, with `verified` null.
+    """
+    instances = after["instances"]
+    verdicts = {reviewer_verdict(instance) for instance in instances}
+    verified = None
+    if not instances:
+        verified = verdict
+    elif False in verdicts:
+        verified = False
+    elif verdicts == {True}:
+        verified = True
+    if isinstance(verified, bool):
+        return {**after, "verified": verified, "reviewed_by": who}
+    unjudged = dict(after)
+    # What a pipeline's check said of boxes holds until a reviewer judges them.
+    if after.get("reviewed_by") or not instances:
+        unjudged.pop("verified", None)
+        if states_verdicts:
+            unjudged["verified"] = None
+        unjudged.pop("reviewed_by", None)
+    return unjudged
+
+
+def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
+    """Raise InputError where an item's `verified` is neither true, false, null nor left out.
+
+    `id` is the expression's, for the message.
+    """
+    verified = item.get("verified")
+    if verified is not None and not isinstance(verified, bool):
+        raise InputError(
+            f"expression {id}: 'verified' should be true, false or null, not {verified!r:.40}"
+        )
+
+
+def _reviewed_box(
+    id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
+) -> dict[str, Any]:
+    """Return a box as a reviewer left it.
+
+    With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one. With
+    others it was drawn, and so is right, whatever `verified` says, unless it is `unjudged`.
+
+    Args:
+        id: The expression's, for messages.
+        old: The box that it was made from; its corners are None if it is drawn now.
+        item: What the page sends of it: `bbox`; `verified`, which counts for a box that wasn't
+            moved; `unjudged`, which counts for one that was.
+        who: The reviewer.
+        size: The picture's width and height; None where they aren't known.
+
+    Raises:
+        InputError: The corners make no box, unless it is an old one that isn't found right, or a
+            drawn box is outside of the picture.
+    """
+    bbox: Any = item.get("bbox")
+    verified = item.get("verified")
+    is_drawn_now = None in old["bbox"]
+    is_unmoved = not is_drawn_now and bbox == list(old["bbox"])
+    # A pipeline's box that is no box at all can still be rejected.
+    may_be_no_box = is_unmoved and verified is not True
+    if not may_be_no_box and not (is_box(bbox) and area(box_of(bbox))):
+        raise InputError(
+            f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not"
+            f" {bbox!r}"
+        )
+    if is_unmoved:
+        if isinstance(verified, bool) and verified != reviewer_verdict(old):
+            return {**old, "verified": verified, "reviewed_by": who}
+        return old
+    if size is not None:
+        bbox = _within(id, bbox, size)
+    drawn = _drawn_box(old, bbox)
+    if item.get("unjudged") is True:
+        # It was shifted, perhaps by a slip: nobody said yet that it is right.
+        drawn.pop("verified", None)
+        drawn.pop("reviewed_by", None)
+        return drawn
+    return {**drawn, "verified": True, "reviewed_by": who}
+
+
+def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
+    """Return a copy of a box with the corners that a person drew.
+
+    It has no score and no mask, and keeps all else of `old`. An edge that wasn't moved keeps all
+    its digits; the others are rounded.
+    """
+    corners = []
+    for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
+        corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
+    kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
+    return {**kept, "bbox": corners, "score": None, "evidence": "person"}
+
+
+def _size_of_picture(record: Record) -> Size | None:
+    """Return the size of a record's upright picture, in which a person draws; None if unknown.
+
+    The picture's own comes before the record's word, which may be of the picture before it was
+    turned.
+    """
+    try:
+        return read_header(path_of_picture(record)).size
+    except GroundingError:
+        return stated_size(record)
+
+
+def _within(id: str, bbox: list[float], size: Size) -> list[float]:
+    """Return a drawn box, cut to its picture of `size`; the same list where nothing is cut off.
+
+    Raises InputError, which names the expression `id`, for a box outside of the picture.
+    """
+    inside = clamp(box_of(bbox), size)
+    if area(inside) <= 0:
+        raise InputError(
+            f"expression {id}: the box {bbox} is outside of the picture, {size[0]} x {size[1]}"
+        )
+    return bbox if inside == box_of(bbox) else list(inside)
+
+
+def _rounded(edge: float, old_corners: list[Any]) -> float:
+    """Round an edge to hundredths of a pixel; to an int if it is whole and no old one a float."""
+    rounded = round(float(edge), 2)
+    if rounded.is_integer() and not any(isinstance(old, float) for old in old_corners):
+        return int(rounded)
+    return rounded

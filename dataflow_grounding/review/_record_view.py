@@ -1,0 +1,291 @@
+"""A record as the pages' scripts read it: JSON, with offsets in UTF-16 units."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+from zlib import crc32
+
+from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
+from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.classes import class_key, classes_of
+from dataflow_grounding.data.records import (
+    STATUSES,
+    Record,
+    annotated_column,
+    is_number,
+    path_of,
+    read_any_expressions,
+    stated_size,
+    verdict_of,
+    was_checked,
+)
+from dataflow_grounding.data.spans import caption_of_spans
+from dataflow_grounding.evaluation.metrics.annotations import is_span
+from dataflow_grounding.images.drawing import PAGE_PALETTE
+from dataflow_grounding.images.image import find_image
+
+_TEXTS = load_table(__package__, "texts.yaml")  # what pages say of marks, statuses and records
+STATUS_MEANING: dict[str, str] = _TEXTS["statuses"]
+MEANING: dict[str, str] = {**_TEXTS["marks"], **STATUS_MEANING}
+"""Marks and statuses that a page filters records by, in its order, and what each means."""
+FIRST: tuple[str, ...] = (*_TEXTS["marks"],)
+"""The marks whose records a report shows first."""
+View: TypeAlias = dict[str, Any]  # a record as `view_of` returns it
+Expression: TypeAlias = dict[str, Any]  # as `read_expressions` returns it
+
+
+class Picture(NamedTuple):
+    """A record's picture as a page has it.
+
+    Attributes:
+        size: Width and height of the upright picture in pixels; None where they aren't known.
+        thumbnail: The address of a small copy; "" where there is none.
+        full: The address of the file itself; "" where there is none.
+        missing: Why there is no picture; "" where there is one.
+    """
+
+    size: Size | None = None
+    thumbnail: str = ""
+    full: str = ""
+    missing: str = ""
+
+
+_NO_PICTURE = Picture()
+_MOST_CLASSES = 5000  # that are numbered
+
+
+class PageClasses:
+    """The classes of a page's records, numbered as they come: one has one colour on all of it.
+
+    Args:
+        names: Classes that are known beforehand, in order.
+
+    Attributes:
+        names: The classes that have a number, in order, as they were first written.
+
+    Example:
+        >>> classes = PageClasses(["cat"])
+        >>> [classes.number_of(name) for name in ("dog", "Cat", "dog")], classes.names
+        ([1, 0, 1], ['cat', 'dog'])
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}  # by class_key, and by each spelling that has come
+        for name in names:
+            self.number_of(name)
+
+    def number_of(self, name: str) -> int | None:
+        """Return the number of a class, from 0; None for one beyond the first _MOST_CLASSES."""
+        # names come in one spelling nearly always: what `class_key` makes of it is looked up once
+        if name in self._numbers:
+            return self._numbers[name]
+        key = class_key(name)
+        if key not in self._numbers:
+            if len(self.names) >= _MOST_CLASSES:
+                return None
+            self._numbers[key] = len(self.names)
+            self.names.append(name)
+        self._numbers[name] = self._numbers[key]
+        return self._numbers[key]
+
+    def color_of(self, name: str) -> int:
+        """Return the colour of a class, its index in PAGE_PALETTE.
+
+        It follows from the class's number or, where it has none, from its name.
+        """
+        number = self.number_of(name)
+        if number is None:
+            number = crc32(class_key(name).encode(errors="replace"))
+        return number % len(PAGE_PALETTE)
+
+
+def known_classes(results: str) -> PageClasses:
+    """Return the classes that are listed for RESULTS; none without a list that can be read."""
+    try:
+        return PageClasses(classes_of(results))
+    except InputError:
+        return PageClasses()
+
+
+def picture_column(record: Mapping[str, Any]) -> str:
+    """Return the column of a record's picture: `image_path` if it has that, else `image`."""
+    return "image_path" if "image_path" in record else "image"
+
+
+def path_of_picture(record: Record) -> str:
+    """Return the path of a record's picture. Raises RecordError where it isn't found."""
+    return find_image(record, picture_column(record)).path
+
+
+def why_missing(error: Exception | None = None) -> str:
+    """Return what a page says in place of a picture that an error kept away.
+
+    None says that it isn't there.
+    """
+    if error is None or isinstance(error, (ImageMissing, BrokenRow, FileNotFoundError)):
+        return "The image file is not there."
+    return "The image file can't be read."
+
+
+def view_of(
+    record: Mapping[str, Any],
+    picture: Picture = _NO_PICTURE,
+    classes: PageClasses | None = None,
+) -> View:
+    """Return a record as `record.js` shows it, and as a review's page changes it.
+
+    It has the record's expressions, else its region captions, else its regions; none, and why,
+    where they can't be read.
+
+    Args:
+        record: The record, as a pipeline left it.
+        picture: Its picture; without its size, that which the record states.
+        classes: Those of the page, which have its colours; None for this record's own.
+
+    Returns:
+        JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read),
+            `problem` (why it can't be, if so), `width` and `height` in pixels (0 where they are
+            unknown), `thumbnail`, `full`, `missing` of the picture, `notes` (sentences), and
+            `expressions`: `index` from 0, `id`, `text`, `class` where it states one, `status`,
+            `meaning` of that status,
+            `color` in the palette or None without boxes, `span` `[start, end)` in the caption in
+            UTF-16 units or None, `check` (what a check said), `reasons`, `disputed`, `instances`
+            with `bbox` in pixels of the upright picture, `score`, `evidence`.
+
+    Example:
+        >>> row = {"text": "mug", "char_span": [2, 5], "instances": []}
+        >>> view_of({"caption": "☕\U0001f600mug", "expressions": [row]})["expressions"][0]["span"]
+        [3, 6]
+    """
+    column = annotated_column(record)
+    caption = caption_of_spans(record)
+    path = blotted_message(path_of(record))
+    problem = ""
+    rows: dict[str, Expression] = {}
+    try:
+        rows = expressions_of(record if isinstance(record, Record) else Record(record))
+    except BrokenRow as error:
+        problem = str(error)
+    expressions = [
+        _expression_view(index, id, row, caption) for index, (id, row) in enumerate(rows.items())
+    ]
+    with_boxes = [expression for expression in expressions if expression["instances"]]
+    classes = classes or PageClasses()
+    for number, expression in enumerate(with_boxes):
+        expression["color"] = number % len(PAGE_PALETTE)
+        if "class" in expression:
+            expression["color"] = classes.color_of(expression["class"])
+    width, height = picture.size or stated_size(record) or (0, 0)
+    return {
+        "id": str(record.get("image_id") or path or "no id"),
+        "path": path,
+        "model": str(record.get("model") or ""),
+        "width": width,
+        "height": height,
+        "thumbnail": picture.thumbnail,
+        "full": picture.full,
+        "missing": picture.missing,
+        "caption": caption,
+        "kind": column,
+        "problem": problem,
+        "notes": _notes(record, (width, height)),
+        "expressions": expressions,
+    }
+
+
+def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
+    """Return a sentence for each thing that people should know of a record.
+
+    `size` is the picture's: one that differs from the size that the record states is among them.
+    """
+    notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
+    stated = stated_size(record)
+    if stated is not None and stated != size:
+        notes.append(_TEXTS["other_size"].format(*stated, *size))
+    return notes
+
+
+def expressions_of(record: Record) -> dict[str, Expression]:
+    """Return the record's expressions, else its region captions or regions, in order, by id.
+
+    Of several with one id the second has the key `ID~2`, and so on; their `expression_id` stays.
+    {} for a record without any of these columns. Raises BrokenRow where they can't be read.
+    """
+    expressions: dict[str, Expression] = {}
+    if not annotated_column(record):
+        return expressions
+    for expression in read_any_expressions(record):
+        id = str(expression["expression_id"])
+        key = id
+        number = 1
+        while key in expressions:
+            number += 1
+            key = f"{id}~{number}"
+        expressions[key] = expression
+    return expressions
+
+
+def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:
+    """Return an expression as `record.js` reads it, without a colour, which `view_of` gives it.
+
+    An unknown or missing status is taken from the boxes: `grounded` with any, else `pending`.
+    """
+    status = row.get("status")
+    if status not in STATUSES:
+        status = "grounded" if row["instances"] else "pending"
+    check = verdict_of(row) if was_checked(row) else ""
+    span: Any = row.get("char_span")
+    stated_class = row.get("class")
+    has_class = isinstance(stated_class, str) and bool(stated_class.strip())
+    return {
+        "index": index,
+        "id": id,
+        "text": row["text"],
+        **({"class": stated_class} if has_class else {}),
+        "status": status,
+        "meaning": STATUS_MEANING[status],
+        "color": None,
+        "span": utf16_span(caption, span) if is_span(span, len(caption)) else None,
+        "check": check,
+        "reasons": _reasons(row, status, check),
+        "disputed": row.get("disagreement") is True,
+        "instances": [_box_view(instance) for instance in row["instances"]],
+    }
+
+
+def _reasons(row: Expression, status: str, check: str) -> list[str]:
+    """Return why an expression has its status, and why its check says so.
+
+    That is the model's reason, or what `unsupported` means; and the check's reason. What is empty,
+    or no more than the check's verdict, is left out.
+    """
+    reason = row.get("reason")
+    if not reason and status == "unsupported":
+        reason = STATUS_MEANING[status]
+    verification = row.get("verification")
+    check_reason = verification.get("reason") if isinstance(verification, Mapping) else ""
+    return [str(why) for why in (reason, check_reason) if why and why != check]
+
+
+def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a box as `record.js` reads it; a score that is no number becomes None."""
+    score = instance["score"]
+    if not is_number(score):
+        score = None
+    return {
+        "bbox": list(instance["bbox"]),
+        "score": score,
+        "evidence": str(instance.get("evidence") or ""),
+    }
+
+
+def utf16_span(text: str, span: Sequence[int]) -> list[int]:
+    """Return a span [start, end) of code points in `text` as one of UTF-16 units.
+
+    Scripts count in these: a character beyond U+FFFF is two of them.
+    """
+    if text.isascii():
+        return list(span)
+    return [len(text[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in span]

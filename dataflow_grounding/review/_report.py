@@ -1,0 +1,366 @@
+"""Writing a report: one pass over the records, with what the page holds last kept on disk."""
+
+import os
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import islice
+from multiprocessing.pool import ThreadPool
+from typing import IO, Any, TypeVar
+
+from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding._util.threads import at_once
+from dataflow_grounding.boxes.geometry import area, box_of
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.review._door_html import door_html
+from dataflow_grounding.review._record_view import (
+    FIRST,
+    MEANING,
+    PageClasses,
+    Picture,
+    View,
+    view_of,
+)
+from dataflow_grounding.review._report_files import PER_FILE, ReportFiles, script_json
+from dataflow_grounding.review._versions import (
+    Earlier,
+    Version,
+    changes_view,
+    with_versions,
+)
+
+T = TypeVar("T")
+
+_SIZES = ("small", "medium", "large")  # of boxes, as COCO names them
+FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
+"""What a record may be marked with: the page's filters, and sizes of boxes.
+
+The index in this tuple is the number of the bit in a row of the index, which `report.js` reads.
+"""
+_SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
+_SCORE_BINS = 10  # equal parts of 0 to 1
+_SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
+AT_ONCE = 256  # records whose pictures are looked for together
+TOLD_EVERY = 100  # records between two calls of `on_progress`
+_MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
+_MOST_NAMES = 5000  # models, and head nouns, that a row of the index has by number
+# Where a record's two lines stand in the file of its rank: `_write_row` writes one after the other.
+_INDEX_LINE = 0
+_VIEW_LINE = 1
+
+
+def write_report(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    find_image: Callable[[Mapping[str, Any]], str | None],
+    out_path: str | os.PathLike[str],
+    failures: Iterable[Mapping[str, Any]] = (),
+    versions: Sequence[Version] = (),
+    called: str = "",
+    begins_with: str = "",
+    classes: PageClasses | None = None,
+    single: bool = False,
+    copies: bool = False,
+    figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    on_progress: Callable[[int], None] = lambda _: None,
+    **head: Any,
+) -> int:
+    """Write the report of records and failures, all of it or nothing, and count its records.
+
+    Records and failures are read once; what the page holds of them is kept on disk meanwhile.
+
+    Args:
+        find_image: Gives the path of a record's image file, or None.
+        out_path: The page. Data and small pictures are in a folder beside it, `report_files` for
+            `report.html`.
+        versions, called: Earlier versions of the records, and what these are called among them.
+        begins_with: The flag of the records that the page shows at first, where there are any.
+        classes: Those that are known beforehand; others follow as they come.
+        single, copies: Whether the page is to hold everything; whether all pictures are to have a
+            small copy.
+        figures: Gives those of the data set, as `figures_of` does, once all records were read.
+        on_progress: Told how many records are done, now and then.
+        head: `title` and `summary`, as for `door_html`.
+
+    Returns:
+        How many records the report shows.
+
+    Raises:
+        InputError: It is too large for a single file.
+        OSError: A file can't be written, or its name is taken.
+    """
+    counts = Counter[str]()  # the figures of the page
+    marked = Counter[str]()  # how many records have each of FLAGS
+    classes = classes or PageClasses()
+    models = _Numbers()
+    heads = _Numbers()  # of phrases that state no class
+    failure_kinds = Counter[str]()  # filled while the failures are written
+    with ExitStack() as stack:
+        files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
+        files.write_parts("failures", _failure_rows(failures, failure_kinds))
+        # a temporary file for each mark that puts a record first, and one for all others
+        ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
+        shown = _with_pictures(with_versions(records, versions, called), find_image, files)
+        for record, earlier, picture in _reporting_progress(shown, on_progress):
+            view = view_of(record, picture, classes)
+            view.update(changes_view(view, earlier, called, classes))
+            marks = marks_of(record, view)
+            _write_row(ranks, view, _index_row(view, marks, classes, heads, models), marks)
+            # what another run alone has is shown, but isn't among the figures
+            if view.get("only", called) == called:
+                counts.update(_counts_of(record, view, marks))
+            counts["shown"] += 1
+            marked.update(marks)
+        counts.update(changed=marked["changed"], failures=failure_kinds.total())
+        failed = head["summary"].get("failed")
+        if isinstance(failed, int) and failed > 0:
+            # As the run's summary says it: the records shown are those that were done.
+            counts["done"] = counts["images"]
+            counts["images"] += failed
+        files.write_parts("records", _lines(ranks, _VIEW_LINE))
+        files.write("index", _lines(ranks, _INDEX_LINE))
+        about = {
+            "files": files.address,
+            "perFile": PER_FILE,
+            "flags": FLAGS,
+            "marked": marked,
+            "meaning": MEANING,
+            "kinds": failure_kinds,
+            "beginsWith": begins_with,
+            "records": counts["shown"],
+            "failures": counts["failures"],
+            "classes": classes.names,
+            "heads": heads.names,
+            "models": models.names,
+        }
+        page = door_html(counts, failure_kinds, about, files.inline, plots=figures(), **head)
+        files.put(page)
+    return counts["shown"]
+
+
+def _with_pictures(
+    items: Iterable[tuple[Mapping[str, Any], Earlier]],
+    find_image: Callable[[Mapping[str, Any]], str | None],
+    files: ReportFiles,
+) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
+    """Yield the records with their earlier versions and pictures, in order.
+
+    Up to AT_ONCE are read ahead. Small copies are made in threads: as many as there are cores,
+    since each decoded picture takes memory; many more where a picture is elsewhere, as threads wait
+    for the store then.
+
+    Args:
+        items: The records with their earlier versions.
+        find_image: As for `write_report`.
+        files: Makes the small copies.
+    """
+    # A generator: each record's picture is looked up before the next record is read.
+    remaining = ((record, earlier, find_image(record)) for record, earlier in items)
+    with ThreadPool(os.cpu_count()) as cores:
+        while batch := list(islice(remaining, AT_ONCE)):
+            paths = [path for _, _, path in batch]
+            if any(path is not None and is_elsewhere(path) for path in paths):
+                pictures = at_once(files.picture, paths)
+            else:
+                pictures = cores.map(files.picture, paths)
+            for (record, earlier, _), picture in zip(batch, pictures, strict=True):
+                yield record, earlier, picture
+
+
+def _reporting_progress(items: Iterable[T], on_progress: Callable[[int], None]) -> Iterator[T]:
+    """Yield the items, and call `on_progress` with their count at each TOLD_EVERY."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % TOLD_EVERY == 0:
+            on_progress(number)
+
+
+def _failure_rows(
+    failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
+) -> Iterator[str]:
+    """Yield for each failure a row in JSON: id, message, kind, step, and the kind it is listed by.
+
+    Keys are blotted out of it. Kinds beyond the first _MOST_KINDS are listed as "other", a failure
+    without kind as "unknown"; how many each has is added up in `kind_counts` on the way.
+    """
+    for failure in failures:
+        shared_kind = str(failure.get("kind") or "unknown")
+        if shared_kind not in kind_counts and len(kind_counts) >= _MOST_KINDS:
+            shared_kind = "other"
+        kind_counts[shared_kind] += 1
+        id = failure.get("id")
+        if id is None and failure.get("line") is not None:
+            id = f"line {failure['line']}"
+        cells = [id, failure.get("message"), failure.get("kind"), failure.get("step")]
+        texts = ["" if cell is None else blotted_message(str(cell)) for cell in cells]
+        yield script_json([*texts, shared_kind])
+
+
+def _write_row(
+    ranks: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
+) -> None:
+    """Write a record's line of the index, then its view, to the file of its rank.
+
+    The rank is the first of FIRST that the record is marked with; the last for all others.
+    """
+    rank = 0
+    while rank < len(FIRST) and FIRST[rank] not in marks:
+        rank += 1
+    ranks[rank].write(f"{script_json(index_row)}\n{script_json(view)}\n")
+
+
+def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
+    """Yield each record's line of the index, or its view, rank by rank.
+
+    `offset` is _INDEX_LINE or _VIEW_LINE.
+    """
+    for file in ranks:
+        file.seek(0)
+        for line in islice(file, offset, None, 2):
+            yield line.rstrip("\n")
+
+
+def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
+    """Return those of FLAGS that a record is marked with, of which it may have any number."""
+    expressions = view["expressions"]
+    checks = {expression["check"] for expression in expressions}
+    is_disputed = any(expression["disputed"] for expression in expressions)
+    marks = set()
+    if record.get("suspect_boxes") is True:
+        marks.add("suspect")
+    if record.get("doubtful") is True or view["problem"] or is_disputed:
+        marks.add("doubtful")
+    if checks - {"", "verified"}:
+        marks.add("unverified")
+    if "verified" in checks:
+        marks.add("verified")
+    if view.get("changes") or view.get("only"):
+        marks.add("changed")
+    if view["missing"]:
+        marks.add("without picture")
+    for expression in expressions:
+        if view["kind"] == "expressions":
+            marks.add(expression["status"])
+        for instance in expression["instances"]:
+            marks.add(_SIZES[bisect(_SIZE_AREAS, area(box_of(instance["bbox"])))])
+    return marks
+
+
+def _index_row(
+    view: View,
+    marks: Collection[str],
+    classes: PageClasses,
+    heads: "_Numbers",
+    models: "_Numbers",
+) -> list[Any]:
+    """Return what the page filters a record by, in the order in which `report.js` reads it.
+
+    These are its id; its flags as bits of a number; for each expression its text in lower case,
+    its label, and its number of boxes, which is left out where it is 1; the lowest and the highest
+    score in hundredths, or -1 without any; its model; and what `_bins_of` returns. Classes, head
+    nouns and models that are new get a number.
+    """
+    phrases: list[list[Any]] = []
+    scores: list[float] = []
+    for expression in view["expressions"]:
+        instances = expression["instances"]
+        words = " ".join(expression["text"].lower().split())
+        phrase = [words, _label(expression, classes, heads)]
+        if len(instances) != 1:
+            phrase.append(len(instances))
+        phrases.append(phrase)
+        scores.extend(box["score"] for box in instances if box["score"] is not None)
+    lowest = _hundredths(min(scores)) if scores else -1
+    highest = _hundredths(max(scores)) if scores else -1
+    bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
+    model = models.number_of(view["model"])
+    return [view["id"], bits, phrases, lowest, highest, model, _bins_of(view)]
+
+
+def _bins_of(view: View) -> int:
+    """Return the bins of the page's histograms that a record has a box in, as bits of a number.
+
+    The lowest _SCORE_BINS bits are those of scores. Above them are those of sides: below the first
+    of _SIDES, from the first on, and so on.
+    """
+    bits = 0
+    for expression in view["expressions"]:
+        for instance in expression["instances"]:
+            side = area(box_of(instance["bbox"])) ** 0.5
+            bits |= 1 << (_SCORE_BINS + bisect(_SIDES, side))
+            if instance["score"] is not None:
+                tenth = _hundredths(instance["score"]) * _SCORE_BINS // 100
+                bits |= 1 << min(tenth, _SCORE_BINS - 1)
+    return bits
+
+
+def _label(expression: Mapping[str, Any], classes: PageClasses, heads: "_Numbers") -> str | int:
+    """Return what an expression is listed under: its class, or the head noun of its text.
+
+    A class is its number among the page's classes; the first head noun is -1, the second -2. What
+    has no number is its name.
+    """
+    if "class" in expression:
+        number = classes.number_of(expression["class"])
+        return expression["class"] if number is None else number
+    head = heads.number_of(head_of(expression["text"]))
+    return head if isinstance(head, str) else -1 - head
+
+
+class _Numbers:
+    """Names that most records share, each with a number, which is shorter in the index.
+
+    Attributes:
+        names: Those that have a number, in its order: as they came.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def number_of(self, name: str) -> int | str:
+        """Return the number of a name, from 0; the name itself beyond the first _MOST_NAMES."""
+        number = self._numbers.get(name)
+        if number is None:
+            if len(self.names) >= _MOST_NAMES:
+                return name
+            number = len(self.names)
+            self._numbers[name] = number
+            self.names.append(name)
+        return number
+
+
+def _hundredths(score: float) -> int:
+    """Return a score in hundredths; one outside 0 to 1 as the nearer end."""
+    return round(100 * min(max(score, 0), 1))
+
+
+def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
+    """Return what a record adds to the figures of the page.
+
+    All statuses are in it where the record has expressions, also with 0: the page shows such a 0,
+    and leaves out what isn't counted at all.
+    """
+    expressions = view["expressions"]
+    counts = Counter(images=1)
+    for mark in ("doubtful", "suspect"):
+        if mark in marks:
+            counts[mark] = 1
+    regions = record.get("regions") or record.get("region_captions")
+    if isinstance(regions, list):
+        counts["regions"] = len(regions)
+    if view["kind"] == "region_captions":
+        captions = record["region_captions"] if expressions else []
+        texts = [row.get("text") for row in captions if isinstance(row, Mapping)]
+        counts["captions"] = len([text for text in texts if text])
+    if view["kind"] == "expressions":
+        counts["expressions"] = len(expressions)
+        counts.update(dict.fromkeys(STATUSES, 0))
+        counts.update(expression["status"] for expression in expressions)
+    for expression in expressions:
+        if expression["check"]:
+            counts[expression["check"]] += 1
+    return counts

@@ -1,0 +1,367 @@
+"""Files of a report: the page, and beside it the folder of data and small pictures.
+
+The page takes its name last, when all it shows is written.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import count, islice
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from dataflow_grounding._util.addresses import State, is_elsewhere
+from dataflow_grounding._util.errors import InputError, RecordError
+from dataflow_grounding._util.files import new_file, whole_file, within
+from dataflow_grounding._util.paths import look
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding.images.display import small_copy
+from dataflow_grounding.images.files import decoding, read_file, read_header
+from dataflow_grounding.images.image import url_of
+from dataflow_grounding.review._record_view import Picture, why_missing
+
+GENERATOR = '<meta name="generator" content="dataflow-grounding report, page 1">'
+PER_FILE = 500  # records or failures in a file of data
+MOST_IN_ONE = 150_000_000
+"""Bytes of data and pictures in a single file, which browsers read whole before they show it."""
+COPY_SIDE = 320  # pixels of a small copy's longer side at the most
+COPY_QUALITY = 75  # of a small copy as a JPEG
+# Of a file that is shown itself: decoding twenty of a page takes a moment.
+MOST_BYTES = 300_000
+MOST_PIXELS = 1_500_000
+_SHOWN_AS_THEY_ARE = ("image/jpeg", "image/png", "image/webp", "image/gif")  # in a page, if small
+# Endings of files that a page links to.
+_SHOWN_BY_BROWSERS = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+# "<" could end a page's script; halves of surrogate pairs can't be written as UTF-8.
+_ESCAPED = re.compile("[<\ud800-\udfff]")
+# The file by which a report knows its folder again.
+_MARKER = "README.txt"
+_MARKER_TEXT = (
+    "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
+)
+# The name of a small copy, `KEY-640x480.jpg`: the key, and the size of the picture that it is of.
+_THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.(?:webp|jpg)")
+_OURS = re.compile(
+    rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern}(\.[0-9a-f]{{8}}\.part)?)?"
+    r"|[0-9a-f]{8}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
+)
+"""The paths in that folder that reports make; what has another path is the user's.
+
+They are the folder itself (`.`), the marker, `thumbnails` with small copies, whole or half written,
+and for each report a folder of eight digits with `index.js`, `records-1.js` and so on.
+"""
+
+
+def script_json(value: Any) -> str:
+    """Return `value` as JSON that can stand in a script, and within a page's `<script>`.
+
+    Raises ValueError for NaN and infinity, TypeError for what JSON can't hold.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class ReportFiles:
+    """Writes a report: its page, and the folder beside it, `report_files` for `report.html`.
+
+    The data of each report are in a folder of their own in there, so that an earlier page stays
+    whole until `put` gives the new one its name and removes what earlier reports left. Pictures on
+    this machine that are neither large nor of an odd type are shown themselves; the others have a
+    small copy in `thumbnails`, which later reports use again.
+
+    Args:
+        page: The page's path; it is absolute in the attribute.
+        single: Put data and pictures into the page, and make no folder.
+        copies: Give every picture a small copy, as `single` does.
+
+    Attributes:
+        folder: The folder that the page is in.
+        beside: The folder beside the page.
+        address: What the page puts before the names of its data files; empty if `single`.
+        inline: A temporary file of the HTML that the page is to hold. If `single`, `write` puts
+            the data there.
+
+    Raises:
+        FileExistsError: The page's or the folder's name is taken by something else.
+    """
+
+    def __init__(
+        self, page: str | os.PathLike[str], single: bool = False, copies: bool = False
+    ) -> None:
+        self.page = os.path.abspath(page)
+        self.single = single
+        self.copies = copies or single
+        self.folder = os.path.dirname(self.page)
+        self.beside = os.path.splitext(self.page)[0] + "_files"
+        self._is_first = not os.path.lexists(self.beside)  # the folder isn't there yet
+        self._is_ours = self._is_first or _is_ours(self.beside)  # what reports left may be removed
+        if os.path.lexists(self.page) and not _is_page(self.page):
+            raise _name_taken(self.page, "page")
+        if not (single or self._is_ours):
+            raise _name_taken(self.beside, "folder")
+        # the folder, in the one beside the page, of this report's data
+        self._data_folder = secrets.token_hex(4)
+        self.address = "" if single else f"{self._address_of(self._data_folder)}/"
+        self._copies_folder = os.path.join(self.beside, "thumbnails")
+        # small copies of earlier reports, by key: the file's name, and the size of the picture
+        self._copies_there: dict[str, tuple[str, Size]] = {}
+        self._copies_used: set[str] = set()  # names of the copies that this report shows
+        self._characters = 0  # of data in a single page
+        self._has_page = False  # whether the page has its name
+        if not single:
+            self._make_folders()
+        self.inline = self.spool()
+
+    def _make_folders(self) -> None:
+        """Make the folder beside the page, and note which small copies are in it already."""
+        for folder in (self._data_folder, "thumbnails"):
+            os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
+        if self._is_first:
+            with new_file(os.path.join(self.beside, _MARKER)) as marker:
+                marker.write(_MARKER_TEXT.encode())
+        for name in os.listdir(self._copies_folder):
+            match = _THUMBNAIL.fullmatch(name)
+            if match:
+                self._copies_there[match[1]] = name, (int(match[2]), int(match[3]))
+
+    def spool(self) -> IO[str]:
+        """Return a temporary file without a name, for what is written into the report later.
+
+        It is in the page's folder, whose disk has to hold the report anyway.
+        """
+        return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=self.folder)
+
+    def write(self, name: str, rows: Iterable[str]) -> None:
+        """Write a list of rows, each in JSON, into a file of data; if `single`, into `inline`.
+
+        Raises InputError where `inline` has more than MOST_IN_ONE characters then.
+        """
+        if self.single:
+            self.inline.write(f'<script type="application/json" id="{name}">[')
+            for text in _separated(rows):
+                self.inline.write(text)
+                self._characters += len(text)
+                if self._characters > MOST_IN_ONE:
+                    raise InputError(
+                        f"a single file would have over {MOST_IN_ONE // 10**6} MB, more than"
+                        " browsers open well: leave out --single-file"
+                    )
+            self.inline.write("]</script>\n")
+            return
+        path = os.path.join(self.beside, self._data_folder, f"{name}.js")
+        with new_file(path, "w", encoding="utf-8", newline="\n") as file:
+            file.write(f'reportPage.take("{name}", [')
+            file.writelines(_separated(rows))
+            file.write("]);\n")
+
+    def write_parts(self, name: str, rows: Iterable[str]) -> None:
+        """Write rows, each in JSON, in parts of PER_FILE, called `NAME-1`, `NAME-2` and so on.
+
+        Without rows there is no part. Raises InputError as `write` does.
+        """
+        remaining = iter(rows)
+        for number in count(1):
+            part = list(islice(remaining, PER_FILE))
+            if not part:
+                break
+            self.write(f"{name}-{number}", part)
+
+    def picture(self, path: str | None) -> Picture:
+        """Return how the page shows a picture: itself, or by a small copy; from any thread.
+
+        A small file of a type that browsers show is shown itself. Of others there is a copy, made
+        once for a file of that path, size and time of change; if `single`, its address is a `data:`
+        URL. If a picture can't be read, nothing is raised, and the page says why it is missing.
+
+        Args:
+            path: The picture's file; None for one that is not there.
+
+        Raises:
+            OSError: The copy can't be written.
+        """
+        if path is None:
+            return Picture(missing=why_missing())
+        made = b""  # the bytes of a small copy, if it is made now
+        try:
+            state = look(path)
+            full = link(path, self.folder)
+            if full and not self.copies and state.size <= MOST_BYTES:
+                shown_size = _size_if_shown_itself(path)
+                if shown_size is not None:
+                    return Picture(shown_size, full, full)
+            key = _key_of_copy(full or path, state)
+            if key in self._copies_there:
+                name, size = self._copies_there[key]
+            else:
+                size, made = small_copy_of(path)
+                name = f"{key}-{size[0]}x{size[1]}.jpg"
+        except (RecordError, InputError, OSError, ValueError) as error:
+            return Picture(missing=why_missing(error))
+        if self.single:  # no copies of earlier reports are looked at then, so that it was made
+            return Picture(size, url_of(made, "image/jpeg").decode(), full)
+        if made:
+            write_bytes(within(self._copies_folder, name), made, alone=False)
+        self._copies_used.add(name)
+        return Picture(size, self._address_of(f"thumbnails/{name}"), full)
+
+    def _address_of(self, path: str) -> str:
+        """Return the address, relative to the page, of a path in the folder beside it."""
+        return quote(os.fsencode(f"{os.path.basename(self.beside)}/{path}"))
+
+    def put(self, parts: Iterable[str]) -> None:
+        """Write the page from its parts, `inline` read from its beginning, and give it its name.
+
+        Then what earlier reports left in the folder is removed, also small copies that this report
+        doesn't show. If `single`, nothing of a report stays there.
+        """
+        self.inline.seek(0)
+        with whole_file(self.page, alone=False) as file:
+            file.writelines(part.encode() for part in parts)
+        self._has_page = True
+        if self._is_ours:
+            keep = {_MARKER, self._data_folder, *self._copies_used}
+            self._remove_all_but(set() if self.single else keep)
+
+    def close(self) -> None:
+        """Remove what was written beside the page, unless the page has its name.
+
+        Of a first report nothing stays. Where there was one before, it stays whole, and so do new
+        small copies of pictures, which the next report uses.
+        """
+        self.inline.close()
+        if self._has_page or self.single:
+            return
+        kept: set[str] = set()
+        if not self._is_first:
+            kept = set(os.listdir(self.beside)) - {self._data_folder}
+        self._remove_all_but(kept)
+
+    def _remove_all_but(self, kept: set[str]) -> None:
+        """Remove from the folder beside the page what reports make, except what has a kept name.
+
+        A kept folder stays with all that is in it. Files of the user stay, and so does what can't
+        be removed. Folders that are empty then are removed, the one beside the page too.
+        """
+        folder = Path(self.beside)
+        # In reverse, what is in a folder comes before the folder.
+        for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+            path_in_folder = path.relative_to(folder)
+            is_kept = not kept.isdisjoint(path_in_folder.parts)
+            if is_kept or not _OURS.fullmatch(path_in_folder.as_posix()):
+                continue
+            with suppress(OSError):  # a folder isn't empty, as the user's own files are in it
+                if path.is_dir():
+                    os.rmdir(path)
+                else:
+                    os.unlink(path)
+
+
+def _separated(rows: Iterable[str]) -> Iterator[str]:
+    """Yield the rows with a comma and a new line before each but the first."""
+    separator = ""
+    for row in rows:
+        yield separator + row
+        separator = ",\n"
+
+
+def _name_taken(path: str, what: str) -> FileExistsError:
+    """Return the error that a path is taken by what isn't a report's `what`: "page" or "folder"."""
+    return FileExistsError(
+        errno.EEXIST, f"{os.path.basename(path)} is not the {what} of a report: move it", path
+    )
+
+
+def _is_ours(folder: str) -> bool:
+    """Return whether a report made this folder, by its marker.
+
+    False where the folder or its thumbnails are a link: what is elsewhere is not a report's to
+    remove. False, too, where the marker can't be read.
+    """
+    try:
+        if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
+            return False
+        return Path(folder, _MARKER).read_text(encoding="utf-8") == _MARKER_TEXT
+    except (OSError, ValueError):
+        return False
+
+
+def _is_page(path: str) -> bool:
+    """Return whether a file is the page of a report, by the tag it begins with.
+
+    False for one that can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return GENERATOR.encode() in file.read(500)
+    except OSError:
+        return False
+
+
+def _size_if_shown_itself(path: str) -> Size | None:
+    """Return a picture's size if browsers show its type and decode it quickly, else None.
+
+    Raises RecordError where it can't be read.
+    """
+    header = read_header(path, whole_png=False)
+    is_small = math.prod(header.size) <= MOST_PIXELS
+    return header.size if header.media_type in _SHOWN_AS_THEY_ARE and is_small else None
+
+
+def _key_of_copy(path: str, state: State) -> str:
+    """Return what a small copy is known by: 24 hex digits of a digest.
+
+    The digest is of the picture's path, size in bytes and time of change, so that a file that was
+    replaced has another copy.
+    """
+    identity = os.fsencode(f"{path}\n{state.size}\n{state.changed}")
+    return hashlib.sha256(identity).hexdigest()[:24]
+
+
+def small_copy_of(path: str) -> tuple[Size, bytes]:
+    """Return the size in pixels of an upright picture, and a small JPEG of it without metadata.
+
+    Raises ImageMissing, ImageBroken, MachineBusy.
+    """
+    data = read_file(path)
+    size = read_header(path, data).size
+    shorter = math.ceil(COPY_SIDE * min(size) / max(size))
+    with decoding(data, path, (COPY_SIDE, shorter)) as picture:
+        return size, small_copy(picture, COPY_SIDE, "JPEG", quality=COPY_QUALITY)
+
+
+def link(path: str, folder: str) -> str:
+    """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
+
+    That is a file elsewhere, and one without the ending of a picture, which a browser could run.
+    The address is relative where both are in a folder that may be moved as a whole: the page's,
+    its parent, or that one's; else it begins with `file:`.
+    """
+    if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
+        return ""
+    path = os.path.abspath(path)
+    results = os.path.dirname(folder)
+    for moved in (folder, results, os.path.dirname(results)):
+        is_root = os.path.dirname(moved) == moved
+        if not is_root and path.startswith(os.path.join(moved, "")):
+            return quote(os.fsencode(os.path.relpath(path, folder)))
+    return Path(path).as_uri()

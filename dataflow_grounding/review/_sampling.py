@@ -1,0 +1,266 @@
+"""What reviewers said of a sample's boxes and phrases, and shares with bounds from that."""
+
+import os
+import random
+from bisect import bisect
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.boxes.geometry import area, box_of, iou
+from dataflow_grounding.data.classes import class_of
+from dataflow_grounding.data.records import verdict_of, was_checked
+from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
+from dataflow_grounding.review._record_view import Expression, expressions_of
+from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
+
+SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
+SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
+GOLD_IOU = 0.5  # from which a box is the gold's
+LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
+
+
+def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
+    """Return for each item whether it is right as the pipeline wrote it.
+
+    None where nobody decided on it, or a blind second review says otherwise.
+    """
+    settled: dict[Item, bool | None] = {}
+    for item in items:
+        original = expressions_of(reviewable.record(item.record))[item.id]
+        verdicts: dict[str, bool | None] = {}  # by reviewer; the first review's under ""
+        for who in [*reviewable.decisions.standing_by_reviewer]:
+            outcome = reviewable.placed(item.record, who or None).outcomes.get(item.id)
+            if outcome is not None:
+                verdicts[who] = _is_right(original, outcome, item.box)
+        is_disputed = {True, False}.issubset(verdicts.values())
+        settled[item] = None if is_disputed else verdicts.get("")
+    return settled
+
+
+def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
+    """Return whether a reviewer left a box as it was, and found it right under its phrase.
+
+    What was deleted, drawn anew or has another text now was wrong. None where the box wasn't
+    judged, but moved at the most.
+
+    Args:
+        original: The expression as the pipeline wrote it.
+        outcome: What reviewers made of it.
+        box: The box's index in it; None asks whether the phrase was right to have no box.
+    """
+    after = outcome.after
+    if after is None or after["text"] != original["text"]:
+        return False
+    if box is None:
+        if after["instances"]:  # a person drew one
+            return False
+        return reviewer_verdict(after)
+    index = outcome.index_after(box)
+    if index is None:  # it was deleted
+        return False
+    verdict = reviewer_verdict(after["instances"][index])
+    is_drawn_anew = outcome.box_after(box) is None
+    if verdict is not None and is_drawn_anew:
+        return False
+    return verdict
+
+
+def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
+    """Return for each item whose phrase is in a file of right boxes whether it is right.
+
+    Phrases are the same by record and text. A box is right from GOLD_IOU with any of the gold's, a
+    phrase without a box if the gold has none for it.
+
+    Raises InputError where `gold` comes from these reviews, can't be read, or has none of the
+    phrases.
+    """
+    if os.path.realpath(gold) in map(os.path.realpath, reviewable.files):
+        raise InputError(
+            f"{gold} is what is reviewed, or comes of it: gold has to be somebody else's"
+        )
+    gold_boxes = _gold_boxes(gold)
+    answers: dict[Item, bool] = {}
+    for item in reviewable.items:
+        right_boxes = gold_boxes.get((reviewable.keys[item.record], item.text))
+        if right_boxes is None:  # the gold doesn't know this phrase
+            continue
+        if item.box is None:
+            answers[item] = not right_boxes
+        else:
+            own_box = box_of(_instance_of(reviewable, item)["bbox"])
+            answers[item] = any(iou(own_box, box_of(bbox)) >= GOLD_IOU for bbox in right_boxes)
+    if not answers:
+        raise InputError(
+            f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and"
+            " text"
+        )
+    return answers
+
+
+def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
+    """Return the right boxes of each phrase that was looked for, by record and text.
+
+    Rejected boxes are left out. So a phrase of status `none`, and one of rejected boxes alone, has
+    an empty list; a phrase with neither boxes nor that status isn't in it. Raises InputError where
+    the file can't be read, BrokenRow where a record's expressions can't be.
+    """
+    boxes = defaultdict[tuple[str, str], list[Any]](list)
+    for key, record in records_with_keys(gold):
+        for row in expressions_of(record).values():
+            if row["instances"] or row.get("status") == "none":
+                boxes_of_phrase = boxes[key, row["text"]]
+                for instance in row["instances"]:
+                    if instance.get("verified") is not False:
+                        boxes_of_phrase.append(instance["bbox"])
+    return boxes
+
+
+def _instance_of(reviewable: Reviewable, item: Item) -> dict[str, Any]:
+    """Return the box of an item that has one, as the pipeline wrote it."""
+    row = expressions_of(reviewable.record(item.record))[item.id]
+    instance: dict[str, Any] = row["instances"][item.box]
+    return instance
+
+
+def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
+    """Draw, from the items that gold knows, those to mix into a sample: none that is in it.
+
+    It is one for ten of the sample, and LEAST_MIXED_IN at least, or all if there are fewer. For the
+    same sample they are always the same.
+    """
+    unseen = sorted(set(known) - set(sample), key=str)
+    wanted = max(LEAST_MIXED_IN, len(sample) // 10)
+    return random.Random(0).sample(unseen, min(len(unseen), wanted))
+
+
+def groups_of(reviewable: Reviewable, run_model: str = "") -> dict[Item, dict[str, str]]:
+    """Return the groups that each item is in, by `size`, `status`, `class`, `model` and `check`.
+
+    An item without a box has no `size`. A record that doesn't name its model is of `run_model`; a
+    phrase that doesn't state its class has no `class`. `check` is what a check of the pipeline
+    said, where there was one and no reviewer judged the phrase since.
+    """
+    groups: dict[Item, dict[str, str]] = {}
+    for index, items in groupby(reviewable.items, lambda item: item.record):
+        record = reviewable.record(index)
+        rows = expressions_of(record)
+        model = str(record.get("model") or run_model or "unknown")
+        for item in items:
+            row = rows[item.id]
+            own = {"status": item.status, "model": model}
+            if item.box is not None:
+                box = box_of(row["instances"][item.box]["bbox"])
+                own["size"] = SIZES[bisect(SIZE_AREAS, area(box))]
+            if "class" in row:
+                own["class"] = class_of(row)
+            if was_checked(row) and not row.get("reviewed_by"):
+                own["check"] = _check_of(row)
+            groups[item] = own
+    return groups
+
+
+def _check_of(row: Expression) -> str:
+    """Return the method and the verdict of a pipeline's check of an expression: `judge: verified`.
+
+    The method is `check` where the expression doesn't name it.
+    """
+    verification = row.get("verification")
+    method = verification.get("method") if isinstance(verification, Mapping) else "check"
+    return f"{method}: {verdict_of(row)}"
+
+
+def figures(
+    groups: Mapping[Item, Mapping[str, str]],
+    settled: Mapping[Item, bool | None],
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Return the figures of a sample: how many boxes are wrong, and how many phrases were missed.
+
+    A phrase counts as missed if it has no box and should have one.
+
+    Args:
+        groups: Of all items, as `groups_of` gives them.
+        settled: For the sample's items whether each is right, as `settled_of` gives it.
+        level: The confidence of the bounds, from 0 to 1.
+
+    Returns:
+        `boxes`, a `figure`; `by`, one for each value of each kind of group; and `phrases_missed`,
+        whose counts are of phrases without a box, and its shares of all phrases.
+    """
+    group_sizes = Counter[tuple[str, str]]()
+    phrases = 0
+    phrases_without_box = 0
+    for item, own in groups.items():
+        if item.box is not None:
+            group_sizes.update(own.items())
+        else:
+            phrases_without_box += 1
+        if item.box in (None, 0):  # a phrase is counted by its first box, or by having none
+            phrases += 1
+
+    box_verdicts: list[bool | None] = []
+    phrase_verdicts: list[bool | None] = []
+    group_verdicts = defaultdict[tuple[str, str], list[bool | None]](list)
+    for item, is_right in settled.items():
+        if item.box is None:
+            phrase_verdicts.append(is_right)
+            continue
+        box_verdicts.append(is_right)
+        for name, group in groups[item].items():
+            group_verdicts[name, group].append(is_right)
+
+    by = defaultdict[str, dict[str, Any]](dict)
+    for name, group in sorted(group_sizes):
+        by[name][group] = figure(group_verdicts[name, group], group_sizes[name, group], level)
+    missed = figure(phrase_verdicts, phrases_without_box, level)
+    missed["phrases"] = phrases
+    # From a share of the phrases without a box to one of all phrases.
+    for name in ("share", "low", "high"):
+        if missed[name]:  # neither None nor 0
+            missed[name] = round(missed[name] * phrases_without_box / phrases, 6)
+    boxes = figure(box_verdicts, len(groups) - phrases_without_box, level)
+    return {"boxes": boxes, "phrases_missed": missed, "by": by}
+
+
+def figure(
+    verdicts: Sequence[bool | None], total: int | None = None, level: float = 0.95
+) -> dict[str, Any]:
+    """Return counts of a sample's verdicts, and the share of what is not right, with exact bounds.
+
+    What is open counts as wrong in the share and the upper bound, but not in the lower bound.
+
+    Args:
+        verdicts: For each item of the sample whether it is right; None is open.
+        total: How many items there are in all; None where that doesn't matter. With it, the bounds
+            are no wider than if those that were not looked at were all right, or all wrong.
+        level: The confidence of the bounds, from 0 to 1.
+
+    Returns:
+        Counts `wrong`, `unsettled` (open), `looked_at` (the sample's items, open ones too) and, if
+        given, `of` (the `total`); and in [0, 1] the `share` that isn't right and its bounds `low`
+        and `high`. `share` is None where nothing was looked at, but 0 where `total` is 0.
+
+    Example:
+        >>> figure([True] * 48 + [False, None], 1000)["high"]
+        0.137138
+    """
+    from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
+
+    looked_at = len(verdicts)
+    counts = Counter(verdicts)
+    right = counts[True]
+    wrong = counts[False]
+    low, _ = clopper_pearson(wrong, looked_at, level)
+    _, high = clopper_pearson(looked_at - right, looked_at, level)
+    result: dict[str, Any] = {"wrong": wrong, "unsettled": counts[None], "looked_at": looked_at}
+    share = round((looked_at - right) / looked_at, 6) if looked_at else None
+    if total is not None:
+        result["of"] = total
+        low = max(low, wrong / max(total, 1))
+        high = min(high, 1 - right / total) if total else 0.0
+        if total == 0 and not looked_at:
+            share = 0.0
+    return {**result, "share": share, "low": round(low, 6), "high": round(high, 6)}

@@ -1,0 +1,278 @@
+"""Versions of records beside each other: what a step changed, or where two runs differ."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from typing import IO, Any, TypeAlias
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.geometry import box_of, iou
+from dataflow_grounding.data.records import ROW_OF_IMAGE, parse_line, path_of
+from dataflow_grounding.review._record_view import PageClasses, View, view_of
+
+# What a step leaves in a results folder: `step_1_grounding`, a folder of a spec's run, or
+# `prefix_step1.jsonl`, a file of a script's.
+_STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
+Expressions: TypeAlias = list[dict[str, Any]]  # of a `View`
+# An expression's text in lower case, and how many of that text come before it in its record.
+_TextKey: TypeAlias = tuple[str, int]
+
+
+class Version:
+    """A file of records as an earlier step or another run wrote them, looked up by record.
+
+    The file stays open until `close`, and in memory is only where each record begins. Lines that
+    can't be read are left out.
+
+    Args:
+        name: What people call the version.
+        path: The file, JSON lines.
+        is_run: Whether it is another run's, whose other records are shown, too.
+    """
+
+    def __init__(self, name: str, path: str, is_run: bool = False) -> None:
+        self.name = name
+        self.is_run = is_run
+        self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115
+        # by a record's key where its lines begin, without those that `take` has given
+        self._offsets: defaultdict[int, list[int]] = defaultdict(list)
+        offset = 0
+        for line in self._file:
+            with suppress(BrokenRow):
+                self._offsets[_key(parse_line(line))].append(offset)
+            offset += len(line)
+
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return this version of a record: that of the same image and the same row of the image.
+
+        Each is returned once: of several such records the next call returns the next one. None
+        where none is left.
+        """
+        offsets = self._offsets.get(_key(record))
+        return self._record_at(offsets.pop(0)) if offsets else None
+
+    def not_taken(self) -> Iterator[dict[str, Any]]:
+        """Yield the records that `take` has not given, in the file's order."""
+        offsets = [offset for same_key in self._offsets.values() for offset in same_key]
+        for offset in sorted(offsets):
+            yield self._record_at(offset)
+
+    def _record_at(self, offset: int) -> dict[str, Any]:
+        """Return the record whose line begins at a byte of the file."""
+        self._file.seek(offset)
+        return parse_line(self._file.readline())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+# Earlier versions of a record, each with its name, the oldest first; or, for a record that one of
+# two runs alone has, the name of that run.
+Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
+
+
+def steps_of(results: str) -> list[tuple[str, str]]:
+    """Return names and files of a run's steps in order; the last one's file has its annotations.
+
+    Empty where there are none, and where the folder has steps of two scripts, as nothing says which
+    are this run's.
+    """
+    steps: list[tuple[int, str, str]] = []
+    prefixes = set()  # of scripts' files; a spec's run has None
+    for name in os.listdir(results):
+        match = _STEP.fullmatch(name)
+        if match is None:
+            continue
+        path = os.path.join(results, name)
+        if os.path.isdir(path):
+            path = os.path.join(path, "annotations.jsonl")
+        if path.endswith(".jsonl") and os.path.isfile(path):
+            steps.append((int(match[1] or match[3]), name.removesuffix(".jsonl"), path))
+            prefixes.add(match[2])
+    if len(prefixes) != 1:
+        return []
+    return [(name, path) for _, name, path in sorted(steps)]
+
+
+def with_versions(
+    records: Iterable[Mapping[str, Any]], versions: Sequence[Version], name: str
+) -> Iterator[tuple[Mapping[str, Any], Earlier]]:
+    """Yield each record with its earlier versions, then the records that another run alone has.
+
+    A record that only one of two runs has comes with that run's name in place of earlier versions.
+
+    Args:
+        records: The records.
+        versions: Their earlier versions, the oldest first; their records are used up.
+        name: What the records' own version is called.
+    """
+    for record in records:
+        earlier: list[tuple[str, Mapping[str, Any]]] = []
+        is_only_here = False
+        for version in versions:
+            before = version.take(record)
+            if before:
+                earlier.append((version.name, before))
+            elif version.is_run:
+                is_only_here = True
+        yield record, name if is_only_here else earlier
+    for version in versions:
+        if version.is_run:
+            for record in version.not_taken():
+                yield record, version.name
+
+
+def changes_view(
+    view: View, earlier: Earlier, name: str, classes: PageClasses | None = None
+) -> dict[str, Any]:
+    """Return what `report.js` needs to show a record's earlier versions beside it.
+
+    Versions in which nothing was looked for yet are left out.
+
+    Args:
+        view: The record.
+        earlier: Its earlier versions, as `with_versions` gives them.
+        name: What the record's own version is called.
+        classes: Those of the page.
+
+    Returns:
+        `only`, the name of the run that alone has it; or `changes`, each with the `version` that
+        made it, the expression's `text`, and in `said` what is different; and `versions`, those
+        that differ from the one before them and the one that they differ from, each with `name` and
+        `expressions`. {} where no version differs.
+    """
+    if isinstance(earlier, str):
+        return {"only": earlier}
+    versions: list[tuple[str, View]] = []
+    for title, record in earlier:
+        version = view_of(record, classes=classes)
+        # Expressions that were made of regions are another version of these; captions of regions
+        # are none of the regions, which they don't replace.
+        is_comparable = view["kind"] == version["kind"] or view["kind"] == "expressions"
+        if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):
+            versions.append((title, version))
+    versions.append((name, view))
+    confirmed = _confirmed([version["expressions"] for _, version in versions])
+    changes: list[dict[str, str]] = []
+    shown: dict[str, Expressions] = {}
+    for (old_title, old), (new_title, new) in pairwise(versions):
+        differences = [
+            *_differences_of_picture(old, new),
+            *_differences(old["expressions"], new["expressions"], confirmed),
+        ]
+        for text, difference in differences:
+            changes.append({"version": new_title, "text": text, "said": difference})
+        if differences:
+            shown[old_title] = old["expressions"]
+            shown[new_title] = new["expressions"]
+    if not changes:
+        return {}
+    rows = [{"name": title, "expressions": expressions} for title, expressions in shown.items()]
+    return {"changes": changes, "versions": rows}
+
+
+def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
+    """Yield what differs of the picture: "caption" or "size", and the old → the new one.
+
+    Sizes are compared where both are known.
+    """
+    if old["caption"] != new["caption"]:
+        yield "caption", f"“{old['caption'] or ''}” → “{new['caption'] or ''}”"
+    old_size = (old["width"], old["height"])
+    new_size = (new["width"], new["height"])
+    are_known = all([*old_size, *new_size])
+    if are_known and old_size != new_size:
+        yield "size", f"{old_size[0]} x {old_size[1]} → {new_size[0]} x {new_size[1]}"
+
+
+def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
+    """Return which expressions had no check at first and are verified at last.
+
+    A check may take several steps, which leave some undecided for the next one. That it says yes
+    in the end is as it should be, and no difference, whatever came between.
+    """
+    first_checks: dict[_TextKey, str] = {}
+    for expressions in versions:
+        for key, expression in _by_text(expressions).items():
+            first_checks.setdefault(key, expression["check"])
+    confirmed = set()
+    for key, expression in _by_text(versions[-1]).items():
+        if not first_checks[key] and expression["check"] == "verified":
+            confirmed.add(key)
+    return confirmed
+
+
+def _differences(
+    before: Expressions, after: Expressions, confirmed: Collection[_TextKey]
+) -> Iterator[tuple[str, str]]:
+    """Yield the text of each expression that differs, and what is different, in words.
+
+    Expressions are compared with those of equal text, up to case, the first with the first. Checks
+    of those that are `confirmed` count as equal.
+    """
+    old = _by_text(before)
+    new = _by_text(after)
+    for key, expression in old.items():
+        if key not in new:
+            yield expression["text"], "left out"
+            continue
+        parts = list(_parts_of_difference(expression, new[key]))
+        if key not in confirmed and expression["check"] != new[key]["check"]:
+            checks = [version["check"] or "no check" for version in (expression, new[key])]
+            parts.append(" → ".join(checks))
+        if parts:
+            yield expression["text"], " · ".join(parts)
+    for key, expression in new.items():
+        if key not in old:
+            yield expression["text"], "added"
+
+
+def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is different in an expression's versions, in words.
+
+    That is in its spelling, class, status and boxes. Of scores, the first that differs is told.
+    """
+    if old["text"] != new["text"]:
+        yield f"now “{new['text']}”"
+    if old.get("class") != new.get("class"):
+        yield f"class {old.get('class') or '–'} → {new.get('class') or '–'}"
+    if old["status"] != new["status"]:
+        yield f"{old['status']} → {new['status']}"
+    old_boxes = [box_of(instance["bbox"]) for instance in old["instances"]]
+    new_boxes = [box_of(instance["bbox"]) for instance in new["instances"]]
+    if len(old_boxes) != len(new_boxes):
+        yield f"{len(old_boxes)} → {len(new_boxes)} boxes"
+    elif old_boxes != new_boxes:
+        yield f"box moved, IoU {min(map(iou, old_boxes, new_boxes)):.2f}"
+    for old_box, new_box in zip(old["instances"], new["instances"], strict=False):
+        if old_box["score"] != new_box["score"]:
+            yield f"score {_score(old_box)} → {_score(new_box)}"
+            break
+
+
+def _score(box: Mapping[str, Any]) -> str:
+    """Return a box's score with two digits; "–" where it has none."""
+    return "–" if box["score"] is None else f"{box['score']:.2g}"
+
+
+def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
+    """Return expressions by their text in lower case and how many of that text come before."""
+    text_counts = Counter[str]()
+    by_text: dict[_TextKey, dict[str, Any]] = {}
+    for expression in expressions:
+        text = expression["text"].casefold()
+        by_text[text, text_counts[text]] = expression
+        text_counts[text] += 1
+    return by_text
+
+
+def _key(record: Mapping[str, Any]) -> int:
+    """Return a hash of a record's image, by id or path, and its row among the image's.
+
+    A number, as it takes little memory.
+    """
+    return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

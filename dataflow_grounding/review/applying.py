@@ -1,0 +1,301 @@
+"""From decisions to a file: the records as their reviewers left them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow, InputError, told_as
+from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.data.classes import keep_classes
+from dataflow_grounding.data.records import Record, annotated_column
+from dataflow_grounding.data.rejected import WithoutRejected
+from dataflow_grounding.data.rows import Row, read_rows, write_rows
+from dataflow_grounding.evaluation.metrics.agreeing import agreement
+from dataflow_grounding.review._decisions import (
+    Decisions,
+    ReviewFiles,
+    listed,
+    review_files,
+)
+from dataflow_grounding.review._overlay import (
+    Outcome,
+    as_reviewed,
+    reviewer_verdict,
+    standing_expressions,
+    version_of,
+)
+from dataflow_grounding.review._record_view import expressions_of
+from dataflow_grounding.review.queues import Reviewable, records_with_keys
+
+RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""Endings of the files that reviewed records can be written to."""
+
+
+def apply_decisions(
+    results: str,
+    out: str | None = None,
+    downloads: tuple[str, ...] = (),
+    keep_rejected: bool = True,
+) -> dict[str, Any]:
+    """Write the records with all decisions on them, in their order and with their ids.
+
+    The decisions are those in reviews.jsonl, to which downloaded ones are added first. The file
+    that was reviewed stays as it is. Decisions on pictures, phrases or boxes that it doesn't have
+    are told.
+
+    Args:
+        results: A results folder, one of its steps', or a file of records.
+        out: The file to write; None for `annotations.reviewed.jsonl` beside the records.
+        downloads: Files of decisions from folders that `review --static` wrote. A decision among
+            them that can't be taken is refused alone.
+        keep_rejected: Whether boxes that were rejected are written, with `verified: false`.
+
+    Returns:
+        `reviewed` (the file), counts of `records`, of expressions that are `verified` and
+        `rejected`, of `boxes_left_out`, of all `decisions`, those `taken_over` and those
+        `outdated`, left out as the file doesn't have what they are on; `refused`, a line for each
+        decision that was: why; and `second_reviews`: how far blind second ones agree, None without
+        any.
+
+    Raises:
+        InputError: There are no records or decisions, or a file can't be read or written, or `out`
+            is a file that is there already.
+    """
+    files = review_files(results)
+    if out and (os.path.splitext(out)[1] not in RECORD_FILES or out in downloads):
+        raise InputError(
+            f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl"
+        )
+    refused: list[str] = []
+    taken_over = 0
+    if downloads:
+        taken_over, refused = _take_over(results, downloads)
+    decisions = Decisions(files.decisions)
+    decisions.tell_damaged()
+    if not decisions.count and refused:
+        raise InputError(f"none of these decisions is of {files.annotations}: {refused[0]}")
+    if not decisions.count:
+        raise InputError(
+            f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
+        )
+    counts = Counter(records=0, verified=0, rejected=0)
+    used: set[str] = set()
+    path = out or files.reviewed
+    _refuse_overwriting(path, out, files)
+    # Reviews and pipelines go on from there, also where the user names it: it is written in full.
+    is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
+    with told_as(InputError, f"can't write {path}"):
+        without_rejected = WithoutRejected(keep_rejected or is_own_file)
+        write_rows(path, without_rejected(_reviewed(files, decisions, counts, used)))
+    if not is_own_file:
+        keep_classes(results, path)
+    left_out = decisions.standing_of().left_out(used)
+    if left_out:
+        side = left_out[0].before or left_out[0].after or {}
+        say(
+            f"Note: {counted(len(left_out), 'phrase')} not as decided on, as the picture, the words"
+            f" or the boxes are others in {files.annotations} by now: {side.get('text')!r:.80}"
+            f"{', …' if len(left_out) > 1 else ''}"
+        )
+    return {
+        "reviewed": path,
+        **counts,
+        "outdated": len(left_out),
+        "boxes_left_out": without_rejected.boxes,
+        "decisions": decisions.count,
+        "taken_over": taken_over,
+        "refused": refused,
+        "second_reviews": _agreement(files, decisions),
+    }
+
+
+def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
+    """Raise InputError where writing `path` would overwrite something.
+
+    The review's own file of reviewed records may be, as each call writes it anew; another file that
+    the user names may not be there yet.
+
+    Args:
+        path: Where the reviewed records are to go.
+        out: The same path if the user named it, else None.
+        files: The files of the review.
+    """
+    real_path = os.path.realpath(path)
+    if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
+        raise InputError(
+            f"{path} would be overwritten: choose another name for the reviewed records"
+        )
+    if out and os.path.lexists(out) and real_path != os.path.realpath(files.reviewed):
+        raise InputError(f"{out} is there already: remove it, or choose another name")
+
+
+def _reviewed(
+    files: ReviewFiles, decisions: Decisions, counts: Counter[str], used: set[str]
+) -> Iterator[Record]:
+    """Yield the records with the decisions on them.
+
+    Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
+    expressions goes up, and the keys of the decisions that have a place are added to `used`.
+    """
+    for key, record in records_with_keys(files.annotations):
+        placed = decisions.placed(record, key)
+        used |= placed.used
+        reviewed = as_reviewed(record, placed.outcomes, placed.comment)
+        counts["records"] += 1
+        rows = reviewed.get(annotated_column(reviewed))
+        if isinstance(rows, list):
+            verdicts = [reviewer_verdict(row) for row in rows if isinstance(row, dict)]
+            counts["verified"] += verdicts.count(True)
+            counts["rejected"] += verdicts.count(False)
+        yield reviewed
+
+
+def bring_up_to_date(annotations: str) -> None:
+    """Write the reviewed records of a file again, after a later run has written the file anew.
+
+    Nothing is done where `apply` never wrote them, or there are no decisions. Raises InputError
+    where a file can't be read or written.
+    """
+    files = review_files(annotations)
+    if not os.path.exists(files.reviewed):
+        return
+    decisions = Decisions(files.decisions)
+    if decisions.count:
+        write_rows(files.reviewed, _reviewed(files, decisions, Counter(), set()))
+
+
+def _refuse_log(path: str, own: str) -> None:
+    """Raise InputError where `path` is a reviews.jsonl instead of what a page downloads.
+
+    Its changes have `before`, which a page doesn't send. `own` is named in the message: the
+    reviews.jsonl of these results.
+    """
+    for row in read_rows(path):
+        changes = (row.data or {}).get("changes")
+        if not isinstance(changes, list):
+            continue
+        if any(isinstance(change, dict) and "before" in change for change in changes):
+            raise InputError(
+                f"{path} is what `review` itself wrote: name what a page has downloaded, or copy it"
+                f" to {own} where there is none yet"
+            )
+
+
+def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
+    """Append the decisions in downloaded files to reviews.jsonl.
+
+    Returns how many are new there, and a line for each that was refused: its file and line, and
+    why. Raises InputError, and takes none, where one of the files is a reviews.jsonl.
+    """
+    reviewable = Reviewable(results)
+    decisions = reviewable.decisions
+    count_before = decisions.count
+    for path in downloads:
+        _refuse_log(path, decisions.path)
+    refused: list[str] = []
+    for path in downloads:
+        download = _Download(reviewable, decisions)
+        for row in read_rows(path):
+            try:
+                download.take(row)
+            except (InputError, BrokenRow) as why:
+                refused.append(f"{path}, line {row.line}: {why}")
+    decisions.sync()
+    return decisions.count - count_before, refused
+
+
+class _Download:
+    """Takes one downloaded file of decisions over, line by line.
+
+    Its page knew no decision that was taken here since, and made up ids for expressions that were
+    added in it. So ids and versions of each line are replaced by those here.
+    """
+
+    def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
+        self._reviewable = reviewable
+        self._decisions = decisions
+        # By record and the expression's id here: the version that this file's last decision left.
+        # After a refused one it is "refused", which is no version, so that what builds on it is
+        # refused, too.
+        self._versions: dict[tuple[str, str], str] = {}
+        # By the file's id of an expression that it added: the id that it got here.
+        self._ids: dict[str, str] = {}
+
+    def take(self, row: Row) -> None:
+        """Take a line over. Raises InputError or BrokenRow, and takes nothing, if it is refused."""
+        decision = row.data or {}
+        key = str(decision.get("record"))
+        changes: list[Mapping[str, Any]] = []
+        try:
+            if row.error is not None:
+                raise InputError(str(row.error))
+            changes = listed(decision, "changes")
+            self._decide(key, decision, changes)
+        except (InputError, BrokenRow):
+            for change in changes:
+                self._versions[key, self._id_here(change)] = "refused"
+            raise
+
+    def _id_here(self, change: Mapping[str, Any]) -> str:
+        """Return the id that the expression of a change has here."""
+        file_id = str(change.get("id"))
+        return self._ids.get(file_id, file_id)
+
+    def _decide(
+        self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
+    ) -> None:
+        """Take one decision, with the ids and versions that its expressions have here.
+
+        Args:
+            key: The record's.
+            decision: The line of the file.
+            changes: Its changes.
+
+        Raises:
+            InputError, BrokenRow: It is refused.
+        """
+        if key not in self._reviewable.places:
+            raise InputError(f"there is no record {key!r} here")
+        record = self._reviewable.record(self._reviewable.places[key])
+        wanted = []
+        for change in changes:
+            id = self._id_here(change)
+            version = self._versions.get((key, id), change.get("version"))
+            wanted.append({**change, "id": id, "version": version})
+        who = str(decision.get("who") or "unknown")
+        decision_here = {**decision, "record": key, "changes": wanted}
+        changes_here = self._decisions.decide(record, key, decision_here, who)
+        for change, change_here in zip(changes, changes_here, strict=False):
+            if change.get("fresh"):
+                self._ids[str(change.get("id"))] = change_here["id"]
+        for change_here in changes_here:
+            self._versions[key, change_here["id"]] = version_of(change_here["after"])
+
+
+def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | None:
+    """Return `agreement` of blind second reviews with the first ones, on what both decided.
+
+    Where several reviewers made second reviews of an expression, each of them counts. None where
+    nothing was decided twice.
+    """
+    first: list[dict[str, Any]] = []
+    second: list[dict[str, Any]] = []
+    reviewers = [who for who in decisions.standing_by_reviewer if who]
+    for key, record in records_with_keys(files.annotations):
+        counting = decisions.placed(record, key).outcomes
+        for who in reviewers:
+            blind = decisions.placed(record, key, who).outcomes
+            both = counting.keys() & blind.keys()
+            if both:
+                first.append(_only_expressions(both, counting, record))
+                second.append(_only_expressions(both, blind, record))
+    return agreement(first, second) if first else None
+
+
+def _only_expressions(
+    ids: set[str], outcomes: Mapping[str, Outcome], record: Record
+) -> dict[str, Any]:
+    """Return a record with those expressions alone that have these ids, as reviewers left them."""
+    rows = standing_expressions(record, expressions_of(record), outcomes)
+    return {**record, "expressions": [row for id, row in rows.items() if id in ids]}

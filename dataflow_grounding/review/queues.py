@@ -1,0 +1,645 @@
+"""What is reviewed, in which order: boxes of a file of records, and phrases without boxes."""
+
+import os
+import random
+import tempfile
+from array import array
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.paths import absolute, is_absolute
+from dataflow_grounding.data.classes import class_of
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.records import (
+    Record,
+    dump_text,
+    is_number,
+    parse_value,
+    path_of,
+    was_checked,
+)
+from dataflow_grounding.data.results_folder import image_folders_of
+from dataflow_grounding.data.rows import read_unbroken_rows
+from dataflow_grounding.engine.source import identify
+from dataflow_grounding.review._decisions import Decisions, review_files
+from dataflow_grounding.review._judged_pictures import (
+    file_name,
+    short_digest,
+    whole_digest,
+)
+from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
+from dataflow_grounding.review._record_view import Expression, expressions_of, picture_column
+from dataflow_grounding.review._standing import Placed
+
+RANDOM_EVERY = 5
+"""Every fifth item of a queue is drawn at random, whatever order is asked for.
+
+An error rate can be told of those alone: the most doubtful items come first among the others.
+"""
+SHOWS = ("", "empty", "rejected", "mend", "mine", "all")
+"""What a queue can show: "" what nobody decided; `empty`, of that the phrases without boxes;
+`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew anew; `mine`, what the
+reviewer who asks decided; `all`."""
+BLIND_OF = 20
+"""One in twenty of what others decided is shown to a second reviewer."""
+
+
+class Item(NamedTuple):
+    """What is decided on at once: a box, or a phrase that has none.
+
+    Attributes:
+        record: The index of its record in the file.
+        id: The expression's.
+        box: The index of the box in its expression; None for a phrase without one.
+        text: The phrase.
+        head: Its class, where it states one, else the noun that says what the phrase names.
+        status: The expression's.
+        score: The box's, from 0 to 1; None where it has none.
+        doubt: From 0; the larger, the sooner it is shown.
+    """
+
+    record: int
+    id: str
+    box: int | None
+    text: str
+    head: str
+    status: str
+    score: float | None
+    doubt: float
+
+
+class Reviewable:
+    """The records of RESULTS and what there is to decide in them.
+
+    All records are read once and kept in a temporary file without a name; in memory are their
+    items. A file that changes later is not read again.
+
+    Attributes:
+        files: The records' file, and those of decisions and of reviewed records.
+        decisions: What was decided so far.
+        stated_root: The folder of the pictures that the user named, as reviews.jsonl states it: a
+            relative path from the folder of that file, so that they may be handed on together; an
+            absolute path or an address as it is. None where the user named none.
+        folders: Where relative paths of pictures are looked for, in this order.
+        keys: What decisions call each record, in the file's order.
+        places: By that key the record's index.
+        names: The name of each record's image file.
+        items: All boxes, and phrases without one, in the file's order.
+        unread: A line for each record whose phrases can't be read: why.
+
+    Raises:
+        InputError: There are no records, or one can't be read.
+        StorageFailed: The file of decisions can't be read.
+    """
+
+    def __init__(self, results: str, image_root: str | None = None) -> None:
+        self.files = review_files(results)
+        self.decisions = Decisions(self.files.decisions)
+        self.stated_root = _stated_root(image_root, self.files.decisions) if image_root else None
+        self.folders = image_folders_of(results, image_root)
+        self.keys: list[str] = []
+        self.places: dict[str, int] = {}
+        self.names: list[str] = []
+        self.items: list[Item] = []
+        self.unread: list[str] = []
+        # The records of a picture, by the names that decisions have for it.
+        self._records_of_picture = defaultdict[str, list[int]](list)
+        self._decided: set[int] = set()  # records on whose pictures there are decisions
+        # By record, and by the reviewer of blind reviews or None.
+        self._placed = defaultdict[int, dict[str | None, Placed]](dict)
+        self._decisions_seen = 0  # lines of `decisions.decided_rows` that `_decided` knows of
+        self._lines = tempfile.TemporaryFile()  # noqa: SIM115
+        # The offset at which each record's line begins in it, and the end of the last.
+        self._begins = array("Q")
+        for index, (key, record) in enumerate(
+            records_with_keys(self.files.annotations, self.folders)
+        ):
+            self.keys.append(key)
+            self.places[key] = index
+            self._records_of_picture[f"path {short_digest(path_of(record))}"].append(index)
+            self._note_decisions(index, key, record)
+            self.names.append(file_name(path_of(record)))
+            self._begins.append(self._lines.tell())
+            self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
+            try:
+                self.items += _items_of(index, record, expressions_of(record))
+            except BrokenRow as why:  # the page says it, too
+                self.unread.append(f"record {index + 1}: {why}")
+        self._begins.append(self._lines.tell())
+        self._lines.flush()
+        self._decisions_seen = len(self.decisions.decided_rows)
+
+    def _note_decisions(self, index: int, key: str, record: Record) -> None:
+        """Note whether there are decisions on a record's picture, and by which names."""
+        names = self.decisions.pictures.names_of(record, key)
+        if names:
+            self._decided.add(index)
+        for name in names:
+            self._records_of_picture[name].append(index)
+
+    def find_decisions(self, index: int) -> None:
+        """Find what was decided on a copy of a record's picture since the records were read."""
+        if index not in self.decided_records():
+            self._note_decisions(index, self.keys[index], self.record(index))
+
+    def decided_records(self) -> set[int]:
+        """Return the indices of the records on whose pictures anything was decided."""
+        rows = self.decisions.decided_rows
+        for key, *pictures in rows[self._decisions_seen :]:
+            found = [self.places[key]] if key in self.places else []
+            for picture in pictures:
+                found += self._records_of_picture.get(picture, [])
+            for index in set(found):
+                self._placed.pop(index, None)
+                if index not in self._decided:
+                    self._note_decisions(index, self.keys[index], self.record(index))
+        self._decisions_seen = len(rows)
+        return self._decided
+
+    def placed(self, index: int, blind_reviewer: str | None = None) -> Placed:
+        """Return what was decided on a record, by its index; see `Decisions.placed`."""
+        if index not in self.decided_records():
+            return Placed({}, {}, None, set())
+        known = self._placed[index]
+        if blind_reviewer not in known:
+            record = self.record(index)
+            known[blind_reviewer] = self.decisions.placed(record, self.keys[index], blind_reviewer)
+        return known[blind_reviewer]
+
+    def record(self, index: int) -> Record:
+        """Return a record as the pipeline wrote it, by its index; from any thread."""
+        begin, end = self._begins[index : index + 2]
+        # Unlike read, pread moves no position that threads would share.
+        line = os.pread(self._lines.fileno(), end - begin, begin)
+        image_id, occurrence, row = parse_value(line)
+        return Record(row, self.folders, occurrence, image_id, index)
+
+    def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
+        """Draw items at random, each as likely as any other; all of them if there are fewer.
+
+        The same file, size and seed draw the same items.
+
+        Returns:
+            What reviews.jsonl says of the sample (`size`, `seed`, `of`, the file's digest in
+            `annotations`, and `items`), and the items.
+
+        Raises:
+            InputError: There is nothing to draw, or a record's phrases can't be read, which could
+                not be drawn.
+        """
+        annotations = self.files.annotations
+        if self.unread:
+            more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
+            raise InputError(
+                f"{annotations}, {self.unread[0]}{more}: mend it or take it out, as no sample can"
+                " be drawn of what can't be seen"
+            )
+        if not self.items:
+            raise InputError(f"{annotations} has no phrase and no box to draw a sample of")
+        drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
+        boxes = len([item for item in self.items if item.box is not None])
+        stated = {
+            "size": len(drawn),
+            "seed": seed,
+            "of": {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes},
+            "annotations": digest_of(annotations),
+            "items": [[self.keys[item.record], item.id, item.box] for item in drawn],
+        }
+        return stated, drawn
+
+
+def _stated_root(image_root: str, decisions: str) -> str:
+    """Return a folder of pictures as the file of decisions, at the path `decisions`, states it."""
+    if is_absolute(image_root):
+        return absolute(image_root)
+    return os.path.relpath(image_root, os.path.dirname(decisions) or ".")
+
+
+def digest_of(path: str) -> str | None:
+    """Return the SHA-256 of a file's bytes in hex; None for what is no file or can't be read."""
+    if not os.path.isfile(path):  # a pipe may never end
+        return None
+    try:
+        return whole_digest(path)
+    except OSError:
+        return None
+
+
+def records_with_keys(
+    annotations: str, folders: Sequence[str] | None = None
+) -> Iterator[tuple[str, Record]]:
+    """Yield the records of a file, each with its key, which is what decisions call it.
+
+    The key is the image's id, `ID@2` for the second row of that image, and `line N` without an id.
+
+    Args:
+        annotations: The file.
+        folders: Where relative paths of pictures are looked for; None for those of the run.
+    """
+    if folders is None:
+        folders = image_folders_of(annotations)
+    rows_of_image = NumberTable()
+    for line, data in read_unbroken_rows(annotations):
+        record = Record(data, tuple(folders), place=line - 1)
+        identify(record, picture_column(record), None, rows_of_image)
+        if record.image_id is None:
+            yield f"line {line}", record
+        else:
+            yield record.unique_id, record
+
+
+def _items_of(
+    record_index: int, record: Record, expressions: Mapping[str, Expression]
+) -> Iterator[Item]:
+    """Yield an item for each box of a record's expressions, and for each expression without one.
+
+    An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
+    record; 1 each for samples that disagree and for a check that didn't say yes; and 1 - score, or
+    0.5 where there is no score.
+    """
+    record_doubt = 0.0
+    if record.get("suspect_boxes") is True:
+        record_doubt += 2.0
+    if record.get("doubtful") is True:
+        record_doubt += 0.5
+    for id, row in expressions.items():
+        doubt = record_doubt
+        if row.get("disagreement") is True:
+            doubt += 1
+        if was_checked(row) and row.get("verified") is not True:
+            doubt += 1
+        text = row["text"]
+        head = class_of(row) if "class" in row else head_of(text)
+        status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
+        if not row["instances"]:
+            yield Item(record_index, id, None, text, head, status, None, doubt + 0.5)
+        for index, instance in enumerate(row["instances"]):
+            if is_number(instance["score"]):
+                score = float(instance["score"])
+                yield Item(record_index, id, index, text, head, status, score, doubt + (1 - score))
+            else:
+                yield Item(record_index, id, index, text, head, status, None, doubt + 0.5)
+
+
+class Undecided(NamedTuple):
+    """How many boxes, and phrases without one, nobody has decided, and how many there are."""
+
+    boxes: int
+    all_boxes: int
+    phrases: int
+    all_phrases: int
+
+
+class Queue:
+    """Items in the order in which a page shows them.
+
+    Which items, and in which order, is settled when it is made. Which of them are shown follows
+    from the decisions at each call.
+
+    Args:
+        reviewable: Whose items.
+        wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score),
+            `record` (a part of the record's id or of its file's name): which items, by default all;
+            `show`, one of SHOWS, where a `record` is named by default all of it; `order`: `doubt`,
+            `random` or `file`.
+        sample: Only these, in their order.
+        blind: The reviewer of blind second reviews; None for first ones.
+        who: The reviewer who asks, for `mine`.
+
+    Attributes:
+        items: The items, shown or not.
+        why: By the same items, why each is where it is: `sample`, `filter`, `random`, `doubt` or
+            `file`.
+    """
+
+    def __init__(
+        self,
+        reviewable: Reviewable,
+        wanted: Mapping[str, str],
+        sample: Sequence[Item] | None = None,
+        blind: str | None = None,
+        who: str = "",
+    ) -> None:
+        self._reviewable = reviewable
+        self._wanted = wanted
+        self._blind = blind
+        self._who = who
+        self._show = wanted.get("show") or ("all" if wanted.get("record") else "")
+        self._wanted_records = self._named_records(reviewable)
+        candidates = reviewable.items if sample is None else sample
+        fitting = [item for item in candidates if self._passes_filters(item)]
+        if sample is None:
+            self.why = self._ordered([item for item in fitting if self._may_be_reviewed(item)])
+        else:
+            self.why = dict.fromkeys(fitting, "sample")
+        self.items = list(self.why)
+
+    def _named_records(self, reviewable: Reviewable) -> set[int] | None:
+        """Return the indices of the records whose key or file name has the words of that filter.
+
+        Capitals make no difference. None where the filter isn't set: then all records are wanted.
+        """
+        words = (self._wanted.get("record") or "").strip().casefold()
+        if not words:
+            return None
+        indices = set()
+        for index, (key, name) in enumerate(zip(reviewable.keys, reviewable.names, strict=True)):
+            if words in key.casefold() or words in name.casefold():
+                indices.add(index)
+        return indices
+
+    def _ordered(self, items: list[Item]) -> dict[Item, str]:
+        """Return the items in the wanted order, and why each is where it is.
+
+        After every four in that order stands one drawn at random: one in five of all items. With
+        the order `random` all are drawn. The draw is the same each time. Why is the order's name,
+        or `random` for those drawn; where a filter is set, it is `filter` for all.
+        """
+        order = self._wanted["order"]
+        is_filtered = any(value for name, value in self._wanted.items() if name != "order")
+        why_ordered = order
+        why_drawn = "random"
+        if is_filtered:  # then no error rate of all can be told from those drawn
+            why_ordered = "filter"
+            why_drawn = "filter"
+        drawn = random.Random("queue").sample(items, len(items))
+        if order != "random":
+            drawn = drawn[: len(items) // RANDOM_EVERY]
+        ordered = items
+        if order == "doubt":
+            ordered = sorted(items, key=lambda item: -item.doubt)
+        all_drawn = set(drawn)
+        not_drawn = [item for item in ordered if item not in all_drawn]
+        drawn_left = deque(drawn)
+        why: dict[Item, str] = {}
+        for count, item in enumerate(not_drawn, 1):
+            why[item] = why_ordered
+            if count % (RANDOM_EVERY - 1) == 0 and drawn_left:
+                why[drawn_left.popleft()] = why_drawn
+        why.update(dict.fromkeys(drawn_left, why_drawn))
+        return why
+
+    def _passes_filters(self, item: Item) -> bool:
+        """Return whether an item passes all filters that are set, but for `show`.
+
+        Raises ValueError where `below` is no number.
+        """
+        wanted = self._wanted
+        if self._wanted_records is not None and item.record not in self._wanted_records:
+            return False
+        if wanted["status"] and item.status != wanted["status"]:
+            return False
+        if wanted["text"] and wanted["text"].casefold() not in item.text.casefold():
+            return False
+        if wanted["head"] and item.head != wanted["head"]:
+            return False
+        if not wanted["below"]:
+            return True
+        return item.score is not None and item.score < float(wanted["below"])
+
+    def _may_be_reviewed(self, item: Item) -> bool:
+        """Return whether this review may show an item: a first review all, a blind one few.
+
+        A blind second review shows what somebody else decided, and of that one expression in
+        BLIND_OF, the same ones whoever asks: a digest of its name chooses them.
+        """
+        if self._blind is None:
+            return True
+        key = self._reviewable.keys[item.record]
+        digest = sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()
+        is_chosen = int(digest[:8], 16) % BLIND_OF == 0
+        first = self._reviewable.placed(item.record).outcomes.get(item.id)
+        return is_chosen and first is not None and first.who != self._blind
+
+    def items_after(self, start: int, most: int) -> tuple[list[Item], int]:
+        """Return up to `most` shown items of the queue, and where the next call starts.
+
+        `start` is an index in `items`.
+        """
+        return self._next_shown(self.items, start, most)
+
+    def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
+        """Return up to `most` shown items for a page of the grid, and where the next one starts.
+
+        A page has boxes alone. They come from one thing (head noun) after the other, the thing with
+        the largest sum of doubts first; unless a filter is set, one of whatever thing that was
+        drawn at random comes after every four. The page is then sorted by thing, those drawn among
+        the rest. With the show `empty` it has phrases without a box, those of a record together.
+
+        `start` is an index in the order of pages, not in `items`.
+        """
+        if self._show == "empty":
+            return self._next_shown(self._phrases_by_record, start, most)
+        boxes, next_start = self._next_shown(self._boxes_of_pages, start, most)
+        return sorted(boxes, key=lambda item: item.head), next_start
+
+    def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
+        """Return the first `most` shown items from an index on, and the index after the last.
+
+        There are fewer where `items` end before; where none is shown, the index is their end.
+        """
+        shown: list[Item] = []
+        next_start = len(items)
+        for index in range(start, len(items)):
+            if len(shown) == most:
+                break
+            if self._is_shown(items[index]):
+                shown.append(items[index])
+                next_start = index + 1
+        return shown, next_start
+
+    def as_json(self, items: Iterable[Item]) -> list[dict[str, Any]]:
+        """Return items of this queue as the page has them: their columns, and `why`."""
+        return [{"why": self.why[item], **item._asdict()} for item in items]
+
+    def count_undecided(self) -> Undecided:
+        """Count the items that nobody has decided, whatever is shown."""
+        decided = [item for item in self._items_with_decisions() if self._is_decided(item)]
+        decided_boxes = sum(item.box is not None for item in decided)
+        decided_phrases = len(decided) - decided_boxes
+        all_phrases = len(self.items) - self._box_count
+        return Undecided(
+            self._box_count - decided_boxes,
+            self._box_count,
+            all_phrases - decided_phrases,
+            all_phrases,
+        )
+
+    def count_shown(self) -> int:
+        """Count the items that are shown, those on other pages too."""
+        if self._show == "all":
+            deleted = sum(not self._is_there(item) for item in self._items_with_decisions())
+            return len(self.items) - deleted
+        if self._show == "empty":
+            return self.count_undecided().phrases
+        if self._show == "":
+            undecided = self.count_undecided()
+            return undecided.phrases + undecided.boxes
+        # The other shows have nothing but what was decided.
+        return sum(map(self._is_shown, self._items_with_decisions()))
+
+    def count_to_mend(self) -> int:
+        """Count the items that a reviewer found wrong, and for which nobody drew anything."""
+        return sum(map(self._is_to_mend, self._items_with_decisions()))
+
+    def _items_with_decisions(self) -> Iterator[Item]:
+        """Yield all items of the records that have a decision.
+
+        Counts look at these alone: those of the other records are many, and nobody decided them.
+        """
+        for index in self._reviewable.decided_records():
+            yield from self._items_of_record.get(index, ())
+
+    @cached_property
+    def _items_of_record(self) -> Mapping[int, list[Item]]:
+        """The items by the index of their record."""
+        items = defaultdict[int, list[Item]](list)
+        for item in self.items:
+            items[item.record].append(item)
+        return items
+
+    @cached_property
+    def _box_count(self) -> int:
+        """How many items are boxes, shown or not."""
+        return sum(item.box is not None for item in self.items)
+
+    @cached_property
+    def _boxes_of_pages(self) -> list[Item]:
+        """All boxes, each once: after every four by thing the next that was drawn at random.
+
+        A box that was drawn and has had its place by thing is passed over. None was drawn where a
+        filter is set.
+        """
+        drawn_left = deque(
+            item for item, why in self.why.items() if why == "random" and item.box is not None
+        )
+        placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
+        for count, item in enumerate(self._boxes_by_thing, 1):
+            placed.setdefault(id(item), item)
+            if count % (RANDOM_EVERY - 1) != 0:
+                continue
+            while drawn_left and id(drawn_left[0]) in placed:
+                drawn_left.popleft()
+            if drawn_left:
+                drawn_item = drawn_left.popleft()
+                placed[id(drawn_item)] = drawn_item
+        return list(placed.values())
+
+    @cached_property
+    def _boxes_by_thing(self) -> list[Item]:
+        """All boxes, those of one head noun together and sorted by phrase.
+
+        The noun whose boxes have the largest sum of doubts comes first.
+        """
+        groups = defaultdict[str, list[Item]](list)
+        for item in self.items:
+            if item.box is not None:
+                groups[item.head].append(item)
+        worst_first = sorted(groups.values(), key=lambda group: -sum(item.doubt for item in group))
+        boxes: list[Item] = []
+        for group in worst_first:
+            boxes.extend(sorted(group, key=lambda item: item.text.casefold()))
+        return boxes
+
+    @cached_property
+    def _phrases_by_record(self) -> list[Item]:
+        """The phrases without a box, those of a record together, in the order of the first one."""
+        phrases: list[Item] = []
+        for items in self._items_of_record.values():
+            phrases += [item for item in items if item.box is None]
+        return phrases
+
+    def _is_shown(self, item: Item) -> bool:
+        """Return whether an item is among those that `show` asks for, as decisions are now."""
+        if self._show == "all":
+            return self._is_there(item)
+        if self._show == "mine":
+            return self._is_mine(item) and self._is_there(item)
+        if self._show == "rejected":
+            return self._is_rejected(item)
+        if self._show == "mend":
+            return self._is_to_mend(item)
+        is_wanted = self._show == "" or item.box is None
+        return is_wanted and not self._is_decided(item)
+
+    def _is_rejected(self, item: Item) -> bool:
+        """Return whether a reviewer found an item wrong, or what was drawn in its place.
+
+        False for one that was deleted.
+        """
+        outcome = self._outcome_of(item)
+        if outcome is None or outcome.after is None:
+            return False
+        if item.box is None:
+            return reviewer_verdict(outcome.after) is False
+        index = outcome.index_after(item.box)
+        return index is not None and reviewer_verdict(outcome.after["instances"][index]) is False
+
+    def _is_to_mend(self, item: Item) -> bool:
+        """Return whether an item is rejected and a person has yet to draw the right box.
+
+        A box has yet to be drawn while the phrase has more rejected boxes of the pipeline's, or
+        drawn in place of these, than added ones that nobody rejected. A rejected phrase without a
+        box always has one to be drawn.
+        """
+        outcome = self._outcome_of(item)
+        if outcome is None or outcome.after is None or not self._is_rejected(item):
+            return False
+        if item.box is None:
+            return True
+        return outcome.boxes_to_draw() > 0
+
+    def _outcome_of(self, item: Item) -> Outcome | None:
+        """Return how reviewers left an item's phrase; None where none did."""
+        return self._reviewable.placed(item.record, self._blind).outcomes.get(item.id)
+
+    def _is_decided(self, item: Item) -> bool:
+        """Return whether a reviewer judged an item, deleted it, or drew another in its place.
+
+        A box that was only moved as a whole has yet to be judged.
+        """
+        outcome = self._outcome_of(item)
+        if outcome is None:
+            return False
+        reviewed = _as_left(item, outcome)
+        return reviewed is None or bool(reviewed.get("reviewed_by"))
+
+    def _is_there(self, item: Item) -> bool:
+        """Return whether the phrase is still there, and its box or one drawn in place of it."""
+        outcome = self._outcome_of(item)
+        if outcome is None:
+            return True
+        if outcome.after is None:
+            return False
+        return item.box is None or outcome.index_after(item.box) is not None
+
+    def _is_mine(self, item: Item) -> bool:
+        """Return whether an item is decided, and its phrase last by the reviewer who asks.
+
+        Who decided is known of phrases, not of each box. In a blind review all decisions that count
+        here are this reviewer's own.
+        """
+        if not self._is_decided(item):
+            return False
+        if self._blind is not None:
+            return True
+        outcome = self._outcome_of(item)
+        return outcome is not None and outcome.who == self._who
+
+
+def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
+    """Return what reviewers made of an item: its phrase, its box, or what was drawn in its place.
+
+    None if it was deleted. A box that was moved as a whole has no `reviewed_by`, as nobody judged
+    it.
+    """
+    if item.box is None or outcome.after is None:
+        return outcome.after
+    index = outcome.index_after(item.box)
+    box: Mapping[str, Any] | None = None if index is None else outcome.after["instances"][index]
+    return box

@@ -1,0 +1,361 @@
+"""The report of results: of a run's folder, of a script's, or of two runs beside each other."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from dataflow_grounding._util.errors import GroundingError, InputError, told_as
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import absolute
+from dataflow_grounding.data.records import Record, dump_text, read_object
+from dataflow_grounding.data.rejected import WithoutRejected
+from dataflow_grounding.data.results_folder import (
+    annotations_of,
+    image_folders_of,
+    run_of,
+    stated_in,
+)
+from dataflow_grounding.data.rows import (
+    Row,
+    copy_file,
+    file_type_of,
+    read_rows,
+    write_rows,
+    write_text,
+)
+from dataflow_grounding.data.storage import PREFIX, FileStorage
+from dataflow_grounding.data.working_folder import address_of, sent
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.evaluation.figures.counting import FigureCounts
+from dataflow_grounding.review._record_view import known_classes, path_of_picture
+from dataflow_grounding.review._report import write_report
+from dataflow_grounding.review._versions import Version, steps_of
+
+
+def report_results(
+    annotations: str,
+    out_path: str,
+    *,
+    image_folders: Sequence[str] = (),
+    failures_file: str = "",
+    versions: Sequence[tuple[str, str]] = (),
+    is_run: bool = False,
+    title: str,
+    summary: Mapping[str, Any],
+    single: bool = False,
+    copies: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Write the report of an annotations file, and count the records that it shows.
+
+    Rows that can't be read are listed among the failures.
+
+    Args:
+        annotations: Records as JSON lines, or as the file's ending says.
+        out_path: The page, HTML; beside it is a folder for what it shows, `report_files` for
+            `report.html`.
+        image_folders: Where relative image paths are looked for, in this order.
+        failures_file: Failures to list; it may be missing, as the annotations may.
+        versions: Names and files of versions of the records, in order. The last are the annotations
+            themselves, the others are shown beside them.
+        is_run: Whether the versions are of two runs, not of a run's steps: then what one run alone
+            has is shown, too, and the page begins with what differs.
+        title: The page's heading.
+        summary: What the page says of the run, by name.
+        single: Whether the page holds everything, without a folder beside it.
+        copies: Whether every picture gets a small copy.
+        on_progress: Told how many records are done, now and then.
+
+    Returns:
+        How many records the report shows.
+
+    Raises:
+        InputError: A file can't be read or written, or a single file would be too large.
+
+    Example:
+        ``report_results("out/annotations.jsonl", "out/report.html", title="A run",
+        summary={"model": "a-model"})``
+    """
+    classes = known_classes(annotations)
+    counts = FigureCounts()
+    counts.list_classes(list(classes.names))  # `names` grows with what records have
+    with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
+        earlier = []
+        for name, path in versions[:-1]:
+            earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
+        return write_report(
+            _counted(annotations, counts),
+            find_image=partial(_image_in, tuple(image_folders)),
+            out_path=out_path,
+            failures=chain(_objects(failures_file), _unread(annotations)),
+            versions=earlier,
+            called=versions[-1][0] if versions else "",  # the annotations themselves
+            begins_with="changed" if is_run else "",
+            classes=classes,
+            single=single,
+            copies=copies,
+            figures=partial(_figures_of, annotations, counts),
+            on_progress=on_progress,
+            title=title,
+            summary=summary,
+        )
+
+
+def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> str | None:
+    """Return the path of a record's picture, looked for in these folders; None where it isn't."""
+    try:
+        return path_of_picture(Record(record, folders))
+    except GroundingError:
+        return None
+
+
+def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
+    """Return the figures of the data set, once all its records are in `counts`.
+
+    None where there is no such file.
+    """
+    counts.end_data_set()
+    return counts.figures() if os.path.exists(annotations) else None
+
+
+def publish(summary: Summary, storage: FileStorage) -> None:
+    """Write `annotations.jsonl`, `report.html` and `run.json` into a run's folder.
+
+    Nothing is written where no record got through. A `run.json` that a spec's run left is kept.
+
+    Args:
+        summary: What `Pipeline.run()` returned. Its `annotations` and `report` are set to where
+            these files are.
+        storage: The pipeline's, with the folder; what it reads is named in the title.
+
+    Raises:
+        InputError: A file can't be read or written.
+    """
+    if not summary.done:
+        return
+    annotations = os.path.join(storage.cache_path, "annotations.jsonl")
+    run = os.path.join(storage.cache_path, "run.json")
+    if file_type_of(summary.annotations) == "jsonl":
+        copy_file(summary.annotations, annotations)
+    else:
+        write_rows(annotations, _objects(summary.annotations))
+    summary.annotations = address_of(annotations)
+    run_summary = {**summary.to_json(), "model": ", ".join(summary.models)}
+    if "spec" not in read_object(run):
+        folders = [absolute(folder) for folder in storage.image_folders]
+        about_run = {
+            "model": run_summary["model"],
+            "image_folders": folders,
+            "summary": run_summary,
+        }
+        write_text(run, dump_text(about_run, 1) + "\n")
+    title = _title_of_script(annotations, storage)
+    page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
+    summary.report = sent(page)
+
+
+def report_folder(
+    results_dir: str,
+    out_path: str | None = None,
+    image_root: str | None = None,
+    *,
+    other: str | None = None,
+    single: bool = False,
+    copies: bool = False,
+    **how: Any,
+) -> tuple[str, int]:
+    """Write the report of a run's folder, or of two beside each other.
+
+    Args:
+        results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl`
+            where all records failed; `run.json` says what ran. Where steps changed records, their
+            versions are shown beside each other.
+        out_path: The page; None for `report.html` in that folder, or `report_with_NAME.html` with
+            another of that name.
+        image_root: Where relative image paths are looked for; None for where the runs looked.
+        other: Another run's folder: its records are shown, and `results_dir`'s as the earlier
+            versions of them.
+        single: Whether the page is to hold everything, without a folder beside it.
+        copies: Whether every picture is to have a small copy: a page that is moved without them
+            shows these.
+        how: `title` and `summary`, if not what the folder's files say; `on_progress` is told how
+            many records are done.
+
+    Returns:
+        The path of the page, and how many records the report shows.
+
+    Raises:
+        InputError: A folder has neither of these files, the page can't be written, its name is that
+            of a file of data, or a single file would be too large.
+    """
+    _check_results(results_dir)
+    if other:
+        _check_results(other)
+    shown = other or results_dir
+    page = f"report_with_{_folder_name(other)}.html" if other else "report.html"
+    path = out_path or os.path.join(results_dir, page)
+    if os.path.splitext(path)[1] in (".json", ".jsonl"):
+        raise InputError(
+            f"{path} is a name for data: call the report something that ends with .html"
+        )
+    run = run_of(shown)
+    annotations = os.path.join(shown, "annotations.jsonl")
+    summary = {"model": run.get("model"), "box_format": run.get("box_format")}
+    if isinstance(run.get("summary"), dict):
+        summary = {**run["summary"], **summary}
+    title = _title_of_run(run, _source(annotations)) or _folder_name(shown)
+    how = {"title": title, "summary": summary, **how}
+    folders = image_folders_of(shown, image_root)
+    versions = steps_of(shown)
+    if other:
+        name = _folder_name(results_dir)
+        other_name = _folder_name(other)
+        if name == other_name:  # as of run_1/results and run_2/results
+            name, other_name = _told_apart(results_dir, other)
+        versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
+        how["title"] = f"{name} → {other_name}"
+        folders += image_folders_of(results_dir, image_root)
+    failures = os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl"))
+    shown_records = report_results(
+        annotations,
+        path,
+        image_folders=folders,
+        failures_file=within(shown, failures),
+        versions=versions,
+        is_run=bool(other),
+        single=single,
+        copies=copies,
+        **how,
+    )
+    return path, shown_records
+
+
+def _check_results(folder: str) -> None:
+    """Raise InputError where a folder has neither annotations.jsonl nor failures.jsonl."""
+    for name in ("annotations.jsonl", "failures.jsonl"):
+        if os.path.exists(os.path.join(folder, name)):
+            return
+    address = address_of(folder)
+    if os.path.isfile(folder):
+        raise InputError(f"{address} is a file: name the folder of the run that it is of")
+    raise InputError(
+        f"no {address}/annotations.jsonl: is {address} the results_dir of a finished run?"
+    )
+
+
+def _told_apart(folder_a: str, folder_b: str) -> tuple[str, str]:
+    """Return names for two folders that are called the same: their paths below what they share.
+
+    `run_1/results` and `run_2/results`. Of folders on two drives, the paths as they were given.
+    """
+    path_a = os.path.abspath(folder_a)
+    path_b = os.path.abspath(folder_b)
+    try:
+        shared = os.path.commonpath([path_a, path_b])
+    except ValueError:
+        return folder_a, folder_b
+    return os.path.relpath(path_a, shared), os.path.relpath(path_b, shared)
+
+
+def _folder_name(folder: str) -> str:
+    """Return the name of a folder, without those that it is in."""
+    return os.path.basename(os.path.abspath(folder))
+
+
+def _title_of_run(run: Mapping[str, Any], source: str) -> str:
+    """Return a run's title: its pipeline, and the file's name in the first text among its data.
+
+    That text is nearly always the path of its input.
+
+    The pipeline is the one that its spec names, else `source`. Either part may be missing; without
+    both the title is "".
+    """
+    spec = run.get("spec")
+    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    if not pipeline or not isinstance(pipeline, str):
+        pipeline = source
+    data = next(stated_in(run, "data"), {})
+    for value in data.values():
+        if value and isinstance(value, str):
+            return _title(pipeline, value)
+    return _title(pipeline, "")
+
+
+def _title_of_script(annotations: str, storage: FileStorage) -> str:
+    """Return the title of a script's results: the pipeline of its records, and what it read.
+
+    Without a pipeline it is the prefix of the script's files, unless that is the default one. What
+    it read is the folder of images if the file of records stands among the results, as then the
+    script made it.
+    """
+    prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
+    data = storage.first_entry_file_name
+    made_by_script = os.path.dirname(os.path.abspath(data)) == os.path.abspath(storage.cache_path)
+    if made_by_script and storage.image_root:
+        data = storage.image_root
+    return _title(_source(annotations) or prefix, data)
+
+
+def _source(annotations: str) -> str:
+    """Return the pipeline that the first record of a file comes from; "" where it doesn't say.
+
+    "", too, where there is no file or no record.
+    """
+    source = next(_objects(annotations), {}).get("source")
+    return source if isinstance(source, str) else ""
+
+
+def _title(pipeline: str, data: str) -> str:
+    """Return a pipeline and the last part of a path: `image_grounding · captions.jsonl`.
+
+    Either may be empty, and is then left out.
+    """
+    parts = [pipeline]
+    if data:
+        parts.append(os.path.basename(os.path.normpath(data)))
+    return " · ".join(part for part in parts if part)
+
+
+def _rows(path: str) -> Iterator[Row]:
+    """Yield the rows of a file, broken ones too; none where there is no such file."""
+    if os.path.exists(path):
+        yield from read_rows(path)
+
+
+def _unread(path: str) -> Iterator[dict[str, Any]]:
+    """Yield a failure for each row of a file that can't be read."""
+    for row in _rows(path):
+        if row.error is not None:
+            yield {
+                "id": f"line {row.line}",
+                "step": "report",
+                "kind": row.error.kind,
+                "message": str(row.error),
+            }
+
+
+def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file, and add each row of it to `counts`, broken ones too.
+
+    They are shown with the boxes that a reviewer rejected, which don't count, as in `stats`.
+    """
+    without_rejected = WithoutRejected()
+    for row in _rows(path):
+        if row.data is None:
+            counts.add_broken()
+        else:
+            data = {**row.data, **without_rejected.of(row.data)}
+            counts.add(data, f"record {row.line} of {path}")
+            counts.rejected = without_rejected.boxes
+            yield row.data
+
+
+def _objects(path: str) -> Iterator[dict[str, Any]]:
+    """Return an iterator over the objects in a file, without the rows that can't be read.
+
+    It is empty where there is no such file.
+    """
+    return (row.data for row in _rows(path) if row.data is not None)

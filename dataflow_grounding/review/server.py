@@ -1,0 +1,162 @@
+"""The server of a review's page on this machine: whom it answers, and what."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import webbrowser
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from dataflow_grounding._util.errors import GroundingError, InputError
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.data.records import parse_line
+from dataflow_grounding.review._decisions import listed
+from dataflow_grounding.review.session import SIDES, Session, page_files
+
+_HEADERS = {  # of each answer, unless it has its own
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}  # of files, by ending
+_MOST_BODY = 8 * 2**20  # bytes of decisions in a request
+
+
+class ReviewServer:
+    """Serves one session on 127.0.0.1.
+
+    Every address begins with a token, and other names of this machine, other origins and other
+    sites' pages are refused. Pictures are asked for by record, never by path. The port is taken
+    when the server is made; `run` answers.
+
+    Args:
+        session: What is reviewed.
+        port: 0 for a free one.
+
+    Attributes:
+        session: As given.
+        origin: Scheme, host and port, as browsers send them.
+        address: The page's, with the token.
+
+    Raises:
+        InputError: The port is taken.
+    """
+
+    def __init__(self, session: Session, port: int = 0) -> None:
+        self.session = session
+        self._files = page_files()
+        try:
+            self._socket = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise InputError(f"can't listen on port {port}: {why}. Choose another --port") from None
+        self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._token = secrets.token_urlsafe(24)
+        self.address = f"{self.origin}/{self._token}/"
+
+    def run(self, open_browser: bool = True) -> None:
+        """Print the address on standard output, open it in a browser, and answer until Ctrl-C."""
+        self.session.next({"mode": "grid"})  # sorts the queue, so that the page needn't wait
+        say(self.address, err=False)
+        if open_browser:
+            webbrowser.open(self.address)
+        # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
+        logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+        web.run_app(
+            self.app(),
+            sock=self._socket,
+            print=lambda *_: None,
+            access_log=None,
+            shutdown_timeout=1,
+        )
+
+    def app(self) -> web.Application:
+        """Return the application: its routes, each behind `_guarded`."""
+        app = web.Application(middlewares=[self._guarded], client_max_size=_MOST_BODY)
+        app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
+        app.router.add_get("/{token}/next", self._next)
+        app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
+        copy = "{name:" + "|".join(SIDES) + "}"
+        app.router.add_get("/{token}/picture/{place:[0-9]{1,9}}-" + copy + ".jpg", self._picture)
+        app.router.add_post("/{token}/decide", self._decide)
+        return app
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer a request of this session's page, and refuse all others with 403 or 404.
+
+        A GroundingError becomes an answer 400 with its message in `error`.
+        """
+        is_this_host = request.host == self.origin.removeprefix("http://")
+        is_this_origin = request.headers.get("Origin", self.origin) == self.origin
+        is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+        if not (is_this_host and is_this_origin and is_from_here):
+            return web.Response(
+                status=403, text="Only the page of this review may ask.", headers=_HEADERS
+            )
+        token = request.path.split("/")[1].encode("utf-8", "surrogateescape")
+        if not secrets.compare_digest(token, self._token.encode()):
+            return web.Response(
+                status=404, text="The address that `review` said has a token.", headers=_HEADERS
+            )
+        try:
+            response = await handler(request)
+        except GroundingError as error:
+            response = web.json_response({"error": str(error)}, status=400)
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=error.reason)
+        except ConnectionError:  # it left in the middle of its request: nobody reads an answer
+            response = web.Response(status=400)
+        response.headers.update({**_HEADERS, **response.headers})
+        return response
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the page, or one of its styles and scripts; HTTPNotFound for any other."""
+        name = request.match_info["name"] or "review.html"
+        if name not in self._files:
+            raise web.HTTPNotFound
+        return web.Response(text=self._files[name], content_type=_TYPES[name.rpartition(".")[2]])
+
+    async def _next(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the next items that the address asks for."""
+        return web.json_response(self.session.next(request.query))
+
+    async def _record(self, request: web.Request) -> web.StreamResponse:
+        """Answer with one record as it stands."""
+        return web.json_response(self.session.view(self._record_index(request)))
+
+    async def _picture(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a copy of a picture, which a thread makes: others are answered meanwhile."""
+        data = await asyncio.to_thread(
+            self.session.picture, self._record_index(request), request.match_info["name"]
+        )
+        return web.Response(
+            body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
+        )
+
+    def _record_index(self, request: web.Request) -> int:
+        """Return the index of the record in the address. Raises HTTPNotFound for none."""
+        index = int(request.match_info["place"])
+        if index >= len(self.session.reviewable.keys):
+            raise web.HTTPNotFound
+        return index
+
+    async def _decide(self, request: web.Request) -> web.StreamResponse:
+        """Take the decisions in the body, and answer for each.
+
+        Raises HTTPForbidden for a request that isn't JSON with an origin, as only the page itself
+        can send it; InputError or BrokenRow for a body that holds no list of decisions.
+        """
+        if request.content_type != "application/json" or "Origin" not in request.headers:
+            raise web.HTTPForbidden
+        decisions = listed(parse_line(await request.read()), "decisions")
+        return web.json_response({"answers": self.session.decide(decisions)})

@@ -1,0 +1,376 @@
+"""A review under way: what its page asks for, and the decisions that it hands over."""
+
+import json
+import os
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from string import Template
+from typing import Any
+
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    GroundingError,
+    InputError,
+    RecordError,
+    StorageFailed,
+    told_as,
+)
+from dataflow_grounding._util.files import within
+from dataflow_grounding.data.records import annotated_column, has_id, write_bytes
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.images.display import small_copy
+from dataflow_grounding.images.files import decoding, read_file, read_header
+from dataflow_grounding.review._door_html import page_file
+from dataflow_grounding.review._overlay import (
+    Outcome,
+    reviewer_verdict,
+    standing_expressions,
+    version_of,
+)
+from dataflow_grounding.review._record_view import (
+    Expression,
+    Picture,
+    expressions_of,
+    known_classes,
+    path_of_picture,
+    view_of,
+    why_missing,
+)
+from dataflow_grounding.review._sampling import gold_answers, mixed_in
+from dataflow_grounding.review.queues import SHOWS, Item, Queue, Reviewable, digest_of
+
+SIDES = {"small": 640, "large": 2048}
+"""The most pixels of a picture's longer side, by the name of the copy that a page shows."""
+_GRID = 60  # boxes on a page of the grid
+_FILTERS = ("status", "text", "head", "below", "record", "show", "order")  # see `Queue`
+_MOST = 100  # items that a page without a grid may ask for at once
+MOST_DECISIONS = 1000
+"""The most decisions that are taken at once; the page sends 60.
+
+Each is answered with its record, and other reviewers wait until all are taken.
+"""
+# The Content-Security-Policy of a page in a folder, which no server sends.
+_POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:"
+    " data:; base-uri 'none'"
+)
+
+
+def page_files(policy: str = "", data: str = "") -> dict[str, str]:
+    """Return the texts of the page `review.html` and of the styles and scripts it names, by name.
+
+    Args:
+        policy: A Content-Security-Policy to put into the page, for one that no server sends.
+        data: HTML to put before the page's scripts.
+    """
+    page = page_file("review.html")
+    meta = ""
+    if policy:
+        meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    files: dict[str, str] = {}
+    for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page):
+        files[name] = page_file(name)
+    files["review.html"] = Template(page).substitute(policy=meta, data=data)
+    return files
+
+
+class Session:
+    """What one reviewer is shown of RESULTS, and the decisions that this reviewer hands over.
+
+    Args:
+        reviewable: The records.
+        who: The reviewer's name, as decisions have it.
+        sample: Size and seed of a sample: nothing else is shown. It is written to reviews.jsonl
+            before this returns.
+        blind: Second reviews of what others decided, whose decisions aren't shown.
+        order: What comes first unless the page says: `doubt`, `random` or `file`.
+        gold: Records with right boxes: some of the items that they have answers for are mixed into
+            the sample.
+
+    Attributes:
+        reviewable, who, blind, order: As given.
+        decisions: The reviewable's.
+        sample: The items of the sample, the gold's among them; None where all are shown.
+
+    Raises:
+        InputError: No sample can be drawn, or `gold` can't be read or has nothing to mix in.
+        StorageFailed: The file of decisions can't be written.
+    """
+
+    def __init__(
+        self,
+        reviewable: Reviewable,
+        who: str,
+        sample: tuple[int, int] | None = None,
+        blind: bool = False,
+        order: str = "doubt",
+        gold: str | None = None,
+    ) -> None:
+        self.reviewable = reviewable
+        self.who = who
+        self.blind = blind
+        self.order = order
+        self.decisions = reviewable.decisions
+        self._classes = known_classes(reviewable.files.annotations)
+        self._blind_reviewer = who if blind else None
+        self.sample: list[Item] | None = None
+        if sample is not None:
+            size, seed = sample
+            self.sample = self._draw_and_state(size, seed, gold)
+        # Filters that a reviewer goes back to, and each page of one list, share a queue.
+        self._queue = lru_cache(16)(self._make_queue)
+
+    def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
+        """Draw the sample, write it to reviews.jsonl unless it is there, and mix gold into it.
+
+        Returns the items: without gold in the order of the draw, with gold shuffled, the same way
+        each time.
+        """
+        known = gold_answers(self.reviewable, gold) if gold else {}
+        stated, items = self.reviewable.draw_sample(size, seed)
+        stated["gold"] = digest_of(gold) if gold else None
+        stated["image_root"] = self.reviewable.stated_root
+        earlier = [{name: line.get(name) for name in stated} for line in self.decisions.samples]
+        if stated not in earlier:
+            self.decisions.state_sample(stated, self.who)
+        if known:
+            items += mixed_in(known, items)
+            random.Random(0).shuffle(items)
+        return items
+
+    def _make_queue(self, *filters: str) -> Queue:
+        """Return a queue for the values of _FILTERS, in their order; an empty text sets no filter.
+
+        Raises InputError for a `show` or a `below` that is none.
+        """
+        wanted = dict(zip(_FILTERS, filters, strict=True))
+        if wanted["show"] not in SHOWS:
+            names = ", ".join(name for name in SHOWS if name)
+            raise InputError(f"'show' should be one of {names}, not {wanted['show']!r}")
+        try:
+            return Queue(
+                self.reviewable,
+                wanted,
+                self.sample,
+                self._blind_reviewer,
+                self.who,
+            )
+        except ValueError:
+            raise InputError(
+                f"'below' should be a score from 0 to 1, not {wanted['below']!r}"
+            ) from None
+
+    def next(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        """Return the next items that are shown, with their records.
+
+        Decisions that others took meanwhile are read first.
+
+        Args:
+            wanted: What the page asks for: `mode` (`grid` for a page of boxes, else some of the
+                queue), and the filters that a `Queue` takes; the items of a filter keep their
+                order. `place`, where to start: 0, or the `place` of the answer before. Without a
+                grid `most`, how many items at the most, up to 100; without it there are none.
+
+        Returns:
+            `items`; `records`, their views by index; `place`, where the next call starts; `left`,
+            how many items nobody has decided, and `progress`, the same as an `Undecided`; `shown`,
+            how many items are shown, on all pages; `to_mend`, how many of them are wrong and not
+            drawn anew; `who` asks; `order`, None for a sample's.
+
+        Raises:
+            InputError: `show` or `below` has a value that isn't allowed, `place` or `most` is no
+                number.
+        """
+        self.decisions.refresh()
+        queue_place = wanted.get("place", "0")
+        most = wanted.get("most", "0")
+        if not all(number.isdecimal() and len(number) < 10 for number in (queue_place, most)):
+            raise InputError("'place' and 'most' should be numbers")
+        order = wanted.get("order") or self.order
+        queue = self._queue_of({**wanted, "order": order})
+        if wanted.get("mode") == "grid":
+            items, next_place = queue.page_after(int(queue_place), _GRID)
+        else:
+            items, next_place = queue.items_after(int(queue_place), min(int(most), _MOST))
+        left = queue.count_undecided()
+        return {
+            "items": queue.as_json(items),
+            "records": self._records_of(items),
+            "place": next_place,
+            "left": left.boxes + left.phrases,
+            "progress": left._asdict(),
+            "shown": queue.count_shown(),
+            "to_mend": queue.count_to_mend(),
+            "who": self.who,
+            "order": order if self.sample is None else None,
+        }
+
+    def _queue_of(self, wanted: Mapping[str, str]) -> Queue:
+        """Return the queue for these filters, the one of before if it is still kept."""
+        return self._queue(*[wanted.get(name) or "" for name in _FILTERS])
+
+    def _records_of(self, items: Iterable[Item]) -> dict[int, dict[str, Any]]:
+        """Return the views of the records that items are of, by the records' indices."""
+        views: dict[int, dict[str, Any]] = {}
+        for item in items:
+            if item.record not in views:
+                views[item.record] = self.view(item.record)
+        return views
+
+    def view(self, index: int) -> dict[str, Any]:
+        """Return a record for the page: what `view_of` gives, and what reviewers decided.
+
+        Added are `place`, the record's index, `key` and `comment`; for each expression its key
+        `id`, the `classColor` of its class where it states one, its `version`, `reviewed_by` and
+        `verified`; for each box `verified`, and `box`, the index that items know it by: of the
+        pipeline's box that it is, or was drawn in place of. A box that a reviewer added has no
+        `box`. `verified` is a reviewer's word alone, else None. A record whose expressions can't be
+        read has none, and says why in `problem`.
+        """
+        record = self.reviewable.record(index)
+        key = self.reviewable.keys[index]
+        rows: dict[str, Expression] = {}
+        shown = record
+        placed = None
+        with suppress(BrokenRow):  # the page says why
+            self.reviewable.find_decisions(index)
+            placed = self.reviewable.placed(index, self._blind_reviewer)
+            rows = standing_expressions(record, expressions_of(record), placed.outcomes)
+            shown = record.updated({"expressions": list(rows.values())})
+        view = view_of(shown, self._picture_of(index), self._classes)
+        view["place"] = index
+        view["key"] = key
+        view["id"] = str(record.image_id) if has_id(record.image_id) else key
+        view["kind"] = annotated_column(record) or view["kind"]
+        view["comment"] = (placed and placed.comment) or ""
+        outcomes = placed.outcomes if placed else {}
+        for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
+            if "class" in expression:
+                # Also of a phrase without boxes, which has no `color` yet: the page may draw some.
+                expression["classColor"] = self._classes.color_of(expression["class"])
+            expression["id"] = id
+            expression["version"] = version_of(row)
+            expression["reviewed_by"] = row.get("reviewed_by")
+            expression["verified"] = reviewer_verdict(row)
+            for box, instance in zip(expression["instances"], row["instances"], strict=True):
+                box["verified"] = reviewer_verdict(instance)
+            _number_boxes(expression["instances"], outcomes.get(id))
+        return view
+
+    def _picture_of(self, index: int) -> Picture:
+        """Return the size of a record's picture and its addresses on this page, or why not.
+
+        Its pixels aren't decoded for that.
+        """
+        try:
+            size = read_header(path_of_picture(self.reviewable.record(index))).size
+        except GroundingError as error:
+            return Picture(missing=why_missing(error))
+        return Picture(size, f"picture/{index}-small.jpg", f"picture/{index}-large.jpg")
+
+    def picture(self, index: int, name: str) -> bytes:
+        """Return a copy of a record's picture: the bytes of an upright JPEG without metadata.
+
+        `name` is one of SIDES. Raises RecordError where there is no picture or it can't be read.
+        """
+        path = path_of_picture(self.reviewable.record(index))
+        side = SIDES[name]
+        with decoding(read_file(path), path, (side, side)) as picture:
+            return small_copy(picture, side, "JPEG", quality=85)
+
+    def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Take decisions one by one and put them on disk.
+
+        One that is refused keeps none of the others away.
+
+        Returns:
+            For each decision its `uid`, `error` (why it wasn't taken, or empty) and `view`: with
+            the last decision on a record the record after all of them, with the others None.
+
+        Raises:
+            InputError: There are more than MOST_DECISIONS, and none is taken.
+            StorageFailed: They can't be put on disk.
+        """
+        if len(decisions) > MOST_DECISIONS:
+            raise InputError(
+                f"{len(decisions):,} decisions at once: send at most {MOST_DECISIONS:,}"
+            )
+        answers: list[dict[str, Any]] = []
+        last_of: dict[int, dict[str, Any]] = {}  # by a record's index, the last answer on it
+        for decision in decisions:
+            error = self._take(decision)
+            answers.append({"uid": decision.get("uid"), "error": error, "view": None})
+            index = self.reviewable.places.get(str(decision.get("record")))
+            if index is not None:
+                last_of[index] = answers[-1]
+        for index, answer in last_of.items():
+            answer["view"] = self.view(index)
+        self.decisions.sync()
+        return answers
+
+    def _take(self, decision: Mapping[str, Any]) -> str:
+        """Take a decision of the page; return "", or why it is refused."""
+        key = str(decision.get("record"))
+        index = self.reviewable.places.get(key)
+        if index is None:
+            return f"there is no record {key!r}"
+        record = self.reviewable.record(index)
+        try:
+            self.decisions.decide(record, key, decision, self.who, self.blind)
+        except (InputError, BrokenRow, StorageFailed) as why:
+            return str(why)
+        return ""
+
+    def write(self, folder: str) -> str:
+        """Write a folder with page, records and pictures that works without a server.
+
+        Its page collects decisions in a file to download. A picture that can't be read is left out.
+
+        Args:
+            folder: A new folder, or an empty one.
+
+        Returns:
+            The page's path.
+
+        Raises:
+            InputError: The folder has files, or can't be written.
+        """
+        if os.path.isdir(folder) and os.listdir(folder):
+            raise InputError(f"{folder} has files already: choose another name for --static")
+        queue = self._queue_of({"order": self.order})
+        items, _ = queue.items_after(0, len(queue.items))
+        records = self._records_of(items)
+        data = {"who": self.who, "items": queue.as_json(items), "records": records}
+        files = page_files(_POLICY, '<script src="data.js"></script>')
+        files["data.js"] = f"window.reviewData = {json.dumps(data)};\n"
+        for name, text in files.items():
+            write_text(within(folder, name), text)
+        pictures = os.path.join(folder, "picture")
+        for index in records:
+            for side in SIDES:
+                # a record whose picture can't be read is shown without it
+                with suppress(RecordError), told_as(InputError, f"can't write {folder}"):
+                    picture = self.picture(index, side)
+                    os.makedirs(pictures, exist_ok=True)
+                    write_bytes(os.path.join(pictures, f"{index}-{side}.jpg"), picture)
+        return os.path.join(folder, "review.html")
+
+
+def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
+    """Give the boxes of an expression's view `box`, the index by which items know them, in place.
+
+    Without decisions on the expression, `outcome`, that is their own index. With some it is that of
+    the pipeline's box that each is, or was drawn in place of; one that a reviewer added gets none.
+    """
+    if outcome is None:
+        for index, box in enumerate(boxes):
+            box["box"] = index
+        return
+    for index in range(len(outcome.positions)):
+        index_now = outcome.index_after(index)
+        # A later run may have fewer boxes than the reviewer saw.
+        if index_now is not None and index_now < len(boxes):
+            boxes[index_now]["box"] = index

@@ -1,0 +1,277 @@
+"""A run by workers in other processes, as its driver sees it.
+
+The driver splits the input into blocks (each a shard), hands them out to workers one after the
+other, replaces workers that are lost, and puts the blocks' files together. How workers are started
+and spoken to is up to a subclass.
+"""
+
+import asyncio
+from abc import abstractmethod
+from collections import Counter, deque
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Protocol
+
+from dataflow_grounding._util.errors import RunStopped
+from dataflow_grounding._util.settings import speaks_of_specs
+from dataflow_grounding.data.working_folder import address_of
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, share_of
+from dataflow_grounding.engine.progress import Now
+from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
+from dataflow_grounding.scale.cluster._shipping import shipped
+from dataflow_grounding.scale.cluster._worker import ShardOutcome, Work, WorkError
+from dataflow_grounding.scale.shard_files import join, write_shards
+from dataflow_grounding.serving.serving import Serving
+
+LOOK_SECONDS = 1.0  # between two looks at the workers; the longest wait for their answers, too
+# The longest wait for the limiter's sums, once in a run. Without them, requests of lost workers are
+# not counted.
+SUMS_SECONDS = 10.0
+# How many looks of up to 2 s each a worker may leave unanswered in a row. One that is ended then
+# gets no further leave to send, even where it lives on.
+MOST_SILENCES = 30
+# After so many workers that are lost over one shard, or before they had one, the run stops: the
+# shard, or the machine, is at fault.
+MOST_LOSSES = 10
+
+
+class WorkerLost(Exception):
+    """A worker is gone, or can't be made; the text says how, as far as that is known."""
+
+
+class WorkerHandle(Protocol):
+    """A worker, from its driver's side.
+
+    What waits for an answer raises WorkerLost where none will come.
+    """
+
+    async def begin(self, work: bytes) -> WorkError | None:
+        """Make the worker ready for shipped Work; return what keeps it from that."""
+
+    async def work_on(self, shard: Shard) -> ShardOutcome:
+        """Have the worker take a shard's rows through the steps."""
+
+    async def now(self) -> Now | None:
+        """Return how far the worker's shard is; None before it has begun."""
+
+    def interrupt(self) -> None:
+        """Have the worker finish what is in flight, and no more."""
+
+    def end(self) -> None:
+        """End the worker at once, whatever it is doing."""
+
+
+class DrivenRun(Run):
+    """One pass over a source by workers in other processes.
+
+    It leaves what a Run in this process would. In `_execute`, subclasses make the limiter of all
+    workers, then call `_split`, `_take_through` and `_join`.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        """Make ready the work that is sent to workers; `arguments` are a Run's.
+
+        Raises SpecError where it can't be sent.
+        """
+        super().__init__(*arguments)
+        results = address_of(self.steps[0].storage.cache_path)
+        work = Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
+        self._shipped = shipped(work)
+        # After an interrupt the driver waits a bit longer than its workers, which finish what is in
+        # flight.
+        self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
+        self._rows_of_shards: dict[Shard, int] = {}  # of all shards that have rows
+        self._waiting: deque[Shard] = deque()
+        self._at_work: dict[Shard, WorkerHandle] = {}
+        self._progress_of_shards: dict[Shard, Now] = {}
+        self._losses = Counter[Shard | None]()  # of workers; None: before they had a shard
+        # What finished shards have sent and spent.
+        self._sent = 0
+        self._paid = 0.0
+        self._silences = Counter[WorkerHandle]()  # looks in a row that were not answered
+        self._started = False  # whether any worker has begun
+
+    @abstractmethod
+    async def _start_worker(self) -> WorkerHandle:
+        """Start a worker. Raises WorkerLost where none can be started."""
+
+    @abstractmethod
+    async def _totals(self) -> tuple[int, float]:
+        """Return requests and USD of all workers, those of lost ones too."""
+
+    @abstractmethod
+    async def _found(self) -> dict[Key, FoundPlaces]:
+        """Return how many requests at once each endpoint takes, as the limiter has found out."""
+
+    def _split(self, blocks: int) -> None:
+        """Divide the rows into so many blocks, and write each block's into its folder.
+
+        Blocks without rows are left out from here on.
+        """
+        shards = write_shards(self.source, blocks, self.steps[0].storage.cache_path)
+        self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
+        self._waiting.extend(self._rows_of_shards)
+
+    async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
+        """Have so many workers do all blocks while the `watches` go on; or one for each block.
+
+        Raises what stopped the run, or what went wrong with a block.
+        """
+        try:
+            async with self._beside_helpers(self._ask_for_progress(), *watches):
+                count = min(workers, len(self._rows_of_shards))
+                await self._workers.do(self._serve() for _ in range(count))
+        finally:
+            await self._count_the_lost()
+            await self._keep_found()
+
+    async def _keep_found(self) -> None:
+        """Have a next run in this process begin with what was found out about endpoints."""
+        with suppress(Exception):  # the limiter is lost
+            found = await asyncio.wait_for(self._found(), LOOK_SECONDS)
+            for key, serving in self._endpoints().items():
+                if key in found:
+                    share_of(serving).resume(found[key])
+
+    def _join(self) -> None:
+        """Put the blocks' files together, and their sums into the summary."""
+        join(self.steps, list(self._rows_of_shards), self.summary)
+
+    def _endpoints(self) -> dict[Key, Serving]:
+        """Return the endpoints whose places workers share, and each one's serving.
+
+        They are those with an address; of one that several steps ask, the last serving counts.
+        """
+        endpoints: dict[Key, Serving] = {}
+        for serving in self._servings():
+            for part, _ in serving.endpoints():
+                if "://" in part.endpoint:
+                    endpoints[part.endpoint, part.model] = part
+        return endpoints
+
+    def stop(self, why: RunStopped) -> None:
+        """Begin nothing more; what is in flight may finish. The first reason to stop counts."""
+        if self.stopped is None:
+            self.stopped = why
+            for worker in self._at_work.values():
+                worker.interrupt()
+            self._cancel_idle()
+
+    def _cancel_idle(self) -> None:
+        """Cancel workers that are only starting, once nobody is at work and no work is left."""
+        if not self._at_work and (self.stopped or not self._waiting):
+            self._workers.cancel()
+
+    async def _serve(self) -> None:
+        """Have a worker take shards until none waits or the run stops; replace it if it is lost.
+
+        Raises what keeps a worker from beginning, or a shard from being finished.
+        """
+        while self.stopped is None and self._waiting:
+            shard: Shard | None = None
+            worker: WorkerHandle | None = None
+            try:
+                worker = await self._start_worker()
+                wrong = await worker.begin(self._shipped)
+                if wrong is not None:
+                    raise wrong.error_class(wrong.text)
+                self._started = True
+                self._losses[None] = 0
+                while self.stopped is None and self._waiting:
+                    shard = self._waiting.popleft()
+                    self._at_work[shard] = worker
+                    self._settle(shard, await worker.work_on(shard))
+            except WorkerLost as lost:
+                self._take_back(shard, lost)
+            except Exception:
+                self.stop(RunStopped("stopped by an error"))
+                raise
+            finally:
+                if shard is not None:
+                    self._at_work.pop(shard, None)
+                if worker is not None:
+                    worker.end()
+        self._cancel_idle()
+
+    def _take_back(self, shard: Shard | None, lost: WorkerLost) -> None:
+        """Have the shard of a worker that was lost done next; None for one without a shard.
+
+        Where it has lost MOST_LOSSES workers, the run is stopped, with the last one's loss as the
+        reason.
+        """
+        if shard is not None:
+            self._waiting.appendleft(shard)
+        self._losses[shard] += 1
+        if self._losses[shard] >= MOST_LOSSES:
+            what = f"with {shard}" if shard else "that were to begin"
+            why = f"Ray lost {MOST_LOSSES} workers {what}: {lost}"
+            self.stop(RunStopped(f"{why}. The same command goes on"))
+
+    def _settle(self, shard: Shard, outcome: ShardOutcome) -> None:
+        """Count what became of a shard, which is then at work no more.
+
+        Where a RunStopped kept it from being finished, the whole run is stopped by `self.stop`; any
+        other error is raised.
+        """
+        del self._at_work[shard]
+        self._progress_of_shards[shard] = outcome.now
+        self.summary.add_part(outcome.summary)
+        self._sent += outcome.summary.requests["sent"]
+        self._paid += outcome.summary.cost_usd or 0.0
+        if outcome.wrong is None:
+            return
+        error = outcome.wrong.error_class(outcome.wrong.text)
+        if not isinstance(error, RunStopped):
+            raise error
+        self.stop(error)
+
+    async def _count_the_lost(self) -> None:
+        """Add to the summary what lost workers have sent and spent, if there are any.
+
+        That is what the limiter knows of all workers, less what the shards that came back have;
+        nothing where it doesn't answer in time.
+        """
+        if not self._losses.total():
+            return
+        with suppress(Exception):  # the limiter is lost too
+            sent, usd = await asyncio.wait_for(self._totals(), SUMS_SECONDS)
+            self.summary.requests["sent"] += max(0, sent - self._sent)
+            if self.summary.cost_usd is not None:
+                self.summary.cost_usd += max(0.0, usd - self._paid)
+
+    async def _ask_for_progress(self) -> None:
+        """Ask workers each second how far they are, until cancelled; end those that stay silent.
+
+        The driver starts another worker in the place of one that is ended so.
+        """
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            asked = list(self._at_work.items())
+            calls = [asyncio.wait_for(worker.now(), LOOK_SECONDS) for _, worker in asked]
+            nows = await asyncio.gather(*calls, return_exceptions=True)
+            for (shard, worker), now in zip(asked, nows, strict=True):
+                if self._at_work.get(shard) is not worker:
+                    continue  # it was done with the shard meanwhile, or lost
+                if isinstance(now, Now):
+                    self._progress_of_shards[shard] = now
+                if isinstance(now, asyncio.TimeoutError):
+                    self._silences[worker] += 1
+                else:
+                    self._silences[worker] = 0
+                if self._silences[worker] >= MOST_SILENCES:
+                    worker.end()
+
+    def now(self, total: int | None) -> Now:
+        """Return how far all shards are together: the sum of each of Now's numbers.
+
+        `total` is not heeded: the driver has counted the rows. The cost is None without prices.
+        """
+        sums: dict[str, Any] = dict.fromkeys(Now._fields, 0)
+        for progress in self._progress_of_shards.values():
+            for name, value in progress._asdict().items():
+                sums[name] += value or 0  # None is unknown, and adds nothing
+        now = Now(**sums)
+        cost_usd = now.cost_usd if self._budget.prices else None
+        return now._replace(total=sum(self._rows_of_shards.values()), cost_usd=cost_usd)

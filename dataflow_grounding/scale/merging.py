@@ -1,0 +1,583 @@
+"""The shards of a run put together: what one machine would have left, in the input's order.
+
+`merge` first checks that all shards are there, finished, undamaged, and of one input and one model;
+until then nothing is changed. A shard's files may come from anywhere, so `run.json` is checked for
+values that no run leaves there before anything is computed with it.
+"""
+
+import json
+import os
+import re
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import absolute, is_absolute
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.class_table import in_order
+from dataflow_grounding.data.classes import names_stated_in
+from dataflow_grounding.data.mirror import CKPT, Mirror
+from dataflow_grounding.data.records import read_object, whole_number
+from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.data.rows import copy_file, write_text
+from dataflow_grounding.data.working_folder import SHARDS, address_of, present, working_folder
+from dataflow_grounding.engine.costs import paid_by_step, stated_prices
+from dataflow_grounding.engine.execute import refuse_foreign
+from dataflow_grounding.engine.keyed_log import storing
+from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.rolling import held_elsewhere
+from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.shard import Shard, lines_path
+from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
+from dataflow_grounding.images.picture_folder import FOLDER as PICTURES
+from dataflow_grounding.scale.shard_files import write_joined
+
+# The file of a step, from the results' folder: "step_0_image_grounder/annotations.jsonl".
+_STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")
+MOST = 10**15
+"""The most of anything that a run counts: no sum of such numbers is too large for a double."""
+CLASSES = "classes"
+"""Where a summary has its table of classes."""
+
+CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
+"""What a row of that table counts of a class, beside the boxes' mean side."""
+
+_SAME_IN_ALL = ("version", "model")  # names of a run.json that are alike in all shards
+_MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
+    "client",
+    "api_key",
+    "base_url",
+    "endpoints",
+    "azure",
+    "timeout",
+    "extra_headers",
+    "prices",
+    "service_tier",
+    "ordinary_tier_after",
+    "check_every",
+    "on_suspect_boxes",
+    "max_workers",
+    "force_reprocess",
+    "stream",
+    "budget_usd",
+    "max_requests",
+    "max_attempts",
+    "max_wait",
+    "results_dir",
+}
+
+
+class SeenInput(NamedTuple):
+    """The whole input as a shard has seen it: how many rows it has, and a digest of it."""
+
+    rows: int
+    digest: Any
+
+
+def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
+    """Put the shards in `results_dir` together there.
+
+    These are step files, annotations, failures, and `run.json` with the sums.
+
+    Args:
+        results_dir: The folder of which they are shards, or its address.
+        of: How many shards make the whole, where there are some of several splits.
+
+    Returns:
+        What `run.json` says.
+
+    Raises:
+        InputError: A shard is missing, stopped or at work, or they aren't of one input and one
+            model; or a file is damaged; or the folder has results that should be kept. Nothing is
+            changed then.
+        StorageFailed: The files can't be written.
+    """
+    results_dir = working_folder(results_dir)
+    checkpoint = os.path.join(results_dir, CKPT)
+    annotations = os.path.join(results_dir, "annotations.jsonl")
+    failures = os.path.join(results_dir, "failures.jsonl")
+    run_path = os.path.join(results_dir, "run.json")
+    with ExitStack() as locks:
+        mirror = locks.enter_context(at_work(checkpoint))
+        folders = _folders(results_dir, _names_of_shards(results_dir, mirror), of)
+        _hold_shards(results_dir, folders, mirror, locks)
+        runs = [_run_of(folder) for folder in folders]
+        files = _files_to_join(results_dir, folders, runs[0])
+        _check(folders, runs)
+        _warn_of_changed_pictures(folders, runs)
+        _refuse_to_replace_newer(present(run_path, anew=True), runs)
+        refuse_foreign(checkpoint, [*files, failures, annotations])
+        _gather_pictures(results_dir, folders, mirror)
+        run = _sums(results_dir, runs)
+        failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
+        written = write_joined(files, failures, failed, run["summary"]["done"])
+        if written:
+            copy_file(written[-1], annotations)
+        _say_which_formats_are_not_merged(run)
+        write_text(run_path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+    return run
+
+
+def _hold_shards(
+    results_dir: str, folders: list[str], mirror: Mirror | None, locks: ExitStack
+) -> None:
+    """Hold each shard's lock until `locks` is closed, so that no shard begins meanwhile.
+
+    Raises InputError where one is at work.
+    """
+    for folder in folders:
+        if mirror:
+            shard = os.path.relpath(folder, results_dir)
+            locks.enter_context(held_elsewhere(mirror, shard))
+        else:
+            locks.enter_context(only_run(os.path.join(folder, CKPT)))
+
+
+def _files_to_join(
+    results_dir: str, folders: list[str], first_run: dict[str, Any]
+) -> dict[str, list[str]]:
+    """Return for each step's file in the results' folder those of the shards, in their order.
+
+    Which steps there are, the first shard's run says. Files elsewhere are brought here. Raises
+    InputError where they can't be.
+    """
+    files: dict[str, list[str]] = {}
+    shard_files: list[str] = []
+    for name in first_run["shard"]["files"]:
+        paths = [within(folder, name) for folder in folders]
+        files[within(results_dir, name)] = paths
+        shard_files += paths
+    present(*shard_files, *map(lines_path, shard_files), anew=True)
+    return files
+
+
+def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
+    """Say which `output_format`s that the run's spec states leave files that aren't put together.
+
+    Nothing is said of annotations, which every run leaves.
+    """
+    formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
+    for name in sorted(formats - {"unified", "jsonl"}):
+        say(
+            f"Note: what workflow.output_format {name} leaves beside the annotations is not put"
+            " together: the same generate without --shard writes it, and asks nothing again."
+        )
+
+
+def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
+    """Return the names of the shards' folders, such as "2-of-8".
+
+    Of shards elsewhere, it also brings here the files that say how their runs ended.
+    """
+    if mirror is None:
+        folders = Path(results_dir, SHARDS).glob("[!.]*-of-*")
+        return [path.name for path in folders if path.is_dir()]
+    names = [name for name in mirror.listed(SHARDS, "directory") if "-of-" in name]
+    ends: list[str] = []
+    for name in names:
+        ends.append(f"{SHARDS}/{name}/run.json")
+        ends.append(f"{SHARDS}/{name}/failures.jsonl")
+    mirror.fetch(*ends)
+    return names
+
+
+def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
+    """Return the folders of all shards of a split into `of`; without `of`, of the only split.
+
+    `names` are those of the shards' folders that are there. Raises InputError where there are none,
+    where one of the split is missing, or where there are several splits and `of` names none.
+    """
+    address = address_of(results_dir)
+    counts = [name.partition("-of-")[2] for name in names]
+    splits = {int(count) for count in counts if count.isdecimal()}
+    if not splits:
+        raise InputError(f"{address} has no shards: run --shard 1/n to n/n there")
+    if of is None and len(splits) > 1:
+        shards_of = " and of ".join(map(str, sorted(splits)))
+        raise InputError(
+            f"{address} has shards of {shards_of}: name those to be put together, as with --of"
+            f" {max(splits)}"
+        )
+    of = of or min(splits)
+    shards = [Shard(number, of) for number in range(1, of + 1)]
+    missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
+    if missing:
+        raise InputError(
+            f"{address}: {len(missing)} shards are missing: run --shard"
+            f" {', '.join(missing[:5])} first"
+        )
+    return [shard.folder(results_dir) for shard in shards]
+
+
+def _run_of(folder: str) -> dict[str, Any]:
+    """Return what a shard's run.json says.
+
+    Raises InputError where the run isn't finished, where the file says what no run leaves there, or
+    where it lists anything but different files of steps.
+    """
+    file = os.path.join(folder, "run.json")
+    run = read_object(file)
+    path = address_of(file)
+    is_complete = all(isinstance(run.get(name), dict) for name in ("summary", "shard", "spec"))
+    if run.get("state") != "finished" or not is_complete or not run["shard"].get("files"):
+        state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
+        raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
+    if not _has_only_known_kinds(run):
+        raise InputError(
+            f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
+        )
+    names = run["shard"]["files"]
+    listed = names if isinstance(names, list) else [names]
+    for name in listed:
+        within(folder, name, path)
+        if not _STEP_FILE.fullmatch(name):
+            raise InputError(
+                f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge"
+            )
+    if len({name.casefold() for name in names}) < len(names):
+        raise InputError(f"{path} names the file of a step twice: run the shard again, then merge")
+    return run
+
+
+def _has_only_known_kinds(run: dict[str, Any]) -> bool:
+    """Return whether all that is computed with in a `run.json` has the kinds that a run leaves.
+
+    These are the summary, how many rows the input has, the box format, the folders of images, and
+    the formats of output that the spec states. The file may be a stranger's.
+    """
+    summary = run["summary"]
+    counts = [summary.get("images"), summary.get("done"), summary.get("failed")]
+    rows = run["shard"].get("rows_of_all")
+    if rows is not None:
+        counts.append(rows)
+    for count in counts:
+        if not isinstance(count, int) or _kind(count) != "number":
+            return False
+    if not isinstance(summary.get("failures"), dict):
+        return False
+    for name, value in summary.items():
+        is_known = _is_class_table(value) if name == CLASSES else _kind(value) != ""
+        if not is_known:
+            return False
+    box_format = run.get("box_format")
+    if box_format is not None and not isinstance(box_format, dict):
+        return False
+    folders = run.get("image_folders")
+    if folders is not None and _kind(folders) != "texts":
+        return False
+    for workflow in stated_in(run, "workflow"):
+        if not isinstance(workflow.get("output_format"), (str, NoneType)):
+            return False
+    return True
+
+
+def _is_class_table(rows: Any) -> bool:
+    """Return whether this is a summary's table of classes, in which each row has a class's name.
+
+    Counts may be missing.
+    """
+    if not isinstance(rows, list):
+        return False
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("class"), str):
+            return False
+        counts = [row.get(name, 0) for name in CLASS_COUNTS]  # earlier runs count fewer
+        side = row.get("mean_side")
+        if any(_kind(count) != "number" for count in (*counts, 0 if side is None else side)):
+            return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    """Return what kind of value of a summary this is; empty for what no run leaves there.
+
+    The kinds are "word" (true, false, null), "number" (from 0 to MOST), "text", "texts" (a list)
+    and "numbers" (an object).
+    """
+    if isinstance(value, bool) or value is None:
+        return "word"
+    if isinstance(value, (int, float)):
+        return "number" if 0 <= value <= MOST else ""
+    if isinstance(value, list):
+        return "texts" if all(isinstance(item, str) for item in value) else ""
+    if isinstance(value, dict):
+        return "numbers" if all(_kind(item) == "number" for item in value.values()) else ""
+    return "text" if isinstance(value, str) else ""
+
+
+def _check_kinds(addresses: list[str], runs: list[dict[str, Any]]) -> None:
+    """Raise InputError where a shard's counts are of other kinds than the first one's.
+
+    They could not be summed up. `addresses` are the shards' folders for the message. What is null,
+    or is missing in one of the two, is no difference.
+    """
+    kinds_of_first = _kinds_in(runs[0])
+    for address, run in zip(addresses, runs, strict=True):
+        for name, kind in _kinds_in(run).items():
+            if kinds_of_first.get(name, kind) != kind:
+                raise InputError(
+                    f"the run.json of {address} holds counts of other kinds than that of"
+                    f" {addresses[0]}: remove it, run the shard again, then merge"
+                )
+
+
+def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
+    """Return the kind of each value of a run's summary that isn't null, by its name."""
+    return {name: _kind(value) for name, value in run["summary"].items() if value is not None}
+
+
+def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
+    """Raise InputError where shards don't belong together, or one is not whole.
+
+    They belong together where all have seen the same input, and have all its rows; where what
+    should be alike in all is so (`_stated`); and where their counts can be summed up.
+    """
+    inputs: list[SeenInput] = []
+    for run in runs:
+        shard = run["shard"]
+        inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
+    addresses = [address_of(folder) for folder in folders]
+    _check_kinds(addresses, runs)
+    # The shard that was started last has seen the input as it is now.
+    indices = range(len(runs))
+    newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
+    rows = inputs[newest].rows
+    for index in indices:
+        if inputs[index] != inputs[newest]:
+            raise InputError(
+                f"{addresses[index]} has seen another version of the input ({inputs[index].rows}"
+                f" rows) than {addresses[newest]} ({rows} rows): run both again, then merge; or run"
+                " the same without --shard, which asks nothing again"
+            )
+        differing = _differing(runs[index], runs[0])
+        if differing:
+            raise InputError(
+                f"{addresses[index]} was run with another {min(differing)} than {addresses[0]}: run"
+                " it again as the others were"
+            )
+        _check_whole(folders[index], addresses[index], runs[index])
+    rows_of_shards = sum(run["summary"]["images"] for run in runs)
+    if rows_of_shards != rows:
+        raise InputError(
+            f"the shards have {rows_of_shards} rows, the input {rows}: it changed meanwhile, so run"
+            " all again"
+        )
+
+
+def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
+    """Raise InputError where a shard's files, in `folder`, are not those that its run left.
+
+    That shows in their rows, their sizes and their digests; `address` is the folder's for the
+    message.
+    """
+    shard = run["shard"]
+    done = run["summary"]["done"]
+    files = [within(folder, name) for name in shard["files"]]
+    # The file of places beside a step's file has 8 bytes for each row.
+    rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
+    sizes = [bytes_of(file) for file in files]
+    # Later steps have no more rows than earlier ones.
+    is_whole = rows_of_steps[-1] == done and rows_of_steps == sorted(rows_of_steps, reverse=True)
+    # Earlier versions of this package left neither sizes nor digests.
+    if is_whole and shard.get("bytes", sizes) == sizes:
+        digests = shard.get("digests")
+        if digests is None or digests == [digest_of(file) for file in files]:
+            return
+    raise InputError(
+        f"{address} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
+        f" were left there: copy it again, whole, or remove {address}/run.json and run the shard"
+        " again: nothing is asked twice"
+    )
+
+
+def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
+    """Warn where a shard's pictures are not those that its run has seen, as far as they are here.
+
+    What was seen, and what is here, are lists of digests: the first is one of the pictures' paths,
+    the others are of their contents. A shard whose run.json has no such list is passed over.
+    """
+    for folder, run in zip(folders, runs, strict=True):
+        last_file = within(folder, run["shard"]["files"][-1])
+        seen = run["shard"].get("pictures")
+        image_folders = run.get("image_folders")
+        if not isinstance(seen, list) or not isinstance(image_folders, list):
+            continue
+        now = pictures_of(last_file, image_folders)
+        # Pictures that are elsewhere, or were moved, can't be compared.
+        if now[:1] == seen[:1] and now != seen:
+            say(
+                f"Warning: pictures of {address_of(folder)} are not those that it has seen: run"
+                " that shard again, which asks about those alone, then merge."
+            )
+
+
+def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
+    """Raise InputError where the results' own `run.json`, at `path`, is of a run to be kept.
+
+    That is a run which began after all shards, or which had more rows than they have. A file that
+    isn't there, or says neither, is none.
+    """
+    run = read_object(path)
+    summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
+    images = whole_number(summary.get("images")) or 0
+    rows = sum(shard_run["summary"]["images"] for shard_run in runs)
+    last_started = max(str(shard_run.get("started")) for shard_run in runs)
+    if str(run.get("started", "")) > last_started:
+        what = "began after all shards"
+    elif images > rows:
+        what = f"had {images} rows, and the shards have {rows}"
+    else:
+        return
+    raise InputError(
+        f"{address_of(path)} is of a run that {what}: remove it to put the shards' results in its"
+        " place all the same"
+    )
+
+
+def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
+    """Put pictures that the shards have unpacked from their input into the results' folder.
+
+    They are hard links where the file system has them, else copies. One whose name is there already
+    is left as it is: the name tells its contents.
+    """
+    target = os.path.join(results_dir, PICTURES)
+    with storing(target):
+        for shard_folder in folders:
+            folder = os.path.join(shard_folder, PICTURES)
+            present_names = {path.name for path in Path(target).glob("*")}
+            if mirror is not None:
+                shard = os.path.relpath(folder, mirror.root)
+                missing = mirror.listed(shard).keys() - present_names
+                mirror.fetch(*[f"{shard}/{name}" for name in missing])
+            for path in Path(folder).glob("*"):
+                if path.name in present_names or not path.is_file():
+                    continue
+                os.makedirs(target, exist_ok=True)
+                try:
+                    os.link(path, within(target, path.name))
+                except OSError:
+                    copy_file(str(path), within(target, path.name))
+
+
+def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
+    """Return the names, in no order, of what a shard states otherwise than the first one.
+
+    Only what should be alike in all shards is compared.
+    """
+    stated = _stated(run)
+    stated_first = _stated(first)
+    names = stated.keys() | stated_first.keys()
+    return [name for name in names if stated.get(name) != stated_first.get(name)]
+
+
+def _stated(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be alike in all shards, by name: "image_grounding.vlm.model" and its like.
+
+    Absolute paths are left out, which each machine has its own of, and so are keys that only say
+    how a run goes (`_MAY_DIFFER`).
+    """
+    stated: dict[str, Any] = {}
+    for name in _SAME_IN_ALL:
+        stated[name] = run.get(name)
+    stated["box_format"] = (run.get("box_format") or {}).get("name")
+    stated["steps"] = run["shard"]["files"]
+    stated["code of an operator"] = run["shard"].get("code")
+    pending = list(run["spec"].items())
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                pending.append((f"{key}.{name}", inner))
+        elif not (isinstance(value, str) and is_absolute(value)):
+            stated[key] = value
+    return {key: value for key, value in stated.items() if not _may_differ(key)}
+
+
+def _may_differ(key: str) -> bool:
+    """Return whether a key of the spec may differ from shard to shard.
+
+    That is one with a name of `_MAY_DIFFER` in it: "image_grounding.vlm.timeout".
+    """
+    # What is in an operator's `settings` is the user's, whatever it is called: it may not differ.
+    names = key.partition(".settings.")[0].split(".")
+    return not _MAY_DIFFER.isdisjoint(names)
+
+
+def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the `run.json` of all shards: the first one's, with the sums of what all did.
+
+    Of the summary, it has what the first one has. The results' folder stands in place of the first
+    shard's own.
+    """
+    first = runs[0]
+    summary: dict[str, Any] = {}
+    for name in first["summary"]:
+        if name != CLASSES:
+            summary[name] = _sum([run["summary"].get(name) for run in runs])
+    tables = [run["summary"].get(CLASSES) or [] for run in runs]
+    classes = _classes_of_all(tables, list(names_stated_in(first)))
+    if classes:
+        summary[CLASSES] = classes
+    summary["annotations"] = address_of(os.path.join(results_dir, "annotations.jsonl"))
+    summary["failures_file"] = address_of(os.path.join(results_dir, "failures.jsonl"))
+    own_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))
+    image_folders = []
+    for folder in first.get("image_folders") or []:
+        is_own = str(folder).endswith(own_folder)
+        image_folders.append(address_of(absolute(results_dir)) if is_own else folder)
+    unsplit = dict(first)
+    del unsplit["shard"]
+    return {
+        **unsplit,
+        "started": min(str(run.get("started")) for run in runs),
+        "endpoint": " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs)),
+        "image_folders": image_folders,
+        "summary": summary,
+        "shards": len(runs),
+        "steps": paid_by_step(results_dir, stated_prices(first)),
+        "spec": {**first["spec"], "results_dir": address_of(results_dir)},
+    }
+
+
+def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
+    """Return one table of classes from those of the shards, in the order of ClassTable.rows.
+
+    `listed` are the classes that the user lists. A picture whose rows are in several shards counts
+    in each of them. What a table doesn't count of a class is 0.
+    """
+    by_name: dict[str, dict[str, Any]] = {}
+    sides: dict[str, float] = {}  # by class, the sum of its boxes' sides in pixels
+    for row in chain.from_iterable(tables):
+        name = row["class"]
+        counts = by_name.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
+        for count in CLASS_COUNTS:
+            counts[count] += row.get(count, 0)
+        sides[name] = sides.get(name, 0) + (row.get("mean_side") or 0) * row.get("boxes", 0)
+    for name, counts in by_name.items():
+        boxes = counts["boxes"]
+        counts["mean_side"] = round(sides[name] / boxes, 1) if boxes else None
+    most_boxes_first = sorted(by_name, key=lambda name: (-by_name[name]["boxes"], name))
+    return [by_name[name] for name in in_order(most_boxes_first, listed)]
+
+
+def _sum(values: list[Any]) -> Any:
+    """Return one value for what the shards say under a name of their summaries.
+
+    Numbers are summed, and so are objects of numbers, name by name; lists are joined without
+    repeats; of texts and of yes or no the first is taken. None where any of them is None.
+    """
+    first = values[0]
+    if None in values:
+        return None
+    if isinstance(first, dict):
+        names = dict.fromkeys(chain.from_iterable(values))
+        return {name: sum(value.get(name, 0) for value in values) for name in names}
+    if isinstance(first, list):
+        return list(dict.fromkeys(chain.from_iterable(values)))
+    if isinstance(first, (bool, str)):
+        return first
+    return sum(values)

@@ -1,0 +1,320 @@
+"""What a serving is: something that answers one request (`Serving`), with a `Reply`.
+
+Servings are endpoints, models in the process, recordings, or a user's own.
+"""
+
+import asyncio
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.secrets import blotted_message, learn
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding.data.records import is_number
+from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.tasks.request import Request
+
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks.ways_to_ask import AskingForm
+
+# Whether `Serving.identity` includes the address. A serving of the user's own may be made of
+# several, and call their `identity` in its own: a context variable reaches them all, an argument
+# wouldn't.
+_with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
+
+FLEX = "flex"
+"""The service tier that is slower, and cheaper."""
+LONGEST_TIER_NAME = 40  # characters in a reply; longer ones are no names
+MOST_TOKENS = 10**9
+"""The highest count of tokens of one request or reply that is believed.
+
+No model takes so many, and sums of them fit a double.
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that the endpoint counted for one reply.
+
+    Args:
+        input_tokens: The tokens of the request.
+        cached_tokens: How many of these are billed as a beginning that was seen before.
+        output_tokens: The tokens of the reply.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+    def as_list(self) -> list[int]:
+        """Return the counts as a line of the store has them: input, cached, output.
+
+        `dataclasses.astuple` would copy each number, which takes ten times as long.
+        """
+        return [self.input_tokens, self.cached_tokens, self.output_tokens]
+
+    def bounded(self) -> "Usage":
+        """Return counts that are possible, from counts that came from outside and may be wrong.
+
+        What can't be a count becomes 0, and no more are cached than were sent.
+        """
+        sent = _token_count(self.input_tokens)
+        cached = _token_count(self.cached_tokens)
+        written = _token_count(self.output_tokens)
+        return Usage(sent, min(cached, sent), written)
+
+
+def is_token_count(value: object) -> bool:
+    """Return whether a value can be a number of tokens: a whole one, from 0 to MOST_TOKENS."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
+
+def _token_count(value: int) -> int:
+    """Return a number of tokens from outside; 0 for what can't be one."""
+    return value if is_token_count(value) else 0
+
+
+def tier_named(name: object) -> str:
+    """Return the name of the tier that served a reply, in lower case; "" for what can't be one."""
+    return name.lower() if isinstance(name, str) and len(name) <= LONGEST_TIER_NAME else ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's reply, before it is read.
+
+    Attributes:
+        text: The reply's text.
+        finish_reason: `stop`, `length` (it was cut off), or the endpoint's own word.
+        usage: The tokens that the endpoint counted.
+        refusal: Why the model or the endpoint refused, in its words; None if it didn't.
+        hold: Seconds for which the endpoint, by its rate-limit headers, takes no more requests.
+        tier: The name of the service tier that served it; "" where the endpoint names none.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    usage: Usage = field(default_factory=Usage)
+    refusal: str | None = None
+    hold: float = 0.0
+    tier: str = ""
+
+    def __post_init__(self) -> None:
+        """Make the counts possible ones: those of every serving, a user's own, too, pass here."""
+        object.__setattr__(self, "usage", self.usage.bounded())
+
+
+class Serving(ABC):
+    """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
+
+    `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault and
+    EndpointUnreachable, which the engine tries again; RequestRefused, which fails the record; and
+    EndpointRefused, which stops the run. A serving that sends more than once for one answer calls
+    `request.before_another()` before each further time, with the RequestRefused if it was refused:
+    ten refusals before the first answer stop the run.
+    """
+
+    model: str
+    endpoint: str = "local"
+    """Where the model is: an address, or other words. Rate limits, and what checks vouch for, go by
+    it."""
+    box_format: str = "auto"
+    """The box format that the model answers in: `auto` looks `model` up."""
+    box_formats: Sequence[Mapping[str, Any]] = ()
+    """The user's own rows for the table of `auto` (see `find_box_format`)."""
+    max_workers: int = 16
+    """The most requests in flight at a time."""
+    image_limits: ImageLimits = ImageLimits()
+    """The sizes and types of pictures that are sent to it."""
+    max_output_tokens: int = 4096
+    """The most tokens of one reply, for the worst case of its cost."""
+    regions_per_request: int = 16
+    """The most regions that one request shows."""
+    needs_labels: bool = False
+    """Whether it can't see what things are, so that requests about regions tell it their types."""
+    other_identities: Sequence[dict[str, Any]] = ()
+    """The identities of servings whose stored replies count as this one's own."""
+    free: bool = False
+    """Whether its answers cost nothing, as it runs on this machine."""
+    tasks: Collection[str] | None = None
+    """The tasks that it can answer; None where it may be asked anything."""
+    takes_turns: bool = False
+    """Whether it sends a request's `turns` as messages; else a conversation reaches it as data."""
+    is_vlm: bool = True
+    """Whether a vision-language model answers; records that something else answered name it."""
+    takes_probes: bool = True
+    """Whether it answers about any picture, so that a run can check it with pictures of known
+    content."""
+    prices: Any = None
+    """The prices of its tokens (Prices), where they differ from the run's other servings'."""
+    service_tier: str = ""
+    """The tier that it asks for: `flex`, or "" for the endpoint's ordinary one."""
+    longest_answer: float = 0.0
+    """Seconds that an answer may well take: no answer for so long is no sign of an outage."""
+    stated_settings: Mapping[str, Any] = {}
+    """What a spec made it with (`vlm.settings`), as far as a reply may depend on that.
+
+    It is part of the identity, unless the class has an `identity` of its own.
+    """
+    exact_boxes: bool = False
+    """Whether its boxes are always in `box_format`, so that they needn't be watched."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for another process: references to variables in place of keys.
+
+        Raises SpecError for a key that no variable holds.
+        """
+        from dataflow_grounding._util.key_names import with_names  # few runs have processes
+
+        return {name: with_names(value) for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take a state with this process's keys. Raises SpecError where a variable isn't set."""
+        from dataflow_grounding._util.key_names import with_keys  # few runs have processes
+
+        self.__dict__.update({name: with_keys(value) for name, value in state.items()})
+
+    # Copies within a process keep the keys; by default they would go through __getstate__.
+
+    def __copy__(self) -> "Serving":
+        """Return a serving with the same attributes."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Serving":
+        """Return a serving with copies of the attributes."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def __repr__(self) -> str:
+        """Return its class, model and endpoint without secrets; `local` is left out."""
+        arguments = [self.model]
+        if self.endpoint != Serving.endpoint:
+            arguments.append(self.endpoint.partition("?")[0])
+        shown = ", ".join(repr(blotted_message(argument)) for argument in arguments)
+        return f"{type(self).__name__}({shown})"
+
+    @abstractmethod
+    async def answer(self, request: Request[Any]) -> Reply | str:
+        """Return the model's reply to one request; a plain string is a whole reply.
+
+        Raises the errors that the class names.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """Return all of this serving that a reply depends on: the model and its settings.
+
+        It is part of the key under which replies are stored. An address isn't part of it: the same
+        server behind another port, or on another machine, answers the same. An `endpoint` that is
+        no address is part of it, as it may say which model it is; so are `stated_settings`.
+        """
+        identity: dict[str, Any] = {"model": self.model}
+        is_address = self.endpoint.startswith(("http://", "https://"))
+        if not is_address or _with_address.get():
+            identity = {"endpoint": self.endpoint, **identity}
+        # a class with an identity of its own calls this one, and adds what counts
+        if self.stated_settings and type(self).identity is Serving.identity:
+            identity["settings"] = dict(self.stated_settings)
+        return identity
+
+    def identity_there(self) -> dict[str, Any]:
+        """Return the identity with the address: what a check of the endpoint vouches for.
+
+        Replies that earlier versions stored have this as part of their key.
+        """
+        # Subclasses extend `identity`, which has no argument for this.
+        token = _with_address.set(True)
+        try:
+            return self.identity()
+        finally:
+            _with_address.reset(token)
+
+    def endpoints(self) -> "list[tuple[Serving, float]]":
+        """Return the servings that requests go to, with their weights: itself, or one each."""
+        return [(self, 1.0)]
+
+    def obstacles(self) -> list[str]:
+        """Return what prevents it from sending, a sentence each, or []; nothing is sent for it."""
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `run.json` and `doctor` say of it, as JSON without secrets.
+
+        `takes` is what the endpoint understands.
+        """
+        return {}
+
+    def needs(self) -> list[str]:
+        """Return advice for before a run, a line each; [] for none. It can send without that."""
+        return []
+
+    async def list_models(self) -> list[str]:
+        """Return the names of models that the endpoint says it has; empty where it doesn't say."""
+        return []
+
+    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        """Return the fields of a request that have its model think less: `low` or `off`.
+
+        None where it isn't known how the model is told, as here: then it can't be asked so.
+        """
+        return None
+
+    async def aclose(self) -> None:
+        """Give connections back; the serving can be used again afterwards."""
+        await asyncio.sleep(0)
+
+
+def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
+    """Raise SpecError where a form of asking sets thinking, and this model can't be told that.
+
+    Without a serving or a form, and for what is no vision-language model, nothing is checked.
+    """
+    if serving is None or form is None or form.thinking == "default" or not serving.is_vlm:
+        return
+    if serving.thinking_fields(form.thinking) is None:
+        raise SpecError(
+            f"how {serving.model} is told thinking {form.thinking} isn't known: leave it out of"
+            f" {setting('vlm.asking')}, and state the fields of a request in"
+            f" {setting('vlm.openai.extra_body')} or {setting('vlm.gemini.extra')}"
+        )
+
+
+def usable_key(text: str | None) -> str | None:
+    """Return an API key as it is sent, without blanks around it, and have it masked from now on.
+
+    None for none, or for blanks alone. Raises SpecError for a key that no header can hold.
+    """
+    key = (text or "").strip() or None  # a key that was read from a file may end in a newline
+    learn(key)
+    if key and not (key.isascii() and key.isprintable()):
+        raise SpecError("the API key holds characters that no key has: copy it again")
+    return key
+
+
+def check_counts(**counts: Any) -> None:
+    """Raise SpecError, with the count's name, for one that isn't a whole number from 1."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise SpecError(f"{name} should be 1 or more, a whole number, not {count!r:.40}")
+
+
+def check_settings(timeout: float, temperature: float | None, **counts: Any) -> None:
+    """Raise SpecError for settings that can't be sent.
+
+    Args:
+        timeout: Seconds for one request.
+        temperature: What to sample at; None leaves it to the model.
+        counts: Whole numbers from 1, by their names.
+    """
+    if not (is_number(timeout) and timeout > 0):
+        raise SpecError(f"timeout should be a number of seconds, not {timeout!r:.40}")
+    if temperature is not None and not (is_number(temperature) and temperature >= 0):
+        raise SpecError(f"temperature should be a number, 0 or more, not {temperature!r:.40}")
+    check_counts(**counts)

@@ -1,0 +1,254 @@
+"""The form in which boxes of phrases are asked for: as data, for all that is not what is asked."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.replies.forms import objects_of_lines
+from dataflow_grounding.tasks.prompts import load_prompt
+from dataflow_grounding.tasks.request import (
+    BOX,
+    INTEGER,
+    STRING,
+    ReadReply,
+    Request,
+    Schema,
+    filled,
+    list_of,
+    object_of,
+)
+from dataflow_grounding.tasks.wording import WITH_FORMS
+
+T = TypeVar("T")
+ReplyAs: TypeAlias = Literal["schema", "json", "lines"]
+BoxesIn: TypeAlias = Literal["objects", "lists"]
+Thinking: TypeAlias = Literal["default", "low", "off"]
+
+_KEY = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,30}")  # what a box may be called: "bbox_2d"
+
+
+@dataclass(frozen=True)
+class AskingForm:
+    """How boxes are asked for; each part may be left as it is.
+
+    Attributes:
+        name: What the form is called.
+        reply: `schema` has the endpoint hold the reply to a JSON schema, as far as it can; `json`
+            asks for the same JSON in words alone; `lines` asks for a line of text for each box.
+        boxes: `objects` has an object for each box, `lists` one for each phrase with all its boxes.
+        key: What a box is called in JSON; None takes the box format's own.
+        thinking: How much the model is to think first: `default` leaves it to it.
+
+    Raises:
+        SpecError: A part has a value that it can't have, or lines are to have a key or lists.
+
+    Example:
+        >>> from dataflow_grounding.tasks.ways_to_ask import AskingForm, form_named
+        >>> form_named("json_lists")
+        AskingForm(name='json_lists', reply='json', boxes='lists', key=None, thinking='default')
+        >>> AskingForm("mine", reply="json", key="bbox").key
+        'bbox'
+    """
+
+    name: str
+    reply: ReplyAs = "schema"
+    boxes: BoxesIn = "objects"
+    key: str | None = None
+    thinking: Thinking = "default"
+
+    def __post_init__(self) -> None:
+        _check_one_of("reply", self.reply, get_args(ReplyAs))
+        _check_one_of("boxes", self.boxes, get_args(BoxesIn))
+        _check_one_of("thinking", self.thinking, get_args(Thinking))
+        if self.key is not None and not _KEY.fullmatch(str(self.key)):
+            raise SpecError(f"asking.key should be a word such as bbox, not {self.key!r:.40}")
+        if self.reply == "lines" and (self.key or self.boxes == "lists"):
+            raise SpecError(
+                "asking.reply lines has neither keys nor lists: leave key and boxes out"
+            )
+
+    def __bool__(self) -> bool:
+        """Whether any of its parts differs from the usual one."""
+        return self != AskingForm(self.name)
+
+    @property
+    def prompt_name(self) -> str:
+        """The name of the prompt that asks so."""
+        if self.reply == "lines":
+            return f"{WITH_FORMS}_lines"
+        return f"{WITH_FORMS}_lists" if self.boxes == "lists" else WITH_FORMS
+
+    def of(self, request: Request[T]) -> Request[T]:
+        """Return the request in this form; the same object where it changes nothing of it.
+
+        Only a request for boxes of phrases changes its reply; thinking changes for any.
+        """
+        changes: dict[str, Any] = {}
+        if self.thinking != "default":
+            changes["thinking"] = self.thinking
+        if request.task == WITH_FORMS:
+            changes.update(self._changes_of_reply(request))
+        if not changes:
+            return request
+        # a reply to the form of earlier versions is none to this one
+        return replace(request, **changes, formerly=None)
+
+    def _changes_of_reply(self, request: Request[Any]) -> dict[str, Any]:
+        """Return the fields of a request for boxes, by name, that differ where its reply is so."""
+        changes: dict[str, Any] = {}
+        if self.reply != "schema":
+            changes["is_free_form"] = True
+        key = self.key or request.words["box_key"]
+        if self.prompt_name == WITH_FORMS and key == request.words["box_key"]:
+            return changes
+        words = _with_key(request.words, key, is_named=self.reply != "lines")
+        changes["words"] = words
+        changes["prompt_name"] = self.prompt_name
+        changes["instructions"] = filled(load_prompt(self.prompt_name), words)
+        if self.reply == "lines":
+            changes["reply_with"] = "these lines"
+            changes["read"] = partial(_read_lines, request.read, request.words["box_key"])
+            return changes
+        changes["schema"] = _schema_of(request.schema, request.words["box_key"], key, self.boxes)
+        changes["read"] = _reading_key(request.read, key, request.words["box_key"])
+        return changes
+
+
+def form_named(name: str) -> AskingForm:
+    """Return a form of the table that ships.
+
+    Raises:
+        SpecError: No form has this name.
+    """
+    table = load_table(__package__, "asking_forms.yaml")
+    row = table.get(name)
+    if row is None:
+        near = difflib.get_close_matches(name, table, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SpecError(f"no form {name!r:.40} of asking: they are {', '.join(table)}{hint}")
+    return AskingForm(name, **{part: value for part, value in row.items() if part in _PARTS})
+
+
+def forms_with_prompt(prompt_name: str) -> list[str]:
+    """Return the names of the forms that ship and ask by a prompt other than their task's own.
+
+    Example:
+        >>> from dataflow_grounding.tasks.ways_to_ask import forms_with_prompt
+        >>> forms_with_prompt("phrase_grounding_lines"), forms_with_prompt("phrase_grounding")
+        (['lines'], [])
+    """
+    if prompt_name == WITH_FORMS:
+        return []
+    names = load_table(__package__, "asking_forms.yaml")
+    return [name for name in names if form_named(name).prompt_name == prompt_name]
+
+
+def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
+    """Return a form by its name, or by its parts: `{from: json, thinking: off}`.
+
+    What the parts leave out is that of the form `from`, or of "auto". A form is returned as it is.
+
+    Raises:
+        SpecError: There is no such name or part, or a part can't have its value.
+    """
+    if isinstance(asking, AskingForm):
+        return asking
+    if isinstance(asking, str):
+        return form_named(asking)
+    parts = dict(asking)
+    base = form_named(str(parts.pop("from", "auto")))
+    unknown = [part for part in parts if part not in _PARTS]
+    if unknown:
+        raise SpecError(f"asking has no {unknown[0]!r:.40}: it has from, {', '.join(_PARTS)}")
+    if parts.get("thinking") is False:  # how YAML reads off
+        parts["thinking"] = "off"
+    return replace(base, name="stated", **parts)
+
+
+_PARTS = tuple(part.name for part in fields(AskingForm) if part.name != "name")
+
+
+def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
+    """Refuse a value that a part of a form can't have.
+
+    Raises:
+        SpecError: It is none of `values`.
+    """
+    if value not in values:
+        raise SpecError(f"asking.{part} {value!r:.40} is none of {', '.join(values)}")
+
+
+def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
+    """Return the words for a prompt's {names} where a box stands under another key.
+
+    The words on the box format name the key in a phrase that `BoxFormat.instructions` writes. It
+    is replaced there, or taken out where boxes aren't named.
+
+    Args:
+        words: Name in the prompt → what stands for it; `box_key` and `box_format` are among them.
+        key: The other key.
+        is_named: Whether boxes stand under a key at all.
+    """
+    before = f'under the key "{words["box_key"]}" '
+    after = f'under the key "{key}" ' if is_named else ""
+    return {**words, "box_key": key, "box_format": words["box_format"].replace(before, after)}
+
+
+def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
+    """Return the schema of a reply with boxes under another key.
+
+    Args:
+        schema: The schema with an object for each box, under `key`.
+        key: The key there.
+        new_key: The other key.
+        boxes: Whether there is an object for each box still, or one for each phrase with a list of
+            its boxes under `new_key`.
+    """
+    if boxes == "lists":
+        item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})
+        return object_of(objects=list_of(item))
+    properties = schema["properties"]["objects"]["items"]["properties"]
+    renamed = {new_key if name == key else name: part for name, part in properties.items()}
+    return object_of(objects=list_of(object_of(**renamed)))
+
+
+def _reading_key(
+    read: Callable[[str], ReadReply[T]], key: str, usual_key: str
+) -> Callable[[str], ReadReply[T]]:
+    """Return a reader of replies with boxes under `key`, from one of those under `usual_key`.
+
+    It is `read` itself where both keys are the same.
+    """
+    if key == usual_key:
+        return read
+    return partial(_read_renamed, read, key, usual_key)
+
+
+def _read_renamed(
+    read: Callable[[str], ReadReply[T]], key: str, usual_key: str, reply: str
+) -> ReadReply[T]:
+    """Read a reply with boxes under `key` by a reader of one with boxes under `usual_key`.
+
+    A colon makes a key: a label that is the same word stays.
+    """
+    return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
+
+
+def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> ReadReply[T]:
+    """Read a reply in lines by a reader of one in JSON with boxes under `key`.
+
+    A reply that isn't in lines is read as any is: the model answered in a form of its own.
+
+    Raises:
+        UnreadableReply: As `objects_of_lines` or `read`.
+    """
+    objects = objects_of_lines(reply, key)
+    if objects is None:
+        return read(reply)
+    return read(json.dumps({"objects": objects}, ensure_ascii=False))

@@ -1,0 +1,49 @@
+"""`python -m dataflow_grounding.testing`: the loopback server by itself, to try things
+without a key; until Ctrl-C.
+"""
+
+import argparse
+import signal
+import time
+from contextlib import suppress
+
+from dataflow_grounding.testing import Answers, CannedAnswers, EchoAnswers, LoopbackServer
+
+
+def main() -> None:
+    """Print the base URL and serve until told to stop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dataflow_grounding.testing", description=__doc__
+    )
+    parser.add_argument(
+        "--text", help="answer every request with this text (default: an invented, valid answer)"
+    )
+    parser.add_argument(
+        "--box-format", default="xyxy_px", help="how boxes are written (default: xyxy_px)"
+    )
+    parser.add_argument(
+        "--latency", type=float, default=0.0, help="seconds that a reply takes (default: 0)"
+    )
+    parser.add_argument("--key", help="the only API key that is accepted (default: any)")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    answers: Answers = EchoAnswers(arguments.box_format)
+    if arguments.text is not None:
+        answers = CannedAnswers(arguments.text)
+    server = LoopbackServer(
+        answers,
+        latency=arguments.latency,
+        key=arguments.key,
+        port=arguments.port,
+        record=False,
+    )
+    with suppress(KeyboardInterrupt), server:
+        print(server.base_url, flush=True)
+        while True:
+            # a library's thread may have got the signal, which doesn't wake this one
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""One HTTP/1.1 connection that may break the protocol on purpose, which aiohttp.web doesn't let."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from dataflow_grounding.testing.received import BadRequest
+
+# In bytes; what is longer is refused.
+HEAD_LIMIT = 64 * 1024
+LONGEST_BODY = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Request line and headers, names in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+
+def response(
+    status: int,
+    body: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return a whole response as bytes, head and body."""
+    reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"
+    lines = [f"HTTP/1.1 {status} {reason}", f"Content-Type: {content_type}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+async def read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> tuple[Head, bytes]:
+    """Wait for the next request, and return its head and body.
+
+    Without a Content-Length there is no body.
+
+    Raises:
+        BadRequest: It is chunked, too long, of no readable length, or no HTTP/1 request.
+        IncompleteReadError: The client has left.
+    """
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
+        request_line, *lines = head.decode("latin-1").split("\r\n")
+        method, target, version = request_line.split(" ")
+        headers = {}
+        for line in lines:
+            name, value = line.split(":", 1)
+            headers[name.strip().lower()] = value.strip()
+        length_text = headers.get("content-length", "0")
+        if not (length_text.isascii() and length_text.isdecimal()):
+            raise ValueError(f"Content-Length is {length_text[:20]!r}")
+        length = int(length_text)
+    except asyncio.LimitOverrunError:
+        raise BadRequest("Request header fields too large.", 431) from None
+    except ValueError as error:
+        raise BadRequest(f"not a request that this server reads: {error}") from None
+    if not version.startswith("HTTP/1.") or "transfer-encoding" in headers:
+        raise BadRequest("send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
+    if length > LONGEST_BODY:
+        raise BadRequest("Request too large.", 413)
+    if headers.get("expect", "").lower() == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return Head(method, target, headers), await reader.readexactly(length)
+
+
+class Connection(asyncio.StreamReaderProtocol):
+    """Runs `talk(reader, writer)` with a client, and cancels it once the client has left.
+
+    When the talk ends, so does the connection, at once.
+    """
+
+    def __init__(
+        self,
+        talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+    ) -> None:
+        super().__init__(asyncio.StreamReader(HEAD_LIMIT), self._begin)
+        self._talk = talk
+        self._talking: asyncio.Future[None] | None = None  # None before a client has connected
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Start the talk with a client that has connected."""
+        # `writer.drain()` returns once as much as the limit is left to be sent: with 0, once all is
+        # sent. The talk has to wait for that, as its end breaks the connection off.
+        writer.transport.set_write_buffer_limits(high=0)
+        self._talking = asyncio.ensure_future(self._talk(reader, writer))
+        self._talking.add_done_callback(lambda _: writer.transport.abort())
+
+    def eof_received(self) -> bool:
+        """Take a client that will send no more for one that has left: close the connection."""
+        super().eof_received()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Cancel the talk, with whatever it waits for."""
+        super().connection_lost(error)
+        if self._talking is not None:
+            self._talking.cancel()

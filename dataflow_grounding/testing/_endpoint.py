@@ -1,0 +1,304 @@
+"""What the played endpoint replies to a request: key, limits, faults, then the answer.
+
+There are no sockets here.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from dataflow_grounding.serving.serving import Usage
+from dataflow_grounding.testing._connection import Head, response
+from dataflow_grounding.testing.answers import IMAGES, NOTHING, Answers, EchoAnswers
+from dataflow_grounding.testing.dialects import Answer, Dialect, Gemini, OpenAI, read_input
+from dataflow_grounding.testing.faults import (
+    Fault,
+    FaultRule,
+    first_of,
+    model_not_found,
+    too_many_requests,
+    unauthorized,
+)
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest, read_image
+from dataflow_grounding.testing.takes import Takes
+
+OPENAI = OpenAI()
+GEMINI = Gemini()
+# "/v1/chat/completions", Azure's "/openai/deployments/MODEL/chat/completions", and Gemini's
+# "/v1beta/models/MODEL:generateContent".
+SERVED_PATH = re.compile(
+    r"(/openai)?/v1/chat/completions|/openai/deployments/(?P<azure>.+)/chat/completions"
+    r"|/v1(beta)?/models/(?P<gemini>.+):generateContent"
+)
+KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")  # of OpenAI, Azure and Gemini
+IMAGE_TOKENS = 1000  # what an image counts
+CACHE_WINDOW = 64  # a beginning counts as cached if one of so many requests before had it, too
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request, and what is sent for it.
+
+    Attributes:
+        request: As the server understood it.
+        dialect: The protocol that it came in.
+        fault: What goes wrong with the reply.
+        status: The reply's HTTP status.
+        wire: The reply's bytes, head and body.
+        delay: Seconds until they are sent.
+        counted: Whether it is a request to a model, not for the list of models.
+        served: Whether it takes a place of the server's capacity.
+    """
+
+    request: ReceivedRequest
+    dialect: Dialect
+    fault: Fault = field(default_factory=Fault)
+    status: int = 200
+    wire: bytes = b""
+    delay: float = 0.0
+    counted: bool = True
+    served: bool = False
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """Settings, counts and replies of a played endpoint; see LoopbackServer."""
+
+    answers: Answers = field(default_factory=EchoAnswers)
+    _: KW_ONLY
+    faults: Sequence[FaultRule] | FaultRule = ()
+    latency: float | Callable[[ReceivedRequest], float] = 0.0
+    capacity: int | None = None
+    limit_fault: Fault = field(default_factory=too_many_requests)
+    takes: Takes = field(default_factory=Takes)
+    key: str | None = None
+    models: Sequence[str] | None = None
+    leaky: bool = False
+    record: bool = True
+    keep_bodies: bool = False
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with counts of 0, and settle how much of a request is read.
+
+        That is all of it where requests are recorded or bodies kept, else what the answers need.
+        """
+        self.received = 0
+        self.paid = 0  # replies of status 200 that were sent whole
+        self.abandoned = 0  # requests whose reply didn't leave whole
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.bytes_received = 0
+        self.by_status: Counter[int] = Counter()
+        self.by_task: Counter[str] = Counter()
+        self.errors: list[Exception] = []
+        self.served_now = 0
+        reads = IMAGES
+        if not self.record and not self.keep_bodies:
+            reads = getattr(self.answers, "reads", IMAGES)
+        self._reads_bodies = reads != NOTHING
+        self._reads_images = reads == IMAGES
+        # By a hash of system message and pictures, the number of the last request that had them.
+        self._beginnings: dict[int, int] = {}
+
+    def plan(self, head: Head, body: bytes) -> Exchange:
+        """Return one request, read, with the reply to it, and count the request.
+
+        What fails in the answers or rules is kept in `errors`, and replied as a 500.
+        """
+        dialect: Dialect = OPENAI
+        if "/v1beta" in head.target or ":generateContent" in head.target:
+            dialect = GEMINI
+        request = ReceivedRequest(
+            self.received, time.monotonic(), dialect.name, head.target, head.headers
+        )
+        exchange = Exchange(request, dialect)
+        lists_models = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
+        exchange.counted = not lists_models
+        if exchange.counted:
+            self.received += 1
+            self.bytes_received += len(body)
+            self.in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        try:
+            exchange.fault = self._decide(exchange, head, body)
+        except BadRequest as error:
+            exchange.fault = Fault(error.status, str(error))
+        except Exception as error:
+            self.errors.append(error)
+            exchange.fault = Fault(500, f"the server's own answers failed: {error!r}")
+        if not exchange.wire:
+            self._fail(exchange)
+        return exchange
+
+    def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
+        """Return what goes wrong with a request, an empty Fault if nothing does; fill in the rest.
+
+        Where the fault has no status of its own, the reply with the true answer is written into
+        the exchange. A key that is wrong goes before the endpoint's capacity, this before rules
+        and habits. A list of models is replied with at once. Raises BadRequest for what is no
+        request to a model, and whatever the answers or a rule raise.
+        """
+        if not self._has_key(head):
+            return unauthorized()
+        if not exchange.counted:
+            models = exchange.dialect.models(self.models or ["loopback"])
+            exchange.wire = response(200, _dump(models))
+            return Fault()
+        exchange.request.model = _model_in(head)
+        pictures = self._read(exchange, body) if self._reads_bodies else None
+        if self.capacity is not None and self.served_now >= self.capacity:
+            return self.limit_fault
+        fault = self._fault_for(exchange.request, pictures) or Fault()
+        exchange.served = True
+        self.served_now += 1
+        exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
+        if fault.status is None:
+            exchange.wire = self._answer(exchange, fault, pictures)
+        return fault
+
+    def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
+        """Return the fault of the first rule that strikes, else of what the model doesn't take.
+
+        None where there is neither. Without `pictures` the body was not read, and only rules count.
+        """
+        rule = self.faults if callable(self.faults) else first_of(self.faults)
+        fault = rule(request)
+        if fault is not None or pictures is None:
+            return fault
+        if self.models and request.model not in self.models:
+            return model_not_found()
+        return self.takes.refuses(request, len(pictures))
+
+    def _has_key(self, head: Head) -> bool:
+        """Return whether a request brings the key, in a header or in the address, or needs none."""
+        if self.key is None:
+            return True
+        keys = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
+        keys += parse_qs(urlsplit(head.target).query).get("key", [])
+        return self.key in keys
+
+    def _read(self, exchange: Exchange, body: bytes) -> list[str]:
+        """Fill in the request from its body, and count it by its task.
+
+        Returns its pictures in base64. Raises BadRequest for a body that an endpoint would refuse.
+        """
+        request = exchange.request
+        try:
+            fields = json.loads(body)
+            pictures = exchange.dialect.read(fields, request)
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise BadRequest(
+                f"We could not parse the JSON body of your request: {error!r}"
+            ) from None
+        request.input = read_input(request.text)
+        request.task = str(request.input.get("task", ""))
+        if self._reads_images:
+            request.images = tuple(map(read_image, pictures))
+        if self.keep_bodies:
+            request.body = fields
+        self.by_task[request.task] += 1
+        return pictures
+
+    def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
+        """Return the bytes of a reply with the model's answer, as a fault changes it.
+
+        An answer that is a dict is sent as JSON; by an endpoint that ignores the format, in prose.
+        Raises whatever the answers raise.
+        """
+        request = exchange.request
+        request.encoded_images = tuple(pictures or ())
+        answer = self.answers(request)
+        request.encoded_images = ()
+        if isinstance(answer, dict):
+            answer = json.dumps(answer, ensure_ascii=False)
+            if self.takes.ignores_format:
+                answer = (
+                    f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
+                )
+        if isinstance(answer, str):
+            answer = Answer(answer)
+        if fault.change:
+            answer = fault.change(answer)
+        answer = self.takes.served(request, answer)
+        usage = answer.usage or self._usage(request, pictures, answer)
+        reply = exchange.dialect.reply(answer, request.model, request.index, usage)
+        headers = {**exchange.dialect.headers(answer), **fault.headers}
+        return response(200, _dump(reply), headers=headers)
+
+    def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
+        """Return the tokens to bill: one for every four characters, a fixed number for an image.
+
+        System message and pictures count as cached where one of the last CACHE_WINDOW requests had
+        the same, and at least one picture. Where the body was not read, `pictures` is None, and the
+        input counts as one image.
+        """
+        output_tokens = len(answer.text) // 4
+        if pictures is None:
+            return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
+        beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
+        input_tokens = beginning + len(request.text) // 4
+        key = hash((request.system, *pictures))
+        last_received = self._beginnings.get(key)
+        self._beginnings[key] = self.received
+        is_recent = last_received is not None and self.received - last_received <= CACHE_WINDOW
+        cached_tokens = beginning if pictures and is_recent else 0
+        return Usage(input_tokens, cached_tokens, output_tokens)
+
+    def _fail(self, exchange: Exchange) -> None:
+        """Write a fault's reply into the exchange, as the dialect does.
+
+        A fault without a status gets 500. A leaky endpoint repeats the key in the message, or the
+        path where no header has one.
+        """
+        request = exchange.request
+        fault = exchange.fault
+        status = fault.status or 500
+        message = fault.message
+        code = fault.code
+        if status == 401 and exchange.dialect is GEMINI:
+            # What the service does: a wrong key is a 400.
+            status = 400
+            message = "API key not valid. Please pass a valid API key."
+            code = "API_KEY_INVALID"
+        if self.leaky:
+            keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
+            leaked = keys[0] if keys else request.path
+            message += f" (key: {leaked})"
+        headers = dict(fault.headers)
+        wait = fault.retry_after
+        if wait is not None and fault.http_date:
+            headers["Retry-After"] = formatdate(time.time() + wait, usegmt=True)
+            headers["Date"] = formatdate(usegmt=True)
+        elif wait is not None:
+            headers["Retry-After"] = f"{wait:g}"
+        error = exchange.dialect.error(status, message, code, fault.param, wait)
+        exchange.status = status
+        body = _dump(error) if fault.body is None else fault.body
+        exchange.wire = response(status, body, fault.content_type, headers)
+
+
+def _model_in(head: Head) -> str:
+    """Return the model that the path names, as Azure's and Gemini's do; empty for OpenAI's.
+
+    Raises BadRequest for a path or a method that is not served.
+    """
+    target = urlsplit(head.target)
+    match = SERVED_PATH.fullmatch(target.path)
+    is_served = head.method == "POST" and match is not None
+    if match is not None and match["azure"]:
+        is_served = is_served and "api-version" in parse_qs(target.query)
+    if match is None or not is_served:
+        raise BadRequest(f"no such path: {head.method} {target.path}", 404)
+    return match["azure"] or match["gemini"] or ""
+
+
+def _dump(value: Any) -> bytes:
+    """Return a value as JSON; a half surrogate in a text goes out as it is."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -1,0 +1,363 @@
+"""Who answers behind the loopback server: a fixed text, made-up answers, or your function.
+
+Made-up answers are valid replies to each task. They depend on nothing but the request, by digests
+in place of chance, so that the same request is answered alike each time. Pictures of which the
+right answer is known (probes of a box format, a judge's test) are answered rightly: a model that
+failed them would stop the run.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.operators.judge_test import KnownPicture, crops_of, known_picture
+from dataflow_grounding.testing.dialects import Answer
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
+from dataflow_grounding.testing.rectangles import rectangles_in
+from dataflow_grounding.trust.probes import INNER, Probe, probe_of
+from dataflow_grounding.trust.seen_probes import LAYOUTS
+
+Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
+
+# What answers look at; an attribute `reads` says which. The server reads no more than that.
+NOTHING = "nothing"
+INPUT = "input"
+IMAGES = "images"
+# Letters, with hyphens and apostrophes in between: "well-known", "dog's".
+WORD = re.compile(r"[^\W\d_]+(?:[-'\u2019][^\W\d_]+)*")
+COLORS = ("red", "blue", "green", "white", "black", "yellow", "grey", "brown")
+MOST_WORDS = 8  # of a caption that become expressions
+LONG_WORD = 4  # letters from which on a word is taken for a thing
+
+
+class CannedAnswers:
+    """The same text for every request.
+
+    The cheapest: with `record=False` bodies are thrown away unread.
+
+    Args:
+        text: What the model says each time.
+
+    Example:
+        >>> from dataflow_grounding.testing import LoopbackServer
+        >>> server = LoopbackServer(CannedAnswers('{"caption": "A cup."}'), record=False)
+    """
+
+    reads = NOTHING
+
+    def __init__(self, text: str = '{"objects": []}') -> None:
+        self.text = text
+
+    def __call__(self, request: ReceivedRequest) -> Answer:
+        """Return the text as an answer that ended by itself."""
+        return Answer(self.text)
+
+
+class EchoAnswers:
+    """Valid answers to every task, made up from the request's input.
+
+    The same input has the same answer. Expressions are the capitalised and the longer words of a
+    caption. Every phrase gets one box inside the image, whose size the request states; the
+    rectangles of probe pictures get the right ones. Images are not looked at.
+
+    Args:
+        box_format: How the model writes boxes: a name or family that `find_box_format` knows.
+
+    Raises:
+        BadRequest: When asked for a task that it doesn't know.
+
+    Example:
+        >>> path = "/v1/chat/completions"
+        >>> request = ReceivedRequest(0, 0.0, "openai", path, {}, task="image_caption")
+        >>> EchoAnswers()(request)
+        {'caption': 'A red scene.'}
+    """
+
+    reads = INPUT
+
+    def __init__(self, box_format: str = "xyxy_px") -> None:
+        self.box_format = box_format
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        """Return a made-up answer to the request's task. Raises BadRequest for an unknown task."""
+        task_input = request.input
+        regions = task_input.get("regions", [])
+        match request.task:
+            case "expression_extraction":
+                return extracted(" ".join(str(task_input["caption"]).split()))
+            case "phrase_grounding" | "caption_grounding":
+                return self._grounded(request)
+            case "region_expression":
+                return {"regions": [described(region) for region in regions]}
+            case "image_caption":
+                return {"caption": f"A {color_of(request.system)} scene."}
+            case "grounding_expression":
+                return {"expressions": [named(region) for region in regions]}
+            case "double_check":
+                return {"checks": [agreed(expression) for expression in task_input["expressions"]]}
+            case "region_caption":
+                return {"captions": [captioned(region) for region in regions]}
+            case "box_check":
+                return judgement_of_boxes(task_input)
+            case "crop_check":
+                return judgement_of_crops(task_input)
+            case "missing_boxes":
+                return {"objects": []}
+            case "negative_phrases":
+                return in_other_colors(task_input)
+            case "prompted_vqa":
+                return {"answer": f"A {color_of(str(task_input['prompt']))} scene."}
+            case _:
+                raise unknown_task(request)
+
+    def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
+        """Return a box for each phrase of a phrase grounding, the right ones for a probe picture.
+
+        Of a caption grounding, return the caption's phrases, too, numbered from 1; boxes then have
+        these numbers, and no labels.
+        """
+        if request.task == "phrase_grounding":
+            probe_answer = answer_to_probe(request, self.box_format)
+            if probe_answer is not None:
+                return probe_answer
+            return {"objects": self._objects(request, request.input["phrases"])}
+        reply = extracted(" ".join(str(request.input["caption"]).split()))
+        phrases = []
+        for number, expression in enumerate(reply["expressions"], 1):
+            phrases.append({"id": number, "text": expression["text"]})
+        objects = self._objects(request, phrases)
+        for thing in objects:
+            del thing["label"]
+        return {**reply, "objects": objects}
+
+    def _objects(
+        self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return a box inside the image for each phrase, as a reply's `objects` have it.
+
+        The box depends on the image's size and the phrase's `id` and `text`. It is written in the
+        format of these answers.
+        """
+        box_format = find_box_format(self.box_format, request.model)
+        size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
+        objects = []
+        for phrase in phrases:
+            seed = f"{size}/{phrase['id']}/{phrase['text']}"
+            width, height = size
+            # The upper left corner is in the upper left quarter, the other anywhere behind it.
+            x1 = number_from(seed, 0) % max(1, width // 2)
+            y1 = number_from(seed, 1) % max(1, height // 2)
+            x2 = x1 + 1 + number_from(seed, 2) % (width - x1)
+            y2 = y1 + 1 + number_from(seed, 3) % (height - y1)
+            numbers = box_format.from_pixels((x1, y1, x2, y2), original=size, sent=size)
+            objects.append(
+                {"id": phrase["id"], "label": phrase["text"], box_format.key: numbers, "score": 0.9}
+            )
+        return objects
+
+
+def unknown_task(request: ReceivedRequest) -> BadRequest:
+    """Return the 400 for a request whose `<input>` names no task of this server."""
+    return BadRequest(
+        f'no answer for task {request.task!r}: the text part must hold <input>{{"task": …}}</input>'
+    )
+
+
+def number_from(seed: str, part: int) -> int:
+    """Return a number from 0 to 65,535 that depends on the seed and `part` (0 to 15) only."""
+    digest = hashlib.sha256(seed.encode()).digest()
+    return int.from_bytes(digest[2 * part : 2 * part + 2], "big")
+
+
+def color_of(seed: str) -> str:
+    """Return a colour that depends on the seed only."""
+    return COLORS[number_from(seed, 0) % len(COLORS)]
+
+
+def extracted(caption: str) -> dict[str, Any]:
+    """Return the caption with its first capitalised or longer words as expressions.
+
+    They are MOST_WORDS at most; the first word where no word is such a one, none without words.
+    """
+    words = WORD.findall(caption)
+    named_things = [word for word in words if word[0].isupper() or len(word) >= LONG_WORD]
+    if not named_things:
+        named_things = words[:1]
+    expressions = [{"text": word, "noun_chunk": word} for word in named_things[:MOST_WORDS]]
+    return {"cleaned_caption": caption, "expressions": expressions}
+
+
+def named(region: dict[str, Any]) -> dict[str, Any]:
+    """Return an expression that means the region: its description, made up where it has none."""
+    return {
+        "text": region.get("description") or described(region)["description"],
+        "region_ids": [region["id"]],
+    }
+
+
+def described(region: dict[str, Any]) -> dict[str, Any]:
+    """Return a region's id, its type, "object" without one, a made-up colour and a description.
+
+    The colour depends on all that the region has.
+    """
+    type_name = str(region.get("type") or "object")
+    color = color_of(json.dumps(region, sort_keys=True))
+    return {
+        "id": region["id"],
+        "type": type_name,
+        "color": color,
+        "description": f"the {color} {type_name}",
+    }
+
+
+def captioned(region: dict[str, Any]) -> dict[str, Any]:
+    """Return a caption of the region: its made-up description."""
+    return {"id": region["id"], "text": described(region)["description"]}
+
+
+def agreed(expression: dict[str, Any]) -> dict[str, Any]:
+    """Return a check that finds the expression right as it is."""
+    return {
+        "matches": True,
+        "reason": "",
+        "id": expression["id"],
+        "region_ids": expression["region_ids"],
+        "text": expression["text"],
+    }
+
+
+def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
+    """Return a judge's answer that finds all boxes right.
+
+    Of each phrase it sees as many things as there are boxes with its text. The test picture of a
+    judge, in which some boxes are drawn around things of other colours than named, is answered
+    truly.
+    """
+    phrases = task_input["phrases"]
+    test_picture = judge_test_picture([phrase["text"] for phrase in phrases])
+    presences = []
+    for phrase in phrases:
+        if test_picture is None:
+            count = sum(box["text"] == phrase["text"] for box in task_input["boxes"])
+        else:
+            count = int(phrase["text"] in test_picture.probe.boxes)
+        presences.append({"id": phrase["id"], "there": count > 0, "count": count})
+    verdicts = []
+    for box in task_input["boxes"]:
+        is_right = test_picture is None or box["text"] in test_picture.probe.boxes
+        # "other" says that the box is around another thing.
+        verdict = "right" if is_right else "other"
+        verdicts.append({"id": box["id"], "verdict": verdict, "reason": ""})
+    return {"phrases": presences, "boxes": verdicts}
+
+
+def judgement_of_crops(task_input: dict[str, Any]) -> dict[str, Any]:
+    """Return a judge's answer that finds all crops right; in a judge's test, those that are so."""
+    texts = [crop["text"] for crop in task_input["crops"]]
+    # The test asks about each phrase twice, first with the phrase's own box.
+    test_picture = judge_test_picture(texts[: len(texts) // 2])
+    are_right = [True] * len(texts)
+    if test_picture is not None:
+        are_right = crops_of(test_picture)[1]
+    crops = []
+    for crop, is_right in zip(task_input["crops"], are_right, strict=True):
+        crops.append({"id": crop["id"], "answer": "yes" if is_right else "no"})
+    return {"crops": crops}
+
+
+def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer with as many `negatives` as are asked for: the phrases in other colours.
+
+    The phrases are taken in turn, each time in its next colour; once all colours were taken, they
+    begin anew. There are none without phrases.
+    """
+    phrases = task_input["phrases"]
+    negatives: list[dict[str, Any]] = []
+    if not phrases:
+        return {"negatives": negatives}
+    for number in range(task_input["count"]):
+        turn, index = divmod(number, len(phrases))
+        phrase = phrases[index]
+        text = in_other_color(phrase["text"], turn)
+        negatives.append({"id": phrase["id"], "change": "attribute", "text": text})
+    return {"negatives": negatives}
+
+
+def in_other_color(text: str, turn: int) -> str:
+    """Return a phrase with another colour before its last word, in place of those that it has.
+
+    `turn` counts from 0 through the colours that it hasn't, and begins anew behind the last; if it
+    has all, it counts through all. The last word stays, even if it is a colour.
+
+    Example:
+        >>> in_other_color("the red car", 0), in_other_color("the red car", 1)
+        ('the blue car', 'the green car')
+    """
+    *before, last = text.split()
+    kept = [word for word in before if word not in COLORS]
+    further_colors = [color for color in COLORS if color not in before] or COLORS
+    color = further_colors[turn % len(further_colors)]
+    return " ".join([*kept, color, last])
+
+
+def judge_test_picture(texts: list[str]) -> KnownPicture | None:
+    """Return the picture with known answers that a judge is tested with; None for other phrases.
+
+    It is recognized by the texts of its phrases, in their order.
+    """
+    if not all(text.endswith(" rectangle") for text in texts):
+        return None
+    pictures = map(known_picture, range(LAYOUTS))
+    return next((picture for picture in pictures if picture.phrases == texts), None)
+
+
+def probe_in(request: ReceivedRequest) -> Probe | None:
+    """Return the probe picture that a request shows, with its right boxes; None for other requests.
+
+    One that is drawn on a plain background is recognized by its size and the order in which its
+    rectangles are asked for. In a copy of a run's own picture they are looked for.
+    """
+    if not asks_for_rectangles(request):
+        return None
+    texts = [phrase["text"] for phrase in request.input["phrases"]]
+    size = int(request.input["image"]["width"]), int(request.input["image"]["height"])
+    for layout in (*range(LAYOUTS), *range(INNER, INNER + LAYOUTS)):
+        probe = probe_of(size, layout)
+        if list(probe.boxes) == texts:
+            return probe
+    if not request.encoded_images:
+        return None
+    boxes = rectangles_in(request.encoded_images[-1], texts)
+    return Probe(size, boxes) if boxes else None
+
+
+def asks_for_rectangles(request: ReceivedRequest) -> bool:
+    """Return whether a request asks for boxes of rectangles alone, as those for probe pictures do.
+
+    Each phrase ends in " rectangle" then. A request without phrases, which no user's is, counts.
+    """
+    if request.task != "phrase_grounding":
+        return False
+    return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
+
+
+def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
+    """Return the right answer to a probe picture, in a box format; None for other requests.
+
+    The answer has boxes for those of its rectangles that are seen.
+    """
+    probe = probe_in(request)
+    if probe is None:
+        return {"objects": []} if asks_for_rectangles(request) else None
+    written_as = find_box_format(box_format, request.model)
+    objects = []
+    for phrase in request.input["phrases"]:
+        bbox = probe.boxes.get(phrase["text"])
+        if bbox is None:
+            continue
+        numbers = written_as.from_pixels(bbox, original=probe.size)
+        objects.append({"id": phrase["id"], "label": phrase["text"], written_as.key: numbers})
+    return {"objects": objects}

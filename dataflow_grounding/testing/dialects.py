@@ -1,0 +1,279 @@
+"""The two protocols of the loopback server: OpenAI chat completions and Gemini generateContent."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding.serving.serving import Usage
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
+
+# By HTTP status, the status in an error of Gemini's; any other is "UNKNOWN".
+GEMINI_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+# Gemini takes both alphabets of base64; Google's own client writes the one for addresses.
+PLAIN_BASE64 = str.maketrans("-_", "+/")
+# By our `finish_reason`, Gemini's; any other goes out as it is.
+GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says.
+
+    Args:
+        text: What the reply says; `refusal` is said in its place.
+        finish_reason: Why it ended: `stop`, `length` or `content_filter`.
+        usage: Tokens to bill; None counts one for every four characters and 1,000 for an image.
+        tier: The service tier that is said to have served it; None is the one that was asked for.
+
+    Example:
+        >>> from dataflow_grounding.testing import LoopbackServer
+        >>> server = LoopbackServer(lambda request: Answer("half an ans", finish_reason="length"))
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    usage: Usage | None = None
+    refusal: str | None = None
+    tier: str | None = None
+
+
+def _nonempty_list(value: Any, error: str) -> list[Any]:
+    """Return a value that is a list with items. Raises BadRequest with `error` for others."""
+    if not (value and isinstance(value, list)):
+        raise BadRequest(error)
+    return value
+
+
+class OpenAI:
+    """`POST /v1/chat/completions`, also at Azure's path."""
+
+    name = "openai"
+
+    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+        """Fill in the request from its body; return its pictures in base64, in order.
+
+        `text` becomes all that the user says, a line for each part; `turns` what is said before the
+        last part. The model may stand in the path (Azure) instead of the body. Raises BadRequest,
+        and KeyError, AttributeError or TypeError for JSON of other shapes.
+        """
+        request.model = request.model or str(body.get("model") or "")
+        request.settings = {
+            key: value for key, value in body.items() if key not in ("messages", "model")
+        }
+        messages = _nonempty_list(
+            body.get("messages"), "'messages' must be a list that is not empty."
+        )
+        if not request.model:
+            raise BadRequest("you must provide a model parameter")
+        parts = list(_parts_of(messages))
+        texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
+        request.system = "".join(text for role, text in texts if role in ("system", "developer"))
+        request.text = "\n".join(text for role, text in texts if role == "user")
+        conversation = [(role, text) for role, text in texts if role in ("user", "assistant")]
+        request.turns = conversation[:-1]
+        images = []
+        for _, part in parts:
+            if part["type"] == "image_url":
+                images.append(_base64_in(part["image_url"]["url"]))
+        return images
+
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+        """Return a `chat.completion` object, the `index`-th of the server.
+
+        With a refusal it has no content; with no tier, no `service_tier`.
+        """
+        content = answer.text if answer.refusal is None else None
+        message = {"role": "assistant", "content": content, "refusal": answer.refusal}
+        tier = {"service_tier": answer.tier} if answer.tier else {}
+        return {
+            "id": f"chatcmpl-{index}",
+            "object": "chat.completion",
+            "created": 1_700_000_000,
+            "model": model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "logprobs": None,
+                    "finish_reason": answer.finish_reason,
+                }
+            ],
+            "usage": {
+                "prompt_tokens": usage.input_tokens,
+                "completion_tokens": usage.output_tokens,
+                "total_tokens": usage.input_tokens + usage.output_tokens,
+                "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+            },
+            **tier,
+        }
+
+    def headers(self, answer: Answer) -> dict[str, str]:
+        """Return the headers that a reply has of its own: none."""
+        return {}
+
+    def error(
+        self, status: int, message: str, code: str, param: str | None, wait: float | None
+    ) -> dict[str, Any]:
+        """Return an object with an `error`. `wait` isn't in it: a header has it.
+
+        `code` "" becomes null; `param` is the parameter that is wrong.
+        """
+        if status >= 500:
+            type_name = "server_error"
+        elif status == 429:
+            type_name = "rate_limit_error"
+        else:
+            type_name = "invalid_request_error"
+        error = {"message": message, "type": type_name, "param": param, "code": code or None}
+        return {"error": error}
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return a `list` of models with these names."""
+        entries = []
+        for name in names:
+            entries.append({"id": name, "object": "model", "created": 0, "owned_by": "loopback"})
+        return {"object": "list", "data": entries}
+
+
+class Gemini:
+    """`POST /v1beta/models/{model}:generateContent`."""
+
+    name = "gemini"
+
+    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+        """Fill in the request from its body; return its pictures in base64, in order.
+
+        `text` becomes all that the user says, a line for each part; `turns` each content before the
+        last one. Raises BadRequest, and KeyError, AttributeError or TypeError for JSON of other
+        shapes.
+        """
+        contents = _nonempty_list(
+            body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
+        )
+        request.settings = dict(body.get("generationConfig") or {})
+        if "serviceTier" in body:
+            request.settings["service_tier"] = body["serviceTier"]
+        system = body.get("systemInstruction") or {}
+        request.system = "".join(part.get("text", "") for part in system.get("parts", []))
+        for content in contents[:-1]:
+            role = "user" if content.get("role", "user") == "user" else "assistant"
+            texts = [part["text"] for part in content.get("parts", []) if "text" in part]
+            request.turns.append((role, "".join(texts)))
+        parts: list[dict[str, Any]] = []
+        for content in contents:
+            if content.get("role", "user") == "user":
+                parts.extend(content.get("parts", []))
+        if not all(part.keys() & {"inlineData", "text"} for part in parts):
+            raise BadRequest("* GenerateContentRequest.contents: unknown part")
+        request.text = "\n".join(part["text"] for part in parts if "inlineData" not in part)
+        pictures = [part["inlineData"]["data"] for part in parts if "inlineData" in part]
+        return [picture.translate(PLAIN_BASE64) for picture in pictures]
+
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+        """Return a `GenerateContentResponse`, the `index`-th of the server.
+
+        A refusal is a blocked prompt, without candidates. An empty text that ended for another
+        reason than `stop` is a candidate without content.
+        """
+        counts = {
+            "promptTokenCount": usage.input_tokens,
+            "candidatesTokenCount": usage.output_tokens,
+            "totalTokenCount": usage.input_tokens + usage.output_tokens,
+            "cachedContentTokenCount": usage.cached_tokens,
+        }
+        metadata = {
+            "usageMetadata": counts,
+            "modelVersion": model,
+            "responseId": f"response-{index}",
+        }
+        if answer.refusal is not None:
+            feedback = {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal}
+            return {"promptFeedback": feedback, **metadata}
+        finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
+        candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
+        if answer.text or finish == "STOP":
+            candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
+        return {"candidates": [candidate], **metadata}
+
+    def headers(self, answer: Answer) -> dict[str, str]:
+        """Return the headers that a reply has of its own: the tier that has served it, if any."""
+        return {"x-gemini-service-tier": answer.tier} if answer.tier else {}
+
+    def error(
+        self, status: int, message: str, code: str, param: str | None, wait: float | None
+    ) -> dict[str, Any]:
+        """Return an object with a `google.rpc.Status`. It has no place for `param`.
+
+        `code` stands in an ErrorInfo, the seconds to `wait` in a RetryInfo, as in the service's;
+        "" and None leave these out.
+        """
+        details: list[dict[str, Any]] = []
+        if code:
+            details.append(
+                {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.upper()}
+            )
+        if wait is not None:
+            details.append(
+                {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait:g}s"}
+            )
+        name = GEMINI_STATUS.get(status, "UNKNOWN")
+        return {"error": {"code": status, "message": message, "status": name, "details": details}}
+
+    def models(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return a `ListModelsResponse` with these names."""
+        return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
+
+
+Dialect = OpenAI | Gemini
+
+
+def read_input(text: str) -> dict[str, Any]:
+    """Return the JSON object between a text's last `<input>` and `</input>`.
+
+    Empty where there is no `<input>`. Raises BadRequest where something else follows it.
+    """
+    _, mark, rest = text.rpartition("<input>")
+    if not mark:
+        return {}
+    inside, mark, _ = rest.partition("</input>")
+    try:
+        value = json.loads(inside)
+    except ValueError as error:
+        raise BadRequest(f"the text between <input> and </input> is not JSON: {error}") from None
+    if not mark or not isinstance(value, dict):
+        raise BadRequest("<input> must hold one JSON object and end with </input>")
+    return value
+
+
+def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each part of the messages, with the role of who says it before it.
+
+    A text for content is one part. Raises BadRequest for a part of another type than text and
+    image_url.
+    """
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        for part in content or []:
+            if part.get("type") not in ("text", "image_url"):
+                raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
+            yield message.get("role"), part
+
+
+def _base64_in(url: str) -> str:
+    """Return the base64 in a data URL of a picture. Raises BadRequest for another URL."""
+    head, mark, encoded = url.partition(";base64,")
+    if not mark or not head.startswith("data:image/"):
+        raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")
+    return encoded

@@ -1,0 +1,255 @@
+"""The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests.
+
+`Endpoint` decides what is replied. Here are the sockets: how and when a reply's bytes leave, and
+the counts of what has left.
+"""
+
+import asyncio
+import threading
+import time
+
+from dataflow_grounding.testing._connection import Connection, read_request, response
+from dataflow_grounding.testing._endpoint import Endpoint, Exchange
+from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
+
+DRIP_PERIOD = 0.05  # seconds between two drops of a body that drips
+
+
+class LoopbackServer(Endpoint):
+    """A played endpoint on 127.0.0.1, in a background thread of this process; a context manager.
+
+    Every setting can be changed while it runs. `received`, `paid`, `abandoned`, `in_flight`,
+    `max_in_flight`, `by_status` and `by_task` count; lists of models are free: neither counted nor
+    recorded.
+
+    Args:
+        answers: Who answers: EchoAnswers, CannedAnswers, or a function from ReceivedRequest to a
+            text, dict or Answer.
+        faults: Rules made with `on(...)`, tried in order, or one function from ReceivedRequest to
+            Fault or None.
+        latency: Seconds that a reply takes, or a function from ReceivedRequest to seconds.
+        capacity: Requests served at once; the others get `limit_fault`. None for no limit.
+        takes: What the endpoint refuses with a 400.
+        key: The only API key that is accepted; `models`: the only models that are known. None for
+            any.
+        leaky: Whether errors repeat the key, as those of some endpoints do.
+        record: Whether `requests` holds a ReceivedRequest for each, with `keep_bodies` the body's
+            JSON, too.
+        port: 0 finds a free one.
+
+    Raises:
+        OSError: On entering the `with` block, where the port is taken.
+        Exception: On leaving it, whatever `answers` or a rule raised; the client was sent a 500.
+
+    Example:
+        >>> from dataflow_grounding import ground
+        >>> from dataflow_grounding.serving import OpenAIServing
+        >>> from dataflow_grounding.testing import faults
+        >>> from dataflow_grounding.testing import LoopbackServer, on
+        >>> with LoopbackServer(faults=on(faults.server_error(), times=1)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any", api_key="any", box_format="xyxy_px")
+        ...     result = ground("example_data/images/cat.jpg", "the cat", serving=serving)
+        >>> len(result), server.count(500)
+        (1, 1)
+    """
+
+    def __post_init__(self) -> None:
+        """Make the server's event loop, and the thread that runs it once the server is started."""
+        super().__post_init__()
+        self.requests: list[ReceivedRequest] = []
+        self._stalled_until = 0.0
+        self._coming_back: asyncio.Task[None] | None = None
+        self._listener: asyncio.Server | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="loopback-server", daemon=True
+        )
+
+    @property
+    def address(self) -> str:
+        """`http://127.0.0.1:PORT`: what Gemini and Azure clients are given."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:PORT/v1`: what OpenAI clients are given."""
+        return f"{self.address}/v1"
+
+    def count(self, status: int | None = None) -> int:
+        """Return how many replies with this status left whole.
+
+        Without a status, how many requests were received.
+        """
+        return self.received if status is None else self.by_status[status]
+
+    def refuse_connections(self, seconds: float) -> None:
+        """Drop every connection and refuse new ones for `seconds`, then listen again.
+
+        It listens on the same port. Returns once the connections are dropped.
+        """
+        asyncio.run_coroutine_threadsafe(self._go_down(seconds), self._loop).result()
+
+    def stall(self, seconds: float) -> None:
+        """Send nothing for `seconds` from now on; what is due meanwhile is sent then."""
+        self._stalled_until = time.monotonic() + seconds
+
+    def start(self) -> "LoopbackServer":
+        """Begin to listen, where no `with` block does that; return the server itself.
+
+        Raises OSError where the port is taken.
+        """
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Close every connection and end the thread; twice does no harm."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._drop_all(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    __enter__ = start
+
+    def __exit__(self, error_type: object, error: BaseException | None, trace: object) -> None:
+        """Stop; raise the first error of answers or rules, unless the block raised one itself."""
+        self.stop()
+        if self.errors and error is None:
+            raise self.errors[0]
+
+    # From here on everything runs in the server's thread.
+
+    async def _listen(self, after: float = 0.0) -> None:
+        """Listen from `after` seconds on; where the port is 0, it becomes the one that is taken."""
+        await asyncio.sleep(after)
+        serve = self._loop.create_server
+        self._listener = await serve(
+            lambda: Connection(self._talk), "127.0.0.1", self.port, backlog=1024
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a client's requests, one after the other, until the connection is to end.
+
+        That is after a request that asks for it, a reply that didn't leave whole, and a request
+        that can't be read, or once the client has left.
+        """
+        goes_on = True
+        try:
+            while goes_on:
+                head, body = await read_request(reader, writer)
+                exchange = self.plan(head, body)
+                if self.record and exchange.counted:
+                    self.requests.append(exchange.request)
+                left_whole = await self._reply(exchange, writer)
+                is_to_close = head.headers.get("connection", "").lower() == "close"
+                goes_on = left_whole and not is_to_close
+        except BadRequest as error:
+            body = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
+            writer.write(response(error.status, body, headers={"Connection": "close"}))
+            await writer.drain()
+        except asyncio.IncompleteReadError:
+            pass  # the client has left
+
+    async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
+        """Send a reply, as far and as fast as its fault lets it; return whether it left whole.
+
+        It is counted as paid or as abandoned, and by its status.
+        """
+        request = exchange.request
+        is_cut = exchange.fault.sent_share < 1.0
+        left_whole = False
+        try:
+            rest = await self._last_part(exchange, writer)
+            if exchange.counted and not is_cut:
+                # This is counted before the last bytes leave: whoever has the reply in hand must
+                # find it counted.
+                self._end(exchange)
+                self._count(exchange.status, 1)
+                request.status_sent = exchange.status
+                request.time_sent = time.monotonic()
+            writer.write(rest)
+            await writer.drain()
+            left_whole = not is_cut
+        finally:
+            if exchange.counted and not left_whole:
+                self.abandoned += 1
+                if request.status_sent is None:
+                    self._end(exchange)
+                else:  # it was counted as sent, and then it did not leave whole
+                    self._count(exchange.status, -1)
+                    request.status_sent = None
+                    request.time_sent = None
+        return left_whole
+
+    async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
+        """Wait until a reply is due, and return the bytes of it that are left to send then.
+
+        That is all that its fault lets through, or the last drop of one that drips. It waits until
+        it is cancelled where nothing is to come, and takes the server down where the fault does.
+        """
+        fault = exchange.fault
+        wire = exchange.wire
+        if fault.down_for is not None:
+            self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
+        if fault.stall_for is not None:
+            self.stall(fault.stall_for)
+        if fault.hang or fault.down_for is not None:
+            # Nothing comes until this is cancelled: the client has left, or all are dropped.
+            await self._loop.create_future()
+        await asyncio.sleep(exchange.delay + fault.delay)
+        while True:
+            still_stalled = self._stalled_until - time.monotonic()
+            if still_stalled <= 0:
+                break
+            await asyncio.sleep(still_stalled)
+        if not fault.bytes_per_second:
+            return wire[: int(len(wire) * fault.sent_share)]
+        return await self._drip(wire, fault.bytes_per_second, writer)
+
+    async def _drip(
+        self, wire: bytes, bytes_per_second: float, writer: asyncio.StreamWriter
+    ) -> bytes:
+        """Send a reply's head at once, and its body in drops; return the last drop, unsent."""
+        drop = max(1, round(bytes_per_second * DRIP_PERIOD))
+        pause = drop / bytes_per_second
+        sent = wire.index(b"\r\n\r\n") + 4
+        writer.write(wire[:sent])
+        await asyncio.sleep(pause)
+        while sent + drop < len(wire):
+            writer.write(wire[sent : sent + drop])
+            await asyncio.sleep(pause)
+            sent += drop
+        return wire[sent:]
+
+    def _end(self, exchange: Exchange) -> None:
+        """Count a request as no longer in flight, nor in a place of the server's capacity."""
+        if exchange.served:
+            self.served_now -= 1
+        self.in_flight -= 1
+
+    def _count(self, status: int, replies: int) -> None:
+        """Count so many more replies with this status as sent whole; -1 takes one back."""
+        self.by_status[status] += replies
+        if 200 <= status < 300:
+            self.paid += replies
+
+    async def _go_down(self, seconds: float) -> None:
+        """Drop all connections; have the server listen again after `seconds`."""
+        await self._drop_all()
+        self._coming_back = self._loop.create_task(self._listen(after=seconds))
+
+    async def _drop_all(self) -> None:
+        """Stop listening, and cancel all that goes on in the loop but the caller's own task."""
+        if self._listener:
+            self._listener.close()
+        all_but_this = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in all_but_this:
+            task.cancel()
+        await asyncio.gather(*all_but_this, return_exceptions=True)

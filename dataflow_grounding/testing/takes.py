@@ -1,0 +1,142 @@
+"""What a served model takes and what it refuses with a 400, as real endpoints differ in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dataflow_grounding.testing.dialects import Answer
+from dataflow_grounding.testing.faults import Fault, bad_request
+from dataflow_grounding.testing.received import ReceivedRequest
+
+
+@dataclass(frozen=True)
+class Takes:
+    """An endpoint's habits.
+
+    A strict schema with an open object is refused, as OpenAI's service does.
+
+    Args:
+        response_formats: The types of `response_format` that it knows; others are refused.
+        ignores_format: Whether it passes over the format in silence: the answer comes in a fence,
+            with prose around it.
+        max_completion_tokens: Whether it refuses `max_tokens`.
+        system_messages: Whether it accepts them.
+        temperature: Whether it accepts any but 1.
+        max_images: Most images of one request.
+        service_tiers: The tiers that can be asked for; others are refused. None passes over what
+            is asked for in silence.
+
+    Example:
+        >>> from dataflow_grounding.testing import LoopbackServer
+        >>> takes = Takes(response_formats=("json_object",), system_messages=False)
+        >>> server = LoopbackServer(takes=takes)
+    """
+
+    response_formats: tuple[str, ...] = ("json_schema", "json_object")
+    ignores_format: bool = False
+    max_completion_tokens: bool = False
+    system_messages: bool = True
+    temperature: bool = True
+    max_images: int = 16
+    service_tiers: tuple[str, ...] | None = ("default", "flex")
+
+    def served(self, request: ReceivedRequest, answer: Answer) -> Answer:
+        """Return the answer with the tier that was asked for as the one that has served it.
+
+        It stays as it is where it names a tier, where none was asked for, and where the endpoint
+        passes over tiers.
+        """
+        asked_tier = request.settings.get("service_tier")
+        if answer.tier is not None or asked_tier is None or self.service_tiers is None:
+            return answer
+        return replace(answer, tier=str(asked_tier))
+
+    def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
+        """Return the 400 for the first thing of a request that this model doesn't take, else None.
+
+        `image_count` is how many images the request has.
+        """
+        settings = request.settings
+        if settings.get("stream"):
+            return bad_request("This server does not stream.", "unsupported_value", "stream")
+        if request.system and not self.system_messages:
+            return bad_request("System role not supported", "unsupported_value", "messages[0].role")
+        if self.max_completion_tokens and "max_tokens" in settings:
+            message = (
+                "Unsupported parameter: 'max_tokens' is not supported with this model."
+                " Use 'max_completion_tokens' instead."
+            )
+            return bad_request(message, "unsupported_parameter", "max_tokens")
+        if not self.temperature and settings.get("temperature", 1) != 1:
+            message = (
+                "Unsupported value: 'temperature' does not support this value with this model."
+                " Only the default (1) value is supported."
+            )
+            return bad_request(message, "unsupported_value", "temperature")
+        if image_count > self.max_images:
+            message = f"At most {self.max_images} image(s) may be provided in one prompt."
+            return bad_request(message, "", "messages")
+        tier = settings.get("service_tier", "default")
+        if self.service_tiers is not None and tier not in self.service_tiers:
+            message = f"Invalid service_tier argument: '{tier}' is not available for this model."
+            return bad_request(message, "invalid_value", "service_tier")
+        return self._refuses_format(settings)
+
+    def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
+        """Return the 400 for the format of the reply that is asked for; None where it is taken.
+
+        None also where no format is asked for, and where all are ignored. `settings` are the
+        request's.
+        """
+        response_format = settings.get("response_format") or {}
+        type_name = str(response_format.get("type", "text"))
+        if "responseMimeType" in settings:  # Gemini's settings, in OpenAI's terms
+            has_schema = settings.keys() & {"responseSchema", "responseJsonSchema"}
+            type_name = "json_schema" if has_schema else "json_object"
+        if type_name == "text" or self.ignores_format:
+            return None
+        if type_name not in self.response_formats:
+            message = f"This response_format type is unavailable now: '{type_name}'."
+            return bad_request(message, "unsupported_value", "response_format")
+        json_schema = response_format.get("json_schema") or {}
+        if type_name != "json_schema" or not json_schema.get("strict"):
+            return None
+        problem = next(open_objects(json_schema.get("schema")), None)
+        if problem is None:
+            return None
+        name = json_schema.get("name")
+        message = f"Invalid schema for response_format '{name}': In context={problem}."
+        return bad_request(message, "invalid_json_schema", "response_format")
+
+
+def open_objects(schema: Any, *context: str) -> Iterator[str]:
+    """Yield in OpenAI's words what a schema has that a strict one may not have.
+
+    That is an object that allows further properties, or a property that is not required. `context`
+    is the path of keys to this part of the schema, which each message begins with.
+
+    Example:
+        >>> list(open_objects({"items": {"properties": {}}}))
+        ["('items',), 'additionalProperties' is required to be supplied and to be false"]
+    """
+    if not isinstance(schema, dict):
+        return
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        if schema.get("additionalProperties") is not False:
+            yield f"{context}, 'additionalProperties' is required to be supplied and to be false"
+        missing = sorted(properties.keys() - set(schema.get("required") or ()))
+        if missing:
+            yield (
+                f"{context}, 'required' must include every key in properties. Missing"
+                f" '{missing[0]}'"
+            )
+    yield from open_objects(schema.get("items"), *context, "items")
+    for key in ("properties", "anyOf", "$defs"):
+        # Only these members hold schemas: a name or a default value may look like one.
+        parts = schema.get(key)
+        if isinstance(parts, list):
+            parts = dict(enumerate(parts))
+        if isinstance(parts, dict):
+            for name, part in parts.items():
+                yield from open_objects(part, *context, key, str(name))

@@ -1,0 +1,366 @@
+"""Calibrating: asks a model about probe pictures, and fits a box format to the answers.
+
+The requests go through the engine, as a run's do: with its limits, retries and budget, and replies
+are stored before they are read. What to ask next is decided in `finding.py`.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TypeVar
+
+from dataflow_grounding._util.errors import (
+    EndpointRefused,
+    RecordError,
+    RequestRefused,
+    UnreadableReply,
+)
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import bare_address
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import Size, size_text
+from dataflow_grounding.engine.annotating import StepAsk
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
+from dataflow_grounding.engine.options import OwnPictures, RunStart
+from dataflow_grounding.engine.workers import run_blocking
+from dataflow_grounding.images.image import ImageLimits, SizeLimits
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.trust.calibration_file import (
+    Calibration,
+    prompt_version,
+    utc_timestamp,
+)
+from dataflow_grounding.trust.finding import Deciding, Decision, NothingAnswered, add_frames
+from dataflow_grounding.trust.kinds import MODERATE
+from dataflow_grounding.trust.padding import MOST_ASKED, Shape, shape_of
+from dataflow_grounding.trust.probes import (
+    SUFFIXES,
+    NoFit,
+    Probe,
+    ProbedPicture,
+    legible,
+    question_of,
+    reduced_to,
+)
+
+T = TypeVar("T")
+
+# What a message of failure says besides, where the replies are stored.
+AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
+CALIBRATION = "calibration"
+"""The step under which replies to probe pictures are stored."""
+
+
+def way_out() -> str:
+    """Return the advice for a message: what to do where a model's format can't be found out."""
+    return (
+        f"State it, as in {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1,"
+        " or a family such as gemini or qwen3-vl), or in the environment's DF_BOX_FORMAT"
+    )
+
+
+def calibrate(
+    serving: Serving, stated: BoxFormat, start: RunStart
+) -> tuple[Calibration, Decision, Counter[str]]:
+    """Find out in which box format the serving's model answers.
+
+    A model that counts pixels is asked in more sizes, until it is known in which of them it sees
+    pictures as they are sent. Stored replies answer first; if they came from another address and
+    name no format, this one is asked afresh.
+
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        stated: The format that the first picture is asked for in; its answer decides for the
+            others.
+        start: Retries, limits and budget as in a run, sizes and file types of its pictures, and the
+            file that keeps the replies, so that no probe is paid for again; where there is none,
+            probes are asked for afresh.
+
+    Returns:
+        What was found out, the fit and the pictures that it rests on, and counts of requests and
+        tokens.
+
+    Raises:
+        NoFit: The answers name no format; the message says how to state it.
+        RunStopped: The endpoint doesn't answer.
+    """
+    try:
+        return _calibrated(serving, stated, start)
+    except NoFit:
+        if start.replies is None or _was_asked(serving, start.replies):
+            raise
+    # The stored replies are those of another address: this one may answer otherwise.
+    anew = replace(start.options, force_reprocess=True)
+    return _calibrated(serving, stated, replace(start, options=anew))
+
+
+def _calibrated(
+    serving: Serving, stated: BoxFormat, start: RunStart
+) -> tuple[Calibration, Decision, Counter[str]]:
+    """Find out the box format that a model answers in, as `calibrate` does, by one try.
+
+    Returns the calibration to store, the decision with its pictures, and counts of requests and
+    tokens. Raises RunStopped, and NoFit with its `pictures`, whose message then says what the user
+    can do.
+    """
+    own = start.pictures()
+    asker = _Asker(serving, start, own)
+    max_side = serving.image_limits.max_side
+    deciding = Deciding(asker.ask, max_side, own.sizes, own.counts)
+    try:
+        decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
+    except NoFit as unclear:
+        why = f"can't tell how {serving.model!r} writes boxes: {unclear}. {way_out()}"
+        why += ". If some pictures alone are answered otherwise, leave these out"
+        if start.replies:
+            why += AFRESH
+        unclear.args = (why,)  # the message
+        unclear.pictures = deciding.pictures
+        raise
+    return _calibration(asker, decision), decision, asker.asking.counts
+
+
+def shape_of_run(
+    serving: Serving, known: BoxFormat, start: RunStart, size: Size
+) -> tuple[Shape, Counter[str]]:
+    """Find out how a run's elongated pictures of a size are sent.
+
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        known: The model's box format, which counts parts of the side.
+        start: As for `calibrate`.
+        size: Width and height in pixels.
+
+    Returns:
+        How they are sent, and counts of requests and tokens.
+
+    Raises:
+        RunStopped: The endpoint doesn't answer.
+    """
+    say(
+        f"Some pictures are over {MODERATE} times as long as wide: 1 to {MOST_ASKED}"
+        " requests find out whether to pad them."
+    )
+    asker = _Asker(serving, start, replace(start.pictures(), sizes=[size]))
+    max_side = serving.image_limits.max_side
+    drawn = legible(reduced_to(size, max_side), max_side)
+
+    async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
+        padding = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
+        [picture] = await asker.ask([probe], known, padding)
+        return picture
+
+    shape = run_blocking(lambda: asker.closing(shape_of(ask, size, drawn, known)))
+    if shape.off is None:
+        how = f"padded to {shape.aspect}:1" if shape.aspect else "sent as they are"
+        say(f"Pictures as elongated as {size_text(size)} are {how}.")
+    return shape, asker.asking.counts
+
+
+def measure_frames_of(
+    serving: Serving,
+    known: Calibration,
+    start: RunStart,
+    own: OwnPictures,
+    missing: Sequence[Size],
+) -> tuple[Calibration, Counter[str]]:
+    """Try the frames that a run's pictures need besides those that are known.
+
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        known: The calibration, with the frames that are known.
+        start: As for `calibrate`.
+        own: The run's pictures.
+        missing: The frames.
+
+    Returns:
+        The calibration with all frames, and counts of requests and tokens.
+
+    Raises:
+        NoFit: The answers in a frame lie on no line, or aren't in the format.
+        RunStopped: The endpoint doesn't answer.
+    """
+    asker = _Asker(serving, start, own)
+    further, pictures = run_blocking(
+        lambda: asker.closing(add_frames(asker.ask, known.format, missing))
+    )
+    answered = list(dict.fromkeys(picture.size for picture in pictures))
+    refused = [size for size in missing if size not in answered]
+    limits = known.limits or SizeLimits()
+    calibration = replace(
+        known,
+        date=utc_timestamp(),
+        requests=known.requests + len(pictures),
+        limits=replace(limits, frames=(*limits.frames, *answered)),
+        maps=list(further.maps),
+        refused=known.refused + refused,
+        sizes=known.sizes + [picture.sent for picture in pictures],
+    )
+    return calibration, asker.asking.counts
+
+
+def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
+    """Return the calibration, dated now, that a decision and the requests it took come to."""
+    fit = decision.fit
+    serving = asker.serving
+    return Calibration(
+        endpoint=bare_address(serving.endpoint),
+        model=serving.model,
+        prompt=prompt_version(),
+        box_format=fit.format.name,
+        error_px=fit.error_px,
+        error_share=fit.error_share,
+        found=fit.found,
+        asked=fit.asked,
+        requests=asker.asking.counts["sent"] + asker.asking.counts["replayed"],
+        date=utc_timestamp(),
+        limits=decision.limits,
+        maps=list(fit.format.maps),
+        refused=decision.refused,
+        sizes=[picture.sent for picture in decision.pictures],
+    )
+
+
+def _asked_key_of(serving: Serving) -> str:
+    """Return the key under which a store of replies says that an address was asked about probes.
+
+    The replies' own keys don't have the address: a reply of one address answers for another.
+    """
+    where = json.dumps(["calibration", serving.identity_there()], sort_keys=True, default=repr)
+    return hashlib.sha256(where.encode()).hexdigest()[:32]
+
+
+def _was_asked(serving: Serving, replies: str) -> bool:
+    """Whether any probe picture in the store `replies` was answered at this serving's address."""
+    with closing(KeyedLog(replies, read_only=True)) as store:
+        return store.get(_asked_key_of(serving)) is not None
+
+
+class _Asker:
+    """Asks a serving about probe pictures, as a run sends its requests.
+
+    Args:
+        serving: The serving.
+        start: What the run starts with: options, budget, and the file that keeps replies.
+        own: The run's pictures, whose file types probe pictures have in turn.
+
+    Attributes:
+        asking: How requests are sent; it counts them.
+    """
+
+    def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
+        self.serving = serving
+        self.asking = Asking(serving, start.options, start.budget)
+        suffixes = _suffixes(own, serving.image_limits)
+        self._suffixes = itertools.cycle(suffixes)
+        # What a frame scales or pads goes out as JPEG, of any type that it is.
+        in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
+        self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))
+        self._store = KeyedLog(start.replies or "")
+        self._number = itertools.count()  # in file names, as pictures of one size are drawn at once
+        self._asked: Counter[tuple[str, ...]] = Counter()  # how often each question was asked
+
+    async def closing(self, work: Awaitable[T]) -> T:
+        """Return the result of `work`, and close connections and store, also where it fails.
+
+        Where anything was answered, the store then says that this address was asked. Raises what
+        `work` raises, but EndpointRefused in place of NothingAnswered.
+        """
+        try:
+            return await work
+        except NothingAnswered as refused:
+            raise EndpointRefused(
+                f"calibrating {self.serving.model!r} got no answer, not even to a small picture:"
+                f" {refused}. {way_out()}"
+            ) from None
+        finally:
+            await self.serving.aclose()
+            self.asking.endpoints.store_held_refusals()
+            if self.asking.counts["answered"]:
+                self._store.put(_asked_key_of(self.serving), {"task": CHECK})
+            self._store.close()
+
+    async def ask(
+        self, asked: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
+    ) -> list[ProbedPicture]:
+        """Ask for these pictures, all at once, in the format `stated`; the order is kept.
+
+        They are sent as the serving sends pictures, but in no frames, and in `narrower` limits.
+        """
+        limits = replace(self.serving.image_limits, frames=())  # a picture may be of a new frame
+        if narrower is not None:
+            limits = limits.within(narrower)
+        with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+            return await asyncio.gather(
+                *[self._ask(probe, stated, limits, folder) for probe in asked]
+            )
+
+    async def _ask(
+        self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
+    ) -> ProbedPicture:
+        """Draw a probe picture into `folder`, send it, and return what was answered about it.
+
+        One that is refused has no boxes but says why. Raises RunStopped.
+        """
+        suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
+        name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
+        path = within(folder, name)
+        question = await asyncio.to_thread(question_of, probe, stated, limits, path)
+        # A refusal by accident would leave a size out for good, so it takes two; but not where
+        # nothing was answered yet: then it may be no size at all that is refused.
+        counts = self.asking.counts
+        tries = 2 if counts["answered"] or counts["replayed"] else 1
+        refused: RecordError | None = None
+        for _ in range(tries):
+            try:
+                return await self._answer(probe, question)
+            except RequestRefused as error:
+                refused = error
+            except RecordError as error:
+                # A fault that lasted, as it was tried often: what is too large for a server may
+                # look like one.
+                refused = error
+                break
+        size = question.images[0].sent_size
+        say(f"A probe picture of {size_text(size)} px got no answer: {refused}")
+        return ProbedPicture(probe, size, [], refused=str(refused))
+
+    async def _answer(self, probe: Probe, question: Request[ProbedPicture]) -> ProbedPicture:
+        """Return what is answered to a question about a probe picture.
+
+        A reply that is cut off has no boxes. Raises what the request fails with.
+        """
+        [image] = question.images
+        key = (image.sent_digest, question.question)
+        # A picture that is asked for again is another sample of the model, not the stored reply.
+        question = replace(question, sample=self._asked[key])
+        self._asked[key] += 1
+        step = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,), Counter())
+        try:
+            picture, _ = await self.asking.answer(question, step)
+            return picture
+        except UnreadableReply as error:
+            return ProbedPicture(probe, image.sent_size, [], str(error))
+
+
+def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
+    """Return the suffixes of the file types in which the run sends its pictures, each once.
+
+    Probe pictures take turns with them. What is reduced, or of another type, goes out as JPEG: its
+    suffix is there for either, and where the run has no pictures.
+    """
+    suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
+    is_any_reduced = any(limits.sent(size) != size for size in own.sizes)
+    if is_any_reduced or not suffixes:
+        suffixes.append(".jpg")
+    return list(dict.fromkeys(suffixes))

@@ -1,0 +1,278 @@
+"""A folder with pictures, input and spec in which tests and benchmarks run `generate` as a user
+would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dataflow_grounding
+from dataflow_grounding.cli.main import main
+from tests.support.warm import WarmProcesses
+
+REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
+ORIENTATION = 0x0112
+MAIN = "from dataflow_grounding.cli.main import main; main()"
+Rows = list[dict[str, Any]]
+
+
+class Files(NamedTuple):
+    """What a run leaves for its user, as bytes; None for a file that is not there."""
+
+    annotations: bytes | None
+    step_0: bytes | None
+    step_1: bytes | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The JSON object on standard output."""
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+    def __str__(self) -> str:
+        return f"exit {self.code}\n{self.out}\n{self.err}"
+
+
+class Workplace:
+    """Everything under one folder; `settings` are spec keys below `image_grounding`, dotted, for
+    every run.
+    """
+
+    def __init__(self, folder: Path, base_url: str = "", **settings: Any) -> None:
+        self.folder = folder
+        self.input = folder / "captions.jsonl"
+        self.results = folder / "results"
+        self.settings: dict[str, Any] = {
+            "vlm.backend": "openai",
+            "vlm.box_format": "xyxy_px",
+            "vlm.check_every": None,  # what is counted are the requests of records
+            "vlm.openai.base_url": base_url,
+            "vlm.openai.model_name": "loopback",
+            "vlm.openai.timeout": 20,
+            "workflow.max_workers": 8,
+            **settings,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def picture(
+        self,
+        name: str = "a.jpg",
+        size: tuple[int, int] = (64, 48),
+        orientation: int = 1,
+        color: str = "navy",
+    ) -> str:
+        """Write a JPEG; `size` is in stored pixels. Returns its name."""
+        from PIL import Image
+
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.new("RGB", size, color)
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        picture.save(path, "JPEG", exif=exif.tobytes() if orientation != 1 else b"")
+        return name
+
+    def rows(self, rows: Iterable[Mapping[str, Any] | str]) -> None:
+        """Write the input; a string stands for a line as it is."""
+        lines = [
+            row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows
+        ]
+        self.input.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    def many(self, count: int) -> None:
+        """Write an input of `count` rows with captions of their own and one picture."""
+        self.picture()
+        self.rows(
+            {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}
+            for n in range(count)
+        )
+
+    def spec(self, **settings: Any) -> Path:
+        """Write the spec; returns its path."""
+        given = {"data.input_jsonl": str(self.input), **self.settings, **settings}
+        block: dict[str, Any] = {}
+        for key, value in given.items():
+            *outer, last = key.split(".")
+            inner = block
+            for name in outer:
+                inner = inner.setdefault(name, {})
+            inner[last] = value
+        whole = {
+            "results_dir": str(self.results),
+            "autolabel_type": "image_grounding",
+            "image_grounding": block,
+        }
+        path = self.folder / "spec.yaml"
+        path.write_text(json.dumps(whole), encoding="utf-8")  # JSON is YAML
+        return path
+
+    def arguments(self, *arguments: str, **settings: Any) -> list[str]:
+        """The arguments of a `generate` with these settings."""
+        return [
+            "generate",
+            "-e",
+            str(self.spec(**settings)),
+            "--json",
+            "--no-progress",
+            "--no-report",
+            *arguments,
+        ]
+
+    def run(self, *arguments: str, **settings: Any) -> Done:
+        """`generate` within this process, through the command line's own entry."""
+        return command(self.arguments(*arguments, **settings))
+
+    def start(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        first: str = "",
+        **settings: Any,
+    ) -> subprocess.Popen[str]:
+        """`generate` as a process of its own, not waited for; the code in `first` runs before."""
+        line = self.arguments(*arguments, **settings)
+        return process(line, env=env, first=first, cwd=self.folder)
+
+    def annotations(self) -> Rows:
+        """The records of `annotations.jsonl`."""
+        return _read(self.results / "annotations.jsonl")
+
+    def failures(self) -> Rows:
+        """The lines of `failures.jsonl`."""
+        return _read(self.results / "failures.jsonl")
+
+    @property
+    def replies(self) -> Path:
+        """The store of replies."""
+        return self.results / ".ckpt" / "replies.jsonl"
+
+    def files(self) -> Files:
+        """The annotations and both step files."""
+        steps = ("step_0_expression_extraction", "step_1_grounding")
+        paths = [
+            self.results / "annotations.jsonl",
+            *(self.results / step / "annotations.jsonl" for step in steps),
+        ]
+        return Files(*(path.read_bytes() if path.exists() else None for path in paths))
+
+    def everything(self) -> Iterable[tuple[Path, bytes]]:
+        """Every file of the results."""
+        return (
+            (path, path.read_bytes()) for path in sorted(self.results.rglob("*")) if path.is_file()
+        )
+
+
+def caption(number: int) -> str:
+    """A caption with a word of letters that no other number has, so that no two
+    requests are equal.
+    """
+    letters = "".join(chr(ord("a") + int(digit)) for digit in str(number))
+    return f"Cup {number} of N{letters}"
+
+
+def command(arguments: Sequence[str]) -> Done:
+    """The command line within this process: fast, and all but the process is real."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, ["dataflowgrounding", *arguments]
+    code: object = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as leave:
+        code = leave.code
+    finally:
+        sys.argv = argv
+    return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
+
+
+WARM: list[WarmProcesses] = []
+"""Where there is one, it starts the processes, so that they needn't import all anew; tests have
+one.
+"""
+
+
+def process(
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    first: str = "",
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """The command line as a process of its own, in which the code in `first` runs before."""
+    whole = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
+    line = [sys.executable, "-c", f"{first}\n{MAIN}", *arguments]
+    if not first:
+        line[1:3] = ["-m", "dataflow_grounding"]
+    piped = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "encoding": "utf-8",
+        **options,
+    }
+    if WARM and WARM[0].may_start(whole, piped):
+        return WARM[0].start(line, first, whole, **piped)
+    return subprocess.Popen(line, env=whole, **piped)
+
+
+def script_process(
+    script: Path, *, env: Mapping[str, str], **options: Any
+) -> subprocess.Popen[Any]:
+    """A script as a process of its own, with this environment and no other."""
+    whole = {**env, "PYTHONPATH": str(REPOSITORY)}
+    if WARM and WARM[0].may_start(whole, options):
+        return WARM[0].start([sys.executable, "-c", ""], run_script(script), whole, **options)
+    return subprocess.Popen([sys.executable, str(script)], env=whole, **options)
+
+
+def run_script(script: Path) -> str:
+    """Return code that runs a script as Python does, and ends the process with it."""
+    path = str(script)
+    return (
+        "import runpy, sys\n"
+        f"sys.argv[:] = [{path!r}]\n"
+        f"runpy.run_path({path!r}, run_name='__main__')\n"
+        "raise SystemExit"
+    )
+
+
+def ended(running: subprocess.Popen[str], within: float = 120) -> Done:
+    """Wait for a process."""
+    try:
+        out, err = running.communicate(timeout=within)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        out, err = running.communicate()
+        raise AssertionError(f"still running after {within} s\n{out}\n{err}") from None
+    return Done(running.returncode, out, err)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there, and hasn't ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> Rows:
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
