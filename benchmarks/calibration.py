@@ -32,8 +32,9 @@ from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import SIZES as PROBE_SIZES
-from dataflow_grounding.trust.probes import NoFit, probe_of
+from dataflow_grounding.trust.probes import probe_of
 
 RIGHT_FORMAT = 0.002
 PADDED = ("pad_square", "pad_square_corner")

@@ -30,7 +30,8 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.trust.finding import Deciding, Decision, add_frames
 from dataflow_grounding.trust.frames import missing_frames
-from dataflow_grounding.trust.probes import NoFit, Probe, ProbeBox, ProbedPicture
+from dataflow_grounding.trust.no_fit import NoFit
+from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 
 MAX_SIDE = 2048
 NOISES, OUTLIERS = (0.005, 0.015, 0.03), (0.0, 0.1, 0.2)

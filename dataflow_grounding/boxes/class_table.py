@@ -14,6 +14,7 @@ from typing import Any
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import in_columns
 from dataflow_grounding.boxes.geometry import Bbox, area, box_of
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_negative
 
 # The states of a class in a picture. Of several expressions of the class, the one with the highest
@@ -156,8 +157,6 @@ class ClassTable:
 
         Names that `class_key` takes for one class share them; the first spelling is kept.
         """
-        from dataflow_grounding.data.classes import class_key  # few records state classes
-
         key = class_key(name)
         counts = self._by_key.get(key)
         if counts is None:
@@ -210,8 +209,6 @@ def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
         >>> in_order(["dog", "cup", "cat"], ["Cat", "dog", "tie"])
         ['cat', 'dog', 'cup']
     """
-    from dataflow_grounding.data.classes import class_key  # few records state classes
-
     rank_of = {class_key(name): rank for rank, name in enumerate(listed)}
     return sorted(names, key=lambda name: rank_of.get(class_key(name), len(listed)))
 

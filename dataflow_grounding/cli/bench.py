@@ -9,7 +9,11 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding._util.errors import InputError, RunStopped, SpecError, told_as
 from dataflow_grounding._util.terminal import in_columns, say, say_json
+from dataflow_grounding.bench.choosing import best_yaml, choice_of, gain_lines, verdict_of
+from dataflow_grounding.bench.document import read_document
+from dataflow_grounding.bench.own_pictures import own_set
 from dataflow_grounding.bench.page import (
     checked_nothing,
     failed_all,
@@ -17,10 +21,22 @@ from dataflow_grounding.bench.page import (
     table_lines,
     warnings_of,
 )
+from dataflow_grounding.bench.running import (
+    Bench,
+    estimate_bench,
+    is_taken_over,
+    measure,
+    write_document,
+)
+from dataflow_grounding.bench.scoring import scored
 from dataflow_grounding.bench.ways import OWN_USUAL, USUAL, WAYS
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.spec import VlmBlock
+from dataflow_grounding.spec.environment import with_environment
 
 _FILE = "bench.json"
 _BEST = "best.yaml"
@@ -90,9 +106,6 @@ def of_bench(
         if overrides:
             raise click.UsageError(f"--rescore takes a file alone: leave out {overrides[0]}")
         return _rescored(rescore, _own_pictures(ctx, pictures, gold), as_json)
-    from dataflow_grounding.bench.running import estimate_bench
-    from dataflow_grounding.engine.run_lock import only_run
-
     own = _own_pictures(ctx, pictures, gold)
     folder = folder or ("bench_own" if own else "bench_results")
     ways = ways or (OWN_USUAL if own else USUAL)
@@ -121,8 +134,6 @@ def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> A
         return None
     if folder is None:
         raise click.UsageError("--gold goes with --pictures DIR, the folder of your pictures", ctx)
-    from dataflow_grounding.bench.own_pictures import own_set
-
     return own_set(folder, gold)
 
 
@@ -142,13 +153,6 @@ def _choose(document: dict[str, Any], ways: Sequence[str], folder: str, *, silen
 
     The ways are compared with the first of `ways` that could be asked.
     """
-    from dataflow_grounding.bench.choosing import (
-        best_yaml,
-        choice_of,
-        gain_lines,
-        verdict_of,
-    )
-
     first = next(way for way in ways if way in document["ways"])
     choice = choice_of(document, first)
     if choice.gains and not silent:
@@ -174,11 +178,6 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     Both are written after each way. A file that is there is kept under another name, if what it has
     isn't taken over. Raises what stops a run.
     """
-    from dataflow_grounding._util.errors import InputError, RunStopped
-    from dataflow_grounding.bench.document import read_document
-    from dataflow_grounding.bench.running import is_taken_over, measure, write_document
-    from dataflow_grounding.bench.scoring import scored
-
     earlier: dict[str, Any] | None = None
     why_not = ""
     if os.path.exists(path):
@@ -215,8 +214,6 @@ def _difference(earlier: dict[str, Any], document: dict[str, Any], path: str) ->
 
 def _put_aside(path: str, reason: str) -> None:
     """Give the file at the path another name, and say why. Raises InputError where it can't be."""
-    from dataflow_grounding._util.errors import InputError, told_as
-
     number = 1
     while os.path.exists(f"{path}.old{number}"):
         number += 1
@@ -245,12 +242,6 @@ def _bench(
     ways: Sequence[str],
 ) -> Any:
     """Return the Bench of the spec's endpoint, or of the environment's. Raises SpecError."""
-    from dataflow_grounding._util.errors import SpecError
-    from dataflow_grounding.bench.running import Bench
-    from dataflow_grounding.jobs.registry import load_spec
-    from dataflow_grounding.spec import VlmBlock
-    from dataflow_grounding.spec.environment import with_environment
-
     if spec_paths:
         spec = load_spec(spec_paths, overrides, whole=False)
         return Bench(
@@ -268,9 +259,6 @@ def _bench(
 
 def _rescored(path: str, own: Any, as_json: bool) -> int:
     """Make a file's figures anew, and say whether they are those that it states."""
-    from dataflow_grounding.bench.document import read_document
-    from dataflow_grounding.bench.scoring import scored
-
     stated = read_document(path)
     document = scored(without_figures(stated), own, path)
     _tell(document, as_json)

@@ -26,6 +26,7 @@ from dataflow_grounding.evaluation.metrics.showing import (
     short_page,
     worst_cases,
 )
+from dataflow_grounding.review import report_results
 
 
 @click.command("eval")
@@ -145,8 +146,6 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
     records = os.path.join(out, "worst.jsonl")
     folders = image_folders_of(results, image_root)
     write_rows(records, worst_cases(run))
-    from dataflow_grounding.review import report_results
-
     report_results(
         records,
         os.path.join(out, "worst.html"),

@@ -16,6 +16,7 @@ from dataflow_grounding.cli.arguments import (
     overrides_argument,
     spec_option_for,
 )
+from dataflow_grounding.cli.probe_plot import plot
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.jobs.diagnosis import (
     NOT_READABLE,
@@ -30,8 +31,10 @@ from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
+from dataflow_grounding.trust.calibrating import calibrate
 from dataflow_grounding.trust.calibration_file import store_calibration
 from dataflow_grounding.trust.choice import check_calibratable, first_format, summary
+from dataflow_grounding.trust.no_fit import NoFit
 
 # What `doctor` shows of an endpoint, in this order.
 _OF_ENDPOINT = (
@@ -171,9 +174,6 @@ def of_calibrate(
     cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
     `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """
-    from dataflow_grounding.trust.calibrating import calibrate
-    from dataflow_grounding.trust.probes import NoFit
-
     if plot_path:
         check_writable(plot_path)
     serving, options = _serving(spec_paths, overrides, **endpoint)
@@ -234,7 +234,5 @@ def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None)
     Nothing is done where `path` is None or empty. Raises GroundingError where it can't be written.
     """
     if path:
-        from dataflow_grounding.cli.probe_plot import plot  # it imports numpy and Pillow
-
         with told_as(GroundingError, f"can't write {path}"):
             plot(pictures, boxes).save(path)

@@ -22,9 +22,12 @@ from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.working_folder import address_of, present, sent, working_folder
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
+from dataflow_grounding.jobs.missing_pictures import advice, missing_names
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.scale.cluster.ray_run import RayRun
 from dataflow_grounding.spec import Spec
 
 if TYPE_CHECKING:
@@ -44,8 +47,6 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
 
 def _shard_named(text: str) -> "Shard":
     """Return the part of the input that `--shard` names, as `2/8`. Raises SpecError for no part."""
-    from dataflow_grounding.engine.shard import Shard  # few runs are of a shard
-
     return Shard.parse(text)
 
 
@@ -193,8 +194,6 @@ def _engine(options: dict[str, Any]) -> MakeRun:
     """
     _check_together(options)
     if options["engine"] == "ray":
-        from dataflow_grounding.scale.cluster.ray_run import RayRun
-
         return partial(RayRun, options["ray_address"], options["workers"])
     return Run
 
@@ -271,8 +270,6 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
             line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
         lines.append(line)
     if summary.failures["image_missing"]:
-        from dataflow_grounding.jobs.missing_pictures import advice, missing_names
-
         root = advice(run.job, missing_names(run.job))
         if root:
             lines.append(f"next: {root}")

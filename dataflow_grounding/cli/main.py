@@ -22,6 +22,7 @@ from click.shell_completion import get_completion_class
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import GroundingError, RunStopped
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import LEAVING
@@ -109,8 +110,6 @@ class _LazyGroup(click.Group):
         target = others.get(name) or others.get(cmd_name)
         if target:
             return _command_of_another_package(target, cmd_name, ctx)
-        from dataflow_grounding.spec.problems import nearest
-
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,6 +8,10 @@ import click
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer
 from dataflow_grounding.review.applying import apply_decisions
+from dataflow_grounding.review.certificate import certify, changes_since, told_lines, write_page
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.server import ReviewServer
+from dataflow_grounding.review.session import Session
 
 
 @click.command("review")
@@ -70,10 +74,6 @@ def of_review(
     Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the
     first line printed.
     """
-    from dataflow_grounding.review.queues import Reviewable
-    from dataflow_grounding.review.server import ReviewServer
-    from dataflow_grounding.review.session import Session
-
     for option, value in (("gold", gold), ("seed", seed)):
         if value is not None and sample is None:
             raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
@@ -186,13 +186,6 @@ def of_certify(
     Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it
     can't check.
     """
-    from dataflow_grounding.review.certificate import (
-        certify,
-        changes_since,
-        told_lines,
-        write_page,
-    )
-
     if verify:
         changes = [*changes_since(results)]
         answer(as_json, {"changes": changes}, changes or ["nothing has changed"])

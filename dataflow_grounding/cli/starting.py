@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 
 from dataflow_grounding._util.errors import GroundingError, InputError, SpecError, told_as
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.spec.environment import backend_of_keys
-from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import GeminiBlock
 
 _MODULE = "auto_label"  # the only `module_name`, as TAO calls it, that these pipelines are of

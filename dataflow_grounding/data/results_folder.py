@@ -11,6 +11,7 @@ from typing import Any
 from dataflow_grounding._util.addresses import may_be_named
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import absolute, joined, kind_of
+from dataflow_grounding.data.dataframes import holds_bytes
 from dataflow_grounding.data.records import Record, read_object
 from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 
@@ -25,12 +26,9 @@ def annotations_of(results: str) -> str:
         raise InputError(f"no {results}: name a finished run's results_dir, or a file of records")
     if not kind_of(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
-    if file_type_of(path) == "parquet":
-        from dataflow_grounding.data.dataframes import holds_bytes  # few results are tables
-
-        if holds_bytes(path):
-            first = f"dataflowgrounding import {path} --format datasets -o FOLDER"
-            raise InputError(f"{path} holds its pictures: make it records first: {first}")
+    if file_type_of(path) == "parquet" and holds_bytes(path):
+        first = f"dataflowgrounding import {path} --format datasets -o FOLDER"
+        raise InputError(f"{path} holds its pictures: make it records first: {first}")
     return path
 
 

@@ -25,6 +25,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.files import is_at, locked_file, remove_leftover, whole_file
 from dataflow_grounding._util.paths import open_file, system_errors
+from dataflow_grounding.data.json_lists import items_of, json_file, read_json
 from dataflow_grounding.data.records import (
     BROKEN_ROW,
     dump_line,
@@ -198,8 +199,6 @@ def _read_json(path: str) -> Iterator[Row]:
     """
     number = 0  # of the last item
     # This is imported here, as most files are JSON lines and don't need it.
-    from dataflow_grounding.data.json_lists import items_of, json_file, read_json
-
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for number, item in enumerate(items_of(file), 1):
             yield _parse_row(number, item)

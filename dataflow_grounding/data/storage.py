@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import plain_path
 from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.data.rows import check_file_type, read_records, write_rows
 from dataflow_grounding.data.working_folder import working_folder
 
@@ -188,8 +189,6 @@ class FileStorage:
         rows = read_records(self.input_path)
         if output_type == "dict":
             return rows
-        from dataflow_grounding.data.dataframes import to_dataframe  # few runs need tables
-
         return to_dataframe(rows)
 
     def write(self, data: Any) -> str:
@@ -205,8 +204,6 @@ class FileStorage:
             InputError: For rows that aren't dicts, or that the file's type can't hold; the old file
                 stays.
         """
-        from dataflow_grounding.data.dataframes import from_dataframe, plain_row  # as in `read`
-
         is_frame = hasattr(data, "to_dict")
         rows = from_dataframe(data) if is_frame else map(plain_row, data)
         write_rows(self.output_path, rows)

@@ -20,6 +20,8 @@ from dataflow_grounding.engine._endpoints import (
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
+from dataflow_grounding.engine.unreadable import count_unreadable
+from dataflow_grounding.serving.client_errors import fault_of_client
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
 
@@ -143,8 +145,6 @@ class Asking:
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
         if check or key not in self._unreadable:
-            from dataflow_grounding.engine.unreadable import count_unreadable  # few runs have any
-
             count_unreadable(self.counts, request, error)
             self._unreadable.add(key)
 
@@ -447,8 +447,6 @@ class Asking:
 
 def _fault_of(error: Exception, serving: Serving) -> errors.GroundingError | None:
     """Return what an error means that a user's serving let through; None if it isn't known."""
-    from dataflow_grounding.serving.client_errors import fault_of_client  # few runs need it
-
     return fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
 
 

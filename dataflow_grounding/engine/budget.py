@@ -17,6 +17,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.engine.limiter import Limiters
 from dataflow_grounding.serving.serving import FLEX, Serving, Usage
+from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 
 WAIT_SECONDS = 0.025  # between two looks for room in the budget
@@ -111,8 +112,6 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
     Images count by the provider's published rule or by their pixels, whichever is more; text by
     its bytes. None are taken to be cached.
     """
-    from dataflow_grounding.serving.token_rules import TokenRules  # few runs have a budget
-
     rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
     image_tokens = 0
     for image in request.images:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import is_number, read_object
+from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
@@ -163,8 +164,6 @@ def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
 
 def stated_prices(run: dict[str, Any]) -> Prices | None:
     """Return the prices in the spec that a `run.json` holds; None where it has none."""
-    from dataflow_grounding.data.results_folder import stated_in  # a run has its prices itself
-
     for vlm in stated_in(run, "vlm"):
         with suppress(KeyError, TypeError, AttributeError):
             stated = {name: price for name, price in vlm["prices"].items() if is_number(price)}

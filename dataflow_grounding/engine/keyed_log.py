@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import StorageFailed, told_as
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding.data.dataframes import plain_value
 from dataflow_grounding.data.working_folder import SHARDS
 
 CHECK = "check"
@@ -36,8 +37,6 @@ def _plain(value: Any) -> Any:
 
     A user's serving may put a number of NumPy's into its reply.
     """
-    from dataflow_grounding.data.dataframes import plain_value  # few replies have such values
-
     return plain_value(value)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_args
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.keyed_log import store_path
 
 if TYPE_CHECKING:
     from dataflow_grounding.boxes.geometry import Size
@@ -141,8 +143,6 @@ def budget_of(options: RunOptions) -> "Budget":
     and count USD. Whoever keeps the limits of all says what is left of them, so the options'
     `max_requests` isn't used.
     """
-    from dataflow_grounding.engine.budget import Budget
-
     shared = options.shared_limits
     if shared is None:
         return Budget(options.max_requests, options.budget_usd, options.prices)
@@ -197,6 +197,4 @@ class RunStart:
     @property
     def replies(self) -> str | None:
         """The file that keeps the run's replies: the folder's, else the options'; None without."""
-        from dataflow_grounding.engine.keyed_log import store_path
-
         return store_path(self.folder) if self.folder else self.options.replies

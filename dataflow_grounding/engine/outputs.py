@@ -17,6 +17,7 @@ from dataflow_grounding.data.rows import RowWriter, remove_unfinished
 from dataflow_grounding.data.working_folder import SHARDS
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
+from dataflow_grounding.engine.shard import BLOCK_ROWS, write_line_numbers
 from dataflow_grounding.engine.summary import Summary
 
 
@@ -152,8 +153,6 @@ class Outputs:
                 if writer.count or self._input_lines or not self.summary.records:
                     writer.commit()
                     if self._input_lines:
-                        from dataflow_grounding.engine.shard import write_line_numbers
-
                         write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
@@ -219,8 +218,6 @@ def remove_unfinished_of_shards(steps: list[Step]) -> None:
     folders = glob.glob(os.path.join(glob.escape(results), SHARDS, "*"))
     if not folders:
         return
-    from dataflow_grounding.engine.shard import BLOCK_ROWS  # few runs have shards
-
     for folder in folders:
         in_shard = [step.storage.in_folder(folder) for step in steps]
         paths = [storage.output_path for storage in in_shard]

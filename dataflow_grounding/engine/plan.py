@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, Update
 
 if TYPE_CHECKING:
@@ -364,8 +365,6 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
     if for_want_of_a_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     # imported here: it loads all that reading specs takes
-    from dataflow_grounding.spec.problems import nearest
-
     columns_there = ", ".join(map(repr, there)) or "none"
     near = nearest(column, there) or f" (there are: {columns_there})"
     return PlanError(f"{step.label} reads column {column!r}, which nobody provides{near}")

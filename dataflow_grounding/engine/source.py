@@ -29,6 +29,12 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
+from dataflow_grounding.engine.shard import (
+    lines_path,
+    read_line_numbers,
+    read_row_positions,
+    shard_of,
+)
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_image, is_far
 
@@ -226,8 +232,6 @@ class Source:
             yield from rows
             return
         # few runs are of a shard
-        from dataflow_grounding.engine.shard import read_line_numbers, read_row_positions
-
         # Rows and numbers needn't be equally many: the first rows may be all that is read.
         if self._shard.rows:
             positions = read_row_positions(self.path)
@@ -254,8 +258,6 @@ class Source:
         """Return whether the file has a shard's rows alone, and beside it is where they stood."""
         if self._shard is None:
             return False
-        from dataflow_grounding.engine.shard import lines_path  # few runs are of a shard
-
         return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
 
     def columns(self) -> list[str]:
@@ -310,8 +312,6 @@ class Source:
 
         That is from 1 to `shard_count`. Raises InputError if they can't be read.
         """
-        from dataflow_grounding.engine.shard import shard_of  # few runs are split
-
         for _, row in self._numbered:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
@@ -440,8 +440,6 @@ class Source:
         digest = hashlib.sha256()
         paths = [self.path]
         if self._keeps_lines():
-            from dataflow_grounding.engine.shard import lines_path  # as in `_keeps_lines`
-
             # the same rows may have moved in the input
             paths.append(lines_path(self.path))
         for path in paths:

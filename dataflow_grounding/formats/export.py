@@ -34,6 +34,7 @@ from dataflow_grounding.data.rejected import (
 )
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
+from dataflow_grounding.formats import FORMATS, WRITTEN
 from dataflow_grounding.formats.base import (
     EXACT,
     NOT_IN_CAPTION,
@@ -367,8 +368,6 @@ def _for_detectors() -> str:
 
     Detectors are trained on these, and they need no captions.
     """
-    from dataflow_grounding.formats import FORMATS, WRITTEN
-
     return ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
 
 

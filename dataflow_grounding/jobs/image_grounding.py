@@ -12,9 +12,13 @@ from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import kind_of
+from dataflow_grounding.data.class_files import read_class_file
+from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.formats import seed_records
+from dataflow_grounding.jobs.other_images import phrases_in_captions
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.shipped import (
@@ -73,12 +77,8 @@ class GroundingData(RowsData):
         """
         try:
             if isinstance(value, str) and value.strip():
-                from dataflow_grounding.data.class_files import read_class_file
-
                 value = read_class_file(value)
             if value:
-                from dataflow_grounding.data.classes import phrases_with_classes  # few runs need it
-
                 phrases_with_classes(value)
         except SpecError as error:
             raise PydanticCustomError(
@@ -272,8 +272,6 @@ class ImageGroundingJob(RowsJob):
         can_be_read_twice = not source.plain or kind_of(source.path) == "file"
         if data.classes or source.bare or not can_be_read_twice:
             return []
-        from dataflow_grounding.jobs.other_images import phrases_in_captions  # few runs need it
-
         column = data.columns.get("caption") or source.columns.get("caption", "caption")
         return phrases_in_captions((row.data or {}).get(column) for row in source.read())
 
@@ -293,13 +291,10 @@ class ImageGroundingJob(RowsJob):
                 "data.split is of data sets from a hub: with data.proposals leave it out, and name"
                 " the part's own labels in data.input_jsonl"
             )
-        from dataflow_grounding.formats import seed_records  # few runs need it
 
         stated = self._stated_classes()
         phrases: dict[str, str] = {}
         if stated:
-            from dataflow_grounding.data.classes import phrases_with_classes  # few runs need it
-
             phrases = phrases_with_classes(stated)
         return seed_records.find_proposals(
             data.input_jsonl,
@@ -318,8 +313,6 @@ class ImageGroundingJob(RowsJob):
         definitions = super().definitions()
         classes = self._stated_classes()
         if classes:
-            from dataflow_grounding.data.classes import definitions_of  # few runs need it
-
             definitions.update(definitions_of(classes))
         return definitions
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.embedded.captions import extract_expressions
 
 LOOKED_AT = 300
 """Only so many first rows count, so that more rows don't change what the earlier ones are asked."""
@@ -22,8 +23,6 @@ def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
     There are none where nothing is installed that finds them, in what is no text, and in other
     languages than English.
     """
-    from dataflow_grounding.embedded.captions import extract_expressions
-
     texts = []
     for caption in islice(captions, LOOKED_AT):
         if isinstance(caption, str):

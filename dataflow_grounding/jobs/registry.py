@@ -8,9 +8,11 @@ from pydantic import create_model
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
+from dataflow_grounding.spec.user_code import named
 
 # a shipped pipeline's `autolabel_type`, which is its job's module as well → the job's class there
 _CLASSES = {
@@ -58,8 +60,6 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
     """
     if autolabel_type in JOBS:
         return JOBS[autolabel_type]
-    from dataflow_grounding.spec.user_code import named  # few specs name a user's pipeline
-
     job = named(autolabel_type, "autolabel_type", JOBS, folders)
     if isinstance(job, type) and issubclass(job, Pipeline):
         job = _job_of_pipeline(job)
@@ -85,8 +85,6 @@ def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
 
     A pipeline without a `name` has its block under `pipeline`.
     """
-    from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
-
     attributes = {
         "name": pipeline.name or BLOCK,
         "questions": getattr(pipeline, "questions", {}),

@@ -11,6 +11,7 @@ from typing import Any
 
 from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
@@ -22,10 +23,14 @@ from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
+from dataflow_grounding.formats.inputs import find_other_input
+from dataflow_grounding.images.picture_folder import FOLDER
+from dataflow_grounding.jobs.downloads import Downloads
+from dataflow_grounding.jobs.input_rows import guess_column, record_rows
 from dataflow_grounding.jobs.spec_job import SpecJob, in_folders, recall_box_formats, select_steps
+from dataflow_grounding.operators import CaptionGenerator
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
-from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.trust.box_watch import BoxWatch
 
 FIRST = 50  # rows whose columns are looked at before a run
@@ -71,8 +76,6 @@ class RowsJob(SpecJob):
         # JSON lines are read as they are: importing the readers of all other formats is saved.
         if path.endswith(JSON_LINES) and kind_of(path) == "file":
             return plain_input(path)
-        from dataflow_grounding.formats.inputs import find_other_input
-
         other = find_other_input(path, self._data.split, self.spec.results_dir)
         return plain_input(path) if other is None else other
 
@@ -198,8 +201,6 @@ class RowsJob(SpecJob):
         storage.steps = (CAPTIONS,)
         assert isinstance(self._first.storage, ResultsStorage)
         self._first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
-        from dataflow_grounding.operators import CaptionGenerator  # few runs need it
-
         # Of its two outputs, the cleaned caption comes last: the column has that one.
         captioner = CaptionGenerator(self.serving).bound(
             input_image_key=self._roles["image"],
@@ -298,8 +299,6 @@ class RowsJob(SpecJob):
                 missing[role] = column
         if not missing:
             return
-        from dataflow_grounding.jobs.input_rows import guess_column  # few inputs lack columns
-
         candidates: dict[str, str] = {}  # role → the user's column that may stand for it
         for role in missing:
             candidate = guess_column(role, rows, taken)
@@ -365,15 +364,11 @@ class RowsJob(SpecJob):
             return
         fetch = None
         if self._data.fetches:
-            from dataflow_grounding.jobs.downloads import Downloads  # few runs fetch pictures
-
             data = self._data
             fetch = Downloads(
                 self.spec.results_dir, hosts=data.allow_hosts, no_others=not data.allow_http
             ).fetch
             say(f"Fetching the pictures of {self._input.path} that aren't here yet.")
-        from dataflow_grounding.jobs.input_rows import record_rows  # few runs make rows
-
         rows = islice(self._input.read(), self.pilot)
         image = self._roles["image"]
         broken = _write(path, record_rows(rows, sources, image, self.spec.results_dir, fetch))
@@ -384,8 +379,6 @@ class RowsJob(SpecJob):
 
     def _state(self, path: str) -> list[Any]:
         """Return the state of the file of our rows, and whether their pictures' folder is there."""
-        from dataflow_grounding.images.picture_folder import FOLDER  # few runs make rows
-
         return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
 
 

@@ -7,6 +7,8 @@ from dataflow_grounding import serving as servings  # each is imported when it i
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import learn_fields, masked, names_secret
+from dataflow_grounding.embedded import EmbeddedServing
+from dataflow_grounding.serving.openai_sdk import provider_named
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import (
@@ -15,6 +17,7 @@ from dataflow_grounding.spec.environment import (
     with_environment,
 )
 from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, OpenAIBlock
+from dataflow_grounding.spec.user_code import in_one_line, named
 
 WITH_TIERS = ("openai", "gemini")
 """Backends that can ask for a service tier."""
@@ -115,8 +118,6 @@ def _embedded(backend: str) -> Serving:
     Args:
         backend: With "auto", it will say, when it first answers, why it is used.
     """
-    from dataflow_grounding.embedded import EmbeddedServing  # imports OpenCV
-
     notice = ""
     if backend == "auto":
         why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
@@ -131,8 +132,6 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
     stays unless the spec states one. Raises SpecError where the class can't be found or made, or
     makes no Serving.
     """
-    from dataflow_grounding.spec.user_code import in_one_line, named  # few specs name one
-
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."], group="servings")
     learn_fields(vlm.settings)
@@ -184,8 +183,6 @@ def _openai(
     if block.client == "sdk":
         provider = None
         if azure.token_provider:
-            from dataflow_grounding.serving.openai_sdk import provider_named
-
             provider = provider_named(azure.token_provider, [*folders, "."])
         return servings.OpenAISdkServing(
             token_provider=provider,

@@ -16,9 +16,13 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
+from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.serving import Serving, check_can_think
 from dataflow_grounding.spec import PipelineBlock, Spec
+from dataflow_grounding.spec.user_code import described, in_one_line, named
+from dataflow_grounding.tasks.ways_to_ask import form_of
+from dataflow_grounding.tasks.wording import Wording, read_prompts
 from dataflow_grounding.trust.choice import FormatChoice
 
 if TYPE_CHECKING:
@@ -86,8 +90,6 @@ class SpecJob:
         has_forms = any(vlm.asking != "auto" for vlm in block.vlms)
         if not (has_words or has_forms or any(operator.wording for operator in self.operators)):
             return
-        from dataflow_grounding.tasks.wording import Wording, read_prompts  # few runs state words
-
         prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
         of_spec = Wording(prompts, block.workflow.guidance, self.definitions())
         forms = self._forms_of_asking()
@@ -114,8 +116,6 @@ class SpecJob:
         for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
             if vlm.asking == "auto":
                 continue
-            from dataflow_grounding.tasks.ways_to_ask import form_of  # few specs state one
-
             try:
                 forms[id(serving)] = form_of(vlm.asking)
             except SpecError as error:
@@ -240,8 +240,6 @@ class SpecJob:
             if OUTPUT_FORMATS.get(output_format) != "legacy":
                 _remove_legacy(step)
             if self._writer is not None:
-                from dataflow_grounding.spec.user_code import in_one_line  # few runs have a writer
-
                 failed = (
                     f"workflow.output_format {output_format} failed; the annotations are written"
                 )
@@ -322,8 +320,6 @@ def _remove_legacy(step: Step) -> None:
     """Remove what an earlier run in a legacy format has left beside a step's annotations."""
     beside = os.path.dirname(step.storage.output_path)
     if os.path.exists(os.path.join(beside, LEGACY_STATE)):
-        from dataflow_grounding.formats.legacy_files import remove_legacy  # rarely needed
-
         remove_legacy(step)
 
 
@@ -343,11 +339,7 @@ def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
         return None
     writer: Writer
     if OUTPUT_FORMATS.get(name) == "legacy":
-        from dataflow_grounding.formats.legacy_files import write_legacy  # rarely needed
-
         return write_legacy
-    from dataflow_grounding.spec.user_code import named  # few specs name a user's function
-
     writer = named(name, key, OUTPUT_FORMATS, folders)
     if not callable(writer):
         raise SpecError(f"{key} {name!r} should name a function that takes a step")
@@ -362,8 +354,6 @@ def facts_of(part: Operator | Serving) -> dict[str, Any]:
     try:
         return part.facts()
     except (Exception, SystemExit) as error:
-        from dataflow_grounding.spec.user_code import described
-
         return {"error": described(error)}
 
 
@@ -375,6 +365,4 @@ def needs_of(part: Operator | Serving) -> list[str]:
     try:
         return part.needs()
     except (Exception, SystemExit) as error:
-        from dataflow_grounding.spec.user_code import described
-
         return [f"needs() of {type(part).__name__} raised {described(error)}"]

@@ -18,8 +18,10 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
 from dataflow_grounding.engine.budget import Prices, listed_price
@@ -29,6 +31,7 @@ from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of, settings_that_count
@@ -342,8 +345,6 @@ class SpecRun:
                 self.job.prepare()
                 summary = execute(self.steps, self.options, self.job.source, locked=folder, run=run)
                 if summary.classes.is_of_classes:
-                    from dataflow_grounding.data.classes import names_stated_in  # few runs have
-
                     summary.classes.order = list(names_stated_in({"spec": self._stated()}))
                 if summary.done:
                     self._write_annotations()
@@ -467,8 +468,6 @@ class SpecRun:
             summary: What was done; None of a run that was stopped, whose facts on rows and pictures
                 are None then.
         """
-        from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
-
         paths = [step.storage.output_path for step in self.steps]
         seen_rows = None
         digest_of_rows = None
@@ -576,8 +575,6 @@ class SpecRun:
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
         classes = self.spec.block.data.model_dump().get("classes")
         if classes:
-            from dataflow_grounding.data.results_folder import stated_in  # few runs state classes
-
             for data in stated_in({"spec": own}, "data"):
                 if "classes" in data:
                     data["classes"] = classes

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.secrets import learn_fields
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.spec import Json, PipelineBlock, RowsData, WorkflowBlock
-from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.user_code import in_one_line
 
 BLOCK = "pipeline"  # the key of the block of a pipeline without a `name`

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.regions import boxes_reach_out
 from dataflow_grounding.data.records import Record, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import Ask
@@ -40,8 +41,6 @@ def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
         expression: The expression after its check; one with `verified` true has a `verification`.
         size: Width and height of the image, px.
     """
-    from dataflow_grounding.boxes.regions import boxes_reach_out  # most runs check nothing
-
     if expression.get("verified") is not True:
         return expression
     reach = boxes_reach_out(boxes_of(expression["instances"]), size)

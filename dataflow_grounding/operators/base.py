@@ -18,12 +18,16 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, Update, has_id, whole_number
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
+from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import Ask, Partial
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.operators import _calling as calling
+from dataflow_grounding.operators import _in_memory as in_memory
 from dataflow_grounding.operators._calling import Columns, OnError, Rows
 from dataflow_grounding.serving.serving import Serving, check_can_think
+from dataflow_grounding.tasks.ways_to_ask import form_of
+from dataflow_grounding.tasks.wording import Wording
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -233,8 +237,6 @@ class Operator(plan.Annotator, ABC):
         Raises NothingDone where all did.
         """
         # imported only here: most who import an operator don't run it over files
-        from dataflow_grounding.engine.execute import execute
-
         summary = execute([step], current_options.get())
         if summary.failed and not summary.done:
             raise NothingDone(
@@ -285,8 +287,6 @@ class Operator(plan.Annotator, ABC):
             RunStopped: Nothing more could be sent.
         """
         # here, as a run over files needs none of it
-        from dataflow_grounding.operators import _in_memory as in_memory
-
         operator = self.bound(**columns)
         row = in_memory.record_of(data)
         if row is None:
@@ -364,13 +364,9 @@ class Operator(plan.Annotator, ABC):
             >>> extractor.with_words(guidance="Leave out the sky.").wording.guidance
             'Leave out the sky.'
         """
-        from dataflow_grounding.tasks.wording import Wording  # few runs state words
-
         before = self.wording or Wording()
         form = before.asking
         if asking is not None:
-            from dataflow_grounding.tasks.ways_to_ask import form_of  # few runs state one
-
             form = form_of(asking)
         own = dict(prompts or {})
         if prompt is not None:
@@ -475,8 +471,6 @@ def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
     Raises NoRecordLeft where all rows failed, PlanError where an earlier step writes the same file.
     """
     # with all that running takes, where something is run
-    from dataflow_grounding.engine.execute import execute
-
     plan.refuse_second_writer(pipeline.steps, step)
     ahead = pipeline.ahead  # settled with the first step that runs, and not again
     pipeline.ahead = []

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import SUSPECT
+from dataflow_grounding.operators._agreement import ask_and_merge
 from dataflow_grounding.operators._expressions import texts_of, with_answer
 from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import (
@@ -118,7 +119,5 @@ class PhraseGrounder(BoxOperator):
         """Return the answer for each of a request's phrases; of several samples, merged."""
         if self.samples == 1:
             return await self.ground(image, phrases, ask)
-        from dataflow_grounding.operators._agreement import ask_and_merge  # few runs need it
-
         ground = partial(self.ground, image, phrases, ask)
         return await ask_and_merge(ground, self.samples, image.size, self.least_share)

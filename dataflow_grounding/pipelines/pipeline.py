@@ -9,6 +9,7 @@ from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
+from dataflow_grounding.engine.execute import as_part_of_the_run, execute, summary_of_whole_file
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
 from dataflow_grounding.engine.plan import (
     Step,
@@ -17,8 +18,10 @@ from dataflow_grounding.engine.plan import (
     holding,
     recorded_steps,
 )
+from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.scale.cluster.ray_run import RayRun
 
 P = TypeVar("P", bound="Pipeline")
 
@@ -76,8 +79,6 @@ class Pipeline:
         that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
         step or for columns that don't fit, InputError for a file that can't be read.
         """
-        from dataflow_grounding.engine.source import Source
-
         steps = self.steps()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
@@ -175,7 +176,6 @@ class Pipeline:
                 raise PlanError(
                     f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}"
                 )
-            from dataflow_grounding.engine.execute import execute
 
             return execute(steps[resume_step:], options, self.name)
         return self._run_step_by_step(options)
@@ -224,9 +224,6 @@ class Pipeline:
                 no room.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
-        from dataflow_grounding.engine.execute import execute
-        from dataflow_grounding.scale.cluster.ray_run import RayRun
-
         run = functools.partial(RayRun, address, workers)
         return execute(self.compile(), options or current_options.get(), self.name, run=run)
 
@@ -264,8 +261,6 @@ class _ForeignOperator:
         pipeline = current_pipeline.get()
         if pipeline is None:
             return work()
-        from dataflow_grounding.engine.execute import as_part_of_the_run, summary_of_whole_file
-
         # What our servings are asked by the operator is counted in `sent`, as the step's.
         with as_part_of_the_run(step, current_options.get(), pipeline.budget) as sent:
             returned = work()

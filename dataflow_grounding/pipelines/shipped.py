@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataflow_grounding import operators as steps
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding.data.storage import FileStorage, ResultsStorage
 from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.spec.problems import nearest
 
 if TYPE_CHECKING:  # a pipeline imports its own operators alone
     from dataflow_grounding.operators.double_checker import Method

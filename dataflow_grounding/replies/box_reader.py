@@ -16,6 +16,7 @@ from dataflow_grounding.replies.reading import (
     Reading,
     in_brackets,
 )
+from dataflow_grounding.replies.words import ids_of, is_part_of, share_a_word
 
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
 # inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
@@ -148,8 +149,6 @@ class _BoxReader:
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 
     def may_be_phrase(self, label: str | None) -> bool:
-        from dataflow_grounding.replies.words import share_a_word  # few ids are of no phrase
-
         return label is None or any(share_a_word(label, text) for text in self.phrases.values())
 
     def take_boxes(self, parsed: ParsedReply) -> None:
@@ -372,8 +371,6 @@ class _BoxReader:
 
     def phrase_by(self, own_id: int | None, label: str | None) -> tuple[int | None, str]:
         # few labels differ from their phrase
-        from dataflow_grounding.replies.words import ids_of, is_part_of
-
         named = ids_of(label, self.phrases) if label else []
         if own_id is not None:
             phrase = self.phrases.get(own_id)

@@ -14,6 +14,8 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.replies.box_reader import to_reading
+from dataflow_grounding.replies.channels import answer_of, enclosed
+from dataflow_grounding.replies.forms import parse_any, parse_lines
 from dataflow_grounding.replies.json_text import (
     CutArray,
     JsonText,
@@ -30,6 +32,7 @@ from dataflow_grounding.replies.reading import (
     RawBox,
     Reading,
 )
+from dataflow_grounding.replies.words import objection
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array or object in which it may be
@@ -110,8 +113,6 @@ def parse_reply(
     except UnreadableReply:
         if not in_lines:
             raise
-    from dataflow_grounding.replies.forms import parse_lines  # few runs ask for them
-
     return parse_lines(reply, phrases, asked.key)
 
 
@@ -125,8 +126,6 @@ def _parse(
     if boxes:
         return ParsedReply(boxes)
     # here, with all forms that there are: most runs meet none but the one asked for
-    from dataflow_grounding.replies.forms import parse_any
-
     return parse_any(reply, value, dict(phrases), key, to_pixels=to_pixels)
 
 
@@ -227,9 +226,6 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 
 def _json_of_answer(reply: str) -> JsonText:
     # here, with all that there may be around JSON
-    from dataflow_grounding.replies.channels import answer_of, enclosed
-    from dataflow_grounding.replies.words import objection
-
     answer = enclosed(answer_of(reply))
     found = find_json(answer.text)
     if not found.values:

@@ -32,6 +32,8 @@ from dataflow_grounding.serving._chat_completions import (
     reply_of,
     takes_no_images,
 )
+from dataflow_grounding.serving._service_tier import AskedTier, told_at
+from dataflow_grounding.serving._thinking import with_fields
 from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
@@ -280,8 +282,6 @@ class OpenAIServing(Serving):
             error = error_of(status, headers, data, where=where)
             if not tier:
                 raise error
-            from dataflow_grounding.serving._service_tier import told_at  # few runs state one
-
             # so the service says that it has no room in the tier that was asked for
             is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
             raise told_at(tier, error, is_full)
@@ -348,8 +348,6 @@ class OpenAIServing(Serving):
             settings["service_tier"] = tier
         settings |= self.extra_body
         if request.thinking:
-            from dataflow_grounding.serving._thinking import with_fields  # few runs say so
-
             settings = with_fields(self.thinking_fields(request.thinking) or {}, settings)
         return settings
 
@@ -425,8 +423,6 @@ def _asked_tier(name: str, ordinary_after: float | None) -> "AskedTier | None":
     """Return the service tier to ask for; None for the ordinary one. Raises SpecError."""
     if not name and ordinary_after is None:
         return None
-    from dataflow_grounding.serving._service_tier import AskedTier  # few runs state a tier
-
     return AskedTier(name, ordinary_after)
 
 

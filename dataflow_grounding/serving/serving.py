@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.key_names import with_keys, with_names
 from dataflow_grounding._util.secrets import blotted_message, learn
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import is_number
@@ -168,14 +169,10 @@ class Serving(ABC):
 
         Raises SpecError for a key that no variable holds.
         """
-        from dataflow_grounding._util.key_names import with_names  # few runs have processes
-
         return {name: with_names(value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Take a state with this process's keys. Raises SpecError where a variable isn't set."""
-        from dataflow_grounding._util.key_names import with_keys  # few runs have processes
-
         self.__dict__.update({name: with_keys(value) for name, value in state.items()})
 
     # Copies within a process keep the keys; by default they would go through __getstate__.

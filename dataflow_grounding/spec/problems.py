@@ -3,13 +3,13 @@
 A location is a key of a spec with the blocks that it is in, from the outermost on.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.nearest import nearest
 
 REMOVED_KEYS: dict[str, str] = load_table(__package__, "removed_keys.yaml")
 """Keys of earlier versions, without the pipeline's name, and what to do instead."""
@@ -122,17 +122,6 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
         if start > 0:
             return f"; is it {known[: start + len(key)]!r}?"
     return ""
-
-
-def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
-    """Return the end of a message about an unknown word: `; is it 'WORD'?`, or "" for none near.
-
-    Capitals make no difference. `least` is the similarity, from 0 to 1 as difflib counts it, from
-    which a known word counts as near.
-    """
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), list(by_lower), 1, least)
-    return f"; is it {by_lower[close[0]]!r}?" if close else ""
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:

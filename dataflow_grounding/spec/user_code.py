@@ -18,8 +18,8 @@ from typing import Any
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.errors import GroundingError, SpecError
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.spec.problems import nearest
 
 # `module:name`, as `my_package.my_module:MyServing`.
 _MODULE_AND_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")

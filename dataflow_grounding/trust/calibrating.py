@@ -42,10 +42,10 @@ from dataflow_grounding.trust.calibration_file import (
 )
 from dataflow_grounding.trust.finding import Deciding, Decision, NothingAnswered, add_frames
 from dataflow_grounding.trust.kinds import MODERATE
+from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.padding import MOST_ASKED, Shape, shape_of
 from dataflow_grounding.trust.probes import (
     SUFFIXES,
-    NoFit,
     Probe,
     ProbedPicture,
     legible,

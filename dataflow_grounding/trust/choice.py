@@ -20,6 +20,7 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.trust.kinds import most_elongated
+from dataflow_grounding.trust.no_fit import NoFit
 
 if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell its format
     from dataflow_grounding.trust.calibration_file import Calibration
@@ -249,7 +250,6 @@ class FormatChoice:
             utc_timestamp,
         )
         from dataflow_grounding.trust.frames import missing_frames
-        from dataflow_grounding.trust.probes import NoFit
 
         pictures = start.pictures()
         limits = replace(known.limits or SizeLimits(), frames=())
@@ -300,7 +300,6 @@ class FormatChoice:
         # Here, as they import numpy and Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import calibrate
         from dataflow_grounding.trust.calibration_file import store_calibration
-        from dataflow_grounding.trust.probes import NoFit
 
         serving = self._serving
         say(f"{self.why}: calibrating, with {REQUESTS}.")

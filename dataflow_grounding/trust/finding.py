@@ -21,12 +21,12 @@ from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.trust.frames import choose_frames, may_be_taken
 from dataflow_grounding.trust.kinds import is_elongated, one_of_each_kind
 from dataflow_grounding.trust.maps import Line, fit_map, format_in_frames, lines_of, order_of
+from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import (
     INNER,
     SIZES,
     USUAL_SHAPES,
     AskProbes,
-    NoFit,
     ProbedPicture,
     legible,
     probe_of,

@@ -24,7 +24,8 @@ from dataflow_grounding.boxes.coordinates import (
 )
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size, ordered, size_text
-from dataflow_grounding.trust.probes import NoFit, ProbedPicture
+from dataflow_grounding.trust.no_fit import NoFit
+from dataflow_grounding.trust.probes import ProbedPicture
 
 Array: TypeAlias = NDArray[np.float64]
 DEVIATION_PER_MEDIAN = 1.4826  # of normal errors: the standard deviation over the median

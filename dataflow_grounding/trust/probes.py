@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import PIL.Image
 import PIL.ImageDraw
 
-from dataflow_grounding._util.errors import SpecError, UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, Order
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size
@@ -55,15 +55,6 @@ INSET = 0.05  # of the side: three standard deviations of a model that is off by
 SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}  # by media type; of others it is .jpg
 SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles
 NARROWEST = 96  # the same, where the longest side allows no more
-
-
-class NoFit(SpecError):
-    """No format can be named.
-
-    The message says what was seen, the `pictures` are those that were answered.
-    """
-
-    pictures: "Sequence[ProbedPicture]" = ()
 
 
 @dataclass(frozen=True)

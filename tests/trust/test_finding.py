@@ -15,7 +15,8 @@ from benchmarks.stand_ins.probe_model import answered, seen
 from benchmarks.stand_ins.rule_runs import STATED, behind, decided, one_rule
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.trust.finding import fit_parts
-from dataflow_grounding.trust.probes import NoFit, Probe, ProbeBox, ProbedPicture
+from dataflow_grounding.trust.no_fit import NoFit
+from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import EndpointRefused, SpecError
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
-from dataflow_grounding.trust.probes import NoFit
+from dataflow_grounding.trust.no_fit import NoFit
 
 
 def client_of(server: LoopbackServer) -> Callable[[str, bytes], str]:

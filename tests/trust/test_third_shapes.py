@@ -26,7 +26,8 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.frames import MOST_FRAMES, choose_frames, missing_frames
-from dataflow_grounding.trust.probes import NoFit, Probe, ProbedPicture, probe_of
+from dataflow_grounding.trust.no_fit import NoFit
+from dataflow_grounding.trust.probes import Probe, ProbedPicture, probe_of
 from tests.trust.test_pixel_frames import PARTS, _part, scene
 
 ENLARGING = [
