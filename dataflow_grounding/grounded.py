@@ -255,18 +255,11 @@ async def aground(
 
 @cache
 def _threads(process: int) -> ThreadPoolExecutor:
-    """Return the threads of `aground`: asyncio's own are too few where there are few cores.
-
-    `process` is this one's id: a forked one has its parent's pool, but none of its threads.
-    """
+    # `process` is this one's id: a forked one has its parent's pool, but none of its threads.
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aground")
 
 
 def _texts(phrases: Any) -> list[str]:
-    """Return the phrases as a list, of one for a single text.
-
-    Raises SpecError for what is neither a text nor several, and for a blank one.
-    """
     if isinstance(phrases, str):
         phrases = [phrases]
     if isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
@@ -282,10 +275,6 @@ def _texts(phrases: Any) -> list[str]:
 
 
 def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[Operator]:
-    """Return what asks for boxes with these settings, and with `zoom` what refines them.
-
-    Raises SpecError for a setting that PhraseGrounder doesn't have, or can't use.
-    """
     known = list(inspect.signature(PhraseGrounder).parameters)[1:]
     for name in settings:
         if name not in known:
@@ -301,7 +290,6 @@ def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[O
 
 
 def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:
-    """Return the phrase of a record's expression, for an image of `size` in pixels."""
     text = str(expression["text"])
     boxes = []
     for instance in expression["instances"]:

@@ -67,10 +67,6 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
 
 
 def _add_settings(path: str) -> None:
-    """Set what one file may set and nothing has set before; warn once of what it may not set.
-
-    Raises SpecError, as `read_env_files` does.
-    """
     file = os.path.realpath(path)
     passed_over = []
     for name, (value, line) in _settings(path).items():
@@ -146,13 +142,10 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
 
 
 def _variable_in(texts: list[str]) -> str:
-    """Return in words which variable of the environment one of the texts is or holds; "" for none.
-
-    A whole text is compared with the variables named as secrets, and with all others of some
-    length, as a key may stand in a variable of any name. Within a text, as in `Bearer KEY`, only
-    the long values of variables named as secrets are looked for: a longer text may well hold the
-    value of any other variable by accident.
-    """
+    # A whole text is compared with the variables named as secrets, and with all others of some
+    # length, as a key may stand in a variable of any name. Within a text, as in `Bearer KEY`, only
+    # the long values of variables named as secrets are looked for: a longer text may well hold the
+    # value of any other variable by accident.
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -169,17 +162,7 @@ def _variable_in(texts: list[str]) -> str:
 def _of_the_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
 ) -> str:
-    """Return in words which secret is from a spec or a script, not from a file; "" for none.
-
-    What might be a word isn't taken for a secret.
-
-    Args:
-        key: The key that is sent, if any.
-        headers: The headers that are sent.
-        texts: The key and the headers' values, but for those that are a value of the file.
-        of_file: The values that the file has set. A header that holds one of some length is the
-            file's.
-    """
+    # What might be a word isn't taken for a secret.
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
@@ -190,10 +173,7 @@ def _of_the_spec(
 
 
 def _file_of(name: str) -> str:
-    """Return the `.env` file that has set what a variable holds now.
-
-    It is "" where none did, or another value was set since.
-    """
+    # It is "" where none did, or another value was set since.
     setting = _set_by.get(name)
     if setting is None or os.environ.get(name) != setting.value:
         return ""
@@ -201,11 +181,8 @@ def _file_of(name: str) -> str:
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
-    """Return the values that the file sets and their lines, by name; the last of a name counts.
-
-    A name without a value sets nothing. The user is warned once of a line that can't be read,
-    without what it holds: it may be a key. Raises SpecError.
-    """
+    # A name without a value sets nothing. The user is warned once of a line that can't be read,
+    # without what it holds: it may be a key.
     from dotenv.parser import parse_stream
 
     settings: dict[str, tuple[str, int]] = {}
@@ -228,10 +205,6 @@ def _settings(path: str) -> dict[str, tuple[str, int]]:
 
 
 def _text_of(path: str) -> str:
-    """Return the text of a file in UTF-8, without its byte order mark.
-
-    Raises SpecError for a file that can't be read, and for a line that is not text.
-    """
     with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     bad_byte = data.find(b"\0")  # -1 without one

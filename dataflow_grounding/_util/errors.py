@@ -251,7 +251,6 @@ def concerns_all(error: BaseException) -> bool:
 
 
 def _name_public_module() -> None:
-    """Have a traceback show `dataflow_grounding.errors.ImageMissing`, by which it can be caught."""
     for value in list(globals().values()):
         if isinstance(value, type) and issubclass(value, GroundingError):
             value.__module__ = "dataflow_grounding.errors"

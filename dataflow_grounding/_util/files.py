@@ -67,11 +67,8 @@ def portable(name: str) -> str:
 
 
 def _portable_part(part: str) -> str:
-    """Return a folder's or file's name as any system takes it; `..` becomes `_`.
-
-    A dot or blank at the end, which Windows leaves out, becomes `_`, too. "" and `.`, which say
-    nothing between slashes, stay.
-    """
+    # A dot or blank at the end, which Windows leaves out, becomes `_`, too. "" and `.`, which say
+    # nothing between slashes, stay.
     if part in ("", os.curdir):
         return part
     if part == os.pardir:
@@ -119,10 +116,6 @@ def remove_leftover(path: str) -> None:
 
 
 def _lock(file: IO[str], path: str) -> None:
-    """Lock an open file until it is closed, where the file system has locks.
-
-    Raises OSError where another process has locked it.
-    """
     import fcntl
 
     try:
@@ -134,7 +127,6 @@ def _lock(file: IO[str], path: str) -> None:
 
 
 def _being_written(path: str) -> OSError:
-    """Return the error of a file that another process writes."""
     return OSError(errno.EBUSY, "another process is writing it", path)
 
 

@@ -43,7 +43,6 @@ def with_names(value: Any) -> Any:
 
 
 def _with_names_of(value: Any, keys: Mapping[str, str]) -> Any:
-    """Return what `with_names` does, for these keys by variable."""
     if type(value) is dict:
         return {name: _with_names_of(item, keys) for name, item in value.items()}
     if type(value) in (list, tuple):
@@ -90,10 +89,6 @@ def text_with_keys(text: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Return the key that a variable of the environment holds, and have it masked from now on.
-
-    Raises SpecError where it isn't set on this machine.
-    """
     key = os.environ.get(name)
     if not key:
         raise SpecError(

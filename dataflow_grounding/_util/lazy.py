@@ -53,7 +53,6 @@ class _LazyPattern:
 
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
-        """The pattern, compiled at the first use."""
         text = self._text if isinstance(self._text, str) else self._text()
         return re.compile(text, self._flags)
 

@@ -38,7 +38,6 @@ class NumberTable:
             self._grow()
 
     def _grow(self) -> None:
-        """Make the table twice as large, and put all entries where they belong there."""
         old_keys = self._keys
         old_values = self._values
         self._resize((self._mask + 1) * 2)
@@ -55,10 +54,7 @@ class NumberTable:
                 yield key, number
 
     def _slot(self, key: int) -> int:
-        """Return the slot that has the key, else the free one where it belongs.
-
-        There is always a free one.
-        """
+        # There is always a free one.
         keys = self._keys
         mask = self._mask
         slot = key & mask
@@ -67,7 +63,6 @@ class NumberTable:
         return slot
 
     def _resize(self, size: int) -> None:
-        """Begin with empty arrays of `size` slots, a power of two."""
         self._mask = size - 1
         self._keys = array("Q", bytes(8 * size))
         self._values = array("Q", bytes(8 * size))

@@ -66,7 +66,6 @@ def learn(*values: object) -> None:
 
 
 def _learn_forms(secret: str) -> None:
-    """Remember a secret in each way that JSON, Python or an address may write it."""
     shape = "odd" if is_no_word(secret) else "word"
     if secret in _forms.get(shape, ()):
         return  # the token that goes with each request is learnt again with each
@@ -164,10 +163,7 @@ def learn_proxies() -> None:
 
 
 def _learn_user(host: str) -> None:
-    """Remember the password of `name:password@host`; also with the name, and both as in a header.
-
-    Without a password, the name is one. Any other text has none.
-    """
+    # Without a password, the name is one. Any other text has none.
     credentials, at, _ = host.rpartition("@")
     if not at:
         return
@@ -177,7 +173,6 @@ def _learn_user(host: str) -> None:
 
 
 def _keys_in(text: str) -> list[str]:
-    """Return what has the shape of a key in a text where none is expected: long, with a digit."""
     keys: list[str] = []
     for key in _KEY_SHAPE.findall(text):
         if len(key) >= _SHORTEST_KEY and re.search("[0-9]", key):
@@ -202,7 +197,6 @@ def is_secret_variable(name: str) -> bool:
 
 
 def _is_secret_parameter(name: str) -> bool:
-    """Return whether a parameter of an address holds a secret, by its name."""
     return names_secret(name) or name.lower() == "code"  # Azure's functions take their key so
 
 
@@ -226,10 +220,7 @@ def is_no_word(value: str) -> bool:
 
 
 def _without(shape: str, text: str) -> str:
-    """Return a text without the known secrets of a shape: "odd" or "word".
-
-    Where a page writes one with entities, as `&amp;` or `&#x2F;`, the text comes without these.
-    """
+    # Where a page writes one with entities, as `&amp;` or `&#x2F;`, the text comes without these.
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
@@ -260,7 +251,6 @@ def blotted_message(text: str) -> str:
 
 
 def _blotted_parameter(parameter: re.Match[str]) -> str:
-    """Return `name=value` of an address, the value blotted out where it is a secret."""
     name = parameter[1]
     return f"{name}={BLOT}" if _is_secret_parameter(name) else parameter[0]
 

@@ -72,10 +72,7 @@ def place_of(address: str) -> tuple[Any, str]:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
-    """Return what `place_of` returns. Raises whatever the scheme's library raises.
-
-    `scheme` is the address's beginning up to "://", in lower case.
-    """
+    # `scheme` is the address's beginning up to "://", in lower case.
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class, register_implementation
 
@@ -98,15 +95,8 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=1)
 def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
-    """Return the file system of the Hugging Face Hub, one for all threads; each minute a new one.
-
-    To tell the facts of one file, it lists the file's folder and keeps the listing. As a new one
-    has no listings, they don't grow old.
-
-    Args:
-        file_system: The library's class.
-        minute: Any number that changes each minute. It is only the key of the cache.
-    """
+    # To tell the facts of one file, it lists the file's folder and keeps the listing. As a new one
+    # has no listings, they don't grow old.
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = file_system(skip_instance_cache=True)
@@ -163,10 +153,7 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _number_of(error: Exception) -> int:
-    """Return the errno that the system would give for what a library raised.
-
-    EIO for what nothing else is known of: it may pass.
-    """
+    # EIO for what nothing else is known of: it may pass.
     # huggingface_hub says this of what one may not see, too.
     if "(repository not found)" in f"{error}":
         return errno.EACCES
@@ -215,11 +202,8 @@ def look(path: str) -> State:
 
 
 def _change_time(info: dict[str, Any]) -> float:
-    """Return when a file elsewhere was changed, in seconds since 1970.
-
-    Where its library doesn't say, or says it as a text, it is a number below 1 made of the file's
-    digest: it changes when the file does, which is all that the time is used for.
-    """
+    # Where its library doesn't say, or says it as a text, it is a number below 1 made of the file's
+    # digest: it changes when the file does, which is all that the time is used for.
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()
@@ -230,7 +214,6 @@ def _change_time(info: dict[str, Any]) -> float:
 
 
 def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
-    """Return the value under the first of the names that has one, not empty or 0; else None."""
     for name in names:
         if info.get(name):
             return info[name]
@@ -264,7 +247,6 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def _listed_anew(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
-    """Return what a method of a file system lists for a path, not from an earlier listing."""
     system.invalidate_cache()
     return method(path)
 
@@ -289,10 +271,7 @@ def open_file(path: str) -> IO[bytes]:
 def _fetch_patiently(
     file: Any, path: str, fetch: Callable[[int, int], bytes], begin: int, end: int
 ) -> bytes:
-    """Return a file's bytes from `begin` up to `end`, not included, or up to its own end.
-
-    `fetch` is the library's way to get them. Raises OSError where they don't come whole.
-    """
+    # `fetch` is the library's way to get them.
     size = min(end, file.size) - begin
     return patiently(path, lambda: _whole(fetch(begin, end), size))
 
@@ -309,7 +288,6 @@ def fetched(address: str, size: int) -> bytes:
 
 
 def _whole(data: bytes, size: int) -> bytes:
-    """Return the data if it has the size that was asked for; else raise OSError."""
     if len(data) != size:
         raise OSError(errno.EIO, f"{len(data):,} of {size:,} bytes came")
     return data

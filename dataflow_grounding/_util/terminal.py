@@ -92,15 +92,11 @@ def say_json(value: Any, indent: int | None = None) -> None:
 
 
 def _harmless_json(text: str) -> str:
-    """Return a JSON text without secrets, and with a terminal's commands as JSON's escapes."""
     return _COMMANDS.sub(lambda command: f"\\u{ord(command[0]):04x}", blotted(text))
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    """Yield a value's JSON in pieces, so that a list of many is never one text in memory.
-
-    No string is cut: a secret in it couldn't be recognised.
-    """
+    # No string is cut: a secret in it couldn't be recognised.
     if isinstance(value, dict) and _is_long(value):
         before = "{"
         for key, item in value.items():
@@ -120,7 +116,6 @@ def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
 
 
 def _is_long(value: Any) -> bool:
-    """Return whether a value is a list of more than one piece, or a dict with such a list."""
     if isinstance(value, dict):
         return any(map(_is_long, value.values()))
     return isinstance(value, list) and len(value) > _PIECE
@@ -306,7 +301,6 @@ class _Teller:
 
 
 def _width(text: str) -> int:
-    """Return how many of a terminal's columns a text takes: East Asian characters take two."""
     if text.isascii():
         return len(text)
     columns = 0
@@ -319,10 +313,7 @@ def _width(text: str) -> int:
 
 
 def _print(text: str, err: bool = False, newline: bool = True) -> None:
-    """Print a text on standard output, or with `err` on standard error; a live line stays last.
-
-    Without `newline` the next text follows in the same line.
-    """
+    # Without `newline` the next text follows in the same line.
     import click
 
     for line in _live:  # it makes room, and is written again behind the text

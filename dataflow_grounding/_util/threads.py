@@ -34,11 +34,7 @@ THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's st
 
 @cache
 def _threads(process: int) -> "ThreadPool":
-    """Return the pool of threads of a process, by its id: a forked process makes its own.
-
-    A store may take its time: Python doesn't wait for these threads at its end. Raises InputError
-    where no thread can be started.
-    """
+    # A store may take its time: Python doesn't wait for these threads at its end.
     from multiprocessing.pool import ThreadPool
 
     try:
@@ -53,11 +49,8 @@ def _threads(process: int) -> "ThreadPool":
 
 
 def _most_threads() -> int:
-    """Return how many threads this machine lets a process have, at most `THREADS`.
-
-    Where the address space is limited, as by `ulimit -v`, that is as many as have room in half of
-    it.
-    """
+    # Where the address space is limited, as by `ulimit -v`, that is as many as have room in half of
+    # it.
     with suppress(ImportError):  # Windows has no such limits
         import resource
 

@@ -134,7 +134,6 @@ def read_document(path: str) -> dict[str, Any]:
 
 
 def _check(document: dict[str, Any], path: str) -> None:
-    """Raise InputError where a key of a document isn't what it should be."""
     ways = document.get("ways")
     names = list(ways) if isinstance(ways, dict) else []
     for way in names:
@@ -157,7 +156,6 @@ def _check(document: dict[str, Any], path: str) -> None:
 
 
 def _check_format(recording: dict[str, Any], where: str) -> None:
-    """Raise InputError where a recording's boxes are in no format that is known; `where` it is."""
     try:
         find_box_format(recording["box_format"], "", recording.get("box_formats", ()))
     except SpecError:

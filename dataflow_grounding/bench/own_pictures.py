@@ -66,7 +66,6 @@ def own_set(folder: str, gold: str) -> PictureSet:
 
 
 def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the phrases whose boxes are known, each text once: the first of a text counts."""
     seen = set()
     for expression in record["expressions"]:
         text = expression["text"]
@@ -78,7 +77,6 @@ def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _found_in(folder: str, name: str) -> str:
-    """Return a picture's path below a folder, by its whole name or the last part; "" for none."""
     whole = os.path.relpath(name, folder) if os.path.isabs(name) else os.path.normpath(name)
     for path in (whole, os.path.basename(name)):
         leads_out = path.split(os.sep)[0] == os.pardir

@@ -152,7 +152,6 @@ def page_of(document: Mapping[str, Any]) -> str:
 
 
 def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how much was asked, and in which format boxes were read."""
     of_ways = list(document["ways"].values())
     yield f"{max(of_way['figures']['counts']['pictures'] for of_way in of_ways)} pictures"
     yield f"{max(of_way['figures']['all']['phrases'] for of_way in of_ways)} phrases"
@@ -165,7 +164,6 @@ def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names_in(document: Mapping[str, Any]) -> list[str]:
-    """Return the figures that a way has, in the order of their heads."""
     names: set[str] = set()
     for of_way in document["ways"].values():
         names.update(of_way["figures"]["all"])
@@ -173,20 +171,14 @@ def _names_in(document: Mapping[str, Any]) -> list[str]:
 
 
 def _in_words(figure: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return a figure and its interval as texts, each "-" where there is none.
-
-    Without a figure the interval is "".
-    """
+    # Without a figure the interval is "".
     if figure is None or figure["value"] is None:
         return "-", ""
     return f"{figure['value']:.3f}", _interval_in_words(figure["interval"])
 
 
 def _interval_in_words(interval: Sequence[float] | None) -> str:
-    """Return an interval's ends, "-" for none.
-
-    There is no dash before a minus sign, as the two would be read as one.
-    """
+    # There is no dash before a minus sign, as the two would be read as one.
     if interval is None:
         return "-"
     low, high = interval
@@ -195,7 +187,6 @@ def _interval_in_words(interval: Sequence[float] | None) -> str:
 
 
 def _run_cells(of_way: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what a way took, for the columns of _RUN_HEADS, each with a remark or ""."""
     run, counts = of_way["run"], of_way["figures"]["counts"]
     tests = run["tests"]
     unchecked = counts["unchecked"]
@@ -209,7 +200,6 @@ def _run_cells(of_way: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ways_table(document: Mapping[str, Any]) -> str:
-    """Return an HTML table of each way's figures, and of what its run took."""
     names = _names_in(document)
     rows = []
     for way, of_way in document["ways"].items():
@@ -219,7 +209,6 @@ def _ways_table(document: Mapping[str, Any]) -> str:
 
 
 def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return an HTML table of the figures of each kind of picture."""
     names = [name for name in _HEADS if name in next(iter(kinds.values()))]
     rows = []
     for kind, figures in kinds.items():
@@ -228,5 +217,4 @@ def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _cells(figures: Mapping[str, Any], names: Sequence[str]) -> list[Cell]:
-    """Return figures as cells, each with its interval below."""
     return [Cell(*_in_words(figures.get(name))) for name in names]

@@ -110,7 +110,6 @@ class Bench:
         return SpecRun(self._spec_of(way, rows))
 
     def _spec_of(self, way: str, rows: str) -> Spec:
-        """Return the spec of a way, as a user would write it."""
         pipeline = WAYS[way]
         block = UserBlock(
             vlm=self.vlm,
@@ -195,7 +194,6 @@ def is_taken_over(earlier: Mapping[str, Any], document: Mapping[str, Any]) -> bo
 
 
 def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
-    """Raise SpecError where a way's folder has the replies of another model than this one."""
     for path in stores_of(within(bench.folder, way)):
         for line in read_lines(path):
             other = line.get("model")
@@ -209,10 +207,7 @@ def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
 def _tell_of_another_address(
     folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any] | None
 ) -> None:
-    """Say where a folder has replies of another address than the document's; write down this one.
-
-    That is done before the first request: a bench may be killed before it has any `bench.json`.
-    """
+    # That is done before the first request: a bench may be killed before it has any `bench.json`.
     path = os.path.join(folder, CKPT, _ASKED_AT)
     endpoint = document["endpoint"]
     before = read_object(path).get("endpoint") or (earlier or document)["endpoint"]
@@ -227,7 +222,6 @@ def _tell_of_another_address(
 
 
 def _unanswerable(run: SpecRun) -> str:
-    """Return the tasks that a run asks and its serving can't answer; empty where there are none."""
     tasks = run.serving.tasks
     if tasks is None:
         return ""
@@ -238,10 +232,7 @@ def _unanswerable(run: SpecRun) -> str:
 
 
 def _recording_of(run: SpecRun) -> dict[str, Any]:
-    """Return what the first line of a recording says of whose replies it holds, secrets masked.
-
-    A way that asks for no boxes has the format that was stated, which may be `auto`.
-    """
+    # A way that asks for no boxes has the format that was stated, which may be `auto`.
     serving = run.serving
     box_format = serving.box_format
     maps: Sequence[FrameMap] = ()
@@ -254,11 +245,8 @@ def _recording_of(run: SpecRun) -> dict[str, Any]:
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:
-    """Return requests, tokens and USD of all replies of a way, those of earlier calls too.
-
-    `tests` of the requests show rectangles of ours, to find out how the model writes boxes and
-    whether it still does, in place of a picture of the set.
-    """
+    # `tests` of the requests show rectangles of ours, to find out how the model writes boxes and
+    # whether it still does, in place of a picture of the set.
     steps = paid_by_step(run.spec.results_dir, run.options.prices)
     costs = [step["cost_usd"] for step in steps]
     tests = 0
@@ -277,13 +265,11 @@ def _paid_for(run: SpecRun) -> dict[str, Any]:
 
 
 def _seconds_of(run: SpecRun) -> float:
-    """Return how long a way's run took: the call that finished it."""
     stated = read_object(os.path.join(run.spec.results_dir, RUN_JSON))
     return float(stated["summary"]["seconds"])
 
 
 def _replies_in(results_dir: str) -> list[dict[str, Any]]:
-    """Return the stored replies, sorted by key, those to tests of endpoint and judge among them."""
     lines: dict[str, dict[str, Any]] = {}
     for path in stores_of(results_dir):
         for line in read_lines(path):

@@ -89,17 +89,6 @@ def _replayed(
     pictures: PictureSet,
     where: str,
 ) -> Replayed:
-    """Have a way's own pipeline read its replies, as in a run.
-
-    Args:
-        way: The way's name.
-        of_way: What the document has of it.
-        pictures: The pictures that were asked about.
-        where: What the way is called in errors.
-
-    Raises:
-        InputError: None of the replies answers what the way asks, or reading them stops the run.
-    """
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
         rows = os.path.join(folder, "questions.jsonl")
@@ -125,13 +114,11 @@ def _replayed(
 
 
 def _with_whole_path(record: Mapping[str, Any], set_folder: str) -> dict[str, Any]:
-    """Return a gold record whose picture's path begins with the set's folder."""
     return {**record, "image_path": within(set_folder, record["image_path"])}
 
 
 @contextlib.contextmanager
 def _in_silence() -> Iterator[None]:
-    """Let runs in the block say nothing: what there is to say of replies was said in their run."""
     token = current_options.set(RunOptions(progress=False))
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -163,7 +150,6 @@ class _KeptReplies(RecordedServing):
 
 
 def _playing_back(of_way: Mapping[str, Any], path: str) -> _KeptReplies:
-    """Return a serving that answers with a way's replies, by way of a recording at the path."""
     lines = [of_way["recording"], *of_way["replies"]]
     write_text(path, "".join(map(dump_line, lines)))
     serving = _KeptReplies(path)
@@ -178,18 +164,6 @@ def _playing_back(of_way: Mapping[str, Any], path: str) -> _KeptReplies:
 
 
 def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
-    """Return how many pictures, replies and phrases didn't come to what a way is about.
-
-    Args:
-        summary: What reading the replies counted.
-        pictures: How many there are.
-
-    Returns:
-        `pictures`; `failed` of them; `unreadable` replies; `unchecked` phrases, which a judge was
-        to check; and of the `judge` why he wasn't heeded: `not tested`, as his answers couldn't be
-        read, or `not obeyed`, as they were no better than chance. Null where he was, or there is
-        none. Only where replies were unreadable, there are the other `unreadable_facts`, too.
-    """
     judge = None
     if summary.notes["judge_not_tested"]:
         judge = "not tested"
@@ -209,7 +183,6 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
 def _figures(
     way: str, records: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return a way's figures with their intervals, of all pictures and of each kind."""
     answered = [_by_id(record) for record in records]
     right = [_by_id(record) for record in gold]
     answered_paths = {record["image_path"] for record in answered}
@@ -238,7 +211,6 @@ def _figures(
 def _figures_of_own(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return a way's figures on a user's own pictures; `scores` has each picture's own."""
     answers = {record["image_path"]: record for record in answered}
     scores = []
     for record in gold:
@@ -257,12 +229,10 @@ def _figures_of_own(
 
 
 def _by_id(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record with its id for a path: the set stands elsewhere on each machine."""
     return {**record, "image_path": f"{record['image_id']}.jpg"}
 
 
 def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a gold record with only the phrases that stand in its caption."""
     placed = [expression for expression in record["expressions"] if expression["char_span"]]
     return {**record, "expressions": placed}
 
@@ -270,11 +240,8 @@ def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluated(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the figures of these names, each with its 95 % interval, and the number of phrases.
-
-    There is no interval where all bootstrap samples come to the same, as those of one picture do,
-    or of a figure that is 1 in each: it would look sure of what nobody knows.
-    """
+    # There is no interval where all bootstrap samples come to the same, as those of one picture do,
+    # or of a figure that is 1 in each: it would look sure of what nobody knows.
     evaluation = evaluate(list(answered), list(gold)).to_json()
     figures: dict[str, Any] = {"phrases": evaluation["expressions"]}
     for name in names:

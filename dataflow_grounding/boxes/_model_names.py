@@ -65,7 +65,6 @@ def is_of_family(model: str, family: str) -> bool:
 
 
 def _only_known_words(name: str, start: int) -> bool:
-    """Whether only sizes, dates and the like follow in `name` from `start` on, to its end."""
     word = _WORD.match(name, start)
     while word:
         start = word.end()
@@ -75,11 +74,8 @@ def _only_known_words(name: str, start: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _pattern(family: str) -> re.Pattern[str]:
-    """Return the pattern of a family's name, with any of - _ . and spaces between its letters.
-
-    The word has to end there: "gpt-5" doesn't match "gpt-50", but it does match "gpt5" and the
-    beginning of "gpt-5-mini".
-    """
+    # The word has to end there: "gpt-5" doesn't match "gpt-50", but it does match "gpt5" and the
+    # beginning of "gpt-5-mini".
     characters = []
     for character in squeezed(family):
         characters.append(r"\d" if character == "#" else re.escape(character))
@@ -87,11 +83,8 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
-    """Return a name in lower case, without what a router is told behind a colon, and without "#…".
-
-    That may be :online, :fireworks-ai, or :2 for a second instance. Other words stay, unless the
-    path names the model's vendor.
-    """
+    # That may be :online, :fireworks-ai, or :2 for a second instance. Other words stay, unless the
+    # path names the model's vendor.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])
@@ -105,15 +98,11 @@ def _without_suffixes(model: str) -> str:
 
 
 def _is_suffix(word: str) -> bool:
-    """Whether a word behind a colon says nothing of the model: a known one, or an instance."""
     return word in _SUFFIXES or (word.isdecimal() and len(word) <= 2)
 
 
 def _without_prefixes(model: str) -> Iterator[str]:
-    """Yield the name without its path, and then without each known prefix, one after another.
-
-    It is in lower case, and without "#…". No more than _MOST_PREFIXES are taken away.
-    """
+    # It is in lower case, and without "#…". No more than _MOST_PREFIXES are taken away.
     path = model.lower().partition("#")[0].strip().rstrip("/\\")
     name = re.split(r"[/\\]", path)[-1]
     yield name

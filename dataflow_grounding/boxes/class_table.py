@@ -153,10 +153,7 @@ class ClassTable:
                         self._raise_state(digest, ours, state)
 
     def _counts_of(self, name: str) -> ClassCounts:
-        """Return the counts of a class, which are zero for a new one.
-
-        Names that `class_key` takes for one class share them; the first spelling is kept.
-        """
+        # Names that `class_key` takes for one class share them; the first spelling is kept.
         key = class_key(name)
         counts = self._by_key.get(key)
         if counts is None:
@@ -167,15 +164,7 @@ class ClassTable:
         return counts
 
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
-        """Set the state of a class in a picture if it is higher than before.
-
-        The picture then counts under its new state, and no longer under the former one.
-
-        Args:
-            digest: The picture's digest.
-            counts: The counts of the class; they are changed.
-            state: The state: 0, _NONE, _UNDECIDED or _BOXED.
-        """
+        # The picture then counts under its new state, and no longer under the former one.
         table = self._states[counts.number // _CLASSES_OF_A_TABLE]
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
         states = table.get(digest) or 0
@@ -214,16 +203,12 @@ def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
 
 
 def _digest_of(picture: str) -> int:
-    """Return 64 bits that tell a picture from others, the same in every process."""
     digest = hashlib.blake2b(picture.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def _state_of(expression: Mapping[str, Any]) -> int:
-    """Return the state that an expression without a box gives its class.
-
-    It is 0, "not looked for", where the status tells nothing of the class.
-    """
+    # It is 0, "not looked for", where the status tells nothing of the class.
     status = expression.get("status")
     if status == "none":
         return _NONE
@@ -231,7 +216,6 @@ def _state_of(expression: Mapping[str, Any]) -> int:
 
 
 def _boxes_in(expression: Mapping[str, Any]) -> Iterator[Bbox]:
-    """Yield each box of an expression, in pixels; what can't be read as one is left out."""
     instances = expression.get("instances")
     if not isinstance(instances, list):
         return

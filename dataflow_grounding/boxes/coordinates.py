@@ -122,7 +122,6 @@ def frame_of(frame: str, sent: Size) -> Canvas:
 
 
 def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
-    """Return a square with a picture in its middle, or in its top left corner."""
     width, height = sent
     side = max(sent)
     if in_the_middle:
@@ -131,12 +130,6 @@ def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
 
 
 def _resized(match: re.Match[str], sent: Size) -> Size:
-    """Return the size to which a picture is brought in a frame without padding, in pixels.
-
-    Args:
-        match: Of the frame's name with _FRAME, whose groups say how sides are reckoned.
-        sent: The size in which the picture is sent.
-    """
     if match["nearest"]:  # round_F
         return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
     if match["factor"]:  # smart_resize_F_MIN_MAX, whose areas are those of Qwen2.5-VL by default
@@ -153,12 +146,9 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
 
 
 def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
-    """Return the size that qwen-vl-utils' smart_resize brings a picture to.
-
-    Sides are the nearest multiples of `factor`, one at the least. Where the area isn't from `low`
-    to `high` square pixels, the picture is resized to the nearer of both, with sides rounded so
-    that it is.
-    """
+    # Sides are the nearest multiples of `factor`, one at the least. Where the area isn't from `low`
+    # to `high` square pixels, the picture is resized to the nearer of both, with sides rounded so
+    # that it is.
     width = max(factor, round(sent[0] / factor) * factor)
     height = max(factor, round(sent[1] / factor) * factor)
     if width * height > high:
@@ -173,11 +163,8 @@ def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
 
 
 def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
-    """Return the size of a picture that is reduced, never enlarged, to a longer side of `edge` px.
-
-    Where a `patch` isn't 0, the picture is reduced further, until it takes no more than `patches`
-    squares of `patch` px, but to a longer side of 1 px at the least.
-    """
+    # Where a `patch` isn't 0, the picture is reduced further, until it takes no more than `patches`
+    # squares of `patch` px, but to a longer side of 1 px at the least.
     longest = max(1, min(edge, max(sent)))
     if patch and _count_patches(_reduced(sent, longest), patch) > patches:
         longest = _longest_within(patches, sent, longest, patch)
@@ -185,23 +172,18 @@ def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
 
 
 def _reduced(size: Size, longer_side: int) -> Size:
-    """Return the size whose longer side is `longer_side`, in about the same shape."""
     width, height = size
     scaled_width = max(1, round(width * longer_side / max(size)))
     return scaled_width, max(1, round(height * longer_side / max(size)))
 
 
 def _count_patches(size: Size, patch: int) -> int:
-    """Return how many squares of `patch` px cover a picture of this size."""
     width, height = size
     return math.ceil(width / patch) * math.ceil(height / patch)
 
 
 def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
-    """Return the longest side at which a picture takes no more than `patches`, found by bisection.
-
-    It is below `too_long`, at which it takes more; 1 where it takes more at any side.
-    """
+    # It is below `too_long`, at which it takes more; 1 where it takes more at any side.
     longest = 1
     while too_long - longest > 1:
         middle = (longest + too_long) // 2
@@ -280,7 +262,6 @@ def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
 
 
 def _cell(number: int) -> int:
-    """Return the number of the nearest row or column that there is, from 0 to 31."""
     return min(max(number, 0), GRID - 1)
 
 
@@ -350,10 +331,7 @@ class BoxFormat:
         return " ".join(sentence for sentence in sentences if sentence)
 
     def _scale_words(self, sent: Size) -> str:
-        """Return in words for a prompt which numbers edges are written in.
-
-        `sent` is the size of the picture as sent, (width, height).
-        """
+        # `sent` is the size of the picture as sent, (width, height).
         if self.scale == "px":
             canvas = frame_of(self.frame, sent)  # what is asked for never depends on the maps
             return (
@@ -374,11 +352,8 @@ class BoxFormat:
 
     @property
     def _decimals(self) -> int:
-        """How many decimals a model writes: 4 for fractions, 2 for per cent.
-
-        In between it is 4 for scales below 10 and 3 below 100. There are none where the scale has
-        more than a hundred steps, or is no number.
-        """
+        # In between it is 4 for scales below 10 and 3 below 100. There are none where the scale has
+        # more than a hundred steps, or is no number.
         if not isinstance(self.scale, int) or self.scale > 100:
             return 0
         return 5 - len(str(self.scale))
@@ -462,7 +437,6 @@ class BoxFormat:
         return [round(number, decimals) for number in numbers]
 
     def _to_pixels_on(self, axis: "_Axis", number: float) -> float:
-        """Return where an edge lies in pixels of the original, from its number in this format."""
         if not isinstance(self.scale, int):  # pixels of the frame
             return (number + self.offset - axis.start) * axis.original / axis.image_side
         if axis.image_side == axis.side:
@@ -473,7 +447,6 @@ class BoxFormat:
         return (on_frame - axis.start) * axis.original / axis.image_side
 
     def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
-        """Return an edge's number in this format, from where it lies in pixels of the original."""
         on_frame = pixels * axis.image_side / axis.original + axis.start
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset
@@ -481,7 +454,6 @@ class BoxFormat:
 
 
 def _is_of_shape(original: Size, sent: Size) -> bool:
-    """Whether a size is of the shape of another, give or take a pixel and a fiftieth."""
     width = original[1] * sent[0] / sent[1]
     height = original[0] * sent[1] / sent[0]
     across = abs(original[0] - width) <= 1 + 0.02 * width
@@ -489,10 +461,7 @@ def _is_of_shape(original: Size, sent: Size) -> bool:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    """Round a box's two edges along one axis, and keep them from 0 to `most`.
-
-    They end up one unit of the last decimal apart at least, also where `low` is above `high`.
-    """
+    # They end up one unit of the last decimal apart at least, also where `low` is above `high`.
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)
@@ -520,7 +489,6 @@ class _Axis(NamedTuple):
 
 @lru_cache(maxsize=256)  # all boxes of a reply lie in one picture, and many pictures have one size
 def _axes(canvas: Canvas, original: Size) -> tuple[_Axis, _Axis]:
-    """Return how x, and how y, of the frame and of the original image belong together."""
     return (
         _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),
         _Axis(canvas.height, canvas.top, canvas.image_height, original[1]),
@@ -529,7 +497,6 @@ def _axes(canvas: Canvas, original: Size) -> tuple[_Axis, _Axis]:
 
 @lru_cache(maxsize=256)  # for the same reason
 def _canvas(frame: str, maps: tuple[FrameMap, ...], sent: Size) -> Canvas:
-    """Return what `BoxFormat.canvas` does."""
     for measured in maps:
         if measured.size == sent:
             return measured.canvas

@@ -73,10 +73,6 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
 
 
 def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
-    """Return the confirmed format of a model's name; it may be one of points.
-
-    Raises SpecError where the name tells nothing, or only a candidate that nobody has confirmed.
-    """
     known = format_of_model(model, rows)
     if known is not None and known.verified:
         return known
@@ -91,7 +87,6 @@ def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
 
 
 def _usable(known: BoxFormat) -> BoxFormat:
-    """Return the format if it is one of boxes. Raises SpecError for one of points."""
     if not known.boxes:
         raise SpecError(
             f"models of the family {known.name!r} answer with {known.key}s, not boxes: use another"
@@ -101,10 +96,7 @@ def _usable(known: BoxFormat) -> BoxFormat:
 
 
 def _unknown(name: str, named: Sequence[str]) -> SpecError:
-    """Return the error that there is no format `name`, with the nearest known name if there is one.
-
-    `named` are the names of the table's and the user's formats.
-    """
+    # `named` are the names of the table's and the user's formats.
     plain = [f"{order}_{scale}" for order, scale in product(ORDERS, SCALES)]
     known = [*named, *plain, "auto", "calibrated"]
     close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
@@ -147,19 +139,13 @@ class _Match(NamedTuple):
 
 
 def _longest(matches: Sequence[_Match]) -> BoxFormat:
-    """Return the format of the longest name: gpt-5.2 falls under "gpt-5.2" before "gpt-5".
-
-    Of equally long ones, it is the first.
-    """
+    # Of equally long ones, it is the first.
     longest = max(matches, key=lambda match: len(match.name))
     return longest.format
 
 
 def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
-    """Return the formats that the user's rows state, in their order.
-
-    One without a name is called "row 1" or the like. Raises SpecError for a bad row.
-    """
+    # One without a name is called "row 1" or the like.
     formats = []
     for number, row in enumerate(rows, start=1):
         name = str(row.get("name", f"row {number}"))
@@ -168,11 +154,8 @@ def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
-    """Return the format that a row of the table, or one of the user's, states.
-
-    What the row leaves out has its default; the order's is xyxy, and the key's box_2d for yxyx and
-    else bbox_2d. Raises SpecError for a value that can't be meant.
-    """
+    # What the row leaves out has its default; the order's is xyxy, and the key's box_2d for yxyx
+    # and else bbox_2d.
     try:
         _check_row(row)
         order = row.get("order", "xyxy")
@@ -227,10 +210,7 @@ def map_of(row: Mapping[str, Any]) -> FrameMap:
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
-    """Raise ValueError for a row that can't be meant, and TypeError for some values.
-
-    A misspelt `order` would be read as the usual one, and every box would be silently wrong.
-    """
+    # A misspelt `order` would be read as the usual one, and every box would be silently wrong.
     scale = row.get("scale")
     is_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
     if row.get("order", "xyxy") not in ORDERS or not is_scale:

@@ -121,11 +121,7 @@ def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
 
 
 def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
-    """Round a box's two edges along one axis to whole pixels, from 0 to `length`.
-
-    They end up 1 px apart at the least. Raises ValueError for a side without pixels, and for edges
-    that aren't finite.
-    """
+    # They end up 1 px apart at the least.
     if length < 1 or not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"no whole pixels between {low} and {high} in a side of {length} px")
     first = min(max(math.floor(low + 0.5), 0), length - 1)
@@ -174,11 +170,9 @@ def without_duplicates(
 
 
 def _score_of(instance: dict[str, Any]) -> float:
-    """Return an instance's score; -1, less than any score, for one without."""
     score = instance.get("score")
     return -1.0 if score is None else float(score)
 
 
 def _is_same(a: Bbox, b: Bbox, merge_iou: float) -> bool:
-    """Whether two boxes are one: equal, also if they have no area, or with at least this IoU."""
     return a == b or iou(a, b) >= merge_iou

@@ -75,14 +75,7 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
 
 
 def _add_more(wanted_of: dict[int, int], near: Sequence[Sequence[int]]) -> None:
-    """Add as many pairs to a matching as possible, by augmenting paths.
-
-    Each wanted box without a partner is given one by `_give_partner`, if that can be.
-
-    Args:
-        wanted_of: The matching, the wanted box's index by the found one's; it is changed.
-        near: For each wanted box the indices of the found ones that it can take, best first.
-    """
+    # Each wanted box without a partner is given one by `_give_partner`, if that can be.
     unmatched = set(range(len(near))) - set(wanted_of.values())
     for wanted_index in sorted(unmatched):
         _give_partner(wanted_index, wanted_of, near, set())
@@ -91,17 +84,6 @@ def _add_more(wanted_of: dict[int, int], near: Sequence[Sequence[int]]) -> None:
 def _give_partner(
     wanted_index: int, wanted_of: dict[int, int], near: Sequence[Sequence[int]], tried: set[int]
 ) -> bool:
-    """Give a wanted box a found one that is free, or whose present partner can be given another.
-
-    Args:
-        wanted_index: The wanted box.
-        wanted_of: The matching, as for `_add_more`; it is changed if there is a partner.
-        near: As for `_add_more`.
-        tried: Found boxes that are passed over; those that are looked at are added.
-
-    Returns:
-        Whether there is a partner.
-    """
     for found_index in near[wanted_index]:
         if found_index in tried:
             continue

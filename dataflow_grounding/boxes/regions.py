@@ -264,11 +264,8 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    """Return a column's value as a list of boxes.
-
-    None and "" are no boxes. What is no list is one box, though a wrong one, and so are four items
-    of which none is a list.
-    """
+    # None and "" are no boxes. What is no list is one box, though a wrong one, and so are four
+    # items of which none is a list.
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
@@ -280,11 +277,8 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
-    """Return what is wrong with each box, as a key of REASONS; None for one that can be used.
-
-    Whether boxes are corners by mistake (`xyxy`) is decided for the row as a whole: all that can be
-    read are, or none.
-    """
+    # Whether boxes are corners by mistake (`xyxy`) is decided for the row as a whole: all that can
+    # be read are, or none.
     problems = [_why_unreadable(item) or _problem_of(item, size) for item in items]
     readable = []
     for item, problem in zip(items, problems, strict=True):
@@ -305,11 +299,8 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
-    """Return what is wrong with one box, read as x, y, width and height, as a key of REASONS.
-
-    None for nothing. `xyxy` says that it fits the image only as corners. A box that reaches out of
-    the image is judged by the part inside.
-    """
+    # None for nothing. `xyxy` says that it fits the image only as corners. A box that reaches out
+    # of the image is judged by the part inside.
     if min(item[2:]) <= 0:
         return "no_area"
     corners = to_xyxy(item, "xywh")
@@ -324,7 +315,6 @@ def _problem_of(item: Sequence[float], size: Size) -> str | None:
 
 
 def _why_unreadable(item: Any) -> str | None:
-    """Return why an item isn't four finite numbers, as a key of REASONS; None if it is."""
     if not (isinstance(item, (list, tuple)) and len(item) == 4):
         return "not_numbers"
     if any(number is None for number in item):  # what NaN becomes in a table
@@ -338,25 +328,21 @@ def _why_unreadable(item: Any) -> str | None:
 
 
 def _has_nan_as_text(item: Sequence[Any]) -> bool:
-    """Whether NaN or infinity stands among the four as a text."""
     words = [part.strip().lower() for part in item if isinstance(part, str)]
     return any(word in _NOT_FINITE for word in words)
 
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:
-    """Whether x1, y1, x2, y2 are inside of the image, or reach out by no more than SLACK."""
     slack = SLACK * max(size)
     x1, y1, x2, y2 = corners
     return x1 >= -slack and y1 >= -slack and x2 <= size[0] + slack and y2 <= size[1] + slack
 
 
 def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
-    """Whether four numbers, read as x1, y1, x2, y2, are a box with an area in the image."""
     return item[0] < item[2] and item[1] < item[3] and _is_within(item, size)
 
 
 def _with_whole_numbers(bbox: Bbox) -> Bbox:
-    """Return a box with an int for each number that is whole: 3 for 3.0."""
     x1, y1, x2, y2 = [int(edge) if float(edge).is_integer() else edge for edge in bbox]
     return x1, y1, x2, y2
 

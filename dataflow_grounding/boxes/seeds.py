@@ -80,14 +80,11 @@ class Seeds(ABC):
 
     @abstractmethod
     def _reset_found(self) -> None:
-        """Set `found` to what is known before any record is read.
-
-        It is called before each reading, so that a second one doesn't count all of it twice.
-        """
+        # It is called before each reading, so that a second one doesn't count all of it twice.
+        ...
 
     @abstractmethod
-    def _records(self) -> Iterator[dict[str, Any]]:
-        """Yield the records, and add to `found` on the way."""
+    def _records(self) -> Iterator[dict[str, Any]]: ...
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -53,11 +53,8 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
-    """Yield a line for each command: its arguments, its options and what it does.
-
-    Options that many commands share are told once: `(those of check)`. `here` is the context in
-    which click looks the commands up.
-    """
+    # Options that many commands share are told once: `(those of check)`. `here` is the context in
+    # which click looks the commands up.
     options_of: dict[str, set[str]] = {}  # by command, those of the commands so far
     for name, purpose in COMMANDS.items():
         command = cli.command_named(here, name)
@@ -77,11 +74,8 @@ def _commands(here: click.Context) -> Iterator[str]:
 
 
 def _spec_keys() -> list[str]:
-    """Return the lines of the shipped specs, of each those that no earlier one has.
-
-    Heads of blocks are repeated, as they stand above what differs below them. Empty lines, and
-    comments that begin a line, are left out.
-    """
+    # Heads of blocks are repeated, as they stand above what differs below them. Empty lines, and
+    # comments that begin a line, are left out.
     lines: list[str] = []
     earlier_lines = set[str]()
     for name in JOBS:
@@ -94,7 +88,6 @@ def _spec_keys() -> list[str]:
 
 
 def _operators() -> Iterator[str]:
-    """Yield a line for each shipped operator: its settings, its columns and what it does."""
     for name, cls in OPERATOR_REGISTRY:
         if not cls.__module__.startswith("dataflow_grounding.operators"):
             continue
@@ -113,7 +106,6 @@ def _operators() -> Iterator[str]:
 
 
 def _columns(column_of: Mapping[str, str]) -> str:
-    """Return `role=column` of each, with commas; the role alone where its column is called so."""
     columns = []
     for role, column in column_of.items():
         columns.append(role if role == column else f"{role}={column}")

@@ -41,10 +41,6 @@ pilot_option = click.option(
 
 
 def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
-    """Return the spec keys that begin with what was typed, each with `=`, for a shell's completion.
-
-    They are keys of the pipelines that the command's specs name; without a spec, of every pipeline.
-    """
     from dataflow_grounding.jobs.registry import JOBS
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import SpecHead, spec_with
@@ -59,11 +55,8 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> li
 
 
 def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    """Return the shipped pipeline that specs name; if they name none, those they have blocks of.
-
-    The last `autolabel_type` counts; none is returned where it isn't one of `shipped`. A spec that
-    can't be read is passed over. No code of the user's is run.
-    """
+    # The last `autolabel_type` counts; none is returned where it isn't one of `shipped`. A spec
+    # that can't be read is passed over. No code of the user's is run.
     import yaml
 
     autolabel_type = None

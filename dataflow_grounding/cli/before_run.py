@@ -67,7 +67,6 @@ def of_estimate(
 
 
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of `estimate`, for people: the table, then what the figures rest on."""
     yield from _table(figures)
     records = counted(figures["records"], "record")
     stored = counted(figures["stored"], "reply")
@@ -90,7 +89,6 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _aside_lines(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield a line on the requests that are about no record, if there are any."""
     parts = []
     if figures["probes"]:
         parts.append(f"{figures['probes']:,} check the box format")
@@ -101,10 +99,7 @@ def _aside_lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield the estimate of each step and of all in columns, below a line of heads.
-
-    A cost that isn't known is "-".
-    """
+    # A cost that isn't known is "-".
     rows = [["step", "requests", "input", "cached", "output", "USD"]]
     for step in [*figures["steps"], {"step": "total", **figures}]:
         counts = [step["requests"], *step["tokens"].values()]

@@ -43,7 +43,6 @@ _BEST = "best.yaml"
 
 
 def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return the ways named between commas. Raises UsageError for another name."""
     if value is None:
         return ()
     ways = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
@@ -129,7 +128,6 @@ def of_bench(
 
 
 def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> Any:
-    """Return the set of a user's own pictures, None for the package's. Raises InputError."""
     if gold is None:
         return None
     if folder is None:
@@ -138,7 +136,6 @@ def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> A
 
 
 def _number_of_pictures(text: str | None) -> int | None:
-    """Return the N of `--pictures N`, None for None. Raises UsageError for anything else."""
     if text is None:
         return None
     if os.path.isdir(text) and not text.isdecimal():
@@ -149,10 +146,7 @@ def _number_of_pictures(text: str | None) -> int | None:
 
 
 def _choose(document: dict[str, Any], ways: Sequence[str], folder: str, *, silent: bool) -> None:
-    """Say which way is best, and write it as `best.yaml`; `silent` leaves the table out.
-
-    The ways are compared with the first of `ways` that could be asked.
-    """
+    # The ways are compared with the first of `ways` that could be asked.
     first = next(way for way in ways if way in document["ways"])
     choice = choice_of(document, first)
     if choice.gains and not silent:
@@ -164,7 +158,6 @@ def _choose(document: dict[str, Any], ways: Sequence[str], folder: str, *, silen
 
 
 def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
-    """Raise UsageError where an argument is given that `--rescore` makes no use of."""
     for parameter in ctx.command.params:
         name = str(parameter.name)
         source = ctx.get_parameter_source(name)
@@ -173,11 +166,8 @@ def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
 
 
 def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
-    """Measure, and return what `bench.json` at the path holds then; the page beside it is anew.
-
-    Both are written after each way. A file that is there is kept under another name, if what it has
-    isn't taken over. Raises what stops a run.
-    """
+    # Both are written after each way. A file that is there is kept under another name, if what it
+    # has isn't taken over. Raises what stops a run.
     earlier: dict[str, Any] | None = None
     why_not = ""
     if os.path.exists(path):
@@ -206,14 +196,12 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
 
 
 def _difference(earlier: dict[str, Any], document: dict[str, Any], path: str) -> str:
-    """Return why an earlier document at the path isn't gone on with, in words."""
     if earlier["endpoint"] != document["endpoint"]:
         return f"{path} is of {earlier['endpoint']}"
     return f"{path} is of another version or of other pictures"
 
 
 def _put_aside(path: str, reason: str) -> None:
-    """Give the file at the path another name, and say why. Raises InputError where it can't be."""
     number = 1
     while os.path.exists(f"{path}.old{number}"):
         number += 1
@@ -224,11 +212,8 @@ def _put_aside(path: str, reason: str) -> None:
 
 
 def _exit_code(document: dict[str, Any], ways: Sequence[str]) -> int:
-    """Return 0 where each of these ways measured what it is about.
-
-    As `generate` ends, it is 4 where every picture of a way failed, and 1 where a way's check
-    checked nothing. Ways of the document that this call didn't ask don't count.
-    """
+    # As `generate` ends, it is 4 where every picture of a way failed, and 1 where a way's check
+    # checked nothing. Ways of the document that this call didn't ask don't count.
     figures = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
     if any(failed_all(of_way) for of_way in figures):
         return 4
@@ -241,7 +226,6 @@ def _bench(
     folder: str,
     ways: Sequence[str],
 ) -> Any:
-    """Return the Bench of the spec's endpoint, or of the environment's. Raises SpecError."""
     if spec_paths:
         spec = load_spec(spec_paths, overrides, whole=False)
         return Bench(
@@ -258,7 +242,6 @@ def _bench(
 
 
 def _rescored(path: str, own: Any, as_json: bool) -> int:
-    """Make a file's figures anew, and say whether they are those that it states."""
     stated = read_document(path)
     document = scored(without_figures(stated), own, path)
     _tell(document, as_json)
@@ -284,7 +267,6 @@ def without_figures(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differing_figures(made: Any, stated: Any, path: str = "") -> Iterator[str]:
-    """Yield the figures that differ, by their keys: `counts.failed is 3, not 0`."""
     if not isinstance(made, dict) or not isinstance(stated, dict):
         if made != stated:
             yield f"{path or 'figures'} is {json.dumps(made):.40}, not {json.dumps(stated):.40}"
@@ -300,7 +282,6 @@ def _differing_figures(made: Any, stated: Any, path: str = "") -> Iterator[str]:
 
 
 def _tell(document: dict[str, Any], as_json: bool) -> None:
-    """Print the figures, without the replies, and what is to be known of them."""
     for warning in warnings_of(document):
         say(f"Warning: {warning}")
     if not as_json:
@@ -312,7 +293,6 @@ def _tell(document: dict[str, Any], as_json: bool) -> None:
 
 
 def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield what `--estimate` says, for people."""
     rows = [["way", "requests", "USD"]]
     for way, of_way in {**figures["ways"], "total": figures}.items():
         cost = "-" if of_way["cost_usd"] is None else f"{of_way['cost_usd']:.4f}"

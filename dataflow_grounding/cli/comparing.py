@@ -112,11 +112,8 @@ def of_eval(
 
 
 def _write_charts(out: str, runs: dict[str, Evaluation]) -> None:
-    """Write accuracy.svg and precision.svg into `out`, with the lines of all runs by their names.
-
-    The first is the share of right first boxes at each threshold, the second what a cut at each
-    score keeps, and how much of that is right.
-    """
+    # The first is the share of right first boxes at each threshold, the second what a cut at each
+    # score keeps, and how much of that is right.
     accuracy: dict[str, Any] = {}
     kept: dict[str, Any] = {}
     for name, run in runs.items():
@@ -142,7 +139,6 @@ def _write_charts(out: str, runs: dict[str, Evaluation]) -> None:
 
 
 def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str | None) -> None:
-    """Write the phrases that aren't right into `out`: worst.jsonl, and worst.html to look at."""
     records = os.path.join(out, "worst.jsonl")
     folders = image_folders_of(results, image_root)
     write_rows(records, worst_cases(run))

@@ -25,7 +25,6 @@ def cost(results: str, as_json: bool) -> None:
 
 
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield what `cost` prints: a line for each step and for all, with what they were spent on."""
     for step in [*figures["steps"], {"step": "total", **figures}]:
         yield f"{step['step']}: {_words(step)}"
         for part in ("retries", "samples", "checks", FLEX):
@@ -36,10 +35,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(bill: dict[str, Any]) -> str:
-    """Return the replies, tokens and dollars of a step, or of a part, in a line.
-
-    Without dollars where the price of some isn't known.
-    """
+    # Without dollars where the price of some isn't known.
     tokens = bill["tokens"]
     words = (
         f"{counted(bill['requests'], 'reply')}, {tokens['input']:,} tokens in"

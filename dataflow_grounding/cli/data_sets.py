@@ -120,15 +120,7 @@ def of_split(
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
-    """Return a line where parts have other shares of the records than asked for; "" where none has.
-
-    A part may be off by one record, or by a twentieth of all records: that isn't told.
-
-    Args:
-        parts: Name → counts of its `records` and `pictures`.
-        weights: Name → the share that was asked for, in any unit.
-        alike: How many pictures stay with an earlier one that is nearly the same.
-    """
+    # A part may be off by one record, or by a twentieth of all records: that isn't told.
     total = sum(counts["records"] for counts in parts.values())
     asked = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     allowed = max(1.0, total / 20)
@@ -233,16 +225,7 @@ def of_stats(
 
 
 def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advice: str) -> None:
-    """Print a figure, with the first groups of pictures that it counts as alike, and its advice.
-
-    Of a table there are neither groups nor advice.
-
-    Args:
-        name: The figure's, as in FIGURES.
-        figure: Its value; None where nothing was measured.
-        groups: The pictures that it counts as alike, if any.
-        advice: What to do about it; "" for nothing.
-    """
+    # Of a table there are neither groups nor advice.
     row = FIGURES[name]
     if row.get("kind") == "table":
         _say_table(row["about"], figure)
@@ -258,26 +241,17 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
 
 
 def _says_something(name: str, figure: Any) -> bool:
-    """Return whether a figure is shown unasked: not None, 0, or empty, nor a map of a few boxes."""
     if FIGURES[name].get("kind") == "grid":
         return _is_mapped(figure)
     return bool(figure)
 
 
 def _is_mapped(grid: Sequence[Sequence[int]] | None) -> bool:
-    """Return whether there are boxes enough for a map of them; None has none."""
     return grid is not None and sum(map(sum, grid)) >= _FEWEST_MAPPED
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    """Print in a line what there is nothing of, and how to see the figures that weren't shown.
-
-    The line leaves out maps, tables, what wasn't measured (None), and what nobody asked for.
-
-    Args:
-        names: The figures that weren't shown; without any, nothing is printed.
-        figures: All figures.
-    """
+    # The line leaves out maps, tables, what wasn't measured (None), and what nobody asked for.
     nothing_of = []
     for name in names:
         row = FIGURES[name]
@@ -291,7 +265,6 @@ def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
 
 
 def _say_table(about: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the table of classes, at most _MOST_CLASSES of them; without rows there is nothing."""
     if rows:
         say(f"{about}: {len(rows):,}", err=False)
     for line in class_lines(rows, _MOST_CLASSES):
@@ -299,17 +272,14 @@ def _say_table(about: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _alike_pictures(group: Sequence[Place]) -> str:
-    """Return pictures that are alike in a line, with their data sets where these differ."""
     if len({place.data_set for place in group}) == 1:
         return " = ".join(place.picture for place in group)
     return " = ".join(f"{place.picture} ({place.data_set})" for place in group)
 
 
 def _shown(value: Any, kind: str | None) -> str:
-    """Return a figure as text, by its kind in FIGURES: "-" for None, a share in percent.
-
-    Of counts by name, and of a spread's numbers, the first _MOST_COUNTS are shown, "none" for none.
-    """
+    # Of counts by name, and of a spread's numbers, the first _MOST_COUNTS are shown, "none" for
+    # none.
     if value is None:
         return "-"
     if kind == "share":
@@ -330,12 +300,9 @@ def _shown(value: Any, kind: str | None) -> str:
 
 
 def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
-    """Return a map of where boxes are, in lines of letters: the more, the darker.
-
-    A letter is two cells, one above the other, as letters are twice as high as wide. `grid` has the
-    counts row by row, an even number of rows, and at least one box. Each line begins with a line
-    end.
-    """
+    # A letter is two cells, one above the other, as letters are twice as high as wide. `grid` has
+    # the counts row by row, an even number of rows, and at least one box. Each line begins with a
+    # line end.
     rows = []
     for y in range(0, len(grid), 2):
         rows.append([upper + lower for upper, lower in zip(*grid[y : y + 2], strict=True)])
@@ -350,11 +317,7 @@ def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
 
 
 def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return the rules that begin with one of the prefixes between commas, in the order of RULES.
-
-    None are returned without a value. Case makes no difference. Raises UsageError for a prefix of
-    no rule.
-    """
+    # None are returned without a value. Case makes no difference.
     if not value:
         return ()
     prefixes = tuple(part.strip().upper() for part in value.split(","))
@@ -456,15 +419,11 @@ def of_lint(
 
 
 def _exhaust(rows: Iterable[Any]) -> None:
-    """Iterate to the end: rows are checked while they are yielded, and nobody needs them."""
     deque(rows, maxlen=0)
 
 
 def _say_lost_folders(data: str, out: str, image_root: str | None) -> None:
-    """Say in which folders pictures of `data` are found, and pictures of `out` won't be looked for.
-
-    `out` is the file that was made of it. Nothing is said where there is no such folder.
-    """
+    # `out` is the file that was made of it. Nothing is said where there is no such folder.
     known = {absolute(folder) for folder in image_folders_of(out)}
     lost = []
     for folder in image_folders_of(data, image_root):

@@ -85,16 +85,12 @@ def doctor(
 
 
 def _is_unreadable(endpoint: dict[str, Any]) -> bool:
-    """Return whether the reply of an endpoint, or of one of its several, can't be read.
-
-    False where no reply was asked for.
-    """
+    # False where no reply was asked for.
     parts = [endpoint, *endpoint.get("endpoints", ())]
     return any(str(part.get("reply", "")).startswith(NOT_READABLE) for part in parts)
 
 
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of `doctor`, for people: versions, the endpoint, variables and extras."""
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
     yield from _of_endpoints(findings)
     environment = findings["environment"]
@@ -115,10 +111,7 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
-    """Yield what `doctor` says of the endpoint, of each where there are several, and of problems.
-
-    Without one, how to name one.
-    """
+    # Without one, how to name one.
     endpoint = findings.get("endpoint", {})
     if not endpoint:
         way = unused_keys().strip()
@@ -138,7 +131,6 @@ def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
-    """Yield what `doctor` says of one endpoint, a line for each finding; none without any."""
     for name in _OF_ENDPOINT:
         if name in endpoint:
             yield f"{name.replace('_', ' ')}: {endpoint[name]}"
@@ -196,12 +188,8 @@ def of_calibrate(
 def _serving(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    """Return what is to be calibrated, and how it is asked.
-
-    It is the endpoint of a spec, else that of the options `base_url` and `model`, which the
-    environment completes, else the environment's. Raises SpecError for arguments that don't go
-    together, and where there is no endpoint, nothing to find out, or an obstacle to asking it.
-    """
+    # It is the endpoint of a spec, else that of the options `base_url` and `model`, which the
+    # environment completes, else the environment's.
     endpoint_named = base_url is not None or model is not None
     if spec_paths and endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
@@ -229,10 +217,7 @@ def _serving(
 
 
 def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None) -> None:
-    """Draw the boxes that were answered into the probe pictures, and write that to a path.
-
-    Nothing is done where `path` is None or empty. Raises GroundingError where it can't be written.
-    """
+    # Nothing is done where `path` is None or empty.
     if path:
         with told_as(GroundingError, f"can't write {path}"):
             plot(pictures, boxes).save(path)

@@ -124,10 +124,6 @@ _writing_options = together(
 def _parse_options(
     ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the options of `--set NAME=VALUE` by name, whole numbers as int.
-
-    Raises click's BadParameter: no name or no `=`, a name twice, or one of `read`'s own arguments.
-    """
     options = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -208,11 +204,8 @@ def import_(
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of a record in which each phrase that is one of the classes has it as class.
-
-    `names` are the classes' names, which are compared letter by letter. A class that a phrase
-    states stays.
-    """
+    # `names` are the classes' names, which are compared letter by letter. A class that a phrase
+    # states stays.
     expressions = []
     for expression in record.get("expressions") or ():
         if expression.get("text") in names and "class" not in expression:
@@ -296,11 +289,8 @@ def export(
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
-    """Return the classes that are listed for RESULTS, then others of its parts' records.
-
-    So all parts of a split have the same classes in the same order. Without parts no record is
-    read, and there are none but the listed ones.
-    """
+    # So all parts of a split have the same classes in the same order. Without parts no record is
+    # read, and there are none but the listed ones.
     classes = ClassList(classes_of(results))
     for path in parts.values():
         for record in records_of(path):
@@ -318,7 +308,6 @@ def _positive(counts: Counter[str]) -> Counter[str]:
 
 
 def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
-    """Return what reading left out as one line; an empty list where that is nothing."""
     if not passed_over:
         return []
     counts = ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())
@@ -328,17 +317,6 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _write(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
-    """Write records in a format to `out`.
-
-    Args:
-        records: As `write` takes them; or a dict, by the name of the part, of those of a split,
-            which `write_parts` writes.
-        format: The format's name.
-        out: The folder or file.
-        folders: Where relative paths of pictures are looked for, in order.
-        settings: All other options of the command: those of Selection, those of `write`, and of
-            the format. What is None was not given.
-    """
     select = Selection(
         min_score=settings["min_score"],
         verified_only=settings["verified_only"],
@@ -356,11 +334,8 @@ def _write(
 
 
 def _tell(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
-    """Print what was written, lost and left out; return the exit code, 1 if records were left out.
-
-    `source` is the format that the records were read from, whose reader may have left something
-    out; None of a run's results.
-    """
+    # `source` is the format that the records were read from, whose reader may have left something
+    # out; None of a run's results.
     passed_over = Counter[str]() if source is None else _positive(source.passed_over)
     if as_json:
         facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}

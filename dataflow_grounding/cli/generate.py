@@ -46,7 +46,6 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
 
 
 def _shard_named(text: str) -> "Shard":
-    """Return the part of the input that `--shard` names, as `2/8`. Raises SpecError for no part."""
     return Shard.parse(text)
 
 
@@ -149,11 +148,8 @@ def generate(
 
 
 def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
-    """Say which model is asked where, before anything is sent, and the remarks on the run.
-
-    With `as_json` the remarks alone: programs read the model in `run.json`. Without it, too, where
-    there are obstacles, with which nobody is asked.
-    """
+    # With `as_json` the remarks alone: programs read the model in `run.json`. Without it, too,
+    # where there are obstacles, with which nobody is asked.
     if not as_json and not run.job.obstacles():
         say(f"{run.spec.autolabel_type} asks {run.who}.")
     for remark in run.remarks():
@@ -161,10 +157,6 @@ def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
 
 
 def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
-    """Run the spec, and return what was done.
-
-    Raises RunStopped where it is stopped; with `as_json`, that is printed first as JSON.
-    """
     try:
         return run.execute(engine)
     except RunStopped as stopped:
@@ -174,7 +166,6 @@ def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
 
 
 def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
-    """Say what was done, and what can be done now: after a pilot what to look at."""
     say(str(summary))
     if run.job.passed_over:
         say(run.job.passed_over)
@@ -187,11 +178,7 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
 
 
 def _engine(options: dict[str, Any]) -> MakeRun:
-    """Return what takes the rows through the steps: in this process, or on Ray.
-
-    `options` are those of the command, by name. Raises SpecError for options that don't go
-    together, and where the part of the package that they need isn't installed.
-    """
+    # `options` are those of the command, by name.
     _check_together(options)
     if options["engine"] == "ray":
         return partial(RayRun, options["ray_address"], options["workers"])
@@ -199,7 +186,6 @@ def _engine(options: dict[str, Any]) -> MakeRun:
 
 
 def _check_together(options: dict[str, Any]) -> None:
-    """Raise SpecError for options of the command that don't go together."""
     on_ray = options["engine"] == "ray"
     is_shard = options["shard"] is not None
     if on_ray and is_shard:
@@ -209,12 +195,8 @@ def _check_together(options: dict[str, Any]) -> None:
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    """Write the report's page, unless it is there already; `summary.report` becomes its address.
-
-    Where results are elsewhere, the page is sent there. Where it can't be written, a warning says
-    why, and the run counts all the same.
-    `silent` shows no progress.
-    """
+    # Where results are elsewhere, the page is sent there. Where it can't be written, a warning says
+    # why, and the run counts all the same. `silent` shows no progress.
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):
         summary.report = address_of(page)
@@ -231,7 +213,6 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
 
 
 def _advice(run: SpecRun) -> str:
-    """Return what to look at after a pilot, and how to go on from there, in several lines."""
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:
@@ -255,7 +236,6 @@ def _advice(run: SpecRun) -> str:
 
 
 def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
-    """Return what can be done after a run, a line each; none where there is nothing."""
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = []
     if summary.report:
@@ -281,11 +261,8 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    """Raise a spec's `max_workers`: for a pilot to what it may try, else to what a run sustained.
-
-    What a run sustained stands in `run.json` of the results folder; the user is told the number. A
-    larger one that the spec has stays. Raises SpecError where no run has measured it.
-    """
+    # What a run sustained stands in `run.json` of the results folder; the user is told the number.
+    # A larger one that the spec has stays.
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:

@@ -64,10 +64,7 @@ def command(
 
 
 def _cache_of(image: str) -> str | None:
-    """Return the file, in the user's cache folder, that keeps replies about the image at this path.
-
-    The same path gives the same file. None where the folder can't be made.
-    """
+    # The same path gives the same file. None where the folder can't be made.
     folder = os.path.join(cache_folder(), "ground")
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)

@@ -138,12 +138,10 @@ class _LazyGroup(click.Group):
 
 
 def _other_packages_commands() -> list[str]:
-    """Return the names of commands that other packages bring; those like our own are left out."""
     return [name for name in targets_of("commands") if name not in COMMANDS]
 
 
 def _command_of_another_package(target: str, name: str, ctx: click.Context) -> click.Command:
-    """Import a command that an entry point names. Raises UsageError if it is none."""
     module_name, _, attribute = target.partition(":")
     command = getattr(importlib.import_module(module_name), attribute, None)
     if not isinstance(command, click.Command):
@@ -152,7 +150,6 @@ def _command_of_another_package(target: str, name: str, ctx: click.Context) -> c
 
 
 def _command_in(module_name: str, name: str) -> click.Command:
-    """Import a module of this package, and return the command of this name that stands in it."""
     module = importlib.import_module(module_name)
     for value in vars(module).values():
         if isinstance(value, click.Command) and value.name == name:
@@ -230,11 +227,8 @@ def as_command() -> Iterator[None]:
 
 
 def _run() -> None:
-    """Run the command line, and raise SystemExit with its exit code.
-
-    That is the command's own, `as_command`'s after an error, 2 for wrong arguments, and 70 for a
-    defect of ours.
-    """
+    # That is the command's own, `as_command`'s after an error, 2 for wrong arguments, and 70 for a
+    # defect of ours.
     # Messages call settings as a spec has them (vlm.box_format), not as Python does (box_format=).
     speaks_of_specs.set(True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -279,13 +273,10 @@ class _FailSafeFile(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    """Make printing in the block safe, which is to end in SystemExit.
-
-    Output that can't be written raises nothing in the block. At its end a line says so, and the
-    exit code 0 becomes 130; a reader that went away, such as `head`, is fine. What programs print
-    that user code starts goes to standard error, not into the answer. Nothing is done where the
-    caller has put a stream of its own in the place of standard output.
-    """
+    # Output that can't be written raises nothing in the block. At its end a line says so, and the
+    # exit code 0 becomes 130; a reader that went away, such as `head`, is fine. What programs print
+    # that user code starts goes to standard error, not into the answer. Nothing is done where the
+    # caller has put a stream of its own in the place of standard output.
     if sys.stdout is not sys.__stdout__:
         yield
         return
@@ -314,10 +305,7 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _text_into(sink: _FailSafeFile, stream: Any) -> TextIO:
-    """Return a text stream like `stream` that writes into the sink.
-
-    Characters that the stream's encoding lacks are escaped, where `stream` would raise.
-    """
+    # Characters that the stream's encoding lacks are escaped, where `stream` would raise.
     errors = "backslashreplace" if stream.errors == "strict" else stream.errors
     return io.TextIOWrapper(
         io.BufferedWriter(sink), stream.encoding, errors, line_buffering=stream.line_buffering

@@ -93,7 +93,6 @@ def of_review(
 
 
 def _user() -> str:
-    """Return the name that the system knows the user by; "unknown" where it knows none."""
     with suppress(OSError, KeyError, ImportError):
         return getpass.getuser()
     return "unknown"
@@ -144,10 +143,7 @@ def of_apply(
 
 
 def _share(text: str) -> float:
-    """Return a share from `3%` or `0.03`. Raises BadParameter for a text that isn't within 0 and 1.
-
-    0 and 1 themselves are refused, too.
-    """
+    # 0 and 1 themselves are refused, too.
     with suppress(ValueError):
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         if 0 < share < 1:

@@ -53,11 +53,7 @@ def init(folder: str, force: bool) -> None:
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
-    """Yield the path of each file that `init` writes, and its path in a new working folder.
-
-    Files of `init_template` go to the top of that, others into folders of their names. Raises
-    InputError where a folder isn't there.
-    """
+    # Files of `init_template` go to the top of that, others into folders of their names.
     package = Path(__file__).parents[1]
     for folder in ("api_pipelines", "example_data", "init_template"):
         top = package / "_shipped" / folder  # where a wheel has it
@@ -109,12 +105,8 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    """Return the folder to write into, and the pipelines whose specs are wanted.
-
-    They are the current folder and all pipelines, unless `arguments`, each NAME=VALUE, say
-    otherwise. `module_name` may be given, too, as TAO's users do. Raises SpecError for arguments of
-    another name or value.
-    """
+    # They are the current folder and all pipelines, unless `arguments`, each NAME=VALUE, say
+    # otherwise. `module_name` may be given, too, as TAO's users do.
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:
         name, equals, value = argument.partition("=")

@@ -159,13 +159,8 @@ class ServingForDataFlow:
     def _texts(
         self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
     ) -> list[str | None]:
-        """Return the answers to rows that each have a `prompt` or a `conversation`.
-
-        `pictures` has an entry for each row, or is None where no row has pictures.
-
-        Raises ValueError for more or fewer entries than rows, and the error of the first row that
-        fails. One whose prompt or pictures can't be used fails before anything is sent.
-        """
+        # `pictures` has an entry for each row, or is None where no row has pictures.
+        # One whose prompt or pictures can't be used fails before anything is sent.
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(
                 f"prompts and pictures should have the same length, not {len(rows)} and"
@@ -182,16 +177,12 @@ class ServingForDataFlow:
 
 
 def _names_picture(text: str) -> bool:
-    """Return whether a text is the path of a file, or ends as that of a picture does."""
     return text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)
 
 
 def _refuse(**arguments: Sequence[Any] | None) -> None:
-    """Raise SpecError for the first of these arguments in which anything is given.
-
-    Each is a list with an entry for each input. An entry that is None or an empty list means that
-    nothing is given for that input, a list that is None that nothing is given at all.
-    """
+    # Each is a list with an entry for each input. An entry that is None or an empty list means that
+    # nothing is given for that input, a list that is None that nothing is given at all.
     for name, entries in arguments.items():
         for entry in entries or []:
             if entry is not None and entry != []:

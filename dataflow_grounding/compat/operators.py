@@ -206,13 +206,10 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        """Return the request with the earlier turns as chat turns instead of data in its input.
-
-        Its pictures go with the first turn of the talk, if it has one besides the system's. The
-        request comes back as it is where there are no earlier turns, where the serving takes no
-        chat turns, and where the talk doesn't alternate from a user's turn to an assistant's at its
-        end: few endpoints take such a one.
-        """
+        # Its pictures go with the first turn of the talk, if it has one besides the system's. The
+        # request comes back as it is where there are no earlier turns, where the serving takes no
+        # chat turns, and where the talk doesn't alternate from a user's turn to an assistant's at
+        # its end: few endpoints take such a one.
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
         talk = turns[len(of_system) :]
@@ -230,16 +227,9 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
-        """Return the text that a row asks, and the turns before it.
-
-        The text is the last turn of the row's conversation; where that column isn't read, or is
-        null, the row's prompt, with no turns before it. The template's text stands in place of the
-        conversation's first turn.
-
-        Raises:
-            BrokenRow: The conversation has no turns, a turn without a text, or a last one that is
-                empty or not the user's; or the prompt is no text, or empty.
-        """
+        # The text is the last turn of the row's conversation; where that column isn't read, or is
+        # null, the row's prompt, with no turns before it. The template's text stands in place of
+        # the conversation's first turn.
         columns = self.keys.by_role
         key = columns.get("conversation")
         if "prompt" in columns and (key is None or record.get(key) is None):
@@ -261,11 +251,8 @@ class PromptedVQAGenerator(Operator):
         return last["content"], earlier
 
     def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
-        """Return for each picture of a record a copy that has its path alone, and the column.
-
-        That is how pictures are opened: by a record with one path in a column. A cell, or an item
-        of its list, that is null or "" is no picture.
-        """
+        # That is how pictures are opened: by a record with one path in a column. A cell, or an item
+        # of its list, that is null or "" is no picture.
         key = self.keys.by_role.get("image", "")
         cell = record.get(key)
         paths = cell if isinstance(cell, list) else [cell]
@@ -297,15 +284,7 @@ def _as_role_and_content(turn: Any) -> dict[str, str]:
 
 
 def _read_answer(reply: str) -> tuple[str, list[Note]]:
-    """Return a reply's answer, without space around it, and notes on reading it.
-
-    An answer that is no text is written as JSON.
-
-    Raises:
-        UnreadableReply: The answer is empty or null; so it is where a reply is cut off within the
-            answer's text, `{"answer": "It is r`.
-        TruncatedReply: As `_answer_or_whole_reply`.
-    """
+    # An answer that is no text is written as JSON.
     answer, notes = _answer_or_whole_reply(reply)
     if answer is None:
         text = ""

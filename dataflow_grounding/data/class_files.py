@@ -48,7 +48,6 @@ def read_class_file(path: str) -> Any:
 
 
 def _text_of(path: str) -> str:
-    """Return the text of a file of class names. Raises SpecError."""
     try:
         if kind_of(path) != "file":
             raise SpecError(
@@ -64,7 +63,6 @@ def _text_of(path: str) -> str:
 
 
 def _of_json(data: Any) -> Any:
-    """Return the names of COCO's categories in a JSON file's value; any other value as it is."""
     if isinstance(data, dict) and isinstance(data.get("categories"), list):
         categories = sorted(data["categories"], key=lambda category: category["id"])
         return [category["name"] for category in categories]
@@ -72,11 +70,7 @@ def _of_json(data: Any) -> Any:
 
 
 def _of_yaml(text: str) -> Any:
-    """Return Ultralytics' `names` in a YAML file, in the order of their numbers.
-
-    The value of any other YAML file is returned as it is, with texts for numbers and the like.
-    Raises ValueError for what is no YAML.
-    """
+    # The value of any other YAML file is returned as it is, with texts for numbers and the like.
     import yaml
 
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value is a text: `no` is, too

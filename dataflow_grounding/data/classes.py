@@ -38,11 +38,7 @@ def class_key(name: str) -> str:
 def _pairs_stated(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> list[tuple[Any, Any]]:
-    """Return the pairs of a phrase and its class that `data.classes` states, as they stand there.
-
-    Whether these are texts isn't checked. Raises SpecError where `classes` is neither a list nor a
-    mapping, or a class states something else than a list of phrases and a definition.
-    """
+    # Whether these are texts isn't checked.
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise SpecError(
             "classes: should be a list of class names, or a mapping of phrases to classes"
@@ -187,7 +183,6 @@ def keep_classes(results: str, out: str) -> None:
 
 
 def _names_in_file(path: str) -> list[str]:
-    """Return the lines of a list of classes, empty ones, too. Raises InputError."""
     try:
         with open_file(path) as file:
             return list(file.read().decode("utf-8-sig").splitlines())
@@ -209,7 +204,6 @@ def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names_in_stated(classes: dict[Any, Any] | list[Any]) -> Iterator[str]:
-    """Yield the class names that `data.classes` states; what is no text there is passed over."""
     names: list[Any] = []
     if isinstance(classes, list):
         names = classes

@@ -133,11 +133,6 @@ def read_csv(path: str) -> Iterator[Row]:
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    """Return the names of a file's columns, read from its first line.
-
-    Raises InputError for a line that is missing, empty, not CSV or not UTF-8, for a name that comes
-    twice, and for columns with another delimiter between them.
-    """
     try:
         names = next(reader, None)
     except csv.Error as error:
@@ -162,16 +157,12 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
 
 
 def _is_utf8(cells: list[str]) -> bool:
-    """Whether all cells were UTF-8 in the file.
-
-    The file is read with `surrogateescape`, which turns bytes that aren't into U+DC80 to U+DCFF.
-    """
+    # The file is read with `surrogateescape`, which turns bytes that aren't into U+DC80 to U+DCFF.
     not_ascii = [cell for cell in cells if not cell.isascii()]
     return not any(map(_ESCAPED_BYTE.search, not_ascii))
 
 
 def _cell(text: str) -> Any:
-    """Return a cell's value: the list or object that it holds as JSON, else the text of it."""
     if text[:1] in ("[", "{"):
         with suppress(BrokenRow):
             return parse_value(text)
@@ -188,7 +179,6 @@ def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> N
 
 
 def _cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's names and values as they stand in cells."""
     return {cell_of(name): cell_of(value) for name, value in row.items()}
 
 
@@ -266,11 +256,8 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    """Return for how many rows there is room in memory, by the sizes that a file's metadata states.
-
-    It may be 0. A Parquet file stores a text that is repeated once, in a column's dictionary. In
-    memory, each row has a copy, and that may be a large one.
-    """
+    # It may be 0. A Parquet file stores a text that is repeated once, in a column's dictionary. In
+    # memory, each row has a copy, and that may be a large one.
     row_bytes = 0  # of a row on average, in the group where rows are largest
     dictionary_bytes = 0  # of the largest column with a dictionary, which takes no more than these
     for group_number in range(metadata.num_row_groups):
@@ -301,7 +288,6 @@ def parquet_file(path: str) -> Iterator[Any]:
 
 
 def _parquet_source(path: str) -> AbstractContextManager[Any]:
-    """Return a context that gives what pyarrow opens: a path; for an address, an open file."""
     if is_elsewhere(path):
         return open_file(path)
     return nullcontext(plain_path(path))

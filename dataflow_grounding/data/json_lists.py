@@ -154,11 +154,8 @@ class _PartlyReadJson:
             raise ValueError
 
     def _more(self) -> bool:
-        """Read a further part behind the text that isn't decoded yet; return whether there was any.
-
-        The part is as long as the one in memory. It doubles while a value doesn't fit, so that
-        decoding a large value again and again takes linear time in all.
-        """
+        # The part is as long as the one in memory. It doubles while a value doesn't fit, so that
+        # decoding a large value again and again takes linear time in all.
         more = self._file.read(max(_CHUNK, len(self._text)))
         self._text = self._text[self._at :] + more
         self._at = 0

@@ -148,7 +148,6 @@ class Mirror:
             write_bytes(self.here(_SENT), json.dumps(kept).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        """Return the versions of all files that are directly in some folders there, by path."""
         asked = list(folders)
         versions: dict[str, str] = {}
         for folder, entries in zip(asked, at_once(self.listed, asked), strict=True):
@@ -191,10 +190,7 @@ class Mirror:
             return dict(zip(paths, at_once(self._put, paths), strict=True))
 
     def _states_here(self) -> dict[str, list[int]]:
-        """Return by path the state of each file of the part that may have to be sent.
-
-        It has to be where its state is another one than when it was sent last.
-        """
+        # It has to be where its state is another one than when it was sent last.
         states: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
             path_in_root = path.relative_to(self.root)
@@ -206,11 +202,8 @@ class Mirror:
         return states
 
     def _is_to_be_sent(self, path: Path) -> bool:
-        """Return whether a file of the part is to be sent; `path` is from the root.
-
-        Not so are shards' files, unless the part is a shard, and what only this machine has a use
-        for: the mirror's own files, half-written ones, and of `.ckpt` all but KEPT.
-        """
+        # Not so are shards' files, unless the part is a shard, and what only this machine has a use
+        # for: the mirror's own files, half-written ones, and of `.ckpt` all but KEPT.
         if not self.part and path.parts[0] == "shards":
             return False
         if CKPT in path.parts:
@@ -218,16 +211,12 @@ class Mirror:
         return not path.name.endswith((_MARK, _SENT, ".part"))
 
     def _put(self, path: str) -> str:
-        """Send a file; return its version there. Raises OSError."""
         self.call(path, lambda system, there: system.put_file(self.here(path), there))
         return version_told(self.call(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
-        """Bring a file here. Raises OSError.
-
-        One that isn't there is passed over, and the copy here stays. In a mirror of the whole
-        folder, though, the copy of a shard's file is removed: it is the shard's to have.
-        """
+        # One that isn't there is passed over, and the copy here stays. In a mirror of the whole
+        # folder, though, the copy of a shard's file is removed: it is the shard's to have.
         os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
         try:
             with whole_file(self.here(path), alone=False) as file:

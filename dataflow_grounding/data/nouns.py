@@ -14,10 +14,7 @@ _ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
 
 
 def _exceptions() -> dict[str, str]:
-    """Return plural → singular of the nouns whose plural the endings don't tell.
-
-    A noun that has one form stands there for itself, and so does a singular in -s.
-    """
+    # A noun that has one form stands there for itself, and so does a singular in -s.
     exceptions: dict[str, str] = dict(_PLURALS["irregular"])
     for word in _PLURALS["takes_s"].split():
         exceptions[word + "s"] = word

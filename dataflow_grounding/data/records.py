@@ -177,7 +177,6 @@ def path_within(path: str, root: str | None) -> str:
 
 
 def _is_plain(path: str) -> bool:
-    """Return whether a path from this machine's root is written the shortest way; "/" isn't."""
     starts_once = path.startswith(os.sep) and not path.startswith(os.sep * 2)
     return starts_once and path != os.sep and os.path.normpath(path) == path
 
@@ -249,10 +248,8 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(regions: Any) -> Any:
-    """Return regions as expressions with a box each; others stay, for `read_expressions` to refuse.
-
-    An expression's text is its region's `text`, `description` or `type`, else `region 1`, numbered.
-    """
+    # An expression's text is its region's `text`, `description` or `type`, else `region 1`,
+    # numbered.
     if not isinstance(regions, list):
         return regions
     expressions = []
@@ -267,11 +264,7 @@ def _as_expressions(regions: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    """Return an instance with its box and score as Python's lists and numbers, not NumPy's.
-
-    `score` is None where it states none; TAO's `bbox_score` becomes it. Raises BrokenRow, which
-    says `where`, for one without a box.
-    """
+    # `score` is None where it states none; TAO's `bbox_score` becomes it.
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):
@@ -293,7 +286,6 @@ def is_box(value: Any) -> bool:
 
 
 def _without_numpy(value: Any) -> Any:
-    """Return a value with NumPy's arrays and numbers as Python's, also within lists."""
     if isinstance(value, (list, tuple)):
         return [*map(_without_numpy, value)]
     return value.tolist() if hasattr(value, "tolist") else value
@@ -359,7 +351,6 @@ def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Updat
 
 
 def _with_verdict(expression: Any) -> Any:
-    """Return an expression with `verified: null`, unless it has a verdict, or is no object."""
     if not isinstance(expression, dict) or "verified" in expression:
         return expression
     return {**expression, "verified": None}
@@ -432,7 +423,6 @@ def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_numpy(value: Any) -> Any:
-    """Return a NumPy value as Python's, for the encoder. Raises TypeError for any other value."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not a JSON value")
@@ -483,12 +473,10 @@ def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
 
 
 def _no_constant(name: str) -> float:
-    """Raise ValueError for NaN and Infinity, which Python's parser would read."""
     raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
-    """Return a number from its text. Raises ValueError for one beyond a double."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:40]} is too large")
@@ -496,7 +484,6 @@ def _finite(text: str) -> float:
 
 
 def _type_name(value: Any) -> str:
-    """Return in words what type a JSON value has, or that it is missing or empty."""
     if value is None:
         return "missing"
     if isinstance(value, str):

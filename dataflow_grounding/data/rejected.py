@@ -33,12 +33,10 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:
-    """Whether a person rejected an expression, or a box, by itself."""
     return item.get("verified") is False and bool(item.get("reviewed_by"))
 
 
 def _is_rejected_in(expression: Mapping[str, Any], box: Mapping[str, Any]) -> bool:
-    """Whether a person rejected a box. Its reviewer may be named at the expression alone."""
     return box.get("verified") is False and bool(_reviewer(expression, box))
 
 
@@ -104,17 +102,13 @@ def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None)
 
 
 def _key_of(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _BoxKey:
-    """Return what equal boxes of a phrase have in common: its `class_key`, and their numbers.
-
-    A box that can't be read has () for numbers.
-    """
+    # A box that can't be read has () for numbers.
     bbox = box.get("bbox")
     numbers = tuple(bbox) if isinstance(bbox, list) and is_box(bbox) else ()
     return class_key(str(expression.get("text", ""))), numbers
 
 
 def _reviewer(expression: Mapping[str, Any], box: Mapping[str, Any]) -> Any:
-    """Return who judged a box, by itself or with its expression; None or "" where nobody did."""
     return box.get("reviewed_by") or expression.get("reviewed_by")
 
 
@@ -178,10 +172,7 @@ class WithoutRejected:
 
 
 def _is_readable(expression: Any) -> bool:
-    """Whether a value is an expression whose boxes, if it has any, are objects.
-
-    Anything else is left alone here, and reported by whoever reads the record.
-    """
+    # Anything else is left alone here, and reported by whoever reads the record.
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

@@ -84,7 +84,6 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def _reader_of(file_type: str) -> Callable[[str], Iterator[Row]]:
-    """Return the function that yields the rows of files of a type, one of FILE_TYPES."""
     if file_type == "jsonl":
         return _read_jsonl
     if file_type == "json":
@@ -95,7 +94,6 @@ def _reader_of(file_type: str) -> Callable[[str], Iterator[Row]]:
 
 
 def _why_unread(path: str, error: OSError) -> str:
-    """Return the message for a file that the system didn't let us read."""
     if error.errno == errno.ENOENT:
         return f"no input file {path}"
     if error.errno == errno.EISDIR:
@@ -121,11 +119,7 @@ def read_records(path: str) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
-    """Yield the rows of JSON lines; a line that can't be read is a row with an error.
-
-    Empty lines are passed over, but counted in the numbers of lines. Raises InputError for a file
-    in UTF-16.
-    """
+    # Empty lines are passed over, but counted in the numbers of lines.
     import jsonlines
 
     with open_file(path) as file:
@@ -176,10 +170,8 @@ def as_line(row: Row) -> str:
 
 
 def _parse_row(number: int, line: str | bytes) -> Row:
-    """Return the row that a line of JSON holds: its data, or why it can't be read.
-
-    `number` is the line's. A line may itself state that its row is broken, as `as_line` writes it.
-    """
+    # `number` is the line's. A line may itself state that its row is broken, as `as_line` writes
+    # it.
     try:
         data = parse_line(line)
     except BrokenRow as error:
@@ -192,11 +184,7 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    """Yield the rows of a file that holds a JSON array of objects, or JSON lines.
-
-    Raises InputError where it holds neither, or is no JSON behind some items, which were yielded. A
-    file of `null` alone is a line of it, a broken row.
-    """
+    # A file of `null` alone is a line of it, a broken row.
     number = 0  # of the last item
     # This is imported here, as most files are JSON lines and don't need it.
     with suppress(ValueError, RecursionError), json_file(path) as file:
@@ -303,7 +291,6 @@ class RowWriter:
 
 
 def _part_of(path: str) -> str:
-    """Return the path of the temporary file in which a RowWriter of `path` writes."""
     return f"{path}.part"
 
 

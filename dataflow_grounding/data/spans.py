@@ -39,7 +39,6 @@ _SIGN = "s"
 
 
 def _ascii_kind(code: int) -> str:
-    """Return the kind of an ASCII character."""
     return _WORD if chr(code).isalnum() or chr(code) == "_" else _SIGN
 
 
@@ -195,11 +194,8 @@ class _WantedPhrase(NamedTuple):
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    """Return where a phrase stands in a caption, as spans of the original caption.
-
-    First come the places with the same Markdown marks as the phrase; then those that are equal
-    without any marks and don't overlap the first. `plain_caption` is the caption without marks.
-    """
+    # First come the places with the same Markdown marks as the phrase; then those that are equal
+    # without any marks and don't overlap the first. `plain_caption` is the caption without marks.
     spans = list(caption.occurrences(phrase))
     plain = _without_marks(phrase)
     if plain is phrase and plain_caption is caption:
@@ -215,11 +211,8 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    """Return a text without Markdown's marks; the same object if it has none.
-
-    A sign is no mark within a word (vis_a, 2*3), between blanks or ends of the text ("2 * 3", "*"),
-    and where an accent stands on it.
-    """
+    # A sign is no mark within a word (vis_a, 2*3), between blanks or ends of the text ("2 * 3",
+    # "*"), and where an accent stands on it.
     kept_ranges: list[Span] = []
     end_of_last_mark = 0
     for mark in _MARKS.finditer(folded.text):
@@ -243,17 +236,14 @@ def _without_marks(folded: _Folded) -> _Folded:
 
 
 def _is_word(kind: str) -> bool:
-    """Whether a character of this kind is part of a word; False for "", where there is none."""
     return kind.lower() == _WORD
 
 
 def _continues(kind: str) -> bool:
-    """Whether a character of this kind continues the letter before it; False for "" (none)."""
     return kind.isupper()
 
 
 def _stripped(folded: _Folded) -> _Folded:
-    """Return a text without blanks at its start and end; the same object if it has none there."""
     start = len(folded.text) - len(folded.text.lstrip(" "))
     end = len(folded.text.rstrip(" "))
     if (start, end) == (0, len(folded.text)):
@@ -262,7 +252,6 @@ def _stripped(folded: _Folded) -> _Folded:
 
 
 def _fold(text: str) -> _Folded:
-    """Return a text in the form in which it is compared; blanks at its start and end stay."""
     # Most texts are ASCII, stripped, with single blanks. There each character is a letter of its
     # own, which is fast.
     if text.isascii() and " ".join(text.split()) == text:
@@ -273,11 +262,8 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
-    """Fold any text letter by letter, which is slow.
-
-    White space that stands together becomes one blank, and characters that can't be seen are left
-    out.
-    """
+    # White space that stands together becomes one blank, and characters that can't be seen are left
+    # out.
     letters: list[str] = []
     kinds: list[str] = []
     starts: list[int] = []
@@ -304,10 +290,7 @@ def _fold_letters(text: str) -> _Folded:
 
 
 def _are_of_one_letter(before: str, after: str) -> bool:
-    """Whether the character `after` belongs to the same letter as the one before it.
-
-    Accents do, and the rest of a Hangul syllable or of a joined emoji.
-    """
+    # Accents do, and the rest of a Hangul syllable or of a joined emoji.
     if before.isspace():
         return False
     if after < "\u0300":  # the first accent: what comes before it is joined by a joiner alone
@@ -322,7 +305,6 @@ def _are_of_one_letter(before: str, after: str) -> bool:
 
 
 def _fold_letter(letter: str) -> str:
-    """Return a letter as it is compared, one or several characters; "" if it can't be seen."""
     if letter.isspace():
         return " "
     if letter.isascii():
@@ -332,11 +314,8 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    """Return a letter in Unicode's compatibility form, decomposed: 3 for ３, fi for ﬁ, m2 for ㎡.
-
-    A form that isn't one word, as those of ½, …, ℃ and ¨ aren't, is not taken: the letter is then
-    decomposed without such changes, é into e and an accent, and ½ stays.
-    """
+    # A form that isn't one word, as those of ½, …, ℃ and ¨ aren't, is not taken: the letter is then
+    # decomposed without such changes, é into e and an accent, and ½ stays.
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
     if is_of_one_word or len(compatible) == 1:
@@ -345,23 +324,14 @@ def _decomposed(letter: str) -> str:
 
 
 def _is_accent(letter: str) -> bool:
-    """Whether a character is a mark that combines with the one before it."""
     return letter >= "\u0300" and unicodedata.category(letter).startswith("M")
 
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    """Whether a letter is part of a word that it can't be cut out of; a lone accent is.
-
-    Signs aren't, even if their compatibility form is spelt with letters (™, ㎡). Letters of scripts
-    that are written without spaces aren't either, nor is Hangul, whose particles follow a noun
-    without one: a phrase may begin or end at any of them.
-
-    Args:
-        letter: The first character of the letter in the original text.
-        folded: Its first character as it is compared: a modifier letter may become an apostrophe,
-            half-width kana become kana.
-    """
+    # Signs aren't, even if their compatibility form is spelt with letters (™, ㎡). Letters of
+    # scripts that are written without spaces aren't either, nor is Hangul, whose particles follow a
+    # noun without one: a phrase may begin or end at any of them.
     if _is_accent(folded):
         return True
     if not (folded.isalnum() or folded == "_") or unicodedata.category(letter).startswith("S"):

@@ -240,7 +240,6 @@ class ResultsStorage(FileStorage):
 
     @property
     def _reviewed(self) -> str | None:
-        """The reviewed file of the step before; None for the first step, or if nobody reviewed."""
         path = f"{os.path.splitext(super().input_path)[0]}.reviewed.jsonl"
         return path if self.operator_step > 0 and os.path.exists(path) else None
 

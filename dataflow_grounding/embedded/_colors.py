@@ -62,11 +62,8 @@ def color_mask(
 
 
 def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
-    """Return where a colour between blue and purple is called blue.
-
-    Deep blues and light purples share the hues from 297 to 312 degrees: blues have more chroma for
-    their lightness.
-    """
+    # Deep blues and light purples share the hues from 297 to 312 degrees: blues have more chroma
+    # for their lightness.
     is_deep = chroma >= 2.2 * lightness
     return np.asarray((hue < 297) | ((hue < 312) & is_deep))
 
@@ -139,12 +136,9 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
 
 
 def _joined_to_largest(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
-    """Return the largest region joined with all that lie near it or near what was joined before.
-
-    Near is what lies within 3% of the picture's long side. Pieces below 1% of the largest region
-    aren't joined. Without anything near, the largest itself is returned. ``regions`` has at least
-    one, the largest first.
-    """
+    # Near is what lies within 3% of the picture's long side. Pieces below 1% of the largest region
+    # aren't joined. Without anything near, the largest itself is returned. ``regions`` has at least
+    # one, the largest first.
     reach = 0.03 * max(picture.width, picture.height)
     grown = regions[0]
     apart = [region for region in regions[1:] if region.size >= 0.01 * grown.size]
@@ -166,22 +160,16 @@ def _joined_to_largest(regions: list[ColorRegion], picture: Picture) -> ColorReg
 
 
 def _gap(first: Box, second: Box) -> float:
-    """Return how far two boxes lie apart on the axis on which they are further apart.
-
-    The unit is a pixel; where they overlap on both axes, the gap is negative.
-    """
+    # The unit is a pixel; where they overlap on both axes, the gap is negative.
     across = max(first[0] - second[2], second[0] - first[2])
     down = max(first[1] - second[3], second[1] - first[3])
     return max(across, down)
 
 
 def _regions_of(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
-    """Return the label image of a mask, and its regions, largest first.
-
-    Small holes are filled before, and what is thinner than 3 px is removed. In the label image the
-    pixels of each region have the region's label, others 0. Specks have a label but are no regions.
-    Whether a region is steady isn't known here: ``is_steady`` is False.
-    """
+    # Small holes are filled before, and what is thinner than 3 px is removed. In the label image
+    # the pixels of each region have the region's label, others 0. Specks have a label but are no
+    # regions. Whether a region is steady isn't known here: ``is_steady`` is False.
     # Holes are filled with a square of about 1% of the long side, an odd number of pixels.
     side = max(3, round(max(picture.width, picture.height) / 100) | 1)
     closed = cv2.morphologyEx(
@@ -199,16 +187,8 @@ def _regions_of(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]
 
 
 def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
-    """Return whether the band around a region has another colour, as a whole and nearly everywhere.
-
-    The band leaves out the pixels at the region's very edge, which are of mixed colour. A region
-    doesn't stand out if it is itself of many colours, or fills the picture and has no band.
-
-    Args:
-        picture: Where the colours are read, in L*a*b*.
-        region: True where the region is; shaped as the reduced copy.
-        box: The region's box in pixels of the reduced copy.
-    """
+    # The band leaves out the pixels at the region's very edge, which are of mixed colour. A region
+    # doesn't stand out if it is itself of many colours, or fills the picture and has no band.
     band = max(4, round(0.02 * max(picture.width, picture.height)))
     x1 = max(0, int(box[0]) - 2 * band)
     y1 = max(0, int(box[1]) - 2 * band)

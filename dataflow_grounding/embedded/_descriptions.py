@@ -58,7 +58,6 @@ class Descriptions:
             self.meanings.setdefault(text, [thing.id for thing in meant])
 
     def _phrases(self) -> Iterator[tuple[str, list[Thing]]]:
-        """Yield phrases and the things that they fit; those with fewer words first."""
         groups: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
             groups.setdefault((thing.kind, ""), []).append(thing)
@@ -79,7 +78,6 @@ class Descriptions:
                 yield _joined(size, color, kind, place), meant
 
     def _meant(self, things: list[Thing], place: str, size: str) -> list[Thing]:
-        """Return those of the things of a kind that a place and a size, perhaps "", choose."""
         if not place and not size:
             return things
         positions = frozenset(word for word in place.split() if word in words.POSITIONS)
@@ -130,19 +128,16 @@ class Descriptions:
 
 
 def _is_clear(text: str, ids: Sequence[int] | None) -> bool:
-    """Whether a phrase that fits these things tells which it means."""
     first = text.split()[0].lower() if text.split() else ""
     is_counted = first in words.NUMBERS or first.isdecimal()
     return bool(ids) and (len(ids or ()) == 1 or is_counted)
 
 
 def _joined(*parts: str) -> str:
-    """Return the parts that are not empty, with spaces between them."""
     return " ".join(filter(None, parts))
 
 
 def _counted(count: int, color: str, kind: str) -> str:
-    """Return so many things in words: "two red cars", "a car"; ``color`` may be empty."""
     if count > 1:
         return _joined(_COUNTS.get(count, str(count)), color, plural_of(kind))
     return with_article(_joined(color, kind))
@@ -184,7 +179,6 @@ def answer_about_regions(
 
 
 def _plain_caption(thing: Thing, picture: Picture) -> str:
-    """Return a region's colour, size and place in words, and a remark that this is all."""
     share = thing.size / picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
     if share > _WHOLE_PICTURE:
@@ -199,14 +193,12 @@ def _plain_caption(thing: Thing, picture: Picture) -> str:
 
 
 def _word_for_third(share: float, first: str, last: str) -> str:
-    """Return ``first`` for the first third of a side, ``last`` for the last one, else ""."""
     if share < 1 / 3:
         return first
     return last if share > 2 / 3 else ""
 
 
 def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
-    """Return expressions for groups of several, then for each thing that words tell apart."""
     expressions = []
     for text, ids in descriptions.groups():
         if len(ids) > 1 and descriptions.means(text, ids):
@@ -219,11 +211,8 @@ def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]
 
 
 def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether an expression means its regions; if not, a correction and the reason.
-
-    ``matches`` is None where its words aren't known. Where it is False, the regions are corrected
-    to those that the words fit.
-    """
+    # ``matches`` is None where its words aren't known. Where it is False, the regions are corrected
+    # to those that the words fit.
     text = str(expression["text"])
     region_ids = list(expression["region_ids"])
     check = {"id": expression["id"], "text": text, "region_ids": region_ids, "reason": ""}

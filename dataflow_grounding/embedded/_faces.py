@@ -74,7 +74,6 @@ def person_of(face: Candidate, picture: Picture) -> Candidate:
 def _hits(
     name: str, gray: Array, least_side: int, step: float = 1.1, votes: int = _REPORTED_VOTES
 ) -> list[tuple[Box, int]]:
-    """Return the boxes in which a cascade sees a face, with their votes, by their left edges."""
     if not hasattr(_loaded, name):
         path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
         setattr(_loaded, name, cv2.CascadeClassifier(path))
@@ -90,7 +89,6 @@ def _hits(
 
 
 def _is_seen_again(gray: Array, box: Box) -> bool:
-    """Return whether the other cascade sees a face in a box, or half its width around it."""
     x1, y1, x2, y2 = map(int, box)
     margin = (x2 - x1) // 2
     left = max(0, x1 - margin)
@@ -105,7 +103,6 @@ def _is_seen_again(gray: Array, box: Box) -> bool:
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
-    """Return whether a face's middle has the hues of skin nearly all over, or is grey."""
     x1, y1, x2, y2 = map(int, _relative(face, _MIDDLE_OF_FACE, picture).bbox)
     _, chroma, hue = (plane[y1:y2, x1:x2] for plane in picture.lch)
     first, last = _SKIN_HUES
@@ -114,7 +111,6 @@ def _has_skin(face: Box, picture: Picture) -> bool:
 
 
 def _relative(box: Box, relative: Box, picture: Picture) -> Candidate:
-    """Return what lies in or around a box, cut off at the picture; its size is the box's."""
     x1, y1, x2, y2 = box
     width = x2 - x1
     height = y2 - y1

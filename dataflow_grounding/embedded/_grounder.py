@@ -104,10 +104,7 @@ def ground_phrases(
 def _conflicting_guesses(
     grounded: dict[int, Sequence[Candidate]], phrases: dict[int, Phrase]
 ) -> set[int]:
-    """Return the ids of phrases with different nouns whose guessed boxes are the same thing's.
-
-    At least one of two such phrases has a wrong box, and nothing tells which.
-    """
+    # At least one of two such phrases has a wrong box, and nothing tells which.
     guessed = []
     for phrase_id, candidates in grounded.items():
         for candidate in candidates:
@@ -123,11 +120,6 @@ def _conflicting_guesses(
 
 
 def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return what a phrase means in the picture; empty where that isn't there.
-
-    Raises _Undecided where the phrase isn't understood, or its thing can't be looked for or isn't
-    clear.
-    """
     detectors = [detector for detector in _DETECTORS if phrase.head in detector.nouns]
     if phrase.head and not detectors:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
@@ -140,7 +132,6 @@ def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _select(candidates: Sequence[Candidate], phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the candidates that a phrase means. Raises _Undecided where that can't be told."""
     selected = select_meant(candidates, phrase, scene.picture)
     if selected is None:
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
@@ -149,7 +140,6 @@ def _select(candidates: Sequence[Candidate], phrase: Phrase, scene: _Scene) -> S
 
 
 def _find_faces(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the faces that are clearly seen. Raises _Undecided where more may be there."""
     if phrase.color is not None:
         raise _Undecided("unsupported", f"{phrase.head!r} with a colour can't be looked for")
     faces = scene.faces()
@@ -159,7 +149,6 @@ def _find_faces(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_people(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return a person for each face. Raises _Undecided where none is seen: some may be there."""
     faces = _find_faces(phrase, scene)
     if not faces:
         raise _Undecided("unsupported", "people are found by a frontal face, and none was seen")
@@ -167,12 +156,10 @@ def _find_people(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_sky(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the sky, if it has the phrase's colour."""
     return scene.sky(phrase.color)
 
 
 def _find_greenery(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the regions of grass, or of leaves. Raises _Undecided for single plants."""
     if phrase.color not in (None, "green") or phrase.count is not None or phrase.positions:
         raise _Undecided("unsupported", "single plants can't be told apart")
     wanted = "leaves" if phrase.head == "leaf" else "grass"
@@ -182,11 +169,6 @@ def _find_greenery(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_drawn_shapes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the drawn shapes that a phrase such as "a green triangle" may mean.
-
-    Raises _Undecided where a shape fits the name only loosely: in a photo, some smooth patch always
-    looks a bit like a circle.
-    """
     name = words.SHAPES[phrase.head]
     fitting = select_shapes(scene.shapes(), name, phrase.color)
     least_fit = _CLEAR_FIT if phrase.color is None else _COLORED_FIT
@@ -196,11 +178,8 @@ def _find_drawn_shapes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_colored(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the regions of a phrase's colour that it may mean; of round things, discs.
-
-    The noun itself is not looked for. Raises _Undecided where there is no disc, a region has no
-    clear border, or the colour may be that of something else.
-    """
+    # The noun itself is not looked for. Raises _Undecided where there is no disc, a region has no
+    # clear border, or the colour may be that of something else.
     if phrase.color not in words.CHROMATIC:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
     found = find_regions(scene.picture, phrase.color)
@@ -223,7 +202,6 @@ def _find_colored(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _is_disc(region: ColorRegion) -> bool:
-    """Return whether a region is about as wide as high and fills about pi / 4 of its box."""
     x1, y1, x2, y2 = region.bbox
     least_aspect, most_aspect = _DISC_ASPECT
     least_fill, most_fill = _DISC_FILL
@@ -233,13 +211,11 @@ def _is_disc(region: ColorRegion) -> bool:
 
 
 def _with_rivals(regions: list[ColorRegion]) -> list[ColorRegion]:
-    """Return the largest of a colour's regions and all that could be meant as well."""
     least_size = _RIVAL_SHARE * regions[0].size
     return [region for region in regions if region.is_steady or region.size >= least_size]
 
 
 def _refuse_doubtful(phrase: Phrase, largest: ColorRegion, scene: _Scene) -> None:
-    """Raise _Undecided where a region of the right colour may not be the thing that is named."""
     picture = scene.picture
     box_area = area(largest.bbox)
     is_any = phrase.head in words.ROUND or phrase.head in ("thing", "object")

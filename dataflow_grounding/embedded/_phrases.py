@@ -94,14 +94,12 @@ def parse_phrase(text: str) -> Phrase:
 
 
 def _count(word: str) -> int | None:
-    """Return the number that a word is; of one in digits the first three count."""
     if word.isdecimal():
         return int(word[:3])
     return 2 if word == "both" else words.NUMBERS.get(word)
 
 
 def _refusal(noun: str, modifiers: Sequence[str], colors: int) -> str:
-    """Return the first reason for which a phrase can't be looked for; empty if it can."""
     if noun in words.COLORS and noun != "orange":
         return "no object is named"
     for word in modifiers:
@@ -144,7 +142,6 @@ def select_meant(
 def _first(
     candidates: list[Selectable], wanted: int, rank: Callable[[Selectable], float], gap: float
 ) -> list[Selectable]:
-    """Return the `wanted` candidates of the lowest rank; all where the next one is too near."""
     if not 0 < wanted < len(candidates):
         return candidates
     ordered = sorted(candidates, key=rank)
@@ -172,7 +169,6 @@ def is_at(
 
 
 def _distance(box: Box, positions: frozenset[str], picture: Picture) -> float:
-    """Return how far a box's middle is from all positions together, in parts of a side."""
     x, y = relative_center(box, picture)
     distance = {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}
     distance["middle"] = abs(x - 0.5) + abs(y - 0.5)

@@ -59,10 +59,7 @@ def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
 
 
 def _smooth_from_top(picture: Picture) -> Array:
-    """Return where the picture is smooth, bluish or pale, and connected to its upper edge.
-
-    That ends at the horizon, if there is one. uint8 (h, w): 1 there, else 0.
-    """
+    # That ends at the horizon, if there is one. uint8 (h, w): 1 there, else 0.
     lightness, chroma, hue = picture.lch
     blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
     slope = cv2.magnitude(
@@ -86,10 +83,7 @@ def _smooth_from_top(picture: Picture) -> Array:
 
 
 def _horizon(picture: Picture, region: Array) -> int:
-    """Return the first row at which the region's colour changes all along, as from sky to sea.
-
-    It is the picture's height where there is no such row.
-    """
+    # It is the picture's height where there is no such row.
     step = 8
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]
@@ -130,7 +124,6 @@ def find_greenery(picture: Picture) -> list[tuple[str, Candidate]]:
 
 
 def _plant(picture: Picture, region: Array) -> str:
-    """Return what a green region looks like: "grass", "leaves", or "" for neither."""
     lightness, _, hue = picture.lch
     gray = picture.gray.astype(np.float32)
     fine_detail = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2  # local variance

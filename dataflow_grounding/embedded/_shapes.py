@@ -90,16 +90,7 @@ def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Sha
 def _read_shape(
     picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]
 ) -> Shape | None:
-    """Return the shape that an evenly coloured region is, with its holes filled.
-
-    None where it hardly differs in colour from what is around it, or no ideal shape covers it.
-
-    Args:
-        picture: The picture.
-        labels: For each of its pixels the label of its region.
-        label: The region's label.
-        box: x, y, width and height of the box around the region, in pixels.
-    """
+    # None where it hardly differs in colour from what is around it, or no ideal shape covers it.
     x, y, w, h = box
     x1 = max(0, x - _MARGIN)
     y1 = max(0, y - _MARGIN)
@@ -131,18 +122,14 @@ def _read_shape(
 
 
 def _outline(mask: Array) -> Array:
-    """Return the contour of the largest part of a mask: (N, 1, 2), x and y in pixels."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return max(contours, key=cv2.contourArea)
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    """Return a region with its sharp corners, which the median filter has rounded off.
-
-    A pixel near the region belongs to it if its colour is nearer to the region's than to that of
-    the ``ring`` around it, and pixels that belong to it connect the two. ``filled`` and ``ring``
-    are 1 where the region and the ring are; so is what is returned.
-    """
+    # A pixel near the region belongs to it if its colour is nearer to the region's than to that of
+    # the ``ring`` around it, and pixels that belong to it connect the two. ``filled`` and ``ring``
+    # are 1 where the region and the ring are; so is what is returned.
     inside = bgr[filled > 0].mean(axis=0)
     outside = bgr[ring > 0].mean(axis=0)
     difference = inside - outside
@@ -155,16 +142,9 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
 
 
 def _kind(contour: Array, filled: Array, least_fit: float) -> tuple[str, float]:
-    """Return the name of the ideal shape that covers the region best, and their IoU.
-
-    The name is "" where the best shape covers the region by less than ``least_fit``, or a triangle
-    by less than that without _TRIANGLE_ALLOWANCE. A region with deep notches is a star, or none.
-
-    Args:
-        contour: The region's outline.
-        filled: 1 where the region is, else 0.
-        least_fit: The least that the best shape has to cover.
-    """
+    # The name is "" where the best shape covers the region by less than ``least_fit``, or a
+    # triangle by less than that without _TRIANGLE_ALLOWANCE. A region with deep notches is a star,
+    # or none.
     hull = cv2.convexHull(contour)
     solidity = float(filled.sum()) / max(cv2.contourArea(hull), 1.0)
     if solidity < _LEAST_SOLIDITY:
@@ -191,10 +171,7 @@ def _kind(contour: Array, filled: Array, least_fit: float) -> tuple[str, float]:
 
 
 def _equal_ellipse(filled: Array) -> tuple[float, Array]:
-    """Return the ellipse with a region's second moments: short over long axis, and its outline.
-
-    The outline is 72 points (x, y) in pixels. A region that is an ellipse has just this one.
-    """
+    # The outline is 72 points (x, y) in pixels. A region that is an ellipse has just this one.
     moments = cv2.moments(filled, binaryImage=True)
     total = max(moments["m00"], 1.0)
     center = (moments["m10"] / total, moments["m01"] / total)
@@ -209,10 +186,7 @@ def _equal_ellipse(filled: Array) -> tuple[float, Array]:
 
 
 def _cover(filled: Array, outline: Array) -> float:
-    """Return the intersection over union of a region, 1 in ``filled``, and a polygon.
-
-    ``outline`` has the polygon's corners (x, y), which are rounded to whole pixels.
-    """
+    # ``outline`` has the polygon's corners (x, y), which are rounded to whole pixels.
     points = np.round(outline).astype(np.int32).reshape(-1, 1, 2)
     ideal = cv2.fillPoly(np.zeros_like(filled), [points], 1)
     both = int(cv2.countNonZero(ideal & filled))
@@ -220,10 +194,8 @@ def _cover(filled: Array, outline: Array) -> float:
 
 
 def _is_star(contour: Array, hull: Array) -> bool:
-    """Return whether a region has five points: a hull of five corners, and five bays between them.
-
-    Shallow bays don't count; of the five the least deep has to be over half as deep as the deepest.
-    """
+    # Shallow bays don't count; of the five the least deep has to be over half as deep as the
+    # deepest.
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
     if len(outline) < 8 or len(_corners(hull)) != 5:
         return False
@@ -238,5 +210,4 @@ def _is_star(contour: Array, hull: Array) -> bool:
 
 
 def _corners(hull: Array) -> Array:
-    """Return the corners of a hull, small bends left out: (N, 1, 2), x and y in pixels."""
     return np.asarray(cv2.approxPolyDP(hull, 0.035 * cv2.arcLength(hull, True), True))

@@ -12,7 +12,6 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _terms(name: str) -> dict[str, str]:
-    """Return word → the term that it means: "crimson" → "red"."""
     return {word: term for term, words in _LISTS[name].items() for word in words.split()}
 
 

@@ -54,7 +54,6 @@ def extract_expressions(caption: str) -> dict[str, Any]:
 
 
 def _phrase_at(tokens: list[str], start: int) -> tuple[int, int, int]:
-    """Return where a phrase starts, where its words after articles and numbers do, and its end."""
     chunk = start
     while _token(tokens, chunk) in words.ARTICLES or _token(tokens, chunk) in words.NUMBERS:
         chunk += 1
@@ -83,7 +82,6 @@ def _is_modifier(word: str) -> bool:
 
 
 def _is_thing(tokens: list[str], start: int, chunk: int, end: int) -> bool:
-    """Whether the words of a phrase name a thing that is there."""
     last = tokens[end - 1]
     has_article = chunk > start
     is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")

@@ -75,11 +75,8 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
-    """Return the colour that the request names, if it is a term, else the one that is seen.
-
-    It is empty where no colour is clear, and for people and other things that are not called by a
-    colour.
-    """
+    # It is empty where no colour is clear, and for people and other things that are not called by a
+    # colour.
     if any(singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""
     requested = requested.strip().lower()
@@ -132,10 +129,7 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
 
 
 def _middle_half(start: float, end: float, length: int) -> tuple[int, int]:
-    """Return the pixels [first, behind) in the middle half between two coordinates.
-
-    There is at least one, and all are inside a picture whose side has ``length`` pixels.
-    """
+    # There is at least one, and all are inside a picture whose side has ``length`` pixels.
     quarter = (end - start) / 4
     first = min(max(int(start + quarter), 0), length - 1)
     behind = min(max(int(end - quarter) + 1, first + 1), length)

@@ -63,7 +63,6 @@ class EmbeddedServing(Serving):
 
 
 def _answer(request: Request[Any]) -> str:
-    """Return the answer to a task, as JSON. Raises RequestRefused for a task that isn't known."""
     if request.task == "expression_extraction":
         answer: dict[str, Any] = extract_expressions(request.input["caption"])
     elif request.task == "phrase_grounding":
@@ -80,7 +79,6 @@ def _answer(request: Request[Any]) -> str:
 
 
 def _bgr(image: Image) -> Any:
-    """Return the upright picture in the size in which it is sent: uint8 (H, W, 3), BGR."""
     import numpy
 
     with image.decoded() as picture:

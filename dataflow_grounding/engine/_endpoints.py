@@ -163,10 +163,7 @@ class Endpoint:
             self._count_fault(error, tries, often=often)
 
     def _check_rate_limit(self, error: errors.RateLimited) -> None:
-        """Note when rate limits began; raise QuotaUsedUp if no answer has come for too long since.
-
-        Too long is the run's `max_wait`, or the serving's `longest_answer` if that is longer.
-        """
+        # Too long is the run's `max_wait`, or the serving's `longest_answer` if that is longer.
         now = time.monotonic()
         if self._limited_since is None:
             self._limited_since = now
@@ -177,12 +174,9 @@ class Endpoint:
             )
 
     def _count_fault(self, error: errors.ServerFault, tries: int, *, often: bool) -> None:
-        """Count a fault of the server; the arguments are those of `failed`.
-
-        Before any answer, raises EndpointRefused after many faults, and sooner where it can't be
-        reached or answers with no completions. Later, raises OutOfService where many faults have
-        come since the last answer, and that is long ago.
-        """
+        # Before any answer, raises EndpointRefused after many faults, and sooner where it can't be
+        # reached or answers with no completions. Later, raises OutOfService where many faults have
+        # come since the last answer, and that is long ago.
         hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
         if isinstance(error, errors.NoCompletion):
@@ -216,7 +210,6 @@ class Endpoint:
         asyncio.get_running_loop().call_later(seconds, self._end_rest)
 
     def _end_rest(self) -> None:
-        """Let one request at a time in again, unless an answer has opened all places meanwhile."""
         if self.resting:
             self.share.allow(1)
 
@@ -304,10 +297,6 @@ class Endpoints:
             raise
 
     def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, int] | None:
-        """Take room at one of the candidates that has some; None where none has.
-
-        Returns the endpoint, and the request's number there.
-        """
         while True:
             free = [endpoint for endpoint in candidates if endpoint.share.is_free]
             if not free:
@@ -318,12 +307,9 @@ class Endpoints:
                 return endpoint, number
 
     def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
-        """Return the endpoints that a request may go to, once they have room.
-
-        With `at` that is the endpoint of this index alone. Else it is all that aren't in `failed`,
-        or all where none of these may be asked now. Resting ones among them have no room until they
-        have rested.
-        """
+        # With `at` that is the endpoint of this index alone. Else it is all that aren't in
+        # `failed`, or all where none of these may be asked now. Resting ones among them have no
+        # room until they have rested.
         if at is not None:
             return [self.all[at]]
         if self.askable(failed):
@@ -331,11 +317,8 @@ class Endpoints:
         return self.all
 
     def _drawn(self, free: list[Endpoint]) -> Endpoint:
-        """Draw an endpoint by weight from those with room; `free` has one at least.
-
-        Those that have less than their part of the requests in flight come first: else a slow one
-        would come to hold all of them.
-        """
+        # Those that have less than their part of the requests in flight come first: else a slow one
+        # would come to hold all of them.
         per_weight = self.most / sum(endpoint.weight for endpoint in self.askable([]))
         below = []
         for endpoint in free:
@@ -411,10 +394,7 @@ class Endpoints:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        """Pass an endpoint over, unless it rests already.
-
-        Once all are given up, raises an error of `why`'s class with the reasons of all.
-        """
+        # Once all are given up, raises an error of `why`'s class with the reasons of all.
         endpoint.given_up = why
         reasons = [str(each.given_up) for each in self.all if each.given_up]
         if len(reasons) == len(self.all):
@@ -424,10 +404,7 @@ class Endpoints:
 
 
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, int] | None:
-    """Wait at all endpoints for room; return the first with some, and the request's number there.
-
-    None after LOOK_AGAIN_SECONDS.
-    """
+    # None after LOOK_AGAIN_SECONDS.
     turns: dict[asyncio.Task[int], Endpoint] = {}
     for endpoint in endpoints:
         turns[asyncio.ensure_future(endpoint.share.acquire(priority))] = endpoint

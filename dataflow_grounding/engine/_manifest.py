@@ -44,11 +44,8 @@ class Manifest:
 
     @cached_property
     def _settings(self) -> str | None:
-        """A digest of all that the files depend on, besides the input; None when it can't be told.
-
-        Ask for it once all is settled that the operators ask before the first record: it is worked
-        out then, and kept.
-        """
+        # Ask for it once all is settled that the operators ask before the first record: it is
+        # worked out then, and kept.
         parts: list[Any] = [self._extra]
         for step in self._steps:
             operator = step.operator
@@ -119,11 +116,9 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _files_there(self) -> int:
-        """Return how many files are there that the operators make beside their columns."""
         return sum(step.operator.files_there() or 0 for step in self._steps)
 
     def _state(self) -> list[list[int] | None]:
-        """Return each output file's size and time; None for one that isn't there."""
         states: list[list[int] | None] = []
         for step in self._steps:
             state = state_of(step.storage.output_path)

@@ -123,7 +123,6 @@ class StepAsk:
 
 
 def _is_read_reply(reply: Any) -> bool:
-    """Return whether a reader returned a pair of an answer and a list or tuple of notes."""
     return isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], (list, tuple))
 
 
@@ -191,13 +190,10 @@ async def annotated(
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
-    """Return the update with all phrases that a person has settled as the person left them.
-
-    Phrases are known by their `expression_id`; a settled one that the update lacks is put back at
-    the end. One that was reviewed but not settled may change: then it counts as reviewed no longer,
-    and its row in the update loses `reviewed_by`. Where the update has no expressions, or nothing
-    was reviewed, the same update is returned.
-    """
+    # Phrases are known by their `expression_id`; a settled one that the update lacks is put back at
+    # the end. One that was reviewed but not settled may change: then it counts as reviewed no
+    # longer, and its row in the update loses `reviewed_by`. Where the update has no expressions, or
+    # nothing was reviewed, the same update is returned.
     before = record.get("expressions")
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
@@ -223,7 +219,6 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
 
 
 def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Return the expressions of a record that a person has reviewed, by their ids."""
     reviewed = {}
     for number, row in enumerate(rows):
         if isinstance(row, dict) and row.get("reviewed_by"):
@@ -232,19 +227,12 @@ def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
-    """Return an expression's id; where it states none, the one that operators give it.
-
-    That comes from its `number` in the list, from 0.
-    """
+    # That comes from its `number` in the list, from 0.
     own_id = row.get("expression_id")
     return str(own_id) if has_id(own_id) else expression_id(record, number)
 
 
 def _checked(update: Any, operator: Annotator) -> Update:
-    """Return an operator's update as a dict.
-
-    Raises OperatorFailed where it is no mapping, or has columns that `output_keys` don't declare.
-    """
     if not isinstance(update, Mapping):
         wanted = "return a dict of columns to add, {} for none"
         raise OperatorFailed(

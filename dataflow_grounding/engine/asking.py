@@ -138,10 +138,7 @@ class Asking:
     def _count_if_unreadable(
         self, error: errors.RecordError, request: Request[Any], key: str, check: bool
     ) -> None:
-        """Count a reply that can't be read: once for each key, however many records asked the same.
-
-        Each reply to a `check` counts, as it is another one. One with suspect boxes can be read.
-        """
+        # Each reply to a `check` counts, as it is another one. One with suspect boxes can be read.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
         if check or key not in self._unreadable:
@@ -149,11 +146,8 @@ class Asking:
             self._unreadable.add(key)
 
     def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
-        """Return a try's stored lines; [] for none.
-
-        Looked for are those under its `key`, then those under the keys that earlier versions gave
-        it: with an earlier identity of the serving, or as the request was `formerly`.
-        """
+        # Looked for are those under its `key`, then those under the keys that earlier versions gave
+        # it: with an earlier identity of the serving, or as the request was `formerly`.
         lines = by.store.every(key)
         # Without lines of earlier runs there are no earlier keys, each of which takes a digest.
         if lines or not by.store.has_earlier:
@@ -171,11 +165,8 @@ class Asking:
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        """Return the stored lines of replies to a try, whose key is `key`; [] for none.
-
-        Where there are any, the request's `stored` is called with a function that tells whether
-        replies to the next try are stored, too: whoever reads a doubtful reply may rely on those.
-        """
+        # Where there are any, the request's `stored` is called with a function that tells whether
+        # replies to the next try are stored, too: whoever reads a doubtful reply may rely on those.
         lines = self._stored(this_try, key, by)
         if lines and this_try.stored is not None:
             further = this_try.again(this_try.attempt + 1, "")
@@ -185,20 +176,9 @@ class Asking:
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
-        """Send a request, unless this run has sent an equal one; return its reply's stored line.
-
-        Equal requests that are under way at once are sent once, and all get that reply. A refusal
-        becomes a line as well, but is kept out of the store until the endpoint has answered
-        something: until then it may be the endpoint's rather than the record's.
-
-        Raises what failed: ServerFault, OperatorFailed or RunStopped.
-
-        Args:
-            request: What is asked.
-            key: The digest of all that its reply depends on, under which the line is stored.
-            by: Who asks: a step, for one of its records.
-            check: Whether the request is a check of the endpoint, not a record's.
-        """
+        # Equal requests that are under way at once are sent once, and all get that reply. A refusal
+        # becomes a line as well, but is kept out of the store until the endpoint has answered
+        # something: until then it may be the endpoint's rather than the record's.
         if request.before is not None:
             await request.before()
         line = self._answered_in_this_run(key, by, check)
@@ -239,10 +219,7 @@ class Asking:
             del self._in_flight[key]
 
     def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
-        """Return the line of an equal request that this run has sent before; None without one.
-
-        A check wants a fresh answer: it gets no stored line, only a refusal that is held back.
-        """
+        # A check wants a fresh answer: it gets no stored line, only a refusal that is held back.
         line = None
         if not check:
             line = by.store.get(key, by.store.first_new)
@@ -251,18 +228,9 @@ class Asking:
         return line
 
     async def _reply(self, request: Request[T], priority: Any) -> Reply:
-        """Send a request until a reply comes.
-
-        Faults of the server are tried again, each kind `most_tries` times; rate limits are waited
-        for and don't count. Where the serving has several endpoints, another one is tried before
-        waiting.
-
-        Raises:
-            RequestRefused: The request is refused.
-            ServerFault: It was tried often enough; `attempts` says how often.
-            OperatorFailed: A user's serving returned what is no reply.
-            RunStopped: Nothing more is sent.
-        """
+        # Faults of the server are tried again, each kind `most_tries` times; rate limits are waited
+        # for and don't count. Where the serving has several endpoints, another one is tried before
+        # waiting.
         tries = Counter[str]()  # by kind of fault
         failed_at = set[Endpoint]()  # where it has failed since it last waited
         while True:
@@ -310,20 +278,9 @@ class Asking:
     async def _wait_for_room(
         self, request: Request[Any], priority: Any, failed: set[Endpoint]
     ) -> tuple[Endpoint, int]:
-        """Wait for room to send a request, and for leave to send it.
-
-        The leave, the request's `may_send`, is asked for last: things may have changed while it
-        waited for room. Without leave the room is given back, and all is waited for anew, after the
-        request's `before`.
-
-        Args:
-            request: The request.
-            priority: Of those who wait, the smallest goes first.
-            failed: Endpoints that are left to others, if any other may be asked now.
-
-        Returns:
-            The endpoint with room, and the number of the place there, which is to be released.
-        """
+        # The leave, the request's `may_send`, is asked for last: things may have changed while it
+        # waited for room. Without leave the room is given back, and all is waited for anew, after
+        # the request's `before`.
         while True:
             endpoint, number = await self.endpoints.acquire(priority, failed, request.at)
             if request.may_send is None or request.may_send():
@@ -333,11 +290,8 @@ class Asking:
                 await request.before()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint) -> Reply:
-        """Send a request to an endpoint, and count what it took, in the budget and in `counts`.
-
-        The endpoint learns of an answer here, but not of an error. Raises what the serving does,
-        OperatorFailed for an answer that is none, and RunStopped before anything is sent.
-        """
+        # The endpoint learns of an answer here, but not of an error. Raises what the serving does,
+        # OperatorFailed for an answer that is none, and RunStopped before anything is sent.
         # None while it isn't known what is billed: the worst case counts then
         usage: Usage | None = None
         tier = ""
@@ -385,7 +339,6 @@ class Asking:
             self.budget.settle(reserved, usage, endpoint.serving, tier)
 
     def _count_answer(self, usage: Usage) -> None:
-        """Count an answer and its tokens."""
         counts = self.counts
         counts["answered"] += 1
         for name, tokens in vars(usage).items():
@@ -394,16 +347,6 @@ class Asking:
     def _count_another(
         self, endpoint: Endpoint, refused: errors.RequestRefused | None = None
     ) -> None:
-        """Count that the serving sends one more request for one answer.
-
-        Args:
-            endpoint: Where to.
-            refused: The refusal of the request before, where the serving asks again in another
-                form to find out which one the endpoint takes; it counts as the endpoint's.
-
-        Raises:
-            RunStopped: Nothing more is sent, or the refusal was one too many.
-        """
         if refused is not None:
             endpoint.refused(refused)
         with self._stopping():
@@ -412,13 +355,11 @@ class Asking:
         self.counts["sent"] += 1
 
     def _check_stopped(self) -> None:
-        """Raise what stopped this serving's requests, if anything did."""
         if self.stopped is not None:
             raise self.stopped
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
-        """Hand a RunStopped that is raised in the block to `_stop`, and raise it."""
         try:
             yield
         except errors.RunStopped as why:
@@ -426,14 +367,6 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
-        """Sleep until a request may be tried again. Raises RunStopped as soon as the run stops.
-
-        Args:
-            asked_for: The seconds that the endpoint asks for; None for none: then it is FIRST_PAUSE
-                doubling to LONGEST_PAUSE. Up to a quarter is added by lot, so that those who wait
-                don't all come back at once.
-            waits: How often the request has failed, from 0.
-        """
         pause = min(FIRST_PAUSE * 2 ** min(waits - 1, 10), LONGEST_PAUSE)
         seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
@@ -446,22 +379,16 @@ class Asking:
 
 
 def _fault_of(error: Exception, serving: Serving) -> errors.GroundingError | None:
-    """Return what an error means that a user's serving let through; None if it isn't known."""
     return fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
 
 
 def _is_to_be_divided(request: Request[Any], error: errors.RecordError) -> bool:
-    """Return whether whoever asks divides a request that ended in this error.
-
-    That is a `divisible` one whose reply was cut off.
-    """
+    # That is a `divisible` one whose reply was cut off.
     return request.divisible and isinstance(error, errors.TruncatedReply)
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
-    """Return whether an endpoint may have worked on a request that ended in this error.
-
-    It may on a fault amid the work, but not where it was too busy, couldn't be reached, or refused.
-    """
+    # It may on a fault amid the work, but not where it was too busy, couldn't be reached, or
+    # refused.
     never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
     return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

@@ -203,7 +203,6 @@ class Budget:
             await asyncio.sleep(WAIT_SECONDS)
 
     def _prices_of(self, serving: Serving | None) -> Prices | None:
-        """Return what a serving's tokens cost: its own prices, or else those of the run, if any."""
         own: Prices | None = None if serving is None else serving.prices
         return own or self.prices
 
@@ -236,11 +235,8 @@ class Budget:
             return True
 
     def _has_room(self, worst: float) -> bool:
-        """Return whether one more request of at most `worst` USD may be sent; 0 has no cost.
-
-        It may not for now where what is in flight might cost too much, at the worst. Raises
-        BudgetExceeded where nothing that is in flight can make room. The lock is held.
-        """
+        # It may not for now where what is in flight might cost too much, at the worst. The lock is
+        # held.
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
         if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:

@@ -52,16 +52,12 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
 
 
 def _name(serving: Serving) -> str:
-    """Return what tells an endpoint from those with another address, model or `max_workers`.
-
-    It is a digest, which doesn't show the address, as that may be nobody's business.
-    """
+    # It is a digest, which doesn't show the address, as that may be nobody's business.
     text = f"{serving.endpoint} {serving.model} {serving.max_workers}"
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _found(entry: Any) -> FoundPlaces | None:
-    """Return what the file's entry says of an endpoint; None where it has no number of places."""
     if not isinstance(entry, dict):
         return None
     places = _count(entry.get("places"))
@@ -71,5 +67,4 @@ def _found(entry: Any) -> FoundPlaces | None:
 
 
 def _count(value: Any) -> float | None:
-    """Return a number of requests in flight from the file; None for what is no number from 1."""
     return float(value) if is_number(value) and value >= 1 else None

@@ -133,10 +133,7 @@ def paid_by_step(
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
-    """Return what a stored reply cost, at these prices or else at those published for its model.
-
-    USD are 0 for a model that was free, NaN where no prices are known.
-    """
+    # USD are 0 for a model that was free, NaN where no prices are known.
     usage = usage_of(line)
     price = prices
     if line.get("free"):

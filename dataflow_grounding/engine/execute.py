@@ -165,14 +165,6 @@ def summary_of_whole_file(
 
 
 def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
-    """Refuse what can be seen to be wrong before anything is read.
-
-    Raises:
-        PlanError: There are no steps, or one works on a whole file where only a part is to be
-            worked on.
-        InputError: A file that would be written is from elsewhere.
-        SpecError: The budget can't be kept to: it has no prices, or is no number from 0.
-    """
     if not steps:
         raise PlanError("the pipeline has no steps")
     for step in steps:
@@ -196,10 +188,7 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
-    """Return a segment's steps cut into stages: all records finish one before the next begins.
-
-    A stage has one step, or several that can't be parted, as a level's steps run side by side.
-    """
+    # A stage has one step, or several that can't be parted, as a level's steps run side by side.
     stages = []
     start = 0
     end = 0
@@ -220,26 +209,8 @@ def _execute_segment(
     to_settle: list[Annotator],
     make_run: MakeRun,
 ) -> Summary:
-    """Check one segment, then run it, unless an earlier run has finished just this.
-
-    The checks stand in this order: nothing is read before it is known that the run would not write
-    over its input, and nothing is asked before the columns are known to fit.
-
-    Args:
-        steps: The segment's steps.
-        options: How the run goes.
-        name: What the pipeline is called; None outside of one.
-        budget: What the whole run may send and spend.
-        to_settle: Operators that have to settle before anything is paid for; [] once they have.
-        make_run: Makes what takes the rows through the steps.
-
-    Returns:
-        The segment's summary, or that of the earlier run.
-
-    Raises:
-        PlanError, InputError, SpecError: It can't be run.
-        RunStopped: It could not be finished. A BudgetExceeded says what is left to do.
-    """
+    # The checks stand in this order: nothing is read before it is known that the run would not
+    # write over its input, and nothing is asked before the columns are known to fit.
     storage = steps[0].storage
     storage.begin()
     source = Source(steps, name, options.pilot, options.shard)
@@ -312,17 +283,8 @@ class Prepared(NamedTuple):
 def _prepare(
     steps: list[Step], to_settle: list[Annotator], start: RunStart, source: Source
 ) -> Prepared:
-    """Let the operators find out what they have to know before the first record.
-
-    Those that won't ask anything aren't prepared: that might send requests for nothing. Where no
-    step of the segment asks anything, the operators of other segments don't settle yet.
-
-    Args:
-        steps: The segment's steps.
-        to_settle: Operators that have to settle; those of other segments do.
-        start: What the run starts with.
-        source: The rows, of which is looked at what operators would ask.
-    """
+    # Those that won't ask anything aren't prepared: that might send requests for nothing. Where no
+    # step of the segment asks anything, the operators of other segments don't settle yet.
     asked = Counter[str]()
     idle: set[int] = set()
     made: set[str] = set()  # columns that the rows get from earlier steps
@@ -355,7 +317,6 @@ def _prepare(
 
 
 def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
-    """Return how many steps send requests: those with a serving and something to ask about."""
     asking = 0
     for index, step in enumerate(steps):
         if step.operator.serving is not None and index not in idle:
@@ -366,16 +327,8 @@ def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
-    """Return the same stop, with what is done and what the rest would take in its message.
-
-    The rest is taken to be one request per asking step and record, at what the answered ones cost.
-
-    Args:
-        stopped: What stopped the run.
-        done: What the run did before.
-        total: How many records there are; None where unknown: then the rest isn't told.
-        requests_each: How many steps ask about each record.
-    """
+    # The rest is taken to be one request per asking step and record, at what the answered ones
+    # cost.
     # replies that were in the store are replies as well
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"

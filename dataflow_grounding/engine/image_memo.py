@@ -84,12 +84,9 @@ class ImageMemo:
                 self._log.put(_digest(file), {})
 
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
-        """Read what is to be known of a picture, where that holds up the event loop least.
-
-        A thread takes longer than a quick file; so files are read in the loop until SLOW_IN_A_ROW
-        were slow, and then by threads for a while. Addresses elsewhere are always read by threads.
-        Raises what `read_facts` does.
-        """
+        # A thread takes longer than a quick file; so files are read in the loop until SLOW_IN_A_ROW
+        # were slow, and then by threads for a while. Addresses elsewhere are always read by
+        # threads. Raises what `read_facts` does.
         path = file.path
         if is_elsewhere(path):
             return await off_loop(images.read_facts, path, limits, file.file_bytes)
@@ -129,10 +126,7 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
 
 
 def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
-    """Return the facts in a line; None for no line, or one without facts, damaged or edited.
-
-    None also where they lack what this version wants to know.
-    """
+    # None also where they lack what this version wants to know.
     if not line:
         return None
     known = unsealed({name: value for name, value in line.items() if name != "key"})
@@ -142,5 +136,4 @@ def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
 
 
 def _digest(file: images.ImageFile) -> str:
-    """Return the key of a file in the log: 32 hex digits of its path, size and time."""
     return hashlib.sha256(repr(tuple(file)).encode()).hexdigest()[:32]

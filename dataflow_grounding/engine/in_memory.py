@@ -86,11 +86,8 @@ def annotate_all(
 
 
 def _turn_of(operator: Annotator) -> Turn:
-    """Return the turn that is taken to prepare an operator: of its serving's endpoint and model.
-
-    Threads that call at once would all calibrate the same model, and pay for it: the first one
-    does, and what it finds out is known to the others by then.
-    """
+    # Threads that call at once would all calibrate the same model, and pay for it: the first one
+    # does, and what it finds out is known to the others by then.
     serving = operator.serving
     if serving is None:
         return Turn()  # nothing is found out
@@ -105,17 +102,8 @@ def _results(
     outcomes: Mapping[int, Result],
     image_key: str | None,
 ) -> Results:
-    """Return the caller's rows with their outcomes, by index, in the order of rows.
-
-    Rows without an outcome are missing. The columns of an update are added only where nothing went
-    wrong.
-
-    Args:
-        rows: The caller's rows.
-        records: The record of each row.
-        outcomes: What became of rows, by index.
-        image_key: The column that the operator reads pictures from; None where it reads none.
-    """
+    # Rows without an outcome are missing. The columns of an update are added only where nothing
+    # went wrong.
     results: Results = {}
     for index in sorted(outcomes):
         row = rows[index]
@@ -132,12 +120,9 @@ def _results(
 def _records(
     operator: Annotator, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Record], dict[int, Result]]:
-    """Make the rows records: plain JSON values, and pictures in memory written to files.
-
-    Returns one record for each row, and the outcome of each row that can't be one, by its index:
-    its error. Such a row has a record as well, though a useless one, as records and rows have the
-    same indices.
-    """
+    # Returns one record for each row, and the outcome of each row that can't be one, by its index:
+    # its error. Such a row has a record as well, though a useless one, as records and rows have the
+    # same indices.
     image_key = operator.reads().get("image")
     is_needed = bool(operator.needs_image and image_key)
     records: list[Record] = []
@@ -168,12 +153,8 @@ def _records(
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    """Return the image column with the path of a file, written for a picture that is in memory.
-
-    Empty where the row holds a path already or lacks the column, and where it holds no picture and
-    none is `needed`. Raises BrokenRow for what is no picture, ImageBroken for one that can't be
-    read.
-    """
+    # Empty where the row holds a path already or lacks the column, and where it holds no picture
+    # and none is `needed`.
     value = row.get(column)
     if not is_picture(value):
         value = plain_row({column: value})[column]
@@ -187,11 +168,8 @@ def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[
 def _before_asking(
     operator: Annotator, records: Sequence[Record], broken: Mapping[int, Result]
 ) -> tuple[dict[int, Result], bool]:
-    """Look for errors before anything is paid for: an unreadable picture, say.
-
-    Returns the outcomes of the records with an error, by index, and whether the operator may ask
-    about any other record. Those that are in `broken`, by index, are passed over.
-    """
+    # Returns the outcomes of the records with an error, by index, and whether the operator may ask
+    # about any other record. Those that are in `broken`, by index, are passed over.
     image_key = operator.reads().get("image")
     errors: dict[int, Result] = {}
     will_ask = False
@@ -209,7 +187,6 @@ def _before_asking(
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
-    """Return the column of a row's picture, where the operator doesn't name one."""
     return row.image_key if isinstance(row, ShownRecord) else IMAGE_COLUMN
 
 
@@ -267,7 +244,6 @@ class _WorkInMemory:
                 await asking.serving.aclose()
 
     async def _work(self) -> None:
-        """Annotate record after record, until none is left or `until_failure` ends it."""
         for index, record in self._queue:
             if self._until_failure and self._has_failed:
                 return
@@ -277,7 +253,6 @@ class _WorkInMemory:
                 self._has_failed = True
 
     async def _annotated(self, index: int, record: Record) -> Result:
-        """Return what comes of a record, on a second try if its image isn't the known one."""
         ask = replace(self._ask_at_end, priority=(index,), suspects=self._suspects)
         annotate_once = partial(
             annotated, self._operator, record, ask, self._memo, lambda: self._workers.cancelled
@@ -288,7 +263,6 @@ class _WorkInMemory:
         return update, error
 
     def _mark_suspects(self) -> None:
-        """Add the column SUSPECT to the updates of records with boxes in doubt."""
         for (index,) in self._suspects:
             update, error = self._outcomes[index]
             self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)

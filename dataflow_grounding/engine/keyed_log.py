@@ -33,10 +33,7 @@ Span: TypeAlias = tuple[int, int | None]
 
 
 def _plain(value: Any) -> Any:
-    """Return a plain value for one that JSON has no form for, as `plain_value` makes it.
-
-    A user's serving may put a number of NumPy's into its reply.
-    """
+    # A user's serving may put a number of NumPy's into its reply.
     return plain_value(value)
 
 
@@ -172,10 +169,7 @@ class KeyedLog:
         return answers or lines[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """Return the last line of a key in this log, not in `others`, as checks have judged it.
-
-        None where there is none, it begins before the offset `since`, or it is damaged.
-        """
+        # None where there is none, it begins before the offset `since`, or it is damaged.
         offset = self._offsets.get(int(key[:_INDEXED], 16))
         if offset is None or offset < since:
             return None
@@ -207,10 +201,6 @@ class KeyedLog:
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
-        """Hand the pending lines to the system; they aren't on disk before `sync`.
-
-        Raises StorageFailed; the lines are lost then.
-        """
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
@@ -251,21 +241,14 @@ class KeyedLog:
         return self._offsets.count
 
     def _open(self) -> int:
-        """Open the file, and return its descriptor.
-
-        It is -1 without a file: for a log in memory alone, or one that is only read and missing.
-        Raises OSError.
-        """
+        # It is -1 without a file: for a log in memory alone, or one that is only read and missing.
         if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
-        """Index the file by key; return its size without a torn last line.
-
-        Such a line is cut off, unless the log is only read. Raises OSError.
-        """
+        # Such a line is cut off, unless the log is only read.
         offset = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -280,10 +263,7 @@ class KeyedLog:
         return offset
 
     def _line_at(self, offset: int) -> bytes:
-        """Return the line that begins at an offset, without its end, also one that still waits.
-
-        Where the file has become shorter, it is what is left of it.
-        """
+        # Where the file has become shorter, it is what is left of it.
         at = offset - self._size
         if at >= 0:  # not written yet
             return bytes(self._pending[at : self._pending.index(b"\n", at)])
@@ -334,10 +314,7 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[d
 
 
 def _key_of(line: bytes) -> int | None:
-    """Return the number by which the index finds a stored line; None for a damaged line.
-
-    It is the beginning of the key. A line that `put` wrote isn't parsed for it.
-    """
+    # It is the beginning of the key. A line that `put` wrote isn't parsed for it.
     if line.startswith(_HEAD) and line.endswith(b"}\n"):
         with suppress(ValueError):
             return int(line[len(_HEAD) : len(_HEAD) + _INDEXED], 16)
@@ -405,17 +382,13 @@ def unsealed(value: Any) -> dict[str, Any] | None:
 
 
 def _sum(value: Mapping[str, Any]) -> int:
-    """Return the checksum of an object; the order of its own keys doesn't matter."""
     return zlib.crc32(repr(sorted(value.items())).encode())
 
 
 def _joined(spans: Any, end: int) -> list[Span]:
-    """Return the spans that a mark holds, in its order, with those joined that meet.
-
-    Two meet where one ends at the index at which the next of the list begins; those that overlap
-    stay apart. One without an end ends at `end`. What is no span, as in a damaged mark, is left
-    out.
-    """
+    # Two meet where one ends at the index at which the next of the list begins; those that overlap
+    # stay apart. One without an end ends at `end`. What is no span, as in a damaged mark, is left
+    # out.
     joined: list[Span] = []
     if not isinstance(spans, list):
         return joined

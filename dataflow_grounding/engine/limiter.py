@@ -113,11 +113,8 @@ class Level:
             self._cut(in_flight)
 
     def _refused_before_cut(self) -> None:
-        """Take in the refusal of a request that was in flight when the level was cut.
-
-        Where the endpoint has accepted less of that flight than the cut left, the level goes down
-        to what it has accepted, but no lower than half of the flight.
-        """
+        # Where the endpoint has accepted less of that flight than the cut left, the level goes down
+        # to what it has accepted, but no lower than half of the flight.
         self._refused_of_flight += 1
         accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
         if accepted < self._value:
@@ -125,11 +122,8 @@ class Level:
             self._refused_at = self._value + 1
 
     def _take_back(self, before_probe: float, in_flight: int) -> None:
-        """Go back to the level before the refused probe; further where others send there, too.
-
-        `in_flight` is how many requests were in flight at the refusal. The next probe waits for
-        twice as many windows as this one, up to MOST_PATIENCE.
-        """
+        # `in_flight` is how many requests were in flight at the refusal. The next probe waits for
+        # twice as many windows as this one, up to MOST_PATIENCE.
         if self.shared:
             # drawn by lot: of a level below YIELD now and then one place is left, not one each time
             left_to_others = int(before_probe / YIELD + random.random())
@@ -142,10 +136,6 @@ class Level:
         self._change(None)
 
     def _cut(self, in_flight: int) -> None:
-        """Cut the level by a part, once for all requests that are in flight, so many.
-
-        They are remembered as the flight: if more of them are refused, see `_refused_before_cut`.
-        """
         self._value = max(1.0, self._value * CUT)
         self._refused_at = float(in_flight)
         self._patience = PATIENCE
@@ -186,23 +176,17 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        """Let in more than the endpoint was found to take, to find out whether it takes that.
-
-        Each probe lets in twice as many more as the one before. Called while a probe is under way,
-        it counts that one's level as taken: a refusal goes back to there.
-        """
+        # Each probe lets in twice as many more as the one before. Called while a probe is under
+        # way, it counts that one's level as taken: a refusal goes back to there.
         before = self._value
         self._value += self._stride
         self._stride *= 2
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        """Begin to count anew what speaks for the level, which has just been changed.
-
-        That is by a cut, a probe, taking one back, or `resume`; the small steps of `answered` don't
-        count. `value_before_probe` is the level to go back to if this one was raised for a probe;
-        None for any other change, which ends a probe.
-        """
+        # That is by a cut, a probe, taking one back, or `resume`; the small steps of `answered`
+        # don't count. `value_before_probe` is the level to go back to if this one was raised for a
+        # probe; None for any other change, which ends a probe.
         self._value_before_probe = value_before_probe
         self._flight = 0.0
         self._quiet = 0
@@ -231,7 +215,6 @@ class Waiter:
             self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        """Let `Share.acquire` go on; in the waiter's own thread."""
         # One that is cancelled is done, too: `acquire` then gives the place back.
         if not self.turn.done():
             self.turn.set_result(None)
@@ -294,7 +277,6 @@ class _InLine(NamedTuple):
 
 
 def _next_in_line(share: "Share") -> tuple[Any, int]:
-    """Return what shares are ordered by: priority and order of the first who waits in a share."""
     first = share.waiting[0]
     return first.priority, first.order
 

@@ -99,10 +99,7 @@ class Outputs:
                 self.next += 1
 
     def _mark_suspects(self) -> None:
-        """Set the column SUSPECT in the rows of `suspects`, in the files from their step on.
-
-        The summary counts those in the last file that has any.
-        """
+        # The summary counts those in the last file that has any.
         for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
             rows_of_file = set()
             for place, first_step in self.suspects:
@@ -118,11 +115,8 @@ class Outputs:
                 self.summary.notes[SUSPECT] = len(rows_of_file)
 
     def _count(self, outcome: Outcome) -> None:
-        """Count a row's outcome in the summary.
-
-        A row that is neither done nor has a failure counts as failed there, but not in `_left`: it
-        is lost by a defect, which `_check` then tells.
-        """
+        # A row that is neither done nor has a failure counts as failed there, but not in `_left`:
+        # it is lost by a defect, which `_check` then tells.
         for _, error in outcome.failures:
             self.summary.failures[error.kind] += 1
             self.summary.passing_failures += error.passing
@@ -156,10 +150,7 @@ class Outputs:
                         write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
-        """Raise RunStopped where one of the `rows` is neither in a step's file nor has failed.
-
-        No defect of ours may lose one in silence.
-        """
+        # No defect of ours may lose one in silence.
         failed = 0
         for number, (step, writer) in enumerate(zip(self.steps, self._writers, strict=True)):
             failed += self._left[number]
@@ -192,7 +183,6 @@ def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
 
 
 def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
-    """Return a line of the failures file: a row's error in the step of this label."""
     line: dict[str, Any] = {
         "id": outcome.image_id,
         "line": outcome.line,

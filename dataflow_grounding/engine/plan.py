@@ -203,10 +203,6 @@ def may_ask(operator: Annotator, record: Record) -> bool:
 
 
 def _class_with(operator_class: type, name: str) -> type:
-    """Return the class, itself or one above, that an operator's class has a method from.
-
-    Raises AttributeError where none has it.
-    """
     for ancestor in operator_class.__mro__:
         if name in vars(ancestor):
             return ancestor
@@ -354,14 +350,6 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
-    """Return the error that nobody provides a column which a step reads.
-
-    Args:
-        step: The step.
-        role: What its operator calls the column.
-        column: The column.
-        there: The columns that are there, among which a similar name is suggested.
-    """
     if for_want_of_a_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     # imported here: it loads all that reading specs takes
@@ -395,10 +383,7 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _follows(before: Step, step: Step) -> bool:
-    """Return whether a step reads the file that the one before it writes, row by row.
-
-    Both also have to tell failures in the same file. False for a WholeFile on either side.
-    """
+    # Both also have to tell failures in the same file. False for a WholeFile on either side.
     if isinstance(before.operator, WholeFile) or isinstance(step.operator, WholeFile):
         return False
     written = (before.storage.output_path, before.storage.failures_path)

@@ -63,11 +63,8 @@ class Rolling:
         self._part_begin = self._sent_end
 
     def _listed_logs(self) -> dict[tuple[str, str], dict[int, int]]:
-        """Return the logs there by folder and writer: the size of each part by its offset.
-
-        Logs of other shards are among them, except those that can't have a row of this one; so are
-        those of this folder that are known of though nothing is listed, with no parts.
-        """
+        # Logs of other shards are among them, except those that can't have a row of this one; so
+        # are those of this folder that are known of though nothing is listed, with no parts.
         mirror = self._mirror
         logs: dict[tuple[str, str], dict[int, int]]
         logs = {(self._folder, writer): {} for writer in mirror.known}
@@ -87,11 +84,8 @@ class Rolling:
         return logs
 
     def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
-        """Add to a log here what the store has more of it. Raises OSError.
-
-        `parts` has the sizes of the parts that were listed, by offset. A listing may lack new
-        parts: so in the end the one that would come next is asked for by its name.
-        """
+        # `parts` has the sizes of the parts that were listed, by offset. A listing may lack new
+        # parts: so in the end the one that would come next is asked for by its name.
         is_own = folder == self._folder and writer == self._mirror.id
         path = self._log if is_own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -150,10 +144,6 @@ class Rolling:
 
 
 def _part_name(folder: str, writer: str, begin: int) -> str:
-    """Return the path there of the part of a writer's log that begins at an offset in bytes.
-
-    Raises InputError where the writer's name could lead out of the folder.
-    """
     return within(os.path.join(folder, "replies"), f"{writer}-{begin:015}.jsonl")
 
 
@@ -207,13 +197,9 @@ def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
 
 @contextmanager
 def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
-    """Bring a part from the store, send its replies now and then, and all that is new at the end.
-
-    `folder` is the part's checkpoint folder on this machine. After Ctrl-C nothing more is sent: the
-    next run does that. Where the run itself was stopped, only replies and the `.json` files that
-    say so are sent. Raises InputError where it can't be brought, StorageFailed where the store
-    doesn't take the results of a run that wasn't stopped.
-    """
+    # `folder` is the part's checkpoint folder on this machine. After Ctrl-C nothing more is sent:
+    # the next run does that. Where the run itself was stopped, only replies and the `.json` files
+    # that say so are sent.
     say(
         f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to"
         f" {mirror.address}"
@@ -248,7 +234,6 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
 
 
 def _word_on_the_wait(mirror: Mirror) -> threading.Timer:
-    """Return a timer that says, SAY_SECONDS after its start, that the store is waited for."""
     waiting = (
         f"Waiting for {mirror.address} to take what comes of the run: all is kept in"
         f" {mirror.root}; Ctrl-C leaves it to the next run to send it"
@@ -261,11 +246,7 @@ def _word_on_the_wait(mirror: Mirror) -> threading.Timer:
 def _send_at_end(
     mirror: Mirror, rolling: Rolling, folder: str, stopped: BaseException | None
 ) -> None:
-    """Send what is left of a run; of one that was `stopped`, replies and `.json` files alone.
-
-    Raises StorageFailed where the store doesn't take it. Of a run that was stopped, that is only
-    said, as a warning.
-    """
+    # Of a run that was stopped, that is only said, as a warning.
     if stopped is None:
         _send_what_is_left(mirror, rolling, folder)
         return
@@ -277,12 +258,9 @@ def _send_at_end(
 
 
 def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: str) -> None:
-    """Send to the store what wasn't sent yet when a run ends. Raises StorageFailed.
-
-    With `endings`, these are only files whose path ends so, after the store of replies, which is
-    always sent. Files go only while the run still holds the folder's lock: else another run has
-    taken the folder, and its files must stay.
-    """
+    # With `endings`, these are only files whose path ends so, after the store of replies, which is
+    # always sent. Files go only while the run still holds the folder's lock: else another run has
+    # taken the folder, and its files must stay.
     with told_as(
         StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True
     ):

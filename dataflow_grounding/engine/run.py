@@ -98,7 +98,6 @@ class Run:
         return self.summary
 
     def _servings(self) -> list[Serving]:
-        """Return who answers the steps, each once, idle steps' too."""
         servings: dict[int, Serving] = {}
         for step in self.steps:
             serving = step.operator.serving
@@ -107,7 +106,6 @@ class Run:
         return list(servings.values())
 
     async def _execute(self) -> None:
-        """Open what the run keeps, work through the rows, and put its files in place."""
         spent_before = self._budget.spent
         with ExitStack() as held:
             replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
@@ -135,10 +133,8 @@ class Run:
                     self.summary.cost_usd = self._budget.spent - spent_before
 
     async def _end_asking(self) -> None:
-        """Close connections, store refusals that were held back, and complete the summary.
-
-        The summary gets the requests and tokens that were counted, and the models of all servings.
-        """
+        # The summary gets the requests and tokens that were counted, and the models of all
+        # servings.
         models: dict[str, None] = {}
         for asking in self._askings.values():
             with suppress(Exception):
@@ -149,10 +145,6 @@ class Run:
         self.summary.models = list(models)
 
     async def _sync_now_and_then(self) -> None:
-        """Put replies on disk twice a second, or sooner when there are many, until cancelled.
-
-        Raises StorageFailed where another run has taken over the folder.
-        """
         while True:
             for _ in range(10):
                 await asyncio.sleep(SYNC_SECONDS / 10)
@@ -164,10 +156,6 @@ class Run:
                 await asyncio.to_thread(self._replies.sync)
 
     async def _work_through(self) -> None:
-        """See all rows through the steps, then let the operators conclude.
-
-        Raises RunStopped.
-        """
         most = sum(asking.endpoints.most for asking in self._askings.values()) or DEFAULT_WORKERS
         # as many as may be in flight, and some that are between two requests
         count = most + max(8, most // 8)
@@ -181,11 +169,8 @@ class Run:
 
     @asynccontextmanager
     async def _beside_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run the helpers, and show progress, while the block's workers work.
-
-        SIGINT and SIGTERM interrupt the workers meanwhile. At the end the helpers are cancelled,
-        and what stopped the run is raised, if anything did.
-        """
+        # SIGINT and SIGTERM interrupt the workers meanwhile. At the end the helpers are cancelled,
+        # and what stopped the run is raised, if anything did.
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
@@ -220,7 +205,6 @@ class Run:
                 self._loop.call_soon_threadsafe(self._leave_off)
 
     def _leave_off(self) -> None:
-        """Interrupt the workers, unless the run is stopping by itself; in the loop's own thread."""
         if self.stopped is None:
             self._workers.interrupt()
 
@@ -230,7 +214,6 @@ class Run:
         return self._loop is not None
 
     def _interrupt(self) -> bool:
-        """Stop for the user; return whether nothing had stopped the run before."""
         going_on = self.stopped is None
         self.stop(
             Interrupted(
@@ -240,11 +223,8 @@ class Run:
         return going_on
 
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do some work. If RunStopped or a defect ends it, the run is stopped, too.
-
-        A defect is raised; RunStopped isn't, as the run raises what stopped it when all workers
-        have ended.
-        """
+        # A defect is raised; RunStopped isn't, as the run raises what stopped it when all workers
+        # have ended.
         try:
             await work()
         except RunStopped as why:
@@ -254,10 +234,7 @@ class Run:
             raise
 
     async def _work(self) -> None:
-        """Take row after row, as one of the workers, and see each through all steps.
-
-        It ends at the end of the input, or once the run has stopped and its own row is done.
-        """
+        # It ends at the end of the input, or once the run has stopped and its own row is done.
         turn = time.perf_counter()  # since when it has had the event loop for itself
         while self.stopped is None:
             if not self._rows:
@@ -287,42 +264,29 @@ class Run:
                 turn = time.perf_counter()
 
     def _record(self, row: Row) -> Record:
-        """Return the row as a record, and note if its id shares a stem. Raises RecordError."""
         record = self.source.record(row)
         if self.source.shares_stem(record):
             self.summary.notes["shared_stem"] += 1
         return record
 
     async def _read_rows(self) -> None:
-        """Read the next rows, for all workers; none at the end of the input. Raises RunStopped."""
         rows = await self.source.take(ROWS_AT_ONCE)
         self._taken += len(rows)
         self._rows.extend(rows)
 
     async def _conclude(self) -> None:
-        """Let each operator do what is left after the last row, in the order of steps."""
         for index, step in enumerate(self.steps):
             await step.operator.conclude(self._ask(index, self._outputs.next))
 
     def _wake(self) -> None:
-        """Let all workers look again that wait for the oldest unfinished row."""
         self._room.set()
         self._room.clear()
 
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, again: bool = False
     ) -> Outcome:
-        """Take one row through all steps, level by level, as long as it gets through.
-
-        Steps of a level, which don't need each other's columns, work on it side by side. Where its
-        image is found to be another than was known, all steps are done once more.
-
-        Args:
-            place: The row's number, by which its requests are ordered.
-            row: The row.
-            record: The row as a record, or why it is none: the first step's failure.
-            again: Whether this is the second time.
-        """
+        # Steps of a level, which don't need each other's columns, work on it side by side. Where
+        # its image is found to be another than was known, all steps are done once more.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results: list[Result] = [(None, None)] * len(self.steps)
@@ -342,10 +306,7 @@ class Run:
         return self._outcome(row, record, results)
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
-        """Return the record as each step leaves it, up to the first that it didn't get through.
-
-        Failures are those of the steps up to that one, too. `results` has one for each step.
-        """
+        # Failures are those of the steps up to that one, too. `results` has one for each step.
         outcome = Outcome(row.line, record.image_id)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:
@@ -361,16 +322,8 @@ class Run:
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
-        """Let a step work on a record, again where the machine is too busy for it.
-
-        Returns the columns that it adds, None where the record doesn't go on, and what went wrong.
-        Raises RunStopped.
-
-        Args:
-            index: The step's.
-            place: The row's number.
-            record: The row's record as the steps before leave it; it isn't changed.
-        """
+        # Returns the columns that it adds, None where the record doesn't go on, and what went
+        # wrong.
         operator = self.steps[index].operator
         ask = self._ask(index, place)
         columns, error = await self._workers.until_done(
@@ -383,7 +336,6 @@ class Run:
         return columns, error
 
     def _ask(self, index: int, place: int) -> StepAsk:
-        """Return what a step asks with about a row: the oldest row's requests go first."""
         step = self.steps[index]
         asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         return StepAsk(
@@ -416,5 +368,4 @@ class Run:
 
 
 def _image_changed(results: list[Result]) -> bool:
-    """Return whether a step failed because the row's image was another than was known."""
     return any(columns is None and isinstance(error, ImageChanged) for columns, error in results)

@@ -166,7 +166,6 @@ class HeartLock:
                 pass
 
     def _free(self, _: threading.Event) -> None:
-        """Write in the lock's file that it is free."""
         with suppress(OSError):  # then others find out that nothing is heard of this run
             self._write("overwrite", free=True)
 
@@ -203,11 +202,8 @@ class HeartLock:
                 self._write("overwrite", beat=time.time())
 
     def _wait_for(self, number: int) -> None:
-        """Wait until it is known that the run of a lock is over. 0 is none: it returns at once.
-
-        Where that can't be told at once, it looks for DEAD_SECONDS whether the file changes, and
-        says so. Raises FolderTaken where the run is alive; OSError.
-        """
+        # Where that can't be told at once, it looks for DEAD_SECONDS whether the file changes, and
+        # says so.
         holder = self._holder(number)
         if holder.get("id"):
             self._files.known.add(holder["id"])
@@ -231,10 +227,7 @@ class HeartLock:
             raise FolderTaken(f"another run is working in {whose}: wait for it to end")
 
     def _lives(self, holder: dict[str, Any]) -> bool | None:
-        """Return whether the run behind a lock is alive; None where this machine can't tell.
-
-        `holder` is what the lock's file says of the run.
-        """
+        # `holder` is what the lock's file says of the run.
         pid = holder.get("pid")
         same_host = holder.get("host") == self._mine["host"]
         same_kernel = holder.get("kernel") == self._mine["kernel"]
@@ -250,11 +243,9 @@ class HeartLock:
         return None
 
     def _name(self, number: int) -> str:
-        """Return the path of a lock's file."""
         return os.path.join(self._folder, f"lock-{number}")
 
     def _numbers(self) -> list[int]:
-        """Return 0, and the numbers of the lock files in no order."""
         numbers = [0]
         for name in self._files.listed(self._folder):
             prefix, _, number = name.partition("-")
@@ -263,38 +254,25 @@ class HeartLock:
         return numbers
 
     def _holder(self, number: int) -> dict[str, Any]:
-        """Return what lock file `number` says of the run that holds it.
-
-        It is empty where there is no such file, or no JSON object in it. Raises OSError.
-        """
+        # It is empty where there is no such file, or no JSON object in it.
         with suppress(ValueError, TypeError, FileNotFoundError):
             return dict(json.loads(self._files.read(self._name(number))))
         return {}
 
     def _write(self, mode: str, **more: Any) -> None:
-        """Write this run's lock file: who it is, and `more`. The `mode` is that of LockFiles.write.
-
-        Raises OSError.
-        """
         data = json.dumps({**self._mine, **more}).encode()
         self._files.write(self._name(self._number), data, mode)
 
 
 def _kernel() -> str:
-    """Return what tells this start of this machine, or container, from others of its name.
-
-    It is empty without /proc.
-    """
+    # It is empty without /proc.
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _start_of(pid: int) -> str | None:
-    """Return when a process began, so that a reused number is told apart; None if it is gone.
-
-    It is in clock ticks since the machine's start, as text; "" where there is no /proc to tell.
-    """
+    # It is in clock ticks since the machine's start, as text; "" where there is no /proc to tell.
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -80,12 +80,9 @@ def identify(
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    """Return the record's id, which no earlier record of another picture has; None for no picture.
-
-    An id that the row states is taken as it is. Of pictures that differ in their ending alone, the
-    first is `x` and the next `x.png`. Absolute paths without a common folder, of which only the
-    file's name is in the id, get a number: `x~2`. What is new is added to `rows_of_image`.
-    """
+    # An id that the row states is taken as it is. Of pictures that differ in their ending alone,
+    # the first is `x` and the next `x.png`. Absolute paths without a common folder, of which only
+    # the file's name is in the id, get a number: `x~2`. What is new is added to `rows_of_image`.
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
     if image_id is None or has_id(record.get("image_id")) or not isinstance(path, str):
@@ -107,11 +104,8 @@ def _distinct_image_id(
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    """Return the id of the picture at an absolute path, whose file's name alone is `image_id`.
-
-    It is `x` for the first path with such a name, `x~2` for the second, and so on: each path keeps
-    its number in `rows_of_image`.
-    """
+    # It is `x` for the first path with such a name, `x~2` for the second, and so on: each path
+    # keeps its number in `rows_of_image`.
     number = rows_of_image.get(hash((image_id, path)))
     if number is None:
         number = (rows_of_image.get(hash((image_id,))) or 0) + 1
@@ -148,12 +142,10 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
 
 
 def _is_list_of_texts(value: Any) -> bool:
-    """Return whether a value is a list with nothing but texts in it."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _header(image_key: str, record: Record) -> tuple[str, Header] | None:
-    """Return the path and header of a record's picture; None where it can't be read."""
     with suppress(GroundingError):  # the record fails of that when its turn comes
         path = find_image(record, image_key).path
         return path, read_header(path, whole_png=False)
@@ -217,17 +209,13 @@ class Source:
         self._read_more = asyncio.Lock()
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
-        """Return the rows of this part, each behind its number from 0; the file is read anew."""
         rows = enumerate(itertools.islice(read_rows(self.path), self._pilot))
         return enumerate(self._rows_of_shard(row._replace(place=place) for place, row in rows))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Yield the rows of the shard, with their line and place in the input; all without a shard.
-
-        Of a file with the shard's rows alone all are taken, and where they stood is read from the
-        numbers beside it: such a file is the shard's input, `Shard.rows`, or an earlier step's
-        output. Once the whole input was read to its end, `seen` and `digest` are set.
-        """
+        # Of a file with the shard's rows alone all are taken, and where they stood is read from the
+        # numbers beside it: such a file is the shard's input, `Shard.rows`, or an earlier step's
+        # output. Once the whole input was read to its end, `seen` and `digest` are set.
         if self._shard is None:
             yield from rows
             return
@@ -255,7 +243,6 @@ class Source:
             self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
-        """Return whether the file has a shard's rows alone, and beside it is where they stood."""
         if self._shard is None:
             return False
         return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
@@ -292,10 +279,7 @@ class Source:
         return columns
 
     def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
-        """Return the first row that can be read, in a list, however far down; [] without one.
-
-        A file is read anew for that. A pipe can't be: what is read of it is added to `ahead`.
-        """
+        # A file is read anew for that. A pipe can't be: what is read of it is added to `ahead`.
         if kind_of(self.path) == "file":
             for _, row in self._rows():
                 if row.data is not None:
@@ -395,7 +379,6 @@ class Source:
         return False if gets_that_far else None
 
     def _records(self) -> Iterator[Record]:
-        """Return the rows that can be read, as records without ids; the file is read anew."""
         return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:
@@ -431,10 +414,6 @@ class Source:
             return None
 
     def _fingerprint(self, since: int | None) -> str | None:
-        """Return what `fingerprint` does; `since` is its `unchanged_since`.
-
-        Raises OSError, GroundingError where the input can't be read.
-        """
         if kind_of(self.path) != "file":
             return None
         digest = hashlib.sha256()
@@ -455,7 +434,6 @@ class Source:
         return digest.hexdigest()
 
     def _image_state(self, record: Record) -> ImageFile | None:
-        """Return the record's image file with size and time; None where it isn't found."""
         with suppress(GroundingError):
             return find_image(record, self.image_key)
         return None

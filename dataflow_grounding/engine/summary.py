@@ -166,10 +166,7 @@ class Summary:
         self.takes = self.takes or part.takes
 
     def _add(self, other: "Summary", *names: str) -> None:
-        """Add another run's requests, notes, failures, models and cost, and these further counts.
-
-        `names` are of attributes that are numbers.
-        """
+        # `names` are of attributes that are numbers.
         for name in ("passing_failures", *names):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("requests", "notes", "failures"):
@@ -222,7 +219,6 @@ class Summary:
         }
 
     def _requests_after(self, prefix: str) -> dict[str, int]:
-        """Return the counts of requests whose key begins so, by the rest of the key, sorted."""
         counts = {}
         for name in sorted(self.requests):
             if name.startswith(prefix):
@@ -236,7 +232,6 @@ class Summary:
         return excerpt(f"Summary({self._done()}, {sent}, {self.seconds:.1f} s: {file})")
 
     def _done(self) -> str:
-        """Return in words how many records there are, are done and have failed."""
         return f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"
 
     def __str__(self) -> str:
@@ -274,7 +269,6 @@ class Summary:
         return shown("\n".join(lines))
 
     def _expression_lines(self) -> Iterator[str]:
-        """Yield lines: how many expressions there are, the classes, then the first boxes."""
         if self.expressions["total"]:
             total = counted(self.expressions["total"], "expression")
             by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS)]
@@ -289,11 +283,9 @@ class Summary:
             yield f"  … and {more:,} more with boxes"
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        """Yield a warning, where a judge left more than half of the expressions undecided.
-
-        Its answers differ as often as guesses do: it may be good at the pictures that it is tested
-        with, and no good at these. Without FEWEST_JUDGED that were judged, nothing is yielded.
-        """
+        # Its answers differ as often as guesses do: it may be good at the pictures that it is
+        # tested with, and no good at these. Without FEWEST_JUDGED that were judged, nothing is
+        # yielded.
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
         if judged >= FEWEST_JUDGED and undecided > judged / 2:
@@ -303,7 +295,6 @@ class Summary:
             )
 
     def _much_unreadable(self) -> Iterator[str]:
-        """Yield a warning, where many replies could not be read: how many, why, what to try."""
         if not self.requests["unreadable"]:
             return
         from dataflow_grounding.engine.unreadable import too_many_unreadable  # few runs have any
@@ -313,10 +304,7 @@ class Summary:
             yield f"Warning: {sentence}"
 
     def _counts_of(self, words: Iterable[str]) -> str:
-        """Return how many expressions each word is said of: `3 grounded, 1 none`.
-
-        Words that are said of none are left out.
-        """
+        # Words that are said of none are left out.
         return ", ".join(
             f"{self.expressions[word]} {word}" for word in words if self.expressions[word]
         )
@@ -338,7 +326,6 @@ def what_probes_prove(as_asked: int) -> str:
 
 
 def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for people for each expression that has boxes, with the first ones."""
     for expression in expressions:
         instances = expression.get("instances")
         if not isinstance(instances, list):

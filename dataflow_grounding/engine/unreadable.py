@@ -96,7 +96,6 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
 
 
 def _form_of(request: Request[Any]) -> str:
-    """Return the name of the shipped form that comes nearest to how boxes are asked for."""
     is_json_by_words = request.is_free_form
     if request.prompt_name == _LINES:
         return "lines"
@@ -108,5 +107,4 @@ def _form_of(request: Request[Any]) -> str:
 
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
-    """Return the name with the highest count, the first of several; "" without any."""
     return max(counts, key=lambda name: counts[name], default="")

@@ -96,7 +96,6 @@ class Vouching:
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
-        """Yield the stored replies to this kind of question in some spans, without checks'."""
         for first, last in spans:
             for line in read_lines(self._store.path, first, last):
                 if line.get("of") == self._of and line.get("task") != CHECK:

@@ -200,7 +200,6 @@ class _OwnLoop(Generic[T]):
         return asyncio.run(self._supervised())
 
     async def _supervised(self) -> T:
-        """Do the work, and note where it runs, so that `interrupt` can cancel it."""
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()  # noted last: `interrupt` needs both
         if self.is_interrupted:
@@ -216,11 +215,7 @@ class _OwnLoop(Generic[T]):
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it in a thread and an event loop of its own.
-
-    It is waited for, whatever is raised here meanwhile. Raises KeyboardInterrupt where it was
-    interrupted, unless an error has ended it; else what it raises.
-    """
+    # It is waited for, whatever is raised here meanwhile.
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
     # under `asyncio.run` SIGINT would cancel a task that waits for this thread

@@ -67,7 +67,6 @@ def find_format(name: str, **options: Any) -> Format:
 
 
 def _class_named(name: str) -> Any:
-    """Return what a format's name, or the user's own `module:Class`, names. Raises SpecError."""
     from dataflow_grounding.spec.user_code import named
 
     if name in _REMOVED:
@@ -78,7 +77,6 @@ def _class_named(name: str) -> Any:
 
 
 def _missing_in(format_class: type[Format]) -> list[str]:
-    """Return what a format of the user's own lacks: methods, and attributes that say what it is."""
     methods = [f"{name}()" for name in sorted(format_class.__abstractmethods__)]
     facts = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
     return [*methods, *facts]
@@ -229,7 +227,6 @@ def read(
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows; an error of files or memory becomes an InputError that names the path."""
     with told_as(InputError, f"can't read {path}"):
         yield from rows
 

@@ -147,10 +147,6 @@ class Classes:
         return self._class_of_phrase.get(phrase) or self._class_of_phrase[_REST]
 
     def _class_name(self, name: str) -> str:
-        """Return the name with single blanks, also for `joint`; `object` where nothing is left.
-
-        Raises InputError where another class has that name already: `a_b` and `a b`, for KITTI.
-        """
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE
@@ -200,10 +196,7 @@ def _is_of_texts(data: object) -> bool:
 
 
 def _refuse_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
-    """Raise InputError where two lines of a YAML text have one key and different values.
-
-    What PyYAML loads wouldn't show it, as it keeps the last of equal keys: its nodes do.
-    """
+    # What PyYAML loads wouldn't show it, as it keeps the last of equal keys: its nodes do.
     import yaml
 
     root = yaml.compose(text, yaml.SafeLoader)

@@ -71,11 +71,7 @@ class CocoFile:
             )
 
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
-        """Store an item of the list of that name, under its id, else its number in the list.
-
-        Other lists than COCO's are passed over. Raises InputError for an id that comes twice, a
-        text that UTF-8 can't hold, and as `_take_image` does.
-        """
+        # Other lists than COCO's are passed over.
         own_id = _id(item.get("id", number))
         try:
             if list_name == "images":
@@ -94,10 +90,6 @@ class CocoFile:
             raise InputError(f"{where} has {why}: {own_id!r:.100}") from None
 
     def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
-        """Store an image.
-
-        Raises InputError for one without id or file name, sqlite3.IntegrityError for a taken id.
-        """
         name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
             raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
@@ -105,7 +97,6 @@ class CocoFile:
         self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
 
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
-        """Store an annotation. Raises sqlite3.IntegrityError for an id that is taken."""
         is_crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
         unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
         packed = marshal.dumps({"id": own_id, **item})
@@ -113,7 +104,6 @@ class CocoFile:
         self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
 
     def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
-        """Note a category's name. Raises sqlite3.IntegrityError for an id that is taken."""
         if own_id in self._category_names:
             raise sqlite3.IntegrityError
         name = item.get("name")
@@ -188,7 +178,6 @@ class CocoFile:
 
 
 def _id(value: Any) -> str:
-    """Return an id as a text to compare it by: 1, 1.0 and "1" are the same."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -331,10 +320,7 @@ class CocoGrounding(Coco):
 
 
 def _keys_of_boxes(phrase: Phrase) -> Iterator[dict[str, Any]]:
-    """Yield for each box of a phrase what its annotation says of the box.
-
-    `verified` and the like are those of the box, or where it states none, of its expression.
-    """
+    # `verified` and the like are those of the box, or where it states none, of its expression.
     for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
         x1, y1, x2, y2 = box
         width = _sum(x2, -x1)
@@ -349,26 +335,15 @@ def _keys_of_boxes(phrase: Phrase) -> Iterator[dict[str, Any]]:
 
 
 def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Return those of the keys whose value in the item isn't None, with their values."""
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
 def _expressions(
     entry: Any, caption: Any, file: str, passed_over: Counter[str]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield the expression of an annotation, after the key by which `unite` groups expressions.
-
-    COCO has an annotation for each box, so that an expression's boxes stand in several. An
-    annotation without a box yields nothing, unless it says with gRefCOCO's category that nothing is
-    there: then it yields an expression without boxes. Raises InputError for one that can't be read.
-
-    Args:
-        entry: The annotation.
-        caption: The picture's caption.
-        file: The file's path, for messages.
-        passed_over: Counts, by what a message calls them, annotations without a box, those whose
-            category isn't listed, and scores outside of 0 to 1.
-    """
+    # COCO has an annotation for each box, so that an expression's boxes stand in several. An
+    # annotation without a box yields nothing, unless it says with gRefCOCO's category that nothing
+    # is there: then it yields an expression without boxes.
     box = entry.get("bbox")
     nothing_there = entry.get("category_id") == NO_CATEGORY
     with entry_errors(f"{file}, annotation {entry['id']}"):
@@ -394,11 +369,7 @@ def _expressions(
 
 
 def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
-    """Return the box of an annotation in pixels, with its id and score where it states them.
-
-    A number outside of 0 to 1 is left out as a score, and counted. Raises BrokenRow for a box that
-    isn't four numbers, or ends before it begins.
-    """
+    # A number outside of 0 to 1 is left out as a score, and counted.
     bbox = _corners(entry)
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
@@ -412,12 +383,9 @@ def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, 
 
 
 def _phrase_of(entry: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
-    """Return the `text` of an annotation, and its `char_span` where it states its place.
-
-    The text is its `phrase`; without one, the words at its places in the caption (all of it for an
-    empty list of places); without a caption or places, its category; without that, `object`. A
-    phrase of several places, or of an empty list, gets None as its span.
-    """
+    # The text is its `phrase`; without one, the words at its places in the caption (all of it for
+    # an empty list of places); without a caption or places, its category; without that, `object`. A
+    # phrase of several places, or of an empty list, gets None as its span.
     spans = entry.get("tokens_positive")
     if caption is None or not isinstance(spans, list):
         return {"text": entry.get("phrase") or entry["category"] or ONE}
@@ -427,7 +395,6 @@ def _phrase_of(entry: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
 
 
 def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:
-    """Return the box of an annotation as x1, y1, x2, y2. Raises BrokenRow, headed by `where`."""
     box: Any = entry.get("bbox")
     if not is_box(box):
         raise BrokenRow(f"{where}'bbox' should be [x, y, width, height]")
@@ -436,10 +403,7 @@ def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:
 
 
 def _sum(a: float, b: float) -> float:
-    """Return the sum of two numbers as they are written in decimals: 0.1 + 0.2 is 0.3.
-
-    Of whole numbers it is the plain sum, an int of ints.
-    """
+    # Of whole numbers it is the plain sum, an int of ints.
     if a % 1 == 0 and b % 1 == 0:
         return a + b
     return float(Decimal(repr(a)) + Decimal(repr(b)))

@@ -291,11 +291,8 @@ class Conversations(Format):
         return unite(keyed)
 
     def _answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """Yield the phrases and boxes of all answers of the model; a phrase may come several times.
-
-        Each is read as the answer to the user's turn before it. An answer without anything like
-        boxes in it is passed over, without being counted; so is what tools are asked and return.
-        """
+        # Each is read as the answer to the user's turn before it. An answer without anything like
+        # boxes in it is passed over, without being counted; so is what tools are asked and return.
         turns = _turns_of(line)
         box_format = self.boxes
         if self.dialect.boxes:
@@ -310,11 +307,8 @@ class Conversations(Format):
     def _phrases_of_answer(
         self, question: str, answer: str, box_format: BoxFormat, size: Size
     ) -> Iterator[tuple[str, list[Bbox]]]:
-        """Yield the phrases of an answer with their boxes; one may come several times.
-
-        A box without a label of its own is of the question's phrase, which comes without boxes
-        where the answer is NOTHING. Raises ValueError, UnreadableReply.
-        """
+        # A box without a label of its own is of the question's phrase, which comes without boxes
+        # where the answer is NOTHING.
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
             return
@@ -334,12 +328,7 @@ class Conversations(Format):
     def _boxes_in(
         self, text: str, box_format: BoxFormat, size: Size
     ) -> list[tuple[str | None, Bbox]]:
-        """Return the boxes in an answer, read like a model's reply, each with its label or None.
-
-        An answer of words whose numbers in brackets are no boxes has none, and is counted. Raises
-        UnreadableReply of an answer that is meant as boxes; ValueError where a part of it would be
-        left out, or its boxes stand under another family's key.
-        """
+        # An answer of words whose numbers in brackets are no boxes has none, and is counted.
         wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
         if wrong_keys:
             raise ValueError(
@@ -495,11 +484,9 @@ def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
 def _boxes_as_written(
     text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
 ) -> list[Bbox]:
-    """Return the boxes, in pixels, of an answer that is letter by letter as it is written here.
-
-    Its numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would be
-    taken for parts of the side. Empty for any other answer, and where a box is not in the picture.
-    """
+    # Its numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would
+    # be taken for parts of the side. Empty for any other answer, and where a box is not in the
+    # picture.
     numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
     if text.startswith("["):
@@ -522,7 +509,6 @@ def _is_inside(box: Bbox, size: Size) -> bool:
 
 
 def _objects(boxes_of: Boxes) -> Line:
-    """Return ms-swift's `objects`: phrases in the order of their placeholders, and all boxes."""
     refs: list[str] = []
     numbers: list[list[float]] = []
     for text, boxes in boxes_of.items():
@@ -534,11 +520,7 @@ def _objects(boxes_of: Boxes) -> Line:
 
 
 def _picture_of(line: Line) -> Any:
-    """Return the picture that a line names; None for a conversation without one.
-
-    A picture that is an object with a `path` is that path. Raises KeyError where a line of another
-    kind has no `image`; ValueError where a line names several.
-    """
+    # A picture that is an object with a `path` is that path.
     pictures = line.get("image") or line.get("images")
     if not pictures and ("conversations" in line or "messages" in line):
         return None  # of text alone, as mixtures of data have it
@@ -553,10 +535,6 @@ def _picture_of(line: Line) -> Any:
 
 
 def _turns_of(line: Line) -> list[Turn]:
-    """Return the turns of a line in any dialect; of parts, the texts are joined.
-
-    Raises KeyError, TypeError.
-    """
     turns = []
     for turn in line.get("conversations") or line["messages"]:
         speaker = turn.get("from") or turn["role"]
@@ -570,11 +548,7 @@ def _turns_of(line: Line) -> list[Turn]:
 def _with_objects(
     turns: Sequence[Turn], objects: Line, box_format: BoxFormat
 ) -> tuple[list[Turn], BoxFormat]:
-    """Return the turns with phrases and boxes for placeholders, and the format of the boxes.
-
-    Boxes are in pixels, or with `norm1` in parts of the sides. Raises ValueError where there are
-    more or fewer placeholders than objects, or a box isn't four numbers.
-    """
+    # Boxes are in pixels, or with `norm1` in parts of the sides.
     refs = list(objects.get("ref") or ())
     boxes = list(objects.get("bbox") or ())
     placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
@@ -595,12 +569,9 @@ def _with_objects(
 
 
 def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
-    """Return the text with phrases and boxes in the place of `<ref-object>` and `<bbox>`.
-
-    As many as it needs are taken from the iterators, which have to have them. In a text of JSON,
-    by its first character, they are written as JSON, else in Qwen2-VL's tags, which our reader of
-    replies knows.
-    """
+    # As many as it needs are taken from the iterators, which have to have them. In a text of JSON,
+    # by its first character, they are written as JSON, else in Qwen2-VL's tags, which our reader of
+    # replies knows.
     is_json = text.lstrip()[:1] in ("[", "{", "`")
     tags = TAGS["qwen2-vl"]
 
@@ -616,11 +587,6 @@ def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) 
 
 
 def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
-    """Return the boxes in an answer. Words next to tags are a caption.
-
-    Raises:
-        UnreadableReply: As `read_boxes`.
-    """
     if text.lstrip().startswith(("{", "[")) or not has_tokens(text):
         return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
     parsed = ParsedReply()
@@ -629,10 +595,6 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
 
 
 def _box_format_of(target: str) -> BoxFormat:
-    """Return the box format of a family, a model or a plain format's name.
-
-    Raises SpecError where there is none, or its boxes are tokens of their own, not numbers.
-    """
     for name in ("auto", target):  # "auto" takes `target` for a model's name
         with suppress(SpecError):
             box_format = find_box_format(name, target)

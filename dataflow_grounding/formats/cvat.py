@@ -90,10 +90,7 @@ class Cvat(Format):
 
 
 def _task_xml() -> str:
-    """Return the XML of the task with its labels.
-
-    Other readers of CVAT's XML look for it in front of the images.
-    """
+    # Other readers of CVAT's XML look for it in front of the images.
     labels = ""
     for name, (kind, attributes) in _LABELS.items():
         fields = "".join(
@@ -112,10 +109,7 @@ def _task_xml() -> str:
 
 
 def _phrase_xml(phrase: Phrase, group_id: int) -> Iterator[str]:
-    """Yield the XML of each box of a phrase; of a phrase without boxes, of one tag.
-
-    Boxes of one phrase have the same `group_id`.
-    """
+    # Boxes of one phrase have the same `group_id`.
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -132,10 +126,7 @@ def _phrase_xml(phrase: Phrase, group_id: int) -> Iterator[str]:
 
 
 def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = "") -> str:
-    """Return the XML of a box or a tag, with the facts as its attributes, None as an empty one.
-
-    `position` is XML of further attributes of the element itself.
-    """
+    # `position` is XML of further attributes of the element itself.
     attributes = ""
     for name, value in facts.items():
         text = "" if value is None else escape(_NOT_XML.sub("", str(value)))
@@ -144,13 +135,9 @@ def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = ""
 
 
 def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
-    """Return the record of an <image>; what is left out of it is counted.
-
-    A phrase is the text of a box's or tag's attribute, else a box's label. Boxes and tags of one
-    phrase that have one id, or stand in one group, are one expression; so are those of one phrase
-    without either. Raises BrokenRow for other shapes, and as `_expression` and `_instance` do;
-    KeyError, ValueError.
-    """
+    # A phrase is the text of a box's or tag's attribute, else a box's label. Boxes and tags of one
+    # phrase that have one id, or stand in one group, are one expression; so are those of one phrase
+    # without either.
     record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
     record |= {side: int(image.attrib[side]) for side in ("width", "height")}
     keyed: list[tuple[Any, dict[str, Any]]] = []
@@ -172,10 +159,7 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
 
 
 def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
-    """Return the attributes of a box or a tag that are as the export writes them.
-
-    Others, even of the same names, are counted and left out; so are empty ones, without a count.
-    """
+    # Others, even of the same names, are counted and left out; so are empty ones, without a count.
     texts: dict[str, str] = {}
     for attribute in mark.iter("attribute"):
         if attribute.text:
@@ -191,11 +175,7 @@ def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
 def _expression(
     text: str, facts: Mapping[Any, str], instances: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the expression of a phrase with these attributes and boxes.
-
-    Its span is None where no attribute states it. Raises BrokenRow where the only phrase is a label
-    of the export's own, or the status is unknown.
-    """
+    # Its span is None where no attribute states it.
     span = [int(facts[key]) for key in ("start", "end") if key in facts]
     if "phrase" not in facts and text in (_BOX, _NO_BOX):
         raise BrokenRow(f"what is labelled {text!r} has no phrase")
@@ -207,10 +187,6 @@ def _expression(
 
 
 def _instance(box: Element, facts: Mapping[Any, str]) -> dict[str, Any]:
-    """Return a <box> in pixels, with its score if it has one.
-
-    Raises BrokenRow for a rotated one; KeyError for one without corners, ValueError.
-    """
     if float(box.get("rotation", 0)):
         raise BrokenRow("a box is rotated: only upright ones can be read")
     instance: dict[str, Any] = {"bbox": [float(box.attrib[name]) for name in _CORNERS]}

@@ -50,12 +50,8 @@ class LabelMe(Format):
             yield record
 
     def _record(self, data: Mapping[str, Any], folder: str) -> dict[str, Any]:
-        """Return the record of a file's data, an expression for each label.
-
-        The picture's path in it starts from the file's `folder`. `background` is false where there
-        are shapes, but none that is read. Raises BrokenRow, KeyError, and others where the data
-        isn't LabelMe's.
-        """
+        # The picture's path in it starts from the file's `folder`. `background` is false where
+        # there are shapes, but none that is read.
         keyed = []
         for shape in data["shapes"]:
             instance = _instance_of(shape, self.passed_over)
@@ -75,21 +71,14 @@ class LabelMe(Format):
 
 
 def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the expression of a label, which is its text and its class.
-
-    Raises BrokenRow for a label that isn't a text, or is blank.
-    """
     if not isinstance(label, str) or not label.strip():
         raise BrokenRow("a box without a label")
     return {"text": label, "class": label, "instances": instances}
 
 
 def _instance_of(shape: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any] | None:
-    """Return the box around a shape's points, with its score if it has one.
-
-    None for a point, a line or the like, which is counted in `passed_over`; so are
-    outlines, of which only the box around is read. A score that isn't from 0 to 1 is left out.
-    """
+    # None for a point, a line or the like, which is counted in `passed_over`; so are outlines, of
+    # which only the box around is read. A score that isn't from 0 to 1 is left out.
     kind = str(shape.get("shape_type") or "polygon")  # of LabelMe's first versions, which had none
     if kind != "rectangle" and kind not in _OUTLINES:
         passed_over[f"shapes {kind!r}"] += 1
@@ -137,11 +126,8 @@ class Detections(Format):
 
 
 def _keyed_expressions(data: Mapping[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Return an expression for each box of a line, each after its phrase.
-
-    A line with `text` but no boxes gives one expression, without boxes. A score that isn't from 0
-    to 1 is left out. Raises BrokenRow, KeyError.
-    """
+    # A line with `text` but no boxes gives one expression, without boxes. A score that isn't from 0
+    # to 1 is left out.
     boxes = data["boxes"]
     text = data.get("text")
     labels = data.get("text_labels", data.get("labels"))

@@ -307,10 +307,6 @@ def export_parts(
 
 
 def _add_part(whole: Exported, part: Exported) -> None:
-    """Add a part's counts, reasons and remarks to `whole`, in place.
-
-    Raises InputError where nothing was written of the part.
-    """
     if not part.written:
         reasons = "; ".join(filter(None, _why_nothing(part)))
         raise InputError(f"nothing is written, because no record of {part.path} is left: {reasons}")
@@ -323,10 +319,7 @@ def _add_part(whole: Exported, part: Exported) -> None:
 
 
 def _refuse_name_of_file(path: str, format: Format) -> None:
-    """Raise InputError if a path that should be a folder's ends like a file's.
-
-    It may, where such a folder is there.
-    """
+    # It may, where such a folder is there.
     if path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
         raise InputError(
             f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
@@ -336,11 +329,6 @@ def _refuse_name_of_file(path: str, format: Format) -> None:
 def _finish(
     format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder, strict: bool
 ) -> None:
-    """Add the format's remarks, and write the README.
-
-    Raises InputError where records were there but none was written; with `strict`, also where
-    anything is lost or left out.
-    """
     reasons: list[str] = []
     if not exported.written:
         reasons = _why_nothing(exported)
@@ -356,7 +344,6 @@ def _finish(
 
 
 def _why_nothing(exported: Exported) -> list[str]:
-    """Return why no record was written, and where classes go instead; some texts may be empty."""
     reasons = [exported.losses(), *exported.reasons, *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
         reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")
@@ -364,10 +351,7 @@ def _why_nothing(exported: Exported) -> list[str]:
 
 
 def _for_detectors() -> str:
-    """Return the names, in a line, of the formats that carry classes and can be written.
-
-    Detectors are trained on these, and they need no captions.
-    """
+    # Detectors are trained on these, and they need no captions.
     return ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
 
 
@@ -435,10 +419,7 @@ class _SampleMaker:
             remarks += self._remarks_on_undecided_classes()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
-        """Return the record as the format writes it; None where there is nothing to write.
-
-        What is lost of it is counted, and its picture is put into the export. Raises RecordError.
-        """
+        # What is lost of it is counted, and its picture is put into the export.
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
@@ -485,12 +466,9 @@ class _SampleMaker:
         return phrases
 
     def _note_what_holds_for_pictures(self, records: Rows) -> None:
-        """Fill `_rejections` and `_false_backgrounds`, by picture, from all rows of the pictures.
-
-        What a person rejected in one row of a picture, and why a detector would learn a thing in
-        it as background, holds for the picture's other rows, too. Records that can't be read are
-        passed over: what is wrong with them is told when they are written.
-        """
+        # What a person rejected in one row of a picture, and why a detector would learn a thing in
+        # it as background, holds for the picture's other rows, too. Records that can't be read are
+        # passed over: what is wrong with them is told when they are written.
         # Another maker, so that nothing is counted twice when the records are written.
         reader = _SampleMaker(self._format, self._pictures, self._select, Exported(""))
         for record in records:
@@ -510,10 +488,7 @@ class _SampleMaker:
                 self._false_backgrounds.setdefault(name, why)
 
     def _remarks_on_undecided_classes(self) -> list[str]:
-        """Return one line that names the classes that are undecided wherever they were looked for.
-
-        An empty list without such classes. The first _MAX_REASONS are named, by the alphabet.
-        """
+        # An empty list without such classes. The first _MAX_REASONS are named, by the alphabet.
         always = []  # what is told of each
         for name, count in sorted(self._undecided_of_class.items()):
             of_all = self._records_of_class[name]
@@ -531,11 +506,8 @@ class _SampleMaker:
     def _why_false_background(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
-        """Return why a detector would learn a thing in a record's picture as background.
-
-        It is one of _UNVERIFIED, _MISSED_BOX and _UNDECIDED_CLASS, the first that holds; "" where
-        it wouldn't.
-        """
+        # It is one of _UNVERIFIED, _MISSED_BOX and _UNDECIDED_CLASS, the first that holds; "" where
+        # it wouldn't.
         if self._leaves_out_boxes(record, expressions):
             return _UNVERIFIED
         if record.get(MISSED) or any(map(is_missed, expressions)):
@@ -545,7 +517,6 @@ class _SampleMaker:
     def _leaves_out_boxes(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        """Whether `verified_only` or `reviewed_only` leaves out boxes that nobody found wrong."""
         if not self._select.verified_only and not self._select.reviewed_only:
             return False
         # Boxes as their phrase and their numbers, so that equal boxes of one phrase count as one.
@@ -564,14 +535,10 @@ class _SampleMaker:
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        """Whether the record may be written without a phrase: nothing is in its picture.
-
-        - Marked `background: false`: no.
-        - With expressions: if each has the status `none` and is selected.
-        - Without expressions: if it is marked `background`, or a person reviewed it, or the format
-          writes whole records (`Format.whole`); and an expression that wasn't found would be
-          selected.
-        """
+        # - Marked `background: false`: no. - With expressions: if each has the status `none` and is
+        # selected. - Without expressions: if it is marked `background`, or a person reviewed it, or
+        # the format writes whole records (`Format.whole`); and an expression that wasn't found
+        # would be selected.
         if record.get("background") is False:  # something is there that it doesn't say
             return False
         if not expressions:
@@ -585,12 +552,7 @@ class _SampleMaker:
         return True
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-        """Return the record's expressions, with ids and spans also where it states none.
-
-        A score that isn't a number from 0 to 1 becomes None, and is counted as lost. Raises
-        BrokenRow: no column with expressions or regions, an unknown status, or boxes that may be in
-        another format.
-        """
+        # A score that isn't a number from 0 to 1 becomes None, and is counted as lost.
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         row = Record(record)
@@ -617,11 +579,8 @@ class _SampleMaker:
         return twins_rejected(expressions, others)
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        """Set `char_span` of expressions in place, to where the phrase is found in the caption.
-
-        It is set of those whose span doesn't hold their phrase, which are counted, and of all where
-        none states one; to None where the phrase isn't found.
-        """
+        # It is set of those whose span doesn't hold their phrase, which are counted, and of all
+        # where none states one; to None where the phrase isn't found.
         unset = []  # indices of the expressions that get a span
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
@@ -641,11 +600,8 @@ class _SampleMaker:
     def _selected(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        """Return the expressions that are selected and that the format can say.
-
-        They have only the boxes that are selected. Expressions that are left out are counted, and
-        so are boxes that a person rejected, unless they are kept.
-        """
+        # They have only the boxes that are selected. Expressions that are left out are counted, and
+        # so are boxes that a person rejected, unless they are kept.
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -663,12 +619,9 @@ class _SampleMaker:
         return wanted
 
     def _without_repeats(self, phrases: Sequence[Phrase]) -> list[Phrase]:
-        """Return the phrases without boxes that an earlier phrase of the same thing has.
-
-        A detector would take a box that comes twice for two things, and a model that is tuned on
-        such conversations learns to repeat itself. A phrase that loses all of its boxes so is left
-        out.
-        """
+        # A detector would take a box that comes twice for two things, and a model that is tuned on
+        # such conversations learns to repeat itself. A phrase that loses all of its boxes so is
+        # left out.
         kept: list[Phrase] = []
         boxes_of_thing: dict[str, set[Bbox]] = {}
         for phrase in phrases:
@@ -683,11 +636,8 @@ class _SampleMaker:
         return kept
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
-        """Return the expression as a phrase, its boxes cut to a picture of this size.
-
-        Boxes outside are dropped. None where a `grounded` phrase has no box left, or the words of
-        any phrase are blank once the format made them safe. What is lost so is counted.
-        """
+        # Boxes outside are dropped. None where a `grounded` phrase has no box left, or the words of
+        # any phrase are blank once the format made them safe. What is lost so is counted.
         instances = []
         for instance in expression["instances"]:
             stated = box_of(instance["bbox"])
@@ -725,10 +675,7 @@ class _SampleMaker:
 
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
-    """Whether an expression has boxes, and a person rejected each of them.
-
-    That doesn't say that its thing is nowhere in the picture.
-    """
+    # That doesn't say that its thing is nowhere in the picture.
     kept_boxes = not_rejected(expression) or []
     return bool(expression["instances"]) and len(kept_boxes) == 0
 
@@ -739,11 +686,8 @@ def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the classes (`class_key`) of which it couldn't be told whether they are there.
-
-    A class that has a box in any of the expressions isn't one of them. Expressions without a class,
-    as those of captions, don't count: nobody looks for them in other pictures either.
-    """
+    # A class that has a box in any of the expressions isn't one of them. Expressions without a
+    # class, as those of captions, don't count: nobody looks for them in other pictures either.
     undecided = set()
     boxed = set()
     for expression in expressions:
@@ -758,7 +702,6 @@ def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
-    """Return the indices of the boxes that aren't in `seen`; of equal ones the first."""
     index_of_box: dict[Bbox, int] = {}
     for index, box in enumerate(boxes):
         if box not in seen:
@@ -767,10 +710,7 @@ def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
 
 
 def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
-    """Return a copy of the phrase with only its boxes of these indices, and what belongs to them.
-
-    That is their scores, and the instances of its expression.
-    """
+    # That is their scores, and the instances of its expression.
     instances = phrase.expression["instances"]
     return replace(
         phrase,
@@ -797,10 +737,7 @@ def _score_of(instance: Mapping[str, Any]) -> float | None:
 def _lost_of(
     record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
 ) -> Counter[str]:
-    """Return what the format can't say of a record, in words, with how often.
-
-    Counts may be 0. `caption` is the record's, `phrases` are those that are written of it.
-    """
+    # Counts may be 0. `caption` is the record's, `phrases` are those that are written of it.
     lost: Counter[str] = Counter()
     if not carries.captions:
         lost["captions"] = int(bool(caption))
@@ -829,12 +766,9 @@ def _lost_of(
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    """Whether the record or a phrase of it has an id that isn't made by us of its picture's path.
-
-    Ours are the path (`record` without one), with or without its ending, alone or followed by `@2`
-    and the like or `#0` and the like; they are made again on reading, so that they needn't be
-    carried.
-    """
+    # Ours are the path (`record` without one), with or without its ending, alone or followed by
+    # `@2` and the like or `#0` and the like; they are made again on reading, so that they needn't
+    # be carried.
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]
     ids = [record.get("image_id")]
@@ -873,7 +807,6 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
 
 
 def _training_section(name: str) -> str:
-    """Return what training.md says of a format; empty where it has no section of that name."""
     text = files(__package__).joinpath("training.md").read_text("utf-8")
     for section in f"\n{text}".split(_SECTION):
         title, _, body = section.partition("\n")

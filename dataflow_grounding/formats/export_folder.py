@@ -118,10 +118,7 @@ class ExportFolder:
             shutil.rmtree(self._working_folder, ignore_errors=True)
 
     def _replace_earlier(self) -> None:
-        """Put what was written in the place of an earlier export.
-
-        If that fails the earlier one is put back, and what was written is removed. Raises OSError.
-        """
+        # If that fails the earlier one is put back, and what was written is removed.
         is_there = os.path.lexists(self.path)
         if is_there:
             os.replace(self.path, self._earlier)
@@ -244,7 +241,6 @@ def _temporary_text() -> IO[str]:
 
 
 def _write_list(file: IO[str], spool: IO[str]) -> None:
-    """Write the items that `_adder_to` put into a temporary file, as a JSON list, into `file`."""
     file.write("[")
     spool.seek(0)
     shutil.copyfileobj(spool, file, 2**20)  # characters at a time
@@ -252,17 +248,13 @@ def _write_list(file: IO[str], spool: IO[str]) -> None:
 
 
 def _is_working_folder(path: str) -> bool:
-    """Whether a path is a folder, no link, with nothing in it but what a broken-off export left."""
     if not os.path.isdir(path) or os.path.islink(path):
         return False
     return {_LOCK, _NEW, _EARLIER}.issuperset(os.listdir(path))
 
 
 def _obstacle_to_replacing(path: str) -> str | None:
-    """Return what at a path keeps an export from replacing it, in words.
-
-    None if it is an empty folder, or an export and nothing else.
-    """
+    # None if it is an empty folder, or an export and nothing else.
     if not os.path.isdir(path):
         return "is not an export"
     names = sorted(os.listdir(path))
@@ -279,16 +271,12 @@ def _obstacle_to_replacing(path: str) -> str | None:
 
 
 def _adder_to(file: IO[str]) -> Put:
-    """Return a function that writes an item to a file as JSON, on a line, with a comma between."""
     separators = chain(["\n"], repeat(",\n"))  # before the first item, then before each other
     return lambda value: file.write(next(separators) + dump_text(value))
 
 
 def _example_of(value: Any) -> Any:
-    """Return an example of a value: the value, but that each list in it has one item at most.
-
-    That item has whatever any item of the list has.
-    """
+    # That item has whatever any item of the list has.
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -297,12 +285,9 @@ def _example_of(value: Any) -> Any:
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    """Return an example that has whatever an earlier example or a value has.
-
-    Of two objects it has the members of both; of two lists it is a list of one item, merged of all
-    of theirs. Otherwise the example stays, unless it is None, or whole and the value a fraction:
-    then it is the value's.
-    """
+    # Of two objects it has the members of both; of two lists it is a list of one item, merged of
+    # all of theirs. Otherwise the example stays, unless it is None, or whole and the value a
+    # fraction: then it is the value's.
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}
@@ -313,7 +298,6 @@ def _merged_example(example: Any, value: Any) -> Any:
 
 
 def _adds_to(example: Any, value: Any) -> bool:
-    """Whether an example has to be merged with a value to have all that the value has."""
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
             if key not in example or _adds_to(example[key], item):
@@ -327,10 +311,7 @@ def _adds_to(example: Any, value: Any) -> bool:
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    """Return the type of a value as `datasets` states it in a README.
-
-    It is `null` for None, an empty list's items, or a type that isn't among DTYPES.
-    """
+    # It is `null` for None, an empty list's items, or a type that isn't among DTYPES.
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, (list, tuple)):

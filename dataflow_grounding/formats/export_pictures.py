@@ -129,11 +129,8 @@ class ExportPictures:
         return self._canonical(path_of(record))
 
     def _canonical(self, path: str) -> str:
-        """Return a picture's path in one form: `a.jpg` for `./a.jpg` and for its absolute path.
-
-        An absolute path, or an address, becomes relative to the first of the folders that it is in,
-        and stays where it is in none. A web address always stays.
-        """
+        # An absolute path, or an address, becomes relative to the first of the folders that it is
+        # in, and stays where it is in none. A web address always stays.
         if is_web(path):
             return path
         if not is_absolute(path):
@@ -145,7 +142,6 @@ class ExportPictures:
         return path
 
     def _is_replaced(self, path: str) -> bool:
-        """Whether a picture, or the link at its path, would go with the export that is replaced."""
         if not self._replaced_folder or is_elsewhere(path):
             return False
         # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
@@ -180,11 +176,8 @@ class ExportPictures:
         return name
 
     def _name_in_export(self, path: str) -> str:
-        """Return the name in the export, in FOLDER, of the picture that records name by this path.
-
-        Each path has its own name: where it is taken by another path, `~2` and so on stands before
-        its ending.
-        """
+        # Each path has its own name: where it is taken by another path, `~2` and so on stands
+        # before its ending.
         ending = os.path.splitext(path)[1]
         folder = self._folders[0] if self._folders else None
         stem = name_within(path, folder).removeprefix(f"{FOLDER}/")
@@ -198,7 +191,6 @@ class ExportPictures:
         return name
 
     def _claim(self, name: str, path: str) -> bool:
-        """Take a name in the export for a path; return False where another path has it."""
         key = hash(_file_key(name))
         if key not in self._path_of_name:
             self._path_of_name[key] = hash(path)
@@ -230,8 +222,5 @@ class ExportPictures:
 
 
 def _file_key(name: str) -> str:
-    """Return a form of a name that is equal for names which are one file on some system.
-
-    A.jpg and a.jpg are, and names with an é of one code point and of two.
-    """
+    # A.jpg and a.jpg are, and names with an é of one code point and of two.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -66,10 +66,7 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
 
 
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
-    """Return the input of a shard, COCO's captions, or Parquet with pictures in it.
-
-    None for any other file. `folders` are where relative paths of pictures start.
-    """
+    # None for any other file. `folders` are where relative paths of pictures start.
     if path.endswith(".tar"):
         return _of_tars(path, [path])
     file_type = file_type_of(path)
@@ -81,16 +78,11 @@ def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
 
 
 def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
-    """Return an iterator of the items as rows, with their numbers from 1 as lines."""
     return (Row(number, item) for number, item in enumerate(items, 1))
 
 
 def _of_folder(folder: str, split: str, results_dir: str) -> Input:
-    """Return the input of a `datasets` data set on disk, an image folder, or a folder of pictures.
-
-    An image folder has a file of METADATA. Of others all pictures at any depth are taken. Raises
-    InputError where there are none.
-    """
+    # An image folder has a file of METADATA. Of others all pictures at any depth are taken.
     if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
         return _of_dataset(folder, split)
     for name in METADATA:
@@ -107,16 +99,11 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
 
 
 def _of_metadata(path: str, folder: str) -> Input:
-    """Return the input of an image folder's file of metadata: rows that name their `file_name`."""
     columns = {"image": "file_name"}
     return Input(path, lambda: read_rows(path), (folder,), (path,), columns=columns)
 
 
 def _of_glob(pattern: str, results_dir: str) -> Input:
-    """Return the input of the shards that a pattern matches; without any, of its pictures.
-
-    Raises InputError where it matches neither.
-    """
     folder = os.path.dirname(pattern)
     while glob.has_magic(folder):  # up to the folder in which all matches are
         folder = os.path.dirname(folder)
@@ -137,19 +124,6 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
 def _of_pictures(
     path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
 ) -> Input:
-    """Return the input of the pictures among the files of these names in a folder.
-
-    Args:
-        path: What the user named, for messages.
-        folder: The folder, from which the names start.
-        names: Paths of files in it.
-        results_dir: Files in there are left out; "" for none. So are small copies of pictures that
-            belong to the reports of other runs.
-        if_none: What to say where there are no pictures.
-
-    Raises:
-        InputError: There are no pictures.
-    """
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
     names = list(names)
     of_reports = _folders_of_reports(folder, names)
@@ -178,15 +152,8 @@ def _of_pictures(
 
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the folders of pictures that belong to a report, each with its final "/".
-
-    Beside `report.html` that is `report_files/` with a README.txt in it. These two are looked for:
-    a pattern such as `**/*.jpg` doesn't list them.
-
-    Args:
-        folder: The folder that the names start from.
-        names: The files' names.
-    """
+    # Beside `report.html` that is `report_files/` with a README.txt in it. These two are looked
+    # for: a pattern such as `**/*.jpg` doesn't list them.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -205,10 +172,7 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _passed_over(others: Counter[str]) -> str:
-    """Return a sentence on the files that aren't taken for pictures; "" for none.
-
-    `others` has how many files have each ending. The most frequent endings are told.
-    """
+    # `others` has how many files have each ending. The most frequent endings are told.
     if not others:
         return ""
     most_common = others.most_common(_MAX_ENDINGS)
@@ -225,16 +189,12 @@ def _passed_over(others: Counter[str]) -> str:
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
-    """Return the input of WebDataset's shards: a row for each sample, which may be a broken one."""
     columns = {"image": "image"}
     return Input(path, lambda: _rows_of_tars(shards), (".",), tuple(shards), columns=columns)
 
 
 def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
-    """Yield a row for each sample of the shards, a broken one where it can't be read.
-
-    They are numbered from 1 through all shards. Raises InputError for a shard that can't be read.
-    """
+    # They are numbered from 1 through all shards.
     for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
         try:
             yield Row(number, _row_of_sample(sample))
@@ -243,12 +203,9 @@ def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
-    """Return the row of a sample: its `.json`, its `.txt` as `caption`, its picture as `image`.
-
-    A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any,
-    whatever the `.json` says. Raises BrokenRow for a sample or `.json` that can't be read,
-    UnicodeDecodeError for a `.txt`.
-    """
+    # A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any,
+    # whatever the `.json` says. Raises BrokenRow for a sample or `.json` that can't be read,
+    # UnicodeDecodeError for a `.txt`.
     if sample.error is not None:
         raise sample.error
     parts = sample.parts
@@ -265,11 +222,8 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    """Return the input of a COCO file of captions, a row for each caption.
-
-    None for a JSON file that isn't COCO's: one that holds no object with lists of `images` and
-    `annotations`. Raises InputError for a COCO file without captions, or a file that can't be read.
-    """
+    # None for a JSON file that isn't COCO's: one that holds no object with lists of `images` and
+    # `annotations`.
     with told_as(InputError, f"can't read {path}"), open_file(path) as file:
         # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
@@ -307,10 +261,7 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
 def _coco_rows(
     annotations: Iterable[Any], file_names: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each annotation: its caption, and its image's file name.
-
-    What an annotation lacks is None. `file_names` are by the image's id as a text.
-    """
+    # What an annotation lacks is None. `file_names` are by the image's id as a text.
     for item in annotations:
         annotation = item if isinstance(item, dict) else {}
         image_id = annotation.get("image_id")
@@ -323,11 +274,7 @@ def _coco_rows(
 
 
 def _load(path: str) -> Any:
-    """Return the data set in a folder, or of `datasets:NAME[:CONFIGURATION]`.
-
-    It is a dict of splits, or where only one was saved in the folder, that split alone. Raises
-    InputError, MissingExtra.
-    """
+    # It is a dict of splits, or where only one was saved in the folder, that split alone.
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
     datasets.disable_progress_bars()
@@ -346,10 +293,7 @@ def _load(path: str) -> Any:
 
 
 def _of_dataset(path: str, split: str) -> Input:
-    """Return the input of a `datasets` data set, which is loaded when its rows are asked for.
-
-    Its files are those with the states of a data set on disk; of another there are none.
-    """
+    # Its files are those with the states of a data set on disk; of another there are none.
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(
@@ -358,10 +302,6 @@ def _of_dataset(path: str, split: str) -> Input:
 
 
 def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
-    """Load a `datasets` data set, and yield the rows of its split.
-
-    Raises InputError for one that can't be loaded or lacks the split; MissingExtra.
-    """
     loaded = _load(path)
     if isinstance(loaded, dict):
         loaded = _split_of(loaded, path, split)
@@ -371,7 +311,6 @@ def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _split_of(splits: Mapping[str, Any], path: str, split: str) -> Any:
-    """Return the split of that name; where `split` is "", the only one. Raises InputError."""
     if not split and len(splits) == 1:
         split = next(iter(splits))
     if split not in splits:

@@ -143,23 +143,17 @@ def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]
 
 
 def _outline_corners(parts: list[float]) -> Bbox:
-    """Return the box around an outline of x, y, x, y …"""
     xs = parts[::2]
     ys = parts[1::2]
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def _centred_corners(parts: list[float]) -> Bbox:
-    """Return the corners of a box of centre x, centre y, width, height."""
     cx, cy, width, height = parts
     return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
 
 
 def _number(text: str) -> float:
-    """Return a finite number, an int where it is written without a dot, as it is written again.
-
-    Raises BrokenRow for any other text.
-    """
     is_whole = text.lstrip("+-").isdecimal()
     try:
         value = int(text) if is_whole else float(text)
@@ -171,10 +165,7 @@ def _number(text: str) -> float:
 
 
 def _score(further: list[float]) -> dict[str, float]:
-    """Return a region's `score`, in a dict, from the numbers behind those of its box.
-
-    The dict is empty unless there is one number, from 0 to 1.
-    """
+    # The dict is empty unless there is one number, from 0 to 1.
     if len(further) == 1 and 0 <= further[0] <= 1:
         return {"score": further[0]}
     return {}
@@ -217,7 +208,6 @@ def read_names(path: str) -> Names:
 
 
 def _checked_name(name: Any) -> str:
-    """Return a class's name as YAML has it. Raises TypeError for a list or mapping."""
     if not isinstance(name, str):
         raise TypeError(f"{name!r:.40} is no name")
     return name
@@ -294,12 +284,9 @@ class _LabelFormat(Format):
 
     @contextmanager
     def _names_file(self, out: ExportFolder, pictures: Mapping[str, str]) -> Iterator[Numbers]:
-        """Write the file with the names of classes, and give the numbers of classes, from 1.
-
-        A class is added to the file when its number is first asked for; those whose order is fixed
-        are added first. At the end remarks on the numbers are added. `pictures` has the folder of
-        each part's pictures, by the part's name.
-        """
+        # A class is added to the file when its number is first asked for; those whose order is
+        # fixed are added first. At the end remarks on the numbers are added. `pictures` has the
+        # folder of each part's pictures, by the part's name.
         with out.file(self.names_files[0]) as names:
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
             names.write(self.head(pictures))
@@ -311,10 +298,6 @@ class _LabelFormat(Format):
             self.remarks += self._classes.remarks_on_numbers(len(classes))
 
     def _write_labels(self, samples: Iterator[Sample], out: ExportFolder, classes: Numbers) -> None:
-        """Write a label file for each picture; samples of one picture share it.
-
-        Raises InputError where two pictures would share one.
-        """
         pictures = Numbers()
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
@@ -325,10 +308,7 @@ class _LabelFormat(Format):
                 raise InputError(_shared_label(sample.file_name, pictures)) from None
 
     def _lines(self, sample: Sample, classes: Numbers) -> str:
-        """Return the lines of a sample's boxes, each with a newline.
-
-        A new class gets its number in `classes`, which writes its name into the names' file.
-        """
+        # A new class gets its number in `classes`, which writes its name into the names' file.
         lines = ""
         for phrase in sample.phrases:
             number, _ = classes.number_of(phrase.text)
@@ -337,11 +317,8 @@ class _LabelFormat(Format):
         return lines
 
     def _write_label(self, out: ExportFolder, sample: Sample, lines: str, is_new: bool) -> None:
-        """Write the lines to the label file of the sample's picture.
-
-        `is_new` says that no sample of this picture came before; else the lines are appended.
-        Raises FileExistsError where another picture has that label file: a.jpg and a.png.
-        """
+        # `is_new` says that no sample of this picture came before; else the lines are appended.
+        # Raises FileExistsError where another picture has that label file: a.jpg and a.png.
         with open(out.place(_label_file_of(sample.file_name)), "xb" if is_new else "ab", 0) as file:
             file.write(lines.encode())
 
@@ -377,11 +354,8 @@ class _LabelFormat(Format):
                 }
 
     def _read_names(self, path: str, top: str) -> Any:
-        """Return what the file with the names of classes says, and set `class_names` by it.
-
-        The file is `path`; or where that is the data set's folder, `top`, the first of
-        `names_files` that is in there. None where there is none.
-        """
+        # The file is `path`; or where that is the data set's folder, `top`, the first of
+        # `names_files` that is in there. None where there is none.
         files = [path]
         if top == path:
             files = [os.path.join(top, name) for name in self.names_files]
@@ -393,11 +367,8 @@ class _LabelFormat(Format):
         return None
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
-        """Return the columns of a record that a label file gives. Raises InputError.
-
-        Regions of one class are one expression. `background` is false where the file has lines, but
-        none with a region, such as DontCare.
-        """
+        # Regions of one class are one expression. `background` is false where the file has lines,
+        # but none with a region, such as DontCare.
         try:
             regions = self.regions(file, size, names)
             is_empty = os.path.getsize(file) == 0
@@ -499,12 +470,9 @@ def _label_of(image: str) -> str:
 
 
 def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
-    """Return pairs of a folder of pictures and the folder of their labels.
-
-    They are found in `top` and in the folders that are directly in it, as YOLO, Roboflow and KITTI
-    lay them out; the image root stands for a folder of pictures that isn't there. Without any
-    folder of labels the only pair is the image root and `top` itself.
-    """
+    # They are found in `top` and in the folders that are directly in it, as YOLO, Roboflow and
+    # KITTI lay them out; the image root stands for a folder of pictures that isn't there. Without
+    # any folder of labels the only pair is the image root and `top` itself.
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
     for folder in tops:
@@ -522,10 +490,7 @@ def _label_file_of(file_name: str) -> str:
 
 
 def _shared_label(file_name: str, pictures: Numbers) -> str:
-    """Return the message for a picture whose label file another one of the `pictures` has.
-
-    The other one is named if its name differs in nothing but the ending.
-    """
+    # The other one is named if its name differs in nothing but the ending.
     stem, own_ending = os.path.splitext(file_name)
     earlier = "another picture"
     for ending in ENDINGS:

@@ -90,10 +90,7 @@ class LabelSeeds(Seeds):
         super().__init__(source, own_files, (image_dir,), boxless, without=source)
 
     def _reset_found(self) -> None:
-        """Forget what an earlier reading of the labels found.
-
-        What the names of files alone tell, known since the object was made, stays.
-        """
+        # What the names of files alone tell, known since the object was made, stays.
         self.found = {
             "images without a label": self._without_label,
             "labels without an image": self._without_image,
@@ -102,22 +99,17 @@ class LabelSeeds(Seeds):
         }
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """Yield a record for each image, in order; images are opened side by side, in threads."""
         for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
             self.found[UNREAD] += left_out
             self.found[BEYOND] += outside
             yield record
 
     def _id_of(self, path: str) -> str:
-        """Return an image's id: its path without ending; with it, if an earlier image has that."""
         stem = os.path.splitext(path)[0]
         return stem if self._first_of_stem[stem] == path else path
 
     def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
-        """Return an image's record, why regions are left out, and which boxes reach beyond it.
-
-        Where its label is broken, the record says so and has no regions.
-        """
+        # Where its label is broken, the record says so and has no regions.
         size = upright_size(path, self.folders)
         left_out: list[str] = []
         record = {
@@ -229,17 +221,13 @@ def from_label_folder(
 
 
 def _read_kitti(path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
-    """Return the regions of a KITTI label file, as ReadLabels; bad lines are left out."""
     with told_as(BrokenRow, f"can't read {path}"):
         return _without_scores(read_labels(path, kitti_regions, left_out))
 
 
 def _read_yolo(names: Names, path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
-    """Return the regions of a YOLO label file, as ReadLabels; a bad line raises BrokenRow.
-
-    There are none where the size isn't known: the image can't be opened, and its record fails for
-    that.
-    """
+    # There are none where the size isn't known: the image can't be opened, and its record fails for
+    # that.
     if size is None:
         return []
     of_line = partial(yolo_regions, names.classes, names.keypoints, size)
@@ -252,10 +240,6 @@ def _without_scores(regions: Iterable[Labelled]) -> list[Labelled]:
 
 
 def _names_file_beside(label_dir: str, key: str) -> str:
-    """Return the path of the classes.txt among YOLO's labels.
-
-    Raises InputError that names the setting beside `key`, by which another can be given.
-    """
     file = joined(label_dir, "classes.txt")
     if not kind_of(file):
         names_key = setting(f"{key.rpartition('.')[0]}.yolo_names")

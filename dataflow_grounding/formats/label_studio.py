@@ -53,7 +53,6 @@ class LabelStudio(Format):
                 put({"data": self._data(sample), "predictions": [_prediction(sample)]})
 
     def _data(self, sample: Sample) -> dict[str, Any]:
-        """Return the data of a sample's task: where its picture is, and its caption."""
         name = sample.file_name
         return {
             self.image: name if "://" in name else f"/data/local-files/?d={quote(name)}",
@@ -80,7 +79,6 @@ class LabelStudio(Format):
                     yield self._record(task["data"], latest)
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
-        """Count what isn't read of a task's annotations, of which `latest` is read, if any."""
         cancelled = [bool(each.get("was_cancelled")) for each in annotations]
         # Counts of 0 are added, too: reasons are told in the order in which they come here first.
         self.passed_over.update(
@@ -92,11 +90,7 @@ class LabelStudio(Format):
         )
 
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the record of a task with that data and annotation.
-
-        Its size is that of the last box's picture; without a box it has none. Raises BrokenRow,
-        KeyError, and others where it isn't Label Studio's.
-        """
+        # Its size is that of the last box's picture; without a box it has none.
         caption = data.get(self.caption) or ""
         record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
         result = annotation["result"]
@@ -118,11 +112,8 @@ class LabelStudio(Format):
 
 
 def _path_of(address: str) -> str:
-    """Return the path of a picture in the address that a task's data has of it.
-
-    `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one; any
-    other address is returned as it is.
-    """
+    # `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one;
+    # any other address is returned as it is.
     parts = urlsplit(address)
     if parts.path.rstrip("/").endswith("/data/local-files"):
         paths = parse_qs(parts.query).get("d")
@@ -132,11 +123,8 @@ def _path_of(address: str) -> str:
 
 
 def _prediction(sample: Sample) -> dict[str, Any]:
-    """Return the prediction of a sample's task: its phrases as regions.
-
-    Phrases that have neither boxes nor a place in the caption are texts of one region, `absent`.
-    Its score is the lowest of its boxes'; without scores it has none.
-    """
+    # Phrases that have neither boxes nor a place in the caption are texts of one region, `absent`.
+    # Its score is the lowest of its boxes'; without scores it has none.
     result: list[dict[str, Any]] = []
     absent = []
     scores = []
@@ -159,11 +147,8 @@ def _prediction(sample: Sample) -> dict[str, Any]:
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    """Yield the region of a phrase's place in the caption; nothing if it has none.
-
-    The text of a phrase with boxes stands at its boxes. That of one without boxes comes as a second
-    region, where the caption has it written otherwise.
-    """
+    # The text of a phrase with boxes stands at its boxes. That of one without boxes comes as a
+    # second region, where the caption has it written otherwise.
     if not phrase.span:
         return
     start, end = phrase.span
@@ -178,10 +163,7 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 
 
 def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
-    """Yield for each box of a phrase its region, its text, and its relation to the phrase's place.
-
-    There is no relation where the phrase has no place in the caption.
-    """
+    # There is no relation where the phrase has no place in the caption.
     width, height = sample.size
     boxes = zip(phrase.boxes, phrase.scores, strict=True)
     for number, ((x1, y1, x2, y2), score) in enumerate(boxes):
@@ -217,10 +199,7 @@ def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[
 
 
 def _latest(annotations: Any) -> dict[str, Any] | None:
-    """Return the annotation that was made or changed last, of equal times the last in the list.
-
-    Cancelled ones don't count. None where there is no other one, or no list.
-    """
+    # Cancelled ones don't count. None where there is no other one, or no list.
     kept = [each for each in annotations or [] if not each.get("was_cancelled")]
     if not kept:
         return None
@@ -230,7 +209,6 @@ def _latest(annotations: Any) -> dict[str, Any] | None:
 
 
 def _time_of(annotation: Mapping[str, Any]) -> str:
-    """Return when an annotation was last changed, or else made, as its text; "" where none says."""
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
@@ -251,13 +229,9 @@ class _Mention(NamedTuple):
 
 
 def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
-    """Return the expressions of a result, a flat list of regions, their texts and relations.
-
-    Boxes of one text that are related to one place in the caption are one expression's. A region
-    without a place joins the first expression of its text. `char_span` is the place, None for a
-    phrase that the export wrote without one, and left out where it is to be looked for. Raises
-    BrokenRow, KeyError.
-    """
+    # Boxes of one text that are related to one place in the caption are one expression's. A region
+    # without a place joins the first expression of its text. `char_span` is the place, None for a
+    # phrase that the export wrote without one, and left out where it is to be looked for.
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
@@ -286,18 +260,6 @@ def _mentions(
     spans: Mapping[str, list[int]],
     caption: str,
 ) -> Iterator[_Mention]:
-    """Yield each phrase that each region stands for, at each place that the region is related to.
-
-    Args:
-        result: Regions, their texts and relations, as a task has them.
-        texts: The texts of regions by the regions' ids.
-        spans: The places in the caption by the ids of their regions.
-        caption: The caption.
-
-    Raises:
-        BrokenRow: A region has no phrase, or can't be read.
-        KeyError: A region lacks what it needs.
-    """
     related = _related_spans(result, spans)
     for region in result:
         region_id = region.get("id", "")
@@ -310,11 +272,8 @@ def _mentions(
 
 
 def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:
-    """Return the id of the place of the first expression of a text.
-
-    `expressions` are by the place's id and the text. _NO_PLACE where none has the text, or the
-    first that has it has no place.
-    """
+    # `expressions` are by the place's id and the text. _NO_PLACE where none has the text, or the
+    # first that has it has no place.
     for span_id, its_text in expressions:
         if its_text == text:
             return span_id
@@ -322,11 +281,8 @@ def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:
 
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return by the id of each region the ids of the places in the caption that it is related to.
-
-    Relations count in either direction, each once. A place is related to itself alone; a region
-    without a relation is left out.
-    """
+    # Relations count in either direction, each once. A place is related to itself alone; a region
+    # without a relation is left out.
     related = {span_id: [span_id] for span_id in spans}
     ends = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
     for from_id, to_id in ends:
@@ -341,20 +297,7 @@ def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> di
 def _texts_by_span(
     span_ids: list[str], region_id: str, its_texts: Any, spans: Mapping[str, Any], caption: str
 ) -> list[tuple[str, Any]]:
-    """Return the ids of a region's places, each with the texts of the region that stand there.
-
-    A place that is the only one, also _NO_PLACE, gets all of the texts, as they are.
-
-    Args:
-        span_ids: The ids of the places in the caption that the region is related to.
-        region_id: The region's, for messages.
-        its_texts: The region's text, a list of them, or None.
-        spans: By id, where each place is: [start, end) in the caption.
-        caption: The caption.
-
-    Raises:
-        BrokenRow: A text stands at none of several places.
-    """
+    # A place that is the only one, also _NO_PLACE, gets all of the texts, as they are.
     if len(span_ids) == 1:
         return [(span_ids[0], its_texts)]
     texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
@@ -374,11 +317,7 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    """Return what an item of a result is: `box`, `span` (a place in the caption) or _ABSENT.
-
-    It is "" for a text, a relation, or anything else. Raises BrokenRow for shapes that would be
-    lost.
-    """
+    # It is "" for a text, a relation, or anything else.
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(f"region {part['id']} is a {type_name}: only rectangles can be read")
@@ -398,23 +337,9 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    """Return the phrases that a region stands for; an empty list for one that stands for none.
-
-    They are its texts; else the words at its place in the caption, else its labels but _BOX. A
-    place in the caption stands for a phrase only if _NOTHING is its only label: phrases with boxes
-        have
-    the boxes stand for them.
-
-    Args:
-        part: The region, as it stands in the task's `result`.
-        role: What it is, as `_role` says.
-        texts: What was written for it, if anything.
-        span: Its place in the caption, if it has one.
-        caption: The caption.
-
-    Raises:
-        BrokenRow: It should stand for a phrase, but has none.
-    """
+    # They are its texts; else the words at its place in the caption, else its labels but _BOX. A
+    # place in the caption stands for a phrase only if _NOTHING is its only label: phrases with
+    # boxes have the boxes stand for them.
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
     if not role or is_phrase_with_boxes:
@@ -432,11 +357,8 @@ def _phrases(
 
 
 def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
-    """Return a region's place in the caption, [start, end) in code points.
-
-    If its text doesn't stand at the stated offsets, but does if they count UTF-16 units, they are
-    converted. If it stands at neither, they are returned as stated.
-    """
+    # If its text doesn't stand at the stated offsets, but does if they count UTF-16 units, they are
+    # converted. If it stands at neither, they are returned as stated.
     span = [value["start"], value["end"]]
     text = value.get("text")
     if caption[slice(*span)] == text:
@@ -447,11 +369,7 @@ def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
 
 
 def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a box in pixels, with its score.
-
-    The score is None unless a model predicted the box and nobody changed it. Raises BrokenRow for a
-    rotated one; KeyError.
-    """
+    # The score is None unless a model predicted the box and nobody changed it.
     value = part["value"]
     sides = (part["original_width"], part["original_height"])
     if value.get("rotation") or part.get("image_rotation"):

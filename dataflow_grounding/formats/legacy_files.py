@@ -49,11 +49,8 @@ def write_legacy(step: Step) -> None:
 
 
 def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], str]) -> None:
-    """Write a file for each record of a step's annotations, named after its image.
-
-    Of a/x.jpg it is `a/x.txt.step0` in the first step, `a/x~2.txt.step0` for a second record of the
-    image. Lines that can't be read have no file.
-    """
+    # Of a/x.jpg it is `a/x.txt.step0` in the first step, `a/x~2.txt.step0` for a second record of
+    # the image. Lines that can't be read have no file.
     records_of_stem: Counter[str] = Counter()
     for row in read_rows(step.storage.output_path):
         if row.data is None:
@@ -80,23 +77,18 @@ def remove_legacy(step: Step) -> None:
 
 
 def _places(step: Step) -> tuple[str, str]:
-    """Return the folder of a step's label files, and the file that says what they were made of."""
     beside = os.path.dirname(step.storage.output_path)
     return os.path.join(beside, "labels"), os.path.join(beside, LEGACY_STATE)
 
 
 def _write(path: str, text: str) -> None:
-    """Write a text file, in place of one that is there, and the folders above it.
-
-    Lone surrogates are written as escapes. Raises OSError.
-    """
+    # Lone surrogates are written as escapes.
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with new_file(path, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
         file.write(text)
 
 
 def _regions_text(record: Mapping[str, Any]) -> str:
-    """Return the record's regions as TAO's JSON list; those outside of the picture are left out."""
     items = []
     for region in record.get("regions") or []:
         bbox = _cut_to_1000(region, record)
@@ -107,10 +99,7 @@ def _regions_text(record: Mapping[str, Any]) -> str:
 
 
 def _expressions_text(record: Mapping[str, Any]) -> str:
-    """Return a line `phrase: boxes` for each expression with a box inside the picture.
-
-    Boxes outside are left out. Without any line the text is empty.
-    """
+    # Boxes outside are left out. Without any line the text is empty.
     lines = ""
     for expression in record.get("expressions") or []:
         instances = expression.get("instances") or []
@@ -122,10 +111,7 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
 
 
 def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
-    """Return the box of a region or an instance in 0-1000, cut to the picture of its record.
-
-    None for one outside of the picture, which 0 to 1000 can't say.
-    """
+    # None for one outside of the picture, which 0 to 1000 can't say.
     size = (int(record["width"]), int(record["height"]))
     box = box_of(item["bbox"])
     x1, y1, x2, y2 = box

@@ -72,10 +72,7 @@ class _Odvg(Format):
 
 
 def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the expression of a phrase with the boxes of all of these regions.
-
-    The parts of a phrase that is a list are joined by blanks. Raises KeyError, TypeError.
-    """
+    # The parts of a phrase that is a list are joined by blanks.
     instances: list[dict[str, Any]] = []
     for region in regions:
         instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
@@ -84,7 +81,6 @@ def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> di
 
 
 def _boxes_of(bbox: Any) -> list[Any]:
-    """Return the boxes of a region's `bbox`, which is one box or a list of boxes, perhaps empty."""
     is_one_box = isinstance(bbox, list) and bbox and is_number(bbox[0])
     return [bbox] if is_one_box else list(bbox)
 
@@ -161,10 +157,7 @@ class MMDetection(_Odvg):
 
 
 def _of_one_lower_letter(letter: str) -> str:
-    """Return the letter, or its base letter where it would become several when lower-cased.
-
-    The base letter of İ is I.
-    """
+    # The base letter of İ is I.
     return letter if len(letter.lower()) == 1 else normalize("NFD", letter)[0]
 
 

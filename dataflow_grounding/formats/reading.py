@@ -163,10 +163,7 @@ def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
-    """Set a new `expression_id`, in place, for each expression whose id an earlier one has.
-
-    Those without an id stay so.
-    """
+    # Those without an id stay so.
     ids = [expression.get("expression_id") for expression in expressions]
     taken = {str(own_id) for own_id in ids if own_id is not None}
     last_number: dict[Any, int] = {}  # by id: the number in the last one made of it, 1 before that
@@ -260,7 +257,6 @@ class _BoundedMember(tarfile.TarInfo):
     """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        """Return the member to go on with, as tarfile asks of each member that it meets."""
         if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
             raise tarfile.TarError(f"it has notes of {self.size:,} bytes on {self.name[:40]!r}")
         return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # not in typeshed
@@ -297,11 +293,8 @@ def _sample_key(member: tarfile.TarInfo) -> str:
 def _tar_sample(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> TarSample:
-    """Return the sample of these members; where they are too large together, one with an error.
-
-    The error names the member that goes over MAX_FILE_BYTES; the members behind it aren't read. Of
-    members with one name the last counts.
-    """
+    # The error names the member that goes over MAX_FILE_BYTES; the members behind it aren't read.
+    # Of members with one name the last counts.
     sample = TarSample(f"{path}, {key}", key, {})
     size = 0  # bytes of all members, as they state it
     for member in members:
@@ -386,7 +379,6 @@ def complete_rows(
 
 
 def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) -> dict[str, Any]:
-    """Return one row completed, as `complete_rows` says. Raises BrokenRow, KeyError."""
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
@@ -406,10 +398,7 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
-    """Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number.
-
-    It is one that no other box of the expression has: `a#0.0`, `a#0.1` and so on.
-    """
+    # It is one that no other box of the expression has: `a#0.0`, `a#0.1` and so on.
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
     for instance in expression["instances"]:
@@ -422,10 +411,7 @@ def _name_boxes(expression: dict[str, Any]) -> None:
 
 
 def _stated_sides(record: Record) -> dict[str, int]:
-    """Return the `width` and `height` that a record states, as whole numbers.
-
-    A side that it doesn't state is left out. Raises BrokenRow where one isn't a whole number.
-    """
+    # A side that it doesn't state is left out.
     sides = {}
     for name in ("width", "height"):
         if record.get(name) is not None:
@@ -437,11 +423,8 @@ def _stated_sides(record: Record) -> dict[str, int]:
 
 
 def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
-    """Set `char_span` of the expressions in place; return the caption that the spans refer to.
-
-    Where all that are stated hold their phrases, and none is missing, these and the caption stay.
-    Else all are looked for in the cleaned caption, and None where the phrase isn't found.
-    """
+    # Where all that are stated hold their phrases, and none is missing, these and the caption stay.
+    # Else all are looked for in the cleaned caption, and None where the phrase isn't found.
     texts = [expression["text"] for expression in expressions]
     # None says that the phrase isn't in the caption; where nothing is said, () holds no phrase.
     spans = [expression.get("char_span", ()) for expression in expressions]
@@ -463,11 +446,8 @@ def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
 def _with_area(
     expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield copies of the expressions with only their boxes that have an area.
-
-    One that loses all of its boxes so is left out; one that has none stays. Boxes and expressions
-    that are left out are counted. Raises BrokenRow as `_has_area` does.
-    """
+    # One that loses all of its boxes so is left out; one that has none stays. Boxes and expressions
+    # that are left out are counted.
     for expression in expressions:
         instances = expression["instances"]
         kept = [instance for instance in instances if _has_area(instance)]
@@ -479,10 +459,6 @@ def _with_area(
 
 
 def _has_area(instance: dict[str, Any]) -> bool:
-    """Whether a box has an area.
-
-    Raises BrokenRow where it ends before it begins, or its score isn't one from 0 to 1, or None.
-    """
     x1, y1, x2, y2 = instance["bbox"]
     if x1 > x2 or y1 > y2:
         raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")

@@ -118,10 +118,7 @@ def find_proposals(
 def _rows_with_classes(
     records: Iterable[dict[str, Any]], classes: Mapping[str, str]
 ) -> Iterator[Row]:
-    """Yield a row for each record, with the phrases of `classes` that it lacks, without boxes.
-
-    They are compared letter by letter with the phrases of the record. Rows are numbered from 1.
-    """
+    # They are compared letter by letter with the phrases of the record. Rows are numbered from 1.
     for number, record in enumerate(records, 1):
         expressions = list(record["expressions"])
         stated = {expression["text"] for expression in expressions}
@@ -157,14 +154,12 @@ class AnnotationSeeds(Seeds):
         super().__init__(path, [path], folders, boxless, without_boxes)
 
     def _reset_found(self) -> None:
-        """Forget what an earlier reading found: nothing is known before the records are read."""
         self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
         self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
         self._converted = 0  # records of TAO's
         self._broken: list[str] = []  # of each line that can't be read, where it is and why
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """Yield a record for each line; of one that can't be used, a record with SEED_ERROR."""
         for row in read_rows(self.origin):
             where = f"{self.origin}, line {row.line}"
             if row.data is None:
@@ -178,11 +173,8 @@ class AnnotationSeeds(Seeds):
                 yield {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return TAO's row with the picture's name in `image_dir`, if its own path isn't found.
-
-        That may be a path in the container that TAO ran in. Any other row is returned as it is, as
-        is one whose picture isn't in `image_dir` either.
-        """
+        # That may be a path in the container that TAO ran in. Any other row is returned as it is,
+        # as is one whose picture isn't in `image_dir` either.
         path = row.get("image_path")
         if not self._image_dir or not isinstance(path, str) or not is_tao(row):
             return row
@@ -194,12 +186,8 @@ class AnnotationSeeds(Seeds):
         return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        """Return the seed record of a row; what is found on the way is added to `found`.
-
-        It has the columns of the row but those that the steps make anew, a status for each
-        expression, and the picture's size if that is known. Raises BrokenRow where TAO's row can't
-        be converted, and MachineBusy as `upright_size` does.
-        """
+        # It has the columns of the row but those that the steps make anew, a status for each
+        # expression, and the picture's size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
             if size is None:
@@ -221,11 +209,8 @@ class AnnotationSeeds(Seeds):
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a copy of the row without what this run's steps, or those after them, make anew.
-
-        That is their columns, and in `pipeline_steps` their names; of other names there, which
-        should be texts, each is kept once.
-        """
+        # That is their columns, and in `pipeline_steps` their names; of other names there, which
+        # should be texts, each is kept once.
         kept = {name: value for name, value in row.items() if name not in self._made_anew.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
@@ -277,7 +262,6 @@ def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
 
 
 def _first_row(path: str) -> dict[str, Any]:
-    """Return the first row of a file that can be read; an empty dict where there is none."""
     for row in read_rows(path):
         if row.data is not None:
             return row.data

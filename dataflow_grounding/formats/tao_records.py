@@ -62,10 +62,7 @@ class Tao(Format):
 
 
 def _have_right_spans(expressions: Any, caption: Any) -> bool:
-    """Whether all spans hold their phrases; TAO takes them from its model unchecked.
-
-    An expression without a span counts as right. Raises KeyError, TypeError, AttributeError.
-    """
+    # An expression without a span counts as right.
     for expression in expressions:
         span = expression.get("char_span")
         if span and not stands(expression["text"], span, caption):
@@ -74,11 +71,8 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
 
 
 def _line(sample: Sample) -> dict[str, Any]:
-    """Return a sample's line in TAO's form and order of columns.
-
-    Only `image_id`, as a text, `caption` and `background: true` are the record's own; `regions` is
-    empty, and `source` and `pipeline_steps` are those of TAO's image_grounding.
-    """
+    # Only `image_id`, as a text, `caption` and `background: true` are the record's own; `regions`
+    # is empty, and `source` and `pipeline_steps` are those of TAO's image_grounding.
     line: dict[str, Any] = {
         "image_id": _as_text(sample.record.get("image_id")),
         "image_path": sample.file_name,
@@ -99,10 +93,7 @@ def _line(sample: Sample) -> dict[str, Any]:
 
 
 def _tao_expression(phrase: Phrase) -> dict[str, Any]:
-    """Return a phrase as TAO has expressions, its keys in TAO's order, ids as texts.
-
-    A key of _EXPRESSION_KEYS that the expression lacks is None.
-    """
+    # A key of _EXPRESSION_KEYS that the expression lacks is None.
     expression = phrase.expression
     instances = []
     boxes = zip(expression["instances"], phrase.boxes, phrase.scores, strict=True)
@@ -182,15 +173,11 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
 def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> Regions:
-    """Return the regions that TAO's model described, whose boxes are in 0-1000.
-
-    A region that is a label's box gets that box; others are converted. The size that 1000 stands
-    for is the one of `sizes` by which most regions match a label's box, of equals the first, which
-    is the image's.
-
-    Raises BrokenRow where no region matches a label. Without labels there is nothing to match: the
-    size is certain if both of `sizes` are the same, else it raises.
-    """
+    # A region that is a label's box gets that box; others are converted. The size that 1000 stands
+    # for is the one of `sizes` by which most regions match a label's box, of equals the first,
+    # which is the image's.
+    # Without labels there is nothing to match: the size is certain if both of `sizes` are the same,
+    # else it raises.
     in_1000 = [_four(region, "a region") for region in described]
     best_size = sizes[0]
     best_matches = _matches(in_1000, labels, sizes[0])
@@ -220,15 +207,7 @@ def _count_matched(matches: list[int | None]) -> int:
 def _labelled_regions(
     labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> tuple[Regions, list[list[float]]]:
-    """Return the labels' boxes as regions, and the boxes without an area, which are left out.
-
-    Labels of the type DontCare are in neither.
-
-    Args:
-        labels: The labels, with boxes in pixels.
-        sizes: The image's size, and the other one by which TAO may have converted pixels to parts
-            of 1000. Here the image's is taken; that is certain if both are equal.
-    """
+    # Labels of the type DontCare are in neither.
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:
@@ -274,11 +253,8 @@ def _are_readable(expressions: list[Any]) -> bool:
 
 
 def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
-    """Return the expression with its boxes in pixels; what is no object is returned as it is.
-
-    A box that is a region's gets that region's, with its number from 1 as `region_id`; another is
-    converted. Raises BrokenRow where it isn't certain how, or a box isn't four numbers.
-    """
+    # A box that is a region's gets that region's, with its number from 1 as `region_id`; another is
+    # converted.
     if not isinstance(expression, Mapping):
         return expression
     instances = []
@@ -297,10 +273,6 @@ def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
 
 
 def _label(item: Any) -> Label:
-    """Return an item of `kitti_bboxes` as a label; without a type its type is empty.
-
-    Raises BrokenRow.
-    """
     numbers = list(item[:4]) if isinstance(item, list) else []
     if not is_box(numbers):
         raise BrokenRow(f"column {COLUMN!r} should have lists [x1, y1, x2, y2, type]")
@@ -308,10 +280,6 @@ def _label(item: Any) -> Label:
 
 
 def _four(item: Any, what: str) -> list[float]:
-    """Return the four numbers of an item's `bbox`.
-
-    Raises BrokenRow for anything else; `what` is the item in its words, such as "a region".
-    """
     bbox: list[float] = item["bbox"] if isinstance(item, Mapping) and "bbox" in item else []
     if not is_box(bbox):
         raise BrokenRow(f"{what} needs 'bbox': [x1, y1, x2, y2]")
@@ -321,10 +289,7 @@ def _four(item: Any, what: str) -> list[float]:
 def _matches(
     boxes: list[list[float]], labels: list[Label], size: Sequence[Any]
 ) -> list[int | None]:
-    """Return for each box in 0-1000 the index of the label whose box it is; None where none is.
-
-    A box takes the first label that is close enough and still free, so that each is taken once.
-    """
+    # A box takes the first label that is close enough and still free, so that each is taken once.
     label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
     matches: list[int | None] = []
     for box in boxes:
@@ -338,7 +303,6 @@ def _matches(
 
 
 def _index_of_close(box: Sequence[float], boxes: list[list[float]]) -> int | None:
-    """Return the index of the first of `boxes` that is close to a box, all in 0-1000, or None."""
     for index, another in enumerate(boxes):
         if _are_close(box, another):
             return index
@@ -346,15 +310,12 @@ def _index_of_close(box: Sequence[float], boxes: list[list[float]]) -> int | Non
 
 
 def _are_close(box: Sequence[float], another: Sequence[float]) -> bool:
-    """Whether two boxes in 0-1000 differ by no more than rounding in any number."""
     return all(abs(a - b) <= ROUNDING for a, b in zip(box, another, strict=True))
 
 
 def _exactly_in_1000(box: Sequence[float], size: Sequence[Any]) -> list[float]:
-    """Return a box, in pixels of a picture of this size, in parts of 1000, not rounded."""
     return [value * SIDE / size[i % 2] for i, value in enumerate(box)]
 
 
 def _in_pixels(box: Sequence[float], size: Sequence[Any]) -> list[float]:
-    """Return a box, in parts of 1000, in pixels of a picture of this size, to _DECIMALS."""
     return [round(value * size[i % 2] / SIDE, _DECIMALS) for i, value in enumerate(box)]

@@ -157,10 +157,7 @@ class WebDataset(Format):
 
 
 def _features(value: Any) -> Any:
-    """Return the types of an example, a value such as ROW, as `datasets` keeps them in Parquet.
-
-    So they are known also where the file is read alone, without the README.
-    """
+    # So they are known also where the file is read alone, without the README.
     if isinstance(value, dict):
         return {key: _features(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -195,20 +192,14 @@ class _FreeKeys:
 
 
 def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
-    """Write the data set's list of classes, so that an import knows their numbers.
-
-    Without classes no file is written.
-    """
+    # Without classes no file is written.
     if names:
         with out.file(CLASSES_FILE) as file:
             file.write("".join(f"{name}\n" for name in names))
 
 
 def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return a file in a tar file: its header, its content, and zeros up to a whole block.
-
-    The header has no time and no owner, so that equal data makes equal bytes.
-    """
+    # The header has no time and no owner, so that equal data makes equal bytes.
     info = tarfile.TarInfo(name)
     info.size = len(content)
     padding = bytes(-len(content) % tarfile.BLOCKSIZE)
@@ -216,10 +207,7 @@ def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _row(sample: Sample, path: str) -> Any:
-    """Return the row of a sample, with exactly the columns of ROW.
-
-    Its `image_path` is the record's own; `path` where the record has no such column.
-    """
+    # Its `image_path` is the record's own; `path` where the record has no such column.
     facts = {
         "width": sample.size[0],
         "height": sample.size[1],
@@ -229,11 +217,8 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    """Return a function that converts a value to the type of the example.
-
-    It is made once for all rows, as there are millions. Items of a list that are None stay. What it
-    can't convert makes it raise an error of Python's.
-    """
+    # It is made once for all rows, as there are millions. Items of a list that are None stay. What
+    # it can't convert makes it raise an error of Python's.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):
@@ -245,10 +230,7 @@ def _converter_to(example: Any) -> Callable[[Any], Any]:
 
 
 def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
-    """Return a function that converts an object to one with exactly the keys of the example.
-
-    A key that the object lacks gets None; its other keys go into `more`, as JSON.
-    """
+    # A key that the object lacks gets None; its other keys go into `more`, as JSON.
     converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
 
     def converted(value: Any) -> Any:
@@ -269,11 +251,8 @@ _TO_ROW = _converter_to(ROW)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
-    """Return the record that a row was made of.
-
-    With a `folder` its picture, if it has one, is put there, and named in the record in place of
-    the old name. Raises KeyError where the row isn't one of ours.
-    """
+    # With a `folder` its picture, if it has one, is put there, and named in the record in place of
+    # the old name.
     for column in ("image_path", "expressions"):  # ours have both
         if column not in row:
             raise KeyError(column)
@@ -286,11 +265,8 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 
 def _restored(value: Any) -> Any:
-    """Return the value that a function of `_converter_to` converted to this one, as far as known.
-
-    Keys that are None are left out, but for spans and scores, where None says something; those in
-    `more` come back.
-    """
+    # Keys that are None are left out, but for spans and scores, where None says something; those in
+    # `more` come back.
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if not isinstance(value, dict):
@@ -303,16 +279,12 @@ def _restored(value: Any) -> Any:
 
 
 def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
-    """Yield the samples in parts, each of which ends with the sample that takes it to `size` bytes.
-
-    A part has to be gone through before the next is asked for. Without samples there is no part.
-    """
+    # A part has to be gone through before the next is asked for. Without samples there is no part.
     for first in samples:  # and the part takes the others from the same iterator
         yield _up_to_bytes(chain([first], samples), size)
 
 
 def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
-    """Yield samples until they take `size` bytes, including the one that reaches it."""
     left = size
     for sample in samples:
         yield sample
@@ -322,10 +294,6 @@ def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
 
 
 def _files(path: str, ending: str) -> list[str]:
-    """Return the file itself, or all files of a folder with that ending, sorted.
-
-    Raises InputError where there are none.
-    """
     if os.path.isfile(path):
         return [path]
     files = [os.path.join(path, name) for name in files_under(path, (ending,), path)]

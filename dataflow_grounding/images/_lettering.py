@@ -59,7 +59,6 @@ def writable(label: str, number: str) -> tuple[str, str]:
 
 
 def _without(text: str, categories: tuple[str, ...]) -> str:
-    """Return the text without characters of these Unicode categories."""
     return "".join(char for char in text if unicodedata.category(char) not in categories)
 
 
@@ -96,11 +95,8 @@ def font_of(name: str, size: int) -> ImageFont.FreeTypeFont | None:
 
 @lru_cache(maxsize=65536)
 def _has_glyph(name: str, char: str) -> bool:
-    """Whether the system has this font, and the font a glyph for this character.
-
-    A font draws the same sign for all characters that it lacks. So the character is drawn, and
-    compared with one that no font has.
-    """
+    # A font draws the same sign for all characters that it lacks. So the character is drawn, and
+    # compared with one that no font has.
     font = font_of(name, 16)
     if font is None or char == " ":
         return font is not None

@@ -70,11 +70,8 @@ class Shown:
         return draw_marks(self.shown_picture(), marks_of(self.shown_expressions()))
 
     def _repr_html_(self) -> str | None:
-        """Return the picture and a table as HTML, for notebooks.
-
-        Of the two, what can't be had is left out. None, for nothing at all, has the notebook show
-        repr().
-        """
+        # Of the two, what can't be had is left out. None, for nothing at all, has the notebook show
+        # repr().
         parts = []
         with suppress(Exception):
             data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
@@ -215,14 +212,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _table_row(cells: Sequence[Any], tag: str) -> str:
-    """Return a row of an HTML table, each cell escaped, in tags `td` or `th`."""
     in_tags = [f"<{tag}>{page_text(cell)}</{tag}>" for cell in cells]
     return f"<tr>{''.join(in_tags)}</tr>"
 
 
 def _numbers(numbers: Sequence[float]) -> str:
-    """Return numbers as text with commas, without needless zeros: `1, 2.5`.
-
-    What is no number among them is written as `str` does; "" for none.
-    """
+    # What is no number among them is written as `str` does; "" for none.
     return ", ".join(f"{number:g}" if is_number(number) else str(number) for number in numbers)

@@ -163,16 +163,12 @@ def table(head: str, heads: Sequence[str], rows: Iterable[TableRow], *, look: st
 
 
 def _cell(row: TableRow, number: int) -> Cell:
-    """Return a cell of a row, by its number from 0; one that is a bare text as a Cell."""
     cell = row.cells[number]
     return cell if isinstance(cell, Cell) else Cell(cell)
 
 
 def _column_head(text: str, is_text: bool) -> str:
-    """Return the head of a column as HTML; for an empty text an ordinary, empty cell.
-
-    `is_text` says whether the column has cells of text, which are aligned as such.
-    """
+    # `is_text` says whether the column has cells of text, which are aligned as such.
     if not text:
         return "<td></td>"
     look = ' class="text"' if is_text else ""
@@ -180,7 +176,6 @@ def _column_head(text: str, is_text: bool) -> str:
 
 
 def _row_html(row: TableRow, heads: Sequence[str]) -> str:
-    """Return a row as HTML, with a cell for each of the columns' heads."""
     below = f"<small>{safe(row.below)}</small>" if row.below else ""
     html = f'<th scope="row">{safe(row.name)}{below}</th>'
     for number, head in enumerate(heads):
@@ -190,7 +185,6 @@ def _row_html(row: TableRow, heads: Sequence[str]) -> str:
 
 
 def _cell_html(cell: Cell, head: str) -> str:
-    """Return a cell as HTML, with the head of its column, which narrow screens show beside it."""
     looks = []
     if cell.is_text:
         looks.append("text")
@@ -213,5 +207,4 @@ def readable_time(when: str) -> str:
 
 
 def _file(name: str) -> str:
-    """Return the text of a file of this room."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

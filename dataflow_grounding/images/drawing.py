@@ -128,7 +128,6 @@ def text_color(color: Color) -> Color:
 
 
 def _linear(value: float) -> float:
-    """Return an sRGB channel, 0 to 1, as an amount of light, 0 to 1 (WCAG, relative luminance)."""
     if value <= 0.04045:
         return value / 12.92
     return float(((value + 0.055) / 1.055) ** 2.4)
@@ -181,10 +180,6 @@ class _DrawnMark(NamedTuple):
 
 
 def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
-    """Return the marks that lie in the picture, at least partly, in their order.
-
-    Raises ValueError as `_pixels` does.
-    """
     inside = []
     for index, mark in enumerate(marks):
         box = _pixels(index + 1, mark, sizes)
@@ -194,7 +189,6 @@ def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
 
 
 def _draw_outline(draw: ImageDraw.ImageDraw, mark: _DrawnMark, sizes: _Sizes) -> None:
-    """Draw a mark's outline, whole or dashed; nothing for a mark that has none."""
     if not mark.mark.outlined:
         return
     ring = _ring(mark.box, sizes)
@@ -209,11 +203,8 @@ def _draw_label(
     spots_taken: Sequence[Box],
     sizes: _Sizes,
 ) -> Box | None:
-    """Draw a mark's label where it hides least, and return that spot.
-
-    None, with nothing drawn, for a mark without a label, and where the picture is too small for
-    any text.
-    """
+    # None, with nothing drawn, for a mark without a label, and where the picture is too small for
+    # any text.
     if not mark.mark.label.strip():
         return None
     label = _place_label(mark, other_boxes, spots_taken, sizes)
@@ -236,11 +227,7 @@ def _draw_label(
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
-    """Return the part of a mark's box inside the picture, in whole pixels, at least 1 px each way.
-
-    None for a box wholly outside. Raises ValueError, with the mark's number, for a box that can't
-    be drawn.
-    """
+    # None for a box wholly outside.
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
         raise ValueError(
@@ -257,22 +244,16 @@ def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
 
 
 def _ring(box: Box, sizes: _Sizes) -> Box:
-    """Return the outer edge of a box's outline.
-
-    It is a ring's width outside of the box, or as far as the picture goes.
-    """
+    # It is a ring's width outside of the box, or as far as the picture goes.
     x1, x2 = _ring_span(box[0], box[2], sizes.ring, sizes.width)
     y1, y2 = _ring_span(box[1], box[3], sizes.ring, sizes.height)
     return x1, y1, x2, y2
 
 
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
-    """Return where an outline begins and ends along one axis, from a box's two edges.
-
-    It lies within 0 and `side`, the picture's length along that axis. If the picture has room, it
-    is at least two ring widths and a pixel long, so that a tiny box in a corner still has an
-    outline with a hole.
-    """
+    # It lies within 0 and `side`, the picture's length along that axis. If the picture has room, it
+    # is at least two ring widths and a pixel long, so that a tiny box in a corner still has an
+    # outline with a hole.
     least_length = 2 * ring + 1
     begin = max(0, low - ring)
     end = min(side, max(high + ring, begin + least_length))
@@ -282,11 +263,8 @@ def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
 
 
 def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: int) -> None:
-    """Draw rectangles of a colour with a contrasting edge, the halo, to show on any background.
-
-    All pieces are drawn whole in the halo's colour first, then smaller in their own. So pieces that
-    touch have one halo around them together, and one too thin for both edges is all halo.
-    """
+    # All pieces are drawn whole in the halo's colour first, then smaller in their own. So pieces
+    # that touch have one halo around them together, and one too thin for both edges is all halo.
     for inset, ink in ((0, text_color(color)), (halo, color)):
         for x1, y1, x2, y2 in pieces:
             if min(x2 - x1, y2 - y1) > 2 * inset:
@@ -296,10 +274,7 @@ def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: 
 
 
 def _sides(ring: Box, thick: int) -> Iterator[Box]:
-    """Yield the upper, lower, left and right side of an outline, `thick` pixels thick.
-
-    `ring` is the outline's outer edge. Sides share the corners, and are no thicker than the ring.
-    """
+    # `ring` is the outline's outer edge. Sides share the corners, and are no thicker than the ring.
     x1, y1, x2, y2 = ring
     yield x1, y1, x2, min(y2, y1 + thick)
     yield x1, max(y1, y2 - thick), x2, y2
@@ -308,10 +283,7 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    """Yield the dashes of an outline; there is one at each end of a side.
-
-    A side that is too short for two is whole. `ring` is the outline's outer edge.
-    """
+    # A side that is too short for two is whole. `ring` is the outline's outer edge.
     dash_length = 5 * sizes.line + 2 * sizes.halo
     gap = 3 * sizes.line  # about: dashes are spread evenly
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
@@ -340,18 +312,9 @@ class _PlacedLabel(NamedTuple):
 def _place_label(
     mark: _DrawnMark, other_boxes: Sequence[Box], spots_taken: Sequence[Box], sizes: _Sizes
 ) -> _PlacedLabel | None:
-    """Choose a text for a mark's label, and the spot for it.
-
-    The label is tried as long as there is room, then short, then as the mark's number alone. The
-    first of these with a good spot, which hides little, ends the search; else the best spot of all
-    is taken. None where no text has a spot, as the picture is too small for it.
-
-    Args:
-        mark: The mark; its label is not blank.
-        other_boxes: The boxes of all other marks.
-        spots_taken: Where labels lie already.
-        sizes: The lengths that go with the picture.
-    """
+    # The label is tried as long as there is room, then short, then as the mark's number alone. The
+    # first of these with a good spot, which hides little, ends the search; else the best spot of
+    # all is taken. None where no text has a spot, as the picture is too small for it.
     number = str(mark.number)
     text, font_name = writable(mark.mark.label, number)
     font = font_of(font_name, sizes.font)
@@ -380,11 +343,8 @@ def _place_label(
 
 
 def _label_room(box: Box, sizes: _Sizes) -> int:
-    """Return how wide a label's text may be beside a box.
-
-    That is the box's width, or more beside a small box; in a crowd of labels a fair share of the
-    picture at the most; never more than the picture holds.
-    """
+    # That is the box's width, or more beside a small box; in a crowd of labels a fair share of the
+    # picture at the most; never more than the picture holds.
     whole_picture = sizes.width - 2 * sizes.padding
     beside_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
     in_crowd = max(4 * sizes.font, round(sizes.fair_width))
@@ -392,11 +352,8 @@ def _label_room(box: Box, sizes: _Sizes) -> int:
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
-    """Yield the spots in the picture for a label of this width, the preferred first.
-
-    They are four above or below the box, four left or right of it, and four in its corners: those
-    of them for which the picture has room. None where the label is larger than the picture.
-    """
+    # They are four above or below the box, four left or right of it, and four in its corners: those
+    # of them for which the picture has room. None where the label is larger than the picture.
     x1, y1, x2, y2 = _ring(box, sizes)
     height = round(_LABEL_HEIGHT * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
@@ -426,24 +383,14 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
 
 
 def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) -> Box:
-    """Return a label's spot, moved into the picture where it would reach out of it."""
     x = min(max(0, left), sizes.width - width)
     y = min(max(0, top), sizes.height - height)
     return x, y, x + width, y + height
 
 
 def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]) -> float:
-    """Return how much a label at a spot would hide, as a number to compare.
-
-    It adds up how much of the label would lie on other labels (times 4), how much of each other
-    mark's box it would hide, and how much of its own mark's box (times 0.3): shares from 0 to 1.
-
-    Args:
-        spot: Where the label would be.
-        own_box: The box of its mark.
-        other_boxes: The boxes of other marks.
-        spots_taken: Where labels lie already.
-    """
+    # It adds up how much of the label would lie on other labels (times 4), how much of each other
+    # mark's box it would hide, and how much of its own mark's box (times 0.3): shares from 0 to 1.
     on_labels = sum(_overlap(spot, taken) for taken in spots_taken) / area(spot)
     others_hidden = sum(_overlap(spot, box) / area(box) for box in other_boxes)
     own_hidden = _overlap(spot, own_box) / area(own_box)
@@ -451,5 +398,4 @@ def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequ
 
 
 def _overlap(box_a: Box, box_b: Box) -> float:
-    """Return how many square pixels two boxes share."""
     return area(intersection(box_a, box_b))

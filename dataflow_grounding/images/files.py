@@ -37,7 +37,6 @@ runs Ghostscript.
 
 
 def _pillow_has(module: str) -> bool:
-    """Return whether Pillow has a module; Pillow itself isn't imported for that."""
     pillow = importlib.util.find_spec("PIL")
     if pillow is None:
         return False
@@ -126,11 +125,7 @@ def read_file(path: str, size: int | None = None) -> bytes:
 
 
 def _read_whole(path: str) -> bytes:
-    """Return all bytes of a file of this machine.
-
-    A picture is read for each request: this takes half as long as a buffered file. Raises OSError;
-    ImageBroken for what is no file, or too large.
-    """
+    # A picture is read for each request: this takes half as long as a buffered file.
     # looked at before it is opened: to open a device may do something
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
@@ -153,19 +148,6 @@ def _read_whole(path: str) -> bytes:
 
 @contextmanager
 def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
-    """Open an image file to be read in the block; one elsewhere is fetched into memory.
-
-    Args:
-        path: The file's path or address.
-        first: How many bytes of a file elsewhere are enough; None for all. Then a file larger than
-            MAX_FILE_BYTES is refused, wherever it is.
-        size: The size in bytes of a file elsewhere, if it is known: then it isn't asked for.
-
-    Raises:
-        ImageBroken: It is a folder, a device, or too large.
-        ImageMissing, MachineBusy, StorageFailed: It can't be read, as `cant_read` says; also in the
-            block.
-    """
     try:
         is_far = is_elsewhere(path)
         if size is None or not is_far:
@@ -225,7 +207,6 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 
 
 def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
-    """Return an image file's header; the arguments are those of `_open_file` and `read_header`."""
     with _open_file(path, first) as file, _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
         data = b""
         if whole_png and picture.format == "PNG":
@@ -259,11 +240,8 @@ def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
 
 
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
-    """Return what Pillow knows of a picture that it has opened, and not decoded.
-
-    `data` are the bytes of a PNG's file: without EXIF in them it counts as upright. For other
-    formats they make no difference.
-    """
+    # `data` are the bytes of a PNG's file: without EXIF in them it counts as upright. For other
+    # formats they make no difference.
     import PIL.Image
 
     orientation: Any = 1
@@ -298,10 +276,7 @@ def open_picture(file: IO[bytes]) -> "PillowImage":
 
 @functools.cache
 def _formats() -> list[str]:
-    """Return those of FORMATS that this Pillow knows: AVIF came with 11.3.
-
-    The first call also sets the size of the blocks that Pillow asks memory in.
-    """
+    # The first call also sets the size of the blocks that Pillow asks memory in.
     import PIL.Image
 
     # Freed blocks that are smaller are kept by glibc, for each thread its own.
@@ -312,17 +287,6 @@ def _formats() -> list[str]:
 
 
 def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage":
-    """Return a file's picture, not decoded.
-
-    Args:
-        file: The file, open.
-        path: What messages call it.
-        most: The pixels that it may have.
-
-    Raises:
-        ImageBroken: It is no picture, is broken or too large, or has no pixels.
-        MachineBusy, StorageFailed: The machine is at fault.
-    """
     import PIL.Image
 
     try:
@@ -339,10 +303,7 @@ def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage"
 
 
 def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> GroundingError:
-    """Return an exception of Pillow's, on opening a file, as our error, which says what is wrong.
-
-    `first_bytes` are the file's first 12; an empty file has none.
-    """
+    # `first_bytes` are the file's first 12; an empty file has none.
     import PIL.Image
 
     if not first_bytes:
@@ -361,10 +322,7 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
 
 
 def _is_whole(data: bytes, format: str | None) -> bool:
-    """Return whether a file's end is there, as far as its format tells without decoding it.
-
-    True for formats other than JPEG, MPO, PNG and WebP.
-    """
+    # True for formats other than JPEG, MPO, PNG and WebP.
     if format in ("JPEG", "MPO"):  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     if format == "PNG":
@@ -375,10 +333,7 @@ def _is_whole(data: bytes, format: str | None) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    """Return the offset of a JPEG's first scan.
-
-    It is behind the segments, which may hold a whole thumbnail, with an end of its own.
-    """
+    # It is behind the segments, which may hold a whole thumbnail, with an end of its own.
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end
@@ -386,11 +341,8 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield the offset at which each segment before a JPEG's first scan ends, and its first bytes.
-
-    These are ten, fewer at the file's end: the marker's two, the length's two, and the content's.
-    A byte that fills up the space between two segments comes as one. What is no segment ends it.
-    """
+    # These are ten, fewer at the file's end: the marker's two, the length's two, and the content's.
+    # A byte that fills up the space between two segments comes as one. What is no segment ends it.
     offset = 2
     while True:
         file.seek(offset)
@@ -406,10 +358,7 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _refuse_endless_exif(file: IO[bytes]) -> None:
-    """Raise ValueError for a JPEG whose EXIF takes Pillow minutes; leave the file at its beginning.
-
-    Pillow puts the pieces together one by one: 100 MB took two minutes.
-    """
+    # Pillow puts the pieces together one by one: 100 MB took two minutes.
     exif_bytes = 0
     is_small = file.seek(0, io.SEEK_END) <= MAX_EXIF_BYTES
     file.seek(0)

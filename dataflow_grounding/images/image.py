@@ -151,15 +151,11 @@ class SizeLimits:
         return replace(self, **narrowed)
 
     def _scale(self, size: Size) -> float:
-        """Return what the sides are multiplied with for sending: below 1 to reduce, else enlarge.
-
-        A picture is enlarged up to `min_pixels`, but not over an upper limit.
-        """
+        # A picture is enlarged up to `min_pixels`, but not over an upper limit.
         enlarging = math.sqrt(self.min_pixels / math.prod(size))
         return min(self._largest_scale(size), max(1.0, enlarging))
 
     def _largest_scale(self, size: Size) -> float:
-        """Return what the sides can be multiplied with at the most, by the upper limits."""
         longest = self.max_side / max(size)
         shortest = (self.max_short_side or math.inf) / min(size)
         area = math.sqrt((self.max_pixels or math.inf) / math.prod(size))
@@ -200,7 +196,6 @@ def url_of(data: bytes, media_type: str) -> bytes:
 
 
 def _least(limit_a: float | None, limit_b: float | None) -> float | None:
-    """Return the narrower of two upper limits; None is no limit."""
     return min((limit for limit in (limit_a, limit_b) if limit is not None), default=None)
 
 
@@ -346,10 +341,6 @@ class Image:
         return data
 
     def _url_of(self, data: bytes) -> bytes:
-        """Return what is sent of the file's bytes `data`, as a `data:` URL: these, or a JPEG.
-
-        Raises ImageBroken, MachineBusy.
-        """
         if self.as_is:
             return url_of(data, self.facts.media_type)
         return url_of(encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg")
@@ -452,11 +443,8 @@ def find_image(record: Record, key: str) -> ImageFile:
 
 
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
-    """Return the error for an image that is nowhere, with where it was looked for.
-
-    `reason` is why the last path has none. A path with backslashes that is there with slashes is
-    told.
-    """
+    # `reason` is why the last path has none. A path with backslashes that is there with slashes is
+    # told.
     with_slashes = name.replace("\\", "/")
     if with_slashes != name and _is_there(with_slashes, folders):
         return ImageMissing(
@@ -467,7 +455,6 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
 
 
 def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
-    """Return where an image of that name may be, in the order in which it is looked for."""
     if name.startswith(os.sep) and "://" not in name:  # as most are
         return [name]
     if is_absolute(name) or not folders:
@@ -476,10 +463,6 @@ def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
 
 
 def _file_at(path: str) -> ImageFile:
-    """Return the file at a path or address, with its state; a folder passes for a file here.
-
-    Raises OSError, ValueError, InputError, MissingExtra.
-    """
     if "://" in path:
         state = look(path)
         return ImageFile(path, state.size, state.changed)
@@ -488,11 +471,8 @@ def _file_at(path: str) -> ImageFile:
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
-    """Return whether a path names a file of this machine.
-
-    It is looked for in those of the folders that are on this machine; without any, from the current
-    one.
-    """
+    # It is looked for in those of the folders that are on this machine; without any, from the
+    # current one.
     folders_here = [folder for folder in folders if not is_elsewhere(folder)]
     paths = [joined(folder, path) for folder in folders_here] or [path]
     try:
@@ -502,11 +482,7 @@ def _is_there(path: str, folders: Sequence[str]) -> bool:
 
 
 def _path_in(record: Record, key: str) -> str:
-    """Return the path or address that a row names in column `key`.
-
-    Raises BrokenRow for what is no path, or an address that rows may not name; ImageMissing for a
-    web address. A run that may fetch these does so before: its rows name the fetched files here.
-    """
+    # A run that may fetch these does so before: its rows name the fetched files here.
     path = record.get(key)
     if not isinstance(path, str) or not path or "\0" in path:
         raise BrokenRow(f"column {key!r} should be the path of an image")

@@ -71,14 +71,12 @@ def as_path(value: Any, name: str) -> str:
 
 
 def _file_of_bytes(data: bytes, name: str) -> str:
-    """Return the path of a file with an image file's bytes. Raises ImageBroken for other bytes."""
     facts = parse_facts(data, f"{name} of {len(data):,} bytes")
     ending = facts.media_type.partition("/")[2]
     return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
 
 
 def _file_of_pixels(picture: "PillowImage") -> str:
-    """Return the path of a PNG with a picture's pixels; the picture loses its metadata."""
     digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
     digest.update(picture.tobytes())
     picture.info = {}
@@ -94,25 +92,17 @@ def id_of(path: str) -> str:
 
 
 def _is_stored(value: Any) -> bool:
-    """Whether a value is what the library `datasets` stores for a picture: `{bytes, path}`."""
     return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
 
 
 def _is_a(value: Any, name: str, module: str) -> bool:
-    """Whether a value is an object of the class `name` of a module.
-
-    The module isn't imported for that: without it there are no such objects.
-    """
+    # The module isn't imported for that: without it there are no such objects.
     # A module that another thread is importing may lack the class yet.
     class_ = getattr(sys.modules.get(module), name, None)
     return isinstance(class_, type) and isinstance(value, class_)
 
 
 def _from_array(array: Any, name: str) -> "PillowImage":
-    """Return the picture in an array of uint8, height × width (× 3 or 4 channels).
-
-    Raises BrokenRow, which names the row's column as `name`, for any other array.
-    """
     import PIL.Image
 
     shape = tuple(array.shape)
@@ -131,11 +121,6 @@ def _from_array(array: Any, name: str) -> "PillowImage":
 
 
 def _from_pillow(value: Any, name: str) -> "PillowImage":
-    """Return a copy of a Pillow image, upright and in a mode that PNG can hold.
-
-    Raises BrokenRow, which names the row's column as `name`, for what is no Pillow image, is empty,
-    or has pixels of 32 bits.
-    """
     if not _is_a(value, "Image", "PIL.Image"):
         wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
         raise BrokenRow(
@@ -159,10 +144,7 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
 
 
 def _kept(name: str, write: Callable[[Path], object]) -> str:
-    """Return the path of the file `name` in this process's folder.
-
-    If it isn't there, `write` is called to make it, with the path to write to.
-    """
+    # If it isn't there, `write` is called to make it, with the path to write to.
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
         # Each thread writes a file of its own. The last to finish puts the same bytes in place.
@@ -173,10 +155,7 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    """Return this process's folder, which is removed at exit.
-
-    It is made at the first call, and again where somebody has removed it.
-    """
+    # It is made at the first call, and again where somebody has removed it.
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")
@@ -186,6 +165,5 @@ def _folder() -> str:
 
 
 def _remove(folder: str, process: int) -> None:
-    """Remove a folder, but not in a forked process, which inherits its parent's exit handlers."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)

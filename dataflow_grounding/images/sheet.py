@@ -46,7 +46,6 @@ class CropSheet(Image):
 
     @property
     def _columns(self) -> int:
-        """How many columns the grid has; it is as square as possible."""
         return max(1, math.ceil(math.sqrt(len(self.regions))))
 
     @property
@@ -124,10 +123,7 @@ def crop_sheet(
 
 
 def _with_margin(bbox: Bbox) -> Bbox:
-    """Return a box enlarged on all sides by MARGIN, a share of its longer side.
-
-    A side that is still shorter than LEAST becomes that long. The box may reach out of the image.
-    """
+    # A side that is still shorter than LEAST becomes that long. The box may reach out of the image.
     x1, y1, x2, y2 = bbox
     margin = MARGIN * max(x2 - x1, y2 - y1)
     margin_x = max(margin, (LEAST - (x2 - x1)) / 2)

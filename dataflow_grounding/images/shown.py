@@ -50,7 +50,6 @@ class ImageCrop(Image):
 
     @property
     def _enlarged(self) -> Size:
-        """Width and height in pixels after enlarging, before it is fitted to what may be sent."""
         return self.size[0] * self.factor, self.size[1] * self.factor
 
     @property
@@ -130,11 +129,8 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
-    """Return where a crop begins and ends along one axis, with a box's two edges in its middle.
-
-    The crop is `side` px long, or as long as the image if that is shorter. Where it would reach out
-    of the image, from 0 to `length`, it is moved inside.
-    """
+    # The crop is `side` px long, or as long as the image if that is shorter. Where it would reach
+    # out of the image, from 0 to `length`, it is moved inside.
     side = min(side, length)
     start = min(max(round((low + high - side) / 2), 0), length - side)
     return start, start + side

@@ -98,10 +98,8 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
 
 
 def _check_run(run: SpecRun, findings: Findings) -> None:
-    """Add what the run would meet to the findings: columns, folders, servings, limits, all rows.
-
-    Whether the servings can answer what they are asked is looked into only without other problems.
-    """
+    # Whether the servings can answer what they are asked is looked into only without other
+    # problems.
     with findings.taking():
         columns = run.job.columns()
         check_plan(run.steps, columns, run.job.empty_columns)
@@ -127,11 +125,8 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
 
 @contextmanager
 def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
-    """Delete at the block's end what was made in it of the input, in folders that weren't there.
-
-    A folder with a `.ckpt` would pass for that of a run. Nothing is deleted where pictures are
-    fetched from the web, so that they are fetched once.
-    """
+    # A folder with a `.ckpt` would pass for that of a run. Nothing is deleted where pictures are
+    # fetched from the web, so that they are fetched once.
     results = run.spec.results_dir
     checkpoints = run.steps[0].storage.checkpoint_folder
     inner = [checkpoints, os.path.join(results, "pictures")]
@@ -145,15 +140,7 @@ def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
 
 
 def _delete_made(run: SpecRun, inner: Sequence[str], outer: Sequence[str]) -> None:
-    """Delete folders that a check has made.
-
-    Nothing is deleted where a run has begun there meanwhile, or pictures are fetched.
-
-    Args:
-        run: The run that was looked over.
-        inner: Folders that are deleted with all that is in them.
-        outer: Folders that are deleted if they are empty, inner ones first.
-    """
+    # Nothing is deleted where a run has begun there meanwhile, or pictures are fetched.
     checkpoints = run.steps[0].storage.checkpoint_folder
     lock = os.path.join(checkpoints, "lock")
     is_a_runs = os.path.exists(lock) or os.path.exists(store_path(checkpoints))
@@ -167,7 +154,6 @@ def _delete_made(run: SpecRun, inner: Sequence[str], outer: Sequence[str]) -> No
 
 
 def _missing_parents(folder: str) -> Iterator[str]:
-    """Yield the folders above this one that don't exist, the nearest first."""
     parent = os.path.dirname(os.path.abspath(folder))
     while not os.path.exists(parent):
         yield parent
@@ -175,11 +161,8 @@ def _missing_parents(folder: str) -> Iterator[str]:
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    """Return the spec's run; where it can't be made, one with the embedded grounder.
-
-    What is wrong then is a problem. So the input is looked over even where the model's settings are
-    wrong. Raises GroundingError where that run can't be made either.
-    """
+    # What is wrong then is a problem. So the input is looked over even where the model's settings
+    # are wrong.
     run: SpecRun | None = None
     with findings.taking():
         run = SpecRun(spec)
@@ -193,11 +176,8 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    """Add a problem where the results can't be written, or their disk is nearly full.
-
-    Where they go elsewhere, such as into a bucket, that is looked into, too. What is tried is the
-    nearest folder that exists.
-    """
+    # Where they go elsewhere, such as into a bucket, that is looked into, too. What is tried is the
+    # nearest folder that exists.
     if is_mirrored(folder):
         with findings.taking():
             check_writable(folder)
@@ -258,20 +238,13 @@ class _RowCheck:
         return self._check_id(str(record.image_id), row)
 
     def _has_image(self, record: Record) -> bool:
-        """Whether a record is to have an image.
-
-        That is one that the operator reads; or, of an operator that names no image's column, the
-        usual column's, where the record has it.
-        """
+        # That is one that the operator reads; or, of an operator that names no image's column, the
+        # usual column's, where the record has it.
         if image_column(self._step.operator, record):
             return True
         return self._step.image_key is None and self.source.image_key in record
 
     def _check_image(self, record: Record, line: int) -> None:
-        """Open the image; note its folder, and whether an earlier row asks the same of it.
-
-        Raises RecordError: ImageMissing, which is counted, where there is no such file.
-        """
         image_key = self.source.image_key
         self.stems.add(str(record.get(image_key) or ""))
         try:
@@ -291,10 +264,7 @@ class _RowCheck:
             self.repeated.append(f"line {line} that of line {first_line}")
 
     def _check_id(self, image_id: str, row: Row) -> str | None:
-        """Return in words that an earlier row has the id, if this row states it; else None.
-
-        An id that is made, of the image's name, may come again.
-        """
+        # An id that is made, of the image's name, may come again.
         first_line = self._line_of_id.get(image_id)
         if first_line is None:
             self._line_of_id[image_id] = row.line
@@ -304,10 +274,6 @@ class _RowCheck:
 
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
-    """Look over every row and the header of its image, and add to the findings what they show.
-
-    Raises InputError where the rows can't be read.
-    """
     check = _RowCheck(run.steps[0], run.job.source)
     earlier = tuple(findings.problems)
     for row in run.job.rows():
@@ -334,10 +300,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str) -> str:
-    """Return the folder in which a relative path's image was found; "" for an absolute path.
-
-    It is also "" for an image that is in none of the record's folders.
-    """
+    # It is also "" for an image that is in none of the record's folders.
     named = str(record.get(image_key))
     path = find_image(record, image_key).path
     if is_absolute(named):

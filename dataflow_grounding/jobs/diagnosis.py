@@ -101,12 +101,9 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
-    """Return a sentence where many replies of the last run in the spec's folder were unreadable.
-
-    Else it is "", as it is where that run asked another model, or asked for boxes in another form
-    than the spec has by now. `run.json` may be damaged: what isn't as a run leaves it is passed
-    over. Only files of this machine are looked at.
-    """
+    # Else it is "", as it is where that run asked another model, or asked for boxes in another form
+    # than the spec has by now. `run.json` may be damaged: what isn't as a run leaves it is passed
+    # over. Only files of this machine are looked at.
     if is_elsewhere(spec.results_dir):
         return ""
     run = read_object(os.path.join(spec.results_dir, RUN_JSON))
@@ -157,11 +154,8 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
 
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
-    """Ask a serving about a small picture, and return how it answers.
-
-    That is `seconds`, `usage`, `takes` (what the endpoint takes, in words) and `reply`, a verdict
-    in words; or `problems` where there is no answer.
-    """
+    # That is `seconds`, `usage`, `takes` (what the endpoint takes, in words) and `reply`, a verdict
+    # in words; or `problems` where there is no answer.
     from PIL import Image as Pillow
 
     with tempfile.TemporaryDirectory() as folder:
@@ -196,12 +190,9 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    """Return a sentence on the models that an endpoint has, where it refused this one.
-
-    The one with the most similar name comes first, if any is similar, and MOST_MODELS are named at
-    most. It is "" where the endpoint names none, or has this one after all; and where the error is
-    no refusal, or one of any request, as for a wrong key: then nothing is asked.
-    """
+    # The one with the most similar name comes first, if any is similar, and MOST_MODELS are named
+    # at most. It is "" where the endpoint names none, or has this one after all; and where the
+    # error is no refusal, or one of any request, as for a wrong key: then nothing is asked.
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""
 
@@ -220,7 +211,6 @@ def _models_instead(serving: Serving, error: GroundingError) -> str:
 
 
 def _version(package: str) -> str | None:
-    """Return the version of an installed package; None where it isn't installed."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return None

@@ -83,11 +83,8 @@ class Downloads:
             self._read_index()
 
     def _read_index(self) -> None:
-        """Read which address gave which picture.
-
-        The file may be a stranger's: lines whose path is outside of the pictures' folder are left
-        out.
-        """
+        # The file may be a stranger's: lines whose path is outside of the pictures' folder are left
+        # out.
         ours = re.compile(rf"{FOLDER}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
         for row in read_rows(self._index):
             if row.data is not None:
@@ -114,16 +111,12 @@ class Downloads:
         return {url: results.get(url) or self._known[url] for url in wanted}
 
     def _is_there(self, url: str) -> bool:
-        """Whether an address was fetched, and its picture still is where it was put."""
         if url not in self._known:
             return False
         return os.path.exists(within(self._results_dir, self._known[url]))
 
     def _remember(self, fetched: Mapping[str, str]) -> None:
-        """Write down which address gave which picture. Raises InputError where that can't be done.
-
-        `fetched` has addresses, and paths relative to `results_dir`.
-        """
+        # `fetched` has addresses, and paths relative to `results_dir`.
         self._known |= fetched
         with told_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
@@ -132,11 +125,8 @@ class Downloads:
                     file.write(dump_line({"url": url, "path": path}))
 
     async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
-        """Fetch pictures, AT_ONCE at a time, and return for each its file, or why there is none.
-
-        Hosts in private networks are refused after their names are resolved, unless the user has
-        named them.
-        """
+        # Hosts in private networks are refused after their names are resolved, unless the user has
+        # named them.
         import aiohttp
 
         allowed = self._allowed
@@ -178,10 +168,6 @@ class Downloads:
             return dict(zip(urls, results, strict=True))
 
     async def _fetch(self, session: "aiohttp.ClientSession", url: str) -> str | BrokenRow:
-        """Fetch a picture and put it into the results folder, within SECONDS.
-
-        Returns its path, relative to that folder, or why it can't be had.
-        """
         import aiohttp
 
         try:
@@ -196,12 +182,7 @@ class Downloads:
         return BrokenRow(f"no picture from {shown_address(url)}: {why}")
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
-        """Return the bytes at an address.
-
-        Redirects are followed here, so that each of their addresses is checked. Raises BrokenRow
-        for an address that is refused, for an answer other than 200, for too many redirects and
-        more than MAX_BYTES; and all that aiohttp raises.
-        """
+        # Redirects are followed here, so that each of their addresses is checked.
         no_picture = f"no picture from {shown_address(url)}"
         present_url = url
         for _ in range(REDIRECTS + 1):
@@ -220,19 +201,14 @@ class Downloads:
         raise BrokenRow(f"{no_picture}: more than {REDIRECTS} redirects")
 
     def _is_named(self, host: str, port: int | None) -> bool:
-        """Whether the user has named a host, with this port or without one.
-
-        An IPv6 address is named in brackets.
-        """
+        # An IPv6 address is named in brackets.
         host = f"[{host}]" if ":" in host else host.lower()
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
-        """Return an address, parsed, if it may be connected to. Raises BrokenRow where it may not.
-
-        It may where the user has named its host. Any other host is refused where others are barred;
-        of the rest, an IP address is checked here, a name later, by the resolver that looks it up.
-        """
+        # It may where the user has named its host. Any other host is refused where others are
+        # barred; of the rest, an IP address is checked here, a name later, by the resolver that
+        # looks it up.
         import yarl
 
         parsed = yarl.URL(url)  # parsed once, so that what is checked is what is asked

@@ -294,7 +294,6 @@ class Trial:
         return results
 
     async def _foreseen(self, number: int, record: Record) -> Amount:
-        """Return what a step is taken to send for a record that an earlier step waits with."""
         step = self._steps[number]
         operator = step.operator
         mean = _mean_of(step)
@@ -330,12 +329,10 @@ class Trial:
 
 
 def _mean_of(step: Step) -> _Mean:
-    """Return what a step takes on average, by its operator's name."""
     return _MEANS.get(step.operator.name, _USUAL)
 
 
 def _stated_requests(step: Step, record: Record) -> int:
-    """Return how many requests a step's operator says that it sends for a record; 1 for others."""
     if not isinstance(step.operator, Operator):
         return 1
     with suppress(RecordError):
@@ -344,10 +341,7 @@ def _stated_requests(step: Step, record: Record) -> int:
 
 
 def _whole(counted: Amount, step: Step, record: Record) -> Amount:
-    """Return what a step sends for a record, of which it was stopped after what was counted.
-
-    An operator that asks one thing after the other is stopped at the first.
-    """
+    # An operator that asks one thing after the other is stopped at the first.
     return counted * max(1, _stated_requests(step, record) / counted.requests)
 
 
@@ -377,12 +371,10 @@ def unanswerable(run: SpecRun) -> list[str]:
 
 
 def _tasks_of(step: Step) -> Sequence[str]:
-    """Return the tasks that a step's operator states."""
     return getattr(step.operator, "tasks", ())
 
 
 def _cannot_answer(step: Step, task: str, model: str) -> str:
-    """Return the message that a step asks a task that its model can't answer."""
     return (
         f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
     )
@@ -452,14 +444,12 @@ def estimate(run: SpecRun) -> dict[str, Any]:
 
 
 def _token_rules(serving: Serving) -> TokenRules | None:
-    """Return how an endpoint counts tokens; None for a model on this machine, which counts none."""
     if not serving.endpoint.startswith(("http://", "https://")):
         return None
     return TokenRules(serving.model, getattr(serving, "media_resolution", ""))
 
 
 def _image_rule(rules: TokenRules | None) -> str | None:
-    """Return "published" or "assumed": how the model counts images; None where nothing counts."""
     if rules is None:
         return None
     return "published" if rules.known else "assumed"
@@ -490,10 +480,7 @@ def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
 
 
 async def _estimate_steps(run: SpecRun, records: int, trial: Trial) -> list[StepEstimate]:
-    """Work some of the `records` records through the steps; return each step's estimate for all.
-
-    A row that can't be read counts for nothing.
-    """
+    # A row that can't be read counts for nothing.
     source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
     for row, stands_for in _sample(itertools.islice(run.job.rows(), records), records):
@@ -512,7 +499,6 @@ async def _estimate_steps(run: SpecRun, records: int, trial: Trial) -> list[Step
 
 
 def _count_answers(replies: KeyedLog) -> int:
-    """Return how many replies, in all logs, answer a record's question; those to checks don't."""
     count = 0
     for log in (replies, *replies.others):
         lines = read_lines(log.path, 0, log.end)
@@ -522,15 +508,8 @@ def _count_answers(replies: KeyedLog) -> int:
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    """Return for each step how many requests check the box format.
-
-    The requests of all steps that watch their boxes count together; `probes_for` says how many
-    checks each endpoint gets for them. A step has those that its own requests add.
-
-    Args:
-        run: The run.
-        amounts: What each step sends about records.
-    """
+    # The requests of all steps that watch their boxes count together; `probes_for` says how many
+    # checks each endpoint gets for them. A step has those that its own requests add.
     # Looked at only if some step has its boxes checked.
     pictures = functools.cache(Source(run.steps, pilot=run.options.pilot).pictures)
     watched = 0.0  # requests of the steps so far
@@ -554,13 +533,6 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
 
 
 def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> list[int]:
-    """Return for each step how many requests test its judge; 0 where it has none, or sends nothing.
-
-    Args:
-        steps: The steps.
-        amounts: What each step sends about records.
-        records: How many records there are.
-    """
     judge_tests = []
     for step, amount in zip(steps, amounts, strict=True):
         operator = step.operator
@@ -574,10 +546,7 @@ def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> 
 
 
 def _check_every(step: Step) -> int | None:
-    """Return after how many requests a step checks the box format; None for one that doesn't.
-
-    That is one whose serving needs no checks, or an operator that asks for no boxes, or not ours.
-    """
+    # That is one whose serving needs no checks, or an operator that asks for no boxes, or not ours.
     operator = step.operator
     serving = operator.serving
     if serving is None or not serving.takes_probes or serving.exact_boxes:
@@ -588,15 +557,8 @@ def _check_every(step: Step) -> int | None:
 
 
 def _sample(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
-    """Yield the rows to look at, each with how many rows it stands for.
-
-    Up to ALL_UP_TO rows these are all. Of more they are the first HEAD ones, and as many evenly
-    spread others as make ALL_UP_TO.
-
-    Args:
-        rows: The rows.
-        total: How many these are.
-    """
+    # Up to ALL_UP_TO rows these are all. Of more they are the first HEAD ones, and as many evenly
+    # spread others as make ALL_UP_TO.
     if total <= ALL_UP_TO:
         for row in itertools.islice(rows, total):
             yield row, 1.0

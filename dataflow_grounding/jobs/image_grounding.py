@@ -71,10 +71,7 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        """Return the classes as they stand; where a file is named, what it says.
-
-        What is wrong with them is told with the key. An empty value becomes an empty list.
-        """
+        # What is wrong with them is told with the key. An empty value becomes an empty list.
         try:
             if isinstance(value, str) and value.strip():
                 value = read_class_file(value)
@@ -151,7 +148,6 @@ def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
 
 
 def _samples_to_unite(workflow: GroundingWorkflow) -> int:
-    """Return `workflow.samples`, for proposals out of several answers. Raises SpecError below 2."""
     if workflow.samples < 2:
         raise SpecError(
             f"data.proposals: {SAMPLES} are the boxes of several answers: set workflow.samples to 2"
@@ -161,12 +157,6 @@ def _samples_to_unite(workflow: GroundingWorkflow) -> int:
 
 
 def _refuse_beside_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
-    """Raise SpecError where a setting of the grounding is stated, and isn't its default.
-
-    Args:
-        workflow: The spec's `workflow`.
-        keys: The settings that would have no effect.
-    """
     stated = workflow.model_fields_set
     for key in keys:
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
@@ -245,10 +235,7 @@ class ImageGroundingJob(RowsJob):
         ).steps()
 
     def _serving_of_judge(self, vlm: VlmBlock | None) -> Serving | None:
-        """Return the serving of another judge, and add it to `servings`; None for None.
-
-        A SpecError names keys of `vlm.check`.
-        """
+        # A SpecError names keys of `vlm.check`.
         if vlm is None:
             return None
         block = self.spec.block
@@ -261,11 +248,8 @@ class ImageGroundingJob(RowsJob):
         return serving
 
     def _phrases_of_other_images(self) -> list[str]:
-        """Return the phrases of the input's first captions, each once.
-
-        There are none where a list of classes is looked for in every image, nor where the input has
-        no captions or can be read only once.
-        """
+        # There are none where a list of classes is looked for in every image, nor where the input
+        # has no captions or can be read only once.
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         source = self._input
@@ -305,7 +289,6 @@ class ImageGroundingJob(RowsJob):
         )
 
     def _stated_classes(self) -> Any:
-        """Return `data.classes` as plain lists and mappings; empty without any."""
         return self.spec.block.data.model_dump()["classes"]
 
     def definitions(self) -> dict[str, str]:

@@ -117,10 +117,7 @@ class ImageReferringExpressionJob(SpecJob):
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
     ) -> ImageReferringExpressionPipeline:
-        """Return the pipeline with the settings of the block.
-
-        A second one of `servings`, where there is one, grounds the expressions afresh.
-        """
+        # A second one of `servings`, where there is one, grounds the expressions afresh.
         check = block.double_check
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
         reground_serving = self.servings[1] if len(self.servings) > 1 else None
@@ -129,10 +126,6 @@ class ImageReferringExpressionJob(SpecJob):
         )
 
     def _connect(self, all_steps: list[Step]) -> None:
-        """Let each step read what the step before it in this run writes, the first its own input.
-
-        Raises InputError where there is no such input.
-        """
         path = self._first_input(all_steps)
         for step in self.steps:
             assert isinstance(step.storage, ResultsStorage)
@@ -141,19 +134,14 @@ class ImageReferringExpressionJob(SpecJob):
             path = step.storage.output_path
 
     def _offer_types_of_other_images(self) -> None:
-        """Give the step that makes negatives up, if it runs, the types of the first regions."""
         types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
         for step in self.steps:
             if isinstance(step.operator, NegativePhraser):
                 step.operator.phrases = tuple(types)
 
     def _first_input(self, all_steps: list[Step]) -> str:
-        """Return the path that the first step reads: of the seeds, or of the step before's file.
-
-        It is the first of these that has what the steps of this run need, where the seeds come
-        first if they are preferred, and aren't taken otherwise. Step 0 reads the seeds. Raises
-        InputError where neither has it.
-        """
+        # It is the first of these that has what the steps of this run need, where the seeds come
+        # first if they are preferred, and aren't taken otherwise. Step 0 reads the seeds.
         number = self._numbers[0]
         if number == 0:
             return self._seed_file
@@ -176,15 +164,8 @@ class ImageReferringExpressionJob(SpecJob):
         )
 
     def _prefers_seeds(self, number: int, before: str) -> bool:
-        """Whether the first step is to read the seeds rather than the file of the step before.
-
-        Step 1 is where that file isn't there, as it needs no more than images. Later steps are
-        where annotations are given, and these are newer, or that file isn't there.
-
-        Args:
-            number: The number of the first step of this run.
-            before: The path of the file that the step before it writes.
-        """
+        # Step 1 is where that file isn't there, as it needs no more than images. Later steps are
+        # where annotations are given, and these are newer, or that file isn't there.
         was_made = os.path.exists(before)
         if number == CAPTION:
             return not was_made
@@ -194,13 +175,10 @@ class ImageReferringExpressionJob(SpecJob):
         return not was_made or look(annotations).changed > os.stat(before).st_mtime_ns
 
     def _holds(self, path: str) -> bool:
-        """Whether a file, or the seeds, have what the steps of this run need and don't make.
-
-        Records without an image don't count. A run that begins with the check needs expressions, in
-        the first record. A run with the merger needs at least one record with regions; each of the
-        first LOOKED_AT such records is to have a region with a description, and a caption unless
-        the run makes these. Other runs need nothing.
-        """
+        # Records without an image don't count. A run that begins with the check needs expressions,
+        # in the first record. A run with the merger needs at least one record with regions; each of
+        # the first LOOKED_AT such records is to have a region with a description, and a caption
+        # unless the run makes these. Other runs need nothing.
         records = self._readable_records(path)
         if self._numbers[0] == CHECK:
             return isinstance(next(records, {}).get("expressions"), list)
@@ -216,7 +194,6 @@ class ImageReferringExpressionJob(SpecJob):
         return bool(with_regions)
 
     def _readable_records(self, path: str) -> Iterator[dict[str, Any]]:
-        """Yield the records of a file, or of the seeds, that have an image."""
         if path == self._seed_file:
             records = self._seeds.records()
         else:
@@ -284,15 +261,6 @@ _LACKS = {
 
 
 def _wanted(workflow: ReferringWorkflow, all_steps: list[Step]) -> list[str]:
-    """Return the numbers of the steps that a run is to take, as texts.
-
-    They are those that the spec states, and those that go with them: step 1 as `_with_caption`
-    says, but not where all is processed anew; and with the check the steps that make negatives up.
-
-    Args:
-        workflow: The spec's `workflow`.
-        all_steps: All steps of the pipeline.
-    """
     names = list(workflow.steps)
     if not workflow.force_reprocess:
         names = _with_caption(names, all_steps)
@@ -302,14 +270,7 @@ def _wanted(workflow: ReferringWorkflow, all_steps: list[Step]) -> list[str]:
 
 
 def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
-    """Return the numbers of the steps to run; beside step 0 also step 1, if it was run without it.
-
-    Step 1's file then lacks what step 0 adds. Its replies are stored, so it costs nothing.
-
-    Args:
-        names: The numbers that the spec states, as texts.
-        all_steps: All steps of the pipeline.
-    """
+    # Step 1's file then lacks what step 0 adds. Its replies are stored, so it costs nothing.
     describe = all_steps[0]
     caption = all_steps[CAPTION]
     if "0" not in names or str(CAPTION) in names:
@@ -320,15 +281,9 @@ def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    """Return the columns that steps make anew of given annotations, and these steps' labels.
-
-    The steps are those of this run, and those that may be run after them later. `regions`, and what
-    only the check and later steps write, aren't among the columns: they are changed, not made.
-
-    Args:
-        all_steps: All steps of the pipeline.
-        numbers: Those of this run.
-    """
+    # The steps are those of this run, and those that may be run after them later. `regions`, and
+    # what only the check and later steps write, aren't among the columns: they are changed, not
+    # made.
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:
@@ -338,18 +293,14 @@ def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
 
 
 def _has_description(record: dict[str, Any]) -> bool:
-    """Whether any of a record's regions has a description; its `regions` aren't empty."""
     return any(
         isinstance(region, dict) and region.get("description") for region in record["regions"]
     )
 
 
 def _was_made_without(path: str, label: str) -> bool:
-    """Whether a step's file was written without another step, which has the given label.
-
-    Its first record tells, which doesn't name that step in `pipeline_steps`. A file that isn't
-    there, can't be read or has no record was not.
-    """
+    # Its first record tells, which doesn't name that step in `pipeline_steps`. A file that isn't
+    # there, can't be read or has no record was not.
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)
         if first is None:

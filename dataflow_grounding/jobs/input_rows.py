@@ -91,7 +91,6 @@ def record_rows(
 
 
 def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
-    """Return a row with columns renamed; a broken one as it is."""
     if row.data is None:
         return row
     return row._replace(data=renamed(row.data, sources))
@@ -100,18 +99,9 @@ def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
 def _with_file(
     row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]
 ) -> Row:
-    """Return the row with the path of its picture's file, which is made of a picture's bytes.
-
-    An address whose picture was fetched stays as `image_url`, and the path that stands beside a
-    picture of a Hugging Face data set as `image_file`, unless the row has such columns. Values
-    become plain JSON.
-
-    Args:
-        row: The user's row; a broken one is returned as it is.
-        image: The column with the picture.
-        results_dir: The folder in which pictures are written that are bytes.
-        fetched: For each address that was fetched, the file it is in, or why it couldn't be.
-    """
+    # An address whose picture was fetched stays as `image_url`, and the path that stands beside a
+    # picture of a Hugging Face data set as `image_file`, unless the row has such columns. Values
+    # become plain JSON.
     if row.data is None:
         return row
     picture = row.data.get(image)
@@ -180,22 +170,17 @@ def guess_column(
 
 
 def _is_picture(value: Any) -> bool:
-    """Whether a value looks like a picture: bytes, an address, or a name with a picture's ending.
-
-    Or like what Hugging Face's data sets hold: an object with `bytes`.
-    """
+    # Or like what Hugging Face's data sets hold: an object with `bytes`.
     if isinstance(value, dict):
         return "bytes" in value
     return isinstance(value, bytes) or is_web(value) or str(value).lower().endswith(ENDINGS)
 
 
 def _is_caption(value: Any) -> bool:
-    """Whether a value looks like a caption: two words or more, and no picture's name."""
     return isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value)
 
 
 def _is_list_of_boxes(value: Any) -> bool:
-    """Whether a value is a list of boxes, at least one, each of four numbers."""
     return isinstance(value, list) and bool(value) and all(map(is_box, value))
 
 

@@ -86,10 +86,7 @@ def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
 
 
 def _folders_under(start: str) -> Iterator[str]:
-    """Yield a folder and those below it, down to DEEPEST levels, level by level, sorted by name.
-
-    Without hidden ones and virtual environments; none for a folder that isn't on this machine.
-    """
+    # Without hidden ones and virtual environments; none for a folder that isn't on this machine.
     level = [] if is_elsewhere(start) else [start]
     for _ in range(DEEPEST + 1):
         below = []
@@ -102,10 +99,7 @@ def _folders_under(start: str) -> Iterator[str]:
 
 
 def _is_open_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, neither hidden nor a virtual environment.
-
-    False for one that can't be looked at.
-    """
+    # False for one that can't be looked at.
     with suppress(OSError):
         is_environment = os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
         return entry.is_dir() and not entry.name.startswith(".") and not is_environment
@@ -113,7 +107,6 @@ def _is_open_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_file(path: str) -> bool:
-    """Whether a path names a file; what can be no path names none."""
     with suppress(OSError, ValueError):
         return os.path.isfile(path)
     return False

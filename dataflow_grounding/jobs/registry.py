@@ -81,10 +81,7 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
 
 
 def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
-    """Return a job's class, made for a pipeline of the user's own.
-
-    A pipeline without a `name` has its block under `pipeline`.
-    """
+    # A pipeline without a `name` has its block under `pipeline`.
     attributes = {
         "name": pipeline.name or BLOCK,
         "questions": getattr(pipeline, "questions", {}),

@@ -80,11 +80,8 @@ class RowsJob(SpecJob):
         return plain_input(path) if other is None else other
 
     def _find_storage(self) -> ResultsStorage:
-        """Return the storage of the first step: of the user's file, or of rows made of it.
-
-        Rows are made where the file can't be read as it is, its columns have other names, or its
-        pictures are fetched. Sets `_made`, the path of these rows; None where none are made.
-        """
+        # Rows are made where the file can't be read as it is, its columns have other names, or its
+        # pictures are fetched. Sets `_made`, the path of these rows; None where none are made.
         data = self._data
         folders = (data.image_root,) if data.image_root else self._input.folders
         self._made: str | None = None
@@ -102,16 +99,12 @@ class RowsJob(SpecJob):
 
     @property
     def _puts_pictures(self) -> bool:
-        """Whether pictures may be put in `results_dir`: fetched ones, or those within rows.
-
-        Rows in files of text, and folders of pictures, hold none.
-        """
+        # Rows in files of text, and folders of pictures, hold none.
         path = self._input.path
         is_text = path.endswith((".jsonl", ".json", ".csv", ".tsv"))
         return self._data.fetches or not (self._input.bare or is_text)
 
     def _check_input(self) -> None:
-        """Raise InputError where what the first step reads isn't there."""
         first = self._first.storage
         if self._from_input:
             path = self._data.input_jsonl
@@ -178,14 +171,8 @@ class RowsJob(SpecJob):
         return self.spec.block.workflow.steps
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
-        """Return a list with a step that writes captions; an empty one where none is needed.
-
-        It is needed where the first step reads captions, and the input is pictures alone. The first
-        step then reads this one's file. Raises SpecError where the model can't write captions.
-
-        Args:
-            storage: The storage of all steps, which is put back to its first step.
-        """
+        # It is needed where the first step reads captions, and the input is pictures alone. The
+        # first step then reads this one's file.
         if not self._input.bare or "caption" not in self._first.operator.reads():
             return []
         if self.serving.needs_labels:
@@ -211,7 +198,6 @@ class RowsJob(SpecJob):
 
     @property
     def _roles(self) -> dict[str, str]:
-        """Role → the record's column: what can be named in `data.columns`."""
         return {"image": IMAGE_COLUMN, **self._first.operator.reads(), "image_id": "image_id"}
 
     def prepare(self) -> None:
@@ -234,12 +220,9 @@ class RowsJob(SpecJob):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        """Return the record's columns that have other names in the input, each with that name.
-
-        `data.columns` says so, else the input's format. Raises SpecError for a role that isn't
-        there, InputError where the first rows lack a column of `data.columns`, or one that another
-        may stand for, and where all pictures would have to be fetched.
-        """
+        # `data.columns` says so, else the input's format. Raises SpecError for a role that isn't
+        # there, InputError where the first rows lack a column of `data.columns`, or one that
+        # another may stand for, and where all pictures would have to be fetched.
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         for role, column in self._data.columns.items():
@@ -261,11 +244,8 @@ class RowsJob(SpecJob):
         return sources
 
     def _hint_at_role(self, name: str) -> str:
-        """Return a hint for a name in `data.columns` that is no role; "" where there is none.
-
-        It names the role whose column has this name, as `image` for `image_path`; of `caption`
-        beside classes, it says that captions aren't read.
-        """
+        # It names the role whose column has this name, as `image` for `image_path`; of `caption`
+        # beside classes, it says that captions aren't read.
         if name == "caption" and getattr(self._data, "classes", None):
             return f": captions aren't read beside {self._data_key}.classes, so leave it out"
         for role, column in self._roles.items():
@@ -276,15 +256,8 @@ class RowsJob(SpecJob):
     def _look_for_columns(
         self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
     ) -> None:
-        """Raise InputError where columns are missing that others may stand for, which it names.
-
-        Nothing is raised where no other looks like a missing one: the run's plan is checked later.
-
-        Args:
-            rows: The first rows.
-            columns: Their columns.
-            sources: The record's column → the rows' column that stands for it.
-        """
+        # Nothing is raised where no other looks like a missing one: the run's plan is checked
+        # later.
         if self._input.bare:
             return
         operator = self._first.operator
@@ -318,14 +291,7 @@ class RowsJob(SpecJob):
         )
 
     def _look_for_addresses(self, rows: list[dict[str, Any]], sources: dict[str, str]) -> None:
-        """Raise InputError where all first pictures would have to be fetched, and none may be.
-
-        Where only some would, each of them is its record's failure.
-
-        Args:
-            rows: The first rows.
-            sources: The record's column → the rows' column that stands for it.
-        """
+        # Where only some would, each of them is its record's failure.
         if self._data.fetches:
             return
         image = self._roles["image"]
@@ -340,15 +306,8 @@ class RowsJob(SpecJob):
             )
 
     def _make(self, path: str, sources: dict[str, str]) -> None:
-        """Write the rows of our own, each in its line of the user's file, unless they are there.
-
-        Beside them stands what they were made of, by which the next run tells whether they still
-        hold. It isn't written where a picture couldn't be fetched: the next run tries again.
-
-        Args:
-            path: Where to write them.
-            sources: The record's column → the rows' column that stands for it.
-        """
+        # Beside them stands what they were made of, by which the next run tells whether they still
+        # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of: list[Any] | None = None  # all that the rows depend on; None for a pipe, say
         if self._input.files:
@@ -378,12 +337,10 @@ class RowsJob(SpecJob):
         write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
     def _state(self, path: str) -> list[Any]:
-        """Return the state of the file of our rows, and whether their pictures' folder is there."""
         return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
 
 
 def _refuse_gaps(steps: list[Step]) -> None:
-    """Raise SpecError where a step between two of these, in order, is left out."""
     for step, following in pairwise(steps):
         if step.storage.operator_step + 1 != following.storage.operator_step:
             between = f"between {step.label} and {following.label}"
@@ -391,10 +348,7 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    """Write the rows, and return how many are broken. Raises InputError where that can't be done.
-
-    Each stands in the line that it has in the user's file; other lines are left empty.
-    """
+    # Each stands in the line that it has in the user's file; other lines are left empty.
     broken = 0
     last_line = 0
     with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
@@ -409,12 +363,9 @@ def _write(path: str, rows: Iterator[Row]) -> int:
 
 
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    """Set, where the block `vlm` states it, how an operator watches its boxes and its judge.
-
-    `check_every` says how often either is tested, `on_suspect_boxes` what becomes of boxes that
-    don't look right. What isn't stated stays as the operator has it. An operator that watches
-    neither stays as it is.
-    """
+    # `check_every` says how often either is tested, `on_suspect_boxes` what becomes of boxes that
+    # don't look right. What isn't stated stays as the operator has it. An operator that watches
+    # neither stays as it is.
     states_checks = "check_every" in vlm.model_fields_set
     judge_watch = getattr(operator, "judge_watch", None)
     if judge_watch is not None and states_checks:

@@ -78,11 +78,7 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """Return the serving of `vlm.backend`.
-
-    A backend with a colon is a class of the user's own; `openai` may be several endpoints. Raises
-    SpecError for a wrong setting, such as a service tier of a backend that has none.
-    """
+    # A backend with a colon is a class of the user's own; `openai` may be several endpoints.
     if vlm.backend not in WITH_TIERS and (vlm.service_tier or vlm.ordinary_tier_after is not None):
         raise SpecError(
             f"vlm.service_tier is for {' and '.join(WITH_TIERS)}, not for vlm.backend"
@@ -113,11 +109,6 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
 
 
 def _embedded(backend: str) -> Serving:
-    """Return the grounder that needs no model. Raises MissingExtra where it isn't installed.
-
-    Args:
-        backend: With "auto", it will say, when it first answers, why it is used.
-    """
     notice = ""
     if backend == "auto":
         why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
@@ -126,12 +117,8 @@ def _embedded(backend: str) -> Serving:
 
 
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """Return a serving of the user's, made as `Class(**settings)`.
-
-    Its own limit of requests in flight stays where it is lower than the spec's; its box format
-    stays unless the spec states one. Raises SpecError where the class can't be found or made, or
-    makes no Serving.
-    """
+    # Its own limit of requests in flight stays where it is lower than the spec's; its box format
+    # stays unless the spec states one.
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."], group="servings")
     learn_fields(vlm.settings)
@@ -167,11 +154,7 @@ def settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _openai(
     vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str], tier: Mapping[str, Any]
 ) -> Serving:
-    """Return an OpenAI-compatible endpoint, by our own client or by OpenAI's.
-
-    `tier` has the settings of the service tier. Raises SpecError for settings of Azure without
-    OpenAI's client.
-    """
+    # `tier` has the settings of the service tier.
     block = vlm.openai
     azure = block.azure
     settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
@@ -196,11 +179,7 @@ def _openai(
 
 
 def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """Return one serving of several endpoints with the same model.
-
-    Each endpoint has an address of its own, and its own key or the common one. Raises SpecError
-    where an address, or settings of Azure, stand beside them.
-    """
+    # Each endpoint has an address of its own, and its own key or the common one.
     block = vlm.openai
     if block.base_url or block.azure != AzureBlock():
         raise SpecError(

@@ -106,12 +106,8 @@ class SpecJob:
                 operator.wording = wording
 
     def _forms_of_asking(self) -> "dict[int, AskingForm]":
-        """Return the forms in which servings are asked for boxes, by `id()` of the serving.
-
-        Servings that are asked in the usual form, `vlm.asking: auto`, have none. Of a serving that
-        stands for several models of the spec, the last that states a form counts. Raises SpecError
-        for a form that isn't known.
-        """
+        # Servings that are asked in the usual form, `vlm.asking: auto`, have none. Of a serving
+        # that stands for several models of the spec, the last that states a form counts.
         forms = {}
         for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
             if vlm.asking == "auto":
@@ -271,7 +267,6 @@ def in_folders(steps: list[Step]) -> list[Step]:
 
 
 def _names_a_file(name: str) -> bool:
-    """Whether a file of this name can be made, and would be in the folder that it is meant for."""
     try:
         return bool(within(".", name))
     except InputError:
@@ -279,7 +274,6 @@ def _names_a_file(name: str) -> bool:
 
 
 def _bring_up_to_date(annotations: str) -> None:
-    """Write the reviewed file next to a step's annotations again."""
     from dataflow_grounding.review.applying import bring_up_to_date  # once a run
 
     bring_up_to_date(annotations)
@@ -317,7 +311,6 @@ def select_steps(steps: list[Step], numbers: list[str]) -> list[Step]:
 
 
 def _remove_legacy(step: Step) -> None:
-    """Remove what an earlier run in a legacy format has left beside a step's annotations."""
     beside = os.path.dirname(step.storage.output_path)
     if os.path.exists(os.path.join(beside, LEGACY_STATE)):
         remove_legacy(step)

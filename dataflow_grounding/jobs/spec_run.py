@@ -83,16 +83,12 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
 
 
 def _in_working_folder(spec: Spec, shard: "Shard | None") -> Spec:
-    """Return the spec with a results folder of this machine in place of one that is elsewhere.
-
-    A shard has a folder of its own.
-    """
+    # A shard has a folder of its own.
     part = "" if shard is None else shard.folder("")
     return spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
 
 
 def _bring_earlier_results(results_dir: str) -> None:
-    """Bring the `run.json` and calibration of an earlier run, where the folder is elsewhere."""
     run_json = os.path.join(results_dir, RUN_JSON)
     box_format = os.path.join(results_dir, f"{CKPT}/{CALIBRATION}")
     present(run_json, box_format, anew=True)
@@ -106,14 +102,7 @@ class _Pricing(NamedTuple):
 
 
 def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
-    """Return the prices that the spec states, else the published ones of the serving's model.
-
-    A model on this machine is free even where the spec states prices: nobody bills it.
-
-    Args:
-        stated: The prices that the spec states; None for none.
-        serving: Who is asked.
-    """
+    # A model on this machine is free even where the spec states prices: nobody bills it.
     if serving.free:
         return _Pricing(FREE, "it runs on this machine")
     if stated is not None:
@@ -126,10 +115,7 @@ def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
 
 
 def _tier_in_words(prices: Prices, serving: Serving) -> str:
-    """Return what is said, behind a price's source, of the service tier that is asked for.
-
-    It is "" for the usual one.
-    """
+    # It is "" for the usual one.
     tier = serving.service_tier
     if not tier:
         return ""
@@ -175,11 +161,8 @@ class SpecRun:
         self._refuse_to_write_over_others_files()
 
     def _price_others(self) -> dict[str, Prices | None]:
-        """Set the prices of each further serving that a step asks, and return them by its model.
-
-        They are None where they aren't known; with a budget in USD, that raises SpecError. A
-        serving of the first serving's model isn't among them.
-        """
+        # They are None where they aren't known; with a budget in USD, that raises SpecError. A
+        # serving of the first serving's model isn't among them.
         prices: dict[str, Prices | None] = {}
         further = zip(self.block.vlms[1:], self.job.servings[1:], strict=False)
         for vlm, serving in further:
@@ -199,11 +182,8 @@ class SpecRun:
         return prices
 
     def _take_part_of_limits(self) -> list[str]:
-        """Limit a shard to its part of the run's limits; return a line for the user, if any.
-
-        So all shards together keep to them without a word. A model in this process isn't divided:
-        each shard has one of its own.
-        """
+        # So all shards together keep to them without a word. A model in this process isn't divided:
+        # each shard has one of its own.
         shard = self.options.shard
         if shard is None or shard.of == 1:
             return []
@@ -232,10 +212,7 @@ class SpecRun:
         return [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
 
     def _find_addresses_before(self) -> list[str]:
-        """Return the addresses at which earlier runs of the folder asked the model, the last first.
-
-        MOST_ADDRESSES at most; the present address is not among them. `run.json` has them.
-        """
+        # MOST_ADDRESSES at most; the present address is not among them. `run.json` has them.
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         earlier = before.get("endpoints_before")
         named = [before.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
@@ -244,12 +221,9 @@ class SpecRun:
         return list(dict.fromkeys(others))[:MOST_ADDRESSES]
 
     def _take_over_replies(self) -> None:
-        """Let the serving find replies that an earlier version of this package has stored.
-
-        Such a version had the endpoint's address in a reply's key; by now the model's name will do.
-        So an identity for each earlier address is added to the serving's other identities. Nothing
-        is where the present key has the address, too.
-        """
+        # Such a version had the endpoint's address in a reply's key; by now the model's name will
+        # do. So an identity for each earlier address is added to the serving's other identities.
+        # Nothing is where the present key has the address, too.
         serving = self.serving
         identity_there = serving.identity_there()
         if identity_there == serving.identity():
@@ -263,11 +237,8 @@ class SpecRun:
         serving.other_identities = identities
 
     def _find_settings_before(self) -> Any:
-        """Return the settings with which replies were asked for that have none in their key.
-
-        An earlier version of this package stored them. `run.json` has the settings, or still the
-        spec of that version. Where there is none they are taken to be the present ones.
-        """
+        # An earlier version of this package stored them. `run.json` has the settings, or still the
+        # spec of that version. Where there is none they are taken to be the present ones.
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         if "settings_before" in before:
             return before["settings_before"]
@@ -278,10 +249,7 @@ class SpecRun:
             return dict(self.serving.stated_settings)
 
     def _take_over_replies_without_settings(self) -> None:
-        """Let a user's serving find replies from before its settings were part of their key.
-
-        Only those that were asked for with the present settings.
-        """
+        # Only those that were asked for with the present settings.
         serving = self.serving
         identity = serving.identity()
         if "settings" not in identity or self._settings_before != identity["settings"]:
@@ -291,11 +259,8 @@ class SpecRun:
         serving.other_identities = [*serving.other_identities, without_settings]
 
     def _refuse_to_begin_late(self) -> None:
-        """Raise SpecError for a shard that begins with a step's file instead of the input.
-
-        Such a file doesn't tell which rows of the input it was made of. Without a shard, any
-        beginning will do.
-        """
+        # Such a file doesn't tell which rows of the input it was made of. Without a shard, any
+        # beginning will do.
         if self.options.shard is None:
             return
         path = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
@@ -308,7 +273,6 @@ class SpecRun:
             raise SpecError(f"a shard begins with the input, not with {path}: {way}")
 
     def _refuse_to_write_over_others_files(self) -> None:
-        """Raise InputError where the run would write over its input, or over a file of others."""
         first = self.steps[0].storage
         written = [self.annotations_path]
         written += [step.storage.output_path for step in self.steps]
@@ -360,7 +324,6 @@ class SpecRun:
                 raise
 
     def _refuse_to_replace_a_models_results(self) -> None:
-        """Raise SpecError where `auto` fell back to no model, in a folder with results of one."""
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON)).get("model")
         if self.block.vlm.backend == "auto" and before not in (None, self.serving.model):
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
@@ -370,11 +333,7 @@ class SpecRun:
             )
 
     def _write_annotations(self) -> None:
-        """Copy the file of the last step that has one to `annotations.jsonl`.
-
-        A step of another library's operator may have none. Raises StorageFailed where that can't be
-        done.
-        """
+        # A step of another library's operator may have none.
         target = self.annotations_path
         with told_as(StorageFailed, f"can't write {target}", again=True):
             paths = [step.storage.output_path for step in self.steps]
@@ -444,10 +403,7 @@ class SpecRun:
 
     @property
     def _format_asked(self) -> dict[str, str | None]:
-        """The box format's `name`, and `from` what it is known.
-
-        The name is None as long as it isn't known; both are where no boxes are asked for.
-        """
+        # The name is None as long as it isn't known; both are where no boxes are asked for.
         choice = self.box_format
         if choice is None:
             return {"name": None, "from": None}
@@ -457,17 +413,9 @@ class SpecRun:
 
     @property
     def _image_folders(self) -> list[str]:
-        """The folders of relative image paths, as absolute paths or addresses."""
         return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
 
     def _shard_facts(self, shard: "Shard", summary: Summary | None) -> dict[str, Any]:
-        """Return the facts by which the shards of one run are known to belong together.
-
-        Args:
-            shard: The shard that this run is.
-            summary: What was done; None of a run that was stopped, whose facts on rows and pictures
-                are None then.
-        """
         paths = [step.storage.output_path for step in self.steps]
         seen_rows = None
         digest_of_rows = None
@@ -491,16 +439,8 @@ class SpecRun:
     def _write_run_json(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> None:
-        """Write `run.json`, unless it says the same already.
-
-        Where this run had nothing to do, the file keeps what the earlier run did, and only the spec
-        is the present one.
-
-        Args:
-            summary: What was done; None of a run that was stopped before its steps were through.
-            stopped: What stopped it, if anything; beside a summary, what came after the steps.
-            started: When it began, in seconds since 1970.
-        """
+        # Where this run had nothing to do, the file keeps what the earlier run did, and only the
+        # spec is the present one.
         path = os.path.join(self.spec.results_dir, RUN_JSON)
         before: dict[str, Any] = {}
         if summary is not None and summary.already_complete:
@@ -514,7 +454,6 @@ class SpecRun:
             write_text(path, text + "\n")
 
     def _settings_facts(self) -> dict[str, Any]:
-        """Return what `run.json` says of `_settings_before`: nothing where no setting counts."""
         if not self.serving.stated_settings and not self._settings_before:
             return {}
         return {"settings_before": self._settings_before}
@@ -522,10 +461,7 @@ class SpecRun:
     def _facts(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> dict[str, Any]:
-        """Return what `run.json` says, its keys in the order in which they are written.
-
-        The arguments are those of `_write_run_json`.
-        """
+        # The arguments are those of `_write_run_json`.
         facts: dict[str, Any] = {
             "state": "stopped" if summary is None else "finished",
             "stopped_by": str(stopped) if stopped else None,
@@ -566,12 +502,9 @@ class SpecRun:
         return facts
 
     def _stated(self) -> dict[str, Any]:
-        """Return the spec as `run.json` has it.
-
-        It begins with the keys of every spec and of all shipped pipelines, None where this one
-        lacks them. It is as the files state it, but for `data.classes`: a reference such as
-        `${oc.env:NAME}` is filled in there, as exports number by the classes.
-        """
+        # It begins with the keys of every spec and of all shipped pipelines, None where this one
+        # lacks them. It is as the files state it, but for `data.classes`: a reference such as
+        # `${oc.env:NAME}` is filled in there, as exports number by the classes.
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
         classes = self.spec.block.data.model_dump().get("classes")
         if classes:
@@ -582,6 +515,5 @@ class SpecRun:
 
 
 def _in_utc(seconds: float) -> str:
-    """Return a time, in seconds since 1970, as `2024-05-31T08:15:00.123Z`."""
     whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole_seconds}.{int(seconds * 1000) % 1000:03}Z"

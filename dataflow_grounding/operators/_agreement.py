@@ -92,16 +92,12 @@ async def ask_until_agreed(
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
-    """Ask for the answers of these numbers at once; return for each the answer or its error."""
     return await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    """Return the answers without those that can't be read.
-
-    Where the errors are more than half of `samples`, the first is raised; else the first that is no
-    UnreadableReply, if there is one.
-    """
+    # Where the errors are more than half of `samples`, the first is raised; else the first that is
+    # no UnreadableReply, if there is one.
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:
@@ -170,11 +166,6 @@ _Cluster: TypeAlias = list[_BoxedInstance]
 
 
 def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float) -> None:
-    """Add one answer's instances to `clusters`, in place.
-
-    They are matched with the clusters' median boxes one to one, by falling IoU of at least 0.5;
-    those without a partner begin new clusters.
-    """
     instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
     boxes = [_enlarge(instance.bbox, least_side) for instance in instances]
     medians = [_enlarge(_median_box(cluster), least_side) for cluster in clusters]
@@ -188,7 +179,6 @@ def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float)
 
 
 def _enlarge(bbox: Bbox, least_side: float) -> Bbox:
-    """Return a box with the same center, whose shorter sides are lengthened to `least_side`, px."""
     x1, y1, x2, y2 = bbox
     margin_x = max(0.0, least_side - (x2 - x1)) / 2
     margin_y = max(0.0, least_side - (y2 - y1)) / 2
@@ -196,16 +186,12 @@ def _enlarge(bbox: Bbox, least_side: float) -> Bbox:
 
 
 def _median_box(cluster: _Cluster) -> Bbox:
-    """Return the box whose left edge is the median of all left edges, and so on."""
     boxes = [instance.bbox for instance in cluster]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return median(lefts), median(tops), median(rights), median(bottoms)
 
 
 def _instance_of(cluster: _Cluster, samples: int) -> dict[str, Any]:
-    """Return a cluster's first instance, with the median box and the share of answers as score.
-
-    The box is in whole pixels; the score is the share of `samples` that have the thing.
-    """
+    # The box is in whole pixels; the score is the share of `samples` that have the thing.
     bbox = [math.floor(edge + 0.5) for edge in _median_box(cluster)]  # halves are rounded up
     return {**cluster[0].instance, "bbox": bbox, "score": round(len(cluster) / samples, 4)}

@@ -83,13 +83,6 @@ def verdicts_of(expression: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[str, Any]:
-    """Return a verdict with only those keys and values of an item that a check may have written.
-
-    Args:
-        item: What stands in the file.
-        bbox_id: The box's id.
-        second: The key of the second answer, as the file states it; it may be anything.
-    """
     fit = item.get("verdict")
     verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": fit if fit in FITS else None}
     if isinstance(item.get("reason"), str):
@@ -119,7 +112,6 @@ def rejected_of(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _list_of_rejected(expression: Mapping[str, Any]) -> list[Any]:
-    """Return a copy of the list in `rejected`, whatever it holds; empty where there is no list."""
     items = expression.get("rejected")
     return list(items) if isinstance(items, list) else []
 
@@ -302,14 +294,6 @@ def decided(
 
 
 def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) -> str:
-    """Return what two answers decide about a box: `kept`, `dropped` or `undecided`.
-
-    Args:
-        first: Whether the first answer affirms the box; None where it can't tell.
-        second: Whether the second does.
-        is_addition: Whether the box was found only because it was missing; then a second answer
-            that denies it is enough to drop it.
-    """
     if is_addition and second is False:
         return "dropped"
     if first is None or first is not second:
@@ -370,15 +354,6 @@ def _with_decisions(
     rejected: Sequence[dict[str, Any]],
     verification: dict[str, Any],
 ) -> Expression:
-    """Return the expression with what was decided on its boxes, and what follows for it.
-
-    Args:
-        expression: The expression with all of its instances.
-        kept: The instances that stay. Where none does and there were some, `status` becomes "none".
-        rejected: What `rejected` is to hold: what it held, and the instances that go, each with the
-            reason.
-        verification: The judge's answers and decisions.
-    """
     result = {**expression, "instances": kept}
     if rejected:
         result["rejected"] = rejected
@@ -415,7 +390,6 @@ def decided_by_verdicts(expression: Expression) -> Expression:
 
 
 def _is_among(bbox: Bbox, others: Sequence[Bbox]) -> bool:
-    """Whether one of the others is the same thing's: overlaps at an IoU of SAME or more."""
     return any(iou(bbox, other) >= SAME for other in others)
 
 
@@ -462,12 +436,6 @@ def with_conclusion(expression: Expression) -> Expression:
 
 
 def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
-    """Return in words why a box isn't decided.
-
-    Args:
-        verdict: What the check says of the box.
-        second: The name of its second answer; anything but SECONDS where there is only a first.
-    """
     if second not in SECONDS:
         return f"a box is {_first_in_words(verdict)}"
     if _is_denied(verdict):
@@ -476,12 +444,10 @@ def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
 
 
 def _is_denied(verdict: Mapping[str, Any]) -> bool:
-    """Whether the verdict on a box denies it, and so does the answer about its crop."""
     return verdict.get("verdict") in ("other", "nothing") and verdict.get("crop") is False
 
 
 def _misfits_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return in words, for each kept box that is too large or on a part and wasn't mended, how."""
     misfits = []
     for verdict in verdicts:
         is_loose_or_part = verdict.get("verdict") in ("loose", "part")
@@ -510,21 +476,16 @@ def with_mended(expression: Expression, better: Mapping[str, dict[str, Any]]) ->
 
 
 def _score_of(answers: Sequence[bool | None]) -> float:
-    """Return the share of the answers that affirm; one that is missing (None) counts half."""
     worth = {True: 1.0, False: 0.0, None: 0.5}
     return sum(worth[answer] for answer in answers) / len(answers)
 
 
 def _in_words(verdict: Mapping[str, Any], name: str) -> str:
-    """Return both answers about a box in words, as in "on another thing; crop: no"."""
     return f"{_first_in_words(verdict)}; {name}: {_SECOND_IN_WORDS[verdict.get(name)]}"
 
 
 def _first_in_words(verdict: Mapping[str, Any]) -> str:
-    """Return the first answer about a box in words, as in "on another thing (a blue cup)".
-
-    For a box that was found later it says so, as that has no first answer.
-    """
+    # For a box that was found later it says so, as that has no first answer.
     fit = verdict.get("verdict")
     first = IN_WORDS[fit if fit in FITS else None]
     if verdict.get("found_by"):

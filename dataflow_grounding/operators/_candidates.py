@@ -90,7 +90,6 @@ def without_told(told: Collection[str], changed: Sequence[Changed]) -> list[Chan
 
 
 def _occurs_in(told_keys: Collection[str], key: str) -> bool:
-    """Whether any of the texts contains a phrase, both as keys; also inside of a word."""
     return any(key in told_key for told_key in told_keys)
 
 

@@ -43,7 +43,6 @@ class Annotated(list[ShownRecord]):
         self.failures = list(failures)
 
     def _repr_html_(self) -> str:
-        """Return tables of the records and of the failures, for notebooks."""
         html = table(
             ("record", "phrases", "boxes"),
             [(record.unique_id, *record.counts()) for record in self],
@@ -167,14 +166,6 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
 def _report_failures(
     failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnError
 ) -> None:
-    """Raise the first failure, or say that rows are left out; for "keep", do neither.
-
-    Args:
-        failures: (place, error) of each row that failed, at least one.
-        count: How many rows there are.
-        on_error: "raise" raises the first failure, and so does "drop" where all rows failed; its
-            message then names the row. With other rows left, "drop" says how many are left out.
-    """
     number, error = failures[0]
     if on_error == "raise":
         error.args = (f"row {number}: {error}",)
@@ -191,10 +182,6 @@ def _report_failures(
 
 
 def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
-    """Return the records of a list or another iterable; rows of a DataFrame become dicts.
-
-    Raises InputError for what is no iterable, is a text or bytes, or holds anything but records.
-    """
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
@@ -212,18 +199,8 @@ def _annotated_frame(
     kept: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
-    """Return a copy of a DataFrame's rows with the columns that an operator set in their records.
-
-    These are the columns that it says it writes, and others whose value isn't the very object that
-    the row had. A record without such a column has None there.
-
-    Args:
-        operator: The operator.
-        frame: The DataFrame. Its index, and columns that weren't set, stay as they are.
-        rows: The frame's rows as they were before.
-        kept: Place of a row → its record, for those that go into the copy.
-        failures: (place, error) of each row that failed, for `.attrs`.
-    """
+    # These are the columns that it says it writes, and others whose value isn't the very object
+    # that the row had. A record without such a column has None there.
     result: DataFrame = frame.iloc[list(kept)].copy()
     names = dict.fromkeys(operator.writes().values())  # a set that keeps its order
     missing = object()  # is no value of any row
@@ -243,11 +220,8 @@ def _annotated_frame(
 
 
 def _column(values: list[Any]) -> Any:
-    """Return values as an array for a pandas column, which changes none of them.
-
-    Values that all have one type get the fitting dtype; those of several types stay objects, as
-    2**53 + 1 beside null would become the float 2**53.
-    """
+    # Values that all have one type get the fitting dtype; those of several types stay objects, as
+    # 2**53 + 1 beside null would become the float 2**53.
     import pandas
 
     column = pandas.Series(values, dtype=object)

@@ -63,7 +63,6 @@ def misfits_of(expressions: Sequence[Expression]) -> list[Misfit]:
 
 
 def _of_expression(place: int, expression: Expression) -> list[Misfit]:
-    """Return those boxes of an expression that are to be asked for again, as `misfits_of` says."""
     # Where a judge calls a thing absent and its box too large, it contradicts itself: what it says
     # of the fit isn't worth a request then.
     if not is_open(expression) or presence_of(expression).there is False:
@@ -81,7 +80,6 @@ def _of_expression(place: int, expression: Expression) -> list[Misfit]:
 
 
 def _grown(bbox: Bbox, share: float) -> Bbox:
-    """Return a box whose edges are moved outwards, each by a share of the side across it."""
     x1, y1, x2, y2 = bbox
     width = x2 - x1
     height = y2 - y1

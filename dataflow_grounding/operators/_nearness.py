@@ -33,13 +33,6 @@ def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
 
 
 def _split(places: list[int], middles: Sequence[tuple[float, float]], most: int) -> list[list[int]]:
-    """Return places as one group, or as the groups of their halves, if they are more than `most`.
-
-    Args:
-        places: Places in `middles`.
-        middles: The middles of all boxes.
-        most: Most places of a group, 1 or more.
-    """
     if len(places) <= most:
         return [places]
     axis = _longer_axis([middles[place] for place in places])
@@ -53,7 +46,6 @@ def _split(places: list[int], middles: Sequence[tuple[float, float]], most: int)
 
 
 def _longer_axis(points: Sequence[tuple[float, float]]) -> int:
-    """Return the axis along which points reach further: 0 for x, 1 for y; 0 where neither does."""
     xs = [x for x, _ in points]
     ys = [y for _, y in points]
     return 0 if max(xs) - min(xs) >= max(ys) - min(ys) else 1
@@ -104,7 +96,6 @@ async def ask_in_parts(
 
 
 def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[list[I]]:
-    """Return two or more items in two lists: in order, or, where boxes are known, by nearness."""
     if box_of_item is None:
         middle = len(items) // 2
         return [items[:middle], items[middle:]]
@@ -143,10 +134,6 @@ async def reground(
 async def _ground_or_fail(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: list[str]
 ) -> Sequence[Found | RecordError]:
-    """Return what is found for each of the texts of one request, or for each the request's error.
-
-    Raises TruncatedReply for several texts, so that `ask_in_parts` asks for halves of them.
-    """
     try:
         return await ground(texts)
     except RecordError as error:

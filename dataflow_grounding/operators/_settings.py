@@ -37,7 +37,6 @@ def distinct_setting(value: Any) -> Any:
 
 
 def _distinct(value: Any) -> Any:
-    """Return what `distinct_setting` does; raises whatever a user's class does."""
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
@@ -79,7 +78,6 @@ def function_settings(function: Any) -> dict[str, Any]:
 
 
 def _names_in(code: types.CodeType) -> set[str]:
-    """Return the names that code looks up, and that functions and generators within it do."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -88,10 +86,6 @@ def _names_in(code: types.CodeType) -> set[str]:
 
 
 def _stated_by(value: Any) -> Any:
-    """Return what a function, operator or serving depends on, as JSON; None for anything else.
-
-    Raises CantTell for an operator or function that can't tell.
-    """
     if inspect.isfunction(value):
         return function_settings(value)
     if isinstance(value, Operator):

@@ -60,10 +60,7 @@ def unclaimed(
 
 
 def _affirmed_by_presence(expression: Expression) -> list[str]:
-    """Return the ids of the boxes that the phrase's presence affirms.
-
-    Where the thing is there, that is also a box that was found because it was missing.
-    """
+    # Where the thing is there, that is also a box that was found because it was missing.
     verdicts = verdicts_of(expression)
     affirmed = []
     for bbox_id, answer in seconds_of_presence(expression).items():
@@ -75,7 +72,6 @@ def _affirmed_by_presence(expression: Expression) -> list[str]:
 
 
 def _boxes_without(expression: Expression, bbox_ids: Sequence[str]) -> list[Bbox]:
-    """Return the expression's boxes, without those of these ids."""
     boxes = []
     for instance in expression["instances"]:
         if str(instance.get("bbox_id")) not in bbox_ids:

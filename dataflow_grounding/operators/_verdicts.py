@@ -129,14 +129,6 @@ class _RegionMatches(NamedTuple):
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
 ) -> _RegionMatches:
-    """Match boxes with regions one to one, as many as possible.
-
-    Args:
-        boxes: The boxes.
-        places: The places of the regions that are to be matched.
-        regions: The boxes of all regions.
-        threshold: Least IoU of a box and a region.
-    """
     candidates = [regions[place] for place in places]
     overlaps: dict[int, float] = {}
     matched: set[int] = set()
@@ -186,28 +178,23 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
 
 
 def _join_reasons(*verdicts: Verdict) -> str:
-    """Return the reasons of several verdicts as one text, without empty ones."""
     return "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
 
 
 def _region_numbers(places: Sequence[int]) -> str:
-    """Return regions as people count them, from 1: `region 2`, `regions 2, 5`."""
     numbers = ", ".join(map(str, _region_ids(places)))
     return f"region {numbers}" if len(places) == 1 else f"regions {numbers}"
 
 
 def _region_ids(places: Sequence[int]) -> list[int]:
-    """Return the ids of regions, which count from 1; places count from 0."""
     return [place + 1 for place in places]
 
 
 def _mean(values: Collection[float]) -> float | None:
-    """Return the mean, rounded to four places; None if there are no values."""
     return round(sum(values) / len(values), 4) if values else None
 
 
 def _fold(text: str) -> str:
-    """Return a text single-spaced and case-folded, to compare it with another one."""
     return " ".join(text.split()).casefold()
 
 
@@ -276,13 +263,6 @@ class ExpressionsToCheck:
     def _mended(
         self, expression: dict[str, Any], result: Verdict, before: Verdict
     ) -> dict[str, Any]:
-        """Return an expression with the text and the regions that a verdict corrects it to.
-
-        Args:
-            expression: The expression as it was before the check.
-            result: The verdict, of kind `mended`.
-            before: The text and regions before the check.
-        """
         mended = dict(expression)
         if result.text != before.text:
             for name in OF_AN_EARLIER_TEXT:

@@ -232,10 +232,6 @@ class Operator(plan.Annotator, ABC):
         return next(iter(operator.writes().values()), "")
 
     def _run_alone(self, step: plan.Step) -> None:
-        """Run the step outside of a Pipeline, and say how many rows failed, and where it is told.
-
-        Raises NothingDone where all did.
-        """
         # imported only here: most who import an operator don't run it over files
         summary = execute([step], current_options.get())
         if summary.failed and not summary.done:
@@ -466,10 +462,6 @@ class Operator(plan.Annotator, ABC):
 
 
 def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
-    """Run the step as a part of what the pipeline runs, and add its summary to `summaries`.
-
-    Raises NoRecordLeft where all rows failed, PlanError where an earlier step writes the same file.
-    """
     # with all that running takes, where something is run
     plan.refuse_second_writer(pipeline.steps, step)
     ahead = pipeline.ahead  # settled with the first step that runs, and not again
@@ -482,27 +474,21 @@ def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a number or text, or a list of such, and so the same in JSON."""
     if isinstance(value, (list, tuple)):
         return all(item is None or isinstance(item, (str, int, float)) for item in value)
     return value is None or isinstance(value, (str, int, float))
 
 
 def _is_stated(value: Any) -> bool:
-    """Whether a setting is plain, or says itself what counts."""
     return _is_plain(value) or hasattr(type(value), "as_setting")
 
 
 def _stated(value: Any) -> Any:
-    """Return a setting that is plain, or what one says itself that counts."""
     return value if _is_plain(value) else value.as_setting()
 
 
 def _values_of(classes: list[type[Any]]) -> dict[str, Any]:
-    """Return the numbers, texts and lists that classes have as attributes, by name.
-
-    A program may have set them to others than their source says.
-    """
+    # A program may have set them to others than their source says.
     values: dict[str, Any] = {}
     for cls in reversed(classes):
         for name, value in vars(cls).items():

@@ -68,11 +68,8 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    """Return a file name for an image id, with the folders that the id has: `a/1.jpg` for `a/1`.
-
-    Where the id can't be a name as it is, what can't stand in one is replaced or left out, and 40
-    characters of it are followed by a digest of the id, so that two ids never share a name.
-    """
+    # Where the id can't be a name as it is, what can't stand in one is replaced or left out, and 40
+    # characters of it are followed by a digest of the id, so that two ids never share a name.
     cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
     if name == unique_id and _fits_file_systems(name):
@@ -82,10 +79,7 @@ def _file_name(unique_id: str) -> str:
 
 
 def _fits_file_systems(path: str) -> bool:
-    """Whether a path is short enough for most file systems.
-
-    These take 255 bytes for a name, endings included.
-    """
+    # These take 255 bytes for a name, endings included.
     encoded = path.encode()
     longest = max(len(name) for name in encoded.split(b"/"))
     return longest <= MOST_BYTES_OF_NAME and len(encoded) <= MOST_BYTES_OF_PATH

@@ -74,10 +74,7 @@ class BoxMender(BoxOperator):
     async def _boxes_of(
         self, image: Image, group: Sequence[Misfit], ask: Ask
     ) -> dict[str, list[Bbox]]:
-        """Ask for a group's phrases in the part of the image around its boxes.
-
-        Returns, by phrase, the boxes that are found, in pixels of the whole image.
-        """
+        # Returns, by phrase, the boxes that are found, in pixels of the whole image.
         crop = crop_of(image, around([misfit.region for misfit in group]))
         phrases = list(dict.fromkeys(misfit.phrase for misfit in group))
         answers = await self.ground(crop, phrases, ask)

@@ -78,10 +78,7 @@ class LooksCloser(BoxOperator):
 
 
 def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
-    """Whether a box's width and height are both under SMALL of the image's.
-
-    With several `samples`, SMALL_OF_SEVERAL counts in place of it.
-    """
+    # With several `samples`, SMALL_OF_SEVERAL counts in place of it.
     largest_share = SMALL if samples == 1 else SMALL_OF_SEVERAL
     x1, y1, x2, y2 = bbox
     width, height = size
@@ -89,12 +86,9 @@ def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
 
 
 def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
-    """Return an instance with the box of a crop's answer whose middle is nearest to its own's.
-
-    The box is in pixels of the whole image, and `zoomed` is True. The instance's score stays; one
-    without a score gets that of the answer. Where the answer has no box, the instance comes back as
-    it is.
-    """
+    # The box is in pixels of the whole image, and `zoomed` is True. The instance's score stays; one
+    # without a score gets that of the answer. Where the answer has no box, the instance comes back
+    # as it is.
     if not answer.instances:
         return instance
     boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
@@ -162,11 +156,8 @@ class BoxRefiner(LooksCloser):
         return {**facts_of(record, image, ask, self.serving), self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        """Return an expression with its small boxes asked for again.
-
-        Where that changes a box, the instances get ids anew, and `verified` and `verification` of
-        the former boxes go. Else the expression comes back as it is.
-        """
+        # Where that changes a box, the instances get ids anew, and `verified` and `verification` of
+        # the former boxes go. Else the expression comes back as it is.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
         if all(instance in before for instance in closer):
@@ -176,5 +167,4 @@ class BoxRefiner(LooksCloser):
 
 
 def _without(data: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Return a copy of a dict without the keys `names`."""
     return {name: value for name, value in data.items() if name not in names}

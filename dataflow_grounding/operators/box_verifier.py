@@ -85,15 +85,11 @@ class BoxVerifier(LooksCloser):
 
 
 def _was_zoomed(expression: dict[str, Any]) -> bool:
-    """Whether a BoxRefiner found any of its boxes from closer by."""
     return any(instance.get("zoomed") for instance in expression["instances"])
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:
-    """Return the fields `verified` and `verification` of an expression.
-
-    `answer` is what was found when its text was grounded again, or why none could be had.
-    """
+    # `answer` is what was found when its text was grounded again, or why none could be had.
     if isinstance(answer, RecordError):
         return {"verified": None, "verification": {"method": "reground", "reason": str(answer)}}
     overlap = round(agreement(expression["instances"], answer.instances), 4)

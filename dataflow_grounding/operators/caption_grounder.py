@@ -74,12 +74,10 @@ class CaptionGrounder(BoxOperator):
         return update
 
     async def _in_one(self, image: Image, caption: str, ask: Ask) -> Fused:
-        """Ask for expressions and boxes in one request. Raises TruncatedReply for a cut reply."""
         request = caption_grounding(image, caption, self.box_format, self.merge_iou)
         return await self.watch.ask(ask, request, image, ())
 
     async def _in_two(self, image: Image, caption: str, ask: Ask) -> Fused:
-        """Ask for the expressions, then, if there are any, for the boxes of all of them."""
         extracted = await ask(expression_extraction(image, caption))
         phrases = [text for text, _ in extracted.expressions]
         answers: list[Found] = []

@@ -110,7 +110,6 @@ class CropJudge(JudgeOperator):
 
 
 def _crops_of(expressions: Mapping[int, Expression]) -> list[Crop]:
-    """Return a crop for each box of the expressions, which are by their place in the record."""
     crops = []
     for place, expression in expressions.items():
         for instance in expression["instances"]:

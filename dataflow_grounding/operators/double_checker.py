@@ -157,14 +157,8 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        """Ask the model whether expressions are right, `regions_per_request` at most at a time.
-
-        Those whose first regions are near each other share a request. Where one fails, each of its
-        expressions has the error as its result, and the others are asked about all the same.
-
-        Returns:
-            Number of an expression → the verdict, or why there is none.
-        """
+        # Those whose first regions are near each other share a request. Where one fails, each of
+        # its expressions has the error as its result, and the others are asked about all the same.
         boxes = boxes_of(to_check.regions)
         first_region = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
 
@@ -195,18 +189,6 @@ class DoubleChecker(RegionOperator):
         ask: Ask,
         numbers: list[int],
     ) -> list[Verdict]:
-        """Ask the model in one request whether the expressions of these numbers are right.
-
-        Args:
-            image: The image.
-            to_check: All expressions and regions.
-            group: Places, in `to_check.regions`, of regions to show beside the expressions' own.
-            ask: Asks the model.
-            numbers: The numbers of the expressions.
-
-        Returns:
-            The verdict on each of them, in their order; its places are those of `to_check.regions`.
-        """
         before = [to_check.verdicts[number] for number in numbers]
         all_places = set(group)
         for verdict in before:
@@ -232,23 +214,9 @@ class DoubleChecker(RegionOperator):
     async def _reground(
         self, image: Image, to_check: ExpressionsToCheck, by_asking: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
-        """Ground the expressions' texts afresh, and compare the boxes with their regions.
-
-        An expression is grounded in the words, and compared with the regions, that `by_asking` has;
-        one that fits several regions in its own. With the method "both", the two verdicts are then
-        combined.
-
-        Args:
-            image: The image.
-            to_check: All expressions and regions.
-            by_asking: What the model said of them; with the method "reground", what they say before
-                any check.
-            ask: Asks the model.
-
-        Returns:
-            Number of an expression → the verdict, or why there is none. One with an error in
-            `by_asking` isn't grounded, and keeps the error.
-        """
+        # An expression is grounded in the words, and compared with the regions, that `by_asking`
+        # has; one that fits several regions in its own. With the method "both", the two verdicts
+        # are then combined.
         boxes = boxes_of(to_check.regions)
         to_ground: dict[int, Verdict] = {}
         for number, result in by_asking.items():
@@ -282,15 +250,7 @@ class DoubleChecker(RegionOperator):
 def _with_spans(
     checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
 ) -> list[dict[str, Any]]:
-    """Return checked expressions, with new spans in the caption if the check changed any text.
-
-    All then get a new `char_span`: None where the text doesn't occur, or there is no caption.
-
-    Args:
-        checked: The expressions after the check.
-        before: The same before it.
-        caption: The record's cleaned caption; what is no text counts as none.
-    """
+    # All then get a new `char_span`: None where the text doesn't occur, or there is no caption.
     texts = texts_of(checked)
     if texts == texts_of(before):
         return checked

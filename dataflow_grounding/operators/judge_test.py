@@ -130,11 +130,8 @@ def known_picture(layout: int) -> KnownPicture:
 
 @lru_cache(maxsize=2 * MOST_PICTURES)
 def _png_of(layout: int) -> bytes:
-    """Return the PNG file of a layout's test picture.
-
-    Each kind of question is tested by the same pictures, and to compress one takes longer than to
-    ask about it.
-    """
+    # Each kind of question is tested by the same pictures, and to compress one takes longer than to
+    # ask about it.
     file = io.BytesIO()
     known_picture(layout).probe.draw().save(file, "PNG")
     return file.getvalue()
@@ -157,10 +154,7 @@ def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
 async def _marks_of_verdicts(
     ask: Ask, image: Image, known: KnownPicture, box_format: BoxFormat
 ) -> list[Mark]:
-    """Ask `box_check` about a known picture, and return a mark for each presence and verdict.
-
-    A verdict other than "other" and "nothing" is a yes; without one, the judge can't tell.
-    """
+    # A verdict other than "other" and "nothing" is a yes; without one, the judge can't tell.
     checked = await ask(box_check(image, known.phrases, known.boxes, box_format))
     marks = []
     for presence, there in zip(checked.presences, known.there, strict=True):
@@ -174,7 +168,6 @@ async def _marks_of_verdicts(
 async def _marks_of_crops(
     ask: Ask, image: Image, known: KnownPicture, box_format: BoxFormat
 ) -> list[Mark]:
-    """Ask `crop_check` about a known picture, and return a mark for each crop."""
     boxes, right = crops_of(known)
     answers = await ask(crop_check(image, boxes, box_format))
     return [Mark(answer, truth) for answer, truth in zip(answers, right, strict=True)]
@@ -259,7 +252,6 @@ class JudgeTests:
         return distrust
 
     def _key(self, ask: Ask, block: int) -> str:
-        """Return what a result is kept under, as JSON: judge, question, block, format, wording."""
         key = {
             **self._serving.identity_there(),
             "asked": self._question,
@@ -271,11 +263,8 @@ class JudgeTests:
         return json.dumps(key, sort_keys=True, default=repr)
 
     async def _test(self, ask: Ask, block: int) -> Distrust | None:
-        """Ask the judge questions of known answer, until guessing is ruled out, or likely.
-
-        It is asked about MOST_PICTURES at most. Returns why it isn't obeyed, of which the user is
-        warned; None where its answers are better than chance. Raises RunStopped.
-        """
+        # It is asked about MOST_PICTURES at most. Returns why it isn't obeyed, of which the user is
+        # warned; None where its answers are better than chance.
         marks: list[Mark] = []
         for number in range(MOST_PICTURES):
             try:
@@ -296,10 +285,6 @@ class JudgeTests:
         return Distrust(reason)
 
     async def _ask_about(self, ask: Ask, layout: int) -> list[Mark]:
-        """Ask the judge about a test picture, and return its marks.
-
-        Raises RecordError, RunStopped.
-        """
         path = as_path(_png_of(layout), "the test picture")
         record = Record({"image_path": path})
         image = open_image(record, "image_path", self._serving.image_limits)
@@ -307,7 +292,6 @@ class JudgeTests:
         return await marks_of(ask, image, known_picture(layout), self._box_format)
 
     def _untested(self, error: RecordError) -> Distrust:
-        """Return the distrust of a judge whose test failed with an error, and warn of it."""
         reason = f"the judge could not be tested: {error}"
         self._warn("not tested", f"{reason.rstrip('.')}. What it was to check stays unchecked.")
         # Records fail with an error of the same class, so that it is tried again or not as that is.
@@ -316,7 +300,6 @@ class JudgeTests:
         return Distrust(reason, failure)
 
     def _warn(self, topic: str, text: str) -> None:
-        """Warn the user, once in a run of each topic."""
         if topic not in self._warned:
             self._warned.add(topic)
             say(f"Warning: {text}")

@@ -85,10 +85,7 @@ class MissingFinder(BoxOperator):
         return {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
 
     async def _search(self, image: Image, incomplete: list[Expression], ask: Ask) -> list[Found]:
-        """Ask in one request for the missing boxes of expressions; return what is found for each.
-
-        The boxes that they have are drawn into the picture that is sent.
-        """
+        # The boxes that they have are drawn into the picture that is sent.
         texts = [expression["text"] for expression in incomplete]
         drawn = []
         for expression in incomplete:
@@ -99,10 +96,7 @@ class MissingFinder(BoxOperator):
 
 
 def _new_ones(expression: Expression, answer: Found) -> list[dict[str, Any]]:
-    """Return an answer's instances without those like a box that the expression has or had.
-
-    That is, with an IoU of SAME or more to one of its instances or of what was rejected.
-    """
+    # That is, with an IoU of SAME or more to one of its instances or of what was rejected.
     known = [*expression["instances"], *rejected_of(expression)]
     boxes = [box_of(instance["bbox"]) for instance in known]
     new = []

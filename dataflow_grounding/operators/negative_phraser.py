@@ -78,11 +78,9 @@ class NegativePhraser(Operator):
         return bool(self._lacking(expressions) and _places_with_boxes(expressions))
 
     def _lacking(self, expressions: Sequence[Expression]) -> int:
-        """Return how many negatives are wanted beside those among the expressions, 0 or more."""
         return max(0, self.count - len(list(filter(is_negative, expressions))))
 
     def _told(self, record: Record) -> list[str]:
-        """Return all texts about the image: its phrases, its regions' types, its caption or ""."""
         told = [item["text"] for item in read_expressions(record, self.keys.expressions)]
         types = types_of(record, self.keys.regions)
         return [*told, *types, str(record.get(self.keys.caption) or "")]
@@ -115,6 +113,5 @@ class NegativePhraser(Operator):
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:
-    """Return the places, from 0, of the first MOST_CHANGED expressions that have boxes."""
     places = [place for place, expression in enumerate(expressions) if expression["instances"]]
     return places[:MOST_CHANGED]

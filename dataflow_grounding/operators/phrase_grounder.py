@@ -116,7 +116,6 @@ class PhraseGrounder(BoxOperator):
         return update
 
     async def _answers_for(self, phrases: list[str], image: Image, ask: Ask) -> list[Found]:
-        """Return the answer for each of a request's phrases; of several samples, merged."""
         if self.samples == 1:
             return await self.ground(image, phrases, ask)
         ground = partial(self.ground, image, phrases, ask)

@@ -86,6 +86,5 @@ class ProposalVerifier(BoxChecker):
 
 
 def _sort_key(expression: Expression) -> tuple[str, list[tuple[float, ...]]]:
-    """Return all that the judge is shown of an expression: its text, and its boxes, sorted."""
     boxes = sorted(box_of(instance["bbox"]) for instance in expression["instances"])
     return expression["text"], list(boxes)

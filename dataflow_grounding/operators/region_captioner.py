@@ -96,10 +96,7 @@ class RegionCaptioner(RegionOperator):
     def _request(
         self, image: Image, regions: Regions, box_format: BoxFormat
     ) -> Request[RegionCaptions]:
-        """Make the request about some regions, with their marks drawn into the picture.
-
-        With `marks="crop"` it is about one region, which is sent as a picture of its own.
-        """
+        # With `marks="crop"` it is about one region, which is sent as a picture of its own.
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], box_format, self.style)
@@ -109,7 +106,6 @@ class RegionCaptioner(RegionOperator):
 
 
 def _caption(place: int, region: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return an item of `region_captions`: its `region_id` counts from 1, `place` from 0."""
     caption = {"region_id": place + 1, "bbox": list(region["bbox"]), "text": text}
     if region.get("proposed_by"):
         caption["proposed_by"] = region["proposed_by"]

@@ -188,16 +188,12 @@ class RegionMarker(BoxWatching):
 
     @property
     def _proposer(self) -> str:
-        """Who proposes regions: the model's name, or "opencv"."""
         if self.format_choice is not None and self.serving is not None:
             return self.serving.model
         return "opencv"
 
     async def _propose(self, image: Image, ask: Ask) -> GivenBoxes:
-        """Return boxes that a model or OpenCV proposes for an image of which the row has none.
-
-        There may be none, which is noted.
-        """
+        # There may be none, which is noted.
         if self.format_choice is not None and self.serving is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
@@ -211,15 +207,7 @@ class RegionMarker(BoxWatching):
         return GivenBoxes(list(enumerate(boxes)))
 
     def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        """Note each box that is unusable, was cut at the image's edge, or is one too many.
-
-        Those that are too many are also added to `boxes.problems`, in place.
-
-        Args:
-            boxes: All boxes of the row.
-            kept: The number and box of those that are drawn.
-            ask: Takes the notes.
-        """
+        # Those that are too many are also added to `boxes.problems`, in place.
         for _ in boxes.problems:
             ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(boxes.cut):
@@ -239,10 +227,7 @@ class RegionMarker(BoxWatching):
             )
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
-        """Write the picture with the marks on the boxes, unless it is there, and keep its bytes.
-
-        The next step sends these bytes, where it sends the picture in its full size.
-        """
+        # The next step sends these bytes, where it sends the picture in its full size.
         jpeg = draw_once(
             image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path
         )
@@ -259,10 +244,6 @@ def prompt_for(n: int) -> str:
 
 
 def _propose_with_opencv(image: Image, most: int) -> list[Bbox]:
-    """Return at most `most` regions that OpenCV sees in an image, in its pixels.
-
-    Raises MissingExtra where OpenCV isn't installed.
-    """
     import numpy
 
     from dataflow_grounding.embedded.regions import propose_regions  # imports OpenCV

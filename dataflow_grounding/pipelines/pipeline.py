@@ -55,7 +55,6 @@ class Pipeline:
         return excerpt(f"{type(self).__name__}({storage!r}: {operators})")
 
     def _operator_names(self) -> list[str]:
-        """Return the class names of all attributes that have a `run`, also in lists and tuples."""
         values: list[Any] = []
         for value in vars(self).values():
             if isinstance(value, (list, tuple)):
@@ -105,12 +104,8 @@ class Pipeline:
         return steps
 
     def _call_operators(self) -> None:
-        """Call the class's `forward()`, each storage at its first step again.
-
-        While it runs, wrappers stand in place of the operators of other libraries, so that they
-        take part in the run as steps. Raises PlanError where the pipeline has no storage, and what
-        `forward()` raises.
-        """
+        # While it runs, wrappers stand in place of the operators of other libraries, so that they
+        # take part in the run as steps.
         foreign = self._foreign_operators()
         try:
             for value in vars(self).values():
@@ -136,10 +131,7 @@ class Pipeline:
             vars(self).update(foreign)
 
     def _foreign_operators(self) -> dict[str, Any]:
-        """Return the attributes, by name, that have a `run` and are of other libraries.
-
-        Those in lists aren't among them.
-        """
+        # Those in lists aren't among them.
         foreign = {}
         for name, value in vars(self).items():
             if isinstance(value, (Operator, Pipeline, type)):
@@ -181,10 +173,7 @@ class Pipeline:
         return self._run_step_by_step(options)
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
-        """Have each step run where `forward()` calls it; return what all of them did together.
-
-        Where no record is left after a step, the further ones aren't run.
-        """
+        # Where no record is left after a step, the further ones aren't run.
         ahead: list[plan.Annotator] = [
             value for value in vars(self).values() if isinstance(value, Operator)
         ]
@@ -275,7 +264,6 @@ class _ForeignOperator:
 
 
 def _storage_in(arguments: list[Any]) -> FileStorage | None:
-    """Return the first storage among a call's arguments; None where there is none."""
     for argument in arguments:
         if isinstance(argument, FileStorage):
             return argument
@@ -283,10 +271,7 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(keys: dict[str, Any]) -> Any:
-    """Return the column that a call says its operator writes, as `output_key=…`; "" for none.
-
-    It is the first argument whose name begins with `output`.
-    """
+    # It is the first argument whose name begins with `output`.
     for name, value in keys.items():
         if name.startswith("output"):
             return value

@@ -117,7 +117,6 @@ class ImageGroundingPipeline(Pipeline):
             step.run(self.storage.step(), input_image_key="image_path")
 
     def _in_two_steps(self) -> None:
-        """Run the step that finds captions' expressions or lists the classes, then the grounder."""
         if self.lister is not None:
             self.lister.run(self.storage.step(), input_image_key="image_path")
         else:
@@ -137,16 +136,7 @@ def _negating(
     count: int,
     other_images: Sequence[str],
 ) -> list[Operator]:
-    """Return the steps of `negatives`; none where `count` is 0.
-
-    They make phrases up, and have a judge say which of them are absent.
-
-    Args:
-        serving: The model that makes them up.
-        judge: The model that judges.
-        count: How many negatives each image is to have.
-        other_images: Phrases of other images.
-    """
+    # They make phrases up, and have a judge say which of them are absent.
     if not count:
         return []
     return [
@@ -158,18 +148,8 @@ def _negating(
 def _checking(
     serving: Serving, judge: Serving, is_fast: bool, samples: int, boxes: dict[str, Any]
 ) -> list[Operator]:
-    """Return the steps of `check`.
-
-    They judge boxes, ask for what is missing, judge the boxes' crops, ground again what is in
-    doubt, and mend what doesn't fit.
-
-    Args:
-        serving: The model that finds boxes.
-        judge: The model that judges.
-        is_fast: Whether one step judges the boxes and decides: then there are no others.
-        samples: How many answers the grounder asked for.
-        boxes: Settings of the operators that ask for boxes.
-    """
+    # They judge boxes, ask for what is missing, judge the boxes' crops, ground again what is in
+    # doubt, and mend what doesn't fit.
     if is_fast:
         return [steps.BoxChecker(judge)]
     return [

@@ -395,7 +395,6 @@ class _BoxReader:
 
 
 def _score_of(value: object) -> float | None:
-    """Return a score from 0 to 1, also from a text, "0.9" or "90%"; None for anything else."""
     if isinstance(value, str):
         text = value.strip()
         try:
@@ -408,11 +407,8 @@ def _score_of(value: object) -> float | None:
 
 
 def _reads_tokens_as_asked(asked: BoxFormat, own: BoxFormat) -> bool:
-    """Whether location tokens are read in the format asked for, not in that of their family.
-
-    Several families write `<loc_12>`, each in its own scale, so that the token alone doesn't tell
-    it. `<loc0012>` is always one of 1,024 bins.
-    """
+    # Several families write `<loc_12>`, each in its own scale, so that the token alone doesn't tell
+    # it. `<loc0012>` is always one of 1,024 bins.
     are_shared = own.name in _SHARED_TOKENS
     if asked.name in known_formats():
         # A family's own format can only mean tokens that this family writes, too.
@@ -425,11 +421,8 @@ def _reads_tokens_as_asked(asked: BoxFormat, own: BoxFormat) -> bool:
 
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
-    """Return a box's numbers, with 999 for each of the second corner that is 9999 or more nines.
-
-    DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123);
-    of no other family a number that far out is a slip.
-    """
+    # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue
+    # 123); of no other family a number that far out is a slip.
     if max(numbers[2:]) <= 1000:
         return numbers
     repaired = list(numbers)
@@ -444,12 +437,9 @@ def _farthest(box: Bbox, moved: Bbox) -> float:
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    """Whether numbers lie outside their range by more than TOLERANCE, or are of a smaller range.
-
-    Numbers that are all from 0 to 1 are parts of 1 where both ranges end beyond 10. Two of one axis
-    that lie in the first hundredth of its range, with decimals, are of another range: no box is so
-    small there. The ranges begin at 0 and end at `limits`.
-    """
+    # Numbers that are all from 0 to 1 are parts of 1 where both ranges end beyond 10. Two of one
+    # axis that lie in the first hundredth of its range, with decimals, are of another range: no box
+    # is so small there. The ranges begin at 0 and end at `limits`.
     x1, y1, x2, y2 = corners
     width, height = limits
     are_large = x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height)

@@ -17,7 +17,6 @@ _ENDS_INSIDE = "the reply ends inside the model's thinking"
 
 
 def _any_of(name: str) -> re.Pattern[str]:
-    """Return a pattern that matches any row of a list of the table, without regard to case."""
     return lazy_pattern(lambda: "|".join(_CHANNELS[name]), re.IGNORECASE)
 
 
@@ -110,7 +109,6 @@ def enclosed(text: str) -> Answer:
 
 
 def _last_message(reply: str) -> str:
-    """Return the last message to the user in the first turn that answers, in any chat template."""
     headers = list(_MESSAGE.finditer(reply))
     if not headers:
         return _until_end(reply)
@@ -134,7 +132,6 @@ def _last_message(reply: str) -> str:
 
 
 def _until_end(text: str) -> str:
-    """Return the first piece of a text that isn't blank; tokens that end messages part them."""
     end = _MESSAGE_END.search(text)
     while end is not None:
         if text[: end.start()].strip():
@@ -145,10 +142,7 @@ def _until_end(text: str) -> str:
 
 
 def _without_thinking(text: str) -> str:
-    """Return what follows the thinking, or the text where there is none.
-
-    A mark that only closes has been opened in the prompt: all before it is thinking.
-    """
+    # A mark that only closes has been opened in the prompt: all before it is thinking.
     outside: list[str] = []
     depth = 0
     at = 0
@@ -179,7 +173,6 @@ def _without_thinking(text: str) -> str:
 
 
 def _contents_of_answer_tags(text: str) -> str:
-    """Return what stands between tags such as <answer>; the text itself without any."""
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
     tags = [match for match in _ANSWER.finditer(text) if match[1].strip()]

@@ -156,7 +156,6 @@ class _FormReader:
 
 
 def _without_key(before: str) -> str:
-    """Return the words before a list without a box's key right before it."""
     match = _KEY_BEFORE.search(before)
     if match is not None and plain_key(match[1]) in ("bbox2d", "box2d", "bbox", "box", "boxes"):
         return before[: match.start()]

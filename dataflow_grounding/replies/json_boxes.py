@@ -53,7 +53,6 @@ class Boxes(NamedTuple):
 
 @cache
 def _corner_sets() -> list[tuple[Order, tuple[str, ...]]]:
-    """Return each four keys that make one box, with the order that they settle."""
     sets: list[tuple[Order, tuple[str, ...]]] = []
     for order, lines in load_table(__package__, "grammar.yaml")["corners"].items():
         sets += [(order, tuple(line.split())) for line in lines]
@@ -140,7 +139,6 @@ def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool 
 
 
 def _named_box(fields: dict[str, Any]) -> Boxes:
-    """Return the box whose coordinates are all that an object has, each once."""
     boxes = boxes_by_name(fields)
     is_whole = all(map(is_coordinate, fields)) and not isinstance(fields, RepeatedKeys)
     if len(boxes) != 1 or not is_whole:
@@ -179,7 +177,6 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
 
 
 def _outlines_in(value: list[Any]) -> list[tuple[float, ...]]:
-    """Return the boxes around outlines, whose corners are x, y, x, y, … or [[x, y], …]."""
     if all(isinstance(item, list) and len(item) == 2 for item in value):
         value = _flat(value)
     if not any(isinstance(item, list) for item in value):
@@ -195,10 +192,7 @@ def _outlines_in(value: list[Any]) -> list[tuple[float, ...]]:
 
 
 def _floats(values: Sequence[Any], fewest: int = 0) -> tuple[float, ...]:
-    """Return the values of a box as numbers: four or two.
-
-    Of an outline, `fewest` is how many it has at the least; they are even.
-    """
+    # Of an outline, `fewest` is how many it has at the least; they are even.
     numbers = [number(value) for value in values]
     known = tuple(value for value in numbers if value is not None)
     if len(known) < len(numbers):

@@ -50,7 +50,6 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 @cache
 def _roles() -> dict[str, list[str]]:
-    """Return key → its roles, those that grammar.yaml has first before others."""
     roles: dict[str, list[str]] = {}
     for role, keys in load_table(__package__, "grammar.yaml")["keys"].items():
         for key in keys.split():
@@ -424,11 +423,8 @@ class _Reader:
 
 
 def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
-    """Return the objects that one is whose keys come again and again in the same order.
-
-    Qwen3-VL leaves out the braces between: `{"object_name": …, "bbox": …, "object_name": …}`. A
-    last one that the text ends inside of is left out. [] where the keys come in no such order.
-    """
+    # Qwen3-VL leaves out the braces between: `{"object_name": …, "bbox": …, "object_name": …}`. A
+    # last one that the text ends inside of is left out. [] where the keys come in no such order.
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
     length = len(fields)
@@ -440,7 +436,6 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
 
 
 def _has_items(value: Any) -> bool:
-    """Whether a value is a list with an object, or with a row of a label and numbers."""
     if not isinstance(value, list):
         return False
     for item in value:
@@ -461,10 +456,7 @@ def _no_boxes(value: Any) -> UnreadableReply:
 
 
 def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the key and the text of an item's preferred label, of several languages' the English.
-
-    None for both where it has none.
-    """
+    # None for both where it has none.
     labels: list[tuple[int, str, str]] = []
     for key, value in fields.items():
         if isinstance(value, dict):
@@ -476,7 +468,6 @@ def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _denies(value: Any) -> bool:
-    """Whether a further label of an item, or a word for its score, may deny it."""
     if value in _EMPTY:
         return False
     texts = list(value.values()) if isinstance(value, dict) else value
@@ -488,7 +479,6 @@ def _denies(value: Any) -> bool:
 
 
 def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
-    """Return the points of an object: two numbers under a key for a point."""
     points: list[tuple[float, ...]] = []
     for key, value in fields.items():
         if has_role(key, "point") and isinstance(value, list) and len(value) == 2:
@@ -498,7 +488,6 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
 
 
 def _own_id(fields: Mapping[str, Any]) -> int | None:
-    """Return an item's id; None without one. It has one number as its id, or none."""
     values = [value for key, value in fields.items() if has_role(key, "id")]
     ids = {_id_of(value) for value in values if value not in _EMPTY}
     if len(ids) > 1 or None in ids:
@@ -507,7 +496,6 @@ def _own_id(fields: Mapping[str, Any]) -> int | None:
 
 
 def _id_of(value: Any) -> int | None:
-    """Return a phrase's id, also from a string; None for anything else."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -530,12 +518,10 @@ def _is_done(value: Any) -> bool:
 
 
 def _says_nothing(value: Any) -> bool:
-    """Whether a status says that nothing was found: "not_found"."""
     return isinstance(value, str) and says_none(value.replace("_", " "), ())
 
 
 def _is_absent(fields: Mapping[str, Any]) -> bool:
-    """Whether an object says of its thing that it is not there, as with `"found": false`."""
     for key, value in fields.items():
         if has_role(key, "found") and _truth(value) is False:
             return True

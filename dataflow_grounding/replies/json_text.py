@@ -81,7 +81,6 @@ class JsonText(NamedTuple):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; a RepeatedKeys where it has a key twice."""
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else RepeatedKeys(pairs)
 
@@ -316,10 +315,7 @@ class _Scanner:
 
 
 def _whole_items(items: list[Any]) -> CutArray:
-    """Return what is whole in an array that is cut off: its texts, or its arrays and objects.
-
-    Numbers may be a box that is cut off.
-    """
+    # Numbers may be a box that is cut off.
     if all(isinstance(item, str) for item in items):
         return CutArray(items)
     return CutArray(item for item in items if _is_nested(item) and not _is_lost(item))
@@ -330,7 +326,6 @@ def _is_nested(value: Any) -> bool:
 
 
 def _is_lost(value: Any) -> bool:
-    """Whether a value is an array that is cut off and holds nothing whole."""
     return isinstance(value, CutArray) and not value
 
 
@@ -339,7 +334,6 @@ def _number(text: str) -> int | float:
 
 
 def _unescaped(raw: str) -> str:
-    """Return what a string between its marks says, with its escapes resolved."""
     if "\\" not in raw:
         return raw
     text = _ESCAPE.sub(_character, raw)

@@ -120,7 +120,6 @@ def parse_reply(
 def _parse(
     reply: str, phrases: tuple[tuple[int, str], ...], key: str, to_pixels: bool
 ) -> ParsedReply:
-    """Return what `parse_reply` does, in any form but lines: the short way first."""
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, key)
     if boxes:
@@ -130,7 +129,6 @@ def _parse(
 
 
 def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
-    """Return the boxes in `{"objects": […]}`; none where any of it is not as asked."""
     if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
         return []
     objects = value.get("objects")
@@ -146,10 +144,7 @@ def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
 
 
 def _box_as_asked(item: Any, key: str) -> RawBox | None:
-    """Return the box of an object with an id, a label and four numbers; None for any other.
-
-    It may have a score and an evidence as well, and no key besides.
-    """
+    # It may have a score and an evidence as well, and no key besides.
     if type(item) is not dict:  # nor one that has a key twice
         return None
     numbers = item.get(key)
@@ -171,10 +166,6 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
 
 
 def _checked_size(name: str, size: Any) -> Size:
-    """Return a size, which may be a list from JSON, as a tuple.
-
-    Raises SpecError where it isn't two numbers above 0: else the reply would be blamed for it.
-    """
     sides = tuple(size) if isinstance(size, Sequence) else ()
     are_numbers = all(isinstance(side, Real) for side in sides)
     if len(sides) != 2 or not are_numbers or not all(0 < side < math.inf for side in sides):
@@ -240,7 +231,6 @@ def _json_of_answer(reply: str) -> JsonText:
 
 
 def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
-    """Return a copy of the object that has a key, the outermost; there the key is `required`."""
     wanted = plain_key(required)
     level = list(values)
     for _ in range(_LEVELS):
@@ -262,7 +252,6 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
 
 
 def _with_key(fields: dict[str, Any], required: str) -> dict[str, Any]:
-    """Return a copy of an object whose key, as it is written, becomes `required`."""
     copy: dict[str, Any] = {}
     for key, value in getattr(fields, "pairs", fields.items()):
         key = required if plain_key(key) == plain_key(required) else key
@@ -273,10 +262,6 @@ def _with_key(fields: dict[str, Any], required: str) -> dict[str, Any]:
 
 
 def _items_alone(values: Sequence[Any]) -> list[Any] | None:
-    """Return the items that came without the object around them; None where there are none.
-
-    They are a list of objects or of texts, or objects each of which has an id or a text.
-    """
     value = values[0]
     if len(values) == 1 and isinstance(value, list):
         is_cut = isinstance(value, CutArray) and not value

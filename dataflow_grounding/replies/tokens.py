@@ -141,10 +141,7 @@ def _tags_of(text: str) -> list[_Tag]:
 
 
 def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
-    """Add the boxes in tags, and return the words outside of them.
-
-    Labels stand in tags before their boxes, or, where each box is followed by one, after them.
-    """
+    # Labels stand in tags before their boxes, or, where each box is followed by one, after them.
     tags = _tags_of(text)
     if not tags:
         return [text]
@@ -184,7 +181,6 @@ class _Part(NamedTuple):
 
 
 def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
-    """Return a reply's labels, boxes, points and words, in order."""
     parts: list[_Part] = []
     in_relation = False
     at = 0
@@ -216,7 +212,6 @@ def _unpaired(text: str) -> UnreadableReply:
 
 
 def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
-    """Return the part that a tag opens."""
     if tag.name in _LABEL_TAGS:
         if closed and not content.strip():
             raise UnreadableReply("a label is empty", "unclear labels")
@@ -229,10 +224,7 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
 
 
 def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list[str | None]:
-    """Return the label of each box, None for those without one.
-
-    `follow` tells whether labels may follow their boxes, as MinerU writes them.
-    """
+    # `follow` tells whether labels may follow their boxes, as MinerU writes them.
     plain = kinds.replace("w", "")
     if not labels:
         return [None] * plain.count("b")
@@ -252,7 +244,6 @@ def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list
 
 
 def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedReply) -> None:
-    """Add the boxes in a tag, or that its label is not there."""
     content = content.strip()
     if not closed and "[" not in content and not content.endswith(")"):
         parsed.dropped.append(Dropped(f"a box that breaks off: {content[:40]!r}", label))
@@ -278,10 +269,7 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
 
 
 def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
-    """Add the boxes of a tag's lists: [[1, 2, 3, 4]], (1,2),(3,4) or 1 2 3 4.
-
-    A label may stand before the list, as Unlimited-OCR writes it.
-    """
+    # A label may stand before the list, as Unlimited-OCR writes it.
     if numbers_in(content) is not None:
         add_boxes(content, RawBox((), label), parsed)
         return
@@ -296,7 +284,6 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
-    """Add the boxes of elements; the text inside is a page's, and no label."""
     if len(re.findall("<[a-z]", text)) < text.count("</"):
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
     names: list[str] = []  # of all attributes
@@ -323,7 +310,6 @@ def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
-    """Add the boxes of DocTags' elements; each one's name is its label, its text is a page's."""
     parsed.truncated = parsed.truncated or ("<doctag>" in text and "</doctag>" not in text)
     elements = list(_DOCTAGS.finditer(text))
     inside = sum(len(_locations_in(element[2])) for element in elements)
@@ -342,10 +328,7 @@ def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
-    """Add Florence-2's boxes: `cat<loc_1><loc_2><loc_3><loc_4>`.
-
-    Eight tokens after each label are a quadrangle's corners, where they can't be two boxes.
-    """
+    # Eight tokens after each label are a quadrangle's corners, where they can't be two boxes.
     are_outlines = "<poly>" in text
     text = text.replace("<poly>", "").replace("</poly>", "")
     end = 0
@@ -376,7 +359,6 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _is_quadrangle(run: Sequence[float]) -> bool:
-    """Whether eight numbers are the corners of a parallelogram, clockwise from the top left one."""
     if len(run) != 8:
         return False
     x1, y1, x2, y2, x3, y3, x4, y4 = run
@@ -386,10 +368,7 @@ def _is_quadrangle(run: Sequence[float]) -> bool:
 
 
 def _are_boxes(run: Sequence[float]) -> bool:
-    """Whether each four numbers of a run are two corners, the first above and left of the other.
-
-    A polygon goes round, so that its corners aren't.
-    """
+    # A polygon goes round, so that its corners aren't.
     for i in range(0, len(run) - 3, 4):
         x1, y1, x2, y2 = run[i : i + 4]
         if x2 <= x1 or y2 <= y1:
@@ -398,7 +377,6 @@ def _are_boxes(run: Sequence[float]) -> bool:
 
 
 def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
-    """Add PaliGemma's boxes: `<loc0001><loc0002><loc0003><loc0004> cat ; …`, y first."""
     end = text.find("<loc")
     words = [text[:end]]
     for match in _PALIGEMMA.finditer(text, end):
@@ -415,7 +393,6 @@ def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _add_run(run: Sequence[float], label: str | None, family: str, parsed: ParsedReply) -> None:
-    """Add each four numbers of a run as a box; what is left over is noted."""
     for i in range(0, len(run) - 3, 4):
         parsed.boxes.append(RawBox(tuple(run[i : i + 4]), label, family=family))
     if len(run) % 4:

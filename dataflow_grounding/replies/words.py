@@ -65,14 +65,12 @@ def folded(text: str) -> str:
 
 @lru_cache(maxsize=2048)
 def _without_articles(text: str) -> str:
-    """Return a folded text without its articles; the text itself where it has nothing else."""
     words = folded(text).split(" ")
     return " ".join(word for word in words if word not in _ARTICLES) or folded(text)
 
 
 @lru_cache(maxsize=2048)
 def _in_singular(text: str) -> str:
-    """Return a folded text without articles, each of its words in the singular."""
     return " ".join(singular(word) for word in _without_articles(text).split(" "))
 
 
@@ -125,13 +123,11 @@ def _grammar(name: str) -> Any:
 
 @cache
 def _turning() -> frozenset[str]:
-    """Return the words that can turn an answer round, each folded and in the singular."""
     return all_words([_grammar("turning")])
 
 
 @cache
 def _turning_parts() -> re.Pattern[str]:
-    """Return the same for scripts without blanks, where a word is a part of a text."""
     return re.compile("|".join(map(re.escape, _grammar("turning_parts").split())))
 
 
@@ -152,7 +148,6 @@ def _neutral_phrases() -> re.Pattern[str]:
 
 @cache
 def _neutral_parts() -> re.Pattern[str]:
-    """Return the same for scripts without blanks, the longest first."""
     parts = sorted(_grammar("neutral_parts").split(), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, parts)))
 
@@ -214,7 +209,6 @@ def names_any(text: str, things: Sequence[str]) -> str | None:
 
 
 def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], set[str]]:
-    """Return the words of a text, each thing that it names as `_THING`, and those things."""
     named: set[str] = set()
     if not text.isascii():  # in scripts without blanks between words
         for thing in things:
@@ -231,7 +225,6 @@ def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], se
 
 
 def _spaced(text: str) -> str:
-    """Return the words of a text but its articles, each between two blanks of its own."""
     return "".join(f" {word} " for word in words_of(text) if word not in _ARTICLES)
 
 
@@ -275,7 +268,6 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
 
 @cache
 def _wordings() -> list[re.Pattern[str]]:
-    """Return the sentences that say that a thing, their group, is not there."""
     parts = _grammar("nothing_parts")
     patterns: list[re.Pattern[str]] = []
     for text in _grammar("nothing"):
@@ -286,7 +278,6 @@ def _wordings() -> list[re.Pattern[str]]:
 
 
 def _are_all(things: str, phrases: Sequence[str]) -> bool:
-    """Whether things in a sentence are any thing at all, or each phrase that was asked for."""
     things = folded(things)
     if not things or things in _grammar("anything"):
         return len(phrases) < 2 or things not in _grammar("one_thing")

@@ -80,7 +80,6 @@ def certificate_page(certificate: Mapping[str, Any], results: str, file_name: st
 
 
 def _sentence_without_verdict(certificate: Mapping[str, Any]) -> str:
-    """Return a certificate's sentence without the verdict, which has a line of its own."""
     sentence: str = certificate["sentence"]
     target = certificate["target"]
     if target:
@@ -89,10 +88,7 @@ def _sentence_without_verdict(certificate: Mapping[str, Any]) -> str:
 
 
 def _group_tables(by: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a table for each kind of group, as HTML; none for a kind with one group alone.
-
-    `by` has the certificate's figures by kind and group.
-    """
+    # `by` has the certificate's figures by kind and group.
     for name in sorted(by, key=[*_HEADINGS, *by].index):
         groups = by[name]
         if len(groups) < 2:
@@ -123,7 +119,6 @@ def verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
 
 
 def _verdict(target: Mapping[str, Any] | None, boxes: Mapping[str, Any]) -> str:
-    """Return `verdict_of` as a line of the page, in HTML; "" without a target."""
     if not target:
         return ""
     look = "good" if target["accepted"] else "bad"
@@ -132,14 +127,6 @@ def _verdict(target: Mapping[str, Any] | None, boxes: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, figure: Mapping[str, Any], total: int | None) -> TableRow:
-    """Return a figure as a row, in the order of `_figures`'s heads.
-
-    Args:
-        name: What the row is of.
-        figure: A figure as `_sampling.figure` gives it. `looked_at` counts the sample's items,
-            judged or not; `unsettled` those that nobody has decided, or two reviewers differently.
-        total: How many there are in all, in the sample or not; None leaves the cell blank.
-    """
     judged = figure["looked_at"] - figure["unsettled"]
     share = "not judged"
     if judged:
@@ -155,20 +142,11 @@ def _row(name: str, figure: Mapping[str, Any], total: int | None) -> TableRow:
 
 
 def _figures(heading: str, head: str, rows: Iterable[TableRow], note: str = "") -> str:
-    """Return the rows of figures as a table under a heading, in HTML.
-
-    Args:
-        heading: What stands above the table, as text.
-        head: What the names of the rows are.
-        rows: As `_row` returns them.
-        note: A sentence below the heading; "" for none.
-    """
     heads = ("share", "95% certain", "wrong", "judged", "in all")
     return section(heading, table(head, heads, rows, look="lead"), note)
 
 
 def _checks(checks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return what the pipeline's own checks said of phrases, as a section in HTML."""
     rows = [
         TableRow(name, [f"{100 * counts['share']:.1f}%", f"{counts['phrases']:,}"])
         for name, counts in checks.items()
@@ -178,7 +156,6 @@ def _checks(checks: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of a term and a text: what is known of the samples and of who judged them."""
     for sample in certificate["samples"]:
         size = counted(sample["size"], "item")
         stated = f"stated {readable_time(sample['when'])} by {sample['who']}"
@@ -194,7 +171,6 @@ def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of a term and a text: what is known of the run and of its phrases' statuses."""
     run = certificate["run"]
     yield "model", str(run.get("model") or "not stated")
     box_format = run.get("box_format")
@@ -212,15 +188,11 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _terms(heading: str, terms: Iterable[tuple[str, str]]) -> str:
-    """Return pairs of a term and a text as a list under a heading, in HTML."""
     return section(heading, definitions(terms))
 
 
 def _files(files: Mapping[str, str | None]) -> str:
-    """Return the digests of the files that the certificate rests on, as a folded table in HTML.
-
-    A file that wasn't found has the digest None.
-    """
+    # A file that wasn't found has the digest None.
     rows = []
     for name, digest in list(files.items())[:_MOST_FILES]:
         rows.append(TableRow(name, [digest or "not found"]))

@@ -173,10 +173,6 @@ class Decisions:
                     self._lines_read += 1
 
     def _take(self, line: dict[str, Any]) -> None:
-        """Count a line of the file, a sample or a decision.
-
-        Raises BrokenRow, KeyError, TypeError or AttributeError, and counts nothing, for any other.
-        """
         who = line.get("who")
         if isinstance(line.get("sample"), dict):
             self.samples.append({**line["sample"], "who": who, "when": line.get("when")})
@@ -191,11 +187,8 @@ class Decisions:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """Give the file's descriptor, with a lock on the file and all its lines read.
-
-        Other processes can't append meanwhile, but on file systems without locks, where it goes on
-        without one. An OSError here or in the `with` block becomes StorageFailed.
-        """
+        # Other processes can't append meanwhile, but on file systems without locks, where it goes
+        # on without one. An OSError here or in the `with` block becomes StorageFailed.
         import fcntl
 
         with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:
@@ -210,11 +203,8 @@ class Decisions:
             os.fsync(file)
 
     def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
-        """Append a line with `who` and the time, whole or not at all, and count it.
-
-        A torn line before it is ended first, so that this one stays whole. A killed process keeps
-        what was appended; a machine that loses power does only after `sync`.
-        """
+        # A torn line before it is ended first, so that this one stays whole. A killed process keeps
+        # what was appended; a machine that loses power does only after `sync`.
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size
@@ -304,10 +294,7 @@ class Decisions:
             return changes
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
-        """Return the changes that take back the decision with this uid on a record.
-
-        The last of its changes comes first. Raises InputError for no such decision.
-        """
+        # The last of its changes comes first.
         changes: list[Mapping[str, Any]] = []
         for change in reversed(self._changes_of(uid, key)):
             version = version_of(change["after"])
@@ -315,10 +302,6 @@ class Decisions:
         return changes
 
     def _changes_of(self, uid: Any, key: str) -> list[dict[str, Any]]:
-        """Return the changes of the decision with this uid.
-
-        Raises InputError where there is no such decision, or it is on another record.
-        """
         line = self._line_of_uid.get(uid, {})
         if line.get("record") != key:
             raise InputError("there is no such decision on this record")
@@ -334,11 +317,8 @@ def _says(
     who: str,
     others: Mapping[str, Expression],
 ) -> bool:
-    """Return whether a change of an expression says what already holds, `standing`.
-
-    The reviewer saw it as the record has it, `own`, and has decided the same since, on another
-    record with that picture, phrase and boxes.
-    """
+    # The reviewer saw it as the record has it, `own`, and has decided the same since, on another
+    # record with that picture, phrase and boxes.
     after = change.get("after")
     if not own or not after or version_of(own) != change.get("version"):
         return False
@@ -346,21 +326,15 @@ def _says(
 
 
 def _refuse(id: str, before: Expression | None, placed: Placed) -> None:
-    """Raise InputError, as an expression isn't any more what the reviewer saw.
-
-    `before` is the expression as it stands; None where there is none.
-    """
+    # `before` is the expression as it stands; None where there is none.
     name = before["text"] if before else id
     reviewer = placed.outcomes[id].who if id in placed.outcomes else "another run"
     raise InputError(f"{name}: {reviewer} changed it meanwhile")
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a page's decision says beside its changes, in the columns of a line.
-
-    What is empty is left out, but for a comment, which "" removes. `seconds` that are no number
-    become None. Raises InputError for an unknown action, or a text that is none or too long.
-    """
+    # What is empty is left out, but for a comment, which "" removes. `seconds` that are no number
+    # become None.
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"

@@ -98,11 +98,8 @@ def door_html(
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the model, and how long the run took unless it had nothing to do, as HTML.
-
-    What the summary doesn't say is left out. Where the run found stored replies, earlier runs took
-    their time, too: then it says "last run".
-    """
+    # What the summary doesn't say is left out. Where the run found stored replies, earlier runs
+    # took their time, too: then it says "last run".
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
@@ -112,10 +109,7 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:
-    """Return the figures of the page as HTML, in their order.
-
-    One that isn't among the counts is left out; so is one of _FIGURES_IF_ANY that is 0.
-    """
+    # One that isn't among the counts is left out; so is one of _FIGURES_IF_ANY that is 0.
     cells = []
     for name in (*_FIGURES, *_FIGURES_IF_ANY):
         number = counts.get(name)
@@ -129,10 +123,7 @@ def _figures_html(counts: Mapping[str, int]) -> str:
 
 
 def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
-    """Return paragraphs: the box format, the run's warnings and remarks, the kinds of failures.
-
-    "" where there are none.
-    """
+    # "" where there are none.
     notes = summary.get("notes")
     lines = []
     box_format = summary.get("box_format")
@@ -151,7 +142,6 @@ def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
 
 
 def _status_bar_html(counts: Mapping[str, int]) -> str:
-    """Return a bar of the shares of the expressions' statuses; "" without expressions."""
     total = sum(counts.get(status, 0) for status in STATUSES)
     if not total:
         return ""
@@ -167,10 +157,7 @@ def _status_bar_html(counts: Mapping[str, int]) -> str:
 
 
 def _plots_html(figures: Mapping[str, Any]) -> str:
-    """Return the figures of the data set: charts, then the single numbers in one table.
-
-    Figures that are empty or None, as nothing was counted, are left out.
-    """
+    # Figures that are empty or None, as nothing was counted, are left out.
     charts = []
     numbers = []
     for name, row in FIGURES.items():
@@ -195,11 +182,8 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
 
 
 def _number_text(kind: str | None, value: Any) -> str:
-    """Return a figure in words, by its kind in FIGURES.
-
-    A `share` is in percent; of a `spread` the mean, the median and the edges are told; any other is
-    a plain number.
-    """
+    # A `share` is in percent; of a `spread` the mean, the median and the edges are told; any other
+    # is a plain number.
     if kind == "spread":
         edges = f"5 % to 95 %: {value['p5']:g} to {value['p95']:g}"
         return f"mean {value['mean']:g}, median {value['median']:g}, {edges}"
@@ -207,11 +191,8 @@ def _number_text(kind: str | None, value: Any) -> str:
 
 
 def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table of the classes: pictures, boxes, absences and mean side of the boxes.
-
-    The first _MOST_ROWS are shown; of more, a last row says how many there are. What is undecided
-    has a column where there is any.
-    """
+    # The first _MOST_ROWS are shown; of more, a last row says how many there are. What is undecided
+    # has a column where there is any.
     # A column of zeros would take the room of a phone's screen.
     counted_keys = [
         key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
@@ -234,10 +215,7 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
-    """Return a chart of the first _MOST_BARS counts, with the further ones in a folded table.
-
-    Counts beyond the first _MOST_ROWS are left out.
-    """
+    # Counts beyond the first _MOST_ROWS are left out.
     most = max(1, *counts.values())
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
@@ -246,13 +224,6 @@ def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
 
 
 def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
-    """Return a chart under its title, and further rows in a folded table, as HTML.
-
-    Args:
-        title: The title, as text.
-        shown: The chart, as HTML.
-        more: Further rows, as `_table` takes them; none leaves out the folded table.
-    """
     table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
     return (
         f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
@@ -260,10 +231,7 @@ def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as HTML; the title, as text, is for screen readers.
-
-    A row is its name, which is escaped, and cells, which are HTML already.
-    """
+    # A row is its name, which is escaped, and cells, which are HTML already.
     lines = []
     for name, *cells in rows:
         row = "".join(f"<td>{cell}</td>" for cell in cells)
@@ -275,16 +243,12 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _bar(share: float) -> str:
-    """Return a bar as SVG, whose length is a share, from 0 to 1, of the longest one's."""
     bar = f'<rect width="{_BAR_WIDTH * share:.1f}" height="{_BAR_HEIGHT}"/>'
     return _svg(_BAR_WIDTH, _BAR_HEIGHT, [bar])
 
 
 def _heat_map(grid: Sequence[Sequence[int]]) -> str:
-    """Return a map of where things are in their pictures, as SVG: the more in a cell, the darker.
-
-    `grid` has the counts of square cells, row by row; it is as wide as high.
-    """
+    # `grid` has the counts of square cells, row by row; it is as wide as high.
     most = max(max(row) for row in grid) or 1
     side = _CELL * len(grid)
     size = f'width="{_CELL}" height="{_CELL}"'
@@ -299,13 +263,11 @@ def _heat_map(grid: Sequence[Sequence[int]]) -> str:
 
 
 def _svg(width: int, height: int, parts: Sequence[str]) -> str:
-    """Return shapes as a picture that screen readers pass over."""
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg {size} aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
-    """Return how much is in each ninth of the pictures: three rows of a name and three counts."""
     cuts = [round(third * len(grid) / 3) for third in range(4)]
     rows = []
     for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):

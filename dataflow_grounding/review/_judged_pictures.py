@@ -116,7 +116,6 @@ class DecidedPictures:
 
 
 def _by_content(digest: str) -> str:
-    """Return the name of a picture with this digest."""
     return f"sha256 {digest}"
 
 
@@ -126,7 +125,6 @@ def _value_of(stated: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
 
 
 def _file_of(record: Record) -> tuple[str, int, int] | None:
-    """Return path, bytes and time of change of a record's picture; None unless it is here."""
     if any(map(is_elsewhere, (path_of(record), *record.folders))):
         return None
     try:

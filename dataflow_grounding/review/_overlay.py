@@ -160,10 +160,7 @@ class Outcome(NamedTuple):
 def _changed(
     before: Mapping[str, Any], after: Mapping[str, Any], current: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return `current` with the columns that differ in `before` and `after`, as they are in after.
-
-    Who judged it, and how, is always as in `after`: it may be of an earlier decision.
-    """
+    # Who judged it, and how, is always as in `after`: it may be of an earlier decision.
     changed = dict(current)
     for name in {**before, **after}:
         if name not in _JUDGEMENT and before.get(name) == after.get(name):
@@ -178,10 +175,7 @@ def _changed(
 def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return boxes that came of those of `before` with the ids that `current` gives them.
-
-    `current` has the same boxes. What a reviewer drew gets an id of its own.
-    """
+    # `current` has the same boxes. What a reviewer drew gets an id of its own.
     ids: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
@@ -257,7 +251,6 @@ def as_reviewed(
 
 
 def _as_written(item: Any, id: str) -> dict[str, Any]:
-    """Return an expression as the file has it, with its id; a bare text becomes an object."""
     row = item if isinstance(item, dict) else {"text": item}
     return {**row, "expression_id": id}
 
@@ -291,11 +284,8 @@ def standing_expressions(
 
 
 def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, Any]) -> Expression:
-    """Return an expression whose spans fit the record's captions, which may be others by now.
-
-    A span that a reviewer set, and at which the text doesn't stand, becomes that of the text's only
-    place, else None. One that is as in `before` stays as the pipeline wrote it.
-    """
+    # A span that a reviewer set, and at which the text doesn't stand, becomes that of the text's
+    # only place, else None. One that is as in `before` stays as the pipeline wrote it.
     row = dict(expression)
     captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
@@ -309,7 +299,6 @@ def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, 
 
 
 def _stands_at(text: str, span: Any, caption: str) -> bool:
-    """Return whether a caption has the text at the span [start, end); False for a bad span."""
     return is_span(span, len(caption)) and caption[slice(*span)] == text
 
 
@@ -328,17 +317,9 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    """Yield a region for each box of an expression, for a record that has regions instead.
-
-    The first has the columns of the region that was there, the others text and box alone. Without
-    boxes nothing is yielded, unless a reviewer confirmed that there is no such thing: then the old
-    region is, as a wrong one.
-
-    Args:
-        before: The region as the file has it; empty for an expression that a reviewer added.
-        column: `regions` or `region_captions`.
-        row: The expression.
-    """
+    # The first has the columns of the region that was there, the others text and box alone. Without
+    # boxes nothing is yielded, unless a reviewer confirmed that there is no such thing: then the
+    # old region is, as a wrong one.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(before)
@@ -421,21 +402,15 @@ def reviewed_expression(
 
 
 def _drop_stale_columns(after: Expression, old: Expression) -> None:
-    """Take out of an expression, in place, the columns that are still what they were for `old`.
-
-    That goes for _TEXT_COLUMNS, which the review has not set anew.
-    """
+    # That goes for _TEXT_COLUMNS, which the review has not set anew.
     for name in _TEXT_COLUMNS:
         if name in after and after[name] == old.get(name):
             del after[name]
 
 
 def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> None:
-    """Set the class of an expression with other words, in place, to that of another one.
-
-    That is the first of the record's `others` whose text, or whose class, is these words. Where
-    there is none, it has no class: that of its old words would be a wrong label.
-    """
+    # That is the first of the record's `others` whose text, or whose class, is these words. Where
+    # there is none, it has no class: that of its old words would be a wrong label.
     words = class_key(after["text"])
     after.pop("class", None)
     for other in others.values():
@@ -448,12 +423,8 @@ def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> N
 def _box_before(
     id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
 ) -> dict[str, Any]:
-    """Return a copy of the box that an item of `instances` was made from.
-
-    It is one of `old`, or of an expression in `others` that is joined to it. For an item that is
-    drawn now, it is a box whose corners are None. Raises InputError where the item names a box
-    that isn't there.
-    """
+    # It is one of `old`, or of an expression in `others` that is joined to it. For an item that is
+    # drawn now, it is a box whose corners are None.
     index = item.get("from")
     boxes = old["instances"]
     joined = item.get("of")
@@ -469,7 +440,6 @@ def _box_before(
 
 
 def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
-    """Give each box without a `bbox_id` one, in place: `id`.N, N above all that are there."""
     highest = -1
     for instance in instances:
         number = str(instance.get("bbox_id")).rpartition(".")[2]
@@ -482,11 +452,8 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
 
 
 def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
-    """Return the columns `text` and `char_span` as a reviewer wants them.
-
-    `caption_span` is among them where the caption isn't a cleaned one. Both spans are None where
-    the page sends none. Raises InputError where there is no text, or it doesn't stand at its span.
-    """
+    # `caption_span` is among them where the caption isn't a cleaned one. Both spans are None where
+    # the page sends none.
     text = wanted.get("text")
     span = wanted.get("char_span")
     caption = caption_of_spans(record)
@@ -503,10 +470,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
-    """Return whether any of a record's expressions or regions has `verified`, true, false or null.
-
-    Those that older pipelines wrote don't have it where nothing was checked.
-    """
+    # Those that older pipelines wrote don't have it where nothing was checked.
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
         isinstance(row, dict) and "verified" in row for row in rows
@@ -516,18 +480,9 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    """Return an expression with `verified` and `reviewed_by` as its boxes' judgements make them.
-
-    It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged, an
-    earlier review of the expression is removed; what a pipeline's check said stays. An expression
-    without boxes and verdict loses both.
-
-    Args:
-        after: The expression with the reviewer's changes.
-        verdict: What the reviewer said of the expression, which counts if it has no boxes.
-        who: The reviewer.
-        states_verdicts: Whether an expression that nobody judged says so, with `verified` null.
-    """
+    # It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged,
+    # an earlier review of the expression is removed; what a pipeline's check said stays. An
+    # expression without boxes and verdict loses both.
     instances = after["instances"]
     verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None
@@ -550,10 +505,7 @@ def _with_judgement(
 
 
 def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
-    """Raise InputError where an item's `verified` is neither true, false, null nor left out.
-
-    `id` is the expression's, for the message.
-    """
+    # `id` is the expression's, for the message.
     verified = item.get("verified")
     if verified is not None and not isinstance(verified, bool):
         raise InputError(
@@ -564,23 +516,8 @@ def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
 def _reviewed_box(
     id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
-    """Return a box as a reviewer left it.
-
-    With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one. With
-    others it was drawn, and so is right, whatever `verified` says, unless it is `unjudged`.
-
-    Args:
-        id: The expression's, for messages.
-        old: The box that it was made from; its corners are None if it is drawn now.
-        item: What the page sends of it: `bbox`; `verified`, which counts for a box that wasn't
-            moved; `unjudged`, which counts for one that was.
-        who: The reviewer.
-        size: The picture's width and height; None where they aren't known.
-
-    Raises:
-        InputError: The corners make no box, unless it is an old one that isn't found right, or a
-            drawn box is outside of the picture.
-    """
+    # With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one.
+    # With others it was drawn, and so is right, whatever `verified` says, unless it is `unjudged`.
     bbox: Any = item.get("bbox")
     verified = item.get("verified")
     is_drawn_now = None in old["bbox"]
@@ -608,11 +545,8 @@ def _reviewed_box(
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    """Return a copy of a box with the corners that a person drew.
-
-    It has no score and no mask, and keeps all else of `old`. An edge that wasn't moved keeps all
-    its digits; the others are rounded.
-    """
+    # It has no score and no mask, and keeps all else of `old`. An edge that wasn't moved keeps all
+    # its digits; the others are rounded.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
@@ -621,11 +555,8 @@ def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
 
 
 def _size_of_picture(record: Record) -> Size | None:
-    """Return the size of a record's upright picture, in which a person draws; None if unknown.
-
-    The picture's own comes before the record's word, which may be of the picture before it was
-    turned.
-    """
+    # The picture's own comes before the record's word, which may be of the picture before it was
+    # turned.
     try:
         return read_header(path_of_picture(record)).size
     except GroundingError:
@@ -633,10 +564,6 @@ def _size_of_picture(record: Record) -> Size | None:
 
 
 def _within(id: str, bbox: list[float], size: Size) -> list[float]:
-    """Return a drawn box, cut to its picture of `size`; the same list where nothing is cut off.
-
-    Raises InputError, which names the expression `id`, for a box outside of the picture.
-    """
     inside = clamp(box_of(bbox), size)
     if area(inside) <= 0:
         raise InputError(
@@ -646,7 +573,6 @@ def _within(id: str, bbox: list[float], size: Size) -> list[float]:
 
 
 def _rounded(edge: float, old_corners: list[Any]) -> float:
-    """Round an edge to hundredths of a pixel; to an int if it is whole and no old one a float."""
     rounded = round(float(edge), 2)
     if rounded.is_integer() and not any(isinstance(old, float) for old in old_corners):
         return int(rounded)

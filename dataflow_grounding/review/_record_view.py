@@ -196,10 +196,7 @@ def view_of(
 
 
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
-    """Return a sentence for each thing that people should know of a record.
-
-    `size` is the picture's: one that differs from the size that the record states is among them.
-    """
+    # `size` is the picture's: one that differs from the size that the record states is among them.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     stated = stated_size(record)
     if stated is not None and stated != size:
@@ -228,10 +225,7 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 
 
 def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:
-    """Return an expression as `record.js` reads it, without a colour, which `view_of` gives it.
-
-    An unknown or missing status is taken from the boxes: `grounded` with any, else `pending`.
-    """
+    # An unknown or missing status is taken from the boxes: `grounded` with any, else `pending`.
     status = row.get("status")
     if status not in STATUSES:
         status = "grounded" if row["instances"] else "pending"
@@ -256,11 +250,8 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
 
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
-    """Return why an expression has its status, and why its check says so.
-
-    That is the model's reason, or what `unsupported` means; and the check's reason. What is empty,
-    or no more than the check's verdict, is left out.
-    """
+    # That is the model's reason, or what `unsupported` means; and the check's reason. What is
+    # empty, or no more than the check's verdict, is left out.
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
@@ -270,7 +261,6 @@ def _reasons(row: Expression, status: str, check: str) -> list[str]:
 
 
 def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a box as `record.js` reads it; a score that is no number becomes None."""
     score = instance["score"]
     if not is_number(score):
         score = None

@@ -146,17 +146,9 @@ def _with_pictures(
     find_image: Callable[[Mapping[str, Any]], str | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    """Yield the records with their earlier versions and pictures, in order.
-
-    Up to AT_ONCE are read ahead. Small copies are made in threads: as many as there are cores,
-    since each decoded picture takes memory; many more where a picture is elsewhere, as threads wait
-    for the store then.
-
-    Args:
-        items: The records with their earlier versions.
-        find_image: As for `write_report`.
-        files: Makes the small copies.
-    """
+    # Up to AT_ONCE are read ahead. Small copies are made in threads: as many as there are cores,
+    # since each decoded picture takes memory; many more where a picture is elsewhere, as threads
+    # wait for the store then.
     # A generator: each record's picture is looked up before the next record is read.
     remaining = ((record, earlier, find_image(record)) for record, earlier in items)
     with ThreadPool(os.cpu_count()) as cores:
@@ -171,7 +163,6 @@ def _with_pictures(
 
 
 def _reporting_progress(items: Iterable[T], on_progress: Callable[[int], None]) -> Iterator[T]:
-    """Yield the items, and call `on_progress` with their count at each TOLD_EVERY."""
     for number, item in enumerate(items, 1):
         yield item
         if number % TOLD_EVERY == 0:
@@ -181,11 +172,8 @@ def _reporting_progress(items: Iterable[T], on_progress: Callable[[int], None]) 
 def _failure_rows(
     failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
 ) -> Iterator[str]:
-    """Yield for each failure a row in JSON: id, message, kind, step, and the kind it is listed by.
-
-    Keys are blotted out of it. Kinds beyond the first _MOST_KINDS are listed as "other", a failure
-    without kind as "unknown"; how many each has is added up in `kind_counts` on the way.
-    """
+    # Keys are blotted out of it. Kinds beyond the first _MOST_KINDS are listed as "other", a
+    # failure without kind as "unknown"; how many each has is added up in `kind_counts` on the way.
     for failure in failures:
         shared_kind = str(failure.get("kind") or "unknown")
         if shared_kind not in kind_counts and len(kind_counts) >= _MOST_KINDS:
@@ -202,10 +190,7 @@ def _failure_rows(
 def _write_row(
     ranks: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
-    """Write a record's line of the index, then its view, to the file of its rank.
-
-    The rank is the first of FIRST that the record is marked with; the last for all others.
-    """
+    # The rank is the first of FIRST that the record is marked with; the last for all others.
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
@@ -213,10 +198,7 @@ def _write_row(
 
 
 def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
-    """Yield each record's line of the index, or its view, rank by rank.
-
-    `offset` is _INDEX_LINE or _VIEW_LINE.
-    """
+    # `offset` is _INDEX_LINE or _VIEW_LINE.
     for file in ranks:
         file.seek(0)
         for line in islice(file, offset, None, 2):
@@ -256,13 +238,10 @@ def _index_row(
     heads: "_Numbers",
     models: "_Numbers",
 ) -> list[Any]:
-    """Return what the page filters a record by, in the order in which `report.js` reads it.
-
-    These are its id; its flags as bits of a number; for each expression its text in lower case,
-    its label, and its number of boxes, which is left out where it is 1; the lowest and the highest
-    score in hundredths, or -1 without any; its model; and what `_bins_of` returns. Classes, head
-    nouns and models that are new get a number.
-    """
+    # These are its id; its flags as bits of a number; for each expression its text in lower case,
+    # its label, and its number of boxes, which is left out where it is 1; the lowest and the
+    # highest score in hundredths, or -1 without any; its model; and what `_bins_of` returns.
+    # Classes, head nouns and models that are new get a number.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:
@@ -281,11 +260,8 @@ def _index_row(
 
 
 def _bins_of(view: View) -> int:
-    """Return the bins of the page's histograms that a record has a box in, as bits of a number.
-
-    The lowest _SCORE_BINS bits are those of scores. Above them are those of sides: below the first
-    of _SIDES, from the first on, and so on.
-    """
+    # The lowest _SCORE_BINS bits are those of scores. Above them are those of sides: below the
+    # first of _SIDES, from the first on, and so on.
     bits = 0
     for expression in view["expressions"]:
         for instance in expression["instances"]:
@@ -298,11 +274,8 @@ def _bins_of(view: View) -> int:
 
 
 def _label(expression: Mapping[str, Any], classes: PageClasses, heads: "_Numbers") -> str | int:
-    """Return what an expression is listed under: its class, or the head noun of its text.
-
-    A class is its number among the page's classes; the first head noun is -1, the second -2. What
-    has no number is its name.
-    """
+    # A class is its number among the page's classes; the first head noun is -1, the second -2. What
+    # has no number is its name.
     if "class" in expression:
         number = classes.number_of(expression["class"])
         return expression["class"] if number is None else number
@@ -334,16 +307,12 @@ class _Numbers:
 
 
 def _hundredths(score: float) -> int:
-    """Return a score in hundredths; one outside 0 to 1 as the nearer end."""
     return round(100 * min(max(score, 0), 1))
 
 
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
-    """Return what a record adds to the figures of the page.
-
-    All statuses are in it where the record has expressions, also with 0: the page shows such a 0,
-    and leaves out what isn't counted at all.
-    """
+    # All statuses are in it where the record has expressions, also with 0: the page shows such a 0,
+    # and leaves out what isn't counted at all.
     expressions = view["expressions"]
     counts = Counter(images=1)
     for mark in ("doubtful", "suspect"):

@@ -133,7 +133,6 @@ class ReportFiles:
         self.inline = self.spool()
 
     def _make_folders(self) -> None:
-        """Make the folder beside the page, and note which small copies are in it already."""
         for folder in (self._data_folder, "thumbnails"):
             os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
         if self._is_first:
@@ -225,7 +224,6 @@ class ReportFiles:
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
 
     def _address_of(self, path: str) -> str:
-        """Return the address, relative to the page, of a path in the folder beside it."""
         return quote(os.fsencode(f"{os.path.basename(self.beside)}/{path}"))
 
     def put(self, parts: Iterable[str]) -> None:
@@ -257,11 +255,8 @@ class ReportFiles:
         self._remove_all_but(kept)
 
     def _remove_all_but(self, kept: set[str]) -> None:
-        """Remove from the folder beside the page what reports make, except what has a kept name.
-
-        A kept folder stays with all that is in it. Files of the user stay, and so does what can't
-        be removed. Folders that are empty then are removed, the one beside the page too.
-        """
+        # A kept folder stays with all that is in it. Files of the user stay, and so does what can't
+        # be removed. Folders that are empty then are removed, the one beside the page too.
         folder = Path(self.beside)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
@@ -277,7 +272,6 @@ class ReportFiles:
 
 
 def _separated(rows: Iterable[str]) -> Iterator[str]:
-    """Yield the rows with a comma and a new line before each but the first."""
     separator = ""
     for row in rows:
         yield separator + row
@@ -285,18 +279,14 @@ def _separated(rows: Iterable[str]) -> Iterator[str]:
 
 
 def _name_taken(path: str, what: str) -> FileExistsError:
-    """Return the error that a path is taken by what isn't a report's `what`: "page" or "folder"."""
     return FileExistsError(
         errno.EEXIST, f"{os.path.basename(path)} is not the {what} of a report: move it", path
     )
 
 
 def _is_ours(folder: str) -> bool:
-    """Return whether a report made this folder, by its marker.
-
-    False where the folder or its thumbnails are a link: what is elsewhere is not a report's to
-    remove. False, too, where the marker can't be read.
-    """
+    # False where the folder or its thumbnails are a link: what is elsewhere is not a report's to
+    # remove. False, too, where the marker can't be read.
     try:
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
             return False
@@ -306,10 +296,7 @@ def _is_ours(folder: str) -> bool:
 
 
 def _is_page(path: str) -> bool:
-    """Return whether a file is the page of a report, by the tag it begins with.
-
-    False for one that can't be read.
-    """
+    # False for one that can't be read.
     try:
         with open(path, "rb") as file:
             return GENERATOR.encode() in file.read(500)
@@ -318,21 +305,14 @@ def _is_page(path: str) -> bool:
 
 
 def _size_if_shown_itself(path: str) -> Size | None:
-    """Return a picture's size if browsers show its type and decode it quickly, else None.
-
-    Raises RecordError where it can't be read.
-    """
     header = read_header(path, whole_png=False)
     is_small = math.prod(header.size) <= MOST_PIXELS
     return header.size if header.media_type in _SHOWN_AS_THEY_ARE and is_small else None
 
 
 def _key_of_copy(path: str, state: State) -> str:
-    """Return what a small copy is known by: 24 hex digits of a digest.
-
-    The digest is of the picture's path, size in bytes and time of change, so that a file that was
-    replaced has another copy.
-    """
+    # The digest is of the picture's path, size in bytes and time of change, so that a file that was
+    # replaced has another copy.
     identity = os.fsencode(f"{path}\n{state.size}\n{state.changed}")
     return hashlib.sha256(identity).hexdigest()[:24]
 

@@ -41,16 +41,8 @@ def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bo
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
-    """Return whether a reviewer left a box as it was, and found it right under its phrase.
-
-    What was deleted, drawn anew or has another text now was wrong. None where the box wasn't
-    judged, but moved at the most.
-
-    Args:
-        original: The expression as the pipeline wrote it.
-        outcome: What reviewers made of it.
-        box: The box's index in it; None asks whether the phrase was right to have no box.
-    """
+    # What was deleted, drawn anew or has another text now was wrong. None where the box wasn't
+    # judged, but moved at the most.
     after = outcome.after
     if after is None or after["text"] != original["text"]:
         return False
@@ -101,12 +93,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
-    """Return the right boxes of each phrase that was looked for, by record and text.
-
-    Rejected boxes are left out. So a phrase of status `none`, and one of rejected boxes alone, has
-    an empty list; a phrase with neither boxes nor that status isn't in it. Raises InputError where
-    the file can't be read, BrokenRow where a record's expressions can't be.
-    """
+    # Rejected boxes are left out. So a phrase of status `none`, and one of rejected boxes alone,
+    # has an empty list; a phrase with neither boxes nor that status isn't in it.
     boxes = defaultdict[tuple[str, str], list[Any]](list)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -119,7 +107,6 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
 
 
 def _instance_of(reviewable: Reviewable, item: Item) -> dict[str, Any]:
-    """Return the box of an item that has one, as the pipeline wrote it."""
     row = expressions_of(reviewable.record(item.record))[item.id]
     instance: dict[str, Any] = row["instances"][item.box]
     return instance
@@ -163,10 +150,7 @@ def groups_of(reviewable: Reviewable, run_model: str = "") -> dict[Item, dict[st
 
 
 def _check_of(row: Expression) -> str:
-    """Return the method and the verdict of a pipeline's check of an expression: `judge: verified`.
-
-    The method is `check` where the expression doesn't name it.
-    """
+    # The method is `check` where the expression doesn't name it.
     verification = row.get("verification")
     method = verification.get("method") if isinstance(verification, Mapping) else "check"
     return f"{method}: {verdict_of(row)}"

@@ -84,10 +84,6 @@ class Standing:
     def _of_earlier_line(
         self, record: str, change: Mapping[str, Any], key: str
     ) -> tuple[str, Expression | None]:
-        """Return key and original of a change in a line of before these were kept.
-
-        They are those of the decision before, where this one was made on what that one left.
-        """
         before = change["before"]
         earlier = self._earlier.get((record, str(change["id"])))
         if earlier is not None and _content_of(earlier[1].after) == _content_of(before):
@@ -95,7 +91,6 @@ class Standing:
         return key, before
 
     def _put(self, key: str, name: str, outcome: Outcome, is_undo: bool) -> None:
-        """Keep the outcome of a change, or drop it where it leaves what the pipeline wrote."""
         outcomes = self.outcomes[key]
         outcomes.pop(name, None)  # so that the last one comes last
         is_changed = version_of(outcome.after) != version_of(outcome.before)
@@ -157,11 +152,8 @@ class Standing:
     def _by_boxes(
         self, expression: Expression, pictures: Sequence[str], used: set[str]
     ) -> Outcome | None:
-        """Return what was said of single boxes of an expression that had others then; else None.
-
-        The phrase counts as judged if all its boxes are. The keys of the outcomes are added to
-        `used`.
-        """
+        # The phrase counts as judged if all its boxes are. The keys of the outcomes are added to
+        # `used`.
         instances = []
         reviewers = []
         for box in expression["instances"]:
@@ -183,10 +175,7 @@ class Standing:
         return Outcome.between(after, expression, reviewers[-1])
 
     def _place_added(self, placed: Placed, key: str, expressions: Mapping[str, Expression]) -> None:
-        """Put what reviewers added under a key into `placed`.
-
-        What the record has by now, phrase and boxes, isn't added a second time.
-        """
+        # What the record has by now, phrase and boxes, isn't added a second time.
         own = set(map(_content_of, expressions.values()))
         for id, outcome in self.outcomes.get(key, {}).items():
             placed.used.add(key)
@@ -203,22 +192,17 @@ class Standing:
 
 
 def _own_or_last(outcomes: Mapping[str, Outcome], name: str, is_alone: bool) -> Outcome | None:
-    """Return what was decided on an expression of this name, else the last on equal content.
-
-    Of several expressions alike in a record, which are not `is_alone`, each has its own alone.
-    """
+    # Of several expressions alike in a record, which are not `is_alone`, each has its own alone.
     if name in outcomes or not is_alone:
         return outcomes.get(name)
     return [*outcomes.values()][-1] if outcomes else None
 
 
 def _name_in(record: str, id: str) -> str:
-    """Return what tells an expression of a record from those of others with the same content."""
     return f"{record} {id}"
 
 
 def _content_of(expression: Expression | None) -> str:
-    """Return a digest of an expression's text and boxes; "" for None."""
     if expression is None:
         return ""
     boxes = [box["bbox"] for box in expression["instances"]]
@@ -226,12 +210,10 @@ def _content_of(expression: Expression | None) -> str:
 
 
 def _phrase_key(picture: str, expression: Expression) -> str:
-    """Return the key of a picture and an expression on it."""
     return f"{picture} {_content_of(expression)}"
 
 
 def _box_key(picture: str, text: str, box: Mapping[str, Any]) -> str:
-    """Return the key of a picture, a phrase and one box of it."""
     return _phrase_key(picture, {"text": text, "instances": [box]})
 
 
@@ -247,15 +229,11 @@ def place_of(record: Record) -> str:
 
 
 def _row_key(picture: str, place: str) -> str:
-    """Return the key of a picture and one of its rows."""
     return f"{picture} {short_digest(place)}"
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    """Raise BrokenRow, KeyError or TypeError unless all sides of the changes are expressions.
-
-    They may be None, too: the expression wasn't there, or is there no longer.
-    """
+    # They may be None, too: the expression wasn't there, or is there no longer.
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):

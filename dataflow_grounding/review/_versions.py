@@ -61,7 +61,6 @@ class Version:
             yield self._record_at(offset)
 
     def _record_at(self, offset: int) -> dict[str, Any]:
-        """Return the record whose line begins at a byte of the file."""
         self._file.seek(offset)
         return parse_line(self._file.readline())
 
@@ -176,10 +175,7 @@ def changes_view(
 
 
 def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
-    """Yield what differs of the picture: "caption" or "size", and the old → the new one.
-
-    Sizes are compared where both are known.
-    """
+    # Sizes are compared where both are known.
     if old["caption"] != new["caption"]:
         yield "caption", f"“{old['caption'] or ''}” → “{new['caption'] or ''}”"
     old_size = (old["width"], old["height"])
@@ -190,11 +186,8 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
 
 
 def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
-    """Return which expressions had no check at first and are verified at last.
-
-    A check may take several steps, which leave some undecided for the next one. That it says yes
-    in the end is as it should be, and no difference, whatever came between.
-    """
+    # A check may take several steps, which leave some undecided for the next one. That it says yes
+    # in the end is as it should be, and no difference, whatever came between.
     first_checks: dict[_TextKey, str] = {}
     for expressions in versions:
         for key, expression in _by_text(expressions).items():
@@ -209,11 +202,8 @@ def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
 def _differences(
     before: Expressions, after: Expressions, confirmed: Collection[_TextKey]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the text of each expression that differs, and what is different, in words.
-
-    Expressions are compared with those of equal text, up to case, the first with the first. Checks
-    of those that are `confirmed` count as equal.
-    """
+    # Expressions are compared with those of equal text, up to case, the first with the first.
+    # Checks of those that are `confirmed` count as equal.
     old = _by_text(before)
     new = _by_text(after)
     for key, expression in old.items():
@@ -232,10 +222,7 @@ def _differences(
 
 
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is different in an expression's versions, in words.
-
-    That is in its spelling, class, status and boxes. Of scores, the first that differs is told.
-    """
+    # That is in its spelling, class, status and boxes. Of scores, the first that differs is told.
     if old["text"] != new["text"]:
         yield f"now “{new['text']}”"
     if old.get("class") != new.get("class"):
@@ -255,12 +242,10 @@ def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 
 def _score(box: Mapping[str, Any]) -> str:
-    """Return a box's score with two digits; "–" where it has none."""
     return "–" if box["score"] is None else f"{box['score']:.2g}"
 
 
 def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
-    """Return expressions by their text in lower case and how many of that text come before."""
     text_counts = Counter[str]()
     by_text: dict[_TextKey, dict[str, Any]] = {}
     for expression in expressions:
@@ -271,8 +256,5 @@ def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
 
 
 def _key(record: Mapping[str, Any]) -> int:
-    """Return a hash of a record's image, by id or path, and its row among the image's.
-
-    A number, as it takes little memory.
-    """
+    # A number, as it takes little memory.
     return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

@@ -111,16 +111,8 @@ def apply_decisions(
 
 
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
-    """Raise InputError where writing `path` would overwrite something.
-
-    The review's own file of reviewed records may be, as each call writes it anew; another file that
-    the user names may not be there yet.
-
-    Args:
-        path: Where the reviewed records are to go.
-        out: The same path if the user named it, else None.
-        files: The files of the review.
-    """
+    # The review's own file of reviewed records may be, as each call writes it anew; another file
+    # that the user names may not be there yet.
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
         raise InputError(
@@ -133,11 +125,8 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
 def _reviewed(
     files: ReviewFiles, decisions: Decisions, counts: Counter[str], used: set[str]
 ) -> Iterator[Record]:
-    """Yield the records with the decisions on them.
-
-    Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
-    expressions goes up, and the keys of the decisions that have a place are added to `used`.
-    """
+    # Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
+    # expressions goes up, and the keys of the decisions that have a place are added to `used`.
     for key, record in records_with_keys(files.annotations):
         placed = decisions.placed(record, key)
         used |= placed.used
@@ -166,11 +155,8 @@ def bring_up_to_date(annotations: str) -> None:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    """Raise InputError where `path` is a reviews.jsonl instead of what a page downloads.
-
-    Its changes have `before`, which a page doesn't send. `own` is named in the message: the
-    reviews.jsonl of these results.
-    """
+    # Its changes have `before`, which a page doesn't send. `own` is named in the message: the
+    # reviews.jsonl of these results.
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
@@ -183,11 +169,8 @@ def _refuse_log(path: str, own: str) -> None:
 
 
 def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
-    """Append the decisions in downloaded files to reviews.jsonl.
-
-    Returns how many are new there, and a line for each that was refused: its file and line, and
-    why. Raises InputError, and takes none, where one of the files is a reviews.jsonl.
-    """
+    # Returns how many are new there, and a line for each that was refused: its file and line, and
+    # why. Raises InputError, and takes none, where one of the files is a reviews.jsonl.
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = decisions.count
@@ -238,23 +221,12 @@ class _Download:
             raise
 
     def _id_here(self, change: Mapping[str, Any]) -> str:
-        """Return the id that the expression of a change has here."""
         file_id = str(change.get("id"))
         return self._ids.get(file_id, file_id)
 
     def _decide(
         self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
     ) -> None:
-        """Take one decision, with the ids and versions that its expressions have here.
-
-        Args:
-            key: The record's.
-            decision: The line of the file.
-            changes: Its changes.
-
-        Raises:
-            InputError, BrokenRow: It is refused.
-        """
         if key not in self._reviewable.places:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.places[key])
@@ -274,11 +246,8 @@ class _Download:
 
 
 def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | None:
-    """Return `agreement` of blind second reviews with the first ones, on what both decided.
-
-    Where several reviewers made second reviews of an expression, each of them counts. None where
-    nothing was decided twice.
-    """
+    # Where several reviewers made second reviews of an expression, each of them counts. None where
+    # nothing was decided twice.
     first: list[dict[str, Any]] = []
     second: list[dict[str, Any]] = []
     reviewers = [who for who in decisions.standing_by_reviewer if who]
@@ -296,6 +265,5 @@ def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | Non
 def _only_expressions(
     ids: set[str], outcomes: Mapping[str, Outcome], record: Record
 ) -> dict[str, Any]:
-    """Return a record with those expressions alone that have these ids, as reviewers left them."""
     rows = standing_expressions(record, expressions_of(record), outcomes)
     return {**record, "expressions": [row for id, row in rows.items() if id in ids]}

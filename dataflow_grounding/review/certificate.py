@@ -119,11 +119,8 @@ def changes_since(results: str) -> Iterator[str]:
 
 
 def _certificate_now(results: str, certificate: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Return what `certificate_of` says now, with the gold, target and folder of a certificate.
-
-    When it was written, and by which version if that makes no difference, is as it says, too.
-    `folder` is the certificate's, from which it names gold.
-    """
+    # When it was written, and by which version if that makes no difference, is as it says, too.
+    # `folder` is the certificate's, from which it names gold.
     gold = None
     if certificate.get("gold"):
         gold = os.path.join(folder, certificate["gold"]["file"])
@@ -199,7 +196,6 @@ def certificate_of(
 
 
 def _reviewers(reviewable: Reviewable, drawn: Iterable[Item]) -> dict[str, int]:
-    """Return how many of the drawn items each reviewer decided last; those of nobody as "None"."""
     counts = Counter[str]()
     for item in drawn:
         outcome = reviewable.placed(item.record).outcomes.get(item.id)
@@ -208,10 +204,7 @@ def _reviewers(reviewable: Reviewable, drawn: Iterable[Item]) -> dict[str, int]:
 
 
 def _statuses_and_checks(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, Any]:
-    """Count the `statuses` of all phrases, and in `checks` what checks of the pipeline said.
-
-    The share of a check is of the phrases that were checked.
-    """
+    # The share of a check is of the phrases that were checked.
     statuses = Counter[str]()
     checks = Counter[str]()
     for item, own in groups.items():
@@ -227,12 +220,8 @@ def _statuses_and_checks(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, 
 
 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
-    """Return the samples that were stated of the file as it is, each size and seed once.
-
-    Those stated of another version of the file, and what is no sample, are passed over. The folders
-    in which their reviewers had pictures looked for are put before those of `reviewable`. Raises
-    InputError where no sample is left, or one is not what its seed draws.
-    """
+    # Those stated of another version of the file, and what is no sample, are passed over. The
+    # folders in which their reviewers had pictures looked for are put before those of `reviewable`.
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")
@@ -266,12 +255,9 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    """Return a `figure` of how often reviewers decided otherwise than the gold.
-
-    All items count that the gold has an answer for and somebody decided. Those that were mixed into
-    a sample and aren't settled count besides, and as wrong: else leaving hard ones open would look
-    better.
-    """
+    # All items count that the gold has an answer for and somebody decided. Those that were mixed
+    # into a sample and aren't settled count besides, and as wrong: else leaving hard ones open
+    # would look better.
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown: set[Item] = set()
@@ -292,12 +278,9 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
 def _sources(
     reviewable: Reviewable, drawn: Iterable[Item], gold: str | None, folder: str
 ) -> dict[str, Any]:
-    """Return what a certificate rests on: `run`, digests of `files` and `prompts`, `version`.
-
-    Files are those of the review, of the run's data, and the pictures of the drawn items. They are
-    called by their paths from `folder`, or as run and records name them, so that the folder may be
-    moved. A picture that isn't found has the digest None.
-    """
+    # Files are those of the review, of the run's data, and the pictures of the drawn items. They
+    # are called by their paths from `folder`, or as run and records name them, so that the folder
+    # may be moved. A picture that isn't found has the digest None.
     # The folder's own run.json counts before the one above it.
     run_path = _file_in_last_folder("run.json", (os.path.join(folder, ".."), folder))
     run = read_object(run_path)  # empty where there is no run.json: then the path is ""
@@ -330,7 +313,6 @@ def _sources(
 
 
 def _file_in_last_folder(path: str, folders: Sequence[str]) -> str:
-    """Return the path of a file in the last of the folders that has it; "" where none has."""
     for folder in reversed(folders):
         candidate = os.path.join(folder, path)
         if os.path.isfile(candidate):
@@ -339,23 +321,15 @@ def _file_in_last_folder(path: str, folders: Sequence[str]) -> str:
 
 
 def _certificate_path(results: str) -> str:
-    """Return the path of the certificate of RESULTS: `certificate.json` or `NAME.certificate.json`.
-
-    Raises InputError as `review_files` does.
-    """
     return review_files(results).decisions.removesuffix("reviews.jsonl") + "certificate.json"
 
 
 def _checksum(value: Any) -> str:
-    """Return the SHA-256 of a value in JSON, in hex; the order of keys makes no difference."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Yield a line for each value that differs in two pieces of JSON: `boxes: wrong: 3, now 4`.
-
-    Lists are compared as a whole. `name` are the keys that lead to both pieces.
-    """
+    # Lists are compared as a whole. `name` are the keys that lead to both pieces.
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             yield from _differences(
@@ -366,7 +340,6 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 
 def _sentence(certificate: Mapping[str, Any]) -> str:
-    """Return the certificate in a sentence: shares wrong and missed, with all that limits them."""
     boxes = certificate["boxes"]
     missed = certificate["phrases_missed"]
     gold = certificate["gold"]
@@ -406,11 +379,8 @@ def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
-    """Return the share of a `figure` in percent, and its bounds, rounded so that they only widen.
-
-    Where nothing was judged, as nothing was looked at or all of it is unsettled, there are bounds
-    alone. `of_what` is put behind the figure: ` of 452 boxes wrong`.
-    """
+    # Where nothing was judged, as nothing was looked at or all of it is unsettled, there are bounds
+    # alone. `of_what` is put behind the figure: ` of 452 boxes wrong`.
     low, high = widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
     if figure["share"] is None or all_unsettled:

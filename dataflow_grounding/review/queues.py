@@ -135,7 +135,6 @@ class Reviewable:
         self._decisions_seen = len(self.decisions.decided_rows)
 
     def _note_decisions(self, index: int, key: str, record: Record) -> None:
-        """Note whether there are decisions on a record's picture, and by which names."""
         names = self.decisions.pictures.names_of(record, key)
         if names:
             self._decided.add(index)
@@ -214,7 +213,6 @@ class Reviewable:
 
 
 def _stated_root(image_root: str, decisions: str) -> str:
-    """Return a folder of pictures as the file of decisions, at the path `decisions`, states it."""
     if is_absolute(image_root):
         return absolute(image_root)
     return os.path.relpath(image_root, os.path.dirname(decisions) or ".")
@@ -256,12 +254,9 @@ def records_with_keys(
 def _items_of(
     record_index: int, record: Record, expressions: Mapping[str, Expression]
 ) -> Iterator[Item]:
-    """Yield an item for each box of a record's expressions, and for each expression without one.
-
-    An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
-    record; 1 each for samples that disagree and for a check that didn't say yes; and 1 - score, or
-    0.5 where there is no score.
-    """
+    # An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
+    # record; 1 each for samples that disagree and for a check that didn't say yes; and 1 - score,
+    # or 0.5 where there is no score.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -340,10 +335,7 @@ class Queue:
         self.items = list(self.why)
 
     def _named_records(self, reviewable: Reviewable) -> set[int] | None:
-        """Return the indices of the records whose key or file name has the words of that filter.
-
-        Capitals make no difference. None where the filter isn't set: then all records are wanted.
-        """
+        # Capitals make no difference. None where the filter isn't set: then all records are wanted.
         words = (self._wanted.get("record") or "").strip().casefold()
         if not words:
             return None
@@ -354,12 +346,9 @@ class Queue:
         return indices
 
     def _ordered(self, items: list[Item]) -> dict[Item, str]:
-        """Return the items in the wanted order, and why each is where it is.
-
-        After every four in that order stands one drawn at random: one in five of all items. With
-        the order `random` all are drawn. The draw is the same each time. Why is the order's name,
-        or `random` for those drawn; where a filter is set, it is `filter` for all.
-        """
+        # After every four in that order stands one drawn at random: one in five of all items. With
+        # the order `random` all are drawn. The draw is the same each time. Why is the order's name,
+        # or `random` for those drawn; where a filter is set, it is `filter` for all.
         order = self._wanted["order"]
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
         why_ordered = order
@@ -385,10 +374,6 @@ class Queue:
         return why
 
     def _passes_filters(self, item: Item) -> bool:
-        """Return whether an item passes all filters that are set, but for `show`.
-
-        Raises ValueError where `below` is no number.
-        """
         wanted = self._wanted
         if self._wanted_records is not None and item.record not in self._wanted_records:
             return False
@@ -403,11 +388,8 @@ class Queue:
         return item.score is not None and item.score < float(wanted["below"])
 
     def _may_be_reviewed(self, item: Item) -> bool:
-        """Return whether this review may show an item: a first review all, a blind one few.
-
-        A blind second review shows what somebody else decided, and of that one expression in
-        BLIND_OF, the same ones whoever asks: a digest of its name chooses them.
-        """
+        # A blind second review shows what somebody else decided, and of that one expression in
+        # BLIND_OF, the same ones whoever asks: a digest of its name chooses them.
         if self._blind is None:
             return True
         key = self._reviewable.keys[item.record]
@@ -439,10 +421,7 @@ class Queue:
         return sorted(boxes, key=lambda item: item.head), next_start
 
     def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
-        """Return the first `most` shown items from an index on, and the index after the last.
-
-        There are fewer where `items` end before; where none is shown, the index is their end.
-        """
+        # There are fewer where `items` end before; where none is shown, the index is their end.
         shown: list[Item] = []
         next_start = len(items)
         for index in range(start, len(items)):
@@ -488,16 +467,12 @@ class Queue:
         return sum(map(self._is_to_mend, self._items_with_decisions()))
 
     def _items_with_decisions(self) -> Iterator[Item]:
-        """Yield all items of the records that have a decision.
-
-        Counts look at these alone: those of the other records are many, and nobody decided them.
-        """
+        # Counts look at these alone: those of the other records are many, and nobody decided them.
         for index in self._reviewable.decided_records():
             yield from self._items_of_record.get(index, ())
 
     @cached_property
     def _items_of_record(self) -> Mapping[int, list[Item]]:
-        """The items by the index of their record."""
         items = defaultdict[int, list[Item]](list)
         for item in self.items:
             items[item.record].append(item)
@@ -505,16 +480,12 @@ class Queue:
 
     @cached_property
     def _box_count(self) -> int:
-        """How many items are boxes, shown or not."""
         return sum(item.box is not None for item in self.items)
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        """All boxes, each once: after every four by thing the next that was drawn at random.
-
-        A box that was drawn and has had its place by thing is passed over. None was drawn where a
-        filter is set.
-        """
+        # A box that was drawn and has had its place by thing is passed over. None was drawn where a
+        # filter is set.
         drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
@@ -532,10 +503,7 @@ class Queue:
 
     @cached_property
     def _boxes_by_thing(self) -> list[Item]:
-        """All boxes, those of one head noun together and sorted by phrase.
-
-        The noun whose boxes have the largest sum of doubts comes first.
-        """
+        # The noun whose boxes have the largest sum of doubts comes first.
         groups = defaultdict[str, list[Item]](list)
         for item in self.items:
             if item.box is not None:
@@ -548,14 +516,12 @@ class Queue:
 
     @cached_property
     def _phrases_by_record(self) -> list[Item]:
-        """The phrases without a box, those of a record together, in the order of the first one."""
         phrases: list[Item] = []
         for items in self._items_of_record.values():
             phrases += [item for item in items if item.box is None]
         return phrases
 
     def _is_shown(self, item: Item) -> bool:
-        """Return whether an item is among those that `show` asks for, as decisions are now."""
         if self._show == "all":
             return self._is_there(item)
         if self._show == "mine":
@@ -568,10 +534,7 @@ class Queue:
         return is_wanted and not self._is_decided(item)
 
     def _is_rejected(self, item: Item) -> bool:
-        """Return whether a reviewer found an item wrong, or what was drawn in its place.
-
-        False for one that was deleted.
-        """
+        # False for one that was deleted.
         outcome = self._outcome_of(item)
         if outcome is None or outcome.after is None:
             return False
@@ -581,12 +544,9 @@ class Queue:
         return index is not None and reviewer_verdict(outcome.after["instances"][index]) is False
 
     def _is_to_mend(self, item: Item) -> bool:
-        """Return whether an item is rejected and a person has yet to draw the right box.
-
-        A box has yet to be drawn while the phrase has more rejected boxes of the pipeline's, or
-        drawn in place of these, than added ones that nobody rejected. A rejected phrase without a
-        box always has one to be drawn.
-        """
+        # A box has yet to be drawn while the phrase has more rejected boxes of the pipeline's, or
+        # drawn in place of these, than added ones that nobody rejected. A rejected phrase without a
+        # box always has one to be drawn.
         outcome = self._outcome_of(item)
         if outcome is None or outcome.after is None or not self._is_rejected(item):
             return False
@@ -595,14 +555,10 @@ class Queue:
         return outcome.boxes_to_draw() > 0
 
     def _outcome_of(self, item: Item) -> Outcome | None:
-        """Return how reviewers left an item's phrase; None where none did."""
         return self._reviewable.placed(item.record, self._blind).outcomes.get(item.id)
 
     def _is_decided(self, item: Item) -> bool:
-        """Return whether a reviewer judged an item, deleted it, or drew another in its place.
-
-        A box that was only moved as a whole has yet to be judged.
-        """
+        # A box that was only moved as a whole has yet to be judged.
         outcome = self._outcome_of(item)
         if outcome is None:
             return False
@@ -610,7 +566,6 @@ class Queue:
         return reviewed is None or bool(reviewed.get("reviewed_by"))
 
     def _is_there(self, item: Item) -> bool:
-        """Return whether the phrase is still there, and its box or one drawn in place of it."""
         outcome = self._outcome_of(item)
         if outcome is None:
             return True
@@ -619,11 +574,8 @@ class Queue:
         return item.box is None or outcome.index_after(item.box) is not None
 
     def _is_mine(self, item: Item) -> bool:
-        """Return whether an item is decided, and its phrase last by the reviewer who asks.
-
-        Who decided is known of phrases, not of each box. In a blind review all decisions that count
-        here are this reviewer's own.
-        """
+        # Who decided is known of phrases, not of each box. In a blind review all decisions that
+        # count here are this reviewer's own.
         if not self._is_decided(item):
             return False
         if self._blind is not None:
@@ -633,11 +585,8 @@ class Queue:
 
 
 def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
-    """Return what reviewers made of an item: its phrase, its box, or what was drawn in its place.
-
-    None if it was deleted. A box that was moved as a whole has no `reviewed_by`, as nobody judged
-    it.
-    """
+    # None if it was deleted. A box that was moved as a whole has no `reviewed_by`, as nobody judged
+    # it.
     if item.box is None or outcome.after is None:
         return outcome.after
     index = outcome.index_after(item.box)

@@ -105,7 +105,6 @@ def report_results(
 
 
 def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> str | None:
-    """Return the path of a record's picture, looked for in these folders; None where it isn't."""
     try:
         return path_of_picture(Record(record, folders))
     except GroundingError:
@@ -113,10 +112,7 @@ def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> str | None
 
 
 def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
-    """Return the figures of the data set, once all its records are in `counts`.
-
-    None where there is no such file.
-    """
+    # None where there is no such file.
     counts.end_data_set()
     return counts.figures() if os.path.exists(annotations) else None
 
@@ -234,7 +230,6 @@ def report_folder(
 
 
 def _check_results(folder: str) -> None:
-    """Raise InputError where a folder has neither annotations.jsonl nor failures.jsonl."""
     for name in ("annotations.jsonl", "failures.jsonl"):
         if os.path.exists(os.path.join(folder, name)):
             return
@@ -247,10 +242,7 @@ def _check_results(folder: str) -> None:
 
 
 def _told_apart(folder_a: str, folder_b: str) -> tuple[str, str]:
-    """Return names for two folders that are called the same: their paths below what they share.
-
-    `run_1/results` and `run_2/results`. Of folders on two drives, the paths as they were given.
-    """
+    # `run_1/results` and `run_2/results`. Of folders on two drives, the paths as they were given.
     path_a = os.path.abspath(folder_a)
     path_b = os.path.abspath(folder_b)
     try:
@@ -261,18 +253,13 @@ def _told_apart(folder_a: str, folder_b: str) -> tuple[str, str]:
 
 
 def _folder_name(folder: str) -> str:
-    """Return the name of a folder, without those that it is in."""
     return os.path.basename(os.path.abspath(folder))
 
 
 def _title_of_run(run: Mapping[str, Any], source: str) -> str:
-    """Return a run's title: its pipeline, and the file's name in the first text among its data.
-
-    That text is nearly always the path of its input.
-
-    The pipeline is the one that its spec names, else `source`. Either part may be missing; without
-    both the title is "".
-    """
+    # That text is nearly always the path of its input.
+    # The pipeline is the one that its spec names, else `source`. Either part may be missing;
+    # without both the title is "".
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
     if not pipeline or not isinstance(pipeline, str):
@@ -285,12 +272,9 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    """Return the title of a script's results: the pipeline of its records, and what it read.
-
-    Without a pipeline it is the prefix of the script's files, unless that is the default one. What
-    it read is the folder of images if the file of records stands among the results, as then the
-    script made it.
-    """
+    # Without a pipeline it is the prefix of the script's files, unless that is the default one.
+    # What it read is the folder of images if the file of records stands among the results, as then
+    # the script made it.
     prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
     data = storage.first_entry_file_name
     made_by_script = os.path.dirname(os.path.abspath(data)) == os.path.abspath(storage.cache_path)
@@ -300,19 +284,13 @@ def _title_of_script(annotations: str, storage: FileStorage) -> str:
 
 
 def _source(annotations: str) -> str:
-    """Return the pipeline that the first record of a file comes from; "" where it doesn't say.
-
-    "", too, where there is no file or no record.
-    """
+    # "", too, where there is no file or no record.
     source = next(_objects(annotations), {}).get("source")
     return source if isinstance(source, str) else ""
 
 
 def _title(pipeline: str, data: str) -> str:
-    """Return a pipeline and the last part of a path: `image_grounding · captions.jsonl`.
-
-    Either may be empty, and is then left out.
-    """
+    # Either may be empty, and is then left out.
     parts = [pipeline]
     if data:
         parts.append(os.path.basename(os.path.normpath(data)))
@@ -320,13 +298,11 @@ def _title(pipeline: str, data: str) -> str:
 
 
 def _rows(path: str) -> Iterator[Row]:
-    """Yield the rows of a file, broken ones too; none where there is no such file."""
     if os.path.exists(path):
         yield from read_rows(path)
 
 
 def _unread(path: str) -> Iterator[dict[str, Any]]:
-    """Yield a failure for each row of a file that can't be read."""
     for row in _rows(path):
         if row.error is not None:
             yield {
@@ -338,10 +314,6 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file, and add each row of it to `counts`, broken ones too.
-
-    They are shown with the boxes that a reviewer rejected, which don't count, as in `stats`.
-    """
     without_rejected = WithoutRejected()
     for row in _rows(path):
         if row.data is None:
@@ -354,8 +326,5 @@ def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    """Return an iterator over the objects in a file, without the rows that can't be read.
-
-    It is empty where there is no such file.
-    """
+    # It is empty where there is no such file.
     return (row.data for row in _rows(path) if row.data is not None)

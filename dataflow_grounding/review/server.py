@@ -92,10 +92,7 @@ class ReviewServer:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer a request of this session's page, and refuse all others with 403 or 404.
-
-        A GroundingError becomes an answer 400 with its message in `error`.
-        """
+        # A GroundingError becomes an answer 400 with its message in `error`.
         is_this_host = request.host == self.origin.removeprefix("http://")
         is_this_origin = request.headers.get("Origin", self.origin) == self.origin
         is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
@@ -120,22 +117,18 @@ class ReviewServer:
         return response
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the page, or one of its styles and scripts; HTTPNotFound for any other."""
         name = request.match_info["name"] or "review.html"
         if name not in self._files:
             raise web.HTTPNotFound
         return web.Response(text=self._files[name], content_type=_TYPES[name.rpartition(".")[2]])
 
     async def _next(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the next items that the address asks for."""
         return web.json_response(self.session.next(request.query))
 
     async def _record(self, request: web.Request) -> web.StreamResponse:
-        """Answer with one record as it stands."""
         return web.json_response(self.session.view(self._record_index(request)))
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a copy of a picture, which a thread makes: others are answered meanwhile."""
         data = await asyncio.to_thread(
             self.session.picture, self._record_index(request), request.match_info["name"]
         )
@@ -144,18 +137,12 @@ class ReviewServer:
         )
 
     def _record_index(self, request: web.Request) -> int:
-        """Return the index of the record in the address. Raises HTTPNotFound for none."""
         index = int(request.match_info["place"])
         if index >= len(self.session.reviewable.keys):
             raise web.HTTPNotFound
         return index
 
     async def _decide(self, request: web.Request) -> web.StreamResponse:
-        """Take the decisions in the body, and answer for each.
-
-        Raises HTTPForbidden for a request that isn't JSON with an origin, as only the page itself
-        can send it; InputError or BrokenRow for a body that holds no list of decisions.
-        """
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
         decisions = listed(parse_line(await request.read()), "decisions")

@@ -124,11 +124,6 @@ class Session:
         self._queue = lru_cache(16)(self._make_queue)
 
     def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        """Draw the sample, write it to reviews.jsonl unless it is there, and mix gold into it.
-
-        Returns the items: without gold in the order of the draw, with gold shuffled, the same way
-        each time.
-        """
         known = gold_answers(self.reviewable, gold) if gold else {}
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["gold"] = digest_of(gold) if gold else None
@@ -142,10 +137,6 @@ class Session:
         return items
 
     def _make_queue(self, *filters: str) -> Queue:
-        """Return a queue for the values of _FILTERS, in their order; an empty text sets no filter.
-
-        Raises InputError for a `show` or a `below` that is none.
-        """
         wanted = dict(zip(_FILTERS, filters, strict=True))
         if wanted["show"] not in SHOWS:
             names = ", ".join(name for name in SHOWS if name)
@@ -209,11 +200,9 @@ class Session:
         }
 
     def _queue_of(self, wanted: Mapping[str, str]) -> Queue:
-        """Return the queue for these filters, the one of before if it is still kept."""
         return self._queue(*[wanted.get(name) or "" for name in _FILTERS])
 
     def _records_of(self, items: Iterable[Item]) -> dict[int, dict[str, Any]]:
-        """Return the views of the records that items are of, by the records' indices."""
         views: dict[int, dict[str, Any]] = {}
         for item in items:
             if item.record not in views:
@@ -261,10 +250,7 @@ class Session:
         return view
 
     def _picture_of(self, index: int) -> Picture:
-        """Return the size of a record's picture and its addresses on this page, or why not.
-
-        Its pixels aren't decoded for that.
-        """
+        # Its pixels aren't decoded for that.
         try:
             size = read_header(path_of_picture(self.reviewable.record(index))).size
         except GroundingError as error:
@@ -312,7 +298,6 @@ class Session:
         return answers
 
     def _take(self, decision: Mapping[str, Any]) -> str:
-        """Take a decision of the page; return "", or why it is refused."""
         key = str(decision.get("record"))
         index = self.reviewable.places.get(key)
         if index is None:
@@ -360,11 +345,9 @@ class Session:
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
-    """Give the boxes of an expression's view `box`, the index by which items know them, in place.
-
-    Without decisions on the expression, `outcome`, that is their own index. With some it is that of
-    the pipeline's box that each is, or was drawn in place of; one that a reviewer added gets none.
-    """
+    # Without decisions on the expression, `outcome`, that is their own index. With some it is that
+    # of the pipeline's box that each is, or was drawn in place of; one that a reviewer added gets
+    # none.
     if outcome is None:
         for index, box in enumerate(boxes):
             box["box"] = index

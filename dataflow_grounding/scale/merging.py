@@ -125,10 +125,6 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
 def _hold_shards(
     results_dir: str, folders: list[str], mirror: Mirror | None, locks: ExitStack
 ) -> None:
-    """Hold each shard's lock until `locks` is closed, so that no shard begins meanwhile.
-
-    Raises InputError where one is at work.
-    """
     for folder in folders:
         if mirror:
             shard = os.path.relpath(folder, results_dir)
@@ -140,11 +136,7 @@ def _hold_shards(
 def _files_to_join(
     results_dir: str, folders: list[str], first_run: dict[str, Any]
 ) -> dict[str, list[str]]:
-    """Return for each step's file in the results' folder those of the shards, in their order.
-
-    Which steps there are, the first shard's run says. Files elsewhere are brought here. Raises
-    InputError where they can't be.
-    """
+    # Which steps there are, the first shard's run says. Files elsewhere are brought here.
     files: dict[str, list[str]] = {}
     shard_files: list[str] = []
     for name in first_run["shard"]["files"]:
@@ -156,10 +148,7 @@ def _files_to_join(
 
 
 def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
-    """Say which `output_format`s that the run's spec states leave files that aren't put together.
-
-    Nothing is said of annotations, which every run leaves.
-    """
+    # Nothing is said of annotations, which every run leaves.
     formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
     for name in sorted(formats - {"unified", "jsonl"}):
         say(
@@ -169,10 +158,7 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 
 
 def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
-    """Return the names of the shards' folders, such as "2-of-8".
-
-    Of shards elsewhere, it also brings here the files that say how their runs ended.
-    """
+    # Of shards elsewhere, it also brings here the files that say how their runs ended.
     if mirror is None:
         folders = Path(results_dir, SHARDS).glob("[!.]*-of-*")
         return [path.name for path in folders if path.is_dir()]
@@ -186,11 +172,7 @@ def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
 
 
 def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
-    """Return the folders of all shards of a split into `of`; without `of`, of the only split.
-
-    `names` are those of the shards' folders that are there. Raises InputError where there are none,
-    where one of the split is missing, or where there are several splits and `of` names none.
-    """
+    # `names` are those of the shards' folders that are there.
     address = address_of(results_dir)
     counts = [name.partition("-of-")[2] for name in names]
     splits = {int(count) for count in counts if count.isdecimal()}
@@ -214,11 +196,6 @@ def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
 
 
 def _run_of(folder: str) -> dict[str, Any]:
-    """Return what a shard's run.json says.
-
-    Raises InputError where the run isn't finished, where the file says what no run leaves there, or
-    where it lists anything but different files of steps.
-    """
     file = os.path.join(folder, "run.json")
     run = read_object(file)
     path = address_of(file)
@@ -244,11 +221,8 @@ def _run_of(folder: str) -> dict[str, Any]:
 
 
 def _has_only_known_kinds(run: dict[str, Any]) -> bool:
-    """Return whether all that is computed with in a `run.json` has the kinds that a run leaves.
-
-    These are the summary, how many rows the input has, the box format, the folders of images, and
-    the formats of output that the spec states. The file may be a stranger's.
-    """
+    # These are the summary, how many rows the input has, the box format, the folders of images, and
+    # the formats of output that the spec states. The file may be a stranger's.
     summary = run["summary"]
     counts = [summary.get("images"), summary.get("done"), summary.get("failed")]
     rows = run["shard"].get("rows_of_all")
@@ -276,10 +250,7 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
 
 
 def _is_class_table(rows: Any) -> bool:
-    """Return whether this is a summary's table of classes, in which each row has a class's name.
-
-    Counts may be missing.
-    """
+    # Counts may be missing.
     if not isinstance(rows, list):
         return False
     for row in rows:
@@ -293,11 +264,8 @@ def _is_class_table(rows: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """Return what kind of value of a summary this is; empty for what no run leaves there.
-
-    The kinds are "word" (true, false, null), "number" (from 0 to MOST), "text", "texts" (a list)
-    and "numbers" (an object).
-    """
+    # The kinds are "word" (true, false, null), "number" (from 0 to MOST), "text", "texts" (a list)
+    # and "numbers" (an object).
     if isinstance(value, bool) or value is None:
         return "word"
     if isinstance(value, (int, float)):
@@ -310,11 +278,8 @@ def _kind(value: Any) -> str:
 
 
 def _check_kinds(addresses: list[str], runs: list[dict[str, Any]]) -> None:
-    """Raise InputError where a shard's counts are of other kinds than the first one's.
-
-    They could not be summed up. `addresses` are the shards' folders for the message. What is null,
-    or is missing in one of the two, is no difference.
-    """
+    # They could not be summed up. `addresses` are the shards' folders for the message. What is
+    # null, or is missing in one of the two, is no difference.
     kinds_of_first = _kinds_in(runs[0])
     for address, run in zip(addresses, runs, strict=True):
         for name, kind in _kinds_in(run).items():
@@ -326,16 +291,12 @@ def _check_kinds(addresses: list[str], runs: list[dict[str, Any]]) -> None:
 
 
 def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
-    """Return the kind of each value of a run's summary that isn't null, by its name."""
     return {name: _kind(value) for name, value in run["summary"].items() if value is not None}
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    """Raise InputError where shards don't belong together, or one is not whole.
-
-    They belong together where all have seen the same input, and have all its rows; where what
-    should be alike in all is so (`_stated`); and where their counts can be summed up.
-    """
+    # They belong together where all have seen the same input, and have all its rows; where what
+    # should be alike in all is so (`_stated`); and where their counts can be summed up.
     inputs: list[SeenInput] = []
     for run in runs:
         shard = run["shard"]
@@ -369,11 +330,8 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
 
 
 def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
-    """Raise InputError where a shard's files, in `folder`, are not those that its run left.
-
-    That shows in their rows, their sizes and their digests; `address` is the folder's for the
-    message.
-    """
+    # That shows in their rows, their sizes and their digests; `address` is the folder's for the
+    # message.
     shard = run["shard"]
     done = run["summary"]["done"]
     files = [within(folder, name) for name in shard["files"]]
@@ -395,11 +353,9 @@ def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
 
 
 def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    """Warn where a shard's pictures are not those that its run has seen, as far as they are here.
-
-    What was seen, and what is here, are lists of digests: the first is one of the pictures' paths,
-    the others are of their contents. A shard whose run.json has no such list is passed over.
-    """
+    # What was seen, and what is here, are lists of digests: the first is one of the pictures'
+    # paths, the others are of their contents. A shard whose run.json has no such list is passed
+    # over.
     for folder, run in zip(folders, runs, strict=True):
         last_file = within(folder, run["shard"]["files"][-1])
         seen = run["shard"].get("pictures")
@@ -416,11 +372,8 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
 
 
 def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
-    """Raise InputError where the results' own `run.json`, at `path`, is of a run to be kept.
-
-    That is a run which began after all shards, or which had more rows than they have. A file that
-    isn't there, or says neither, is none.
-    """
+    # That is a run which began after all shards, or which had more rows than they have. A file that
+    # isn't there, or says neither, is none.
     run = read_object(path)
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
     images = whole_number(summary.get("images")) or 0
@@ -439,11 +392,8 @@ def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
 
 
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
-    """Put pictures that the shards have unpacked from their input into the results' folder.
-
-    They are hard links where the file system has them, else copies. One whose name is there already
-    is left as it is: the name tells its contents.
-    """
+    # They are hard links where the file system has them, else copies. One whose name is there
+    # already is left as it is: the name tells its contents.
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
         for shard_folder in folders:
@@ -464,10 +414,7 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
 
 
 def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
-    """Return the names, in no order, of what a shard states otherwise than the first one.
-
-    Only what should be alike in all shards is compared.
-    """
+    # Only what should be alike in all shards is compared.
     stated = _stated(run)
     stated_first = _stated(first)
     names = stated.keys() | stated_first.keys()
@@ -475,11 +422,8 @@ def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
 
 
 def _stated(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what must be alike in all shards, by name: "image_grounding.vlm.model" and its like.
-
-    Absolute paths are left out, which each machine has its own of, and so are keys that only say
-    how a run goes (`_MAY_DIFFER`).
-    """
+    # Absolute paths are left out, which each machine has its own of, and so are keys that only say
+    # how a run goes (`_MAY_DIFFER`).
     stated: dict[str, Any] = {}
     for name in _SAME_IN_ALL:
         stated[name] = run.get(name)
@@ -498,21 +442,15 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    """Return whether a key of the spec may differ from shard to shard.
-
-    That is one with a name of `_MAY_DIFFER` in it: "image_grounding.vlm.timeout".
-    """
+    # That is one with a name of `_MAY_DIFFER` in it: "image_grounding.vlm.timeout".
     # What is in an operator's `settings` is the user's, whatever it is called: it may not differ.
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the `run.json` of all shards: the first one's, with the sums of what all did.
-
-    Of the summary, it has what the first one has. The results' folder stands in place of the first
-    shard's own.
-    """
+    # Of the summary, it has what the first one has. The results' folder stands in place of the
+    # first shard's own.
     first = runs[0]
     summary: dict[str, Any] = {}
     for name in first["summary"]:
@@ -544,11 +482,8 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
-    """Return one table of classes from those of the shards, in the order of ClassTable.rows.
-
-    `listed` are the classes that the user lists. A picture whose rows are in several shards counts
-    in each of them. What a table doesn't count of a class is 0.
-    """
+    # `listed` are the classes that the user lists. A picture whose rows are in several shards
+    # counts in each of them. What a table doesn't count of a class is 0.
     by_name: dict[str, dict[str, Any]] = {}
     sides: dict[str, float] = {}  # by class, the sum of its boxes' sides in pixels
     for row in chain.from_iterable(tables):
@@ -565,11 +500,8 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
 
 
 def _sum(values: list[Any]) -> Any:
-    """Return one value for what the shards say under a name of their summaries.
-
-    Numbers are summed, and so are objects of numbers, name by name; lists are joined without
-    repeats; of texts and of yes or no the first is taken. None where any of them is None.
-    """
+    # Numbers are summed, and so are objects of numbers, name by name; lists are joined without
+    # repeats; of texts and of yes or no the first is taken. None where any of them is None.
     first = values[0]
     if None in values:
         return None

@@ -169,19 +169,12 @@ def write_joined(
 
 
 def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
-    """Yield the lines of all shards in the order of the whole input; each part is so already.
-
-    Lines of the same place come in the order of the parts.
-    """
+    # Lines of the same place come in the order of the parts.
     return heapq.merge(*parts, key=itemgetter(0))
 
 
 def _step_lines(path: str) -> Iterator[PlacedLine]:
-    """Yield the lines of a shard's step with the places of their rows in the whole input.
-
-    Nothing where no row got as far as this step. Raises InputError where the places aren't in
-    order, or the file is damaged in another way.
-    """
+    # Nothing where no row got as far as this step.
     if not os.path.exists(lines_path(path)):
         return
     with _undamaged(path) as file:
@@ -192,10 +185,7 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
 
 
 def _failed_lines(path: str) -> Iterator[PlacedLine]:
-    """Yield the lines of a shard's file of failures with the places of their rows.
-
-    A row may have several. Raises InputError where the file is missing or damaged.
-    """
+    # A row may have several.
     with _undamaged(path) as file:
         for line in file:
             yield json.loads(line)["line"], line
@@ -203,10 +193,7 @@ def _failed_lines(path: str) -> Iterator[PlacedLine]:
 
 @contextmanager
 def _undamaged(path: str) -> Iterator[IO[str]]:
-    """Open a file of a shard to be read in the block.
-
-    What shows in the block that the file is damaged, or lacks lines, is raised as InputError.
-    """
+    # What shows in the block that the file is damaged, or lacks lines, is raised as InputError.
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
             yield file

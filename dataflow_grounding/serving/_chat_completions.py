@@ -94,10 +94,7 @@ def first_limits(endpoint: str) -> ImageLimits:
 
 
 def _is_under(domain: str, endpoint: str) -> bool:
-    """Return whether an address's host is the domain or ends in it.
-
-    Whole parts count: evilnvidia.com is not under nvidia.com.
-    """
+    # Whole parts count: evilnvidia.com is not under nvidia.com.
     host = (urlsplit(endpoint).hostname or "").rstrip(".")
     return host == domain or host.endswith(f".{domain}")
 
@@ -145,10 +142,7 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
 
 
 def _text(content: Any) -> str:
-    """Return a message's text; "" without any.
-
-    Some servers answer in parts, of which only the texts count, joined.
-    """
+    # Some servers answer in parts, of which only the texts count, joined.
     if not isinstance(content, list):
         return str(content or "")
     texts = []
@@ -177,7 +171,6 @@ def usage_of(data: Any) -> Usage:
 
 
 def _first_count(*values: Any) -> int:
-    """Return the first of some values that can be a number of tokens; 0 without any."""
     for value in values:
         if is_token_count(value):
             return int(value)

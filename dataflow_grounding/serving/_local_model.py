@@ -83,11 +83,8 @@ class LoadedModel:
         self._special = _special_tokens(tokenizer)
 
     def _form_of_system_messages(self) -> Callable[[str], Any] | None:
-        """Return the function that makes a system message's content of its text.
-
-        The chat template decides: it wants a list of parts, or a text. None for a template without
-        system messages.
-        """
+        # The chat template decides: it wants a list of parts, or a text. None for a template
+        # without system messages.
         forms: tuple[Callable[[str], Any], ...] = (_text_parts, str)
         for form in forms:
             if self._takes(form):
@@ -116,10 +113,6 @@ class LoadedModel:
         return [*self.answers(batch[:half]), *self.answers(batch[half:])]
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
-        """Have the model answer requests together, at the temperature of the first.
-
-        Returns their replies in order; raises whatever the model raises.
-        """
         conversations = [self._conversation(asked) for asked in batch]
         inputs = self.processor.apply_chat_template(
             conversations,
@@ -150,21 +143,15 @@ class LoadedModel:
         return replies
 
     def _are_abandoned(self, batch: "Sequence[Asked]", tokens: Any, *_: Any) -> Any:
-        """Return for each row of `tokens` whether to stop: True for all once nobody waits.
-
-        Transformers calls this after each token. Nobody waits for any reply of the batch where the
-        run was interrupted.
-        """
+        # Transformers calls this after each token. Nobody waits for any reply of the batch where
+        # the run was interrupted.
         nobody_waits = all(asked.reply.done() for asked in batch)
         return self._torch.full(
             (len(tokens),), nobody_waits, dtype=self._torch.bool, device=tokens.device
         )
 
     def _conversation(self, asked: Asked) -> list[dict[str, Any]]:
-        """Return a request as messages for the chat template: system prompt, pictures and text.
-
-        For a template without system messages, the system prompt comes before the text.
-        """
+        # For a template without system messages, the system prompt comes before the text.
         request = asked.request
         content: list[dict[str, Any]] = [
             {"type": "image", "image": picture} for picture in asked.pictures
@@ -180,10 +167,7 @@ class LoadedModel:
         return [system, {"role": "user", "content": content}]
 
     def _takes(self, form: Callable[[str], Any]) -> bool:
-        """Return whether the chat template writes out a system message whose content has this form.
-
-        Some templates raise for one, leave it out, or print a list of parts as Python's text.
-        """
+        # Some templates raise for one, leave it out, or print a list of parts as Python's text.
         messages = [
             {"role": "system", "content": form("of its own")},
             {"role": "user", "content": _text_parts("?")},
@@ -195,11 +179,8 @@ class LoadedModel:
         return "of its own" in written and "'text'" not in written
 
     def _reply(self, tokens: list[int], sent: int) -> Reply:
-        """Return the reply of generated tokens, up to the first one that ends it.
-
-        That one counts as written, but is not in the text. Without such a token the reply was cut
-        off: its finish reason is `length`. `sent` is how many tokens the request had.
-        """
+        # That one counts as written, but is not in the text. Without such a token the reply was cut
+        # off: its finish reason is `length`. `sent` is how many tokens the request had.
         finish_reason = "length"
         text_tokens = tokens
         written = len(tokens)
@@ -220,7 +201,6 @@ def said_by(error: BaseException) -> str:
 
 
 def _best_device() -> str:
-    """Return torch's name of the device to run on: `cuda`, else `mps`, else `cpu`."""
     import torch
 
     if torch.cuda.is_available():
@@ -231,7 +211,6 @@ def _best_device() -> str:
 
 
 def _check_adapter(model: str) -> None:
-    """Raise ValueError for a folder with an adapter where peft, which reads it, is missing."""
     has_adapter = os.path.exists(os.path.join(model, "adapter_config.json"))
     if has_adapter and not importlib.util.find_spec("peft"):
         raise ValueError(
@@ -240,7 +219,6 @@ def _check_adapter(model: str) -> None:
 
 
 def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Return a pattern that matches the model's special tokens; nothing, where it has none."""
     patterns = []
     for token in tokenizer.added_tokens_decoder.values():
         if token.special and token.content.strip():
@@ -249,11 +227,9 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
 
 
 def _with_escaped_start(token: re.Match[str]) -> str:
-    """Return a token's text with its first character escaped for JSON, so that it is no token."""
     text = token[0]
     return f"\\u{ord(text[0]):04x}{text[1:]}"
 
 
 def _text_parts(text: str) -> list[dict[str, Any]]:
-    """Return a text as a message's content of one part."""
     return [{"type": "text", "text": text}]

@@ -111,7 +111,6 @@ class LoopInThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, begun with the first call. Raises EndpointRefused after a fork."""
         with self._lock:  # several threads may ask for it at once
             if self._loop is not None and self._process != os.getpid():
                 raise EndpointRefused(
@@ -178,11 +177,6 @@ class HttpTransport:
     async def _answered(
         self, method: str, body: bytes | None, most: int
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body of the answer to a request; redirects aren't followed.
-
-        Raises ServerFault for an answer with a body of more than `most` bytes, and what `fault_of`
-        returns where none comes.
-        """
         import aiohttp
 
         try:
@@ -254,7 +248,6 @@ class ClientTransport:
         return await self._post(body)
 
     async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Do what `post` does, in the loop of the client's connections."""
         import openai
 
         settings = json.loads(body)
@@ -304,7 +297,6 @@ def _post_without_redirects(
     options: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> Any:
-    """Call the method `post` of an openai client with redirects off; return what it returns."""
     return post(*arguments, options={**(options or {}), "follow_redirects": False}, **keywords)
 
 
@@ -343,10 +335,7 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    """Return why no connection came about, as EndpointUnreachable or RateLimited.
-
-    The latter is for a machine that is short of connections itself: it is waited for.
-    """
+    # The latter is for a machine that is short of connections itself: it is waited for.
     causes = list(with_causes(error))
     of_certificate = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     distrust = getattr(of_certificate, "verify_message", None)

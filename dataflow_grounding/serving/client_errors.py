@@ -89,24 +89,20 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
 
 
 def _class_names(error: BaseException) -> set[str]:
-    """Return the names of an error's classes."""
     return {base.__name__ for base in type(error).__mro__}
 
 
 def _is_no_connection(error: BaseException) -> bool:
-    """Whether an error says that no connection came about."""
     if isinstance(error, _REFUSED) or not _NO_CONNECTION.isdisjoint(_class_names(error)):
         return True
     return isinstance(error, OSError) and error.errno in _NO_ROUTE
 
 
 def _is_broken_off(error: BaseException) -> bool:
-    """Whether an error says that a connection broke off, or that nothing came in time."""
     return isinstance(error, _SYSTEM_ERRORS) or not _BROKEN_OFF.isdisjoint(_class_names(error))
 
 
 def _status_of(error: Exception) -> int | None:
-    """Return the HTTP status of the answer that an error is about; None where it names none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         facts = response.get("ResponseMetadata")
@@ -125,12 +121,10 @@ def _status_of(error: Exception) -> int | None:
 
 
 def _is_status(value: object) -> TypeGuard[int]:
-    """Whether a value is the HTTP status of an answer that tells an error."""
     return isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600
 
 
 def _headers_of(error: Exception) -> dict[str, str]:
-    """Return the headers of the answer that an error is about, by their names in lower case."""
     headers: Any = getattr(getattr(error, "response", None), "headers", None)
     if headers is None:
         headers = getattr(error, "headers", None)
@@ -140,7 +134,6 @@ def _headers_of(error: Exception) -> dict[str, str]:
 
 
 def _body_of(error: Exception) -> bytes:
-    """Return the body of the answer that an error is about, or else the error's words."""
     with suppress(Exception):  # one that was never read raises an error of its own
         response: Any = getattr(error, "response", None)
         content = response.content

@@ -166,10 +166,6 @@ class GeminiServing(Serving):
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
-        """Return the reply at a service tier; "" is the ordinary one.
-
-        Raises a GroundingError that says what an answer other than a reply means, or why none came.
-        """
         client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
         import aiohttp
@@ -205,10 +201,7 @@ class GeminiServing(Serving):
     def _body(
         self, request: Request[Any], contents: list[dict[str, Any]], tier: str
     ) -> dict[str, Any]:
-        """Return the request's body, for a service tier; "" is the ordinary one.
-
-        What the user states in `extra` goes before what this serving would send.
-        """
+        # What the user states in `extra` goes before what this serving would send.
         settings: dict[str, Any] = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
@@ -233,10 +226,6 @@ class GeminiServing(Serving):
         return thinking_fields("gemini", self.model, level)
 
     def _open(self) -> Any:
-        """Return a client with its own retries off: the engine's waits are for the whole run.
-
-        Raises EndpointRefused where it can't be used.
-        """
         obstacles = self.obstacles()
         if obstacles:
             raise EndpointRefused(obstacles[0])
@@ -259,10 +248,7 @@ class GeminiServing(Serving):
 
 
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
-    """Raise SpecError for fields that are this serving's own, and a `generationConfig` of no use.
-
-    `tier` is the service tier that is stated elsewhere; "" for none.
-    """
+    # `tier` is the service tier that is stated elsewhere; "" for none.
     fields = setting("vlm.gemini.extra")
     for name in ("contents", "systemInstruction"):
         if name in extra:
@@ -277,10 +263,7 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    """Return a turn of a conversation as the API has it: pictures, then text.
-
-    Its role is `user`, or `model` for the assistant's.
-    """
+    # Its role is `user`, or `model` for the assistant's.
     parts: list[dict[str, Any]] = []
     for image in message.images:
         url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
@@ -291,11 +274,8 @@ async def _content(message: Turn) -> dict[str, Any]:
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema in Gemini's dialect, a part of OpenAPI's, with its keys in order.
-
-    Optional values are `nullable` there, rather than of two types. Source: ai.google.dev,
-    structured output.
-    """
+    # Optional values are `nullable` there, rather than of two types. Source: ai.google.dev,
+    # structured output.
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [type_name] = [name for name in types if name != "null"]
     dialect: dict[str, Any] = {"type": type_name.upper()}
@@ -317,11 +297,7 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply_of(response: Any, where: str) -> Reply:
-    """Return the reply in a response; one that was blocked has a `refusal`.
-
-    Any finish reason that isn't in _WHOLE counts as blocked. Raises ServerFault for a response
-    without a candidate that wasn't blocked either.
-    """
+    # Any finish reason that isn't in _WHOLE counts as blocked.
     usage = _usage_of(response.usage_metadata)
     tier = _tier_of(response)
     feedback = response.prompt_feedback
@@ -340,14 +316,12 @@ def _reply_of(response: Any, where: str) -> Reply:
 
 
 def _tier_of(response: Any) -> str:
-    """Return the service tier that served a reply, from a header of the response; "" without."""
     headers = getattr(response.sdk_http_response, "headers", None) or {}
     lowered = {str(name).lower(): value for name, value in headers.items()}
     return tier_named(lowered.get(TIER_HEADER))
 
 
 def _usage_of(metadata: Any) -> Usage:
-    """Return the tokens that a reply's metadata counts; what it leaves out is 0."""
     sent = _count(metadata, "prompt_token_count")
     cached = _count(metadata, "cached_content_token_count")
     written = _count(metadata, "candidates_token_count")
@@ -356,21 +330,15 @@ def _usage_of(metadata: Any) -> Usage:
 
 
 def _count(metadata: Any, name: str) -> Any:
-    """Return a count of a reply's metadata by its name; 0 where it has none."""
     return getattr(metadata, name, None) or 0
 
 
 def _text_of(candidate: Any) -> str:
-    """Return a candidate's text, without its thoughts; "" where it has none."""
     parts = (candidate.content.parts if candidate.content else None) or []
     return "".join(part.text for part in parts if part.text and not part.thought)
 
 
 def _blocked_categories(candidate: Any) -> str:
-    """Return the categories that a candidate was blocked for, by its safety ratings.
-
-    They are in one text, `A, B`; "" without any.
-    """
     categories = []
     for rating in candidate.safety_ratings or []:
         if rating.blocked and rating.category:
@@ -379,7 +347,6 @@ def _blocked_categories(candidate: Any) -> str:
 
 
 def _refusal(reason: Any, message: str | None) -> str:
-    """Return a reply's refusal in words, from Gemini's reason and its message, if it has one."""
     name = str(getattr(reason, "value", reason))
     refusal = f"blocked by Gemini ({name})"
     return f"{refusal}: {message}" if message else refusal

@@ -95,10 +95,7 @@ class _Advice(NamedTuple):
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
-    """Return advice where key, account, address, model or proxy are wrong; None otherwise.
-
-    It is certain only for a key that is answered with 401, and for a quota that is used up.
-    """
+    # It is certain only for a key that is answered with 401, and for a quota that is used up.
     is_bad_request = status in (400, 422)
     if status in (401, 403) or (is_bad_request and _KEY.search(message)):
         # A 403 may be about what this one request asks for or shows.
@@ -137,11 +134,8 @@ def is_about_content(refusal: str) -> bool:
 
 
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the seconds that an answer asks to wait; None where it asks for none.
-
-    It is a day where Google's error `details` say that a day's quota is used up. Else the seconds
-    stand in the headers, or in the `RetryInfo` of those details.
-    """
+    # It is a day where Google's error `details` say that a day's quota is used up. Else the seconds
+    # stand in the headers, or in the `RetryInfo` of those details.
     for detail in details:
         if "PerDay" in str(detail.get("violations")):
             return DAY
@@ -175,17 +169,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_in(text: str | None, unit: float) -> float | None:
-    """Return the seconds that a header's number says, in units of so many, as `_bounded` does.
-
-    None for a header without a number.
-    """
+    # None for a header without a number.
     with suppress(ValueError):  # raised for a date, and for what is neither
         return _bounded(float(text or "") * unit)
     return None
 
 
 def _timestamp_of(date: str | None) -> float | None:
-    """Return the Unix time of a date in a header; None where it is none."""
     with suppress(ValueError, TypeError, OverflowError):
         return parsedate_to_datetime(date or "").timestamp()
     return None
@@ -207,11 +197,8 @@ def used_up(headers: Mapping[str, str]) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Return the seconds from now that a reset time says, from 0 to LONGEST.
-
-    OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time. None where it
-    can't be read.
-    """
+    # OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time. None where it
+    # can't be read.
     if len(text) > LONGEST_TEXT:
         # The patterns try each digit as the first of a number, so a long text would take time that
         # grows with the square of its length.
@@ -229,18 +216,14 @@ def _duration(text: str) -> float | None:
 
 
 def _bounded(seconds: float) -> float | None:
-    """Return seconds to wait, kept from 0 to LONGEST; None for nan."""
     if math.isnan(seconds):
         return None
     return min(max(seconds, 0.0), LONGEST)
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    """Return what a body says of an error, as JSON or text, and Google's details of it.
-
-    That is the value of `error` in a JSON object or the first of a list, else the JSON itself. Of a
-    web page it is "", any other text is returned as it is. Without details the list is empty.
-    """
+    # That is the value of `error` in a JSON object or the first of a list, else the JSON itself. Of
+    # a web page it is "", any other text is returned as it is. Without details the list is empty.
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)
@@ -260,15 +243,11 @@ def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _first_of(data: Any) -> Any:
-    """Return a list's first item; anything else, and an empty list, as it is."""
     return data[0] if isinstance(data, list) and data else data
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
-    """Return an error's words, with its reasons, code or type in brackets if it has one.
-
-    `error` is what `_error_in` found: of an object, its `message` or `detail`, else all of it.
-    """
+    # `error` is what `_error_in` found: of an object, its `message` or `detail`, else all of it.
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error

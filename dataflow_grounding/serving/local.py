@@ -132,11 +132,7 @@ class LocalServing(Serving):
 
     @cached_property
     def _digest(self) -> str:
-        """What tells apart models of the same name: the Hub's commit, or a digest of the files.
-
-        It is "" for a folder that holds no model. Raises MissingExtra without the extra `local`,
-        SpecError where the Hub doesn't tell.
-        """
+        # It is "" for a folder that holds no model.
         if os.path.isdir(self.model):
             return _digest_of(self.model)
         with needs_extra(f"{setting('vlm.backend')} local", "local"):
@@ -192,7 +188,6 @@ class LocalServing(Serving):
             asked.reply.cancel()
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """Return the reply to each request, or its error; the first call loads the model."""
         with _turn:
             try:
                 self._loaded = self._loaded or LoadedModel(self)
@@ -244,16 +239,12 @@ class _Queue:
         self.waiting = self._unanswered()
 
     def _unanswered(self) -> list[Asked]:
-        """Return the requests that still wait: neither answered nor cancelled."""
         return [asked for asked in self.waiting if not asked.reply.done()]
 
 
 def _digest_of(folder: str) -> str:
-    """Return a digest of a model's files: their names, sizes and content.
-
-    Of files with more than SAMPLES samples, only these are read. It is "" where the folder holds no
-    model: no config.json. Folders within it don't count. Raises OSError.
-    """
+    # Of files with more than SAMPLES samples, only these are read. It is "" where the folder holds
+    # no model: no config.json. Folders within it don't count.
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()

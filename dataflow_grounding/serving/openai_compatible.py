@@ -217,11 +217,8 @@ class OpenAIServing(Serving):
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
-        """Return the reply at a service tier; "" is the ordinary one.
-
-        The first request finds out what the endpoint takes, and the others wait for that. Raises
-        what the endpoint's answer means.
-        """
+        # The first request finds out what the endpoint takes, and the others wait for that. Raises
+        # what the endpoint's answer means.
         if not self._habits_known:
             async with self._first_request.get():
                 if not self._habits_known:  # else another request has found out meanwhile
@@ -236,11 +233,8 @@ class OpenAIServing(Serving):
         return await self._send(replace(request, cut_off=False), self.habits, tier)
 
     async def _find_out(self, request: Request[Any], tier: str) -> Reply:
-        """Return the reply to the first request, sent in other ways until the endpoint takes it.
-
-        The way that it takes is kept. Raises the first refusal where no way is left to try,
-        EndpointRefused for a model that takes no images, and any other error at once.
-        """
+        # The way that it takes is kept. Raises the first refusal where no way is left to try,
+        # EndpointRefused for a model that takes no images, and any other error at once.
         first_refusal: RequestRefused | None = None
         habits = self.habits
         while True:
@@ -263,10 +257,6 @@ class OpenAIServing(Serving):
                 return reply
 
     async def _send(self, request: Request[Any], habits: Habits, tier: str) -> Reply:
-        """Send a request as the endpoint takes it, and return its reply.
-
-        Raises a GroundingError that says what an answer other than 200 means, or that it is none.
-        """
         if all(image.ready for image in request.images):
             body = self._body(request, habits, tier)
         elif any(is_elsewhere(image.path) for image in request.images):
@@ -294,11 +284,8 @@ class OpenAIServing(Serving):
             ) from None
 
     def _body(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
-        """Return the request as JSON.
-
-        It is put together so that the images' long texts are copied once and never scanned. For an
-        endpoint that takes no system message, its text begins the first turn.
-        """
+        # It is put together so that the images' long texts are copied once and never scanned. For
+        # an endpoint that takes no system message, its text begins the first turn.
         parts = [b'{"messages":[']
         beginning = ""
         if habits.system_message:
@@ -313,11 +300,8 @@ class OpenAIServing(Serving):
         return b"".join(parts)
 
     def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
-        """Return a request's keys other than its messages, as JSON without the bracket before them.
-
-        Mostly all requests of a task have the same, schema and all: what was written for the last
-        one is kept.
-        """
+        # Mostly all requests of a task have the same, schema and all: what was written for the last
+        # one is kept.
         alike = self._settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
         what = (habits, tier, temperature, request.is_free_form, request.thinking)
@@ -329,10 +313,7 @@ class OpenAIServing(Serving):
         return as_json
 
     def _settings(self, request: Request[Any], habits: Habits, tier: str) -> dict[str, Any]:
-        """Return a request's keys other than its messages.
-
-        What the user states in `extra_body` goes before what this serving would send.
-        """
+        # What the user states in `extra_body` goes before what this serving would send.
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
         temperature = request.temperature(self.temperature)
         if habits.temperature and temperature is not None:
@@ -371,17 +352,13 @@ class OpenAIServing(Serving):
         return thinking_fields("openai", self.model, level)
 
     def _open(self) -> Transport:
-        """Return a transport by the user's client if there is one, else by ours."""
         if self._client is not None:
             return self._open_client(self._client)
         return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        """Return a transport by a user's own client.
-
-        It has connections of its own, unless the user's client has an HTTP client of the user's:
-        that is kept to one loop, which all others send from.
-        """
+        # It has connections of its own, unless the user's client has an HTTP client of the user's:
+        # that is kept to one loop, which all others send from.
         import openai
 
         transport = partial(
@@ -400,10 +377,7 @@ class OpenAIServing(Serving):
 
 
 def _message(message: Turn, beginning: str) -> list[bytes]:
-    """Return a turn as a message, in parts of JSON: pictures, then text.
-
-    A user's text begins with `beginning`. Any other turn is its text alone.
-    """
+    # A user's text begins with `beginning`. Any other turn is its text alone.
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
@@ -415,33 +389,25 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
 
 @lru_cache(maxsize=16)  # there is one for all tasks about an image, and a user's own
 def _system_message(text: str) -> bytes:
-    """Return the system message as JSON, with the comma behind it."""
     return json.dumps({"role": "system", "content": text}).encode() + b","
 
 
 def _asked_tier(name: str, ordinary_after: float | None) -> "AskedTier | None":
-    """Return the service tier to ask for; None for the ordinary one. Raises SpecError."""
     if not name and ordinary_after is None:
         return None
     return AskedTier(name, ordinary_after)
 
 
 def _timeout_at(tier: "AskedTier | None", stated: float | None) -> float:
-    """Return the seconds that one request may take: those that are stated, else the tier's.
-
-    None is the ordinary tier.
-    """
+    # None is the ordinary tier.
     if tier is not None:
         return tier.timeout(stated, TIMEOUT)
     return TIMEOUT if stated is None else stated
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
-    """Return the key for an address from the first variable that holds one; None where none does.
-
-    They are `name`, DF_API_KEY and OPENAI_API_KEY. The last is not tried for the address of
-    DF_BASE_URL: that may be another provider's.
-    """
+    # They are `name`, DF_API_KEY and OPENAI_API_KEY. The last is not tried for the address of
+    # DF_BASE_URL: that may be another provider's.
     names = [name, "DF_API_KEY"]
     if url != os.environ.get("DF_BASE_URL"):
         names.append("OPENAI_API_KEY")
@@ -453,7 +419,6 @@ def _key_in_environment(name: str, url: str) -> str | None:
 
 
 def _address_of(client: Any, stated: str | None) -> str:
-    """Return the address of a user's own client. Raises SpecError where another one is stated."""
     url = str(client.base_url)
     if stated and _as_compared(stated) != _as_compared(url):
         name, address = setting("vlm.openai.base_url"), shown_address(url, "vlm.openai")
@@ -462,7 +427,6 @@ def _address_of(client: Any, stated: str | None) -> str:
 
 
 def _as_compared(url: str) -> tuple[Any, ...]:
-    """Return what of an address tells it from another one, however either is written."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
@@ -470,10 +434,7 @@ def _as_compared(url: str) -> tuple[Any, ...]:
 
 
 def _check_own_key(key: str | None) -> None:
-    """Raise SpecError where no address is named, and the key isn't the one set for OpenAI's own.
-
-    Pictures that are meant for a server of the user's own would go to a public one.
-    """
+    # Pictures that are meant for a server of the user's own would go to a public one.
     own_key = os.environ.get("OPENAI_API_KEY", "").strip()
     if key is None or key != own_key:
         raise SpecError(
@@ -484,7 +445,6 @@ def _check_own_key(key: str | None) -> None:
 
 
 def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
-    """Raise SpecError for headers that can't be sent, and for keys that are this serving's own."""
     for text in (*headers, *headers.values()):
         if not (text.isascii() and text.isprintable()):
             name = setting("vlm.openai.extra_headers")

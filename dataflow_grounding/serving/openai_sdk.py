@@ -99,7 +99,6 @@ class OpenAISdkServing(OpenAIServing):
             )
 
     def _open(self) -> Transport:
-        """Return a transport by OpenAI's own client: Azure's where an Azure endpoint is given."""
         import openai
 
         address, _, query = self._url.partition("?")
@@ -128,11 +127,6 @@ class OpenAISdkServing(OpenAIServing):
         )
 
     async def _token(self) -> str:
-        """Return an Entra token from the user's provider, and have it masked from now on.
-
-        Raises EndpointRefused where the provider fails, in which case the next request may fare
-        better, or returns what is no token.
-        """
         assert self._provider is not None
         try:
             token: Any = await asyncio.to_thread(self._provider)  # which may ask the network

@@ -103,11 +103,8 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
-        """Add a reply to the recording, with secrets masked, and return its line.
-
-        `key` is its request's. A new file gets its head first. A last line that wasn't finished, as
-        where the process was killed, is ended first. Raises OSError.
-        """
+        # `key` is its request's. A new file gets its head first. A last line that wasn't finished,
+        # as where the process was killed, is ended first.
         line: dict[str, Any] = {
             "key": key,
             "reply": blotted(reply.text),
@@ -128,10 +125,6 @@ class RecordedServing(Serving):
         return line
 
     def _load(self) -> None:
-        """Read the recording: its replies, and from its head whose they are.
-
-        Raises InputError where there is no file, or it isn't a recording.
-        """
         try:
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())

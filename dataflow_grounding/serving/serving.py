@@ -75,7 +75,6 @@ def is_token_count(value: object) -> bool:
 
 
 def _token_count(value: int) -> int:
-    """Return a number of tokens from outside; 0 for what can't be one."""
     return value if is_token_count(value) else 0
 
 

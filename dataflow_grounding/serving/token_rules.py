@@ -63,11 +63,8 @@ class TokenRules:
 
     @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
-        """Return the tokens of a picture by its provider's published rule; None without one.
-
-        `size` is (width, height) in pixels, as sent. Which rule it is, the keys of the table's row
-        tell; token_rules.yaml explains them.
-        """
+        # `size` is (width, height) in pixels, as sent. Which rule it is, the keys of the table's
+        # row tell; token_rules.yaml explains them.
         width, height = size
         rule = self._rule()
         counts = rule.get("by_resolution", {})
@@ -95,7 +92,6 @@ class TokenRules:
         return None
 
     def _rule(self) -> Any:
-        """Return the table's first rule for this model; an empty one where there is none."""
         for rule in load_table(__package__, "token_rules.yaml"):
             if re.match(rule["models"], self._name):
                 return rule
@@ -103,10 +99,8 @@ class TokenRules:
 
     @property
     def _name(self) -> str:
-        """The model's name in lower case, without its path."""
         return self.model.lower().rsplit("/", 1)[-1]
 
 
 def _cells(size: tuple[float, float], side: int) -> int:
-    """Return how many squares with sides of `side` pixels cover a picture of this size."""
     return math.ceil(size[0] / side) * math.ceil(size[1] / side)

@@ -121,10 +121,7 @@ class _FilledSizes:
         return self._sizes[place]
 
     def _count(self, place: Place) -> int:
-        """Count the characters of the value at a place, with those that its references fill in.
-
-        What is no text, block or list counts as one.
-        """
+        # What is no text, block or list counts as one.
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
             return sum(self.size((*place, key)) for key in value)
@@ -140,10 +137,7 @@ class _FilledSizes:
 
 
 def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """Yield each text in a value that stands at `place`, with the text's own place.
-
-    Texts in blocks and lists are among them; keys are not.
-    """
+    # Texts in blocks and lists are among them; keys are not.
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):
@@ -155,11 +149,7 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _keys_in(text: str, place: Place) -> list[str]:
-    """Return the keys that a text refers to, also within the default of a variable.
-
-    A key that is named several times is there as often. Raises SpecError, which names the text's
-    `place`, for a reference that is neither a key nor a variable.
-    """
+    # A key that is named several times is there as often.
     keys: list[str] = []
     # Each round replaces the innermost references, until none is left that can be read.
     remaining = _ESCAPED.sub("", text)
@@ -210,10 +200,8 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    """Return the value at a place of a spec; None where a block has no such key.
-
-    None, too, where the place leads into a value that is no block. Lists have to have the indices.
-    """
+    # None, too, where the place leads into a value that is no block. Lists have to have the
+    # indices.
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

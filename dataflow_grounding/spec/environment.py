@@ -22,10 +22,7 @@ Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
 def _variable(*names: str) -> str:
-    """Return the value of the first of these variables that holds more than spaces, stripped.
-
-    "" where none does, or none is set.
-    """
+    # "" where none does, or none is set.
     for name in names:
         value = os.environ.get(name, "").strip()
         if value:
@@ -83,10 +80,7 @@ def unused_keys() -> str:
 
 
 def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
-    """Return the first of `openai`, `local`, `gemini` whose block has an address, model or key.
-
-    Gemini's model doesn't count, as it has a default. None where no block has any.
-    """
+    # Gemini's model doesn't count, as it has a default. None where no block has any.
     openai = vlm.openai
     if openai.base_url or openai.endpoints or openai.azure.endpoint:
         return "openai"
@@ -139,11 +133,8 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    """Return the variables that may name another address than a provider's public one.
-
-    None where the spec states an address, and for other backends than OpenAI's and Gemini's.
-    `is_default` says that the spec names no backend, so that Gemini is merely the default.
-    """
+    # None where the spec states an address, and for other backends than OpenAI's and Gemini's.
+    # `is_default` says that the spec names no backend, so that Gemini is merely the default.
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:
@@ -157,13 +148,11 @@ def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
 
 
 def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    """Return `{backend: a copy of its block}`, with what the environment names filled in.
-
-    Filled in are the model, of DF_MODEL, and for `openai` the address, of DF_BASE_URL or
-    OPENAI_BASE_URL, where the spec leaves them open; where the environment doesn't name them
-    either, a text stays "" and Gemini's model the default. The result is {} where nothing can be
-    filled in: for a backend without such a block, and for `gemini` where the spec states its model.
-    """
+    # Filled in are the model, of DF_MODEL, and for `openai` the address, of DF_BASE_URL or
+    # OPENAI_BASE_URL, where the spec leaves them open; where the environment doesn't name them
+    # either, a text stays "" and Gemini's model the default. The result is {} where nothing can be
+    # filled in: for a backend without such a block, and for `gemini` where the spec states its
+    # model.
     model = _variable("DF_MODEL")
     if backend == "openai":
         openai = vlm.openai

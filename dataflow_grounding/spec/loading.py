@@ -186,7 +186,6 @@ def read_spec(
 
 
 def _why_not_merged(error: Exception, files: Sequence[_File], overrides: _Overrides) -> SpecError:
-    """Return an error that `_merge` raised as one that names the files, or the key and its line."""
     variable = _UNSET_VARIABLE.search(str(error))
     if variable:
         return SpecError(_unset_variable(variable[1], error, files, overrides))
@@ -204,17 +203,6 @@ def _merge(
     others: Collection[str],
     whole: bool,
 ) -> _Merged:
-    """Merge files and overrides, the later ones over the earlier, and fill in their references.
-
-    Args:
-        files: The files, as they were read.
-        overrides: Keys that the command line sets.
-        block_of, others, whole: As `read_spec` takes them.
-
-    Raises:
-        OmegaConfBaseException, RecursionError, TypeError, SpecError: The parts don't fit together,
-            or a reference can't be filled in.
-    """
     config: Any = OmegaConf.create()
     parts = [file.values for file in files]
     parts.append(overrides.values)
@@ -248,10 +236,7 @@ def _merge(
 
 
 def _changes_of_kind(before: Any, after: Any) -> list[tuple[str, ...]]:
-    """Return the keys, by their parts, of which one side has a list and the other a mapping.
-
-    Both sides are OmegaConf mappings.
-    """
+    # Both sides are OmegaConf mappings.
     stated_before = OmegaConf.to_container(before)
     stated_after = OmegaConf.to_container(after)
     return list(_paths_of_other_kind(stated_before, stated_after, ()))
@@ -260,7 +245,6 @@ def _changes_of_kind(before: Any, after: Any) -> list[tuple[str, ...]]:
 def _paths_of_other_kind(
     before: Any, after: Any, path: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
-    """Yield what `_changes_of_kind` returns, of two plain values at a path of keys."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
             yield from _paths_of_other_kind(before[name], after[name], (*path, name))
@@ -269,7 +253,6 @@ def _paths_of_other_kind(
 
 
 def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
-    """Set the value at a path of keys to null, in place."""
     *parents, name = path
     for parent in parents:
         config = config[parent]
@@ -277,10 +260,7 @@ def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
 
 
 def _take_out_missing(merged: _Merged, place: Callable[[Sequence[str]], str]) -> list[str]:
-    """Take the keys that are `???` out of the merged values, and return a line for each.
-
-    `place` returns where a key stands.
-    """
+    # `place` returns where a key stands.
     problems = []
     for key in merged.missing:
         location = _PART.split(key)
@@ -292,10 +272,7 @@ def _take_out_missing(merged: _Merged, place: Callable[[Sequence[str]], str]) ->
 def _unset_variable(
     name: str, error: Exception, files: Sequence[_File], overrides: _Overrides
 ) -> str:
-    """Return the message that the variable `name` isn't set, and at which line a key takes it.
-
-    `error` is OmegaConf's, which names the key.
-    """
+    # `error` is OmegaConf's, which names the key.
     roots = {file.path: file.root for file in files}
     plain_overrides: Any = OmegaConf.to_container(overrides.values)
     key = str(getattr(error, "full_key", "") or "")
@@ -308,10 +285,7 @@ def _unset_variable(
 
 
 def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:
-    """Yield a line for each key whose value is a variable alone that is set to nothing or blanks.
-
-    `stated` are the spec's values with their references; `place` returns where a key stands.
-    """
+    # `stated` are the spec's values with their references; `place` returns where a key stands.
     for keys, variable in empty_variables(stated):
         location = [str(key) for key in keys]
         yield (
@@ -321,12 +295,9 @@ def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iter
 
 
 def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
-    """Return a copy of a spec without what only a run needs, for commands that ask the endpoint.
-
-    Where there is a `vlm` at the top, it is taken to be that of the first known pipeline's block,
-    and everything else is left out. `data` is left out, and a missing `results_dir` is the current
-    folder.
-    """
+    # Where there is a `vlm` at the top, it is taken to be that of the first known pipeline's block,
+    # and everything else is left out. `data` is left out, and a missing `results_dir` is the
+    # current folder.
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         first_block = next(iter(others))
@@ -340,11 +311,8 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
 
 
 def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
-    """Set `autolabel_type`, where it is missing, to the pipeline that the spec has a block for.
-
-    Without any such block, one whose name is similar counts. It stays unset where there are blocks
-    for several pipelines, or for none. The config is changed.
-    """
+    # Without any such block, one whose name is similar counts. It stays unset where there are
+    # blocks for several pipelines, or for none. The config is changed.
     if config.get("autolabel_type") is not None:
         return
     names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
@@ -360,11 +328,8 @@ def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
 def _model_of(
     autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]
 ) -> tuple[type[SpecHead], str]:
-    """Return the model of a spec of this pipeline, and why there is none.
-
-    Where the pipeline isn't known, or none is named, it is the model of the spec's head alone. The
-    reason is "" otherwise, and where none is named.
-    """
+    # Where the pipeline isn't known, or none is named, it is the model of the spec's head alone.
+    # The reason is "" otherwise, and where none is named.
     if autolabel_type is None:
         return SpecHead, ""
     try:
@@ -375,19 +340,8 @@ def _model_of(
 
 
 def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
-    """Take out what the pipeline has no use for: other pipelines' blocks, and keys of TAO specs.
-
-    Unknown keys stay, to be reported. Where no pipeline is known, blocks that may be the pipeline's
-    are taken out, too.
-
-    Args:
-        config: The spec; it is changed.
-        model: Its model.
-        others: The keys of all known pipelines' blocks.
-
-    Returns:
-        The names of the keys that are of no use, with dots between blocks and key.
-    """
+    # Unknown keys stay, to be reported. Where no pipeline is known, blocks that may be the
+    # pipeline's are taken out, too.
     known = {field.alias or name for name, field in model.model_fields.items()}
     taken_out = []
     for name in list(config):
@@ -415,11 +369,6 @@ def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]
 
 
 def _read_yaml(path: str) -> _File:
-    """Read a spec's file.
-
-    Raises SpecError, which names the file and, for wrong YAML, the line, where it can't be read,
-    isn't a mapping, or is refused by `_check_events`.
-    """
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -442,10 +391,7 @@ def _read_yaml(path: str) -> _File:
 
 
 def _check_events(text: str) -> None:
-    """Raise ValueError for YAML that is nested too deeply, or has too long a number or reference.
-
-    The events of the parser are looked at, before any value is made of them.
-    """
+    # The events of the parser are looked at, before any value is made of them.
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -459,7 +405,6 @@ def _check_events(text: str) -> None:
 
 
 def _check_scalar(event: yaml.ScalarEvent) -> None:
-    """Raise ValueError for a text with references, or a number, of more than LONGEST characters."""
     if len(event.value) <= LONGEST:
         return
     line = event.start_mark.line + 1 if event.start_mark else "?"
@@ -475,12 +420,8 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
 
 
 def _read_overrides(overrides: Sequence[str]) -> _Overrides:
-    """Read `key=value` overrides; those that set Hydra itself are passed over.
-
-    A `+` before a key, as Hydra wants it for a new one, makes no difference. A value is YAML, but
-    for what is a text as it is typed: `results_dir="set #1"` has no comment, 007 keeps its zeros.
-    Raises SpecError for one without key or "=", or whose value isn't YAML.
-    """
+    # A `+` before a key, as Hydra wants it for a new one, makes no difference. A value is YAML, but
+    # for what is a text as it is typed: `results_dir="set #1"` has no comment, 007 keeps its zeros.
     ours: list[str] = []
     for number, override in enumerate(overrides, 1):
         if _HYDRA.match(override):
@@ -507,7 +448,6 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
 
 
 def _as_typed(override: str) -> str:
-    """Return an override, its value in quotation marks where it is a text as it is typed."""
     key, _, value = override.partition("=")
     if _TYPED_TEXT.match(value.strip()):
         return f"{key}={json.dumps(value.strip(), ensure_ascii=False)}"
@@ -515,10 +455,6 @@ def _as_typed(override: str) -> str:
 
 
 def _values_of(overrides: Sequence[str]) -> Any:
-    """Return the keys and values of overrides, as an OmegaConf mapping.
-
-    Raises whatever YAML's reader and OmegaConf do.
-    """
     for override in overrides:
         _, _, value = override.partition("=")
         _check_events(value)
@@ -526,7 +462,6 @@ def _values_of(overrides: Sequence[str]) -> Any:
 
 
 def _check_override(override: str) -> None:
-    """Raise SpecError with an override's key where its value isn't YAML."""
     key, _, _ = override.partition("=")
     try:
         _values_of([override])
@@ -539,32 +474,19 @@ def _check_override(override: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message; its class's name where it has none."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def _learn_environment(stated: Any) -> None:
-    """Register the secrets that a spec takes from the environment, so that output masks them.
-
-    A value is secret by the name of its variable, or by that of its key in the spec.
-    """
+    # A value is secret by the name of its variable, or by that of its key in the spec.
     for text, is_secret in texts_in(stated):
         for variable in _VARIABLE.findall(text):
             learn_fields(os.environ.get(variable), is_secret or is_secret_variable(variable))
 
 
 def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -> None:
-    """Make `results_dir`, `prompts.dir` and the paths in `data` absolute; addresses stay.
-
-    A `~` at the beginning of a path becomes the user's folder.
-
-    Args:
-        values: The spec's values; they are changed.
-        sources: For each file, and for the overrides, the folder from which its paths start and the
-            values that it states. The last one that states a path counts for it; a path that none
-            states starts from the current folder.
-    """
+    # A `~` at the beginning of a path becomes the user's folder.
     locations: list[tuple[str, ...]] = [("results_dir",)]
     for name, block in values.items():
         data = block.get("data") if isinstance(block, dict) else None
@@ -586,15 +508,8 @@ def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -
 
 
 def _is_path(name: str, value: Any) -> bool:
-    """Return whether the value of a key is a path without a scheme, which starts from some folder.
-
-    False for an address, also `file://…`, for a data set (`datasets:…`), for an empty text, and for
-    keys of `data` that hold no path. A number is one: a folder may be called 2024.
-
-    Args:
-        name: The key's own name: `results_dir`, `dir`, or a key of `data`.
-        value: Its value.
-    """
+    # False for an address, also `file://…`, for a data set (`datasets:…`), for an empty text, and
+    # for keys of `data` that hold no path. A number is one: a folder may be called 2024.
     if name in _NO_PATHS:
         return False
     if isinstance(value, str):

@@ -102,11 +102,8 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    """Return the end of a message about an unknown key: `; is it 'KNOWN'?`, or "".
-
-    KNOWN is a key of the same block with a similar name, else one that ends like this one, in a
-    block that was left out: `image_grounding.vlm` for `vlm`.
-    """
+    # KNOWN is a key of the same block with a similar name, else one that ends like this one, in a
+    # block that was left out: `image_grounding.vlm` for `vlm`.
     key = ".".join(location)
     block = key.removesuffix(location[-1])
     in_same_block = set()
@@ -145,7 +142,6 @@ def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) 
 
 
 def _block_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the block that a field holds, perhaps in a list or optionally; None for a value."""
     for part in (annotation, *get_args(annotation)):
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part
@@ -178,11 +174,8 @@ def block_with(values: Any, location: Location) -> dict[str, Any] | None:
 
 
 def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
-    """Return how many of a location's keys a YAML node has, and the innermost one's line, from 1.
-
-    The keys are counted from the outermost on, up to one that it doesn't have. The line is 0 where
-    it has none.
-    """
+    # The keys are counted from the outermost on, up to one that it doesn't have. The line is 0
+    # where it has none.
     keys_there = 0
     line = 0
     for part in location:
@@ -196,10 +189,7 @@ def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
 
 
 def _key_in(node: Any, name: str) -> tuple[Any, Any] | None:
-    """Return a key of a YAML mapping with its value, both as nodes.
-
-    None where the node is no mapping, or has no such key.
-    """
+    # None where the node is no mapping, or has no such key.
     if getattr(node, "id", "") != "mapping":  # as PyYAML's nodes of mappings are called
         return None
     for key, value in node.value:

@@ -29,10 +29,6 @@ class Block(BaseModel):
 
 
 def _jsonable(value: Any) -> Any:
-    """Return a value that can be written as JSON, {} for None: the key was left empty.
-
-    Raises PydanticCustomError for any other value.
-    """
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -42,21 +38,15 @@ def _jsonable(value: Any) -> Any:
 
 
 def _folder(value: Any) -> Any:
-    """Return a folder as it is. Raises PydanticCustomError where none is named.
-
-    TAO's default spec leaves it empty; that isn't taken for the current folder, which nobody chose.
-    """
+    # TAO's default spec leaves it empty; that isn't taken for the current folder, which nobody
+    # chose.
     if value in (None, ""):
         raise PydanticCustomError("folder", "give it a folder for the results")
     return value
 
 
 def _backend(value: str) -> str:
-    """Return a backend that is one of BACKENDS, or a user's own.
-
-    The latter is `module:Class`, which is looked up later, or the name of an entry point. Raises
-    PydanticCustomError for another one.
-    """
+    # The latter is `module:Class`, which is looked up later, or the name of an entry point.
     if value not in BACKENDS and ":" not in value and value not in targets_of("servings"):
         names = ", ".join(f"'{name}'" for name in BACKENDS)
         wrong = "input should be {names} or module:Class, a serving of your own"
@@ -65,11 +55,7 @@ def _backend(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    """Return a host's name or IP address, perhaps with a port, in lower case.
-
-    Raises PydanticCustomError for anything else. The form alone is looked at: `images.lan:8080`,
-    `[fe80::1]:8080`.
-    """
+    # The form alone is looked at: `images.lan:8080`, `[fe80::1]:8080`.
     if not re.fullmatch(r"[\w.-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?", value):
         wrong = (
             "should be the name or the IP address of a host, perhaps with a port: images.lan:8080"
@@ -140,10 +126,7 @@ class OpenAIBlock(Block):
     @field_validator("endpoints", mode="before")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        """Return endpoints with those that are written as addresses alone turned into blocks.
-
-        What is no list is left for pydantic to refuse.
-        """
+        # What is no list is left for pydantic to refuse.
         if not isinstance(value, list):
             return value
         endpoints = []
@@ -218,7 +201,6 @@ class WorkflowBlock(Block):
     @field_validator("steps", mode="before")
     @classmethod
     def _as_texts(cls, value: Any) -> Any:
-        """Return steps as a list of texts; they may be numbers, and a single one bare."""
         if not isinstance(value, (list, tuple)):
             return [str(value)]
         return [str(step) for step in value]
@@ -243,10 +225,7 @@ class RowsData(Block):
     @field_validator("glossary")
     @classmethod
     def _defines_something(cls, glossary: dict[str, str]) -> dict[str, str]:
-        """Return a glossary as it is. Raises PydanticCustomError for a blank term or definition.
-
-        Raised here, the problem is told with its place in the spec.
-        """
+        # Raised here, the problem is told with its place in the spec.
         for term, definition in glossary.items():
             if not term.strip() or not definition.strip():
                 wrong = "a term and what counts as it should be texts, as {pallet jack: low trucks}"
@@ -344,10 +323,7 @@ def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
-    """Return a value with each reference that was filled in put back, as `stated` has it.
-
-    A list that has another length than the stated one is left as it is.
-    """
+    # A list that has another length than the stated one is left as it is.
     if isinstance(stated, str) and "${" in stated:
         return stated
     if isinstance(value, dict) and isinstance(stated, dict):

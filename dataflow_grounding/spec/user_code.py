@@ -71,10 +71,6 @@ def named(
 
 
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
-    """Import a user's module, called `name`; the other arguments are those of `named`.
-
-    Raises SpecError, also for whatever the module itself raises but KeyboardInterrupt.
-    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -94,12 +90,9 @@ def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> Mod
 
 
 def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence[str]) -> None:
-    """Raise SpecError where a folder has a module of that name, but this process has another one.
-
-    Python imports each name once. So after a spec of one folder has named `mine:Pipeline`, one of
-    another folder would get the first folder's, and nothing would be seen of it. What is installed
-    goes first on purpose.
-    """
+    # Python imports each name once. So after a spec of one folder has named `mine:Pipeline`, one of
+    # another folder would get the first folder's, and nothing would be seen of it. What is
+    # installed goes first on purpose.
     if not module.__file__:
         return
     file = os.path.abspath(module.__file__)

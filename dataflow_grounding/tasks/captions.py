@@ -124,7 +124,6 @@ def region_caption(
 
 
 def _captions_in_own_words(reply: str, count: int) -> RegionCaptions | None:
-    """Return what a text says of the regions 1 to `count`; None where it leaves one out."""
     texts = read_marked_text(reply, count)
     if len(texts) < count:
         return None
@@ -161,10 +160,7 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
 
 
 def _region_numbers(sentence: str) -> list[int]:
-    """Return the numbers of the regions that a sentence names, each once and in their order.
-
-    Of a longer number the first `_MOST_DIGITS` digits count: no request has so many regions.
-    """
+    # Of a longer number the first `_MOST_DIGITS` digits count: no request has so many regions.
     numbers = [int(digits[:_MOST_DIGITS]) for digits in _REGION.findall(sentence)]
     return list(dict.fromkeys(numbers))
 

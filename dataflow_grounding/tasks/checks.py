@@ -231,31 +231,26 @@ def missing_boxes(
 
 
 def _size_of(image: Image) -> dict[str, int]:
-    """Return the size in which a picture is sent, as a request states it."""
     width, height = image.sent_size
     return {"width": width, "height": height}
 
 
 def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Return texts as a request has them, with ids from 1."""
     return [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
 
 
 def _box_items(
     boxes: Sequence[DrawnBox], image: Image, box_format: BoxFormat
 ) -> list[dict[str, Any]]:
-    """Return boxes as a request has them: id from 1, box in the model's format, and phrase."""
     regions = [{"bbox": box.bbox, "text": box.text} for box in boxes]
     return region_items(regions, image, box_format, ("text",))
 
 
 def _one_of(words: Sequence[str]) -> Schema:
-    """Return the JSON schema of one of some words."""
     return {"type": "string", "enum": list(words)}
 
 
 def _is_small(bbox: Bbox, size: Size) -> bool:
-    """Whether both sides of a box are less than the share SMALL of the image's."""
     return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < SMALL
 
 
@@ -263,16 +258,6 @@ def _is_small(bbox: Bbox, size: Size) -> bool:
 
 
 def _items(data: Mapping[str, Any], key: str, is_cut: bool) -> list[Any]:
-    """Return the list under a key of a reply, without its last item if that is cut off.
-
-    Args:
-        data: The reply's object.
-        key: The key.
-        is_cut: Whether the reply is cut off in this list.
-
-    Raises:
-        UnreadableReply: There is no such list.
-    """
     items = data.get(key)
     if not isinstance(items, list):
         raise UnreadableReply(f'"{key}" is not a list.')
@@ -290,23 +275,9 @@ def _by_id(
     cannot_tell: T,
     notes: list[Note],
 ) -> dict[int, T]:
-    """Return what each item says, by its id from 1 to `count`; ids without an item are left out.
-
-    Items with another id are dropped with a note. An answer in a word that wasn't asked for is
-    taken as `cannot_tell`, if fewer than half of the answers are such: the others are worth what
-    they were paid for.
-
-    Args:
-        items: The items of a reply's list, objects or not.
-        count: How many were asked about.
-        read: Returns what an item says.
-        cannot_tell: The answer that stands for "can't tell".
-        notes: Notes on reading; what is dropped is added.
-
-    Raises:
-        UnreadableReply: An id is answered twice, and not alike; half of the answers or more are in
-            words that weren't asked for; or `read` raises it.
-    """
+    # Items with another id are dropped with a note. An answer in a word that wasn't asked for is
+    # taken as `cannot_tell`, if fewer than half of the answers are such: the others are worth what
+    # they were paid for.
     answers: dict[int, T] = {}
     unknown_words: dict[int, _UnknownWord] = {}
     for item in items:
@@ -329,12 +300,6 @@ def _by_id(
 
 
 def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
-    """Return what stands under a key of an item: yes, no, or None for null and "unsure".
-
-    Raises:
-        _UnknownWord: It is another word.
-        UnreadableReply: It is anything else, or nothing.
-    """
     value = item.get(key, "")
     if value is None or isinstance(value, bool):
         return value
@@ -348,28 +313,16 @@ def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
 
 
 def _bare(word: str) -> str:
-    """Return a word in lower case, without blanks around it and a full stop behind it."""
     return word.strip().removesuffix(".").rstrip().lower()
 
 
 def _answer(item: Mapping[str, Any]) -> bool | None:
-    """Return what an item says of a crop.
-
-    Raises:
-        _UnknownWord, UnreadableReply: As `_yes_no_or_none`.
-    """
     return _yes_no_or_none(item, "answer")
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    """Return what an item says of a phrase.
-
-    Both parts are None where they contradict each other, as a count of 0 does for what is there. A
-    count that is no whole number from 0 to MOST_COUNTED is None.
-
-    Raises:
-        UnreadableReply: `there` is none of yes, no and unsure; an _UnknownWord if it is a word.
-    """
+    # Both parts are None where they contradict each other, as a count of 0 does for what is there.
+    # A count that is no whole number from 0 to MOST_COUNTED is None.
     there = _yes_no_or_none(item, "there")
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
@@ -380,12 +333,6 @@ def _presence(item: Mapping[str, Any]) -> Presence:
 
 
 def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
-    """Return what an item says of a box; null is "can't tell".
-
-    Raises:
-        _UnknownWord: The verdict is another word than FITS.
-        UnreadableReply: It is anything else, or nothing.
-    """
     word = item.get("verdict", "")
     reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:

@@ -61,5 +61,4 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
 
 
 def _strip_text(value: Any) -> str:
-    """Return a string without the space around it; "" for a value that is no string."""
     return value.strip() if isinstance(value, str) else ""

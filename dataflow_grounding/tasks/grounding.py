@@ -138,7 +138,6 @@ def phrase_grounding(
 def _phrases_with_whole_picture(
     phrases: Sequence[str], answers: Sequence[Found], image: Image
 ) -> list[str]:
-    """Return those phrases that have a box over nearly all of the picture."""
     width, height = image.size
     largest_area = WHOLE_PICTURE * width * height
     phrases_everywhere: list[str] = []
@@ -149,12 +148,6 @@ def _phrases_with_whole_picture(
 
 
 def _doubt(reading: Reading, phrases_everywhere: Sequence[str]) -> str | None:
-    """Return why a reply's boxes may well be wrong, as a note says it, or None.
-
-    Args:
-        reading: What was read from the reply.
-        phrases_everywhere: The phrases that have a box over nearly all of the picture.
-    """
     if reading.doubtful:
         return "much was dropped or moved"
     if len({phrase.casefold() for phrase in phrases_everywhere}) > 1:
@@ -165,22 +158,11 @@ def _doubt(reading: Reading, phrases_everywhere: Sequence[str]) -> str | None:
 
 @cache
 def _schema(box_key: str) -> Schema:
-    """Return the schema of a reply with boxes, which stand under `box_key`."""
     item = object_of(**{"id": INTEGER, "label": STRING, box_key: BOX, "score": NUMBER_OR_NULL})
     return object_of(objects=list_of(item))
 
 
 def _check_all_read(reading: Reading, count: int) -> None:
-    """Refuse a reply in which a phrase may have no box for another reason than not being there.
-
-    Args:
-        reading: What was read from the reply.
-        count: How many phrases were asked for.
-
-    Raises:
-        TruncatedReply: The reply is cut off, and some phrase has neither a box nor a status.
-        UnreadableReply: What it says of a phrase can't be used.
-    """
     answered_ids = {box.id for box in reading.boxes}
     answered_ids.update(reading.statuses)
     if reading.count("truncated") and len(answered_ids) < count:
@@ -197,10 +179,7 @@ def _check_all_read(reading: Reading, count: int) -> None:
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
-    """Return a box as an instance of an expression: in whole pixels of the image, with its score.
-
-    It has `evidence` only where the reply says so.
-    """
+    # It has `evidence` only where the reply says so.
     instance: dict[str, Any] = {
         "bbox": list(whole_pixels(box.bbox, image.size)),
         "score": box.score,

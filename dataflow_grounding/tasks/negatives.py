@@ -91,10 +91,7 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
-    """Return the changed phrase of an item of a reply; None where it isn't what was asked for.
-
-    Its id must be 1 to `count`, its change one of CHANGES, and its text short.
-    """
+    # Its id must be 1 to `count`, its change one of CHANGES, and its text short.
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()
     text = text_of(item.get("text"))

@@ -343,13 +343,7 @@ def double_check(
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
-    """Return what a reply's item says of whether the expression matches; None if it is null.
-
-    Words such as "yes" count, too.
-
-    Raises:
-        UnreadableReply: It says neither, or nothing; `number` is the item's id, to name it.
-    """
+    # Words such as "yes" count, too.
     value = item.get("matches", "")
     if isinstance(value, str):
         value = _TRUTHS.get(value.strip().lower(), "")

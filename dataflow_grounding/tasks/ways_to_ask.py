@@ -100,7 +100,6 @@ class AskingForm:
         return replace(request, **changes, formerly=None)
 
     def _changes_of_reply(self, request: Request[Any]) -> dict[str, Any]:
-        """Return the fields of a request for boxes, by name, that differ where its reply is so."""
         changes: dict[str, Any] = {}
         if self.reply != "schema":
             changes["is_free_form"] = True
@@ -175,41 +174,19 @@ _PARTS = tuple(part.name for part in fields(AskingForm) if part.name != "name")
 
 
 def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
-    """Refuse a value that a part of a form can't have.
-
-    Raises:
-        SpecError: It is none of `values`.
-    """
     if value not in values:
         raise SpecError(f"asking.{part} {value!r:.40} is none of {', '.join(values)}")
 
 
 def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
-    """Return the words for a prompt's {names} where a box stands under another key.
-
-    The words on the box format name the key in a phrase that `BoxFormat.instructions` writes. It
-    is replaced there, or taken out where boxes aren't named.
-
-    Args:
-        words: Name in the prompt → what stands for it; `box_key` and `box_format` are among them.
-        key: The other key.
-        is_named: Whether boxes stand under a key at all.
-    """
+    # The words on the box format name the key in a phrase that `BoxFormat.instructions` writes. It
+    # is replaced there, or taken out where boxes aren't named.
     before = f'under the key "{words["box_key"]}" '
     after = f'under the key "{key}" ' if is_named else ""
     return {**words, "box_key": key, "box_format": words["box_format"].replace(before, after)}
 
 
 def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
-    """Return the schema of a reply with boxes under another key.
-
-    Args:
-        schema: The schema with an object for each box, under `key`.
-        key: The key there.
-        new_key: The other key.
-        boxes: Whether there is an object for each box still, or one for each phrase with a list of
-            its boxes under `new_key`.
-    """
     if boxes == "lists":
         item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})
         return object_of(objects=list_of(item))
@@ -221,10 +198,7 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _reading_key(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str
 ) -> Callable[[str], ReadReply[T]]:
-    """Return a reader of replies with boxes under `key`, from one of those under `usual_key`.
-
-    It is `read` itself where both keys are the same.
-    """
+    # It is `read` itself where both keys are the same.
     if key == usual_key:
         return read
     return partial(_read_renamed, read, key, usual_key)
@@ -233,21 +207,12 @@ def _reading_key(
 def _read_renamed(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str, reply: str
 ) -> ReadReply[T]:
-    """Read a reply with boxes under `key` by a reader of one with boxes under `usual_key`.
-
-    A colon makes a key: a label that is the same word stays.
-    """
+    # A colon makes a key: a label that is the same word stays.
     return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
 
 
 def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> ReadReply[T]:
-    """Read a reply in lines by a reader of one in JSON with boxes under `key`.
-
-    A reply that isn't in lines is read as any is: the model answered in a form of its own.
-
-    Raises:
-        UnreadableReply: As `objects_of_lines` or `read`.
-    """
+    # A reply that isn't in lines is read as any is: the model answered in a form of its own.
     objects = objects_of_lines(reply, key)
     if objects is None:
         return read(reply)

@@ -122,10 +122,7 @@ class Wording:
         return replace(request, **changes, formerly=None)
 
     def _definitions_of(self, request: Request[Any]) -> dict[str, str]:
-        """Return the definitions of terms that stand in the request's texts, as whole words.
-
-        Upper and lower case are the same there.
-        """
+        # Upper and lower case are the same there.
         if not self.definitions:
             return {}
         text = "\n".join(_texts_in(request.input)).casefold()
@@ -183,12 +180,6 @@ def read_prompts(folder: str) -> dict[str, str]:
 
 
 def _check_prompt(name: str, text: str) -> None:
-    """Refuse a prompt of a user's own whose questions or replies could not be read.
-
-    Raises:
-        SpecError: No task has its name, it is empty or very long, or it hasn't `<input>` once and
-            all of its `_needed_parts`; a system message needs neither.
-    """
     if name not in prompt_names():
         raise SpecError(f"no prompt is called {name!r}{_nearest(name)}")
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
@@ -207,12 +198,9 @@ def _check_prompt(name: str, text: str) -> None:
 
 
 def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
-    """Yield what a prompt has to keep of the shipped one, each with the pattern that finds it.
-
-    These are its placeholders and the keys of its reply's form. A key counts where a colon comes
-    behind it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but what
-    stands behind the colons.
-    """
+    # These are its placeholders and the keys of its reply's form. A key counts where a colon comes
+    # behind it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but
+    # what stands behind the colons.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)
@@ -223,7 +211,6 @@ def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """Yield every text among the values of a request's input, however deep; keys are none."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -235,10 +222,8 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _stands_in(term: str, text: str) -> bool:
-    """Whether a term stands in a text, not within a longer word.
-
-    Where words aren't parted by blanks, as in Chinese, it may stand anywhere. The term isn't empty.
-    """
+    # Where words aren't parted by blanks, as in Chinese, it may stand anywhere. The term isn't
+    # empty.
     start = text.find(term)
     while start >= 0:
         end = start + len(term)
@@ -251,15 +236,11 @@ def _stands_in(term: str, text: str) -> bool:
 
 
 def _are_one_word(left: str, right: str) -> bool:
-    """Whether two neighboring characters are letters or digits of one word.
-
-    In scripts such as Chinese no characters are.
-    """
+    # In scripts such as Chinese no characters are.
     return all(char.isalnum() and char < _FIRST_CHINESE for char in (left, right))
 
 
 def _nearest(name: str) -> str:
-    """Return the end of a message on a wrong name: the prompt that it may mean, else all names."""
     matches = difflib.get_close_matches(name, prompt_names(), 1)
     if matches:
         return f"; did you mean {matches[0]}?"

@@ -86,7 +86,6 @@ class Connection(asyncio.StreamReaderProtocol):
         self._talking: asyncio.Future[None] | None = None  # None before a client has connected
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Start the talk with a client that has connected."""
         # `writer.drain()` returns once as much as the limit is left to be sent: with 0, once all is
         # sent. The talk has to wait for that, as its end breaks the connection off.
         writer.transport.set_write_buffer_limits(high=0)

@@ -138,13 +138,9 @@ class Endpoint:
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        """Return what goes wrong with a request, an empty Fault if nothing does; fill in the rest.
-
-        Where the fault has no status of its own, the reply with the true answer is written into
-        the exchange. A key that is wrong goes before the endpoint's capacity, this before rules
-        and habits. A list of models is replied with at once. Raises BadRequest for what is no
-        request to a model, and whatever the answers or a rule raise.
-        """
+        # Where the fault has no status of its own, the reply with the true answer is written into
+        # the exchange. A key that is wrong goes before the endpoint's capacity, this before rules
+        # and habits. A list of models is replied with at once.
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:
@@ -164,10 +160,8 @@ class Endpoint:
         return fault
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        """Return the fault of the first rule that strikes, else of what the model doesn't take.
-
-        None where there is neither. Without `pictures` the body was not read, and only rules count.
-        """
+        # None where there is neither. Without `pictures` the body was not read, and only rules
+        # count.
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:
@@ -177,7 +171,6 @@ class Endpoint:
         return self.takes.refuses(request, len(pictures))
 
     def _has_key(self, head: Head) -> bool:
-        """Return whether a request brings the key, in a header or in the address, or needs none."""
         if self.key is None:
             return True
         keys = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
@@ -185,10 +178,7 @@ class Endpoint:
         return self.key in keys
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
-        """Fill in the request from its body, and count it by its task.
-
-        Returns its pictures in base64. Raises BadRequest for a body that an endpoint would refuse.
-        """
+        # Returns its pictures in base64.
         request = exchange.request
         try:
             fields = json.loads(body)
@@ -207,11 +197,8 @@ class Endpoint:
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
-        """Return the bytes of a reply with the model's answer, as a fault changes it.
-
-        An answer that is a dict is sent as JSON; by an endpoint that ignores the format, in prose.
-        Raises whatever the answers raise.
-        """
+        # An answer that is a dict is sent as JSON; by an endpoint that ignores the format, in
+        # prose. Raises whatever the answers raise.
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)
@@ -233,12 +220,9 @@ class Endpoint:
         return response(200, _dump(reply), headers=headers)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        """Return the tokens to bill: one for every four characters, a fixed number for an image.
-
-        System message and pictures count as cached where one of the last CACHE_WINDOW requests had
-        the same, and at least one picture. Where the body was not read, `pictures` is None, and the
-        input counts as one image.
-        """
+        # System message and pictures count as cached where one of the last CACHE_WINDOW requests
+        # had the same, and at least one picture. Where the body was not read, `pictures` is None,
+        # and the input counts as one image.
         output_tokens = len(answer.text) // 4
         if pictures is None:
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
@@ -252,11 +236,8 @@ class Endpoint:
         return Usage(input_tokens, cached_tokens, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:
-        """Write a fault's reply into the exchange, as the dialect does.
-
-        A fault without a status gets 500. A leaky endpoint repeats the key in the message, or the
-        path where no header has one.
-        """
+        # A fault without a status gets 500. A leaky endpoint repeats the key in the message, or the
+        # path where no header has one.
         request = exchange.request
         fault = exchange.fault
         status = fault.status or 500
@@ -285,10 +266,6 @@ class Endpoint:
 
 
 def _model_in(head: Head) -> str:
-    """Return the model that the path names, as Azure's and Gemini's do; empty for OpenAI's.
-
-    Raises BadRequest for a path or a method that is not served.
-    """
     target = urlsplit(head.target)
     match = SERVED_PATH.fullmatch(target.path)
     is_served = head.method == "POST" and match is not None
@@ -300,5 +277,4 @@ def _model_in(head: Head) -> str:
 
 
 def _dump(value: Any) -> bytes:
-    """Return a value as JSON; a half surrogate in a text goes out as it is."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

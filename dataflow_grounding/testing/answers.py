@@ -114,11 +114,8 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        """Return a box for each phrase of a phrase grounding, the right ones for a probe picture.
-
-        Of a caption grounding, return the caption's phrases, too, numbered from 1; boxes then have
-        these numbers, and no labels.
-        """
+        # Of a caption grounding, return the caption's phrases, too, numbered from 1; boxes then
+        # have these numbers, and no labels.
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
@@ -136,11 +133,8 @@ class EchoAnswers:
     def _objects(
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Return a box inside the image for each phrase, as a reply's `objects` have it.
-
-        The box depends on the image's size and the phrase's `id` and `text`. It is written in the
-        format of these answers.
-        """
+        # The box depends on the image's size and the phrase's `id` and `text`. It is written in the
+        # format of these answers.
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []

@@ -48,7 +48,6 @@ class Answer:
 
 
 def _nonempty_list(value: Any, error: str) -> list[Any]:
-    """Return a value that is a list with items. Raises BadRequest with `error` for others."""
     if not (value and isinstance(value, list)):
         raise BadRequest(error)
     return value
@@ -256,11 +255,7 @@ def read_input(text: str) -> dict[str, Any]:
 
 
 def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each part of the messages, with the role of who says it before it.
-
-    A text for content is one part. Raises BadRequest for a part of another type than text and
-    image_url.
-    """
+    # A text for content is one part.
     for message in messages:
         content = message.get("content")
         if isinstance(content, str):
@@ -272,7 +267,6 @@ def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _base64_in(url: str) -> str:
-    """Return the base64 in a data URL of a picture. Raises BadRequest for another URL."""
     head, mark, encoded = url.partition(";base64,")
     if not mark or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")

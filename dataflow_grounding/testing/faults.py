@@ -269,7 +269,6 @@ class _Rule:
         return self.fault
 
     def _is_meant(self, request: ReceivedRequest) -> bool:
-        """Return whether a request meets all conditions but how often the rule may strike."""
         if self.indexes is not None and request.index not in self.indexes:
             return False
         if self.task is not None and request.task != self.task:
@@ -287,10 +286,7 @@ def first_of(rules: Iterable[FaultRule]) -> FaultRule:
 
 
 def _first_fault(rules: Iterable[FaultRule], request: ReceivedRequest) -> Fault | None:
-    """Return the fault of the first rule that strikes a request; None where none does.
-
-    The rules after that one are not asked, and so don't count the request.
-    """
+    # The rules after that one are not asked, and so don't count the request.
     for rule in rules:
         fault = rule(request)
         if fault is not None:

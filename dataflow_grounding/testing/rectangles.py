@@ -53,7 +53,6 @@ def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
 
 
 def _largest(pixels: Pixels, color: Pixels) -> Bbox | None:
-    """Return the largest rectangle of a color, to its edges; None without any."""
     step = min(MOST_APART, max(1, min(pixels.shape[:2]) // FINEST))
     sampled = _is_like(pixels[::step, ::step], color)
     largest: list[Block] = []
@@ -68,7 +67,6 @@ def _largest(pixels: Pixels, color: Pixels) -> Bbox | None:
 
 
 def _areas(unseen: set[Block]) -> Iterator[list[Block]]:
-    """Yield the connected areas of blocks, which are taken from the set."""
     while unseen:
         area = [unseen.pop()]
         for row, column in area:  # which grows meanwhile
@@ -81,7 +79,6 @@ def _areas(unseen: set[Block]) -> Iterator[list[Block]]:
 
 
 def _is_filled(area: Sequence[Block]) -> bool:
-    """Whether an area of blocks is a rectangle, or nearly."""
     rows = [row for row, _ in area]
     columns = [column for _, column in area]
     box = (max(rows) - min(rows) + 1) * (max(columns) - min(columns) + 1)
@@ -89,7 +86,6 @@ def _is_filled(area: Sequence[Block]) -> bool:
 
 
 def _grown(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
-    """Return a box grown to the edges of its color, in whole pixels."""
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
     while left > 0 and _is_like(pixels[top:bottom, left - 1], color).mean() >= FULL:

@@ -126,7 +126,6 @@ class LoopbackServer(Endpoint):
     # From here on everything runs in the server's thread.
 
     async def _listen(self, after: float = 0.0) -> None:
-        """Listen from `after` seconds on; where the port is 0, it becomes the one that is taken."""
         await asyncio.sleep(after)
         serve = self._loop.create_server
         self._listener = await serve(
@@ -135,11 +134,8 @@ class LoopbackServer(Endpoint):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a client's requests, one after the other, until the connection is to end.
-
-        That is after a request that asks for it, a reply that didn't leave whole, and a request
-        that can't be read, or once the client has left.
-        """
+        # That is after a request that asks for it, a reply that didn't leave whole, and a request
+        # that can't be read, or once the client has left.
         goes_on = True
         try:
             while goes_on:
@@ -158,10 +154,7 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        """Send a reply, as far and as fast as its fault lets it; return whether it left whole.
-
-        It is counted as paid or as abandoned, and by its status.
-        """
+        # It is counted as paid or as abandoned, and by its status.
         request = exchange.request
         is_cut = exchange.fault.sent_share < 1.0
         left_whole = False
@@ -189,11 +182,9 @@ class LoopbackServer(Endpoint):
         return left_whole
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        """Wait until a reply is due, and return the bytes of it that are left to send then.
-
-        That is all that its fault lets through, or the last drop of one that drips. It waits until
-        it is cancelled where nothing is to come, and takes the server down where the fault does.
-        """
+        # That is all that its fault lets through, or the last drop of one that drips. It waits
+        # until it is cancelled where nothing is to come, and takes the server down where the fault
+        # does.
         fault = exchange.fault
         wire = exchange.wire
         if fault.down_for is not None:
@@ -216,7 +207,6 @@ class LoopbackServer(Endpoint):
     async def _drip(
         self, wire: bytes, bytes_per_second: float, writer: asyncio.StreamWriter
     ) -> bytes:
-        """Send a reply's head at once, and its body in drops; return the last drop, unsent."""
         drop = max(1, round(bytes_per_second * DRIP_PERIOD))
         pause = drop / bytes_per_second
         sent = wire.index(b"\r\n\r\n") + 4
@@ -229,24 +219,20 @@ class LoopbackServer(Endpoint):
         return wire[sent:]
 
     def _end(self, exchange: Exchange) -> None:
-        """Count a request as no longer in flight, nor in a place of the server's capacity."""
         if exchange.served:
             self.served_now -= 1
         self.in_flight -= 1
 
     def _count(self, status: int, replies: int) -> None:
-        """Count so many more replies with this status as sent whole; -1 takes one back."""
         self.by_status[status] += replies
         if 200 <= status < 300:
             self.paid += replies
 
     async def _go_down(self, seconds: float) -> None:
-        """Drop all connections; have the server listen again after `seconds`."""
         await self._drop_all()
         self._coming_back = self._loop.create_task(self._listen(after=seconds))
 
     async def _drop_all(self) -> None:
-        """Stop listening, and cancel all that goes on in the loop but the caller's own task."""
         if self._listener:
             self._listener.close()
         all_but_this = asyncio.all_tasks() - {asyncio.current_task()}

@@ -97,7 +97,6 @@ def shape_of(corners: Bbox, log_aspect: float) -> Shape:
 
 
 def _log_density(shape: Shape, of: Expected) -> float:
-    """Return the logarithm of a box's density over its figures, but for a constant of all."""
     (x, y, size, aspect), (mean, deviation, log_peak) = shape, of
     x = (x - mean[0]) / deviation[0]
     y = (y - mean[1]) / deviation[1]

@@ -107,12 +107,8 @@ def calibrate(
 def _calibrated(
     serving: Serving, stated: BoxFormat, start: RunStart
 ) -> tuple[Calibration, Decision, Counter[str]]:
-    """Find out the box format that a model answers in, as `calibrate` does, by one try.
-
-    Returns the calibration to store, the decision with its pictures, and counts of requests and
-    tokens. Raises RunStopped, and NoFit with its `pictures`, whose message then says what the user
-    can do.
-    """
+    # Returns the calibration to store, the decision with its pictures, and counts of requests and
+    # tokens.
     own = start.pictures()
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
@@ -210,7 +206,6 @@ def measure_frames_of(
 
 
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
-    """Return the calibration, dated now, that a decision and the requests it took come to."""
     fit = decision.fit
     serving = asker.serving
     return Calibration(
@@ -232,16 +227,12 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
 
 
 def _asked_key_of(serving: Serving) -> str:
-    """Return the key under which a store of replies says that an address was asked about probes.
-
-    The replies' own keys don't have the address: a reply of one address answers for another.
-    """
+    # The replies' own keys don't have the address: a reply of one address answers for another.
     where = json.dumps(["calibration", serving.identity_there()], sort_keys=True, default=repr)
     return hashlib.sha256(where.encode()).hexdigest()[:32]
 
 
 def _was_asked(serving: Serving, replies: str) -> bool:
-    """Whether any probe picture in the store `replies` was answered at this serving's address."""
     with closing(KeyedLog(replies, read_only=True)) as store:
         return store.get(_asked_key_of(serving)) is not None
 
@@ -308,10 +299,7 @@ class _Asker:
     async def _ask(
         self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
     ) -> ProbedPicture:
-        """Draw a probe picture into `folder`, send it, and return what was answered about it.
-
-        One that is refused has no boxes but says why. Raises RunStopped.
-        """
+        # One that is refused has no boxes but says why.
         suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
         name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
         path = within(folder, name)
@@ -336,10 +324,7 @@ class _Asker:
         return ProbedPicture(probe, size, [], refused=str(refused))
 
     async def _answer(self, probe: Probe, question: Request[ProbedPicture]) -> ProbedPicture:
-        """Return what is answered to a question about a probe picture.
-
-        A reply that is cut off has no boxes. Raises what the request fails with.
-        """
+        # A reply that is cut off has no boxes. Raises what the request fails with.
         [image] = question.images
         key = (image.sent_digest, question.question)
         # A picture that is asked for again is another sample of the model, not the stored reply.
@@ -354,11 +339,8 @@ class _Asker:
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
-    """Return the suffixes of the file types in which the run sends its pictures, each once.
-
-    Probe pictures take turns with them. What is reduced, or of another type, goes out as JPEG: its
-    suffix is there for either, and where the run has no pictures.
-    """
+    # Probe pictures take turns with them. What is reduced, or of another type, goes out as JPEG:
+    # its suffix is there for either, and where the run has no pictures.
     suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
     is_any_reduced = any(limits.sent(size) != size for size in own.sizes)
     if is_any_reduced or not suffixes:

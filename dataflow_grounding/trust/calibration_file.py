@@ -173,12 +173,7 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
 
 
 def _calibration_of(row: dict[str, Any]) -> Calibration:
-    """Return the calibration that a file's JSON object stands for.
-
-    Keys that this version doesn't know are left out: another version may have added them. Raises
-    ValueError if its values are of wrong types or absurd, SpecError for a format that isn't known,
-    and what else wrong values bring about: `load_calibration` takes all of that for damage.
-    """
+    # Keys that this version doesn't know are left out: another version may have added them.
     row = {**row, "maps": [map_of(one) for one in row.get("maps", ())]}
     calibration = TypeAdapter(Calibration).validate_python(row)
     known = calibration.format
@@ -223,7 +218,6 @@ def store_calibration(calibration: Calibration, folder: str | None = None) -> st
 
 
 def _save(calibration: Calibration, path: str) -> bool:
-    """Write a calibration's file. Tells the user, and returns False, where that fails."""
     try:
         calibration.save(path)
     except OSError as error:

@@ -105,7 +105,6 @@ _known: dict[str, Known] = {}
 
 
 def _forget_checks_under_way() -> None:
-    """Forget, in a forked process, what threads of its parent are checking: none goes on here."""
     for known in list(_known.values()):
         known.check_under_way = None
         known.lock = threading.Lock()
@@ -144,10 +143,7 @@ def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
 
 
 def _name_of(serving: Serving, asked: BoxFormat, form: str) -> str:
-    """Return a name for a format at a serving's endpoint and model: its own and a digest.
-
-    `form` is the form in which boxes are asked for; "" for the usual one.
-    """
+    # `form` is the form in which boxes are asked for; "" for the usual one.
     endpoint = {**serving.identity_there(), "box_format": asked.name}
     if form:
         # The usual form isn't named, so that what earlier versions vouched for stays so.
@@ -157,11 +153,8 @@ def _name_of(serving: Serving, asked: BoxFormat, form: str) -> str:
 
 
 def _known_of(serving: Serving, name: str, asked: BoxFormat) -> Known:
-    """Return what this process knows of a format at a serving, whose `name` is `Checks.of`.
-
-    A class of the user's that says of itself no more than its model's name may have another server
-    behind each object: what is known of one is not known of another.
-    """
+    # A class of the user's that says of itself no more than its model's name may have another
+    # server behind each object: what is known of one is not known of another.
     if asked.maps:  # further frames are further formats to this process
         name += f" {hash(asked.maps)}"
     says_more = type(serving).identity is not Serving.identity
@@ -292,7 +285,6 @@ class Checks:
         return self.known.sent >= self.known.next_check and self.begun and self.possible
 
     def _plan_next(self) -> None:
-        """Plan the next check once one is due: anywhere in the next stretch."""
         known = self.known
         if self._every is None or known.sent < known.next_check:
             return
@@ -362,11 +354,8 @@ class Checks:
         return outcome
 
     def _one_of_each_kind(self, image: Image) -> list[Image]:
-        """Return pictures of the run, one for each kind among its first thousand, and `image`.
-
-        Of a kind it is the commonest size or, where pixels count, the largest: servers reduce these
-        first. One that can't be read is left out: its record fails when its turn comes.
-        """
+        # Of a kind it is the commonest size or, where pixels count, the largest: servers reduce
+        # these first. One that can't be read is left out: its record fails when its turn comes.
         start = self._start
         self._start = None  # a check that begins meanwhile doesn't look at them, too
         if start is None:
@@ -430,14 +419,6 @@ class Checks:
         return self.begun
 
     def _note(self, outcome: "Outcome", position: int, answers_then: int) -> None:
-        """Take in what a check showed, and write it down in the run's folder.
-
-        Args:
-            outcome: What the check showed.
-            position: The end of the store when the check began: a good one vouches for the replies
-                before it.
-            answers_then: The number of answers at that time.
-        """
         known = self.known
         vouching = self._vouching
         assert vouching is not None
@@ -500,10 +481,7 @@ class Checks:
         return self._what_became_of_answers(are_mixed=was_mixed)
 
     def _what_became_of_answers(self, *, are_mixed: bool) -> str:
-        """Return a sentence on what happens to the answers that no check vouched for.
-
-        `are_mixed` says whether replies came in several formats.
-        """
+        # `are_mixed` says whether replies came in several formats.
         known = self.known
         since = known.answers - known.vouched
         if not self.in_memory and self._set_aside:

@@ -135,10 +135,7 @@ class FormatChoice:
             self._take(calibration)
 
     def _take(self, calibration: "Calibration") -> None:
-        """Use a calibration: its format, and its limits for the sizes that are sent.
-
-        The choice is no longer `pending`.
-        """
+        # The choice is no longer `pending`.
         self.format = calibration.format
         self.origin = calibration.origin
         self.pending = False
@@ -146,7 +143,6 @@ class FormatChoice:
         self._narrow(calibration.limits)
 
     def _narrow(self, limits: SizeLimits | None) -> None:
-        """Take limits over, and narrow the serving's to them if there are any."""
         self.limits = limits
         if limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(limits)
@@ -213,10 +209,7 @@ class FormatChoice:
         return counts
 
     def _take_earlier_padding(self) -> None:
-        """Take the limits that an earlier version stored for elongated pictures.
-
-        A run that began with them goes on with them: others would ask for its boxes again.
-        """
+        # A run that began with them goes on with them: others would ask for its boxes again.
         # Here, as it imports numpy, which a script needs with the first picture alone.
         from dataflow_grounding.trust.calibration_file import cache_path, load_calibration
 
@@ -227,7 +220,6 @@ class FormatChoice:
             self._narrow((self.limits or stored.limits).within(stored.limits))
 
     def _pad(self, shape: "Shape") -> None:
-        """Pad pictures that are elongated as the shape is, if that helps."""
         if shape.aspect is None:
             return
         limits = self.limits or SizeLimits(self._serving.image_limits.max_side)
@@ -237,11 +229,8 @@ class FormatChoice:
             self._narrow(replace(limits, max_tall=shape.aspect))
 
     def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
-        """Measure the frames that the run's pictures need and that aren't measured yet.
-
-        Returns counts of requests and tokens. Where the numbers in one lie on no line, the choice
-        is `pending` again, with the limits that held before any calibration.
-        """
+        # Returns counts of requests and tokens. Where the numbers in one lie on no line, the choice
+        # is `pending` again, with the limits that held before any calibration.
         # Here, as they import numpy and Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
@@ -283,20 +272,6 @@ class FormatChoice:
         return counts
 
     def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
-        """Calibrate the model, and store what was found out.
-
-        Args:
-            start: What the run starts with.
-            sent_before: How many requests the run had sent before.
-
-        Returns:
-            Counts of requests and tokens.
-
-        Raises:
-            NoFit: The answers name no format. EndpointRefused instead, if the run sent something
-                before.
-            RunStopped: The endpoint doesn't answer.
-        """
         # Here, as they import numpy and Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import calibrate
         from dataflow_grounding.trust.calibration_file import store_calibration
@@ -355,11 +330,8 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
 
 
 def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
-    """Return the choices of all who ask this serving, by what was asked for.
-
-    The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
-    that is sent to another process takes them along.
-    """
+    # The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
+    # that is sent to another process takes them along.
     choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
     return choices
 
@@ -388,12 +360,8 @@ def first_format(serving: Serving) -> BoxFormat:
 
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
-    """Return the format that is stated, or that the model's name tells, and which of both it was.
-
-    Without an origin the model has to be calibrated, and the format is the one to ask in first.
-    `wanted` is as for FormatChoice. Raises SpecError for an unknown name, and for a model that
-    draws no boxes.
-    """
+    # Without an origin the model has to be calibrated, and the format is the one to ask in first.
+    # `wanted` is as for FormatChoice.
     candidate = format_of_model(serving.model, serving.box_formats)
     stated = wanted or serving.box_format
     name = stated.strip().lower()
@@ -413,23 +381,16 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
 
 
 def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
-    """Whether a family's format, named by its name in the table of formats, counts pixels.
-
-    Such a name proves nothing: servers reduce pictures as they like, whatever the model.
-    """
+    # Such a name proves nothing: servers reduce pictures as they like, whatever the model.
     return known.scale == "px" and known == known_formats().get(name)
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    """Whether a model's name settles its format.
-
-    It does if somebody confirmed it, and it isn't a family's format in pixels.
-    """
+    # It does if somebody confirmed it, and it isn't a family's format in pixels.
     return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
 
 
 def _warn_of_vague_maps(calibration: "Calibration") -> None:
-    """Tell the user where the answers are too noisy to tell what numbers mean exactly."""
     vague = [one.size for one in calibration.maps if 2 * one.error > PRECISE_ENOUGH]
     if vague:
         say(
@@ -440,7 +401,6 @@ def _warn_of_vague_maps(calibration: "Calibration") -> None:
 
 
 def _listed(sizes: Sequence[Size]) -> str:
-    """Return sizes as a list for a message: 640x480, 800x600."""
     return ", ".join(map(size_text, sizes))
 
 

@@ -186,11 +186,8 @@ class Deciding:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
-        """Ask for a picture of each size that isn't near one that was answered, and may be taken.
-
-        What is answered is added to `pictures`, what isn't to `refused`. Returns why one was
-        refused; "" where none was.
-        """
+        # What is answered is added to `pictures`, what isn't to `refused`. Returns why one was
+        # refused; "" where none was.
         sent = [picture.sent for picture in self.pictures]
         wanted = [size for size in sizes if not is_near(size, sent)]
         wanted = [size for size in wanted if may_be_taken(size, self.refused, sent)]
@@ -204,11 +201,8 @@ class Deciding:
         return why
 
     async def _ask_further(self, asked: BoxFormat) -> None:
-        """Ask for a picture of each kind that the run has, where there was none.
-
-        Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how
-        these are to be sent.
-        """
+        # Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how
+        # these are to be sent.
         before = len(self.pictures)
         legible_sizes = [
             legible(reduced_to(size, self.max_side), self.max_side) for size in self.own
@@ -218,7 +212,6 @@ class Deciding:
         self._leave_out_silent(before)
 
     def _leave_out_silent(self, before: int) -> None:
-        """Leave out pictures whose rectangles weren't answered, of those from `before` on."""
         silent = []
         for picture in self.pictures[before:]:
             if sum(answer.usable for answer in picture.answers) < LEAST:
@@ -232,10 +225,6 @@ class Deciding:
         self.pictures = [picture for picture in self.pictures if picture not in silent]
 
     async def _decide_by_frames(self, order: Order) -> Decision:
-        """Measure what numbers mean in the frames in which pictures will be sent.
-
-        Raises NoFit where the answers in a frame lie on no line, or all frames are refused.
-        """
         asked = find_box_format(f"{order}_px", "")
         frames = await self._answered_frames(asked, FIRST_LAYOUTS)
         maps, pictures = await measure_frames(self.ask, asked, frames)
@@ -246,10 +235,7 @@ class Deciding:
     async def _answered_frames(
         self, asked: BoxFormat, layouts: Sequence[int]
     ) -> dict[Size, list[ProbedPicture]]:
-        """Choose frames that the endpoint answers, with a picture of each layout.
-
-        A frame that is refused gives way to others. Raises NoFit where all are refused.
-        """
+        # A frame that is refused gives way to others.
         limits = SizeLimits(self.max_side)
         sent = [picture.sent for picture in self.pictures]
         answered: dict[Size, list[ProbedPicture]] = {}
@@ -303,7 +289,6 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
 def _format_in_parts(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, order: Order | None
 ) -> BoxFormat | None:
-    """Return the format whose scale all lines reach from 0; None without."""
     families = {answer.family for picture in pictures for answer in picture.answers}
     if len(families) == 1 and None not in families:
         return known_formats()[str(families.pop())]
@@ -325,10 +310,7 @@ def _format_in_parts(
 
 
 def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
-    """Return how far lines are from reaching from 0 to this scale, as a mean of squared errors.
-
-    Infinite where one of them surely doesn't. Each line has the side that it is along, in pixels.
-    """
+    # Infinite where one of them surely doesn't. Each line has the side that it is along, in pixels.
     squares = []
     for line, side in lines:
         for off in (line.start / scale, line.number_at(side) / scale - 1):
@@ -339,7 +321,6 @@ def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
 
 
 def _check_one_format(pictures: Sequence[ProbedPicture], known: BoxFormat) -> None:
-    """Raise NoFit where several rectangles that a format misses are where another one puts them."""
     read, drawn = read_in(pictures, known)
     missed = np.abs(read - drawn).max(axis=1) > NEAR
     if missed.sum() < SEVERAL:
@@ -366,10 +347,7 @@ def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:
 
 
 def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxFormat:
-    """Return the format in which to ask further: what the answers so far suggest.
-
-    Without an order that is clear it is the `stated` one; without a scale, pixels.
-    """
+    # Without an order that is clear it is the `stated` one; without a scale, pixels.
     order = order_in(pictures)
     if order is None:
         return stated

@@ -71,7 +71,6 @@ def _chosen(
     measured: Sequence[Size],
     enough: float,
 ) -> list[Size]:
-    """Add the candidate that saves most, one after another, until pictures cost little `enough`."""
     chosen = list(measured)
     costs = _costs(sizes, chosen)
     for _ in range(MOST_FRAMES):
@@ -90,7 +89,6 @@ def _chosen(
 
 
 def _costs(sizes: Sequence[Size], frames: Sequence[Size]) -> list[float]:
-    """Return what a picture of each size costs in the frame that is best for it."""
     return [min((frame_cost(size, one) for one in frames), default=math.inf) for size in sizes]
 
 

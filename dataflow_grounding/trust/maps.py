@@ -117,11 +117,8 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
 def _check_alike(
     of_pictures: "Sequence[tuple[Line, Line] | None]", lines: "tuple[Line, Line]", size: Size
 ) -> None:
-    """Raise NoFit where a picture has lines of its own: then a frame has no one map.
-
-    A dozen rectangles are few, so that their line takes itself for too exact now and then. It
-    counts as no more exact than those of most pictures.
-    """
+    # A dozen rectangles are few, so that their line takes itself for too exact now and then. It
+    # counts as no more exact than those of most pictures.
     for axis, all_lines in enumerate(lines):
         own = [both[axis] for both in of_pictures if both is not None]
         usual = statistics.median([one.error for one in own]) if own else 0.0
@@ -134,7 +131,6 @@ def _check_alike(
 
 
 def _check_left_over(left: "_Answers", asked: int, size: Size) -> None:
-    """Raise NoFit where what is off the lines is on other ones: then answers are in two formats."""
     if len(left.drawn) < max(LEAST_LEFT, SEVERAL * asked):
         return
     for order in ORDERS:
@@ -203,14 +199,12 @@ def _answers(pictures: Sequence[ProbedPicture], order: Order) -> _Answers:
 
 
 def _fit_lines(answers: _Answers, size: Size) -> tuple[Line, Line] | None:
-    """Return the lines of x and of y; None where there is none."""
     across = fit_line(answers.written[:, 0::2].ravel(), answers.drawn[:, 0::2].ravel(), size[0])
     down = fit_line(answers.written[:, 1::2].ravel(), answers.drawn[:, 1::2].ravel(), size[1])
     return None if across is None or down is None else (across, down)
 
 
 def _on_lines(answers: _Answers, lines: tuple[Line, Line], size: Size) -> NDArray[np.bool_]:
-    """Return of each rectangle whether all its edges are near the lines."""
     near = np.ones(len(answers.drawn), dtype=bool)
     for axis, line in enumerate(lines):
         share = min(max(NEAR, NEAR_PER_NOISE * line.noise), MOST_NEAR)
@@ -245,7 +239,6 @@ def fit_line(numbers: Array, pixels: Array, side: float) -> Line | None:
 
 
 def _theil_sen(numbers: Array, edges: Array) -> tuple[float, float] | None:
-    """Return the median of the slopes between all pairs of edges apart, and the median start."""
     across = np.subtract.outer(edges, edges)
     up = np.subtract.outer(numbers, numbers)
     apart = across > APART
@@ -258,10 +251,7 @@ def _theil_sen(numbers: Array, edges: Array) -> tuple[float, float] | None:
 def _reweighted(
     numbers: Array, edges: Array, begin: tuple[float, float], *, starts_anywhere: bool
 ) -> tuple[float, float, Array]:
-    """Fit number = slope · edge + start by least squares, reweighted until outliers count nothing.
-
-    Returns slope, start and their covariance, of 2 x 2. The start is 0 unless it may be anywhere.
-    """
+    # Returns slope, start and their covariance, of 2 x 2. The start is 0 unless it may be anywhere.
     fitted = 1 + starts_anywhere
     columns = np.stack([edges, np.ones_like(edges)], axis=1)[:, :fitted]
     solution = np.array(begin)[:fitted]

@@ -222,7 +222,6 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
 
 
 def _inset(bbox: Bbox, size: Size) -> Bbox:
-    """Return a rectangle moved towards the picture's middle, so that it keeps INSET away."""
     inner = 1 - 2 * INSET
     x1, y1, x2, y2 = (
         round(INSET * side + inner * edge) for edge, side in zip(bbox, size * 2, strict=True)
@@ -233,11 +232,8 @@ def _inset(bbox: Bbox, size: Size) -> Bbox:
 def _drawn_in_cell(
     draw: random.Random, *, at_right: bool, at_bottom: bool
 ) -> tuple[float, float, float, float]:
-    """Draw a rectangle within a cell: left, top, width and height, in parts of the cell's sides.
-
-    Half of the rectangles are wide, the others tall. They reach the cell's right edge `at_right`,
-    and its lower one `at_bottom`; they keep away from other edges.
-    """
+    # Half of the rectangles are wide, the others tall. They reach the cell's right edge `at_right`,
+    # and its lower one `at_bottom`; they keep away from other edges.
     if draw.random() < 0.5:
         width = draw.uniform(0.6, 0.85)
         height = draw.uniform(0.3, 0.5)
@@ -250,7 +246,6 @@ def _drawn_in_cell(
 
 
 def _grid(size: Size) -> tuple[int, int]:
-    """Return into how many columns and rows a picture is divided, for a dozen rectangles."""
     is_elongated = max(size) > 2.5 * min(size)
     along_longer, along_shorter = (6, 2) if is_elongated else (4, 3)
     is_wide = size[0] >= size[1]
@@ -290,11 +285,8 @@ def question_about(
 
 
 def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
-    """Return the picture with the box that a reply gives each rectangle, numbers as written.
-
-    Of several boxes for a rectangle, the first counts. A reply that can't be read gives no answers,
-    but `trouble`. `asked` is the format in which boxes were asked for.
-    """
+    # Of several boxes for a rectangle, the first counts. A reply that can't be read gives no
+    # answers, but `trouble`. `asked` is the format in which boxes were asked for.
     phrases = dict(enumerate(blank.probe.boxes, 1))
     try:
         parsed = parse_reply(reply, asked, phrases, in_lines=True)
@@ -311,11 +303,8 @@ def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPictu
 
 
 def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
-    """Return the number of the phrase that a box belongs to; None if that isn't clear.
-
-    It is told by a label equal to a phrase, else by the id. `phrases` has each phrase under its
-    number.
-    """
+    # It is told by a label equal to a phrase, else by the id. `phrases` has each phrase under its
+    # number.
     named = ids_of(box.label, phrases) if box.label else []
     if named:
         return named[0]

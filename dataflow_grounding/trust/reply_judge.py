@@ -191,10 +191,7 @@ class ReplyJudge:
         return views
 
     def _things_of(self, boxes: Sequence[SeenBox]) -> "list[tuple[Expected, float]]":
-        """Return for each box what is expected of its thing, and what it counts.
-
-        Boxes of one phrase are alike, and say as much as one does.
-        """
+        # Boxes of one phrase are alike, and say as much as one does.
         of_all = self._all.expect(ANY, ANY_BOXES)
         phrases = [box.phrase for box in boxes]
         things = []
@@ -314,18 +311,14 @@ class ReplyJudge:
 
 
 def _largest_of(boxes: Sequence[SeenBox]) -> float:
-    """Return the largest number in all boxes; infinity without any, which fits no format."""
     return max([max(box.numbers) for box in boxes], default=math.inf)
 
 
 def _likelihood(
     shapes: Sequence[Shape], things: Sequence[tuple[Expected, float]], view: View
 ) -> float:
-    """Return the log-likelihood of boxes over their four numbers.
-
-    A density of the figures becomes one of the edges, and of the numbers, by its change of
-    variables.
-    """
+    # A density of the figures becomes one of the edges, and of the numbers, by its change of
+    # variables.
     total = 0.0
     for shape, (expected, weight) in zip(shapes, things, strict=True):
         of_numbers = log_likelihood(shape, expected) - 2 * shape[2] - 2 * view.log_area
@@ -334,11 +327,8 @@ def _likelihood(
 
 
 def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
-    """Return how much likelier two replies' boxes are of the same things than of different ones.
-
-    It is the logarithm of that ratio. How far apart this model's answers put an edge isn't known:
-    the likelihoods for each of EDGES are averaged. Only phrases with one box in both count.
-    """
+    # It is the logarithm of that ratio. How far apart this model's answers put an edge isn't known:
+    # the likelihoods for each of EDGES are averaged. Only phrases with one box in both count.
     in_second = _only_boxes(second.boxes)
     pairs = []
     for phrase, index in _only_boxes(first.boxes).items():
@@ -349,17 +339,13 @@ def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply)
 
 
 def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
-    """Return, for each phrase that has just one box, the box's index."""
     counts = Counter(box.phrase for box in boxes)
     return {box.phrase: index for index, box in enumerate(boxes) if counts[box.phrase] == 1}
 
 
 def _nearness(first: Bbox, second: Bbox, edge: float) -> float:
-    """Return how much likelier two boxes lie so if they are of one thing than of different ones.
-
-    It is the logarithm. Boxes of one thing differ by a normal error on each edge, of standard
-    deviation `edge`, but for SEEN_APART of them; those of different things may be anywhere.
-    """
+    # It is the logarithm. Boxes of one thing differ by a normal error on each edge, of standard
+    # deviation `edge`, but for SEEN_APART of them; those of different things may be anywhere.
     density = 1.0
     for a, b in zip(first, second, strict=True):
         density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))

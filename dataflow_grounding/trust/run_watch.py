@@ -118,14 +118,8 @@ class Question:
             raise
 
     def _look(self, reply: str) -> None:
-        """Judge a reply, before it is read.
-
-        A first one that may be in another format is refused; the next one decides what it was. A
-        stored one that a check has vouched for is not judged again.
-
-        Raises:
-            SuspectReply: The question should be asked again.
-        """
+        # A first one that may be in another format is refused; the next one decides what it was. A
+        # stored one that a check has vouched for is not judged again.
         was_asked_again = self._was_asked_again
         self._was_asked_again = None
         judged = self._judged(reply)
@@ -155,12 +149,10 @@ class Question:
         self._learn(judged)
 
     def _learn(self, judged: JudgedReply) -> None:
-        """Take a reply's boxes for examples of right ones, where a check can tell."""
         if self._watch.checks.can_tell(self._image):
             self._watch.checks.judge.learn(judged)
 
     def _refuse(self, judged: JudgedReply) -> None:
-        """Raise SuspectReply, and compare the next reply with this one."""
         self._first = judged
         asked = self._watch.checks.asked.name
         raise SuspectReply(
@@ -168,11 +160,8 @@ class Question:
         )
 
     def _judged(self, reply: str) -> JudgedReply | None:
-        """Return a reply's boxes, judged; None if it can't be read.
-
-        Only boxes with four numbers, and without special tokens, count. A box belongs to the phrase
-        of its id, else to its label, else to "".
-        """
+        # Only boxes with four numbers, and without special tokens, count. A box belongs to the
+        # phrase of its id, else to its label, else to "".
         checks = self._watch.checks
         try:
             parsed = parse_reply(reply, checks.asked, self._phrases, in_lines=True)
@@ -273,7 +262,6 @@ class RunWatch(BoxWatch):
             del self._unvouched[next(iter(self._unvouched))]
 
     def _may_send(self) -> bool:
-        """Return whether a request may be sent this instant, and count it if so."""
         if self._stop_message or self._awaits_first:
             return False
         self.checks.sending()
@@ -281,15 +269,11 @@ class RunWatch(BoxWatch):
 
     @property
     def _awaits_first(self) -> bool:
-        """Whether nothing may be sent before the run's first check."""
         return not self.checks.begun and self.suspicion is None and self.checks.possible
 
     async def _settle(self, question: Question, ask: Ask, image: Image) -> None:
-        """Act on what the replies to a question have shown. Raises SuspectBoxes, RunStopped.
-
-        A reply that is proven to be in another format, or several that say the same twice, call
-        for a check with this very picture.
-        """
+        # A reply that is proven to be in another format, or several that say the same twice, call
+        # for a check with this very picture.
         if question.judged is not None and self.suspicion is None:
             await self._settle_reach(question.judged, ask, image)
         if self.suspicion is None and question.proven is not None:
@@ -306,7 +290,6 @@ class RunWatch(BoxWatch):
             await self._check_if_due(ask, image)
 
     async def _settle_same(self, ask: Ask, image: Image, looks_like: str) -> None:
-        """Act on a reply that looks like another format, also when it was asked for again."""
         judge = self.checks.judge
         ask.note("odd_boxes", f"boxes look like {looks_like}, also when asked for again")
         alike = self._same.setdefault(orientation_of(image.sent_size), [])
@@ -326,7 +309,6 @@ class RunWatch(BoxWatch):
             )
 
     async def _settle_alarm(self, ask: Ask, image: Image) -> None:
-        """Act on what the replies about such pictures say together: check, or else stop."""
         checks = self.checks
         orientation = orientation_of(image.sent_size)
         if self.suspicion is not None:
@@ -344,7 +326,6 @@ class RunWatch(BoxWatch):
             )
 
     async def _settle_reach(self, judged: JudgedReply, ask: Ask, image: Image) -> None:
-        """Say that boxes reach strangely little, once, and check at once."""
         checks = self.checks
         reach = checks.known.reach.setdefault(orientation_of(image.sent_size), Reach())
         view = checks.judge.views(judged.sent).asked
@@ -378,7 +359,6 @@ class RunWatch(BoxWatch):
         self._check_stopped()
 
     async def _check_first(self, ask: Ask, image: Image) -> None:
-        """Make the run's first check, or wait for it where it is under way."""
         if self._first_check is not None:
             await self._first_check.wait()
             return
@@ -395,10 +375,7 @@ class RunWatch(BoxWatch):
             under_way.set()
 
     async def _check_if_due(self, ask: Ask, image: Image | None, *, last: bool = False) -> None:
-        """Check if enough was sent, or if the run ends so.
-
-        `last` says that the run has asked all its questions. Raises SuspectBoxes, RunStopped.
-        """
+        # `last` says that the run has asked all its questions.
         checks = self.checks
 
         def is_due() -> bool:
@@ -413,10 +390,7 @@ class RunWatch(BoxWatch):
     async def _check_now(
         self, ask: Ask, image: Image | None, looks_like: str | None = None
     ) -> None:
-        """Check with a picture, unless a check is under way or can't tell anything.
-
-        `looks_like` is the format that replies look like, where they call for the check.
-        """
+        # `looks_like` is the format that replies look like, where they call for the check.
         if self._checking.locked() or self.suspicion is not None or not self.checks.possible:
             return
         checks_before = self.checks.known.checks
@@ -425,11 +399,8 @@ class RunWatch(BoxWatch):
                 await self._check(ask, image, looks_like)
 
     async def _check(self, ask: Ask, image: Image | None, looks_like: str | None = None) -> None:
-        """Send probe pictures, and go on as they tell. Raises SuspectBoxes, RunStopped.
-
-        If they miss, boxes are reported as wrong. If they can't tell, the replies alone decide. If
-        they fit, and nothing speaks of several formats, the records so far are vouched for.
-        """
+        # If they miss, boxes are reported as wrong. If they can't tell, the replies alone decide.
+        # If they fit, and nothing speaks of several formats, the records so far are vouched for.
         before = list(self._unvouched)
         outcome = await self.checks.check(ask, image, looks_like)
         if self.suspicion is not None:  # replies have proven it meanwhile
@@ -452,7 +423,6 @@ class RunWatch(BoxWatch):
                     self._same.pop(orientation, None)
 
     def _missed(self, outcome: "Outcome") -> str:
-        """Return the message about probe pictures that miss: what was seen, and what to do."""
         message = f"the boxes don't look like {self.checks.asked.name}: {outcome.why}"
         if outcome.odd:
             return f"{message}. {ANSWERS_IN_SEVERAL}"
@@ -469,12 +439,10 @@ class RunWatch(BoxWatch):
     # What becomes of the run
 
     def _check_stopped(self) -> None:
-        """Raises SuspectBoxes if the watch has stopped the run."""
         if self._stop_message:
             raise SuspectBoxes(self._stop_message)
 
     def _suspect_mixture(self, other_format: str) -> None:
-        """Report that replies are proven to be in several formats; see `_suspect`."""
         judge = self.checks.judge
         self.checks.set_aside_unvouched()
         proven = f"{counted(len(judge.proven), 'reply')} of {judge.replies}"
@@ -482,7 +450,6 @@ class RunWatch(BoxWatch):
         self._suspect(f"{seen}. {ANSWERS_IN_SEVERAL}", list(self._unvouched))
 
     def _suspect_all(self, message: str) -> None:
-        """Report wrong boxes that make all unvouched records suspect; see `_suspect`."""
         if self.checks.known.unanswered:
             calibrate = advice_to_calibrate()
             for words in (f", or {calibrate}", f": {calibrate}"):
@@ -497,15 +464,6 @@ class RunWatch(BoxWatch):
         self._suspect(message, list(self._unvouched))
 
     def _suspect(self, message: str, records: Sequence[Ask]) -> None:
-        """Report wrong boxes: stop the run, or warn and mark records.
-
-        Args:
-            message: What speaks against the boxes, for the user.
-            records: The records that are marked.
-
-        Raises:
-            SuspectBoxes: The watch isn't set to warn only.
-        """
         self.suspicion = message
         what_became = self.checks.forget_format()
         if self.on_suspect == "stop":

@@ -162,17 +162,13 @@ def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> tuple[Array,
 
 
 def _edges(read: Array, drawn: Array) -> tuple[Edges, Edges]:
-    """Return the edges along x and along y of rectangles, shape (rectangles, 4)."""
     across = Edges(read[:, 0::2].ravel(), drawn[:, 0::2].ravel())
     return across, Edges(read[:, 1::2].ravel(), drawn[:, 1::2].ravel())
 
 
 def _ends(pictures: Sequence[tuple[Edges, Edges]]) -> list[tuple[str, float, float, float]]:
-    """Return of each side how far off boxes are at its beginning and end, and the standard error.
-
-    Each axis has a line, edges as read over edges as drawn; it is the measurement of a map. An axis
-    with too few answers has none.
-    """
+    # Each axis has a line, edges as read over edges as drawn; it is the measurement of a map. An
+    # axis with too few answers has none.
     ends = []
     for axis, side in enumerate(("width", "height")):
         read = np.concatenate([edges[axis].read for edges in pictures])

@@ -21,7 +21,7 @@ import pytest
 
 from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.evaluation import data_set_commands
+from dataflow_grounding.cli import data_sets
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.workplace import Done, Workplace, command, ended, process
 
@@ -199,7 +199,7 @@ def test_want_of_memory_anywhere_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_
     def fails(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(data_set_commands, "figures_of", fails)
+    monkeypatch.setattr(data_sets, "figures_of", fails)
     done = command(["stats", str(tmp_path)])
     assert done.code == 2
     assert done.err.startswith("Error: this takes more memory than there is")

@@ -102,7 +102,7 @@ def only_the_site(address: object) -> bool:
 def door(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command fetches from 127.0.0.1."""
     monkeypatch.setattr(
-        "dataflow_grounding.jobs.downloads.Downloads",
+        "dataflow_grounding.jobs.rows_job.Downloads",
         functools.partial(Downloads, allowed=only_the_site),
     )
 

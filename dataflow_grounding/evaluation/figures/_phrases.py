@@ -61,10 +61,6 @@ def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
 
 
 def _misspelt_forms(head: str) -> Iterator[str]:
-    """Yield the forms that a word may share with a misspelt one; none if it can't be misspelt.
-
-    They are the word, the word without its ending, and the word without each of its letters.
-    """
     may_be_misspelt = _SHORTEST <= len(head) <= _LONGEST
     if not may_be_misspelt or any(letter.isdigit() for letter in head):
         return
@@ -145,11 +141,8 @@ def sharing_boxes(
 def _pairs_of_equal_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[_PlacedBox, _PlacedBox]]:
-    """Yield pairs of boxes of different expressions whose IoU is MERGE_IOU or more.
-
-    Boxes are compared from left to right, with those alone that begin near enough; after
-    MOST_COMPARED pairs no more are.
-    """
+    # Boxes are compared from left to right, with those alone that begin near enough; after
+    # MOST_COMPARED pairs no more are.
     boxes = []
     for index, expression in enumerate(expressions):
         for number, box in enumerate(_boxes(expression)):
@@ -169,10 +162,8 @@ def _pairs_of_equal_boxes(
 
 
 def _compared_text(expression: Expression) -> str:
-    """Return an expression's text in lower case and single-spaced."""
     return clean_caption(expression["text"]).casefold()
 
 
 def _boxes(expression: Expression) -> list[Bbox]:
-    """Return an expression's boxes, sorted: their order makes no difference here."""
     return sorted(box_of(instance["bbox"]) for instance in expression["instances"])

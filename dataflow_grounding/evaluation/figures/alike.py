@@ -73,11 +73,6 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
 
 
 def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
-    """Return the groups that several data sets have a picture of, by the first picture of each.
-
-    Args:
-        first_of: By a group and the index of a data set the first picture that it has of it.
-    """
     places_of = defaultdict[int, list[Place]](list)
     for (group, _), place in sorted(first_of.items(), key=itemgetter(0)):
         places_of[group].append(place)

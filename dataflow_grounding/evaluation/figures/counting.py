@@ -202,11 +202,8 @@ class FigureCounts:
         return figures
 
     def _count_pictures(self) -> dict[str, int | None]:
-        """Return the figures about pictures: how many there are, and how many are alike.
-
-        A figure is None for what wasn't looked at. Besides, it sets `named`, by figure the pictures
-        that are alike, and adds the phrases of each picture to the counts.
-        """
+        # A figure is None for what wasn't looked at. Besides, it sets `named`, by figure the
+        # pictures that are alike, and adds the phrases of each picture to the counts.
         unread = set[str]()
         if self._compare == "names":
             files: list[bytes] = []
@@ -234,11 +231,8 @@ class FigureCounts:
         return numbers
 
     def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
-        """Return how many phrases each picture has, by what tells its file from others (`files`).
-
-        A picture that several data sets have, under one name and as one file, is one here. `files`
-        are in the order of the data sets and of their pictures.
-        """
+        # A picture that several data sets have, under one name and as one file, is one here.
+        # `files` are in the order of the data sets and of their pictures.
         if len(self._data_sets) == 1:
             return self._data_sets[0].counts
         phrases_of = Counter[tuple[str, bytes]]()
@@ -249,7 +243,6 @@ class FigureCounts:
         return list(phrases_of.values())
 
     def _first_near(self) -> tuple[Sequence[int], set[str]]:
-        """Return `first_alike` of all data sets' pictures, and the names of those not decoded."""
         looks: list[bytes] = []
         undecoded = set[str]()
         for data_set in self._data_sets:
@@ -262,11 +255,8 @@ class FigureCounts:
 
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a record adds to the counts: the name of a figure, and a value of it.
-
-    Each time a value comes it counts once more. For a share the value is True for what has the
-    property, and False for what hasn't. A record that can't be read has ("broken", True) alone.
-    """
+    # Each time a value comes it counts once more. For a share the value is True for what has the
+    # property, and False for what hasn't. A record that can't be read has ("broken", True) alone.
     try:
         expressions = read_any_expressions(Record(record))
     except BrokenRow:
@@ -294,10 +284,7 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a phrase adds to the counts: the name of a figure, and a value of it.
-
-    Without boxes it adds nothing to figures of grounded phrases.
-    """
+    # Without boxes it adds nothing to figures of grounded phrases.
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
@@ -326,10 +313,7 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    """Yield what a box adds to the counts: the name of a figure, and a value of it.
-
-    `size` is the picture's; None leaves out the figures that need it.
-    """
+    # `size` is the picture's; None leaves out the figures that need it.
     yield "sizes", _size_class(box)
     yield "small_share", area(box) < _SMALL_AREA
     if size is None:
@@ -348,28 +332,21 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
 
 
 def _size_class(box: Bbox) -> str:
-    """Return COCO's name for a box's area in square pixels: "small", "medium" or "large"."""
     if area(box) < _SMALL_AREA:
         return "small"
     return "medium" if area(box) < _LARGE_AREA else "large"
 
 
 def _cell(part: float) -> int:
-    """Return the cell of the map for a part of the picture's width or height, from 0 to 1.
-
-    What is outside the picture is in the outermost.
-    """
+    # What is outside the picture is in the outermost.
     return int(min(max(part * _GRID, 0), _GRID - 1))
 
 
 def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
-    """Return a figure of a kind of FIGURES from how often each value was counted.
-
-    Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
-    value, the most frequent first, and `bins` the same by value; both may be empty. `grid`, `share`
-    and `spread` are None where nothing was counted. Of a `table` the result is of no use: its rows
-    are made elsewhere.
-    """
+    # Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
+    # value, the most frequent first, and `bins` the same by value; both may be empty. `grid`,
+    # `share` and `spread` are None where nothing was counted. Of a `table` the result is of no use:
+    # its rows are made elsewhere.
     if kind is None:
         return counts.get(True, 0)
     if kind == "names":
@@ -387,10 +364,7 @@ def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
 
 
 def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
-    """Return the mean and _QUANTILES of values by how often each was counted, `whole` times in all.
-
-    There is at least one value. A quantile is a value that was counted, never one between two.
-    """
+    # There is at least one value. A quantile is a value that was counted, never one between two.
     values = sorted(counts)
     # for each value how many are at most as large
     ranks = list(accumulate(counts[value] for value in values))
@@ -422,12 +396,9 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
-    """Return what FIGURES' row says of such a figure; "" where it is within its bounds.
-
-    A spread is compared by its mean, counts by name by how many names there are; of these the
-    first three are in the advice. A bound itself is within. Of several bounds that are passed the
-    first one's advice is given, `below` before `above`.
-    """
+    # A spread is compared by its mean, counts by name by how many names there are; of these the
+    # first three are in the advice. A bound itself is within. Of several bounds that are passed the
+    # first one's advice is given, `below` before `above`.
     value = figure
     if isinstance(figure, dict):
         value = figure.get("mean", len(figure))

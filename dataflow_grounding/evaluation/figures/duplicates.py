@@ -114,7 +114,6 @@ def looks_by_name(names: Iterable[str]) -> tuple[list[bytes], set[str]]:
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
-    """Return a picture's look, as `looks_of` describes it; None where it can't be read."""
     import numpy as np
     from PIL.Image import Resampling
 
@@ -195,11 +194,8 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
 
 
 def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]) -> list[int]:
-    """Return the earlier pictures whose hash differs from this one's in _MOST_BITS at most.
-
-    The earlier ones are those in `buckets`, to which this one is added. Pictures are indices of
-    `hashes`.
-    """
+    # The earlier ones are those in `buckets`, to which this one is added. Pictures are indices of
+    # `hashes`.
     own = hashes[picture]
     near = set[int]()
     for band, start in enumerate(_BAND_STARTS):
@@ -213,16 +209,8 @@ def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
-    """Return those of the candidates that look nearly like a picture in each of their parts.
-
-    That is where the brightness of no part differs by more than a standard deviation. They keep
-    their order.
-
-    Args:
-        look: The picture's look: its hash, then the brightness of each part as an int8.
-        candidates: Indices of pictures among `looks`, with parts as well.
-        looks: The looks of all pictures.
-    """
+    # That is where the brightness of no part differs by more than a standard deviation. They keep
+    # their order.
     if not candidates:
         return []
     import numpy as np
@@ -333,10 +321,6 @@ def why_uneven(pictures: int, alike: int) -> str:
 
 
 def _pictures_of(results: str) -> DataSet:
-    """Read the pictures of all records, and count the records of each.
-
-    Raises InputError for a record that names none.
-    """
     pictures = DataSet()
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
@@ -347,16 +331,7 @@ def _pictures_of(results: str) -> DataSet:
 def _parts_by_chance(
     pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Return by its name the part of each picture.
-
-    It follows from a digest of the seed and of the name of the first picture of its group.
-
-    Args:
-        pictures: What each is called.
-        first: For each the index of the first one that it is alike to.
-        parts: Name → weight.
-        seed: The seed.
-    """
+    # It follows from a digest of the seed and of the name of the first picture of its group.
     import numpy as np
 
     digests = (short_digest(f"{seed} {pictures[index]}") for index in first)
@@ -375,11 +350,8 @@ def _write_parts(
     part_of: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    """Write the records into a file for each part, all files or none, then the classes of all.
-
-    Returns how many boxes were left out, as a reviewer rejected them. `part_of` has the part of
-    each picture by its name.
-    """
+    # Returns how many boxes were left out, as a reviewer rejected them. `part_of` has the part of
+    # each picture by its name.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))

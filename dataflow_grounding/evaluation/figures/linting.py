@@ -134,10 +134,7 @@ def lint(
 def _with_sizes(
     path: str, folders: tuple[str, ...], read: bool
 ) -> Iterator[tuple[Row, Size | str | None]]:
-    """Yield each row with its picture's size, or with a text, why the size can't be read.
-
-    The second value is None without `read`, and for a row that can't be read itself.
-    """
+    # The second value is None without `read`, and for a row that can't be read itself.
     # Records of one picture often follow each other.
     size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
     with_size = partial(_row_with_size, size_of=size_of)
@@ -147,17 +144,13 @@ def _with_sizes(
 def _row_with_size(
     known: _KnownRow, size_of: Callable[[str], Size | str]
 ) -> tuple[Row, Size | str | None]:
-    """Return a row with its picture's size, by `size_of` its path where the run doesn't know it.
-
-    `size_of` may return why the size can't be read. None stands for a size that isn't needed.
-    """
+    # `size_of` may return why the size can't be read. None stands for a size that isn't needed.
     if not known.unread:
         return known.row, known.size
     return known.row, size_of(path_of(known.row.data or {}))
 
 
 def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
-    """Yield each row of a file with the size that the run remembers of its picture, if `read`."""
     with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
         for row in read_rows(path):
             if read and row.data is not None:
@@ -168,10 +161,7 @@ def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_Kn
 
 
 def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
-    """Return what these rules find in a row.
-
-    `picture` is its picture's size, a text if it can't be read (why), None if it wasn't read.
-    """
+    # `picture` is its picture's size, a text if it can't be read (why), None if it wasn't read.
     if row.data is None:
         findings = [Finding("DG001", str(row.error))]
     else:
@@ -180,10 +170,7 @@ def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> l
 
 
 def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
-    """Yield what all rules of a single record find in it; `picture` as for `_findings`.
-
-    Mends change the record itself, by its own expressions.
-    """
+    # Mends change the record itself, by its own expressions.
     size = picture if isinstance(picture, tuple) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
@@ -212,11 +199,8 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    """Return for each expression the span that it should have; None where it has the right one.
-
-    None also where that isn't certain: it is where the text stands in the caption exactly as often
-    as expressions have it. No span is given twice.
-    """
+    # None also where that isn't certain: it is where the text stands in the caption exactly as
+    # often as expressions have it. No span is given twice.
     right = [stands(each["text"], each.get("char_span"), caption) for each in expressions]
     if all(right):
         return [None] * len(right)
@@ -243,16 +227,8 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
 
 
 def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) -> Span | None:
-    """Return the first of a text's spans that no expression has; None where it isn't certain.
-
-    It isn't where the text stands in the caption more often, or less often, than expressions have
-    it.
-
-    Args:
-        spans: Where a text stands, looked for once more than expressions have it: the last is None
-            if it doesn't stand there more often.
-        taken: The spans of expressions.
-    """
+    # It isn't where the text stands in the caption more often, or less often, than expressions have
+    # it.
     *spans_of_text, surplus_span = spans
     if surplus_span is not None or None in spans_of_text:
         return None
@@ -265,7 +241,6 @@ def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) ->
 def _findings_in_picture(
     record: Mapping[str, Any], picture: Size | str | None
 ) -> Iterator[Finding]:
-    """Yield DG401 for a picture that can't be read, DG402 for one of another size than stated."""
     if isinstance(picture, str):
         yield Finding("DG401", picture)
     elif picture and stated_size(record) not in (None, picture):
@@ -277,11 +252,8 @@ def _findings_in_picture(
 def _remembered_size(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
 ) -> Size | None:
-    """Return the size that the run read of a picture, if its file is as it was and a JPEG.
-
-    None for others, which have to be decoded: a run reads headers, and what is behind them may be
-    broken. Of a JPEG the run has seen the end.
-    """
+    # None for others, which have to be decoded: a run reads headers, and what is behind them may be
+    # broken. Of a JPEG the run has seen the end.
     named = Record({"image": path_of(record)}, folders)
     if not len(log) or is_far(named, "image"):
         return None
@@ -293,7 +265,6 @@ def _remembered_size(
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
-    """Return the picture's size in pixels, or why it can't be read."""
     try:
         file_path = find_image(Record({"image": path}, folders), "image").path
         data = read_file(file_path)
@@ -305,10 +276,7 @@ def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
 
 
 def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:
-    """Yield DG003 for each id that an earlier expression has, and add the record's to `ids_seen`.
-
-    The set has hashes of the ids of all earlier records.
-    """
+    # The set has hashes of the ids of all earlier records.
     expressions = record.get("expressions")
     if not isinstance(expressions, list):
         return
@@ -322,13 +290,6 @@ def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Fin
 
 
 def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
-    """Yield what is wrong with a box; a mend changes the `bbox` of the instance in place.
-
-    Args:
-        text: The phrase's, to say where it is.
-        instance: The box, as it stands in the record.
-        size: The picture's, read or stated; None where it is unknown.
-    """
     box = box_of(instance["bbox"])
     score = instance["score"]
     # how far the box is out of the picture, in pixels; 0 or less inside
@@ -361,21 +322,12 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
 
 
 def _shorter_side(box: Bbox) -> float:
-    """Return the shorter side of a box; below 0 where its corners are swapped."""
     return min(box[2] - box[0], box[3] - box[1])
 
 
 def _findings_in_expression(
     expression: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
 ) -> Iterator[Finding]:
-    """Yield what is wrong with an expression: its text, span, status, and boxes that occur twice.
-
-    Args:
-        expression: As it was read.
-        caption: The record's.
-        place: The span that it should have; None where that isn't certain.
-        change: Sets columns of the expression in the record; a finding's mend calls it.
-    """
     text = expression["text"]
     span = expression.get("char_span")
     status = expression.get("status")
@@ -413,11 +365,8 @@ def _findings_in_expression(
 
 
 def _each_once(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return an expression's boxes, of those with equal corners the one that says most.
-
-    What a person found right goes before what one found wrong, that before what nobody judged; of
-    boxes that are alike in this the best score counts, of equal scores the first.
-    """
+    # What a person found right goes before what one found wrong, that before what nobody judged; of
+    # boxes that are alike in this the best score counts, of equal scores the first.
     best: dict[tuple[float, ...], dict[str, Any]] = {}
     for box in expression["instances"]:
         corners = tuple(box["bbox"])
@@ -427,11 +376,8 @@ def _each_once(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _weight(box: Mapping[str, Any], expression: Mapping[str, Any]) -> tuple[int, float]:
-    """Return how much a box of an expression says: by a person's verdict, then by its score.
-
-    The verdict is 2 for right, 1 for wrong, 0 where no person judged the box or its expression. A
-    box without a score has -1.
-    """
+    # The verdict is 2 for right, 1 for wrong, 0 where no person judged the box or its expression. A
+    # box without a score has -1.
     score = box.get("score")
     score_or_less = -1.0 if score is None else float(score)
     verdict = box.get("verified", expression.get("verified"))
@@ -442,10 +388,7 @@ def _weight(box: Mapping[str, Any], expression: Mapping[str, Any]) -> tuple[int,
 
 
 def _change(expressions: list[Any], index: int, **columns: Any) -> None:
-    """Put a copy of an expression in its place in the list, with these columns set.
-
-    A bare text becomes an object with this `text`.
-    """
+    # A bare text becomes an object with this `text`.
     expression = expressions[index]
     if isinstance(expression, str):
         expression = {"text": expression}

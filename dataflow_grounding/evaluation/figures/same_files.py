@@ -99,13 +99,11 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
 
 
 def _sizes_of(data_set: DataSet) -> Iterator[int]:
-    """Yield the size of each picture's file in bytes; 0 where there is no file, or it is empty."""
     size_of = partial(_size_of, folders=data_set.folders)
     return _each(size_of, data_set.paths(), data_set.folders)
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:
-    """Return the size of a picture's file in bytes; 0 where there is no such file."""
     try:
         return find_image(Record({"image": path}, folders), "image").file_bytes
     except RecordError:
@@ -113,17 +111,13 @@ def _size_of(path: str, folders: tuple[str, ...]) -> int:
 
 
 def _digests_of(paths: Sequence[str], data_set: DataSet) -> Iterator[bytes | None]:
-    """Yield the digest of each file at these paths; None for one that can't be read."""
     with closing(log_of(data_set.checkpoint)) as log:
         digest_of = partial(_digest_of, folders=data_set.folders, log=log)
         yield from _each(digest_of, paths, data_set.folders)
 
 
 def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | None:
-    """Return the first 16 bytes of a picture's SHA-256; None where it can't be read.
-
-    `log` remembers digests, by path and state of the file.
-    """
+    # `log` remembers digests, by path and state of the file.
     try:
         file = find_image(Record({"image": path}, folders), "image")
         facts = remembered(log, file)
@@ -134,6 +128,5 @@ def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | No
 
 
 def _each(work: Callable[[str], T], paths: Iterable[str], folders: tuple[str, ...]) -> Iterator[T]:
-    """Yield what `work` returns for each path, in order; for paths elsewhere it runs in threads."""
     far_folders = any(map(is_elsewhere, folders))
     return side_by_side(work, paths, lambda path: far_folders or is_elsewhere(path))

@@ -81,7 +81,6 @@ class AveragePrecision:
         return _average(right, np.ones(len(right)), self._gold_boxes)
 
     def _order(self) -> np.ndarray:
-        """Return the indices of the boxes, the surest first, equal scores by digest."""
         return np.lexsort((np.frombuffer(self._digests, np.uint64), -np.frombuffer(self._scores)))
 
     def draws(self, images: int) -> np.ndarray:
@@ -110,13 +109,6 @@ class AveragePrecision:
 
 
 def _average(right: np.ndarray, weights: np.ndarray, gold_boxes: int) -> float:
-    """Return the AP, averaged over the thresholds, of boxes that stand the surest first.
-
-    Args:
-        right: For each box a bit for each threshold at which it is right.
-        weights: How often each box counts: its image may be drawn several times, or never.
-        gold_boxes: How many there are to be found.
-    """
     ranks = np.maximum(np.cumsum(weights), 1)  # at least 1: nothing is before the first that counts
     precisions = []
     for bit in range(len(_THRESHOLDS)):
@@ -132,18 +124,14 @@ def _average(right: np.ndarray, weights: np.ndarray, gold_boxes: int) -> float:
 
 
 def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
-    """Return the phrase's boxes with their scores, in its order; none for None."""
     if not phrase:
         return []
     return [(*box["bbox"], box["score"]) for box in phrase["instances"]]
 
 
 def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
-    """Return for each predicted box a bit for each threshold at which it is right.
-
-    At each threshold gold boxes are given away anew and greedily: the predicted boxes, the surest
-    first, each take the free gold box with the largest IoU, of equal ones the last.
-    """
+    # At each threshold gold boxes are given away anew and greedily: the predicted boxes, the surest
+    # first, each take the free gold box with the largest IoU, of equal ones the last.
     candidates = [_candidates(box, gold) for box in predicted]
     bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):
@@ -162,10 +150,7 @@ def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> li
 
 
 def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[float, int]]:
-    """Return the gold boxes whose IoU with a predicted one reaches the lowest threshold.
-
-    Each is the IoU and the gold box's index.
-    """
+    # Each is the IoU and the gold box's index.
     candidates = []
     for index, gold_box in enumerate(gold):
         overlap = _iou(predicted, gold_box)
@@ -175,10 +160,7 @@ def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[f
 
 
 def _iou(a: ScoredBox, b: ScoredBox) -> float:
-    """Return the IoU of two boxes: 0 where they don't overlap.
-
-    It is worked out from x, y, width and height in COCO's order of operations, to round alike.
-    """
+    # It is worked out from x, y, width and height in COCO's order of operations, to round alike.
     a_x, a_y = a[:2]
     a_width = a[2] - a_x
     a_height = a[3] - a_y

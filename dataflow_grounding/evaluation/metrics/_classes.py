@@ -112,14 +112,10 @@ class ClassFigures:
             self._boxes_of(class_of(phrase)).found += phrase["instances"]
 
     def _boxes_of(self, name: str) -> _InImage:
-        """Return the boxes of a class that were collected of the image so far, to be added to."""
         return self._in_image.setdefault(class_key(name), _InImage(name))
 
     def _count_image(self) -> None:
-        """Count the boxes of the image that is done, class by class, and collect anew.
-
-        A class that is open in the image counts with no boxes at all.
-        """
+        # A class that is open in the image counts with no boxes at all.
         for boxes in self._in_image.values():
             counts = self._counts_of(boxes.name)
             if boxes.is_open:
@@ -138,7 +134,6 @@ class ClassFigures:
         self._in_image = {}
 
     def _counts_of(self, name: str) -> _ClassCounts:
-        """Return what was counted of a class, to be added to; nothing yet for a new one."""
         return self._by_key.setdefault(class_key(name), _ClassCounts(name))
 
     def rows(self, images: int) -> dict[str, dict[str, Any]]:
@@ -178,14 +173,6 @@ def _figures_of_class(
     drawn: Mapping[str, np.ndarray],
     images: int,
 ) -> dict[str, Any]:
-    """Return the figures of a class, as JSON, with their `intervals`.
-
-    Args:
-        precision: The class's average precision.
-        totals: The numbers of `right`, found (`boxes`) and gold boxes in all images.
-        drawn: The same for each bootstrap sample.
-        images: How many images there are.
-    """
     figures: dict[str, Any] = {
         "gold_boxes": int(totals["gold_boxes"]),
         "boxes": int(totals["boxes"]),
@@ -201,11 +188,8 @@ def _figures_of_class(
 
 
 def _each_once(boxes: Sequence[Row]) -> list[Row]:
-    """Return boxes, of those with equal corners the one with the highest score.
-
-    Of equal scores the first counts; a missing score is taken for 0. Several phrases of a class may
-    have the same box; a detector's export writes it once.
-    """
+    # Of equal scores the first counts; a missing score is taken for 0. Several phrases of a class
+    # may have the same box; a detector's export writes it once.
     best: dict[tuple[float, ...], Row] = {}
     for box in boxes:
         corners = tuple(box["bbox"])
@@ -216,7 +200,6 @@ def _each_once(boxes: Sequence[Row]) -> list[Row]:
 
 
 def _ratios(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Return precision, recall and F1 of sums, which are numbers or arrays; NaN for 0 / 0."""
     both = sums["boxes"] + sums["gold_boxes"]
     return {
         "precision": share(sums["right"], sums["boxes"]),

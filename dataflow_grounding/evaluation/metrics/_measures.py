@@ -108,10 +108,7 @@ def is_judged(phrase: Mapping[str, Any]) -> bool:
 def _scored_boxes(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
 ) -> list[tuple[float, bool]]:
-    """Return the score of each found box that has one, and whether the box is right.
-
-    It is right if it is matched with a gold box and their overlap passes the rules' threshold.
-    """
+    # It is right if it is matched with a gold box and their overlap passes the rules' threshold.
     right = set()
     for overlap in one_to_one(overlaps, rules):
         if rules.passes(overlap.held, rules.threshold):
@@ -144,12 +141,9 @@ def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
 def _first_box_columns(
     overlaps: list[Overlap], one_gold_box: bool, rules: Rules
 ) -> dict[str, float]:
-    """Return the columns of RefCOCO's and Ref-L4's measures, which look at the first found box.
-
-    All but `held` are 0 unless the phrase has one gold box. `held` is the first box's largest
-    overlap with a gold box, as it is held against thresholds: 0 where there is none. No measure is
-    made of it.
-    """
+    # All but `held` are 0 unless the phrase has one gold box. `held` is the first box's largest
+    # overlap with a gold box, as it is held against thresholds: 0 where there is none. No measure
+    # is made of it.
     held = 0.0
     iou = 0.0
     for overlap in overlaps:
@@ -171,17 +165,8 @@ def _first_box_columns(
 
 
 def _rank_columns(ending: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
-    """Return the columns of Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
-
-    They are `r1_any`, `r5_any` and `r10_any`, or those of the other ending. Without overlaps all
-    are False.
-
-    Args:
-        ending: The end of the columns' names: `any` where a box is right that overlaps any gold
-            box, `merged` where it has to overlap the box around all of them.
-        overlaps: Those of all found boxes.
-        rules: When a box is right.
-    """
+    # They are `r1_any`, `r5_any` and `r10_any`, or those of the other ending. Without overlaps all
+    # are False.
     columns: dict[str, float] = {}
     for most in (1, 5, 10):
         first_boxes = [overlap for overlap in overlaps if overlap.found < most]
@@ -194,18 +179,6 @@ def _rank_columns(ending: str, overlaps: list[Overlap], rules: Rules) -> dict[st
 def _box_set_columns(
     matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules
 ) -> dict[str, float]:
-    """Return the columns of measures that take a phrase's boxes as a set.
-
-    They are of gRefCOCO (gprec_f1, n_acc, t_acc; arXiv 2308.16182), HumanRef (density_f1), SAM 3
-    (sam3/eval/cgf1_eval.py).
-
-    Args:
-        matched: Found boxes with their gold boxes, one to one.
-        wanted: How many gold boxes there are.
-        boxes: How many found boxes count, matched or not.
-        answered: Whether both sides say what is there.
-        rules: When a box is right.
-    """
     right = [overlap.iou for overlap in matched if rules.passes(overlap.held, rules.threshold)]
     passed = 0
     for overlap in matched:
@@ -262,12 +235,10 @@ def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
 
 
 def _caption_of(record: Row) -> Any:
-    """Return the caption that spans are of: the cleaned one, else the caption."""
     return record["cleaned_caption"] or record["caption"]
 
 
 def _boxes_by_span(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
-    """Return the boxes of each span [start, end), of all phrases that state it, sorted."""
     boxes_of = defaultdict[Span, list[Bbox]](list)
     for phrase in record["expressions"]:
         span = phrase.get("char_span")
@@ -277,7 +248,6 @@ def _boxes_by_span(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
 
 
 def _letters_of(spans: Iterable[Span]) -> set[int]:
-    """Return the indices of the letters that any of the spans covers."""
     letters = set[int]()
     for start, end in spans:
         letters.update(range(start, end))
@@ -285,10 +255,7 @@ def _letters_of(spans: Iterable[Span]) -> set[int]:
 
 
 def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    """Return how many pairs of spans overlap, each span in one pair at most.
-
-    The pairs are made greedily, those with the longest overlap first.
-    """
+    # The pairs are made greedily, those with the longest overlap first.
     overlapping = []
     for gold_span in gold:
         for found_span in found:
@@ -321,10 +288,7 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
 
 
 def _matthews(sums: Mapping[str, Any]) -> Any:
-    """Return Matthews' correlation of "has boxes" in the gold and in what was found, from -1 to 1.
-
-    NaN where the gold has no phrase with boxes, or none without; 0 where all answers are alike.
-    """
+    # NaN where the gold has no phrase with boxes, or none without; 0 where all answers are alike.
     there = sums["boxed"]
     absent = sums["absent"]
     true_positives = sums["t_acc"]

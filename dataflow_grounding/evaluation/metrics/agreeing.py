@@ -72,7 +72,6 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
 
 
 def _matched_boxes(phrases: Sequence[Pair], rules: Rules) -> list[Overlap]:
-    """Return the boxes that match, with IoU from 0.5, of all these phrases in their order."""
     matched: list[Overlap] = []
     for a, b in phrases:
         matched += one_to_one(overlaps_of(rules.boxes_of(a), rules.boxes_of(b), rules), rules)
@@ -80,10 +79,7 @@ def _matched_boxes(phrases: Sequence[Pair], rules: Rules) -> list[Overlap]:
 
 
 def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:
-    """Return the two labels, as texts, of each phrase that both annotators have labelled.
-
-    `name` is the column of the labels.
-    """
+    # `name` is the column of the labels.
     labels = []
     for a, b in phrases:
         both = (str(a.get(name)), str(b.get(name)))
@@ -93,7 +89,6 @@ def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    """Return a ratio with four decimals; None where the whole is 0."""
     return round(part / whole, 4) if whole else None
 
 

@@ -177,11 +177,7 @@ def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotatio
 
 
 def _checked_expressions(row: Record) -> list[dict[str, Any]]:
-    """Return the row's expressions, each with its surest boxes first.
-
-    `expression_id` is "" where the row states none. Without `instances` a phrase is `pending`.
-    Raises BrokenRow where something is wrong.
-    """
+    # `expression_id` is "" where the row states none. Without `instances` a phrase is `pending`.
     stated = row.get("expressions")
     if not stated:
         return []
@@ -204,7 +200,6 @@ def surest_first(box: Mapping[str, Any]) -> float:
 
 
 def _records(source: Iterable[Any]) -> Iterator[Record]:
-    """Yield records in memory as `Record`s. Raises InputError for one that is no mapping."""
     for place, row in enumerate(source):
         if not isinstance(row, Mapping):
             raise InputError(
@@ -224,10 +219,7 @@ def as_gold(truth: Annotations) -> Annotations:
 
 
 def _check_span_and_scores(expression: Mapping[str, Any], caption: Any) -> None:
-    """Raise BrokenRow for a span that isn't in the caption, or a score that isn't one.
-
-    Without a caption a span may be anywhere.
-    """
+    # Without a caption a span may be anywhere.
     span = expression.get("char_span")
     # Without a caption nothing says where a span would end too late.
     end = len(caption) if isinstance(caption, str) else 10**6

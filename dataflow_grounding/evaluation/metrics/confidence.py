@@ -85,10 +85,7 @@ def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, 
 
 
 def _lower_bound(hits: int, draws: int, tail: float) -> float:
-    """Return the share at which `hits` or more of `draws` have the probability `tail`.
-
-    0 for no hits. It is found by bisection, in logarithms: factorials of large samples overflow.
-    """
+    # 0 for no hits. It is found by bisection, in logarithms: factorials of large samples overflow.
     if not hits:
         return 0.0
     counts = np.arange(hits, draws + 1)

@@ -113,10 +113,7 @@ class Evaluation:
         }
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
-        """Return the figures of the _MOST_GROUPS largest groups of a kind, sorted by name.
-
-        Each has the number of its `expressions`, and _GROUP_MEASURES.
-        """
+        # Each has the number of its `expressions`, and _GROUP_MEASURES.
         of_kind = self.groups[kind]
         by_size = sorted(of_kind, key=lambda name: -of_kind[name].phrases)
         shown: dict[str, Figures] = {}
@@ -209,14 +206,6 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
 def _notes(
     pairs: Pairs, answers: Annotations, truth: Annotations, counts: "_Counts"
 ) -> Iterator[str]:
-    """Yield what a reader of the figures has to know, in sentences.
-
-    Args:
-        pairs: The records of both sides, matched.
-        answers: The predictions.
-        truth: The gold.
-        counts: What was counted of the pairs.
-    """
     if pairs.other_folders:
         yield (
             f"{answers.name} and {truth.name} name pictures from different folders: those are the"
@@ -248,15 +237,6 @@ def _notes(
 
 
 def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rules) -> Figures:
-    """Return the figures of all images together: counts of what was compared, then the measures.
-
-    Args:
-        counts: What was counted of the phrases.
-        sums: Their columns, summed for each image.
-        answered_phrases: How many phrases the predictions have in all records, those without gold
-            too.
-        rules: When a box is right.
-    """
     totals = {name: column.sum() for name, column in sums.items()}
     phrases = len(counts.right)
     matched_phrases = phrases - counts.missing
@@ -277,15 +257,11 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
 
 
 def _map_of(classes: Mapping[str, Mapping[str, Any]]) -> Figures:
-    """Return the mean AP of classes as the figure `map`; no figure where no classes are stated."""
     return {"map": mean_ap(classes)} if classes else {}
 
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
-    """Return whether a phrase's first box is right; without gold boxes, whether none was found.
-
-    A phrase that the gold leaves open is never wrong. `columns` are those of `phrase_columns`.
-    """
+    # A phrase that the gold leaves open is never wrong. `columns` are those of `phrase_columns`.
     # `held` is the first box's overlap with a gold box; `boxed` is 1 where the gold has boxes.
     if columns["boxed"]:
         return rules.passes(columns["held"], rules.threshold)
@@ -349,10 +325,7 @@ class _Table:
         return dict(zip(self._names, table.T, strict=True))
 
     def _table_of_images(self, images: int) -> np.ndarray:
-        """Return the sums as an array of shape (images, names), which writes into `_sums`.
-
-        It has at least `images` rows: `_sums` grows by zeros for those that it lacks.
-        """
+        # It has at least `images` rows: `_sums` grows by zeros for those that it lacks.
         columns = len(self._names)
         missing = images * columns - len(self._sums)
         if missing > 0:
@@ -360,7 +333,6 @@ class _Table:
         return np.frombuffer(self._sums).reshape(-1, columns)
 
     def _sum_up(self) -> None:
-        """Add the rows that aren't summed yet to the sums of their images and groups."""
         if not self._images:
             return
         rows = np.frombuffer(self._values).reshape(len(self._images), -1)
@@ -440,12 +412,9 @@ class _Counts:
         return {} if self._classes is None else self._classes.rows(images)
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
-        """Count a gold phrase in its groups, the columns, the scores and the AP.
-
-        `found` is the phrase that it is matched with; None where there is none. Where classes are
-        stated, it is in no group of _GROUPS_OF_FREE_TEXT. What the gold leaves open isn't in the
-        AP.
-        """
+        # `found` is the phrase that it is matched with; None where there is none. Where classes are
+        # stated, it is in no group of _GROUPS_OF_FREE_TEXT. What the gold leaves open isn't in the
+        # AP.
         groups = []
         for kind, name in _groups_of(record, gold, found):
             if kind not in _GROUPS_OF_FREE_TEXT or self._classes is None:
@@ -477,10 +446,7 @@ class _Counts:
 
 
 def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
-    """Yield the groups that a gold phrase is in, each with its kind: `("words", "1-3")`.
-
-    Kinds are size, words, category, status and model. One that can't be told is left out.
-    """
+    # Kinds are size, words, category, status and model. One that can't be told is left out.
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
         yield "size", _SIZE_GROUPS[bisect(_SIZE_BOUNDS, sum(areas) / len(areas))]
@@ -499,7 +465,6 @@ def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[t
 
 
 def _to_json(figures: Mapping[str, Any]) -> Figures:
-    """Return figures as JSON has them: six decimals, no -0, None in place of NaN."""
     rounded: Figures = {}
     for name, value in figures.items():
         if value is None or math.isnan(value):

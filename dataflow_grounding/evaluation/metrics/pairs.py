@@ -114,10 +114,7 @@ class Pairs:
             )
 
     def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
-        """Set which records of each side are of which picture of the gold.
-
-        Each side has a name for each of its records. Pictures are numbered by their paths' order.
-        """
+        # Each side has a name for each of its records. Pictures are numbered by their paths' order.
         paths = sorted({path for path, _ in gold_names})
         number_of = {path: number for number, path in enumerate(paths)}
         gold_of_id = _gold_pictures_by_id(gold_names, found_names)
@@ -131,10 +128,8 @@ class Pairs:
             yield from self._of_image(image, gold, found)
 
     def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
-        """Yield the matched records of an image, one for each of the pools of `_by_caption`.
-
-        `gold` and `found` are the image's records on both sides. All boxes are scaled to one size.
-        """
+        # `gold` and `found` are the image's records on both sides. All boxes are scaled to one
+        # size.
         sizes = [size for size in map(stated_size, gold) if size]
         # Records of one picture may state several sizes; the largest is as good as any.
         size = max(sizes, default=None)
@@ -196,21 +191,15 @@ class _Side:
 
 
 def _tails_of(path: str) -> Iterator[str]:
-    """Yield a path, then the path without its first folder, and so on to the file's name.
-
-    Of a path in more than _MOST_FOLDERS folders, only so many are taken off.
-    """
+    # Of a path in more than _MOST_FOLDERS folders, only so many are taken off.
     folders = path.split("/", _MOST_FOLDERS)
     for begin in range(len(folders)):
         yield "/".join(folders[begin:])
 
 
 def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
-    """Return the names, with paths cut by as many leading folders as make them one of `others`.
-
-    As few as will do are cut; a path that can't be made one of them stays whole. Where two pictures
-    would get the same path so, all names are returned as they are.
-    """
+    # As few as will do are cut; a path that can't be made one of them stays whole. Where two
+    # pictures would get the same path so, all names are returned as they are.
     known = {path for path, _ in others}
     cut: list[Names] = []
     path_of_cut: dict[str, str] = {}
@@ -270,11 +259,8 @@ class _RecordsByPicture:
 
 
 def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    """Return the paths of gold pictures that are found by their id alone, by this id.
-
-    They are those whose path the other side doesn't have, and whose id a single picture of each
-    side states. Empty without any.
-    """
+    # They are those whose path the other side doesn't have, and whose id a single picture of each
+    # side states. Empty without any.
     found_paths = {path for path, _ in found}
     open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not open_ids:
@@ -291,7 +277,6 @@ def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str
 
 
 def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, set[str]]:
-    """Return by each of these ids the paths of the pictures that state it; none for another id."""
     paths = defaultdict[str, set[str]](set)
     for path, own_id in names:
         if own_id in ids:
@@ -300,12 +285,9 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 
 
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
-    """Return a picture's gold and found records in pools, one for each caption that both have.
-
-    Records with another caption, or without, share one more pool, which comes first, so that they
-    are compared, too. Without found records each gold caption has a pool of its own. A pool without
-    gold records is left out, and so are its found ones.
-    """
+    # Records with another caption, or without, share one more pool, which comes first, so that they
+    # are compared, too. Without found records each gold caption has a pool of its own. A pool
+    # without gold records is left out, and so are its found ones.
     gold_captions = list(map(_caption_of, gold))
     found_captions = list(map(_caption_of, found))
     shared = set(gold_captions)
@@ -322,15 +304,11 @@ def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list
 
 
 def _caption_of(record: Row) -> str:
-    """Return the record's caption as captions are compared: single-spaced; "" without one."""
     return clean_caption(str(record["caption"] or ""))
 
 
 def _scaled(record: Row, size: Size | None) -> Row:
-    """Return the record with its boxes scaled to this size in pixels.
-
-    The same object comes back where no size is given, or the record states none or this one.
-    """
+    # The same object comes back where no size is given, or the record states none or this one.
     own = stated_size(record)
     if not own or not size or own == size:
         return record
@@ -348,11 +326,8 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _merged(records: list[Row]) -> Row:
-    """Return one record with the phrases of all, of which there is at least one.
-
-    Its other columns are those of the record that is the first by `repr`, so that they are the same
-    whatever the records' order.
-    """
+    # Its other columns are those of the record that is the first by `repr`, so that they are the
+    # same whatever the records' order.
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]
@@ -376,10 +351,7 @@ class _Keys(NamedTuple):
 
 
 def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
-    """Return the keys that a phrase is matched by.
-
-    `unique_ids` are the hashes of the ids that a single phrase of each file has.
-    """
+    # `unique_ids` are the hashes of the ids that a single phrase of each file has.
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
     span = phrase.get("char_span")
@@ -393,7 +365,6 @@ def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
 
 
 def _comparable(text: str) -> str:
-    """Return a phrase or the name of a class as they are compared: without case, single-spaced."""
     return clean_caption(text).casefold()
 
 
@@ -407,11 +378,8 @@ class _Matched:
 
 
 def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matched:
-    """Match phrases of an image one to one: by id, then text and span, then text, then class.
-
-    By class is matched what is the name of a class on one side, and states it on the other. Further
-    found phrases of the class are then joined to the one that is matched: see `pair`.
-    """
+    # By class is matched what is the name of a class on one side, and states it on the other.
+    # Further found phrases of the class are then joined to the one that is matched: see `pair`.
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
     gold_texts = [keys.text for keys in gold_keys]
@@ -449,16 +417,6 @@ def _match_by_key(
     found_keys: Sequence[Hashable],
     partner: Mapping[int, int],
 ) -> dict[int, int]:
-    """Match phrases with the same key one to one, of several with a key those that overlap most.
-
-    Args:
-        gold, found: The phrases of an image on both sides.
-        gold_keys, found_keys: The key of each; None or empty for one that hasn't any.
-        partner: Those that are matched already, which are left alone: gold → found index.
-
-    Returns:
-        Those that are newly matched, likewise.
-    """
     matched: dict[int, int] = {}
     gold_by_key = _unmatched_by_key(gold_keys, set(partner))
     found_by_key = _unmatched_by_key(found_keys, set(partner.values()))
@@ -472,7 +430,6 @@ def _match_by_key(
 def _unmatched_by_key(
     keys: Sequence[Hashable], matched: Collection[int]
 ) -> dict[Hashable, list[int]]:
-    """Return the indices of phrases by their key, without those in `matched` or without a key."""
     indices = defaultdict[Hashable, list[int]](list)
     for index, key in enumerate(keys):
         if key and index not in matched:
@@ -483,12 +440,9 @@ def _unmatched_by_key(
 def _further_of_class(
     gold: Sequence[_Keys], found: Sequence[_Keys], partner: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
-    """Return the found phrases that belong to a gold phrase besides its partner, by its index.
-
-    They have no partner of their own, and state the class that the gold phrase is the name of, such
-    as "a man" and "a woman" of "person". The gold has no other phrase of this name. A gold phrase
-    without a partner has none of these.
-    """
+    # They have no partner of their own, and state the class that the gold phrase is the name of,
+    # such as "a man" and "a woman" of "person". The gold has no other phrase of this name. A gold
+    # phrase without a partner has none of these.
     by_name = _unmatched_by_key([keys.text for keys in gold], ())
     taken = set(partner.values())
     further = defaultdict[int, list[int]](list)
@@ -500,11 +454,8 @@ def _further_of_class(
 
 
 def _as_one(phrases: Sequence[Row]) -> Row:
-    """Return found phrases of one class as one, with the boxes of all, the surest first.
-
-    Its text is all of theirs with commas between, its other columns are those of the first with
-    boxes, or of the first. A single phrase is returned itself.
-    """
+    # Its text is all of theirs with commas between, its other columns are those of the first with
+    # boxes, or of the first. A single phrase is returned itself.
     if len(phrases) == 1:
         return phrases[0]
     boxes: list[Row] = []
@@ -525,13 +476,10 @@ class _Area(NamedTuple):
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    """Match phrases of one key one to one, greedily, those whose areas overlap most first.
-
-    All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
-    more than _MOST_PAIRS possible pairs the first goes with the first, in the order of `_areas_of`.
-    Both sides are by the phrases' indices, the result is gold → found; the phrases' order makes no
-    difference.
-    """
+    # All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
+    # more than _MOST_PAIRS possible pairs the first goes with the first, in the order of
+    # `_areas_of`. Both sides are by the phrases' indices, the result is gold → found; the phrases'
+    # order makes no difference.
     if len(gold) * len(found) < 2:
         return dict(zip(gold, found, strict=False))  # one pair, or none
     gold_areas = _areas_of(gold)
@@ -548,7 +496,6 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
 
 
 def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
-    """Return the areas of phrases, sorted by their boxes, then by `repr`, whatever their order."""
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
@@ -558,10 +505,7 @@ def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
 
 
 def _distance(a: _Area, b: _Area) -> float:
-    """Return the negated IoU of two areas: -1 for equal ones, 0 for disjoint ones.
-
-    It is 1 where just one of the phrases has no boxes, and 0 where neither has any.
-    """
+    # It is 1 where just one of the phrases has no boxes, and 0 where neither has any.
     if a.around and b.around:
         return -iou(a.around, b.around)
     return 1.0 if a.around or b.around else 0.0
@@ -658,7 +602,6 @@ def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overl
 
 
 def _generalised(shared: float, a: Bbox, b: Bbox) -> float:
-    """Return the generalised IoU of boxes whose IoU is `shared`, above 0 (Rezatofighi 2019)."""
     hull = area(around([a, b]))
     # IoU is intersection / union, and the sum of both areas is union + intersection.
     union = (area(a) + area(b)) / (1 + shared)

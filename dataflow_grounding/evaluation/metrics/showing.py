@@ -74,10 +74,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _is_main(name: str, value: object) -> bool:
-    """Return whether a figure stands in the short page.
-
-    Counts of what isn't compared do unless they are 0, all others if _MAIN names them.
-    """
+    # Counts of what isn't compared do unless they are 0, all others if _MAIN names them.
     if name.startswith(_COUNTS_OF_LEFT):
         return bool(value)
     return name in _MAIN or any(name.startswith(part) for part in _MAIN if part.endswith("_"))
@@ -115,11 +112,8 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _legend(figures: Mapping[str, Any]) -> str:
-    """Return a line for each measure of a table, which says what it is.
-
-    Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line, under the first.
-    What has no gloss, or no value, has none.
-    """
+    # Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line, under the
+    # first. What has no gloss, or no value, has none.
     told: dict[str, str] = {}
     for name, value in figures.items():
         gloss = _gloss_of(name)
@@ -130,7 +124,6 @@ def _legend(figures: Mapping[str, Any]) -> str:
 
 
 def _gloss_of(name: str) -> str:
-    """Return what a measure says, in a few words; "" where its name says it."""
     for key, gloss in _GLOSSES.items():
         if name == key or (key.endswith("_") and name.startswith(key)):
             return gloss
@@ -138,7 +131,6 @@ def _gloss_of(name: str) -> str:
 
 
 def _comparison(compared: Mapping[str, Any], name: str) -> str:
-    """Return how two runs differ, in a sentence, and that what follows is of the first alone."""
     test = compared["mcnemar"]
     return (
         f"On {counted(test['only_first_right'], 'expression')} the first alone is right, on"
@@ -150,17 +142,8 @@ def _comparison(compared: Mapping[str, Any], name: str) -> str:
 def _runs_table(
     figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
 ) -> str:
-    """Return a table of a run's measures with intervals, or of two runs' and their difference.
-
-    A single run's says what each measure is. A measure that no run has is left out. R@5 and R@10
-    share R@1's row where all are equal.
-
-    Args:
-        figures: The measures that get a row, with the first run's values; its `intervals` too.
-        compared: The `figures` of the second run, and the `difference` with its `intervals`; None
-            for a table of one run.
-        names: What the runs are called.
-    """
+    # A single run's says what each measure is. A measure that no run has is left out. R@5 and R@10
+    # share R@1's row where all are equal.
     heads = ["measure", names[0], "95 %"]
     runs = [figures]
     if compared:
@@ -189,14 +172,7 @@ def _runs_table(
 
 
 def _is_further_rank(name: str, names_before: str) -> bool:
-    """Return whether a measure is R@k, and the row before it is of the same R@k with another k.
-
-    Where no phrase has several boxes they are equal, and one row is called `r1_any, r5, r10`.
-
-    Args:
-        name: The measure's, such as `r5_any`.
-        names_before: The first cell of the row before it.
-    """
+    # Where no phrase has several boxes they are equal, and one row is called `r1_any, r5, r10`.
     rank, _, what = name.partition("_")
     first = names_before.partition(",")[0]
     before, _, what_before = first.partition("_")
@@ -205,7 +181,6 @@ def _is_further_rank(name: str, names_before: str) -> bool:
 
 
 def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table of each class's boxes, precision, recall, F1 and AP, with intervals."""
     measures = ("precision", "recall", "f1", "ap")
     heads = ["class", "gold boxes", "boxes"]
     for measure in measures:
@@ -220,10 +195,7 @@ def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table with a row for each group; "" without any. All groups have the same figures.
-
-    `kind` heads the column of their names.
-    """
+    # `kind` heads the column of their names.
     if not groups:
         return ""
     heads = [kind]
@@ -254,15 +226,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table_cell(text: str) -> str:
-    """Return a text for a cell: a `|`, which would end it, is escaped, line ends are spaces."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _shown(value: float | Sequence[float] | None) -> str:
-    """Return a figure, or its interval, as text: "0.7512", "1,204", "0.700 to 0.800"; "" for None.
-
-    Only fractions have decimals; counts are integers.
-    """
+    # Only fractions have decimals; counts are integers.
     if value is None:
         return ""
     if isinstance(value, Sequence):

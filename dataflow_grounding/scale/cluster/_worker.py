@@ -154,12 +154,9 @@ class Worker:
         return ShardOutcome(self._run.summary, now, wrong)
 
     def _takes(self) -> str:
-        """Return in what form an endpoint takes requests, as the first serving that knows says it.
-
-        An example is "response_format json_schema, max_tokens, a system message, temperature"; it
-        is empty where no step's serving knows. The driver can't tell: its own servings have sent
-        nothing, and so have found out nothing.
-        """
+        # An example is "response_format json_schema, max_tokens, a system message, temperature"; it
+        # is empty where no step's serving knows. The driver can't tell: its own servings have sent
+        # nothing, and so have found out nothing.
         for step in self._work.steps:
             serving = step.operator.serving
             takes = None
@@ -185,12 +182,9 @@ class Worker:
             self._run.interrupt()
 
     def _execute(self, shard: Shard, until: float) -> Summary:
-        """Work a shard through, and return its summary.
-
-        While another worker still holds its folder, this is tried again each second, until the
-        `time.monotonic()` of `until` has passed: then it raises FolderTaken. It raises whatever
-        else fails in the run.
-        """
+        # While another worker still holds its folder, this is tried again each second, until the
+        # `time.monotonic()` of `until` has passed: then it raises FolderTaken. It raises whatever
+        # else fails in the run.
         steps, options, name, results, _ = self._work
         folder = working_folder(results, shard.folder(""))
         rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
@@ -211,10 +205,6 @@ class Worker:
                 time.sleep(1.0)
 
     def _make_run(self, *arguments: Any) -> Run:
-        """Return a Run with these arguments, which `now` and `interrupt` are about from now on.
-
-        Raises Interrupted where `interrupt` was called before.
-        """
         if self._interrupted:
             raise Interrupted("interrupted")
         self._run = Run(*arguments)
@@ -222,11 +212,8 @@ class Worker:
 
 
 def _as_work_error(error: Exception) -> WorkError:
-    """Return an error as the driver is to raise it.
-
-    One that stops a run keeps its class; any other of ours becomes an InputError, and what no code
-    of ours raises on purpose a RunStopped, "internal error: …".
-    """
+    # One that stops a run keeps its class; any other of ours becomes an InputError, and what no
+    # code of ours raises on purpose a RunStopped, "internal error: …".
     if not isinstance(error, GroundingError):
         return WorkError(RunStopped, f"internal error: {type(error).__name__}: {error}")
     if isinstance(error, RunStopped):

@@ -94,31 +94,21 @@ class DrivenRun(Run):
         self._started = False  # whether any worker has begun
 
     @abstractmethod
-    async def _start_worker(self) -> WorkerHandle:
-        """Start a worker. Raises WorkerLost where none can be started."""
+    async def _start_worker(self) -> WorkerHandle: ...
 
     @abstractmethod
-    async def _totals(self) -> tuple[int, float]:
-        """Return requests and USD of all workers, those of lost ones too."""
+    async def _totals(self) -> tuple[int, float]: ...
 
     @abstractmethod
-    async def _found(self) -> dict[Key, FoundPlaces]:
-        """Return how many requests at once each endpoint takes, as the limiter has found out."""
+    async def _found(self) -> dict[Key, FoundPlaces]: ...
 
     def _split(self, blocks: int) -> None:
-        """Divide the rows into so many blocks, and write each block's into its folder.
-
-        Blocks without rows are left out from here on.
-        """
+        # Blocks without rows are left out from here on.
         shards = write_shards(self.source, blocks, self.steps[0].storage.cache_path)
         self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
         self._waiting.extend(self._rows_of_shards)
 
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
-        """Have so many workers do all blocks while the `watches` go on; or one for each block.
-
-        Raises what stopped the run, or what went wrong with a block.
-        """
         try:
             async with self._beside_helpers(self._ask_for_progress(), *watches):
                 count = min(workers, len(self._rows_of_shards))
@@ -128,7 +118,6 @@ class DrivenRun(Run):
             await self._keep_found()
 
     async def _keep_found(self) -> None:
-        """Have a next run in this process begin with what was found out about endpoints."""
         with suppress(Exception):  # the limiter is lost
             found = await asyncio.wait_for(self._found(), LOOK_SECONDS)
             for key, serving in self._endpoints().items():
@@ -136,14 +125,9 @@ class DrivenRun(Run):
                     share_of(serving).resume(found[key])
 
     def _join(self) -> None:
-        """Put the blocks' files together, and their sums into the summary."""
         join(self.steps, list(self._rows_of_shards), self.summary)
 
     def _endpoints(self) -> dict[Key, Serving]:
-        """Return the endpoints whose places workers share, and each one's serving.
-
-        They are those with an address; of one that several steps ask, the last serving counts.
-        """
         endpoints: dict[Key, Serving] = {}
         for serving in self._servings():
             for part, _ in serving.endpoints():
@@ -160,15 +144,10 @@ class DrivenRun(Run):
             self._cancel_idle()
 
     def _cancel_idle(self) -> None:
-        """Cancel workers that are only starting, once nobody is at work and no work is left."""
         if not self._at_work and (self.stopped or not self._waiting):
             self._workers.cancel()
 
     async def _serve(self) -> None:
-        """Have a worker take shards until none waits or the run stops; replace it if it is lost.
-
-        Raises what keeps a worker from beginning, or a shard from being finished.
-        """
         while self.stopped is None and self._waiting:
             shard: Shard | None = None
             worker: WorkerHandle | None = None
@@ -196,11 +175,8 @@ class DrivenRun(Run):
         self._cancel_idle()
 
     def _take_back(self, shard: Shard | None, lost: WorkerLost) -> None:
-        """Have the shard of a worker that was lost done next; None for one without a shard.
-
-        Where it has lost MOST_LOSSES workers, the run is stopped, with the last one's loss as the
-        reason.
-        """
+        # Where it has lost MOST_LOSSES workers, the run is stopped, with the last one's loss as the
+        # reason.
         if shard is not None:
             self._waiting.appendleft(shard)
         self._losses[shard] += 1
@@ -210,11 +186,8 @@ class DrivenRun(Run):
             self.stop(RunStopped(f"{why}. The same command goes on"))
 
     def _settle(self, shard: Shard, outcome: ShardOutcome) -> None:
-        """Count what became of a shard, which is then at work no more.
-
-        Where a RunStopped kept it from being finished, the whole run is stopped by `self.stop`; any
-        other error is raised.
-        """
+        # Where a RunStopped kept it from being finished, the whole run is stopped by `self.stop`;
+        # any other error is raised.
         del self._at_work[shard]
         self._progress_of_shards[shard] = outcome.now
         self.summary.add_part(outcome.summary)
@@ -228,11 +201,8 @@ class DrivenRun(Run):
         self.stop(error)
 
     async def _count_the_lost(self) -> None:
-        """Add to the summary what lost workers have sent and spent, if there are any.
-
-        That is what the limiter knows of all workers, less what the shards that came back have;
-        nothing where it doesn't answer in time.
-        """
+        # That is what the limiter knows of all workers, less what the shards that came back have;
+        # nothing where it doesn't answer in time.
         if not self._losses.total():
             return
         with suppress(Exception):  # the limiter is lost too
@@ -242,10 +212,7 @@ class DrivenRun(Run):
                 self.summary.cost_usd += max(0.0, usd - self._paid)
 
     async def _ask_for_progress(self) -> None:
-        """Ask workers each second how far they are, until cancelled; end those that stay silent.
-
-        The driver starts another worker in the place of one that is ended so.
-        """
+        # The driver starts another worker in the place of one that is ended so.
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             asked = list(self._at_work.items())

@@ -135,7 +135,6 @@ class SharedLimiter:
         return Permits(places, leaves, stopped)
 
     def _take_back(self, held: _Held, key: Key, said: AtEndpoint) -> None:
-        """Take back a worker's places at an endpoint, and learn from how its requests ended."""
         level = self._levels.get(key)
         if level is None:
             level = Level(said.most)
@@ -156,7 +155,6 @@ class SharedLimiter:
         held.wanted[key] = said.wanted
 
     def _places_for(self, worker: str, key: Key) -> list[int]:
-        """Return further places at an endpoint for a worker, up to its fair share."""
         level = self._levels[key]
         own = self._held[worker]
         wanted = [each.wanted.get(key, 0) for each in self._held.values()]
@@ -168,10 +166,6 @@ class SharedLimiter:
         return numbers
 
     def _let_go(self, held: _Held, waiting: list[Leave]) -> tuple[int, str]:
-        """Let requests go in their order, as the budget has room.
-
-        Returns how many, and why there won't be room for the next; "" where there may be.
-        """
         for number, (worst, answers) in enumerate(waiting):
             try:
                 if not self._budget.take(worst, answers):
@@ -263,7 +257,6 @@ class WorkerLimits(SharedLimits):
         self.changed.set()
 
     def _ask(self, leave: Leave) -> "Future[None]":
-        """Ask for leave to send a request; return what is done once there is."""
         future: Future[None] = Future()
         with self.lock:
             if self.lost:
@@ -283,7 +276,6 @@ class WorkerLimits(SharedLimits):
         self._exchange(exchange)
 
     def _exchange(self, exchange: Exchange) -> None:
-        """Report to the limiter, and do what it allows; nothing where nothing is to be said."""
         if self.lost:
             return
         asking = [(leave, future) for leave, future in self._waiting if not future.cancelled()]
@@ -311,7 +303,6 @@ class WorkerLimits(SharedLimits):
             self.endpoints[key].add(numbers)
 
     def _report(self, waiting: list[Leave]) -> Report:
-        """Return the next report; what it says is not said again."""
         endpoints = {key: places.said() for key, places in list(self.endpoints.items())}
         with self.lock:
             settled = self._settled
@@ -319,7 +310,6 @@ class WorkerLimits(SharedLimits):
         return Report(endpoints, settled, waiting)
 
     def _let_go(self, leave: Leave, future: "Future[None]") -> None:
-        """Let a request go for which there is leave; one that waits no more costs nothing."""
         with self.lock:
             self.sent += 1
             self.in_flight += leave.answers
@@ -330,7 +320,6 @@ class WorkerLimits(SharedLimits):
             self.count_cost(leave.worst, 0.0)
 
     def _lose(self, error: Exception) -> None:
-        """Have all that waits told that the limiter is lost, as nothing may be sent without it."""
         with self.lock:
             self.lost = (
                 f"can't reach the limiter of all workers ({type(error).__name__}: {error}). Run it"

@@ -84,10 +84,7 @@ class RayRun(DrivenRun):
         self._gpus: float = max(gpus, default=0)
 
     async def _execute(self) -> None:
-        """Split the rows, have Ray's workers work them through, and put the parts together.
-
-        An actor on this node is the limiter of all workers.
-        """
+        # An actor on this node is the limiter of all workers.
         with _connected(self._address, self._count) as connection:
             self._ray = connection.ray
             self._is_own_cluster = connection.is_own
@@ -117,7 +114,6 @@ class RayRun(DrivenRun):
         self._join()
 
     async def _start_worker(self) -> WorkerHandle:
-        """Start a worker on the cluster. Raises WorkerLost where Ray can't."""
         try:
             # Several calls at once: one works, the others ask how far it is.
             worker_class = self._ray.remote(Worker).options(
@@ -138,10 +134,6 @@ class RayRun(DrivenRun):
         return found
 
     async def _watch_the_start(self) -> None:
-        """Say now and then that no worker has begun; in the end stop the run with NoRoom.
-
-        Returns at the next look after a worker has begun.
-        """
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
         wanted = f"{counted(self._count or 1, 'worker')} of 1 CPU{gpus} each"
         most_seconds = START_SECONDS
@@ -162,10 +154,7 @@ class RayRun(DrivenRun):
         self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        """Stop the run where the cluster's head is gone for `HEAD_SECONDS`, or the limiter is.
-
-        Without the head no worker can begin, without the limiter none may send.
-        """
+        # Without the head no worker can begin, without the limiter none may send.
         address = self._ray.get_runtime_context().gcs_address
         last_listened = time.monotonic()
         while self.stopped is None:
@@ -219,7 +208,6 @@ class _Actor:
             self._gone()
 
     async def _answer(self, call: Any) -> Any:
-        """Return what a call of the actor's returns. Raises WorkerLost where the actor is gone."""
         try:
             return await call
         except self._ray.exceptions.RayError as lost:
@@ -227,28 +215,19 @@ class _Actor:
 
 
 def _block_count(workers: int) -> int:
-    """Return how many blocks the rows are split into for so many workers.
-
-    Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS, whose
-    files are open at once, unless there are more workers.
-    """
+    # Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS,
+    # whose files are open at once, unless there are more workers.
     return max(FEWEST_BLOCKS, workers, min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS))
 
 
 def _last_line(error: Exception) -> str:
-    """Return the last line of an error's text, where Ray puts what happened, below a traceback.
-
-    Empty for an error without a text.
-    """
+    # Empty for an error without a text.
     return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
 def _own_modules() -> list[str]:
-    """Return the folders of `sys.path` that hold neither Python's own nor installed modules.
-
-    There are the modules of the user, beside a spec or a script. Zip files, and folders that don't
-    exist, are left out.
-    """
+    # There are the modules of the user, beside a spec or a script. Zip files, and folders that
+    # don't exist, are left out.
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     # each with a slash at its end, so that `startswith` tells a folder in it from one beside it
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
@@ -261,10 +240,6 @@ def _own_modules() -> list[str]:
 
 
 def _exchanged(limiter: Any, worker: str, seconds: float, report: Report) -> Permits:
-    """Hand a worker's report to the limiter on Ray; return its answer.
-
-    Raises Ray's error where the limiter is gone, or doesn't answer in so many seconds.
-    """
     import ray
 
     permits: Permits = ray.get(limiter.exchange.remote(worker, report), timeout=seconds)
@@ -280,13 +255,8 @@ class _Connection(NamedTuple):
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
-    """Connect to the cluster at an address; without one, start a local one for so many workers.
-
-    The connection, and with it a local cluster, is ended afterwards. One that the process has
-    already, in a notebook, say, is used whatever the address, and stays.
-
-    Raises InputError where the cluster can't be reached, or started.
-    """
+    # The connection, and with it a local cluster, is ended afterwards. One that the process has
+    # already, in a notebook, say, is used whatever the address, and stays.
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray.util.scheduling_strategies
@@ -314,7 +284,6 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
 
 
 def _silence(ray: Any) -> None:
-    """Keep Ray from logging, and from printing to standard output for each worker that is lost."""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker_module = ray._private.worker
     if hasattr(worker_module, "print_to_stdstream"):
@@ -322,10 +291,7 @@ def _silence(ray: Any) -> None:
 
 
 def _local_cluster(workers: int) -> dict[str, Any]:
-    """Return the arguments of `ray.init` for a cluster of our own with room for so many workers.
-
-    They have a CPU each, if need be more than this machine has.
-    """
+    # They have a CPU each, if need be more than this machine has.
     return {
         "address": "local",
         "num_cpus": max(workers, os.cpu_count() or 1),
@@ -335,10 +301,7 @@ def _local_cluster(workers: int) -> dict[str, Any]:
 
 
 def _try_to_reach(address: str) -> None:
-    """Connect to the host and port at the end of an address, and hang up; Ray tries for minutes.
-
-    Nothing happens where an address ends in none, as "auto". Raises OSError where nobody listens.
-    """
+    # Nothing happens where an address ends in none, as "auto".
     host_and_port = _HOST_AND_PORT.search(address)
     if host_and_port:
         host, port = host_and_port.groups()
@@ -346,10 +309,7 @@ def _try_to_reach(address: str) -> None:
 
 
 def _leave_cluster(ray: Any) -> None:
-    """End the connection, but wait no longer than `LEAVE_SECONDS` for that.
-
-    A head that doesn't answer, of a machine that was cut off, say, keeps Ray waiting for ever.
-    """
+    # A head that doesn't answer, of a machine that was cut off, say, keeps Ray waiting for ever.
     leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
     leaving.start()
     leaving.join(LEAVE_SECONDS)
@@ -358,10 +318,7 @@ def _leave_cluster(ray: Any) -> None:
 
 
 async def _listens(address: str) -> bool:
-    """Return whether somebody listens at `host:port`, and is reached within LOOK_SECONDS.
-
-    False as well where the address isn't of that form.
-    """
+    # False as well where the address isn't of that form.
     host, _, port = address.rpartition(":")
     with suppress(OSError, ValueError, asyncio.TimeoutError):
         _, writer = await asyncio.wait_for(
@@ -373,10 +330,7 @@ async def _listens(address: str) -> bool:
 
 
 def _room(ray: Any) -> str:
-    """Return in words what the cluster has free: "Ray has 2 of 8 CPU free on 1 node".
-
-    GPUs are named where it has any; nodes that are gone don't count.
-    """
+    # GPUs are named where it has any; nodes that are gone don't count.
     has = ray.cluster_resources()
     free = ray.available_resources()
     parts = []
