@@ -107,9 +107,9 @@ class StepAsk:
         apart = StepAsk(self.asking, self.store, self.step, (-1,), self.notes)
         return await self.asking.answer(request, apart, check=True)
 
-    def vouching(self, of: str, trusting: bool) -> Vouching:
-        """Return what checks say of the step's store; `of` and `trusting` are Vouching's."""
-        return Vouching(self.store, of, trusting)
+    def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
+        """Return what checks say of the step's store; the arguments are Vouching's."""
+        return Vouching(self.store, of, anywhere, trusting)
 
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code; its `text` isn't kept.

@@ -53,6 +53,7 @@ class Vouched:
     Attributes:
         entries: By `of`, the spans that no check has vouched for yet ("open"), and those that a
             check has failed ("void").
+        anywhere: By `of`, the same without the endpoint's address, where that is known.
         void: By `of`, the spans whose lines are as good as lost, or suspect.
         trusted: Of which lines in such spans count all the same, as suspect.
         open_elsewhere: Of which other logs have lines that no check has vouched for.
@@ -68,9 +69,27 @@ class Vouched:
                     "open": _joined(spans.get("open"), end),
                     "void": _joined(spans.get("void"), end),
                 }
+        stated = mark.get("anywhere") if mark else None
+        self.anywhere: dict[str, str] = dict(stated) if isinstance(stated, dict) else {}
         self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}
         self.trusted: set[str] = set()
         self.open_elsewhere: set[str] = set()
+
+    def set_aside_open(self, anywhere: str, of: str) -> None:
+        """Set aside what no check has vouched for of the same question at other addresses.
+
+        Args:
+            anywhere: The question, without an address.
+            of: The same with the address that is asked now.
+        """
+        for other, question in self.anywhere.items():
+            if question != anywhere or other == of or other not in self.entries:
+                continue
+            entry = self.entries[other]
+            earlier = [span for span in entry["open"] if span[1] is not None]
+            entry["open"] = [span for span in entry["open"] if span[1] is None]
+            entry["void"] += earlier
+            self.void[other] = list(entry["void"])
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
         """Return a line, which begins at a byte offset of the log, as checks have judged it.

@@ -90,8 +90,8 @@ class Ask(Protocol):
         answer to a record's request.
         """
 
-    def vouching(self, of: str, trusting: bool) -> Vouching:
-        """Return what checks say of the step's store; `of` and `trusting` are Vouching's."""
+    def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
+        """Return what checks say of the step's store; the arguments are Vouching's."""
 
 
 class Annotator:

@@ -15,17 +15,22 @@ class Vouching:
     Open is what came since the last check that passed. Where a check fails it is set aside: the
     next run asks for it again, as if it had never come. A run that was killed leaves its last
     replies open, so that whoever goes on checks first. What came before anybody checked is trusted.
+    Replies that another address left open are set aside: no check at this one can vouch for them.
 
     Args:
         store: The step's store.
         of: What tells the kind of question: endpoint, model and format.
+        anywhere: The same without the endpoint's address.
         trusting: Whether replies that were set aside count all the same, as suspect ones.
     """
 
-    def __init__(self, store: KeyedLog, of: str, trusting: bool = False) -> None:
+    def __init__(self, store: KeyedLog, of: str, anywhere: str, trusting: bool = False) -> None:
         self._store = store
         self._of = of
         vouched = store.vouched
+        vouched.set_aside_open(anywhere, of)
+        self._anywhere = vouched.anywhere
+        self._anywhere[of] = anywhere
         self._entries = vouched.entries
         mine = self._entries.setdefault(of, {"open": [], "void": []})
         self._mine = mine
@@ -93,7 +98,8 @@ class Vouching:
         `verdict` is for people who read the store: begun, good, bad, unclear or finished. Raises
         StorageFailed.
         """
-        self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
+        mark = {"task": CHECK, "verdict": verdict}
+        self._store.put(MARK, {**mark, "checks": self._entries, "anywhere": self._anywhere})
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
         for first, last in spans:

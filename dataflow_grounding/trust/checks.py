@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataflow_grounding._util.errors import GroundingError, concerns_all
 from dataflow_grounding._util.lazy import load_aside
@@ -142,9 +142,9 @@ def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
     return fitted
 
 
-def _name_of(serving: Serving, asked: BoxFormat, form: str) -> str:
+def _name_of(identity: Mapping[str, Any], asked: BoxFormat, form: str) -> str:
     # `form` is the form in which boxes are asked for; "" for the usual one.
-    endpoint = {**serving.identity_there(), "box_format": asked.name}
+    endpoint = {**identity, "box_format": asked.name}
     if form:
         # The usual form isn't named, so that what earlier versions vouched for stays so.
         endpoint["asking"] = form
@@ -205,7 +205,8 @@ class Checks:
         # The addresses to check, each by a picture; a single one isn't named in messages.
         parts = serving.endpoints()
         self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
-        self.of = _name_of(serving, asked, form)
+        self.of = _name_of(serving.identity_there(), asked, form)
+        self._anywhere = _name_of(serving.identity(), asked, form)
         self.known = _known_of(serving, self.of, asked) if self.in_memory else Known(asked)
         # `forget_format` gives `known` a new judge. This run, which ends then, keeps its own.
         self.judge = self.known.judge
@@ -239,7 +240,7 @@ class Checks:
         """
         self._last = image
         if self._vouching is None:
-            self._vouching = ask.vouching(self.of, self._trusting)
+            self._vouching = ask.vouching(self.of, self._anywhere, self._trusting)
         return self._vouching.relied_on
 
     @property

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from dataflow_grounding._util.errors import InputError, told_as
-from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.cli import data_sets
+from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.workplace import Done, Workplace, command, ended, process
 

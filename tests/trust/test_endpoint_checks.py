@@ -291,6 +291,23 @@ def test_a_run_that_is_killed_leaves_its_last_replies_to_be_checked(place: Workp
 
 
 @pytest.mark.slow
+def test_replies_that_another_address_left_unchecked_are_asked_for_again(place: Workplace) -> None:
+    """A check at the new address says nothing of those that came from the one before."""
+    place.many(60)
+    model = Switching(lambda n: X if n < 34 else Y)
+    with LoopbackServer(model) as server:
+        stopped = run(place, server, **{"workflow.max_requests": 80})
+        assert stopped.code == 3, stopped
+        assert model.boxes > 35
+    with LoopbackServer(honest := Switching(X)) as server:
+        done = run(place, server)
+        assert done.code == 0, done
+        assert honest.boxes == 60, "all came after the first check there, which was the last"
+        assert run(place, server).summary["already_complete"]
+    assert boxes_of(place.annotations()) == boxes_of(right(place, 60))
+
+
+@pytest.mark.slow
 def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
     place: Workplace,
 ) -> None:
