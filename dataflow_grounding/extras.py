@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _FORMER = f"{__name__}."
-__path__: list[str] = []  # so that it counts as a package
+__path__: tuple[str, ...] = ()  # so that it counts as a package
 
 
 class _FormerNames(MetaPathFinder, Loader):

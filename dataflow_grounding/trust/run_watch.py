@@ -350,7 +350,7 @@ class RunWatch(BoxWatch):
         checks = self.checks
         if self._awaits_first:
             await self._check_first(ask, image)
-        elif checks.is_new(image):
+        if checks.is_new(image):
             async with self._checking:
                 if checks.is_new(image) and self.suspicion is None:
                     await self._check(ask, image)

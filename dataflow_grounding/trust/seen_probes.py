@@ -47,7 +47,8 @@ class SeenProbes:
     def add(self, showings: "Sequence[Showing]") -> None:
         """Add those that were answered as asked."""
         for showing in showings:
-            self.pictures += showing.kind != "silent"
+            if showing.kind != "silent":
+                self.pictures += 1
             if showing.kind == "fits":
                 self.as_asked += 1
                 if showing.edges is not None:

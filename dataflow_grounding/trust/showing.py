@@ -129,7 +129,8 @@ def is_further_off(off: Array, usual: Array) -> bool:
         off: How far off rectangles are.
         usual: How far off others are.
     """
-    new, all_of_both = len(off), len(off) + len(usual)
+    new = len(off)
+    all_of_both = new + len(usual)
     furthest = max(new, all_of_both // 5)
     others_furthest = np.sort(np.concatenate([off, usual]))[-furthest - 1]
     among = int((off > others_furthest).sum())

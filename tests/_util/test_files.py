@@ -300,6 +300,8 @@ JOINED = {
     "formats/reading.py": {"name"},
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "review/_versions.py": {"name"},
+    # a picture's name in the user's own gold: that it leads out is refused, and it is only read
+    "bench/own_pictures.py": {"path"},
     # a certificate names files by their way from its folder, wherever they are: they are only read
     "review/certificate.py": {"path", "certificate['gold']['file']", "name", "working"},
 }
