@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image
@@ -16,7 +18,7 @@ from dataflow_grounding.trust.own_probes import ask_about_copy
 from dataflow_grounding.trust.probes import ProbedPicture
 from dataflow_grounding.trust.reach import orientation_of
 from dataflow_grounding.trust.seen_probes import SeenProbes
-from dataflow_grounding.trust.showing import Showing, moved_by, showing_of
+from dataflow_grounding.trust.showing import Showing, is_further_off, moved_by, showing_of
 
 # Copies of the same picture that are asked for after one that misses. A model with 6% of noise and
 # a fifth of its boxes anywhere misses by chance in 7 of 100 pictures, in 1 of 360 with all four.
@@ -86,6 +88,7 @@ class OneCheck:
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
         showings = [self._showing([picture]) for picture in firsts]
         as_asked = sum(showing.kind == "fits" for showing in showings)
+        self._seen.add(showings)
         is_odd = False
         for one, first, showing in zip(wanted, firsts, showings, strict=True):
             if showing.kind != "misses":
@@ -97,7 +100,6 @@ class OneCheck:
             if missed is not None:
                 return missed
             is_odd = is_odd or len(self._seen.odd) > in_others
-        self._seen.add(showings)
         drifted = await self._drift(wanted[0])
         if drifted is not None:
             return Outcome("misses", drifted)
@@ -113,7 +115,7 @@ class OneCheck:
         copies = [first, *further]
         together = self._showing(copies)
         each = [self._showing([picture]) for picture in copies]
-        clear = [one.fitting or NO_FORMAT for one in each if one.is_clear]
+        clear = self._clear(each)
         does_any_fit = any(one.kind == "fits" for one in each)
         address = self._endpoints[wanted.endpoint]
         where = f"at {address}, " if address else ""
@@ -128,6 +130,22 @@ class OneCheck:
             why = f"{where}probe pictures were answered in {formats}, and others were not"
             return Outcome("misses", why, odd=True)
         return None
+
+    def _clear(self, copies: Sequence[Showing]) -> list[str]:
+        # Also those that are further off than the copies that fit, and than the run's others: a
+        # shift shows so, which no other format explains.
+        fitting = [copy.off for copy in copies if copy.kind == "fits" and copy.off is not None]
+        usual = self._seen.usual()
+        if usual is not None:
+            fitting.append(usual)
+        clear = []
+        for copy in copies:
+            if copy.kind != "misses" or copy.off is None:
+                continue
+            stands_out = bool(fitting) and is_further_off(copy.off, np.concatenate(fitting))
+            if copy.is_clear or stands_out:
+                clear.append(copy.fitting or NO_FORMAT)
+        return clear
 
     async def _drift(self, wanted: Wanted) -> str | None:
         # None where the last pictures together don't show it, or further copies of one dissent.

@@ -28,7 +28,7 @@ FAR_OFF, MOST_FAR_OFF = 0.15, 0.7
 # How unlikely a picture's rectangles have to be, if they were as far off as the run's others: a run
 # of 10,000 requests has a hundred checks.
 BY_CHANCE = 0.0005
-LEAST_USUAL = 28  # rectangles of the run, of four pictures, that others are compared with
+LEAST_USUAL = 21  # rectangles of the run, of three pictures, that others are compared with
 FITS = 0.10  # the same, where another format explains the answers
 # How much better it has to: by a factor, so that noise alone doesn't name another, and by a share
 # of the side, because 999 for 1000 harms nobody.
@@ -103,18 +103,20 @@ def showing_of(
     size = size_text(pictures[0].sent)
     seen = f"in a picture of {size} px rectangles are off by {as_asked:.0%} of the side"
     if best <= FITS and as_asked >= TIMES_BETTER * best and as_asked >= best + BETTER:
-        return Showing("misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, is_clear=True)
+        return Showing(
+            "misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, is_clear=True, off=worst
+        )
     is_known = usual is not None and len(usual) >= LEAST_USUAL
     is_unlike = usual is not None and is_known and is_further_off(worst, usual)
     if as_asked > ANYWHERE and (is_unlike or not is_known):
         is_clear = is_unlike or bool((worst > FAR_OFF).mean() >= MOST_FAR_OFF)
         why = f"{seen}, and hardly less in any other format"
-        return Showing("misses", why, is_clear=is_clear)
+        return Showing("misses", why, is_clear=is_clear, off=worst)
     edges = _edges(read, drawn)
     moved = moved_by([edges])
     if moved:
         why = f"in a picture of {size} px {moved}"
-        return Showing("misses", why, is_clear=is_unlike, edges=edges)
+        return Showing("misses", why, is_clear=is_unlike, edges=edges, off=worst)
     return Showing("fits", edges=edges, off=worst)
 
 
