@@ -1,15 +1,35 @@
 """What `operators` has, and where each stands; nothing is imported before it is used."""
 
+from ._agreement import ask_and_merge as ask_and_merge
+from ._expressions import any_has_boxes as any_has_boxes
+from ._expressions import boxes_of as boxes_of
+from ._expressions import extracted_expressions as extracted_expressions
+from ._expressions import texts_of as texts_of
+from ._expressions import with_answer as with_answer
+from ._expressions import within_image as within_image
 from ._in_memory import Annotated as Annotated
+from ._nearness import ask_in_parts as ask_in_parts
+from ._nearness import batched as batched
+from ._nearness import near_groups as near_groups
+from ._nearness import reground as reground
+from ._verdicts import ExpressionsToCheck as ExpressionsToCheck
+from ._verdicts import Verdict as Verdict
+from ._verdicts import combine_verdicts as combine_verdicts
+from ._verdicts import expressions_to_check as expressions_to_check
+from ._verdicts import verdict_of_check as verdict_of_check
+from ._verdicts import verdict_of_regrounding as verdict_of_regrounding
 from .base import (
     OPERATOR_REGISTRY as OPERATOR_REGISTRY,
 )
+from .base import Ask as Ask
+from .base import Image as Image
 from .base import (
     Operator as Operator,
 )
 from .base import (
     facts_of as facts_of,
 )
+from .base import open_image as open_image
 from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_mender import BoxMender as BoxMender
@@ -39,3 +59,6 @@ from .proposal_verifier import ProposalVerifier as ProposalVerifier
 from .region_captioner import RegionCaptioner as RegionCaptioner
 from .region_expression_generator import RegionExpressionGenerator as RegionExpressionGenerator
 from .region_marker import RegionMarker as RegionMarker
+from .region_operator import RegionMarks as RegionMarks
+from .region_operator import RegionOperator as RegionOperator
+from .region_operator import Regions as Regions

@@ -1,13 +1,22 @@
 """Operator: a caption of each image."""
 
-from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.regions import check_seed, check_stated_size, read_regions
-from dataflow_grounding.data.records import Record, Update
-from dataflow_grounding.data.spans import clean_caption
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
-from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.tasks.captions import image_caption
-from dataflow_grounding.tasks.region_tasks import region_items
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Operator,
+    Record,
+    Serving,
+    Update,
+    check_seed,
+    check_stated_size,
+    clean_caption,
+    facts_of,
+    find_box_format,
+    image_caption,
+    open_image,
+    read_regions,
+    region_items,
+)
 
 
 @OPERATOR_REGISTRY.register()

@@ -4,35 +4,44 @@ from collections import Counter
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
-from dataflow_grounding._util.errors import RecordError, SpecError
-from dataflow_grounding._util.terminal import say
-from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.data.records import Record, Update, read_expressions
-from dataflow_grounding.data.spans import find_spans
-from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.operators._expressions import (
-    any_has_boxes,
-    boxes_of,
-    texts_of,
-    within_image,
-)
-from dataflow_grounding.operators._nearness import ask_in_parts, batched, near_groups, reground
-from dataflow_grounding.operators._verdicts import (
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Bbox,
     ExpressionsToCheck,
+    Found,
+    Image,
+    Merged,
+    Partial,
+    Record,
+    RecordError,
+    RegionMarks,
+    RegionOperator,
+    RunStart,
+    Serving,
+    ServingByTask,
+    SpecError,
+    Update,
     Verdict,
+    any_has_boxes,
+    ask_in_parts,
+    batched,
+    boxes_of,
+    choice_of,
     combine_verdicts,
+    double_check,
     expressions_to_check,
+    find_spans,
+    near_groups,
+    phrase_grounding,
+    read_expressions,
+    reground,
+    say,
+    texts_of,
     verdict_of_check,
     verdict_of_regrounding,
+    within_image,
 )
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
-from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.serving.several import ServingByTask
-from dataflow_grounding.tasks.grounding import Found, phrase_grounding
-from dataflow_grounding.tasks.region_tasks import Merged, double_check
-from dataflow_grounding.trust.choice import choice_of
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
 """How expressions are checked, as DoubleChecker's `method` says."""

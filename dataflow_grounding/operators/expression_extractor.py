@@ -1,10 +1,18 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
-from dataflow_grounding.data.records import Record, Update, read_text
-from dataflow_grounding.operators._expressions import extracted_expressions
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
-from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.tasks.extraction import expression_extraction
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Operator,
+    Record,
+    Serving,
+    Update,
+    expression_extraction,
+    extracted_expressions,
+    facts_of,
+    open_image,
+    read_text,
+)
 
 
 @OPERATOR_REGISTRY.register()

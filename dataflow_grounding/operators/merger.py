@@ -2,14 +2,22 @@
 
 from typing import Any
 
-from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.regions import instances_on
-from dataflow_grounding.data.records import Record, Update, expression_id
-from dataflow_grounding.data.spans import find_spans
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.operators.region_operator import RegionOperator, Regions
-from dataflow_grounding.tasks.region_tasks import Merged, grounding_expression
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Ask,
+    BoxFormat,
+    Image,
+    Merged,
+    Record,
+    RegionOperator,
+    Regions,
+    Request,
+    Update,
+    expression_id,
+    find_spans,
+    grounding_expression,
+    instances_on,
+)
 
 
 @OPERATOR_REGISTRY.register()

@@ -4,23 +4,28 @@ from functools import partial
 from math import ceil
 from typing import Any, ClassVar
 
-from dataflow_grounding.boxes.geometry import MERGE_IOU
-from dataflow_grounding.data.records import Record, Update, read_expressions
-from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.operators._agreement import ask_and_merge
-from dataflow_grounding.operators._expressions import texts_of, with_answer
-from dataflow_grounding.operators._nearness import batched
-from dataflow_grounding.operators.base import (
+from dataflow_grounding import (
+    CHECK_EVERY,
+    MERGE_IOU,
     OPERATOR_REGISTRY,
+    SUSPECT,
     Ask,
+    BoxOperator,
+    Found,
     Image,
+    OnSuspect,
+    Record,
+    Serving,
+    Update,
+    ask_and_merge,
+    batched,
+    check_counts,
     facts_of,
     open_image,
+    read_expressions,
+    texts_of,
+    with_answer,
 )
-from dataflow_grounding.operators.box_operator import BoxOperator
-from dataflow_grounding.serving.serving import Serving, check_counts
-from dataflow_grounding.tasks.grounding import Found
-from dataflow_grounding.trust.box_watch import CHECK_EVERY, OnSuspect
 
 
 @OPERATOR_REGISTRY.register()

@@ -2,17 +2,27 @@
 
 from typing import Any, Literal, TypeAlias
 
-from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.geometry import box_of
-from dataflow_grounding.data.records import Record, Update
-from dataflow_grounding.images.shown import crop_of, marked
-from dataflow_grounding.operators._expressions import boxes_of
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.operators.region_operator import RegionOperator, Regions
-from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.tasks.captions import SHOWN_AS, RegionCaptions, region_caption, renumbered
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    SHOWN_AS,
+    Ask,
+    BoxFormat,
+    Image,
+    Record,
+    RegionCaptions,
+    RegionOperator,
+    Regions,
+    Request,
+    Serving,
+    SpecError,
+    Update,
+    box_of,
+    boxes_of,
+    crop_of,
+    marked,
+    region_caption,
+    renumbered,
+)
 
 CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
 """How regions are shown to the model, as RegionCaptioner's `marks` says."""

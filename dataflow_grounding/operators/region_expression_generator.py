@@ -2,10 +2,15 @@
 
 from typing import Any
 
-from dataflow_grounding.data.records import Record, Update
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.operators.region_operator import RegionOperator
-from dataflow_grounding.tasks.region_tasks import region_expression
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    Record,
+    RegionOperator,
+    Update,
+    region_expression,
+)
 
 
 @OPERATOR_REGISTRY.register()

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import box_watch
+from benchmarks import box_watch, odd_servers
 from benchmarks.box_watch import FEW_PORTRAITS, HALF_PORTRAITS, RIGHT, grounding_input
+from benchmarks.odd_servers import OddServer, by_chance, moved, shifted
 from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
@@ -187,3 +188,15 @@ def test_honest_runs_are_not_stopped_however_odd_they_are(kind: str, how: dict[s
         assert outcome.code == 0, outcome.said
         assert outcome.suspects <= 2, "of a hundred"
         assert outcome.again <= 6
+
+
+@pytest.mark.parametrize("seed", [10, 14])
+def test_three_replies_in_ten_that_are_shifted_are_found_where_probe_pictures_meet_them(
+    seed: int,
+) -> None:
+    """No other format explains them, and further copies of the same picture fit."""
+    shifts = by_chance(0.3, moved(shifted(0.1)))
+    outcome = odd_servers.play(
+        OddServer("a third shifted", "", shifts, noise=0.01, outliers=0.05), seed, "stop"
+    )
+    assert (outcome.code, outcome.unmarked) == (2, 0), outcome
