@@ -26,8 +26,9 @@ from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
+from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.estimating import estimate
-from dataflow_grounding.jobs.spec_run import RUN_JSON, SpecRun
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
 from dataflow_grounding.serving.recorded import head_of_recording
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock

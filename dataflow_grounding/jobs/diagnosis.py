@@ -21,8 +21,8 @@ from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
+from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.jobs.spec_run import RUN_JSON
 from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS

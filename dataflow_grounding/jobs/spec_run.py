@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import (
     InputError,
@@ -24,8 +24,8 @@ from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
-from dataflow_grounding.engine.budget import Prices, listed_price
-from dataflow_grounding.engine.costs import FREE, paid_by_step
+from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions
@@ -33,11 +33,12 @@ from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.jobs.earlier_run import RUN_JSON, EarlierRun
+from dataflow_grounding.jobs.pricing import pricing_of
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
-from dataflow_grounding.jobs.serving_of_spec import serving_of, settings_that_count
+from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_job import facts_of
 from dataflow_grounding.operators import Operator, PhraseGrounder
-from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import SpecHead
 from dataflow_grounding.trust.choice import REQUESTS
@@ -45,10 +46,6 @@ from dataflow_grounding.trust.choice import REQUESTS
 if TYPE_CHECKING:
     from dataflow_grounding.engine.shard import Shard
 
-RUN_JSON = "run.json"
-MOST_ADDRESSES = 16
-"""So many earlier addresses of a results folder are remembered: each costs a look into the store.
-"""
 ANY_MODEL = ("default", "local", "local-model", "loaded", "model", "vlm")
 """Names, in lower case, by which servers call whatever model they have loaded."""
 
@@ -94,36 +91,6 @@ def _bring_earlier_results(results_dir: str) -> None:
     present(run_json, box_format, anew=True)
 
 
-class _Pricing(NamedTuple):
-    """What tokens cost, and in words who says so; both None where nobody does."""
-
-    prices: Prices | None
-    source: str | None
-
-
-def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
-    # A model on this machine is free even where the spec states prices: nobody bills it.
-    if serving.free:
-        return _Pricing(FREE, "it runs on this machine")
-    if stated is not None:
-        return _Pricing(stated, f"vlm.prices{_tier_in_words(stated, serving)}")
-    listed = listed_price(serving.model)
-    if listed is None:
-        return _Pricing(None, None)
-    of_tier = _tier_in_words(listed.prices, serving)
-    return _Pricing(listed.prices, f"{listed.source}, {listed.date}{of_tier}")
-
-
-def _tier_in_words(prices: Prices, serving: Serving) -> str:
-    # It is "" for the usual one.
-    tier = serving.service_tier
-    if not tier:
-        return ""
-    if prices.flex is None:
-        return f" ({tier} counts in full: set vlm.prices with flex: 0.5 if it costs half)"
-    return f" ({tier}: {prices.flex:.0%} of them)"
-
-
 class SpecRun:
     """A spec made ready to run: what can be wrong before the first request has been looked at.
 
@@ -141,11 +108,9 @@ class SpecRun:
         _bring_earlier_results(self.spec.results_dir)
         self.block = self.spec.block
         self.serving = serving_of(self.block.vlm, self.block.workflow, self.spec.folders)
-        self._addresses_before = self._find_addresses_before()
-        self._take_over_replies()
-        self._settings_before = self._find_settings_before()
-        self._take_over_replies_without_settings()
-        pricing = _pricing(options.prices, self.serving)
+        self._before = EarlierRun(self.spec, self.serving)
+        self._before.lend_replies(self.serving)
+        pricing = pricing_of(options.prices, self.serving)
         self.options = replace(options, prices=pricing.prices)
         self.prices_from = pricing.source
         make_job = job_named(self.spec.autolabel_type, self.spec.folders)
@@ -172,7 +137,7 @@ class SpecRun:
             stated: Prices | None = None
             if vlm.prices is not None:
                 stated = Prices(**vlm.prices.model_dump())
-            serving.prices = _pricing(stated, serving).prices
+            serving.prices = pricing_of(stated, serving).prices
             prices[serving.model] = serving.prices
             if serving.prices is None and self.options.budget_usd is not None:
                 raise SpecError(
@@ -210,53 +175,6 @@ class SpecRun:
             return []
         in_words = ", ".join(dict.fromkeys(parts))
         return [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
-
-    def _find_addresses_before(self) -> list[str]:
-        # MOST_ADDRESSES at most; the present address is not among them. `run.json` has them.
-        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
-        earlier = before.get("endpoints_before")
-        named = [before.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
-        addresses = [address for address in named if isinstance(address, str)]
-        others = [address for address in addresses if address != self.serving.endpoint]
-        return list(dict.fromkeys(others))[:MOST_ADDRESSES]
-
-    def _take_over_replies(self) -> None:
-        # Such a version had the endpoint's address in a reply's key; by now the model's name will
-        # do. So an identity for each earlier address is added to the serving's other identities.
-        # Nothing is where the present key has the address, too.
-        serving = self.serving
-        identity_there = serving.identity_there()
-        if identity_there == serving.identity():
-            return
-        identities = list(serving.other_identities)
-        for address in self._addresses_before:
-            # `run.json` joins the addresses of several endpoints; the key just had these words
-            is_several = " + " in address
-            endpoint = "several endpoints" if is_several else address
-            identities.append({**identity_there, "endpoint": endpoint})
-        serving.other_identities = identities
-
-    def _find_settings_before(self) -> Any:
-        # An earlier version of this package stored them. `run.json` has the settings, or still the
-        # spec of that version. Where there is none they are taken to be the present ones.
-        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
-        if "settings_before" in before:
-            return before["settings_before"]
-        try:
-            settings = before["spec"][self.spec.autolabel_type]["vlm"]["settings"]
-            return settings_that_count(settings)
-        except (KeyError, TypeError, AttributeError):
-            return dict(self.serving.stated_settings)
-
-    def _take_over_replies_without_settings(self) -> None:
-        # Only those that were asked for with the present settings.
-        serving = self.serving
-        identity = serving.identity()
-        if "settings" not in identity or self._settings_before != identity["settings"]:
-            return
-        without_settings = serving.identity_there()
-        del without_settings["settings"]
-        serving.other_identities = [*serving.other_identities, without_settings]
 
     def _refuse_to_begin_late(self) -> None:
         # Such a file doesn't tell which rows of the input it was made of. Without a shard, any
@@ -454,9 +372,9 @@ class SpecRun:
             write_text(path, text + "\n")
 
     def _settings_facts(self) -> dict[str, Any]:
-        if not self.serving.stated_settings and not self._settings_before:
+        if not self.serving.stated_settings and not self._before.settings:
             return {}
-        return {"settings_before": self._settings_before}
+        return {"settings_before": self._before.settings}
 
     def _facts(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
@@ -469,7 +387,7 @@ class SpecRun:
             "started": _in_utc(started),
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
-            "endpoints_before": self._addresses_before,
+            "endpoints_before": self._before.addresses,
             "box_format": self._format_asked,
             **self._settings_facts(),
             "image_folders": self._image_folders,
