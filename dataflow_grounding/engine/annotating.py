@@ -15,6 +15,7 @@ from dataflow_grounding._util.errors import (
     machine_fault,
 )
 from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding._util.users_code import place_of
 from dataflow_grounding.data.records import (
     Record,
     Update,
@@ -123,7 +124,9 @@ class StepAsk:
 
 
 def _is_read_reply(reply: Any) -> bool:
-    return isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], (list, tuple))
+    if not isinstance(reply, tuple) or len(reply) != 2 or isinstance(reply[1], Note):
+        return False
+    return isinstance(reply[1], (list, tuple))
 
 
 async def annotated(
@@ -183,10 +186,15 @@ async def annotated(
         fault = machine_fault(error)
         if isinstance(fault, RunStopped):
             raise fault from None
-        message = excerpt(str(error))
-        why = f": {message}" if message else ""
-        failed = OperatorFailed(f"{type(error).__name__} in {operator.name}{why}")
-        return None, fault or failed
+        return None, fault or _failure_of(operator, error)
+
+
+def _failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
+    message = excerpt(str(error))
+    why = f": {message}" if message else ""
+    place = place_of(error)
+    where = f" ({place})" if place else ""
+    return OperatorFailed(f"{type(error).__name__} in {operator.name}{why}{where}")
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:

@@ -1,6 +1,5 @@
 """A reply as it is stored, a line of JSON, and what it says."""
 
-import traceback
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
 )
 from dataflow_grounding._util.secrets import blotted, excerpt
+from dataflow_grounding._util.users_code import place_of
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.replies import Note
@@ -142,10 +142,9 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
             # a reader that took for granted what the model left out, perhaps the user's
             error = UnreadableReply(f"reading it raised {_described(failed)}.")
         except Exception as failed:  # no reply helps against these
-            place = traceback.extract_tb(failed.__traceback__)[-1]
-            error = OperatorFailed(
-                f"reading the reply raised {_described(failed)} ({place.filename}:{place.lineno})"
-            )
+            place = place_of(failed)
+            where = f" ({place})" if place else ""
+            error = OperatorFailed(f"reading the reply raised {_described(failed)}{where}")
     error.attempts = attempts
     error.reply = line.get("reply")
     raise error

@@ -128,6 +128,25 @@ def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     assert len(serving.asked) == 3
 
 
+class Broken(Asking):
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        return {"x": len(record["image_path"] + 1)}
+
+
+def test_an_error_of_ones_own_code_names_file_and_line(row: dict[str, Any]) -> None:
+    with pytest.raises(OperatorFailed) as caught:
+        Broken(Saying("x"), x_of)(row)
+    assert f'TypeError in mine: can only concatenate str (not "int") to str ({__file__}:' in str(
+        caught.value
+    )
+
+
+def test_a_note_without_a_list_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(OperatorFailed) as caught:
+        Asking(Saying("x"), lambda reply: (reply, Note("a", "b")))(row)  # type: ignore[arg-type, return-value]
+    assert "should return the answer and its notes" in str(caught.value)
+
+
 def test_a_reader_that_is_broken_is_not_paid_for_again(row: dict[str, Any]) -> None:
     serving = Saying('{"x": 1}')
     with pytest.raises(OperatorFailed) as caught:
