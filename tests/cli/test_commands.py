@@ -56,6 +56,7 @@ def test_version() -> None:
 
 WRONG = [
     (["generat"], "'generat' is not a command; is it 'generate'?"),
+    (["tune"], "'tune' is gone: bench --pictures DIR --gold FILE --ways a,b,c"),
     (["generate"], "no spec: give one with -e SPEC. `dataflowgrounding init DIR`"),
     (["generate", "-e", "no.yaml"], "no spec file no.yaml"),
     (["generate", "-e", "."], "can't read ."),
