@@ -173,7 +173,8 @@ def _of_the_spec(
 
 
 def _file_of(name: str) -> str:
-    # It is "" where none did, or another value was set since.
+    # Return the `.env` file that has set what a variable holds now. It is "" where none did, or
+    # another value was set since.
     setting = _set_by.get(name)
     if setting is None or os.environ.get(name) != setting.value:
         return ""

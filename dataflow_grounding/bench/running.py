@@ -208,6 +208,7 @@ def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
 def _tell_of_another_address(
     folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any] | None
 ) -> None:
+    # Say where a folder has replies of another address than the document's; write down this one.
     # That is done before the first request: a bench may be killed before it has any `bench.json`.
     path = os.path.join(folder, CKPT, _ASKED_AT)
     endpoint = document["endpoint"]

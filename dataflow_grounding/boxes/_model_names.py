@@ -83,6 +83,7 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
+    # Return a name in lower case, without what a router is told behind a colon, and without "#…".
     # That may be :online, :fireworks-ai, or :2 for a second instance. Other words stay, unless the
     # path names the model's vendor.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
@@ -102,7 +103,8 @@ def _is_suffix(word: str) -> bool:
 
 
 def _without_prefixes(model: str) -> Iterator[str]:
-    # It is in lower case, and without "#…". No more than _MOST_PREFIXES are taken away.
+    # Yield the name without its path, and then without each known prefix, one after another. It is
+    # in lower case, and without "#…". No more than _MOST_PREFIXES are taken away.
     path = model.lower().partition("#")[0].strip().rstrip("/\\")
     name = re.split(r"[/\\]", path)[-1]
     yield name

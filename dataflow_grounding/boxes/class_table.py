@@ -208,7 +208,8 @@ def _digest_of(picture: str) -> int:
 
 
 def _state_of(expression: Mapping[str, Any]) -> int:
-    # It is 0, "not looked for", where the status tells nothing of the class.
+    # Return the state that an expression without a box gives its class. It is 0, "not looked for",
+    # where the status tells nothing of the class.
     status = expression.get("status")
     if status == "none":
         return _NONE

@@ -183,6 +183,7 @@ def _count_patches(size: Size, patch: int) -> int:
 
 
 def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
+    # Return the longest side at which a picture takes no more than `patches`, found by bisection.
     # It is below `too_long`, at which it takes more; 1 where it takes more at any side.
     longest = 1
     while too_long - longest > 1:
@@ -461,7 +462,8 @@ def _is_of_shape(original: Size, sent: Size) -> bool:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    # They end up one unit of the last decimal apart at least, also where `low` is above `high`.
+    # Round a box's two edges along one axis, and keep them from 0 to `most`. They end up one unit
+    # of the last decimal apart at least, also where `low` is above `high`.
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)

@@ -121,7 +121,8 @@ def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
 
 
 def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
-    # They end up 1 px apart at the least.
+    # Round a box's two edges along one axis to whole pixels, from 0 to `length`. They end up 1 px
+    # apart at the least.
     if length < 1 or not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"no whole pixels between {low} and {high} in a side of {length} px")
     first = min(max(math.floor(low + 0.5), 0), length - 1)

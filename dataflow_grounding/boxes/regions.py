@@ -264,8 +264,8 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    # None and "" are no boxes. What is no list is one box, though a wrong one, and so are four
-    # items of which none is a list.
+    # Return a column's value as a list of boxes. None and "" are no boxes. What is no list is one
+    # box, though a wrong one, and so are four items of which none is a list.
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
@@ -299,8 +299,9 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
-    # None for nothing. `xyxy` says that it fits the image only as corners. A box that reaches out
-    # of the image is judged by the part inside.
+    # Return what is wrong with one box, read as x, y, width and height, as a key of REASONS. None
+    # for nothing. `xyxy` says that it fits the image only as corners. A box that reaches out of the
+    # image is judged by the part inside.
     if min(item[2:]) <= 0:
         return "no_area"
     corners = to_xyxy(item, "xywh")

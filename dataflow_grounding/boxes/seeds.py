@@ -80,7 +80,8 @@ class Seeds(ABC):
 
     @abstractmethod
     def _reset_found(self) -> None:
-        # It is called before each reading, so that a second one doesn't count all of it twice.
+        # Set `found` to what is known before any record is read. It is called before each reading,
+        # so that a second one doesn't count all of it twice.
         ...
 
     @abstractmethod

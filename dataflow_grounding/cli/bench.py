@@ -166,8 +166,9 @@ def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
 
 
 def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
-    # Both are written after each way. A file that is there is kept under another name, if what it
-    # has isn't taken over. Raises what stops a run.
+    # Measure, and return what `bench.json` at the path holds then; the page beside it is anew. Both
+    # are written after each way. A file that is there is kept under another name, if what it has
+    # isn't taken over. Raises what stops a run.
     earlier: dict[str, Any] | None = None
     why_not = ""
     if os.path.exists(path):

@@ -317,6 +317,7 @@ def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
 
 
 def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    # Return the rules that begin with one of the prefixes between commas, in the order of RULES.
     # None are returned without a value. Case makes no difference.
     if not value:
         return ()

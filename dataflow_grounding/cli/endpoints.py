@@ -85,7 +85,8 @@ def doctor(
 
 
 def _is_unreadable(endpoint: dict[str, Any]) -> bool:
-    # False where no reply was asked for.
+    # Return whether the reply of an endpoint, or of one of its several, can't be read. False where
+    # no reply was asked for.
     parts = [endpoint, *endpoint.get("endpoints", ())]
     return any(str(part.get("reply", "")).startswith(NOT_READABLE) for part in parts)
 
@@ -111,6 +112,7 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
+    # Yield what `doctor` says of the endpoint, of each where there are several, and of problems.
     # Without one, how to name one.
     endpoint = findings.get("endpoint", {})
     if not endpoint:
@@ -188,8 +190,9 @@ def of_calibrate(
 def _serving(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    # It is the endpoint of a spec, else that of the options `base_url` and `model`, which the
-    # environment completes, else the environment's.
+    # Return what is to be calibrated, and how it is asked. It is the endpoint of a spec, else that
+    # of the options `base_url` and `model`, which the environment completes, else the
+    # environment's.
     endpoint_named = base_url is not None or model is not None
     if spec_paths and endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")

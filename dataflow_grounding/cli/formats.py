@@ -289,8 +289,9 @@ def export(
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
-    # So all parts of a split have the same classes in the same order. Without parts no record is
-    # read, and there are none but the listed ones.
+    # Return the classes that are listed for RESULTS, then others of its parts' records. So all
+    # parts of a split have the same classes in the same order. Without parts no record is read, and
+    # there are none but the listed ones.
     classes = ClassList(classes_of(results))
     for path in parts.values():
         for record in records_of(path):

@@ -231,9 +231,9 @@ def as_command() -> Iterator[None]:
 
 
 def _run() -> None:
-    # That is the command's own, `as_command`'s after an error, 2 for wrong arguments, and 70 for a
-    # defect of ours.
-    # Messages call settings as a spec has them (vlm.box_format), not as Python does (box_format=).
+    # Run the command line, and raise SystemExit with its exit code. That is the command's own,
+    # `as_command`'s after an error, 2 for wrong arguments, and 70 for a defect of ours. Messages
+    # call settings as a spec has them (vlm.box_format), not as Python does (box_format=).
     speaks_of_specs.set(True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

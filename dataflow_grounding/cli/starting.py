@@ -105,8 +105,9 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    # They are the current folder and all pipelines, unless `arguments`, each NAME=VALUE, say
-    # otherwise. `module_name` may be given, too, as TAO's users do.
+    # Return the folder to write into, and the pipelines whose specs are wanted. They are the
+    # current folder and all pipelines, unless `arguments`, each NAME=VALUE, say otherwise.
+    # `module_name` may be given, too, as TAO's users do.
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:
         name, equals, value = argument.partition("=")

@@ -206,7 +206,8 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Its pictures go with the first turn of the talk, if it has one besides the system's. The
+        # Return the request with the earlier turns as chat turns instead of data in its input. Its
+        # pictures go with the first turn of the talk, if it has one besides the system's. The
         # request comes back as it is where there are no earlier turns, where the serving takes no
         # chat turns, and where the talk doesn't alternate from a user's turn to an assistant's at
         # its end: few endpoints take such a one.
@@ -251,8 +252,9 @@ class PromptedVQAGenerator(Operator):
         return last["content"], earlier
 
     def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
-        # That is how pictures are opened: by a record with one path in a column. A cell, or an item
-        # of its list, that is null or "" is no picture.
+        # Return for each picture of a record a copy that has its path alone, and the column. That
+        # is how pictures are opened: by a record with one path in a column. A cell, or an item of
+        # its list, that is null or "" is no picture.
         key = self.keys.by_role.get("image", "")
         cell = record.get(key)
         paths = cell if isinstance(cell, list) else [cell]

@@ -256,6 +256,7 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
+    # Return for how many rows there is room in memory, by the sizes that a file's metadata states.
     # It may be 0. A Parquet file stores a text that is repeated once, in a column's dictionary. In
     # memory, each row has a copy, and that may be a large one.
     row_bytes = 0  # of a row on average, in the group where rows are largest

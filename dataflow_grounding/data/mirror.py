@@ -190,7 +190,8 @@ class Mirror:
             return dict(zip(paths, at_once(self._put, paths), strict=True))
 
     def _states_here(self) -> dict[str, list[int]]:
-        # It has to be where its state is another one than when it was sent last.
+        # Return by path the state of each file of the part that may have to be sent. It has to be
+        # where its state is another one than when it was sent last.
         states: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
             path_in_root = path.relative_to(self.root)
@@ -215,8 +216,9 @@ class Mirror:
         return version_told(self.call(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
-        # One that isn't there is passed over, and the copy here stays. In a mirror of the whole
-        # folder, though, the copy of a shard's file is removed: it is the shard's to have.
+        # Bring a file here. Raises OSError. One that isn't there is passed over, and the copy here
+        # stays. In a mirror of the whole folder, though, the copy of a shard's file is removed: it
+        # is the shard's to have.
         os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
         try:
             with whole_file(self.here(path), alone=False) as file:

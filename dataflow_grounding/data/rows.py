@@ -119,7 +119,8 @@ def read_records(path: str) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
-    # Empty lines are passed over, but counted in the numbers of lines.
+    # Yield the rows of JSON lines; a line that can't be read is a row with an error. Empty lines
+    # are passed over, but counted in the numbers of lines.
     import jsonlines
 
     with open_file(path) as file:

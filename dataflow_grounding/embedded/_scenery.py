@@ -59,7 +59,8 @@ def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
 
 
 def _smooth_from_top(picture: Picture) -> Array:
-    # That ends at the horizon, if there is one. uint8 (h, w): 1 there, else 0.
+    # Return where the picture is smooth, bluish or pale, and connected to its upper edge. That ends
+    # at the horizon, if there is one. uint8 (h, w): 1 there, else 0.
     lightness, chroma, hue = picture.lch
     blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
     slope = cv2.magnitude(
@@ -83,7 +84,8 @@ def _smooth_from_top(picture: Picture) -> Array:
 
 
 def _horizon(picture: Picture, region: Array) -> int:
-    # It is the picture's height where there is no such row.
+    # Return the first row at which the region's colour changes all along, as from sky to sea. It is
+    # the picture's height where there is no such row.
     step = 8
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]

@@ -90,7 +90,8 @@ def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Sha
 def _read_shape(
     picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]
 ) -> Shape | None:
-    # None where it hardly differs in colour from what is around it, or no ideal shape covers it.
+    # Return the shape that an evenly coloured region is, with its holes filled. None where it
+    # hardly differs in colour from what is around it, or no ideal shape covers it.
     x, y, w, h = box
     x1 = max(0, x - _MARGIN)
     y1 = max(0, y - _MARGIN)

@@ -75,7 +75,8 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
-    # It is empty where no colour is clear, and for people and other things that are not called by a
+    # Return the colour that the request names, if it is a term, else the one that is seen. It is
+    # empty where no colour is clear, and for people and other things that are not called by a
     # colour.
     if any(singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""

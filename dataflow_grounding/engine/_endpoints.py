@@ -317,8 +317,9 @@ class Endpoints:
         return self.all
 
     def _drawn(self, free: list[Endpoint]) -> Endpoint:
-        # Those that have less than their part of the requests in flight come first: else a slow one
-        # would come to hold all of them.
+        # Draw an endpoint by weight from those with room; `free` has one at least. Those that have
+        # less than their part of the requests in flight come first: else a slow one would come to
+        # hold all of them.
         per_weight = self.most / sum(endpoint.weight for endpoint in self.askable([]))
         below = []
         for endpoint in free:
@@ -404,6 +405,7 @@ class Endpoints:
 
 
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, int] | None:
+    # Wait at all endpoints for room; return the first with some, and the request's number there.
     # None after LOOK_AGAIN_SECONDS.
     turns: dict[asyncio.Task[int], Endpoint] = {}
     for endpoint in endpoints:

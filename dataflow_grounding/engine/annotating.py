@@ -235,7 +235,8 @@ def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
-    # That comes from its `number` in the list, from 0.
+    # Return an expression's id; where it states none, the one that operators give it. That comes
+    # from its `number` in the list, from 0.
     own_id = row.get("expression_id")
     return str(own_id) if has_id(own_id) else expression_id(record, number)
 

@@ -165,8 +165,9 @@ class Asking:
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # Where there are any, the request's `stored` is called with a function that tells whether
-        # replies to the next try are stored, too: whoever reads a doubtful reply may rely on those.
+        # Return the stored lines of replies to a try, whose key is `key`; [] for none. Where there
+        # are any, the request's `stored` is called with a function that tells whether replies to
+        # the next try are stored, too: whoever reads a doubtful reply may rely on those.
         lines = self._stored(this_try, key, by)
         if lines and this_try.stored is not None:
             further = this_try.again(this_try.attempt + 1, "")
@@ -383,12 +384,13 @@ def _fault_of(error: Exception, serving: Serving) -> errors.GroundingError | Non
 
 
 def _is_to_be_divided(request: Request[Any], error: errors.RecordError) -> bool:
-    # That is a `divisible` one whose reply was cut off.
+    # Return whether whoever asks divides a request that ended in this error. That is a `divisible`
+    # one whose reply was cut off.
     return request.divisible and isinstance(error, errors.TruncatedReply)
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
-    # It may on a fault amid the work, but not where it was too busy, couldn't be reached, or
-    # refused.
+    # Return whether an endpoint may have worked on a request that ended in this error. It may on a
+    # fault amid the work, but not where it was too busy, couldn't be reached, or refused.
     never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
     return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

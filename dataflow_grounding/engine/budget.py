@@ -235,8 +235,8 @@ class Budget:
             return True
 
     def _has_room(self, worst: float) -> bool:
-        # It may not for now where what is in flight might cost too much, at the worst. The lock is
-        # held.
+        # Return whether one more request of at most `worst` USD may be sent; 0 has no cost. It may
+        # not for now where what is in flight might cost too much, at the worst. The lock is held.
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
         if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:

@@ -283,8 +283,9 @@ class Prepared(NamedTuple):
 def _prepare(
     steps: list[Step], to_settle: list[Annotator], start: RunStart, source: Source
 ) -> Prepared:
-    # Those that won't ask anything aren't prepared: that might send requests for nothing. Where no
-    # step of the segment asks anything, the operators of other segments don't settle yet.
+    # Let the operators find out what they have to know before the first record. Those that won't
+    # ask anything aren't prepared: that might send requests for nothing. Where no step of the
+    # segment asks anything, the operators of other segments don't settle yet.
     asked = Counter[str]()
     idle: set[int] = set()
     made: set[str] = set()  # columns that the rows get from earlier steps

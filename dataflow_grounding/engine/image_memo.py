@@ -126,7 +126,8 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
 
 
 def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
-    # None also where they lack what this version wants to know.
+    # Return the facts in a line; None for no line, or one without facts, damaged or edited. None
+    # also where they lack what this version wants to know.
     if not line:
         return None
     known = unsealed({name: value for name, value in line.items() if name != "key"})

@@ -153,6 +153,7 @@ def _records(
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
+    # Return the image column with the path of a file, written for a picture that is in memory.
     # Empty where the row holds a path already or lacks the column, and where it holds no picture
     # and none is `needed`.
     value = row.get(column)

@@ -188,7 +188,8 @@ class KeyedLog:
         return answers or lines[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        # None where there is none, it begins before the offset `since`, or it is damaged.
+        # Return the last line of a key in this log, not in `others`, as checks have judged it. None
+        # where there is none, it begins before the offset `since`, or it is damaged.
         offset = self._offsets.get(int(key[:_INDEXED], 16))
         if offset is None or offset < since:
             return None
@@ -260,14 +261,16 @@ class KeyedLog:
         return self._offsets.count
 
     def _open(self) -> int:
-        # It is -1 without a file: for a log in memory alone, or one that is only read and missing.
+        # Open the file, and return its descriptor. It is -1 without a file: for a log in memory
+        # alone, or one that is only read and missing.
         if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
-        # Such a line is cut off, unless the log is only read.
+        # Index the file by key; return its size without a torn last line. Such a line is cut off,
+        # unless the log is only read.
         offset = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -333,7 +336,8 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[d
 
 
 def _key_of(line: bytes) -> int | None:
-    # It is the beginning of the key. A line that `put` wrote isn't parsed for it.
+    # Return the number by which the index finds a stored line; None for a damaged line. It is the
+    # beginning of the key. A line that `put` wrote isn't parsed for it.
     if line.startswith(_HEAD) and line.endswith(b"}\n"):
         with suppress(ValueError):
             return int(line[len(_HEAD) : len(_HEAD) + _INDEXED], 16)

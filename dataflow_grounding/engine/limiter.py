@@ -184,9 +184,10 @@ class Level:
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        # That is by a cut, a probe, taking one back, or `resume`; the small steps of `answered`
-        # don't count. `value_before_probe` is the level to go back to if this one was raised for a
-        # probe; None for any other change, which ends a probe.
+        # Begin to count anew what speaks for the level, which has just been changed. That is by a
+        # cut, a probe, taking one back, or `resume`; the small steps of `answered` don't count.
+        # `value_before_probe` is the level to go back to if this one was raised for a probe; None
+        # for any other change, which ends a probe.
         self._value_before_probe = value_before_probe
         self._flight = 0.0
         self._quiet = 0
@@ -215,7 +216,8 @@ class Waiter:
             self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        # One that is cancelled is done, too: `acquire` then gives the place back.
+        # Let `Share.acquire` go on; in the waiter's own thread. One that is cancelled is done, too:
+        # `acquire` then gives the place back.
         if not self.turn.done():
             self.turn.set_result(None)
 

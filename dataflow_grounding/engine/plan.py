@@ -383,7 +383,8 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _follows(before: Step, step: Step) -> bool:
-    # Both also have to tell failures in the same file. False for a WholeFile on either side.
+    # Return whether a step reads the file that the one before it writes, row by row. Both also have
+    # to tell failures in the same file. False for a WholeFile on either side.
     if isinstance(before.operator, WholeFile) or isinstance(step.operator, WholeFile):
         return False
     written = (before.storage.output_path, before.storage.failures_path)

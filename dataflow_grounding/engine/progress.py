@@ -109,9 +109,10 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
-        # It does once as many records that were asked for have followed the first such as requests
-        # are in flight, and at least one. Before, it is the store's speed, or a wave's. It keeps
-        # the state as one of the past ones, and those that are too old are dropped.
+        # Return the records per second of late, and whether that tells how long the rest takes. It
+        # does once as many records that were asked for have followed the first such as requests are
+        # in flight, and at least one. Before, it is the store's speed, or a wave's. It keeps the
+        # state as one of the past ones, and those that are too old are dropped.
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past

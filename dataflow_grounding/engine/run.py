@@ -234,7 +234,8 @@ class Run:
             raise
 
     async def _work(self) -> None:
-        # It ends at the end of the input, or once the run has stopped and its own row is done.
+        # Take row after row, as one of the workers, and see each through all steps. It ends at the
+        # end of the input, or once the run has stopped and its own row is done.
         turn = time.perf_counter()  # since when it has had the event loop for itself
         while self.stopped is None:
             if not self._rows:

@@ -254,7 +254,8 @@ class HeartLock:
         return numbers
 
     def _holder(self, number: int) -> dict[str, Any]:
-        # It is empty where there is no such file, or no JSON object in it.
+        # Return what lock file `number` says of the run that holds it. It is empty where there is
+        # no such file, or no JSON object in it.
         with suppress(ValueError, TypeError, FileNotFoundError):
             return dict(json.loads(self._files.read(self._name(number))))
         return {}
@@ -265,14 +266,16 @@ class HeartLock:
 
 
 def _kernel() -> str:
-    # It is empty without /proc.
+    # Return what tells this start of this machine, or container, from others of its name. It is
+    # empty without /proc.
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _start_of(pid: int) -> str | None:
-    # It is in clock ticks since the machine's start, as text; "" where there is no /proc to tell.
+    # Return when a process began, so that a reused number is told apart; None if it is gone. It is
+    # in clock ticks since the machine's start, as text; "" where there is no /proc to tell.
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

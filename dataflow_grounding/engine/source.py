@@ -104,8 +104,9 @@ def _distinct_image_id(
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # It is `x` for the first path with such a name, `x~2` for the second, and so on: each path
-    # keeps its number in `rows_of_image`.
+    # Return the id of the picture at an absolute path, whose file's name alone is `image_id`. It is
+    # `x` for the first path with such a name, `x~2` for the second, and so on: each path keeps its
+    # number in `rows_of_image`.
     number = rows_of_image.get(hash((image_id, path)))
     if number is None:
         number = (rows_of_image.get(hash((image_id,))) or 0) + 1

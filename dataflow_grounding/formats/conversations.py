@@ -484,8 +484,9 @@ def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
 def _boxes_as_written(
     text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
 ) -> list[Bbox]:
-    # Its numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would
-    # be taken for parts of the side. Empty for any other answer, and where a box is not in the
+    # Return the boxes, in pixels, of an answer that is letter by letter as it is written here. Its
+    # numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would be
+    # taken for parts of the side. Empty for any other answer, and where a box is not in the
     # picture.
     numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]

@@ -175,7 +175,8 @@ def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
 def _expression(
     text: str, facts: Mapping[Any, str], instances: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    # Its span is None where no attribute states it.
+    # Return the expression of a phrase with these attributes and boxes. Its span is None where no
+    # attribute states it.
     span = [int(facts[key]) for key in ("start", "end") if key in facts]
     if "phrase" not in facts and text in (_BOX, _NO_BOX):
         raise BrokenRow(f"what is labelled {text!r} has no phrase")

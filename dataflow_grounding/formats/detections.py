@@ -77,8 +77,9 @@ def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _instance_of(shape: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any] | None:
-    # None for a point, a line or the like, which is counted in `passed_over`; so are outlines, of
-    # which only the box around is read. A score that isn't from 0 to 1 is left out.
+    # Return the box around a shape's points, with its score if it has one. None for a point, a line
+    # or the like, which is counted in `passed_over`; so are outlines, of which only the box around
+    # is read. A score that isn't from 0 to 1 is left out.
     kind = str(shape.get("shape_type") or "polygon")  # of LabelMe's first versions, which had none
     if kind != "rectangle" and kind not in _OUTLINES:
         passed_over[f"shapes {kind!r}"] += 1

@@ -319,7 +319,8 @@ def _add_part(whole: Exported, part: Exported) -> None:
 
 
 def _refuse_name_of_file(path: str, format: Format) -> None:
-    # It may, where such a folder is there.
+    # Raise InputError if a path that should be a folder's ends like a file's. It may, where such a
+    # folder is there.
     if path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
         raise InputError(
             f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
@@ -506,8 +507,9 @@ class _SampleMaker:
     def _why_false_background(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
-        # It is one of _UNVERIFIED, _MISSED_BOX and _UNDECIDED_CLASS, the first that holds; "" where
-        # it wouldn't.
+        # Return why a detector would learn a thing in a record's picture as background. It is one
+        # of _UNVERIFIED, _MISSED_BOX and _UNDECIDED_CLASS, the first that holds; "" where it
+        # wouldn't.
         if self._leaves_out_boxes(record, expressions):
             return _UNVERIFIED
         if record.get(MISSED) or any(map(is_missed, expressions)):
@@ -579,8 +581,9 @@ class _SampleMaker:
         return twins_rejected(expressions, others)
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        # It is set of those whose span doesn't hold their phrase, which are counted, and of all
-        # where none states one; to None where the phrase isn't found.
+        # Set `char_span` of expressions in place, to where the phrase is found in the caption. It
+        # is set of those whose span doesn't hold their phrase, which are counted, and of all where
+        # none states one; to None where the phrase isn't found.
         unset = []  # indices of the expressions that get a span
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
@@ -600,8 +603,9 @@ class _SampleMaker:
     def _selected(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        # They have only the boxes that are selected. Expressions that are left out are counted, and
-        # so are boxes that a person rejected, unless they are kept.
+        # Return the expressions that are selected and that the format can say. They have only the
+        # boxes that are selected. Expressions that are left out are counted, and so are boxes that
+        # a person rejected, unless they are kept.
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -675,7 +679,8 @@ class _SampleMaker:
 
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
-    # That doesn't say that its thing is nowhere in the picture.
+    # Whether an expression has boxes, and a person rejected each of them. That doesn't say that its
+    # thing is nowhere in the picture.
     kept_boxes = not_rejected(expression) or []
     return bool(expression["instances"]) and len(kept_boxes) == 0
 
@@ -710,6 +715,7 @@ def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
 
 
 def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
+    # Return a copy of the phrase with only its boxes of these indices, and what belongs to them.
     # That is their scores, and the instances of its expression.
     instances = phrase.expression["instances"]
     return replace(

@@ -254,7 +254,8 @@ def _is_working_folder(path: str) -> bool:
 
 
 def _obstacle_to_replacing(path: str) -> str | None:
-    # None if it is an empty folder, or an export and nothing else.
+    # Return what at a path keeps an export from replacing it, in words. None if it is an empty
+    # folder, or an export and nothing else.
     if not os.path.isdir(path):
         return "is not an export"
     names = sorted(os.listdir(path))
@@ -276,7 +277,8 @@ def _adder_to(file: IO[str]) -> Put:
 
 
 def _example_of(value: Any) -> Any:
-    # That item has whatever any item of the list has.
+    # Return an example of a value: the value, but that each list in it has one item at most. That
+    # item has whatever any item of the list has.
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -311,7 +313,8 @@ def _adds_to(example: Any, value: Any) -> bool:
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    # It is `null` for None, an empty list's items, or a type that isn't among DTYPES.
+    # Return the type of a value as `datasets` states it in a README. It is `null` for None, an
+    # empty list's items, or a type that isn't among DTYPES.
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, (list, tuple)):

@@ -66,7 +66,8 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
 
 
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
-    # None for any other file. `folders` are where relative paths of pictures start.
+    # Return the input of a shard, COCO's captions, or Parquet with pictures in it. None for any
+    # other file. `folders` are where relative paths of pictures start.
     if path.endswith(".tar"):
         return _of_tars(path, [path])
     file_type = file_type_of(path)
@@ -194,7 +195,8 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
 
 
 def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
-    # They are numbered from 1 through all shards.
+    # Yield a row for each sample of the shards, a broken one where it can't be read. They are
+    # numbered from 1 through all shards.
     for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
         try:
             yield Row(number, _row_of_sample(sample))
@@ -222,8 +224,8 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    # None for a JSON file that isn't COCO's: one that holds no object with lists of `images` and
-    # `annotations`.
+    # Return the input of a COCO file of captions, a row for each caption. None for a JSON file that
+    # isn't COCO's: one that holds no object with lists of `images` and `annotations`.
     with told_as(InputError, f"can't read {path}"), open_file(path) as file:
         # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
@@ -274,7 +276,8 @@ def _coco_rows(
 
 
 def _load(path: str) -> Any:
-    # It is a dict of splits, or where only one was saved in the folder, that split alone.
+    # Return the data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. It is a dict of
+    # splits, or where only one was saved in the folder, that split alone.
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
     datasets.disable_progress_bars()
@@ -293,7 +296,8 @@ def _load(path: str) -> Any:
 
 
 def _of_dataset(path: str, split: str) -> Input:
-    # Its files are those with the states of a data set on disk; of another there are none.
+    # Return the input of a `datasets` data set, which is loaded when its rows are asked for. Its
+    # files are those with the states of a data set on disk; of another there are none.
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(

@@ -470,9 +470,10 @@ def _label_of(image: str) -> str:
 
 
 def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
-    # They are found in `top` and in the folders that are directly in it, as YOLO, Roboflow and
-    # KITTI lay them out; the image root stands for a folder of pictures that isn't there. Without
-    # any folder of labels the only pair is the image root and `top` itself.
+    # Return pairs of a folder of pictures and the folder of their labels. They are found in `top`
+    # and in the folders that are directly in it, as YOLO, Roboflow and KITTI lay them out; the
+    # image root stands for a folder of pictures that isn't there. Without any folder of labels the
+    # only pair is the image root and `top` itself.
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
     for folder in tops:

@@ -90,7 +90,8 @@ class LabelStudio(Format):
         )
 
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
-        # Its size is that of the last box's picture; without a box it has none.
+        # Return the record of a task with that data and annotation. Its size is that of the last
+        # box's picture; without a box it has none.
         caption = data.get(self.caption) or ""
         record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
         result = annotation["result"]
@@ -317,7 +318,8 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    # It is "" for a text, a relation, or anything else.
+    # Return what an item of a result is: `box`, `span` (a place in the caption) or _ABSENT. It is
+    # "" for a text, a relation, or anything else.
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(f"region {part['id']} is a {type_name}: only rectangles can be read")
@@ -337,9 +339,10 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    # They are its texts; else the words at its place in the caption, else its labels but _BOX. A
-    # place in the caption stands for a phrase only if _NOTHING is its only label: phrases with
-    # boxes have the boxes stand for them.
+    # Return the phrases that a region stands for; an empty list for one that stands for none. They
+    # are its texts; else the words at its place in the caption, else its labels but _BOX. A place
+    # in the caption stands for a phrase only if _NOTHING is its only label: phrases with boxes have
+    # the boxes stand for them.
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
     if not role or is_phrase_with_boxes:

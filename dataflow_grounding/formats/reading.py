@@ -163,7 +163,8 @@ def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
-    # Those without an id stay so.
+    # Set a new `expression_id`, in place, for each expression whose id an earlier one has. Those
+    # without an id stay so.
     ids = [expression.get("expression_id") for expression in expressions]
     taken = {str(own_id) for own_id in ids if own_id is not None}
     last_number: dict[Any, int] = {}  # by id: the number in the last one made of it, 1 before that
@@ -398,6 +399,7 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
+    # Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number.
     # It is one that no other box of the expression has: `a#0.0`, `a#0.1` and so on.
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
@@ -446,8 +448,9 @@ def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
 def _with_area(
     expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    # One that loses all of its boxes so is left out; one that has none stays. Boxes and expressions
-    # that are left out are counted.
+    # Yield copies of the expressions with only their boxes that have an area. One that loses all of
+    # its boxes so is left out; one that has none stays. Boxes and expressions that are left out are
+    # counted.
     for expression in expressions:
         instances = expression["instances"]
         kept = [instance for instance in instances if _has_area(instance)]

@@ -118,7 +118,8 @@ def find_proposals(
 def _rows_with_classes(
     records: Iterable[dict[str, Any]], classes: Mapping[str, str]
 ) -> Iterator[Row]:
-    # They are compared letter by letter with the phrases of the record. Rows are numbered from 1.
+    # Yield a row for each record, with the phrases of `classes` that it lacks, without boxes. They
+    # are compared letter by letter with the phrases of the record. Rows are numbered from 1.
     for number, record in enumerate(records, 1):
         expressions = list(record["expressions"])
         stated = {expression["text"] for expression in expressions}
@@ -173,8 +174,9 @@ class AnnotationSeeds(Seeds):
                 yield {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
-        # That may be a path in the container that TAO ran in. Any other row is returned as it is,
-        # as is one whose picture isn't in `image_dir` either.
+        # Return TAO's row with the picture's name in `image_dir`, if its own path isn't found. That
+        # may be a path in the container that TAO ran in. Any other row is returned as it is, as is
+        # one whose picture isn't in `image_dir` either.
         path = row.get("image_path")
         if not self._image_dir or not isinstance(path, str) or not is_tao(row):
             return row
@@ -186,8 +188,9 @@ class AnnotationSeeds(Seeds):
         return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        # It has the columns of the row but those that the steps make anew, a status for each
-        # expression, and the picture's size if that is known.
+        # Return the seed record of a row; what is found on the way is added to `found`. It has the
+        # columns of the row but those that the steps make anew, a status for each expression, and
+        # the picture's size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
             if size is None:
@@ -209,6 +212,7 @@ class AnnotationSeeds(Seeds):
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
+        # Return a copy of the row without what this run's steps, or those after them, make anew.
         # That is their columns, and in `pipeline_steps` their names; of other names there, which
         # should be texts, each is kept once.
         kept = {name: value for name, value in row.items() if name not in self._made_anew.columns}

@@ -157,7 +157,8 @@ class WebDataset(Format):
 
 
 def _features(value: Any) -> Any:
-    # So they are known also where the file is read alone, without the README.
+    # Return the types of an example, a value such as ROW, as `datasets` keeps them in Parquet. So
+    # they are known also where the file is read alone, without the README.
     if isinstance(value, dict):
         return {key: _features(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -207,7 +208,8 @@ def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _row(sample: Sample, path: str) -> Any:
-    # Its `image_path` is the record's own; `path` where the record has no such column.
+    # Return the row of a sample, with exactly the columns of ROW. Its `image_path` is the record's
+    # own; `path` where the record has no such column.
     facts = {
         "width": sample.size[0],
         "height": sample.size[1],
@@ -217,8 +219,9 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    # It is made once for all rows, as there are millions. Items of a list that are None stay. What
-    # it can't convert makes it raise an error of Python's.
+    # Return a function that converts a value to the type of the example. It is made once for all
+    # rows, as there are millions. Items of a list that are None stay. What it can't convert makes
+    # it raise an error of Python's.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):

@@ -203,8 +203,8 @@ def _draw_label(
     spots_taken: Sequence[Box],
     sizes: _Sizes,
 ) -> Box | None:
-    # None, with nothing drawn, for a mark without a label, and where the picture is too small for
-    # any text.
+    # Draw a mark's label where it hides least, and return that spot. None, with nothing drawn, for
+    # a mark without a label, and where the picture is too small for any text.
     if not mark.mark.label.strip():
         return None
     label = _place_label(mark, other_boxes, spots_taken, sizes)
@@ -227,6 +227,7 @@ def _draw_label(
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
+    # Return the part of a mark's box inside the picture, in whole pixels, at least 1 px each way.
     # None for a box wholly outside.
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
@@ -244,16 +245,18 @@ def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
 
 
 def _ring(box: Box, sizes: _Sizes) -> Box:
-    # It is a ring's width outside of the box, or as far as the picture goes.
+    # Return the outer edge of a box's outline. It is a ring's width outside of the box, or as far
+    # as the picture goes.
     x1, x2 = _ring_span(box[0], box[2], sizes.ring, sizes.width)
     y1, y2 = _ring_span(box[1], box[3], sizes.ring, sizes.height)
     return x1, y1, x2, y2
 
 
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
-    # It lies within 0 and `side`, the picture's length along that axis. If the picture has room, it
-    # is at least two ring widths and a pixel long, so that a tiny box in a corner still has an
-    # outline with a hole.
+    # Return where an outline begins and ends along one axis, from a box's two edges. It lies within
+    # 0 and `side`, the picture's length along that axis. If the picture has room, it is at least
+    # two ring widths and a pixel long, so that a tiny box in a corner still has an outline with a
+    # hole.
     least_length = 2 * ring + 1
     begin = max(0, low - ring)
     end = min(side, max(high + ring, begin + least_length))
@@ -343,8 +346,9 @@ def _place_label(
 
 
 def _label_room(box: Box, sizes: _Sizes) -> int:
-    # That is the box's width, or more beside a small box; in a crowd of labels a fair share of the
-    # picture at the most; never more than the picture holds.
+    # Return how wide a label's text may be beside a box. That is the box's width, or more beside a
+    # small box; in a crowd of labels a fair share of the picture at the most; never more than the
+    # picture holds.
     whole_picture = sizes.width - 2 * sizes.padding
     beside_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
     in_crowd = max(4 * sizes.font, round(sizes.fair_width))
@@ -352,8 +356,9 @@ def _label_room(box: Box, sizes: _Sizes) -> int:
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
-    # They are four above or below the box, four left or right of it, and four in its corners: those
-    # of them for which the picture has room. None where the label is larger than the picture.
+    # Yield the spots in the picture for a label of this width, the preferred first. They are four
+    # above or below the box, four left or right of it, and four in its corners: those of them for
+    # which the picture has room. None where the label is larger than the picture.
     x1, y1, x2, y2 = _ring(box, sizes)
     height = round(_LABEL_HEIGHT * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
@@ -389,8 +394,9 @@ def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) 
 
 
 def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]) -> float:
-    # It adds up how much of the label would lie on other labels (times 4), how much of each other
-    # mark's box it would hide, and how much of its own mark's box (times 0.3): shares from 0 to 1.
+    # Return how much a label at a spot would hide, as a number to compare. It adds up how much of
+    # the label would lie on other labels (times 4), how much of each other mark's box it would
+    # hide, and how much of its own mark's box (times 0.3): shares from 0 to 1.
     on_labels = sum(_overlap(spot, taken) for taken in spots_taken) / area(spot)
     others_hidden = sum(_overlap(spot, box) / area(box) for box in other_boxes)
     own_hidden = _overlap(spot, own_box) / area(own_box)

@@ -322,7 +322,8 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
 
 
 def _is_whole(data: bytes, format: str | None) -> bool:
-    # True for formats other than JPEG, MPO, PNG and WebP.
+    # Return whether a file's end is there, as far as its format tells without decoding it. True for
+    # formats other than JPEG, MPO, PNG and WebP.
     if format in ("JPEG", "MPO"):  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     if format == "PNG":
@@ -333,7 +334,8 @@ def _is_whole(data: bytes, format: str | None) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    # It is behind the segments, which may hold a whole thumbnail, with an end of its own.
+    # Return the offset of a JPEG's first scan. It is behind the segments, which may hold a whole
+    # thumbnail, with an end of its own.
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end
@@ -341,6 +343,7 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    # Yield the offset at which each segment before a JPEG's first scan ends, and its first bytes.
     # These are ten, fewer at the file's end: the marker's two, the length's two, and the content's.
     # A byte that fills up the space between two segments comes as one. What is no segment ends it.
     offset = 2

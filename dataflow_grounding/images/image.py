@@ -471,8 +471,8 @@ def _file_at(path: str) -> ImageFile:
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
-    # It is looked for in those of the folders that are on this machine; without any, from the
-    # current one.
+    # Return whether a path names a file of this machine. It is looked for in those of the folders
+    # that are on this machine; without any, from the current one.
     folders_here = [folder for folder in folders if not is_elsewhere(folder)]
     paths = [joined(folder, path) for folder in folders_here] or [path]
     try:

@@ -155,7 +155,8 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    # It is made at the first call, and again where somebody has removed it.
+    # Return this process's folder, which is removed at exit. It is made at the first call, and
+    # again where somebody has removed it.
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")

@@ -238,8 +238,8 @@ class _RowCheck:
         return self._check_id(str(record.image_id), row)
 
     def _has_image(self, record: Record) -> bool:
-        # That is one that the operator reads; or, of an operator that names no image's column, the
-        # usual column's, where the record has it.
+        # Whether a record is to have an image. That is one that the operator reads; or, of an
+        # operator that names no image's column, the usual column's, where the record has it.
         if image_column(self._step.operator, record):
             return True
         return self._step.image_key is None and self.source.image_key in record
@@ -300,7 +300,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str) -> str:
-    # It is also "" for an image that is in none of the record's folders.
+    # Return the folder in which a relative path's image was found; "" for an absolute path. It is
+    # also "" for an image that is in none of the record's folders.
     named = str(record.get(image_key))
     path = find_image(record, image_key).path
     if is_absolute(named):

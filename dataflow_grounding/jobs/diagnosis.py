@@ -101,6 +101,7 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
+    # Return a sentence where many replies of the last run in the spec's folder were unreadable.
     # Else it is "", as it is where that run asked another model, or asked for boxes in another form
     # than the spec has by now. `run.json` may be damaged: what isn't as a run leaves it is passed
     # over. Only files of this machine are looked at.
@@ -154,8 +155,9 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
 
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
-    # That is `seconds`, `usage`, `takes` (what the endpoint takes, in words) and `reply`, a verdict
-    # in words; or `problems` where there is no answer.
+    # Ask a serving about a small picture, and return how it answers. That is `seconds`, `usage`,
+    # `takes` (what the endpoint takes, in words) and `reply`, a verdict in words; or `problems`
+    # where there is no answer.
     from PIL import Image as Pillow
 
     with tempfile.TemporaryDirectory() as folder:

@@ -206,6 +206,7 @@ class Downloads:
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
+        # Return an address, parsed, if it may be connected to. Raises BrokenRow where it may not.
         # It may where the user has named its host. Any other host is refused where others are
         # barred; of the rest, an IP address is checked here, a name later, by the resolver that
         # looks it up.

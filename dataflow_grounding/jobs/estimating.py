@@ -546,7 +546,8 @@ def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> 
 
 
 def _check_every(step: Step) -> int | None:
-    # That is one whose serving needs no checks, or an operator that asks for no boxes, or not ours.
+    # Return after how many requests a step checks the box format; None for one that doesn't. That
+    # is one whose serving needs no checks, or an operator that asks for no boxes, or not ours.
     operator = step.operator
     serving = operator.serving
     if serving is None or not serving.takes_probes or serving.exact_boxes:

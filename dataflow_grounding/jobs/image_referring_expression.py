@@ -140,8 +140,9 @@ class ImageReferringExpressionJob(SpecJob):
                 step.operator.phrases = tuple(types)
 
     def _first_input(self, all_steps: list[Step]) -> str:
-        # It is the first of these that has what the steps of this run need, where the seeds come
-        # first if they are preferred, and aren't taken otherwise. Step 0 reads the seeds.
+        # Return the path that the first step reads: of the seeds, or of the step before's file. It
+        # is the first of these that has what the steps of this run need, where the seeds come first
+        # if they are preferred, and aren't taken otherwise. Step 0 reads the seeds.
         number = self._numbers[0]
         if number == 0:
             return self._seed_file
@@ -299,8 +300,9 @@ def _has_description(record: dict[str, Any]) -> bool:
 
 
 def _was_made_without(path: str, label: str) -> bool:
-    # Its first record tells, which doesn't name that step in `pipeline_steps`. A file that isn't
-    # there, can't be read or has no record was not.
+    # Whether a step's file was written without another step, which has the given label. Its first
+    # record tells, which doesn't name that step in `pipeline_steps`. A file that isn't there, can't
+    # be read or has no record was not.
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)
         if first is None:

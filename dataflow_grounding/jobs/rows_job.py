@@ -171,8 +171,9 @@ class RowsJob(SpecJob):
         return self.spec.block.workflow.steps
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
-        # It is needed where the first step reads captions, and the input is pictures alone. The
-        # first step then reads this one's file.
+        # Return a list with a step that writes captions; an empty one where none is needed. It is
+        # needed where the first step reads captions, and the input is pictures alone. The first
+        # step then reads this one's file.
         if not self._input.bare or "caption" not in self._first.operator.reads():
             return []
         if self.serving.needs_labels:
@@ -244,7 +245,8 @@ class RowsJob(SpecJob):
         return sources
 
     def _hint_at_role(self, name: str) -> str:
-        # It names the role whose column has this name, as `image` for `image_path`; of `caption`
+        # Return a hint for a name in `data.columns` that is no role; "" where there is none. It
+        # names the role whose column has this name, as `image` for `image_path`; of `caption`
         # beside classes, it says that captions aren't read.
         if name == "caption" and getattr(self._data, "classes", None):
             return f": captions aren't read beside {self._data_key}.classes, so leave it out"

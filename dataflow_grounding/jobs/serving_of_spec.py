@@ -117,8 +117,9 @@ def _embedded(backend: str) -> Serving:
 
 
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # Its own limit of requests in flight stays where it is lower than the spec's; its box format
-    # stays unless the spec states one.
+    # Return a serving of the user's, made as `Class(**settings)`. Its own limit of requests in
+    # flight stays where it is lower than the spec's; its box format stays unless the spec states
+    # one.
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."], group="servings")
     learn_fields(vlm.settings)

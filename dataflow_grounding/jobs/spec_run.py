@@ -126,6 +126,7 @@ class SpecRun:
         self._refuse_to_write_over_others_files()
 
     def _price_others(self) -> dict[str, Prices | None]:
+        # Set the prices of each further serving that a step asks, and return them by its model.
         # They are None where they aren't known; with a budget in USD, that raises SpecError. A
         # serving of the first serving's model isn't among them.
         prices: dict[str, Prices | None] = {}
@@ -147,8 +148,9 @@ class SpecRun:
         return prices
 
     def _take_part_of_limits(self) -> list[str]:
-        # So all shards together keep to them without a word. A model in this process isn't divided:
-        # each shard has one of its own.
+        # Limit a shard to its part of the run's limits; return a line for the user, if any. So all
+        # shards together keep to them without a word. A model in this process isn't divided: each
+        # shard has one of its own.
         shard = self.options.shard
         if shard is None or shard.of == 1:
             return []
@@ -177,8 +179,9 @@ class SpecRun:
         return [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
 
     def _refuse_to_begin_late(self) -> None:
-        # Such a file doesn't tell which rows of the input it was made of. Without a shard, any
-        # beginning will do.
+        # Raise SpecError for a shard that begins with a step's file instead of the input. Such a
+        # file doesn't tell which rows of the input it was made of. Without a shard, any beginning
+        # will do.
         if self.options.shard is None:
             return
         path = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
@@ -420,9 +423,10 @@ class SpecRun:
         return facts
 
     def _stated(self) -> dict[str, Any]:
-        # It begins with the keys of every spec and of all shipped pipelines, None where this one
-        # lacks them. It is as the files state it, but for `data.classes`: a reference such as
-        # `${oc.env:NAME}` is filled in there, as exports number by the classes.
+        # Return the spec as `run.json` has it. It begins with the keys of every spec and of all
+        # shipped pipelines, None where this one lacks them. It is as the files state it, but for
+        # `data.classes`: a reference such as `${oc.env:NAME}` is filled in there, as exports number
+        # by the classes.
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
         classes = self.spec.block.data.model_dump().get("classes")
         if classes:

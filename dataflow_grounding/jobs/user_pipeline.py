@@ -74,8 +74,9 @@ class UserJob(RowsJob):
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
-    # It isn't made: its signature tells. The message names a setting that the class doesn't take,
-    # with the likeliest that it does.
+    # Raise SpecError for a class that can't be made as `pipeline(storage, serving, **settings)`. It
+    # isn't made: its signature tells. The message names a setting that the class doesn't take, with
+    # the likeliest that it does.
     how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
         " keyword arguments"

@@ -199,6 +199,7 @@ def _annotated_frame(
     kept: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
+    # Return a copy of a DataFrame's rows with the columns that an operator set in their records.
     # These are the columns that it says it writes, and others whose value isn't the very object
     # that the row had. A record without such a column has None there.
     result: DataFrame = frame.iloc[list(kept)].copy()

@@ -79,7 +79,8 @@ def _file_name(unique_id: str) -> str:
 
 
 def _fits_file_systems(path: str) -> bool:
-    # These take 255 bytes for a name, endings included.
+    # Whether a path is short enough for most file systems. These take 255 bytes for a name, endings
+    # included.
     encoded = path.encode()
     longest = max(len(name) for name in encoded.split(b"/"))
     return longest <= MOST_BYTES_OF_NAME and len(encoded) <= MOST_BYTES_OF_PATH

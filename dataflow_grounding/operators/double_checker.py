@@ -166,6 +166,7 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
+        # Ask the model whether expressions are right, `regions_per_request` at most at a time.
         # Those whose first regions are near each other share a request. Where one fails, each of
         # its expressions has the error as its result, and the others are asked about all the same.
         boxes = boxes_of(to_check.regions)
@@ -259,7 +260,8 @@ class DoubleChecker(RegionOperator):
 def _with_spans(
     checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
 ) -> list[dict[str, Any]]:
-    # All then get a new `char_span`: None where the text doesn't occur, or there is no caption.
+    # Return checked expressions, with new spans in the caption if the check changed any text. All
+    # then get a new `char_span`: None where the text doesn't occur, or there is no caption.
     texts = texts_of(checked)
     if texts == texts_of(before):
         return checked

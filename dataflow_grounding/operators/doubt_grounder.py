@@ -81,8 +81,9 @@ class DoubtGrounder(BoxOperator):
 
 
 def _places_in_doubt(expressions: list[Expression]) -> list[int]:
-    # These are the ones that no person settled, whose thing is said to be absent, and that have
-    # boxes in doubt. There are none where `_boxed_everything`.
+    # Return the places of the expressions to be grounded again, from 0. These are the ones that no
+    # person settled, whose thing is said to be absent, and that have boxes in doubt. There are none
+    # where `_boxed_everything`.
     if _boxed_everything(expressions):
         return []
     places = []
@@ -93,6 +94,7 @@ def _places_in_doubt(expressions: list[Expression]) -> list[int]:
 
 
 def _boxed_everything(expressions: list[Expression]) -> bool:
+    # Whether each thing that is said to be absent, and is left without a box, had boxes before.
     # That is so of a model that boxes whatever it is asked for: grounding again would tell nothing.
     # False where there is no such thing.
     emptied_count = 0

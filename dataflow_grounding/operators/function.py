@@ -82,8 +82,9 @@ class FunctionOperator(Operator):
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:
-    # Those with defaults don't count, nor does `*args`. Raises what `inspect.signature` does for a
-    # function without a signature.
+    # Return how many positional arguments a function has to be called with. Those with defaults
+    # don't count, nor does `*args`. Raises what `inspect.signature` does for a function without a
+    # signature.
     count = 0
     for parameter in inspect.signature(function).parameters.values():
         positional = parameter.kind in (

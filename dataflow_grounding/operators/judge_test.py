@@ -263,7 +263,8 @@ class JudgeTests:
         return json.dumps(key, sort_keys=True, default=repr)
 
     async def _test(self, ask: Ask, block: int) -> Distrust | None:
-        # It is asked about MOST_PICTURES at most. Returns why it isn't obeyed, of which the user is
+        # Ask the judge questions of known answer, until guessing is ruled out, or likely. It is
+        # asked about MOST_PICTURES at most. Returns why it isn't obeyed, of which the user is
         # warned; None where its answers are better than chance.
         marks: list[Mark] = []
         for number in range(MOST_PICTURES):

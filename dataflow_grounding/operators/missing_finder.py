@@ -96,7 +96,8 @@ class MissingFinder(BoxOperator):
 
 
 def _new_ones(expression: Expression, answer: Found) -> list[dict[str, Any]]:
-    # That is, with an IoU of SAME or more to one of its instances or of what was rejected.
+    # Return an answer's instances without those like a box that the expression has or had. That is,
+    # with an IoU of SAME or more to one of its instances or of what was rejected.
     known = [*expression["instances"], *rejected_of(expression)]
     boxes = [box_of(instance["bbox"]) for instance in known]
     new = []

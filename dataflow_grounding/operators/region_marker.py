@@ -207,7 +207,8 @@ class RegionMarker(BoxWatching):
         return GivenBoxes(list(enumerate(boxes)))
 
     def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        # Those that are too many are also added to `boxes.problems`, in place.
+        # Note each box that is unusable, was cut at the image's edge, or is one too many. Those
+        # that are too many are also added to `boxes.problems`, in place.
         for _ in boxes.problems:
             ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(boxes.cut):

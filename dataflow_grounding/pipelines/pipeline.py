@@ -131,7 +131,8 @@ class Pipeline:
             vars(self).update(foreign)
 
     def _foreign_operators(self) -> dict[str, Any]:
-        # Those in lists aren't among them.
+        # Return the attributes, by name, that have a `run` and are of other libraries. Those in
+        # lists aren't among them.
         foreign = {}
         for name, value in vars(self).items():
             if isinstance(value, (Operator, Pipeline, type)):
@@ -271,7 +272,8 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(keys: dict[str, Any]) -> Any:
-    # It is the first argument whose name begins with `output`.
+    # Return the column that a call says its operator writes, as `output_key=…`; "" for none. It is
+    # the first argument whose name begins with `output`.
     for name, value in keys.items():
         if name.startswith("output"):
             return value

@@ -136,7 +136,8 @@ def _negating(
     count: int,
     other_images: Sequence[str],
 ) -> list[Operator]:
-    # They make phrases up, and have a judge say which of them are absent.
+    # Return the steps of `negatives`; none where `count` is 0. They make phrases up, and have a
+    # judge say which of them are absent.
     if not count:
         return []
     return [
@@ -148,8 +149,8 @@ def _negating(
 def _checking(
     serving: Serving, judge: Serving, is_fast: bool, samples: int, boxes: dict[str, Any]
 ) -> list[Operator]:
-    # They judge boxes, ask for what is missing, judge the boxes' crops, ground again what is in
-    # doubt, and mend what doesn't fit.
+    # Return the steps of `check`. They judge boxes, ask for what is missing, judge the boxes'
+    # crops, ground again what is in doubt, and mend what doesn't fit.
     if is_fast:
         return [steps.BoxChecker(judge)]
     return [

@@ -456,6 +456,7 @@ def _no_boxes(value: Any) -> UnreadableReply:
 
 
 def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    # Return the key and the text of an item's preferred label, of several languages' the English.
     # None for both where it has none.
     labels: list[tuple[int, str, str]] = []
     for key, value in fields.items():

@@ -144,7 +144,8 @@ def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
 
 
 def _box_as_asked(item: Any, key: str) -> RawBox | None:
-    # It may have a score and an evidence as well, and no key besides.
+    # Return the box of an object with an id, a label and four numbers; None for any other. It may
+    # have a score and an evidence as well, and no key besides.
     if type(item) is not dict:  # nor one that has a key twice
         return None
     numbers = item.get(key)

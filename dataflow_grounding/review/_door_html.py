@@ -109,7 +109,8 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:
-    # One that isn't among the counts is left out; so is one of _FIGURES_IF_ANY that is 0.
+    # Return the figures of the page as HTML, in their order. One that isn't among the counts is
+    # left out; so is one of _FIGURES_IF_ANY that is 0.
     cells = []
     for name in (*_FIGURES, *_FIGURES_IF_ANY):
         number = counts.get(name)

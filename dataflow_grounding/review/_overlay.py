@@ -402,15 +402,17 @@ def reviewed_expression(
 
 
 def _drop_stale_columns(after: Expression, old: Expression) -> None:
-    # That goes for _TEXT_COLUMNS, which the review has not set anew.
+    # Take out of an expression, in place, the columns that are still what they were for `old`. That
+    # goes for _TEXT_COLUMNS, which the review has not set anew.
     for name in _TEXT_COLUMNS:
         if name in after and after[name] == old.get(name):
             del after[name]
 
 
 def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> None:
-    # That is the first of the record's `others` whose text, or whose class, is these words. Where
-    # there is none, it has no class: that of its old words would be a wrong label.
+    # Set the class of an expression with other words, in place, to that of another one. That is the
+    # first of the record's `others` whose text, or whose class, is these words. Where there is
+    # none, it has no class: that of its old words would be a wrong label.
     words = class_key(after["text"])
     after.pop("class", None)
     for other in others.values():
@@ -423,8 +425,9 @@ def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> N
 def _box_before(
     id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
 ) -> dict[str, Any]:
-    # It is one of `old`, or of an expression in `others` that is joined to it. For an item that is
-    # drawn now, it is a box whose corners are None.
+    # Return a copy of the box that an item of `instances` was made from. It is one of `old`, or of
+    # an expression in `others` that is joined to it. For an item that is drawn now, it is a box
+    # whose corners are None.
     index = item.get("from")
     boxes = old["instances"]
     joined = item.get("of")
@@ -470,6 +473,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
+    # Return whether any of a record's expressions or regions has `verified`, true, false or null.
     # Those that older pipelines wrote don't have it where nothing was checked.
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
@@ -480,9 +484,10 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged,
-    # an earlier review of the expression is removed; what a pipeline's check said stays. An
-    # expression without boxes and verdict loses both.
+    # Return an expression with `verified` and `reviewed_by` as its boxes' judgements make them. It
+    # is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged, an
+    # earlier review of the expression is removed; what a pipeline's check said stays. An expression
+    # without boxes and verdict loses both.
     instances = after["instances"]
     verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None
@@ -545,8 +550,9 @@ def _reviewed_box(
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    # It has no score and no mask, and keeps all else of `old`. An edge that wasn't moved keeps all
-    # its digits; the others are rounded.
+    # Return a copy of a box with the corners that a person drew. It has no score and no mask, and
+    # keeps all else of `old`. An edge that wasn't moved keeps all its digits; the others are
+    # rounded.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))

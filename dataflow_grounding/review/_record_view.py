@@ -250,8 +250,9 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
 
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
-    # That is the model's reason, or what `unsupported` means; and the check's reason. What is
-    # empty, or no more than the check's verdict, is left out.
+    # Return why an expression has its status, and why its check says so. That is the model's
+    # reason, or what `unsupported` means; and the check's reason. What is empty, or no more than
+    # the check's verdict, is left out.
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]

@@ -238,10 +238,11 @@ def _index_row(
     heads: "_Numbers",
     models: "_Numbers",
 ) -> list[Any]:
-    # These are its id; its flags as bits of a number; for each expression its text in lower case,
-    # its label, and its number of boxes, which is left out where it is 1; the lowest and the
-    # highest score in hundredths, or -1 without any; its model; and what `_bins_of` returns.
-    # Classes, head nouns and models that are new get a number.
+    # Return what the page filters a record by, in the order in which `report.js` reads it. These
+    # are its id; its flags as bits of a number; for each expression its text in lower case, its
+    # label, and its number of boxes, which is left out where it is 1; the lowest and the highest
+    # score in hundredths, or -1 without any; its model; and what `_bins_of` returns. Classes, head
+    # nouns and models that are new get a number.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:

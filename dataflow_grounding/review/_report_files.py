@@ -285,8 +285,9 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 
 
 def _is_ours(folder: str) -> bool:
-    # False where the folder or its thumbnails are a link: what is elsewhere is not a report's to
-    # remove. False, too, where the marker can't be read.
+    # Return whether a report made this folder, by its marker. False where the folder or its
+    # thumbnails are a link: what is elsewhere is not a report's to remove. False, too, where the
+    # marker can't be read.
     try:
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
             return False
@@ -296,7 +297,8 @@ def _is_ours(folder: str) -> bool:
 
 
 def _is_page(path: str) -> bool:
-    # False for one that can't be read.
+    # Return whether a file is the page of a report, by the tag it begins with. False for one that
+    # can't be read.
     try:
         with open(path, "rb") as file:
             return GENERATOR.encode() in file.read(500)

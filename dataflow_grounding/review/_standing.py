@@ -192,7 +192,8 @@ class Standing:
 
 
 def _own_or_last(outcomes: Mapping[str, Outcome], name: str, is_alone: bool) -> Outcome | None:
-    # Of several expressions alike in a record, which are not `is_alone`, each has its own alone.
+    # Return what was decided on an expression of this name, else the last on equal content. Of
+    # several expressions alike in a record, which are not `is_alone`, each has its own alone.
     if name in outcomes or not is_alone:
         return outcomes.get(name)
     return [*outcomes.values()][-1] if outcomes else None
@@ -233,7 +234,8 @@ def _row_key(picture: str, place: str) -> str:
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    # They may be None, too: the expression wasn't there, or is there no longer.
+    # Raise BrokenRow, KeyError or TypeError unless all sides of the changes are expressions. They
+    # may be None, too: the expression wasn't there, or is there no longer.
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):

@@ -222,7 +222,8 @@ def _differences(
 
 
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    # That is in its spelling, class, status and boxes. Of scores, the first that differs is told.
+    # Yield what is different in an expression's versions, in words. That is in its spelling, class,
+    # status and boxes. Of scores, the first that differs is told.
     if old["text"] != new["text"]:
         yield f"now “{new['text']}”"
     if old.get("class") != new.get("class"):

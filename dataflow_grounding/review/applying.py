@@ -155,8 +155,9 @@ def bring_up_to_date(annotations: str) -> None:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    # Its changes have `before`, which a page doesn't send. `own` is named in the message: the
-    # reviews.jsonl of these results.
+    # Raise InputError where `path` is a reviews.jsonl instead of what a page downloads. Its changes
+    # have `before`, which a page doesn't send. `own` is named in the message: the reviews.jsonl of
+    # these results.
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):

@@ -220,8 +220,9 @@ def _statuses_and_checks(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, 
 
 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
-    # Those stated of another version of the file, and what is no sample, are passed over. The
-    # folders in which their reviewers had pictures looked for are put before those of `reviewable`.
+    # Return the samples that were stated of the file as it is, each size and seed once. Those
+    # stated of another version of the file, and what is no sample, are passed over. The folders in
+    # which their reviewers had pictures looked for are put before those of `reviewable`.
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")

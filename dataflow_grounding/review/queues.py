@@ -534,7 +534,8 @@ class Queue:
         return is_wanted and not self._is_decided(item)
 
     def _is_rejected(self, item: Item) -> bool:
-        # False for one that was deleted.
+        # Return whether a reviewer found an item wrong, or what was drawn in its place. False for
+        # one that was deleted.
         outcome = self._outcome_of(item)
         if outcome is None or outcome.after is None:
             return False
@@ -585,6 +586,7 @@ class Queue:
 
 
 def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
+    # Return what reviewers made of an item: its phrase, its box, or what was drawn in its place.
     # None if it was deleted. A box that was moved as a whole has no `reviewed_by`, as nobody judged
     # it.
     if item.box is None or outcome.after is None:

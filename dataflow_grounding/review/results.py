@@ -112,7 +112,8 @@ def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> str | None
 
 
 def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
-    # None where there is no such file.
+    # Return the figures of the data set, once all its records are in `counts`. None where there is
+    # no such file.
     counts.end_data_set()
     return counts.figures() if os.path.exists(annotations) else None
 
@@ -257,9 +258,9 @@ def _folder_name(folder: str) -> str:
 
 
 def _title_of_run(run: Mapping[str, Any], source: str) -> str:
-    # That text is nearly always the path of its input.
-    # The pipeline is the one that its spec names, else `source`. Either part may be missing;
-    # without both the title is "".
+    # Return a run's title: its pipeline, and the file's name in the first text among its data. That
+    # text is nearly always the path of its input. The pipeline is the one that its spec names, else
+    # `source`. Either part may be missing; without both the title is "".
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
     if not pipeline or not isinstance(pipeline, str):
@@ -326,5 +327,6 @@ def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    # It is empty where there is no such file.
+    # Return an iterator over the objects in a file, without the rows that can't be read. It is
+    # empty where there is no such file.
     return (row.data for row in _rows(path) if row.data is not None)

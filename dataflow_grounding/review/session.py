@@ -250,7 +250,8 @@ class Session:
         return view
 
     def _picture_of(self, index: int) -> Picture:
-        # Its pixels aren't decoded for that.
+        # Return the size of a record's picture and its addresses on this page, or why not. Its
+        # pixels aren't decoded for that.
         try:
             size = read_header(path_of_picture(self.reviewable.record(index))).size
         except GroundingError as error:

@@ -221,6 +221,7 @@ def _run_of(folder: str) -> dict[str, Any]:
 
 
 def _has_only_known_kinds(run: dict[str, Any]) -> bool:
+    # Return whether all that is computed with in a `run.json` has the kinds that a run leaves.
     # These are the summary, how many rows the input has, the box format, the folders of images, and
     # the formats of output that the spec states. The file may be a stranger's.
     summary = run["summary"]
@@ -278,8 +279,9 @@ def _kind(value: Any) -> str:
 
 
 def _check_kinds(addresses: list[str], runs: list[dict[str, Any]]) -> None:
-    # They could not be summed up. `addresses` are the shards' folders for the message. What is
-    # null, or is missing in one of the two, is no difference.
+    # Raise InputError where a shard's counts are of other kinds than the first one's. They could
+    # not be summed up. `addresses` are the shards' folders for the message. What is null, or is
+    # missing in one of the two, is no difference.
     kinds_of_first = _kinds_in(runs[0])
     for address, run in zip(addresses, runs, strict=True):
         for name, kind in _kinds_in(run).items():
@@ -295,8 +297,9 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # They belong together where all have seen the same input, and have all its rows; where what
-    # should be alike in all is so (`_stated`); and where their counts can be summed up.
+    # Raise InputError where shards don't belong together, or one is not whole. They belong together
+    # where all have seen the same input, and have all its rows; where what should be alike in all
+    # is so (`_stated`); and where their counts can be summed up.
     inputs: list[SeenInput] = []
     for run in runs:
         shard = run["shard"]
@@ -330,8 +333,8 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
 
 
 def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
-    # That shows in their rows, their sizes and their digests; `address` is the folder's for the
-    # message.
+    # Raise InputError where a shard's files, in `folder`, are not those that its run left. That
+    # shows in their rows, their sizes and their digests; `address` is the folder's for the message.
     shard = run["shard"]
     done = run["summary"]["done"]
     files = [within(folder, name) for name in shard["files"]]
@@ -372,8 +375,9 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
 
 
 def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
-    # That is a run which began after all shards, or which had more rows than they have. A file that
-    # isn't there, or says neither, is none.
+    # Raise InputError where the results' own `run.json`, at `path`, is of a run to be kept. That is
+    # a run which began after all shards, or which had more rows than they have. A file that isn't
+    # there, or says neither, is none.
     run = read_object(path)
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
     images = whole_number(summary.get("images")) or 0
@@ -392,8 +396,9 @@ def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
 
 
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
-    # They are hard links where the file system has them, else copies. One whose name is there
-    # already is left as it is: the name tells its contents.
+    # Put pictures that the shards have unpacked from their input into the results' folder. They are
+    # hard links where the file system has them, else copies. One whose name is there already is
+    # left as it is: the name tells its contents.
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
         for shard_folder in folders:
@@ -442,8 +447,9 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    # That is one with a name of `_MAY_DIFFER` in it: "image_grounding.vlm.timeout".
-    # What is in an operator's `settings` is the user's, whatever it is called: it may not differ.
+    # Return whether a key of the spec may differ from shard to shard. That is one with a name of
+    # `_MAY_DIFFER` in it: "image_grounding.vlm.timeout". What is in an operator's `settings` is the
+    # user's, whatever it is called: it may not differ.
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
 

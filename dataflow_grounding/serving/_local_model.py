@@ -179,8 +179,9 @@ class LoadedModel:
         return "of its own" in written and "'text'" not in written
 
     def _reply(self, tokens: list[int], sent: int) -> Reply:
-        # That one counts as written, but is not in the text. Without such a token the reply was cut
-        # off: its finish reason is `length`. `sent` is how many tokens the request had.
+        # Return the reply of generated tokens, up to the first one that ends it. That one counts as
+        # written, but is not in the text. Without such a token the reply was cut off: its finish
+        # reason is `length`. `sent` is how many tokens the request had.
         finish_reason = "length"
         text_tokens = tokens
         written = len(tokens)

@@ -263,7 +263,8 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    # Its role is `user`, or `model` for the assistant's.
+    # Return a turn of a conversation as the API has it: pictures, then text. Its role is `user`, or
+    # `model` for the assistant's.
     parts: list[dict[str, Any]] = []
     for image in message.images:
         url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)

@@ -95,7 +95,8 @@ class _Advice(NamedTuple):
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
-    # It is certain only for a key that is answered with 401, and for a quota that is used up.
+    # Return advice where key, account, address, model or proxy are wrong; None otherwise. It is
+    # certain only for a key that is answered with 401, and for a quota that is used up.
     is_bad_request = status in (400, 422)
     if status in (401, 403) or (is_bad_request and _KEY.search(message)):
         # A 403 may be about what this one request asks for or shows.
@@ -134,8 +135,9 @@ def is_about_content(refusal: str) -> bool:
 
 
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
-    # It is a day where Google's error `details` say that a day's quota is used up. Else the seconds
-    # stand in the headers, or in the `RetryInfo` of those details.
+    # Return the seconds that an answer asks to wait; None where it asks for none. It is a day where
+    # Google's error `details` say that a day's quota is used up. Else the seconds stand in the
+    # headers, or in the `RetryInfo` of those details.
     for detail in details:
         if "PerDay" in str(detail.get("violations")):
             return DAY
@@ -169,7 +171,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_in(text: str | None, unit: float) -> float | None:
-    # None for a header without a number.
+    # Return the seconds that a header's number says, in units of so many, as `_bounded` does. None
+    # for a header without a number.
     with suppress(ValueError):  # raised for a date, and for what is neither
         return _bounded(float(text or "") * unit)
     return None
@@ -222,8 +225,9 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    # That is the value of `error` in a JSON object or the first of a list, else the JSON itself. Of
-    # a web page it is "", any other text is returned as it is. Without details the list is empty.
+    # Return what a body says of an error, as JSON or text, and Google's details of it. That is the
+    # value of `error` in a JSON object or the first of a list, else the JSON itself. Of a web page
+    # it is "", any other text is returned as it is. Without details the list is empty.
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)

@@ -132,7 +132,8 @@ class LocalServing(Serving):
 
     @cached_property
     def _digest(self) -> str:
-        # It is "" for a folder that holds no model.
+        # What tells apart models of the same name: the Hub's commit, or a digest of the files. It
+        # is "" for a folder that holds no model.
         if os.path.isdir(self.model):
             return _digest_of(self.model)
         with needs_extra(f"{setting('vlm.backend')} local", "local"):

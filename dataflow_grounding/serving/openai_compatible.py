@@ -284,8 +284,9 @@ class OpenAIServing(Serving):
             ) from None
 
     def _body(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
-        # It is put together so that the images' long texts are copied once and never scanned. For
-        # an endpoint that takes no system message, its text begins the first turn.
+        # Return the request as JSON. It is put together so that the images' long texts are copied
+        # once and never scanned. For an endpoint that takes no system message, its text begins the
+        # first turn.
         parts = [b'{"messages":[']
         beginning = ""
         if habits.system_message:
@@ -357,8 +358,9 @@ class OpenAIServing(Serving):
         return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        # It has connections of its own, unless the user's client has an HTTP client of the user's:
-        # that is kept to one loop, which all others send from.
+        # Return a transport by a user's own client. It has connections of its own, unless the
+        # user's client has an HTTP client of the user's: that is kept to one loop, which all others
+        # send from.
         import openai
 
         transport = partial(
@@ -399,13 +401,15 @@ def _asked_tier(name: str, ordinary_after: float | None) -> "AskedTier | None":
 
 
 def _timeout_at(tier: "AskedTier | None", stated: float | None) -> float:
-    # None is the ordinary tier.
+    # Return the seconds that one request may take: those that are stated, else the tier's. None is
+    # the ordinary tier.
     if tier is not None:
         return tier.timeout(stated, TIMEOUT)
     return TIMEOUT if stated is None else stated
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
+    # Return the key for an address from the first variable that holds one; None where none does.
     # They are `name`, DF_API_KEY and OPENAI_API_KEY. The last is not tried for the address of
     # DF_BASE_URL: that may be another provider's.
     names = [name, "DF_API_KEY"]

@@ -200,8 +200,8 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    # None, too, where the place leads into a value that is no block. Lists have to have the
-    # indices.
+    # Return the value at a place of a spec; None where a block has no such key. None, too, where
+    # the place leads into a value that is no block. Lists have to have the indices.
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

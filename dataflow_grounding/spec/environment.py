@@ -133,8 +133,9 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    # None where the spec states an address, and for other backends than OpenAI's and Gemini's.
-    # `is_default` says that the spec names no backend, so that Gemini is merely the default.
+    # Return the variables that may name another address than a provider's public one. None where
+    # the spec states an address, and for other backends than OpenAI's and Gemini's. `is_default`
+    # says that the spec names no backend, so that Gemini is merely the default.
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:

@@ -236,7 +236,8 @@ def _merge(
 
 
 def _changes_of_kind(before: Any, after: Any) -> list[tuple[str, ...]]:
-    # Both sides are OmegaConf mappings.
+    # Return the keys, by their parts, of which one side has a list and the other a mapping. Both
+    # sides are OmegaConf mappings.
     stated_before = OmegaConf.to_container(before)
     stated_after = OmegaConf.to_container(after)
     return list(_paths_of_other_kind(stated_before, stated_after, ()))
@@ -311,6 +312,7 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
 
 
 def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
+    # Set `autolabel_type`, where it is missing, to the pipeline that the spec has a block for.
     # Without any such block, one whose name is similar counts. It stays unset where there are
     # blocks for several pipelines, or for none. The config is changed.
     if config.get("autolabel_type") is not None:
@@ -508,6 +510,7 @@ def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -
 
 
 def _is_path(name: str, value: Any) -> bool:
+    # Return whether the value of a key is a path without a scheme, which starts from some folder.
     # False for an address, also `file://…`, for a data set (`datasets:…`), for an empty text, and
     # for keys of `data` that hold no path. A number is one: a folder may be called 2024.
     if name in _NO_PATHS:

@@ -189,7 +189,8 @@ def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
 
 
 def _key_in(node: Any, name: str) -> tuple[Any, Any] | None:
-    # None where the node is no mapping, or has no such key.
+    # Return a key of a YAML mapping with its value, both as nodes. None where the node is no
+    # mapping, or has no such key.
     if getattr(node, "id", "") != "mapping":  # as PyYAML's nodes of mappings are called
         return None
     for key, value in node.value:

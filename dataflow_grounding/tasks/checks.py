@@ -321,8 +321,9 @@ def _answer(item: Mapping[str, Any]) -> bool | None:
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    # Both parts are None where they contradict each other, as a count of 0 does for what is there.
-    # A count that is no whole number from 0 to MOST_COUNTED is None.
+    # Return what an item says of a phrase. Both parts are None where they contradict each other, as
+    # a count of 0 does for what is there. A count that is no whole number from 0 to MOST_COUNTED is
+    # None.
     there = _yes_no_or_none(item, "there")
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:

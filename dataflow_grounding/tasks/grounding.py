@@ -179,7 +179,8 @@ def _check_all_read(reading: Reading, count: int) -> None:
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
-    # It has `evidence` only where the reply says so.
+    # Return a box as an instance of an expression: in whole pixels of the image, with its score. It
+    # has `evidence` only where the reply says so.
     instance: dict[str, Any] = {
         "bbox": list(whole_pixels(box.bbox, image.size)),
         "score": box.score,

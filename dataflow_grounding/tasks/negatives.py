@@ -91,7 +91,8 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
-    # Its id must be 1 to `count`, its change one of CHANGES, and its text short.
+    # Return the changed phrase of an item of a reply; None where it isn't what was asked for. Its
+    # id must be 1 to `count`, its change one of CHANGES, and its text short.
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()
     text = text_of(item.get("text"))

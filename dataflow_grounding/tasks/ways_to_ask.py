@@ -198,7 +198,8 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _reading_key(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str
 ) -> Callable[[str], ReadReply[T]]:
-    # It is `read` itself where both keys are the same.
+    # Return a reader of replies with boxes under `key`, from one of those under `usual_key`. It is
+    # `read` itself where both keys are the same.
     if key == usual_key:
         return read
     return partial(_read_renamed, read, key, usual_key)

@@ -198,9 +198,10 @@ def _check_prompt(name: str, text: str) -> None:
 
 
 def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
-    # These are its placeholders and the keys of its reply's form. A key counts where a colon comes
-    # behind it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but
-    # what stands behind the colons.
+    # Yield what a prompt has to keep of the shipped one, each with the pattern that finds it. These
+    # are its placeholders and the keys of its reply's form. A key counts where a colon comes behind
+    # it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but what
+    # stands behind the colons.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)

@@ -160,8 +160,8 @@ class Endpoint:
         return fault
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        # None where there is neither. Without `pictures` the body was not read, and only rules
-        # count.
+        # Return the fault of the first rule that strikes, else of what the model doesn't take. None
+        # where there is neither. Without `pictures` the body was not read, and only rules count.
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:

@@ -134,8 +134,9 @@ class LoopbackServer(Endpoint):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # That is after a request that asks for it, a reply that didn't leave whole, and a request
-        # that can't be read, or once the client has left.
+        # Answer a client's requests, one after the other, until the connection is to end. That is
+        # after a request that asks for it, a reply that didn't leave whole, and a request that
+        # can't be read, or once the client has left.
         goes_on = True
         try:
             while goes_on:
@@ -154,7 +155,8 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        # It is counted as paid or as abandoned, and by its status.
+        # Send a reply, as far and as fast as its fault lets it; return whether it left whole. It is
+        # counted as paid or as abandoned, and by its status.
         request = exchange.request
         is_cut = exchange.fault.sent_share < 1.0
         left_whole = False
@@ -182,9 +184,9 @@ class LoopbackServer(Endpoint):
         return left_whole
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        # That is all that its fault lets through, or the last drop of one that drips. It waits
-        # until it is cancelled where nothing is to come, and takes the server down where the fault
-        # does.
+        # Wait until a reply is due, and return the bytes of it that are left to send then. That is
+        # all that its fault lets through, or the last drop of one that drips. It waits until it is
+        # cancelled where nothing is to come, and takes the server down where the fault does.
         fault = exchange.fault
         wire = exchange.wire
         if fault.down_for is not None:

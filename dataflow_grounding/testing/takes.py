@@ -83,7 +83,8 @@ class Takes:
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
-        # None also where no format is asked for, and where all are ignored. `settings` are the
+        # Return the 400 for the format of the reply that is asked for; None where it is taken. None
+        # also where no format is asked for, and where all are ignored. `settings` are the
         # request's.
         response_format = settings.get("response_format") or {}
         type_name = str(response_format.get("type", "text"))

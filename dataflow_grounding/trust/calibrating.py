@@ -299,7 +299,8 @@ class _Asker:
     async def _ask(
         self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
     ) -> ProbedPicture:
-        # One that is refused has no boxes but says why.
+        # Draw a probe picture into `folder`, send it, and return what was answered about it. One
+        # that is refused has no boxes but says why.
         suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
         name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
         path = within(folder, name)

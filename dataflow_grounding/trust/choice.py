@@ -381,12 +381,14 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
 
 
 def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
-    # Such a name proves nothing: servers reduce pictures as they like, whatever the model.
+    # Whether a family's format, named by its name in the table of formats, counts pixels. Such a
+    # name proves nothing: servers reduce pictures as they like, whatever the model.
     return known.scale == "px" and known == known_formats().get(name)
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    # It does if somebody confirmed it, and it isn't a family's format in pixels.
+    # Whether a model's name settles its format. It does if somebody confirmed it, and it isn't a
+    # family's format in pixels.
     return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
 
 

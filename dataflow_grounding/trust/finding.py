@@ -310,6 +310,7 @@ def _format_in_parts(
 
 
 def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
+    # Return how far lines are from reaching from 0 to this scale, as a mean of squared errors.
     # Infinite where one of them surely doesn't. Each line has the side that it is along, in pixels.
     squares = []
     for line, side in lines:

@@ -108,9 +108,10 @@ class OneCheck:
     async def _confirm(
         self, wanted: Wanted, first: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
-        # It is if all copies together miss, too: one may be answered badly by chance. It also is if
-        # two were clearly answered in other formats, in this check or before, and others were not:
-        # then the endpoint answers in several. `others_fit` says whether other pictures fit.
+        # Ask for further copies of a picture that misses; return the miss if it is confirmed. It is
+        # if all copies together miss, too: one may be answered badly by chance. It also is if two
+        # were clearly answered in other formats, in this check or before, and others were not: then
+        # the endpoint answers in several. `others_fit` says whether other pictures fit.
         further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
         copies = [first, *further]
         together = self._showing(copies)
@@ -148,7 +149,8 @@ class OneCheck:
         return clear
 
     async def _drift(self, wanted: Wanted) -> str | None:
-        # None where the last pictures together don't show it, or further copies of one dissent.
+        # Return in words how boxes have moved together by less than one picture shows. None where
+        # the last pictures together don't show it, or further copies of one dissent.
         edges = list(self._seen.edges)
         if len(edges) < LEAST_POOLED or not moved_by(edges):
             return None

@@ -285,8 +285,9 @@ def question_about(
 
 
 def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
-    # Of several boxes for a rectangle, the first counts. A reply that can't be read gives no
-    # answers, but `trouble`. `asked` is the format in which boxes were asked for.
+    # Return the picture with the box that a reply gives each rectangle, numbers as written. Of
+    # several boxes for a rectangle, the first counts. A reply that can't be read gives no answers,
+    # but `trouble`. `asked` is the format in which boxes were asked for.
     phrases = dict(enumerate(blank.probe.boxes, 1))
     try:
         parsed = parse_reply(reply, asked, phrases, in_lines=True)
@@ -303,8 +304,8 @@ def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPictu
 
 
 def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
-    # It is told by a label equal to a phrase, else by the id. `phrases` has each phrase under its
-    # number.
+    # Return the number of the phrase that a box belongs to; None if that isn't clear. It is told by
+    # a label equal to a phrase, else by the id. `phrases` has each phrase under its number.
     named = ids_of(box.label, phrases) if box.label else []
     if named:
         return named[0]

@@ -327,7 +327,8 @@ def _likelihood(
 
 
 def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
-    # It is the logarithm of that ratio. How far apart this model's answers put an edge isn't known:
+    # Return how much likelier two replies' boxes are of the same things than of different ones. It
+    # is the logarithm of that ratio. How far apart this model's answers put an edge isn't known:
     # the likelihoods for each of EDGES are averaged. Only phrases with one box in both count.
     in_second = _only_boxes(second.boxes)
     pairs = []
@@ -344,7 +345,8 @@ def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 
 
 def _nearness(first: Bbox, second: Bbox, edge: float) -> float:
-    # It is the logarithm. Boxes of one thing differ by a normal error on each edge, of standard
+    # Return how much likelier two boxes lie so if they are of one thing than of different ones. It
+    # is the logarithm. Boxes of one thing differ by a normal error on each edge, of standard
     # deviation `edge`, but for SEEN_APART of them; those of different things may be anywhere.
     density = 1.0
     for a, b in zip(first, second, strict=True):

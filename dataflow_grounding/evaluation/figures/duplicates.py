@@ -209,8 +209,9 @@ def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
-    # That is where the brightness of no part differs by more than a standard deviation. They keep
-    # their order.
+    # Return those of the candidates that look nearly like a picture in each of their parts. That is
+    # where the brightness of no part differs by more than a standard deviation. They keep their
+    # order.
     if not candidates:
         return []
     import numpy as np
@@ -331,7 +332,8 @@ def _pictures_of(results: str) -> DataSet:
 def _parts_by_chance(
     pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    # It follows from a digest of the seed and of the name of the first picture of its group.
+    # Return by its name the part of each picture. It follows from a digest of the seed and of the
+    # name of the first picture of its group.
     import numpy as np
 
     digests = (short_digest(f"{seed} {pictures[index]}") for index in first)

@@ -199,8 +199,9 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    # None also where that isn't certain: it is where the text stands in the caption exactly as
-    # often as expressions have it. No span is given twice.
+    # Return for each expression the span that it should have; None where it has the right one. None
+    # also where that isn't certain: it is where the text stands in the caption exactly as often as
+    # expressions have it. No span is given twice.
     right = [stands(each["text"], each.get("char_span"), caption) for each in expressions]
     if all(right):
         return [None] * len(right)
@@ -227,7 +228,8 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
 
 
 def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) -> Span | None:
-    # It isn't where the text stands in the caption more often, or less often, than expressions have
+    # Return the first of a text's spans that no expression has; None where it isn't certain. It
+    # isn't where the text stands in the caption more often, or less often, than expressions have
     # it.
     *spans_of_text, surplus_span = spans
     if surplus_span is not None or None in spans_of_text:
@@ -252,8 +254,9 @@ def _findings_in_picture(
 def _remembered_size(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
 ) -> Size | None:
-    # None for others, which have to be decoded: a run reads headers, and what is behind them may be
-    # broken. Of a JPEG the run has seen the end.
+    # Return the size that the run read of a picture, if its file is as it was and a JPEG. None for
+    # others, which have to be decoded: a run reads headers, and what is behind them may be broken.
+    # Of a JPEG the run has seen the end.
     named = Record({"image": path_of(record)}, folders)
     if not len(log) or is_far(named, "image"):
         return None

@@ -160,7 +160,8 @@ def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[f
 
 
 def _iou(a: ScoredBox, b: ScoredBox) -> float:
-    # It is worked out from x, y, width and height in COCO's order of operations, to round alike.
+    # Return the IoU of two boxes: 0 where they don't overlap. It is worked out from x, y, width and
+    # height in COCO's order of operations, to round alike.
     a_x, a_y = a[:2]
     a_width = a[2] - a_x
     a_height = a[3] - a_y

@@ -108,7 +108,8 @@ def is_judged(phrase: Mapping[str, Any]) -> bool:
 def _scored_boxes(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
 ) -> list[tuple[float, bool]]:
-    # It is right if it is matched with a gold box and their overlap passes the rules' threshold.
+    # Return the score of each found box that has one, and whether the box is right. It is right if
+    # it is matched with a gold box and their overlap passes the rules' threshold.
     right = set()
     for overlap in one_to_one(overlaps, rules):
         if rules.passes(overlap.held, rules.threshold):
@@ -165,6 +166,7 @@ def _first_box_columns(
 
 
 def _rank_columns(ending: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
+    # Return the columns of Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
     # They are `r1_any`, `r5_any` and `r10_any`, or those of the other ending. Without overlaps all
     # are False.
     columns: dict[str, float] = {}

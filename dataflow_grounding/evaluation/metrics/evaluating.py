@@ -325,7 +325,8 @@ class _Table:
         return dict(zip(self._names, table.T, strict=True))
 
     def _table_of_images(self, images: int) -> np.ndarray:
-        # It has at least `images` rows: `_sums` grows by zeros for those that it lacks.
+        # Return the sums as an array of shape (images, names), which writes into `_sums`. It has at
+        # least `images` rows: `_sums` grows by zeros for those that it lacks.
         columns = len(self._names)
         missing = images * columns - len(self._sums)
         if missing > 0:

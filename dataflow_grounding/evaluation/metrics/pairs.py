@@ -259,8 +259,9 @@ class _RecordsByPicture:
 
 
 def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # They are those whose path the other side doesn't have, and whose id a single picture of each
-    # side states. Empty without any.
+    # Return the paths of gold pictures that are found by their id alone, by this id. They are those
+    # whose path the other side doesn't have, and whose id a single picture of each side states.
+    # Empty without any.
     found_paths = {path for path, _ in found}
     open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not open_ids:
@@ -326,8 +327,9 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _merged(records: list[Row]) -> Row:
-    # Its other columns are those of the record that is the first by `repr`, so that they are the
-    # same whatever the records' order.
+    # Return one record with the phrases of all, of which there is at least one. Its other columns
+    # are those of the record that is the first by `repr`, so that they are the same whatever the
+    # records' order.
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]
@@ -440,9 +442,10 @@ def _unmatched_by_key(
 def _further_of_class(
     gold: Sequence[_Keys], found: Sequence[_Keys], partner: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
-    # They have no partner of their own, and state the class that the gold phrase is the name of,
-    # such as "a man" and "a woman" of "person". The gold has no other phrase of this name. A gold
-    # phrase without a partner has none of these.
+    # Return the found phrases that belong to a gold phrase besides its partner, by its index. They
+    # have no partner of their own, and state the class that the gold phrase is the name of, such as
+    # "a man" and "a woman" of "person". The gold has no other phrase of this name. A gold phrase
+    # without a partner has none of these.
     by_name = _unmatched_by_key([keys.text for keys in gold], ())
     taken = set(partner.values())
     further = defaultdict[int, list[int]](list)
@@ -454,8 +457,9 @@ def _further_of_class(
 
 
 def _as_one(phrases: Sequence[Row]) -> Row:
-    # Its text is all of theirs with commas between, its other columns are those of the first with
-    # boxes, or of the first. A single phrase is returned itself.
+    # Return found phrases of one class as one, with the boxes of all, the surest first. Its text is
+    # all of theirs with commas between, its other columns are those of the first with boxes, or of
+    # the first. A single phrase is returned itself.
     if len(phrases) == 1:
         return phrases[0]
     boxes: list[Row] = []
@@ -505,7 +509,8 @@ def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
 
 
 def _distance(a: _Area, b: _Area) -> float:
-    # It is 1 where just one of the phrases has no boxes, and 0 where neither has any.
+    # Return the negated IoU of two areas: -1 for equal ones, 0 for disjoint ones. It is 1 where
+    # just one of the phrases has no boxes, and 0 where neither has any.
     if a.around and b.around:
         return -iou(a.around, b.around)
     return 1.0 if a.around or b.around else 0.0

@@ -212,8 +212,9 @@ class Worker:
 
 
 def _as_work_error(error: Exception) -> WorkError:
-    # One that stops a run keeps its class; any other of ours becomes an InputError, and what no
-    # code of ours raises on purpose a RunStopped, "internal error: …".
+    # Return an error as the driver is to raise it. One that stops a run keeps its class; any other
+    # of ours becomes an InputError, and what no code of ours raises on purpose a RunStopped,
+    # "internal error: …".
     if not isinstance(error, GroundingError):
         return WorkError(RunStopped, f"internal error: {type(error).__name__}: {error}")
     if isinstance(error, RunStopped):

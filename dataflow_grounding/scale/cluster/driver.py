@@ -201,8 +201,9 @@ class DrivenRun(Run):
         self.stop(error)
 
     async def _count_the_lost(self) -> None:
-        # That is what the limiter knows of all workers, less what the shards that came back have;
-        # nothing where it doesn't answer in time.
+        # Add to the summary what lost workers have sent and spent, if there are any. That is what
+        # the limiter knows of all workers, less what the shards that came back have; nothing where
+        # it doesn't answer in time.
         if not self._losses.total():
             return
         with suppress(Exception):  # the limiter is lost too

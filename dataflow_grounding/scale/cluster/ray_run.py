@@ -221,6 +221,7 @@ def _block_count(workers: int) -> int:
 
 
 def _last_line(error: Exception) -> str:
+    # Return the last line of an error's text, where Ray puts what happened, below a traceback.
     # Empty for an error without a text.
     return (str(error).strip().splitlines() or [""])[-1].strip()
 
@@ -291,6 +292,7 @@ def _silence(ray: Any) -> None:
 
 
 def _local_cluster(workers: int) -> dict[str, Any]:
+    # Return the arguments of `ray.init` for a cluster of our own with room for so many workers.
     # They have a CPU each, if need be more than this machine has.
     return {
         "address": "local",
@@ -318,7 +320,8 @@ def _leave_cluster(ray: Any) -> None:
 
 
 async def _listens(address: str) -> bool:
-    # False as well where the address isn't of that form.
+    # Return whether somebody listens at `host:port`, and is reached within LOOK_SECONDS. False as
+    # well where the address isn't of that form.
     host, _, port = address.rpartition(":")
     with suppress(OSError, ValueError, asyncio.TimeoutError):
         _, writer = await asyncio.wait_for(
