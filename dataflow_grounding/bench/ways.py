@@ -106,22 +106,20 @@ class FastCheck(Plain):
 
 
 class InJson(Plain):
-    """The same JSON, asked for by the prompt's words alone; subclasses set another `form`."""
+    """The same JSON, asked for by the prompt's words alone; subclasses ask in another form."""
 
     about = "no schema: JSON by the prompt's words alone"
-    form: ClassVar[str] = "json"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json"}
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
-        self.operators = [PhraseGrounder(serving).with_words(asking=self.form)]
+        self.operators = [PhraseGrounder(serving).with_words(asking=self.keys["vlm.asking"])]
 
 
 class InLines(InJson):
     """A line of text for each box."""
 
     about = "a line of text for each box"
-    form = "lines"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "lines"}
 
 
@@ -129,7 +127,6 @@ class InLists(InJson):
     """One object for each phrase, with all of its boxes."""
 
     about = "JSON by words, with one list of boxes for each phrase"
-    form = "json_lists"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_lists"}
 
 
@@ -137,7 +134,6 @@ class WithoutThinking(InJson):
     """As plain, by a model that is told not to think first."""
 
     about = "the model is told not to think first"
-    form = "no_thinking"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "no_thinking"}
 
 
@@ -145,7 +141,6 @@ class InJsonWithoutThinking(InJson):
     """No schema and no thinking."""
 
     about = "JSON by words, and no thinking"
-    form = "json_no_thinking"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_no_thinking"}
 
 

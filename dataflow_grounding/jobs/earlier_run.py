@@ -26,6 +26,8 @@ class EarlierRun:
         serving: The serving that is to be asked now.
 
     Attributes:
+        model: The model that was asked; None where that isn't known.
+        endpoint: Its address, likewise.
         addresses: Where earlier runs asked the model, the last first, MOST_ADDRESSES at most. The
             present address isn't among them.
         settings: The settings with which replies were asked for that have none in their key. Where
@@ -34,6 +36,8 @@ class EarlierRun:
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
         self._before = read_object(os.path.join(spec.results_dir, RUN_JSON))
+        self.model = self._before.get("model")
+        self.endpoint = self._before.get("endpoint")
         self.addresses = self._addresses_besides(serving.endpoint)
         self.settings = self._settings_of(spec.autolabel_type, serving)
 
@@ -44,7 +48,7 @@ class EarlierRun:
 
     def _addresses_besides(self, present: str) -> list[str]:
         earlier = self._before.get("endpoints_before")
-        named = [self._before.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
+        named = [self.endpoint, *(earlier if isinstance(earlier, list) else [])]
         addresses = [address for address in named if isinstance(address, str)]
         others = [address for address in addresses if address != present]
         return list(dict.fromkeys(others))[:MOST_ADDRESSES]

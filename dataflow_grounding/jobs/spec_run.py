@@ -245,7 +245,7 @@ class SpecRun:
                 raise
 
     def _refuse_to_replace_a_models_results(self) -> None:
-        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON)).get("model")
+        before = self._before.model
         if self.block.vlm.backend == "auto" and before not in (None, self.serving.model):
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
             raise SpecError(
@@ -304,15 +304,15 @@ class SpecRun:
         That is a shard's part of the limits, and a warning where another endpoint was asked before
         under a name, such as "default", that may be any model's.
         """
-        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         model = self.serving.model
-        has_moved = before.get("endpoint") not in (None, self.serving.endpoint)
+        has_moved = self._before.endpoint not in (None, self.serving.endpoint)
         may_be_any_model = model.lower() in ANY_MODEL and not self.block.vlm.openai.name
-        if has_moved and may_be_any_model and before.get("model") == model:
+        if has_moved and may_be_any_model and self._before.model == model:
             return [
                 *self._part_of_limits,
-                f"replies of {before['endpoint']} count for {self.serving.endpoint}, too, as both"
-                f" call their model {model!r}: where these are two models, give this one a name in"
+                f"replies of {self._before.endpoint} count for {self.serving.endpoint}, too, as"
+                f" both call their model {model!r}: where these are two models, give this one a"
+                " name in"
                 " vlm.openai.name",
             ]
         return self._part_of_limits
