@@ -27,7 +27,6 @@ from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
 from dataflow_grounding.jobs.missing_pictures import advice, missing_names
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.scale.cluster.ray_run import RayRun
 from dataflow_grounding.spec import Spec
 
 if TYPE_CHECKING:
@@ -181,6 +180,8 @@ def _engine(options: dict[str, Any]) -> MakeRun:
     # `options` are those of the command, by name.
     _check_together(options)
     if options["engine"] == "ray":
+        from dataflow_grounding.scale.cluster.ray_run import RayRun  # few runs are on Ray
+
         return partial(RayRun, options["ray_address"], options["workers"])
     return Run
 

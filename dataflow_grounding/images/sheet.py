@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
+from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.files import decoding
 from dataflow_grounding.images.image import PADDING, Image
 
@@ -88,8 +89,6 @@ class CropSheet(Image):
         `data` are the bytes of the image's file.
         """
         import PIL.Image
-
-        from dataflow_grounding.images.drawing import Mark, draw_marks
 
         sheet = PIL.Image.new("RGB", self.size, PADDING)
         with decoding(data, self.path) as whole:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
+from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.files import decoding
 from dataflow_grounding.images.image import Image, kept_urls, scale_into, url_of
 
@@ -179,8 +180,6 @@ class MarkedImage(Image):
 
         `data` are the bytes of the image's file.
         """
-        from dataflow_grounding.images.drawing import draw_marks
-
         scale_x = self.sent_size[0] / self.shown_size[0]
         scale_y = self.sent_size[1] / self.shown_size[1]
         boxes = []
@@ -195,8 +194,6 @@ class MarkedImage(Image):
 
 def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
     """Return a mark for each box, labelled with its number from 1."""
-    from dataflow_grounding.images.drawing import Mark
-
     return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
 
 

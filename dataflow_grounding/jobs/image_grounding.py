@@ -17,7 +17,6 @@ from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.formats import seed_records
 from dataflow_grounding.jobs.other_images import phrases_in_captions
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -280,6 +279,8 @@ class ImageGroundingJob(RowsJob):
         phrases: dict[str, str] = {}
         if stated:
             phrases = phrases_with_classes(stated)
+        from dataflow_grounding.formats import seed_records  # few runs have proposals
+
         return seed_records.find_proposals(
             data.input_jsonl,
             data.proposals,

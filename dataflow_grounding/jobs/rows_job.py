@@ -23,7 +23,6 @@ from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
-from dataflow_grounding.formats.inputs import find_other_input
 from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.downloads import Downloads
 from dataflow_grounding.jobs.input_rows import guess_column, record_rows
@@ -76,6 +75,8 @@ class RowsJob(SpecJob):
         # JSON lines are read as they are: importing the readers of all other formats is saved.
         if path.endswith(JSON_LINES) and kind_of(path) == "file":
             return plain_input(path)
+        from dataflow_grounding.formats.inputs import find_other_input  # readers of all formats
+
         other = find_other_input(path, self._data.split, self.spec.results_dir)
         return plain_input(path) if other is None else other
 

@@ -16,7 +16,6 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.serving import Serving, check_can_think
 from dataflow_grounding.spec import PipelineBlock, Spec
@@ -313,6 +312,8 @@ def select_steps(steps: list[Step], numbers: list[str]) -> list[Step]:
 def _remove_legacy(step: Step) -> None:
     beside = os.path.dirname(step.storage.output_path)
     if os.path.exists(os.path.join(beside, LEGACY_STATE)):
+        from dataflow_grounding.formats.legacy_files import remove_legacy  # few folders have any
+
         remove_legacy(step)
 
 
@@ -332,6 +333,8 @@ def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
         return None
     writer: Writer
     if OUTPUT_FORMATS.get(name) == "legacy":
+        from dataflow_grounding.formats.legacy_files import write_legacy  # few runs write them
+
         return write_legacy
     writer = named(name, key, OUTPUT_FORMATS, folders)
     if not callable(writer):

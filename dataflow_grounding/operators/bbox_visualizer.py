@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding._util.files import portable, within
 from dataflow_grounding.data.records import Record, Update, read_expressions, write_bytes
 from dataflow_grounding.images.display import marks_of
+from dataflow_grounding.images.drawing import draw_marks
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, Operator, open_image
 
 if TYPE_CHECKING:
@@ -104,8 +105,6 @@ def draw_once(
         The bytes of the file if it was written, else None.
     """
     import PIL.Image
-
-    from dataflow_grounding.images.drawing import draw_marks
 
     state = json.dumps([STYLE, image.facts.digest, content])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()

@@ -21,7 +21,6 @@ from dataflow_grounding.engine.plan import (
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.base import Operator
-from dataflow_grounding.scale.cluster.ray_run import RayRun
 
 P = TypeVar("P", bound="Pipeline")
 
@@ -214,6 +213,8 @@ class Pipeline:
                 no room.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
+        from dataflow_grounding.scale.cluster.ray_run import RayRun  # few runs are on Ray
+
         run = functools.partial(RayRun, address, workers)
         return execute(self.compile(), options or current_options.get(), self.name, run=run)
 

@@ -25,6 +25,7 @@ from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_header
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.serving import _thinking
 from dataflow_grounding.serving._chat_completions import (
     Habits,
     first_habits,
@@ -33,7 +34,6 @@ from dataflow_grounding.serving._chat_completions import (
     takes_no_images,
 )
 from dataflow_grounding.serving._service_tier import AskedTier, told_at
-from dataflow_grounding.serving._thinking import with_fields
 from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
@@ -330,7 +330,7 @@ class OpenAIServing(Serving):
             settings["service_tier"] = tier
         settings |= self.extra_body
         if request.thinking:
-            settings = with_fields(self.thinking_fields(request.thinking) or {}, settings)
+            settings = _thinking.with_fields(self.thinking_fields(request.thinking) or {}, settings)
         return settings
 
     async def list_models(self) -> list[str]:
@@ -348,9 +348,7 @@ class OpenAIServing(Serving):
         return []
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
-        from dataflow_grounding.serving._thinking import thinking_fields  # few runs say so
-
-        return thinking_fields("openai", self.model, level)
+        return _thinking.thinking_fields("openai", self.model, level)
 
     def _open(self) -> Transport:
         if self._client is not None:

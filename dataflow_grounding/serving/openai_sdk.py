@@ -15,6 +15,7 @@ from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._transport import ClientTransport, Transport, shown_address
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
+from dataflow_grounding.spec.user_code import named
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 """A function that returns an Entra token; it may be async."""
@@ -156,8 +157,6 @@ def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
     Raises SpecError where there is no function of that name.
     """
     # This imports pydantic, which a serving that isn't made from a spec does without.
-    from dataflow_grounding.spec.user_code import named
-
     provider = named(name, setting(_PROVIDER), (), folders, quoting=False)
     if not callable(provider):
         raise SpecError(
