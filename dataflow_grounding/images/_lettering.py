@@ -3,8 +3,10 @@
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from PIL import ImageFont
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 # Pillow looks for these file names wherever the system keeps fonts. The first font that has all
 # letters of a label is used.
@@ -62,7 +64,7 @@ def _without(text: str, categories: tuple[str, ...]) -> str:
     return "".join(char for char in text if unicodedata.category(char) not in categories)
 
 
-def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
+def shortened(text: str, font: "FreeTypeFont", room: int) -> str:
     """Return the text, cut with an ellipsis where it is wider than `room` pixels.
 
     At least its first character stays, however narrow the room is.
@@ -82,11 +84,13 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def font_of(name: str, size: int) -> ImageFont.FreeTypeFont | None:
+def font_of(name: str, size: int) -> "FreeTypeFont | None":
     """Return a font by its file name, in a size in pixels; Pillow's own for the name "".
 
     None where the system has no such font, or Pillow can't read it.
     """
+    from PIL import ImageFont  # late: scripts that name operators don't all draw
+
     with suppress(OSError):
         font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
         return font if isinstance(font, ImageFont.FreeTypeFont) else None

@@ -9,13 +9,16 @@ of the picture, and grow with its size.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from PIL import Image, ImageDraw, ImageFont
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataflow_grounding.boxes.geometry import area, intersection
 from dataflow_grounding.images._lettering import font_of, shortened, writable
 from dataflow_grounding.images.files import on_white
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
 
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # whole pixels, [x1, x2) by [y1, y2)
@@ -133,7 +136,7 @@ def _linear(value: float) -> float:
     return float(((value + 0.055) / 1.055) ** 2.4)
 
 
-def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     """Return a new RGB picture of the same size with the marks drawn on it; `image` stays as it is.
 
     Outlines lie outside their boxes, except where the picture ends, so that nothing marked is
@@ -145,13 +148,15 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong
     order.
     """
+    from PIL.ImageDraw import Draw  # late: scripts that name operators don't all draw
+
     canvas = on_white(image.copy())
     labelled = [mark for mark in marks if mark.label.strip()]
     sizes = _Sizes(*canvas.size, label_count=len(labelled))
     drawn = _marks_inside(marks, sizes)
     # Large boxes are drawn first, so that a small one inside stays in sight.
     largest_first = sorted(drawn, key=lambda mark: -area(mark.box))
-    draw = ImageDraw.Draw(canvas)
+    draw = Draw(canvas)
     for mark in largest_first:
         _draw_outline(draw, mark, sizes)
     spots_taken: list[Box] = []
@@ -188,7 +193,7 @@ def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
     return inside
 
 
-def _draw_outline(draw: ImageDraw.ImageDraw, mark: _DrawnMark, sizes: _Sizes) -> None:
+def _draw_outline(draw: "ImageDraw", mark: _DrawnMark, sizes: _Sizes) -> None:
     if not mark.mark.outlined:
         return
     ring = _ring(mark.box, sizes)
@@ -197,7 +202,7 @@ def _draw_outline(draw: ImageDraw.ImageDraw, mark: _DrawnMark, sizes: _Sizes) ->
 
 
 def _draw_label(
-    draw: ImageDraw.ImageDraw,
+    draw: "ImageDraw",
     mark: _DrawnMark,
     other_boxes: Sequence[Box],
     spots_taken: Sequence[Box],
@@ -265,7 +270,7 @@ def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
     return begin, end
 
 
-def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: int) -> None:
+def _fill(draw: "ImageDraw", pieces: Sequence[Box], color: Color, halo: int) -> None:
     # All pieces are drawn whole in the halo's colour first, then smaller in their own. So pieces
     # that touch have one halo around them together, and one too thin for both edges is all halo.
     for inset, ink in ((0, text_color(color)), (halo, color)):
@@ -308,7 +313,7 @@ class _PlacedLabel(NamedTuple):
     """A label as it is written: its text and font, and the spot where it lies."""
 
     text: str
-    font: ImageFont.FreeTypeFont
+    font: "FreeTypeFont"
     spot: Box
 
 
