@@ -65,6 +65,10 @@ class Known:
         """How far boxes reach, by orientation."""
         self.checked_at = -math.inf
         """When the last check ended, by the monotonic clock, in seconds."""
+        self.missed: str | None = None
+        """What was warned of last, where a call went on with boxes in another format."""
+        self.missed_at = -math.inf
+        """When that was, as `checked_at`."""
         self.sent = 0
         """Requests so far, in all."""
         self.unchecked = 0
@@ -98,6 +102,16 @@ class Known:
     def is_fresh(self) -> bool:
         """Whether a check was made less than FRESH ago, and so still holds."""
         return time.monotonic() - self.checked_at < FRESH
+
+    def miss(self, message: str) -> None:
+        """Remember that a call warned of boxes in another format, and goes on."""
+        self.missed = message
+        self.missed_at = time.monotonic()
+
+    @property
+    def lately_missed(self) -> str | None:
+        """What a call warned of less than FRESH ago; None where a later check went well."""
+        return self.missed if time.monotonic() - self.missed_at < FRESH else None
 
 
 _known: dict[str, Known] = {}
@@ -442,6 +456,7 @@ class Checks:
             self._set_aside = vouching.bad()
         elif outcome.kind == "fits" and not self.is_mixed:
             known.vouched = answers_then
+            known.missed = None
             vouching.good(position)
         else:
             vouching.write("unclear")

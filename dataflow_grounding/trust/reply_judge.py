@@ -268,6 +268,10 @@ class ReplyJudge:
             if key[0] == orientation:
                 self._sums[key] = 0.0
 
+    def says_the_same(self, first: JudgedReply, second: JudgedReply) -> bool:
+        """Whether the boxes of two replies to one question are likelier of the same things."""
+        return _agreement(first, first.corners, second) > 0
+
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
         """Return the format that the first of two replies to one question is proven to be in.
 

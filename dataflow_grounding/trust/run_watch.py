@@ -139,7 +139,10 @@ class Question:
         if first is not None:
             self._first = None
             self.proven = judge.compare(first, judged)
-            self.stays = self.proven is None and judge.shows_other(judged)
+            looks_odd = judge.shows_other(judged)
+            if was_asked_again is not None:  # the run that asked knew more of what boxes look like
+                looks_odd = looks_odd or judge.says_the_same(first, judged)
+            self.stays = self.proven is None and looks_odd
         elif most_tries and judge.is_doubtful(judged):
             if self._tries < most_tries:
                 self._refuse(judged)
@@ -200,6 +203,10 @@ class RunWatch(BoxWatch):
         super().__init__(settings.on_suspect, settings.every)
         self.poor = settings.poor
         self.checks = checks
+        if self.on_suspect == "warn":
+            # An earlier call has warned. Each further check would say the same, for four requests.
+            self.suspicion = checks.known.lately_missed
+        self._was_warned_of = self.suspicion is not None
         self.most_tries = most_tries if checks.wanted else 0
         self._calibrated = calibrated
         self._stop_message = ""  # once nothing more may be sent
@@ -236,6 +243,8 @@ class RunWatch(BoxWatch):
         checks = self.checks
         self._check_stopped()
         if self.suspicion is not None:
+            if self._was_warned_of:
+                ask.note(SUSPECT, self.suspicion)
             return await ask(request.put_so(of=checks.of))
         if checks.add_picture(ask, image):
             await self.ready(ask, image)
@@ -470,6 +479,7 @@ class RunWatch(BoxWatch):
             self._stop_message = f"{message}. {what_became}"
             raise SuspectBoxes(self._stop_message)
         say(f"Warning: {message}.")
+        self.checks.known.miss(message)
         for ask in records:
             ask.note(SUSPECT, message)
 
@@ -488,7 +498,7 @@ class RunWatch(BoxWatch):
         for alike in self._same.values():  # of which no check has told
             for one, _ in alike:
                 one.note(SUSPECT, "two replies look like another format")
-        self.checks.finish(vouched=self.suspicion is None)
+        self.checks.finish(vouched=self.suspicion is None and not self._same)
         self._is_over = True
         if self.suspicion is not None:
             return

@@ -434,6 +434,19 @@ def test_records_in_memory_are_marked_too(place: Workplace) -> None:
     assert (marked[0], all(marked[12:])) == (False, True)
 
 
+def test_after_a_miss_in_memory_further_calls_are_marked_and_not_checked(place: Workplace) -> None:
+    place.picture()
+    row = {"image_path": str(place.folder / "a.jpg"), "expressions": ["mug"]}
+    with LoopbackServer(model := Switching(Y)) as server:
+        serving = OpenAIServing(server.base_url, "missed in memory", box_format=X, max_workers=1)
+        grounder = PhraseGrounder(serving, on_suspect_boxes="warn")
+        marked = [grounder(row).get("suspect_boxes") for _ in range(3)]
+        assert (marked, model.boxes) == ([True] * 3, 3)
+        assert model.probes <= 4, "a miss and three further copies of it"
+        with pytest.raises(SuspectBoxes):
+            PhraseGrounder(serving)(row)
+
+
 @pytest.mark.slow
 def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workplace) -> None:
     place.many(30)

@@ -162,9 +162,17 @@ def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
 
     with LoopbackServer(answers) as server:
         done = run(place, server)
+        first_run = place.annotations()
+        for file in place.results.iterdir():  # another run reads the same replies
+            if file.is_file() and "replies" not in file.name:
+                file.unlink()
+        given = model.given
+        run(place, server)
+        assert model.given == given
     assert (done.code, done.summary["failed"]) == (0, 0), done
     assert 1 <= done.summary["notes"]["odd_boxes"] <= 2
-    marked = [record for record in place.annotations() if record.get("suspect_boxes")]
+    marked = [record for record in first_run if record.get("suspect_boxes")]
+    assert all(record in place.annotations() for record in marked)
     boxes_of_it = [record["expressions"][0]["instances"][0]["bbox"] for record in marked]
     lying = [box for box in boxes_of_it if box[2] - box[0] > 2 * (box[3] - box[1])]
     assert bool(lying) is not sees_rectangles
