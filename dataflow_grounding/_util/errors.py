@@ -219,6 +219,10 @@ class OutOfService(RunStopped, exit_code=4):
     """The endpoint answered before, and then no more for minutes."""
 
 
+class NothingUsable(RunStopped, exit_code=4):
+    """Some tens of replies came, and none of them could be read: further ones would be wasted."""
+
+
 class NothingDone(RunStopped, exit_code=4):
     """No row got through an operator that a script runs alone."""
 

@@ -22,6 +22,7 @@ from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.unreadable import unreadable_facts
 from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.recorded import RecordedServing
@@ -177,7 +178,7 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
         "judge": judge,
     }
     # Without any, the figures of a file stay those that earlier versions state.
-    return counts | summary.unreadable_facts() if counts["unreadable"] else counts
+    return counts | unreadable_facts(summary.requests) if counts["unreadable"] else counts
 
 
 def _figures(

@@ -20,7 +20,7 @@ from dataflow_grounding.engine._endpoints import (
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
-from dataflow_grounding.engine.unreadable import count_unreadable
+from dataflow_grounding.engine.unreadable import UnreadableReplies
 from dataflow_grounding.serving.client_errors import fault_of_client
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
@@ -78,7 +78,7 @@ class Asking:
         self._stop = stop or partial(setattr, self, "stopped")
         # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._unreadable: set[str] = set()  # the keys of the replies that were counted as such
+        self._unreadable = UnreadableReplies(self.counts)
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it.
@@ -119,6 +119,7 @@ class Asking:
             try:
                 reply = read_lines(this_try, lines, attempt)
                 self.counts["replayed"] += from_store
+                self._unreadable.read(request)
                 return reply
             except errors.RecordError as failed:
                 error = failed
@@ -141,9 +142,11 @@ class Asking:
         # Each reply to a `check` counts, as it is another one. One with suspect boxes can be read.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
-        if check or key not in self._unreadable:
-            count_unreadable(self.counts, request, error)
-            self._unreadable.add(key)
+        if check:
+            self._unreadable.count(request, error)
+            return
+        with self._stopping():
+            self._unreadable.add(request, key, error)
 
     def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
         # Looked for are those under its `key`, then those under the keys that earlier versions gave

@@ -17,6 +17,7 @@ from dataflow_grounding._util.users_code import place_of
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.replies import Note
+from dataflow_grounding.replies.forms import is_whole
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
 
@@ -124,7 +125,7 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
     error: RecordError
     if line.get("refusal"):
         error = RequestRefused(str(line["refusal"]))
-    elif line.get("finish_reason") in CUT_OFF:
+    elif line.get("finish_reason") in CUT_OFF and not is_whole(line.get("reply")):
         error = TruncatedReply("the reply was cut off at the token limit.")
     elif not isinstance(line.get("reply"), str):
         error = UnreadableReply("the reply has no text.")

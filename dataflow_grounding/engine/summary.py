@@ -10,6 +10,7 @@ from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
 from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, verdict_of, was_checked
 from dataflow_grounding.engine.plan import SUSPECT
+from dataflow_grounding.engine.unreadable import too_many_unreadable, unreadable_facts
 
 WARNINGS = {
     "over_max_boxes": ("box", "left out: only the largest max_boxes of an image are kept"),
@@ -56,10 +57,6 @@ REMARKS = {
 
 ASKED_AGAIN = {"refused", "unreadable_reply", "truncated_reply", "suspect_reply"}
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
-
-UNREADABLE_REASON = "unreadable: "
-UNREADABLE_FORM = "unreadable, asked as "
-"""Before a reason, and before the name of a form of asking, in keys of `Summary.requests`."""
 
 PROBE_AS_ASKED = "probe_as_asked"
 """The code of a note on a probe picture whose rectangles are where the run's format puts them."""
@@ -187,7 +184,7 @@ class Summary:
             **{status: self.expressions[status] for status in STATUSES},
             "requests": self.requests["sent"],
             **{name: self.requests[name] for name in ("replayed", "probes", "rate_limited")},
-            **self.unreadable_facts(),
+            **unreadable_facts(self.requests),
             "tokens": {
                 name: self.requests[f"{name}_tokens"] for name in ("input", "cached", "output")
             },
@@ -203,26 +200,6 @@ class Summary:
         classes = self.classes.rows()
         if classes:
             counts["classes"] = classes
-        return counts
-
-    def unreadable_facts(self) -> dict[str, Any]:
-        """Return what `run.json` says of replies that could not be read.
-
-        That is how many requests were `answered`, how many of these replies were `unreadable`, and
-        the latter by reason, and by the form in which boxes were asked for.
-        """
-        return {
-            "answered": self.requests["answered"],
-            "unreadable": self.requests["unreadable"],
-            "unreadable_reasons": self._requests_after(UNREADABLE_REASON),
-            "unreadable_forms": self._requests_after(UNREADABLE_FORM),
-        }
-
-    def _requests_after(self, prefix: str) -> dict[str, int]:
-        counts = {}
-        for name in sorted(self.requests):
-            if name.startswith(prefix):
-                counts[name.removeprefix(prefix)] = self.requests[name]
         return counts
 
     def __repr__(self) -> str:
@@ -297,9 +274,7 @@ class Summary:
     def _much_unreadable(self) -> Iterator[str]:
         if not self.requests["unreadable"]:
             return
-        from dataflow_grounding.engine.unreadable import too_many_unreadable  # few runs have any
-
-        sentence = too_many_unreadable(self.unreadable_facts())
+        sentence = too_many_unreadable(unreadable_facts(self.requests))
         if sentence:
             yield f"Warning: {sentence}"
 

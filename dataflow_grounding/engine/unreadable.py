@@ -4,14 +4,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding._util.errors import REPLY_CUT_OFF, UnreadableReply
+from dataflow_grounding._util.errors import REPLY_CUT_OFF, NothingUsable, UnreadableReply
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.engine.summary import UNREADABLE_FORM, UNREADABLE_REASON
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.tasks.wording import WITH_FORMS
 
+# Before a reason, and before the name of a form of asking, in keys of `Summary.requests`.
+UNREADABLE_REASON = "unreadable: "
+UNREADABLE_FORM = "unreadable, asked as "
 _MOST = 0.02  # of the replies: below this, asking again makes up for it
+MOST_UNUSABLE = 30
+"""Replies to a task of which none can be read, after which the run stops: each is paid for."""
 _FEWEST = 3  # unreadable replies: one or two may be chance, however few came
 _MOST_REPLIES = 10**12  # that a file may state
 _LONGEST = 60  # characters of a reason, which a user's own operator may have written
@@ -29,21 +33,72 @@ _ANOTHER_FORM = {
 """The form that boxes were asked for in → the one to try next. The model thinks as much in both."""
 
 
-def count_unreadable(counts: Counter[str], request: Request[Any], error: UnreadableReply) -> None:
-    """Count a reply that can't be read: in all, by its reason, and by the form of asking.
-
-    Only a question for the boxes of phrases has a form.
+class UnreadableReplies:
+    """The replies of a run that could not be read, by task; where none can be, the run stops.
 
     Args:
-        counts: What became of requests; three keys are counted up in it. It is added to other such
-            counters as it is, so nothing else has to know of the reasons.
-        request: What was asked.
-        error: Why its reply can't be read.
+        counts: What became of requests. Three keys are counted up in it for each reply: in all, by
+            its reason, and by the form of asking, which only a question for the boxes of phrases
+            has. It is added to other such counters as it is, so nothing else has to know of them.
     """
-    counts["unreadable"] += 1
-    counts[f"{UNREADABLE_REASON}{error.reason}"] += 1
-    if request.task == WITH_FORMS:
-        counts[f"{UNREADABLE_FORM}{_form_of(request)}"] += 1
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+        self._keys: set[str] = set()  # of the replies that were counted
+        self._read_tasks: set[str] = set()
+        self._by_task: Counter[str] = Counter()
+
+    def read(self, request: Request[Any]) -> None:
+        """Note that a reply could be read."""
+        self._read_tasks.add(request.task)
+
+    def add(self, request: Request[Any], key: str, error: UnreadableReply) -> None:
+        """Count the reply to a request with this key, once.
+
+        Raises:
+            NothingUsable: MOST_UNUSABLE replies to this task came, and none could be read.
+        """
+        if key in self._keys:
+            return
+        self._keys.add(key)
+        self.count(request, error)
+        self._by_task[request.task] += 1
+        came = self._by_task[request.task]
+        if came >= MOST_UNUSABLE and request.task not in self._read_tasks:
+            sentence = too_many_unreadable(unreadable_facts(self._counts))
+            raise NothingUsable(
+                f"none of {came} replies to {request.task} could be used. {sentence}, or see what"
+                f" came in failures.jsonl; then run the same command again"
+            )
+
+    def count(self, request: Request[Any], error: UnreadableReply) -> None:
+        """Count a reply, be it one that was counted before: a check's is another each time."""
+        self._counts["unreadable"] += 1
+        self._counts[f"{UNREADABLE_REASON}{error.reason}"] += 1
+        if request.task == WITH_FORMS:
+            self._counts[f"{UNREADABLE_FORM}{_form_of(request)}"] += 1
+
+
+def unreadable_facts(counts: Counter[str]) -> dict[str, Any]:
+    """Return what `run.json` says of replies that could not be read.
+
+    That is how many requests were `answered`, how many of these replies were `unreadable`, and the
+    latter by reason, and by the form in which boxes were asked for.
+    """
+    return {
+        "answered": counts["answered"],
+        "unreadable": counts["unreadable"],
+        "unreadable_reasons": _counts_after(UNREADABLE_REASON, counts),
+        "unreadable_forms": _counts_after(UNREADABLE_FORM, counts),
+    }
+
+
+def _counts_after(prefix: str, counts: Counter[str]) -> dict[str, int]:
+    found = {}
+    for name in sorted(counts):
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = counts[name]
+    return found
 
 
 def are_unreadable_facts(facts: Mapping[str, Any]) -> bool:
@@ -69,7 +124,7 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     where most of them were to questions for boxes, as only these have forms.
 
     Args:
-        facts: What `Summary.unreadable_facts` returned, or more.
+        facts: What `unreadable_facts` returned, or more.
 
     Example:
         >>> facts = {"answered": 50, "unreadable": 6, "unreadable_forms": {"auto": 6}}

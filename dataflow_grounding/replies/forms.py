@@ -60,6 +60,23 @@ def parse_any(
     return parsed
 
 
+def is_whole(reply: Any) -> bool:
+    """Return whether a reply is JSON that is closed, and nothing but blanks or tokens follow.
+
+    Some servers go on with these up to the token limit, and call the reply cut off
+    (vllm-project/vllm#8020, jundot/omlx#2990).
+
+    Example:
+        >>> is_whole('{"objects": []}\\n\\n\\n'), is_whole('{"objects": [')
+        (True, False)
+    """
+    try:
+        answer = enclosed(answer_of(reply))
+    except (UnreadableReply, TypeError):
+        return False
+    return strict_json(answer.text) is not None and not answer.after.strip()
+
+
 def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply:
     """Return what a reply in lines says. The arguments are those of `parse_any`.
 
@@ -136,6 +153,9 @@ class _FormReader:
             why = objection(text, to_pixels=self.to_pixels)
             if why is not None:
                 return why
+        if after and not self.parsed.boxes:
+            # in whichever words: that no picture came, or that it is black (sglang issue 6583)
+            return "more is said after an answer without boxes"
         if points_back(after):
             return "they point back at it"
         boxes = self.parsed.boxes

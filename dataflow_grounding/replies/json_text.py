@@ -32,11 +32,15 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "`": "`"}
 # A tuple, where numbers stand in it; other parentheses belong to words.
 _OPENS = lazy_pattern(r"[\[{［｛]|\((?=\s{0,9}[-+.]?\d)")
 # What may stand between values that are one list, as one object a line.
-_BETWEEN = lazy_pattern(r"[\s,;]*")
+_BETWEEN = lazy_pattern(r"[\s,;]*(?:and(?:\s+then)?(?=[\s{\[])\s*)?", re.IGNORECASE)
 _SKIP = lazy_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$)|#[^\n]*)+")
 _COMMENT_MARKS = lazy_pattern(r"//|/\*|\*/|#")
 # What follows a quotation mark that ends a string.
 _AFTER_STRING = lazy_pattern(r"\s*(?:[,:;\]})，：；、］｝]|//|/\*|#|$)")
+_CLOSES = lazy_pattern(r"[\]}］｝]")
+# Gemini's tokens of a mask, of which the first quotation mark is lost (google-gemini/cookbook
+# issue 798).
+_MASK = lazy_pattern(r'<start_of_mask>(?:<seg_\d{1,3}>)*"')
 _BRACKET = lazy_pattern(r"[\[\]{}［］｛｝]")
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
@@ -110,7 +114,9 @@ def plain_key(key: str) -> str:
 def find_json(text: str) -> JsonText:
     """Return the first array or object of a text, and those that follow it as one list would.
 
-    Between these stand only blanks and commas.
+    Between these stand only blanks, commas and "and". The bracket that closes a list may be there
+    without the one that opens it, which some servers have put into the prompt (roboflow/inference
+    issue 2930).
 
     Raises:
         UnreadableReply: Their brackets, keys or strings don't fit, or are nested too deeply.
@@ -131,6 +137,9 @@ def find_json(text: str) -> JsonText:
         end = scanner.at
         blanks = _BETWEEN.match(text, end)
         scanner.at = blanks.end() if blanks else end
+    if isinstance(values[0], dict) and text[end:].strip() == "]":
+        end = len(text)
+        scanner.cut = scanner.repaired = True  # objects before the first one may be lost
     return JsonText(
         values,
         opening.start(),
@@ -274,7 +283,13 @@ class _Scanner:
                 return _unescaped(text[start:quote])
 
     def word(self) -> Any:
+        mask = _MASK.match(self.text, self.at)
+        if mask is not None:
+            self.at = mask.end()
+            return mask[0]
         match = _SIGNED_WORD.match(self.text, self.at)
+        if match is None and not _CLOSES.search(self.text, self.at):
+            return self.ended()  # the model fell into a loop, of dashes or the like
         if match is None:
             raise self.broken()
         word = match[1].lower()

@@ -49,7 +49,8 @@ _ELEMENT = lazy_pattern(r"<\w+((?:\s{1,9}[\w:-]{1,40}\s?=\s?(?:\"[^\"<>]*\"|'[^'
 _ATTRIBUTE = lazy_pattern(r"([\w:-]+)\s?=\s?(?:\"([^\"]*)\"|'([^']*)')")
 # InternVL without its tags, a label and its list on each line, car[[1, 2, 3, 4], [5, 6, 7, 8]];
 # Qwen-VL without them: close button(744,381),(756,400)
-_FOUR_NUMBERS = rf"\[{_NUMBER}(?:,\s*{_NUMBER}){{3}}\]"
+_FOUR_IN_ROW = rf"{_NUMBER}(?:,\s*{_NUMBER}){{3}}"
+_FOUR_NUMBERS = rf"\[{_FOUR_IN_ROW}\]"
 _PAIR = rf"\({_NUMBER},\s*{_NUMBER}\)"
 _GLUED = lazy_pattern(
     rf"([^\W\d_](?:[\w '’-]{{0,80}}\w)?)"
@@ -57,6 +58,8 @@ _GLUED = lazy_pattern(
 )
 # VideoLLaMA3: four numbers with underscores, commas or blanks between, and nothing else
 _PAIRS = lazy_pattern(rf"{_PAIR}\s*,?\s*{_PAIR}")  # Qwen-VL's
+# CogVLM's, a box on each side of a semicolon: [[097,514,283,996;300,514,400,996]]
+_COGVLM = lazy_pattern(rf"\[\[({_FOUR_IN_ROW}(?:\s*;\s*{_FOUR_IN_ROW})+)\]\]")
 _FOUR = lazy_pattern(rf"{_NUMBER}(?:(?:_|\s*,\s*|\s+){_NUMBER}){{3}}")
 
 
@@ -100,8 +103,14 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
 def read_bare(text: str, parsed: ParsedReply) -> bool:
     """Add the boxes of a text that is nothing but them, and return whether it is.
 
-    It is labels with lists glued to them, one on each line; four numbers; or two pairs.
+    It is labels with lists glued to them, one on each line; four numbers; two pairs; or CogVLM's
+    list of boxes.
     """
+    in_brackets = _COGVLM.fullmatch(text)
+    if in_brackets is not None:
+        for four in in_brackets[1].split(";"):
+            parsed.boxes.append(RawBox(tuple(float(number) for number in four.split(","))))
+        return True
     if _FOUR.fullmatch(text):
         parsed.boxes.append(RawBox(tuple(float(number) for number in re.split(r"[\s,_]+", text))))
         return True

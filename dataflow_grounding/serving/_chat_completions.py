@@ -1,9 +1,12 @@
 """How OpenAI-compatible endpoints differ in what they accept and in what they answer.
 
 What an endpoint accepts (`Habits`) is found out on its first request, refusal by refusal. Replies,
-and token counts under the names in use, are read by `reply_of` and `usage_of`.
+streamed ones too, and token counts under the names in use, are read by `completion_in`, `reply_of`
+and `usage_of`.
 """
 
+import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,16 +16,6 @@ from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import Reply, Usage, is_token_count, tier_named
 
 _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying
-# Words of refusals, in lower case, by servers whose model takes no images.
-_NO_IMAGES = (
-    "not a multimodal model",
-    "does not support image",
-    "no endpoints found that support image",
-    "image input is not supported",
-    "image_url is only supported by certain models",
-    "unknown variant `image_url`",
-    "at most 0 image",
-)
 
 
 @dataclass(frozen=True)
@@ -34,12 +27,15 @@ class Habits:
         tokens_key: The key of the most tokens of a reply.
         system_message: Whether a system message is sent; else its text goes to the user's.
         temperature: Whether a temperature is sent.
+        stream: Whether `stream` is sent, as false: some servers stream unless they are told not to
+            (BerriAI/litellm#25766, unslothai/unsloth#6570).
     """
 
     response_format: str = "json_schema"
     tokens_key: str = "max_tokens"
     system_message: bool = True
     temperature: bool = True
+    stream: bool = True
 
     def after_refusal(self, refusal: str) -> "Habits | None":
         """Return what to try next after a refusal in these words; None when nothing is left.
@@ -55,6 +51,8 @@ class Habits:
             return replace(self, tokens_key="max_completion_tokens")
         if self.temperature and "temperature" in words:
             return replace(self, temperature=False)
+        if self.stream and re.search(r"\bstream", words):
+            return replace(self, stream=False)
         if self.system_message and "role" in words and ("system" in words or "alternate" in words):
             return replace(self, system_message=False)
         if self.response_format == _FORMATS[-1]:
@@ -69,7 +67,8 @@ class Habits:
             response_format = "no response_format"
         system = "a system message" if self.system_message else "no system message"
         temperature = "temperature" if self.temperature else "no temperature"
-        return f"{response_format}, {self.tokens_key}, {system}, {temperature}"
+        stream = "" if self.stream else ", no stream"
+        return f"{response_format}, {self.tokens_key}, {system}, {temperature}{stream}"
 
 
 def first_habits(endpoint: str) -> "Habits":
@@ -99,21 +98,78 @@ def _is_under(domain: str, endpoint: str) -> bool:
     return host == domain or host.endswith(f".{domain}")
 
 
-def takes_no_images(refusal: str) -> bool:
-    """Return whether a refusal says that the model takes no images at all.
+def completion_in(body: bytes) -> Any:
+    """Return the `chat.completion` object in an answer's body, whole or streamed.
 
-    The words are those of the servers in docs/endpoints.md.
+    A stream's lines begin with `data:`; the pieces of the first choice's text are joined. The last
+    value counts of all else that they state.
+
+    Raises:
+        ValueError, RecursionError: The body is no JSON, and no stream of it.
     """
-    lowered = refusal.lower()
-    return any(words in lowered for words in _NO_IMAGES)
+    if not body.lstrip().startswith((b"data:", b"event:", b":")):
+        return json.loads(body)
+    whole: dict[str, Any] = {}
+    choice: dict[str, Any] = {}
+    pieces: dict[str, list[str]] = {}
+    for line in body.splitlines():
+        value = line.removeprefix(b"data:").strip()
+        if not line.startswith(b"data:") or value == b"[DONE]":
+            continue
+        chunk = json.loads(value)
+        if not isinstance(chunk, dict):
+            raise ValueError("a line of the stream is no object")
+        whole |= {key: part for key, part in chunk.items() if part is not None}
+        for part in chunk.get("choices") or []:
+            if isinstance(part, dict) and not part.get("index"):
+                _add_chunk(part, choice, pieces)
+    if choice:
+        message = {name: "".join(parts) for name, parts in pieces.items()}
+        whole["choices"] = [{**choice, "message": {**choice.get("message", {}), **message}}]
+    return whole
+
+
+def _add_chunk(part: dict[str, Any], choice: dict[str, Any], pieces: dict[str, list[str]]) -> None:
+    choice |= {key: value for key, value in part.items() if value is not None}
+    delta = choice.pop("delta", None)
+    if isinstance(delta, dict):
+        for name, text in delta.items():
+            if isinstance(text, str) and name != "role":
+                pieces.setdefault(name, []).append(text)
+
+
+def error_in(completion: Any) -> dict[str, Any] | None:
+    """Return the error that an answer with status 200 holds, as an object; None without one.
+
+    It is in the body's `error` or its first choice's (OpenRouter, gateways), or the choice's
+    `finish_reason` is "error". A `code` of it is an HTTP status if it is a whole number.
+
+    Example:
+        >>> error_in({"choices": [{"error": {"code": 429, "message": "Rate limit exceeded"}}]})
+        {'code': 429, 'message': 'Rate limit exceeded'}
+    """
+    if not isinstance(completion, dict):
+        return None
+    choices = completion.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        choice = {}
+    error = completion.get("error") or choice.get("error")
+    if error:
+        return error if isinstance(error, dict) else {"message": str(error)}
+    if choice.get("finish_reason") != "error":
+        return None
+    reason = choice.get("native_finish_reason") or "error"
+    return {"message": f"the endpoint broke off (finish_reason: {reason})"}
 
 
 def reply_of(data: dict[str, Any], hold: float) -> Reply:
     """Return the reply in a `chat.completion` object.
 
-    A reasoning model's answer may stand where its thoughts should, at a server that was set up with
-    the wrong parser: without any other text, it is read there. It isn't where the reply was cut
-    off or blocked: these are thoughts then.
+    Without any other text, the arguments of its one tool call are the text: some gateways ask for
+    JSON by a tool (BerriAI/litellm#6741). A reasoning model's answer may stand where its thoughts
+    should, at a server that was set up with the wrong parser: without any other text, it is read
+    there. It isn't where the reply was cut off or blocked: these are thoughts then.
 
     Args:
         data: The object, as JSON.
@@ -126,6 +182,10 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
     message = choice["message"]
     text = _text(message.get("content"))
     finish_reason = choice.get("finish_reason") or "stop"
+    if not text.strip():
+        text = _arguments_of_call(message)
+    if text and finish_reason in ("tool_calls", "function_call"):
+        finish_reason = "stop"
     if not text.strip() and finish_reason == "stop":
         text = _text(message.get("reasoning_content") or message.get("reasoning"))
     refusal = message.get("refusal")
@@ -139,6 +199,16 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
         hold,
         tier_named(data.get("service_tier")),
     )
+
+
+def _arguments_of_call(message: dict[str, Any]) -> str:
+    calls = [call["function"] for call in message.get("tool_calls") or []]
+    if message.get("function_call"):
+        calls.append(message["function_call"])
+    if len(calls) != 1:
+        return ""
+    arguments = calls[0].get("arguments")
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
 def _text(content: Any) -> str:

@@ -36,7 +36,28 @@ TIER_HEADER = "x-gemini-service-tier"  # of a response: the tier that served it
 # Versions of the API. The first, which takes schemas, is asked unless the address names another.
 _VERSIONS = ("v1beta", "v1alpha", "v1")
 # From Gemini's finish reasons of replies that weren't blocked to a Reply's.
-_WHOLE = {"STOP": "stop", "MAX_TOKENS": "length", "FINISH_REASON_UNSPECIFIED": "stop", "": "stop"}
+_FINISHED = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "FINISH_REASON_UNSPECIFIED": "stop",
+    "": "stop",
+}
+# Finish reasons of a reply that Gemini holds back for its content: asking again changes nothing.
+# Source: ai.google.dev/api/generate-content#FinishReason.
+_BLOCKED = frozenset(
+    {
+        "SAFETY",
+        "RECITATION",
+        "LANGUAGE",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+        "MODEL_ARMOR",
+    }
+)
 
 
 class GeminiServing(Serving):
@@ -298,7 +319,9 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply_of(response: Any, where: str) -> Reply:
-    # Any finish reason that isn't in _WHOLE counts as blocked.
+    # After a finish reason that says nothing of the content, such as OTHER or MALFORMED_RESPONSE,
+    # the text is read as it is: without any, the question is asked again
+    # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
     usage = _usage_of(response.usage_metadata)
     tier = _tier_of(response)
     feedback = response.prompt_feedback
@@ -310,8 +333,8 @@ def _reply_of(response: Any, where: str) -> Reply:
     candidate = response.candidates[0]
     text = _text_of(candidate)
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
-    if finish in _WHOLE:
-        return Reply(text, _WHOLE[finish], usage, tier=tier)
+    if finish not in _BLOCKED:
+        return Reply(text, _FINISHED.get(finish, finish), usage, tier=tier)
     refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
     return Reply(text, finish, usage, refusal, tier=tier)
 

@@ -37,18 +37,29 @@ _CONTENT = re.compile(
     r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b",
     re.I | re.S,
 )
+# Words of refusals, in lower case, by servers whose model takes no images.
+_NO_IMAGES = (
+    "not a multimodal model",
+    "does not support image",
+    "no endpoints found that support image",
+    "image input is not supported",
+    "image_url is only supported by certain models",
+    "unknown variant `image_url`",
+    "at most 0 image",
+)
 _BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for now
 _PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
 DAY = 86_400.0  # seconds
 FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
 BODY_BYTES = 20_000  # of an answer's body that are read
+LONGEST_MESSAGE = 1000  # characters of what an endpoint says that are shown
 LONGEST_TEXT = 400  # characters of a reset time that is read; longer ones are taken for none
 MOST_CAUSES = 32  # that are looked at under an error
 LONGEST = 1e8  # seconds that are waited at the most, as a server may ask for infinity
 
 
 def error_of(
-    status: int, headers: Mapping[str, str], body: bytes, *, where: str
+    status: int, headers: Mapping[str, str], body: bytes, *, where: str, said: str = ""
 ) -> errors.GroundingError:
     """Return the exception for an answer with this status.
 
@@ -61,10 +72,13 @@ def error_of(
         headers: The answer's headers, by their names in lower case.
         body: The answer's body.
         where: The endpoint and model, with which the message begins.
+        said: Where the status was found, if not in the answer's head.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
-    message = excerpt(_message(error, details))
+    message = excerpt(_message(error, details), LONGEST_MESSAGE)
     text = f"{where} answered {status}"
+    if said:
+        text += f" {said}"
     if message:
         text += f": {message}"
     advice = _advice_for_all(status, message)
@@ -73,11 +87,38 @@ def error_of(
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _wait(headers, details))
+    if status >= 500 and takes_no_images(message):  # llama.cpp says so with 500
+        return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
     if status >= 500 or status in _PASSING:
         return errors.ServerFault(text)
     if status >= 400:
         return errors.RequestRefused(text)
     return errors.ServerFault(f"{text} (redirected or no answer to a request: check the address)")
+
+
+def error_of_success(
+    error: Mapping[str, Any], headers: Mapping[str, str], *, where: str
+) -> errors.GroundingError:
+    """Return the exception for an error inside an answer with status 200.
+
+    Its `code` counts as the status; without one that is a status of an error, it is a fault that
+    may pass.
+
+    Args:
+        error: The error as an object.
+        headers: The answer's headers, by their names in lower case.
+        where: The endpoint and model, with which the message begins.
+
+    Example:
+        >>> error_of_success({"code": 429, "message": "slow down"}, {}, where="http://host (m)")
+        RateLimited('http://host (m) answered 429 inside a 200: slow down')
+    """
+    code = error.get("code")
+    with suppress(ValueError, TypeError):
+        code = int(code) if isinstance(code, str) else code
+    status = code if type(code) is int and 400 <= code < 600 else 500
+    body = json.dumps({"error": error}).encode()
+    return error_of(status, headers, body, where=where, said="inside a 200")
 
 
 class _Advice(NamedTuple):
@@ -124,6 +165,15 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
             return
         yield under
         under = under.__cause__ or under.__context__
+
+
+def takes_no_images(refusal: str) -> bool:
+    """Return whether a refusal says that the model takes no images at all.
+
+    The words are those of the servers in docs/endpoints.md.
+    """
+    lowered = refusal.lower()
+    return any(words in lowered for words in _NO_IMAGES)
 
 
 def is_about_content(refusal: str) -> bool:
@@ -255,6 +305,10 @@ def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if raw:  # what OpenRouter's provider said; the message is "Provider returned error"
+        words = f"{words}: {_message(*_error_in(raw)) if isinstance(raw, str) else raw}"
     reasons = [str(detail["reason"]) for detail in details if "reason" in detail]
     code = ", ".join(reasons) or error.get("code") or error.get("type")
     return f"{words} ({code})" if isinstance(code, str) else str(words)

@@ -28,10 +28,11 @@ from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving import _thinking
 from dataflow_grounding.serving._chat_completions import (
     Habits,
+    completion_in,
+    error_in,
     first_habits,
     first_limits,
     reply_of,
-    takes_no_images,
 )
 from dataflow_grounding.serving._service_tier import AskedTier, told_at
 from dataflow_grounding.serving._transport import (
@@ -43,7 +44,12 @@ from dataflow_grounding.serving._transport import (
     has_own_http_client,
     shown_address,
 )
-from dataflow_grounding.serving.http_errors import error_of, used_up
+from dataflow_grounding.serving.http_errors import (
+    error_of,
+    error_of_success,
+    takes_no_images,
+    used_up,
+)
 from dataflow_grounding.serving.serving import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.tasks.request import Request, Turn
 
@@ -276,7 +282,11 @@ class OpenAIServing(Serving):
             is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
             raise told_at(tier, error, is_full)
         try:
-            return reply_of(json.loads(data), used_up(headers) or 0.0)
+            completion = completion_in(data)
+            error_inside = error_in(completion)
+            if error_inside is not None:
+                raise error_of_success(error_inside, headers, where=where)
+            return reply_of(completion, used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)
             raise NoCompletion(
@@ -328,6 +338,8 @@ class OpenAIServing(Serving):
             settings["response_format"] = {"type": "json_schema", "json_schema": schema}
         if tier:
             settings["service_tier"] = tier
+        if habits.stream:
+            settings["stream"] = False
         settings |= self.extra_body
         if request.thinking:
             settings = _thinking.with_fields(self.thinking_fields(request.thinking) or {}, settings)
@@ -451,6 +463,6 @@ def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         if not (text.isascii() and text.isprintable()):
             name = setting("vlm.openai.extra_headers")
             raise SpecError(f"{name} holds characters that no header has")
-    for name in ("messages", "model", "stream", "n"):
+    for name in ("messages", "model", "n"):
         if name in body:
             raise SpecError(f"{setting('vlm.openai.extra_body')} can't hold {name!r}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -167,6 +168,40 @@ def test_stored_replies_of_an_earlier_run_count_in_no_other(place: Workplace) ->
     assert (first["unreadable"], stated["unreadable"]) == (3, 0)
     assert (stated["answered"], stated["unreadable_reasons"]) == (2, {})
     assert SAID not in said
+
+
+# --- replies none of which can be used
+
+
+def test_a_run_none_of_whose_replies_can_be_used_stops(workplace: Workplace) -> None:
+    """jundot/omlx#2990: a night of loops, of which all was paid for and nothing used."""
+    rows(workplace, 80)
+    with LoopbackServer(faults=[on(faults.truncated())]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        paid = server.count()
+        assert (done.code, 30 <= paid <= 40) == (4, True), done
+        assert "none of 30 replies to expression_extraction could be used" in done.err
+        assert "(most: cut off): raise max_tokens" in done.err
+        server.faults = []
+        assert workplace.run("--retry-failed").code == 0
+        assert server.count() <= 2 * 80 + paid
+
+
+@pytest.mark.parametrize("end", ["\n" * 300, "\n```" + " " * 300, "<|im_end|>" * 50])
+def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(
+    place: Workplace, end: str
+) -> None:
+    """vllm-project/vllm#8020, #38696: blanks or tokens up to the limit, in 23% of the calls."""
+    start = "```json\n" if "`" in end else ""
+    padded = Fault(
+        change=lambda answer: replace(
+            answer, text=start + answer.text + end, finish_reason="length"
+        )
+    )
+    with LoopbackServer(faults=[on(padded)]) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url})
+        assert (done.code, server.count()) == (0, 20), done
 
 
 # --- the counts of several runs together

@@ -386,3 +386,40 @@ def test_a_size_from_json_is_taken_and_an_impossible_one_is_not_blamed_on_the_re
     no_format: Any = None
     with pytest.raises(SpecError, match="unknown box_format"):
         read_boxes(reply, format=no_format, image_size=(640, 480))
+
+
+PUBLISHED = {
+    # roboflow/inference#2930: the bracket was in the prompt
+    '{"bbox_2d": [1, 2, 3, 4], "label": "cup"}, {"bbox_2d": [5, 6, 7, 8], "label": "mug"}]': 2,
+    '{"bbox_2d": [1, 2, 3, 4], "label": "cup"} and then {"bbox_2d": [5, 6, 7, 8], "label": "mug"}': 2,
+    # google-gemini/cookbook#798: a quotation mark is lost
+    '[{"box_2d": [1, 2, 3, 4], "mask": <start_of_mask><seg_35><seg_4>", "label": "cup"}]': 1,
+    # CogVLM writes a box on each side of a semicolon
+    "[[001,002,003,004;005,006,007,008]]": 2,
+    # a loop of dashes after the first box
+    '[{"bbox_2d": [1, 2, 3, 4], "label": "cup"}, {"bbox_2d": [5, 6, - ----2-----': 1,
+}
+
+
+@pytest.mark.parametrize("reply", PUBLISHED)
+def test_published_slips_are_read(reply: str) -> None:
+    phrases = ["cup"] if reply.startswith("[[") else ["cup", "mug"]
+    found = read_boxes(reply, format="xyxy_px", image_size=(10, 10), phrases=phrases).boxes
+    wanted = [(1, 2, 3, 4), (5, 6, 7, 8)][: PUBLISHED[reply]]
+    assert [box.bbox for box in found] == wanted
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "[]\nI could not see the image.",
+        "none. The image seems to be missing.",
+        '{"objects": [], "reason": "The image is completely black."}',
+        "```json\n[]\n```\nEverything looks fine to me otherwise.",
+        "[] // the file is corrupted",
+    ],
+)
+def test_nothing_is_there_only_where_nothing_more_is_said(reply: str) -> None:
+    """sgl-project/sglang#6583, vllm#20261: pictures that were lost under load."""
+    with pytest.raises(UnreadableReply):
+        read_boxes(reply, format="xyxy_1000", image_size=(10, 10), phrases=["cup"])

@@ -13,12 +13,20 @@ from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving._chat_completions import (
+    completion_in,
     first_habits,
     first_limits,
     reply_of,
     usage_of,
 )
-from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    Takes,
+    faults,
+    on,
+)
 from dataflow_grounding.testing.faults import Fault
 from tests.support.workplace import Workplace
 
@@ -85,6 +93,16 @@ def test_a_model_without_eyes_stops_the_run_within_a_few_requests(workplace: Wor
     assert "takes no images" in done.err
 
 
+def test_a_server_without_eyes_that_says_so_with_500_stops_it_too(workplace: Workplace) -> None:
+    """ggml-org/llama.cpp#13566"""
+    workplace.many(30)
+    blind = Fault(500, "image input is not supported by this server")
+    with LoopbackServer(faults=[on(blind)]) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert (done.code, server.count() <= 8) == (4, True), done
+    assert "takes no images" in done.err
+
+
 def test_a_first_record_that_is_refused_for_itself_doesnt_change_how_the_others_are_asked(
     workplace: Workplace,
 ) -> None:
@@ -138,7 +156,7 @@ def test_extra_body_is_sent_and_asks_anew(workplace: Workplace) -> None:
     assert {name: sent[name] for name in extra} == extra
 
 
-@pytest.mark.parametrize("name", ["messages", "model", "stream", "n"])
+@pytest.mark.parametrize("name", ["messages", "model", "n"])
 def test_extra_body_cant_take_over_what_is_ours(workplace: Workplace, name: str) -> None:
     workplace.many(1)
     done = workplace.run(
@@ -238,6 +256,23 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
         completion({"content": ""}, "content_filter"),
         ("", "content_filter", "content filter"),
     ),
+    (
+        "the arguments of a tool call, BerriAI/litellm#6741",
+        completion(
+            {"content": None, "tool_calls": [{"function": {"arguments": "{}"}}]}, "tool_calls"
+        ),
+        ("{}", "stop", None),
+    ),
+    (
+        "the same as an object, under the older name",
+        completion({"content": "", "function_call": {"arguments": {"a": 1}}}, "function_call"),
+        ('{"a": 1}', "stop", None),
+    ),
+    (
+        "two tool calls are no answer",
+        completion({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}] * 2}),
+        ("", "stop", None),
+    ),
     ("no finish reason", completion({"content": "{}"}, None), ("{}", "stop", None)),
 ]
 
@@ -248,6 +283,91 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
 def test_replies(data: dict[str, Any], expected: tuple[str, str, str | None]) -> None:
     reply = reply_of(data, 0.0)
     assert (reply.text, reply.finish_reason, reply.refusal) == expected
+
+
+def streamed(text: str) -> bytes:
+    pieces = [{"role": "assistant"}, *({"content": char} for char in text), {}]
+    chunks: list[dict[str, Any]] = []
+    for delta in pieces:
+        reason = None if delta else "stop"
+        chunks.append({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+    chunks.append({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
+    lines = [": a comment", *(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"]
+    return "\r\n\r\n".join(lines).encode()
+
+
+def test_a_streamed_answer_is_read() -> None:
+    """BerriAI/litellm#25766, unslothai/unsloth#6570: servers that stream unless told not to."""
+    reply = reply_of(completion_in(streamed('{"objects": ["é"]}')), 0.0)
+    assert (reply.text, reply.finish_reason) == ('{"objects": ["é"]}', "stop")
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (9, 2)
+
+
+@pytest.mark.parametrize("extra", [{}, {"stream": True}])
+def test_a_server_that_streams_is_told_not_to_and_read_all_the_same(
+    workplace: Workplace, usual: list[dict[str, Any]], extra: dict[str, Any]
+) -> None:
+    workplace.many(4)
+
+    def streams(request: ReceivedRequest) -> Fault:
+        text = json.dumps(EchoAnswers("xyxy_px")(request))
+        return Fault(200, body=streamed(text), content_type="text/event-stream")
+
+    with LoopbackServer(faults=[streams]) as server:
+        done = workplace.run(
+            **{"vlm.openai.base_url": server.base_url, "vlm.openai.extra_body": extra}
+        )
+        assert done.code == 0, done
+        assert {request.settings["stream"] for request in server.requests} == {bool(extra)}
+    assert workplace.annotations() == usual
+
+
+def inside(**error: Any) -> Fault:
+    """An error in the choice of an answer with status 200."""
+    choice = {"finish_reason": "error", "error": error, "message": {"content": ""}}
+    return Fault(200, body=json.dumps({"choices": [choice]}).encode())
+
+
+RAW = json.dumps({"error": {"message": "Unknown name additionalProperties"}})
+INSIDE = {
+    "waited for: nodetool-ai/nodetool#5755": inside(code=429, message="Rate limit exceeded"),
+    "tried again: no code": inside(message="upstream gave up"),
+    "tried again": Fault(
+        200,
+        body=b'{"choices": [{"finish_reason": "error", "native_finish_reason": "MALFORMED"}]}',
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", INSIDE.values(), ids=INSIDE)
+def test_an_error_inside_a_200_is_that_error(
+    workplace: Workplace, usual: list[dict[str, Any]], fault: Fault
+) -> None:
+    workplace.many(4)
+    with LoopbackServer(faults=[on(fault, times=4, task="phrase_grounding")]) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_attempts": 5}
+        assert workplace.run(**settings).code == 0
+    assert workplace.annotations() == usual
+
+
+def test_a_refusal_inside_a_200_tries_the_next_response_format(workplace: Workplace) -> None:
+    """OpenRouterTeam/openrouter-examples#14: the provider's reason is in `metadata.raw`."""
+    error = {"code": 400, "message": "Provider returned error", "metadata": {"raw": RAW}}
+    refused = Fault(200, body=json.dumps({"error": error}).encode())
+    workplace.many(2)
+
+    def has_schema(request: ReceivedRequest) -> bool:
+        return bool(request.settings.get("response_format", {}).get("type") == "json_schema")
+
+    with LoopbackServer(faults=[on(refused, where=has_schema)]) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    with LoopbackServer(faults=[on(refused)]) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.force_reprocess": True}
+        done = workplace.run(**settings)
+    assert done.code == 4, done
+    said = workplace.failures()[0]["message"]
+    assert "answered 400 inside a 200: Provider returned error: Unknown name" in said
 
 
 USAGES = [

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,18 @@ def test_what_is_blocked_fails_its_record_with_the_providers_reason(
         assert gemini.run(**at(endpoint)).summary["requests"] == 0, (
             "it is not asked again by itself"
         )
+
+
+@pytest.mark.parametrize("reason", ["OTHER", "MALFORMED_RESPONSE", "SOMETHING_NEW"])
+def test_a_reply_that_ends_for_a_reason_of_its_own_is_read_or_asked_again(
+    gemini: Workplace, reason: str
+) -> None:
+    """epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487"""
+    empty = Fault(change=lambda answer: replace(answer, text="", finish_reason=reason))
+    whole = Fault(change=lambda answer: replace(answer, finish_reason=reason))
+    with server(on(empty, containing="Cup 1 ", times=1), on(whole)) as endpoint:
+        assert gemini.run(**at(endpoint)).code == 0
+        assert endpoint.count() == 7
 
 
 def test_a_reply_at_the_token_limit_is_no_refusal(gemini: Workplace) -> None:
