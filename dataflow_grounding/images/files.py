@@ -24,7 +24,7 @@ from dataflow_grounding._util.errors import (
     machine_fault,
 )
 from dataflow_grounding._util.paths import fetched, look, plain_path
-from dataflow_grounding._util.terminal import quoted
+from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ MAX_SEGMENTS = 10_000
 # without the second, Windows would change the ends of lines.
 _PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all endpoints read
+_MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
+_said_stretched: list[str] = []  # the path of which it was said: once in a process
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a picture is to be turned
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
 _START_OF_SCAN = 0xDA  # the marker of a JPEG's compressed pixels
@@ -86,8 +88,10 @@ class ImageFacts:
         width, height: Of the upright picture, in pixels.
         media_type: Such as `image/png`.
         plain: Whether every endpoint shows it as it is: it is neither turned by EXIF, nor animated,
-            nor in a mode (CMYK, 16 bit) that few read.
+            nor transparent anywhere, nor in a mode (CMYK, 16 bit) that few read.
         file_bytes: Its size.
+        stretched: Whether its values fill so little of their 16 or 32 bits that it would be black
+            or of one grey: it is shown with the least of them as black, and the largest as white.
     """
 
     digest: str
@@ -96,6 +100,7 @@ class ImageFacts:
     media_type: str
     plain: bool
     file_bytes: int
+    stretched: bool = False
 
     @property
     def size(self) -> Size:
@@ -228,7 +233,47 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         # read all of the file to tell.
         is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
         plain = orientation == 1 and picture.mode in _PLAIN_MODES and not is_animated
-        return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
+        plain = plain and not _is_transparent(picture)
+        digest = hashlib.sha256(data).hexdigest()
+        stretched = _is_stretched(picture, path)
+        return ImageFacts(digest, *size, media_type, plain, len(data), stretched)
+
+
+def _is_transparent(picture: "PillowImage") -> bool:
+    # Many screenshots have an alpha channel in which all is opaque: these go as they are. A server
+    # may put any color under the others (QwenLM/Qwen3-VL#661, vllm-project/vllm#18569).
+    if not picture.has_transparency_data:
+        return False
+    if math.prod(picture.size) > _MOST_PIXELS_LOOKED_AT:
+        return True
+    try:
+        return picture.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+    except Exception:  # Pillow's decoders raise all kinds: it is told when the picture is decoded
+        return True
+
+
+def _is_stretched(picture: "PillowImage", path: str) -> bool:
+    if not _is_deep(picture):
+        return False
+    try:
+        with _room.taken(math.prod(picture.size)):
+            picture.load()
+            least, most = _black_and_white(picture)
+    except Exception:  # the same
+        return False
+    stretched = (least, most) != (0, _whole_range(picture))
+    if stretched:
+        _say_stretched(path, least, most)
+    return stretched
+
+
+def _say_stretched(path: str, least: float, most: float) -> None:
+    if not _said_stretched:
+        _said_stretched.append(path)
+        say(
+            f"Note: {quoted(path)} has values from {least:g} to {most:g}, too dark or too even to"
+            " see. Such pictures are sent with these as black and white."
+        )
 
 
 def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
@@ -466,9 +511,8 @@ def on_white(picture: "PillowImage") -> "PillowImage":
     """
     import PIL.Image
 
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        # From 16 bits to 8: 65535 becomes 255.
-        picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if _is_deep(picture):
+        picture = _in_8_bits(picture)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         if picture.mode != "RGBA":
             picture = picture.convert("RGBA")
@@ -476,6 +520,43 @@ def on_white(picture: "PillowImage") -> "PillowImage":
         white.paste(picture, mask=picture)
         return white
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _is_deep(picture: "PillowImage") -> bool:
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _whole_range(picture: "PillowImage") -> int:
+    # 32-bit integers are those of 16 bits, which Pillow reads so from some files.
+    return 1 if picture.mode == "F" else 65535
+
+
+def _black_and_white(picture: "PillowImage") -> tuple[float, float]:
+    # Return the values that become black and white. Cameras put 12 bits in 16 (Pillow#2574), depth
+    # is in millimeters, and floating-point numbers are in any unit: these are stretched.
+    import numpy as np
+
+    values = np.asarray(picture)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, float(_whole_range(picture))
+    least = float(finite.min())
+    most = float(finite.max())
+    whole = _whole_range(picture)
+    is_wide = most - least >= whole / 2 or most == least
+    if least >= 0 and most <= whole and is_wide:
+        return 0.0, float(whole)
+    return least, most
+
+
+def _in_8_bits(picture: "PillowImage") -> "PillowImage":
+    import numpy as np
+    import PIL.Image
+
+    least, most = _black_and_white(picture)
+    values = np.nan_to_num(np.asarray(picture).astype("float32"), nan=least)
+    parts = (np.clip(values, least, most) - least) / np.float32((most - least) or 1)
+    return PIL.Image.fromarray((255 * parts).astype("uint8"))
 
 
 def encoded(picture: "PillowImage", max_bytes: int, *, progressive: bool = False) -> bytes:

@@ -305,13 +305,15 @@ class Image:
     def sent_digest(self) -> str:
         """A text that tells apart what is sent: the file's digest, and what is done to the picture.
 
-        `DIGEST` of a file that is sent as it is, else `DIGEST>640x480` or `DIGEST>640x480+padding`.
+        `DIGEST` of a file that is sent as it is, else `DIGEST>640x480` or `DIGEST>640x480+padding`;
+        a picture that is `stretched` has `+range` at the end.
         """
         if self.as_is:
             return self.facts.digest
         width, height = self.sent_size
         padding = "" if self.shown_size == self.size else "+padding"
-        return f"{self.facts.digest}>{width}x{height}{padding}"
+        stretched = "+range" if self.facts.stretched else ""
+        return f"{self.facts.digest}>{width}x{height}{padding}{stretched}"
 
     @property
     def ready(self) -> bool:

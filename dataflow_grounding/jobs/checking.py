@@ -211,6 +211,7 @@ class _RowCheck:
         self.stems = SharedStems()  # images whose names differ in their endings alone
         self.missing_count = 0  # how many images aren't found
         self.missing: list[str] = []  # what rows call the first of them
+        self.stretched: list[str] = []  # what rows call images that are sent stretched
         self._step = step
         self._reads = step.operator.reads()
         self._text_columns = set(self._reads.values()) - {self.source.image_key}
@@ -255,7 +256,8 @@ class _RowCheck:
                 self.missing.append(str(record[image_key]))
             raise
         self.folders[_folder_of(record, image_key)] += 1
-        open_image(record, image_key)
+        if open_image(record, image_key).facts.stretched:
+            self.stretched.append(repr(record[image_key]))
         path = os.path.realpath(find_image(record, image_key).path)
         # Only a hash is kept, as there may be a million rows.
         question = hash(repr([path, *map(record.get, self._text_columns)]))
@@ -293,6 +295,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
     findings.remarks += run.job.remarks()
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
     findings.remarks += counted_items(repeats, check.repeated)
+    stretched = "images of 16 bits are sent stretched: least value black, largest white"
+    findings.remarks += counted_items(stretched, check.stretched)
     findings.remarks += check.stems.remarks()
     for folder, count in check.folders.items():
         if folder:

@@ -105,6 +105,15 @@ def test_nothing_wrong_nothing_sent_nothing_written(workplace: Workplace) -> Non
     assert sorted(workplace.folder.rglob("*")) == before
 
 
+def test_pictures_that_are_sent_stretched_are_counted(workplace: Workplace) -> None:
+    workplace.many(1)
+    dim = Image.frombytes("I;16", (2, 1), b"\0\0\xf0\x0f").resize((64, 48))
+    dim.save(workplace.folder / "a.png")
+    workplace.rows([{"image_path": "a.png", "caption": "A cup."}])
+    done = command(["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://a"}))])
+    assert "1 images of 16 bits are sent stretched" in done.out, done
+
+
 def test_an_input_that_is_not_there_is_said_once(workplace: Workplace) -> None:
     done = command(
         ["check", "-e", str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9"}))]

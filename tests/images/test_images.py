@@ -25,6 +25,7 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import PIXELS_AT_ONCE, read_header
 from dataflow_grounding.images.image import Image, ImageLimits, open_image
+from dataflow_grounding.images.in_memory import as_path
 
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000"]
 WITH_EXIF = ["JPEG", "PNG", "WEBP", "TIFF"]
@@ -293,10 +294,69 @@ def test_every_mode_becomes_a_picture_that_endpoints_read(
         assert quarters(pixels(image)) == quarters(as_seen(path))
 
 
-def test_transparent_pixels_are_white(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["file", "PIL", "NumPy"])
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGB", "PNG"), ("RGBA", "WEBP")],
+)
+def test_what_is_transparent_is_sent_white(
+    tmp_path: Path, mode: str, format: str, given: str
+) -> None:
+    """Servers put black, white or the color beneath (vllm-project/vllm#18569, Qwen3-VL#661)."""
+    path = tmp_path / f"x.{format.lower()}"
+    seen = PIL.Image.new("RGBA", (8, 8), (255, 0, 0, 255))
+    seen.paste((0, 200, 0, 0), (4, 0, 8, 8))
+    extra: dict[str, Any] = {"lossless": True} if format == "WEBP" else {}
+    if mode in ("P", "RGB"):
+        seen = seen.convert("RGB").quantize(4) if mode == "P" else seen.convert("RGB")
+        extra["transparency"] = seen.getpixel((6, 3))
+    seen.convert(mode).save(path, format, **extra)
+    whole: Any = str(path)
+    if given != "file":
+        whole = PIL.Image.open(path)
+    if given == "NumPy":
+        whole = numpy.asarray(whole.convert("RGBA"))
+    _, data = sent(opened(Path(as_path(whole, "image"))))
+    with PIL.Image.open(io.BytesIO(data)) as out:
+        assert not out.has_transparency_data
+        assert min(out.convert("RGB").getpixel((6, 3))) > 240  # type: ignore[arg-type, type-var]
+        assert max(out.convert("RGB").getpixel((1, 3))) < 256  # type: ignore[arg-type, type-var]
+
+
+def test_a_picture_whose_alpha_hides_nothing_is_sent_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    PIL.Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(path)
-    assert pixels(opened(path)).getpixel((3, 3)) == (255, 255, 255)
+    PIL.Image.new("RGBA", (8, 8), (255, 0, 0, 255)).save(path)
+    assert sent(opened(path))[1] == path.read_bytes()
+
+
+DEEP = {
+    "12 bits in 16": (0, 4080, "uint16"),
+    "depth in mm": (500, 7300, "uint16"),
+    "heat": (29_000, 33_000, "uint16"),
+    "all 16 bits": (0, 65_535, "uint16"),
+    "32 bits": (0, 900_000, "int32"),
+    "0 to 1": (0, 1, "float32"),
+    "Kelvin": (280, 310, "float32"),
+}
+
+
+@pytest.mark.parametrize(("least", "most", "kind"), DEEP.values(), ids=DEEP)
+def test_pictures_of_many_bits_can_be_seen(
+    tmp_path: Path, least: int, most: int, kind: str
+) -> None:
+    """python-pillow/Pillow#2574, #5991: they came out black or white."""
+    path = tmp_path / "x.tif"
+    ramp = numpy.linspace(least, most, 64).reshape(8, 8).astype(kind)
+    if kind == "float32":
+        ramp[0, 1] = numpy.nan
+    PIL.Image.fromarray(ramp).save(path)
+    image = opened(path)
+    shown = numpy.asarray(pixels(image))[..., 0]
+    assert (shown[0, 0], shown[7, 7]) == (0, 255)
+    assert abs(int(shown[4, 0]) - 128) <= 3
+    is_whole = most in (1, 65_535)
+    assert image.facts.stretched is not is_whole
+    assert image.sent_digest.endswith("+range") is not is_whole, "earlier replies saw no picture"
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])

@@ -42,7 +42,7 @@ from dataflow_grounding.evaluation.figures._phrases import (
 )
 from dataflow_grounding.formats.base import TOKEN, stands
 from dataflow_grounding.formats.export import status_of
-from dataflow_grounding.images.files import decoding, parse_facts, read_file
+from dataflow_grounding.images.files import ImageFacts, decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_image, is_far
 
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
@@ -69,13 +69,13 @@ class Finding(NamedTuple):
 
 
 class _KnownRow(NamedTuple):
-    """A row with its picture's size if the run remembers it.
+    """A row with its picture's facts if the run remembers them.
 
-    `unread` says that the size is needed and not remembered, so that the file has to be opened.
+    `unread` says that they are needed and not remembered, so that the file has to be opened.
     """
 
     row: Row
-    size: Size | None
+    facts: ImageFacts | None
     unread: bool
 
 
@@ -108,7 +108,7 @@ def lint(
     path = annotations_of(data)
     read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
     ids_seen = set[int]()
-    for row, picture in _with_sizes(path, image_folders_of(data, image_root), read_sizes):
+    for row, picture in _with_facts(path, image_folders_of(data, image_root), read_sizes):
         if row.data is None and fix:
             raise InputError(
                 f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't"
@@ -131,37 +131,37 @@ def lint(
         yield row.data or {}
 
 
-def _with_sizes(
+def _with_facts(
     path: str, folders: tuple[str, ...], read: bool
-) -> Iterator[tuple[Row, Size | str | None]]:
+) -> Iterator[tuple[Row, ImageFacts | str | None]]:
     # The second value is None without `read`, and for a row that can't be read itself.
     # Records of one picture often follow each other.
-    size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
-    with_size = partial(_row_with_size, size_of=size_of)
-    yield from side_by_side(with_size, _known_rows(path, folders, read), lambda row: row.unread)
+    facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
+    with_facts = partial(_row_with_facts, facts_of=facts_of)
+    yield from side_by_side(with_facts, _known_rows(path, folders, read), lambda row: row.unread)
 
 
-def _row_with_size(
-    known: _KnownRow, size_of: Callable[[str], Size | str]
-) -> tuple[Row, Size | str | None]:
-    # `size_of` may return why the size can't be read. None stands for a size that isn't needed.
+def _row_with_facts(
+    known: _KnownRow, facts_of: Callable[[str], ImageFacts | str]
+) -> tuple[Row, ImageFacts | str | None]:
+    # `facts_of` may return why the picture can't be read. None stands for facts nobody needs.
     if not known.unread:
-        return known.row, known.size
-    return known.row, size_of(path_of(known.row.data or {}))
+        return known.row, known.facts
+    return known.row, facts_of(path_of(known.row.data or {}))
 
 
 def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
     with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
         for row in read_rows(path):
             if read and row.data is not None:
-                size = _remembered_size(row.data, folders, log)
-                yield _KnownRow(row, size, unread=size is None)
+                facts = _remembered_facts(row.data, folders, log)
+                yield _KnownRow(row, facts, unread=facts is None)
             else:
-                yield _KnownRow(row, size=None, unread=False)
+                yield _KnownRow(row, None, unread=False)
 
 
-def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
-    # `picture` is its picture's size, a text if it can't be read (why), None if it wasn't read.
+def _findings(rules: Collection[str], row: Row, picture: ImageFacts | str | None) -> list[Finding]:
+    # `picture` are its picture's facts, a text if it can't be read (why), None if it wasn't read.
     if row.data is None:
         findings = [Finding("DG001", str(row.error))]
     else:
@@ -169,9 +169,11 @@ def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> l
     return [finding for finding in findings if finding.rule in rules]
 
 
-def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+def _findings_in_record(
+    record: dict[str, Any], picture: ImageFacts | str | None
+) -> Iterator[Finding]:
     # Mends change the record itself, by its own expressions.
-    size = picture if isinstance(picture, tuple) else stated_size(record)
+    size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
         expressions = read_any_expressions(Record(record))
@@ -241,20 +243,24 @@ def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) ->
 
 
 def _findings_in_picture(
-    record: Mapping[str, Any], picture: Size | str | None
+    record: Mapping[str, Any], picture: ImageFacts | str | None
 ) -> Iterator[Finding]:
     if isinstance(picture, str):
         yield Finding("DG401", picture)
-    elif picture and stated_size(record) not in (None, picture):
-        width, height = picture
+        return
+    if picture is None:
+        return
+    if stated_size(record) not in (None, picture.size):
         stated = f"{record['width']}x{record['height']}"
-        yield Finding("DG402", f"{width}x{height} is stated as {stated}")
+        yield Finding("DG402", f"{picture.width}x{picture.height} is stated as {stated}")
+    if picture.stretched:
+        yield Finding("DG403", "sent with its least value as black and its largest as white")
 
 
-def _remembered_size(
+def _remembered_facts(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
-) -> Size | None:
-    # Return the size that the run read of a picture, if its file is as it was and a JPEG. None for
+) -> ImageFacts | None:
+    # Return the facts that the run read of a picture, if its file is as it was and a JPEG. None for
     # others, which have to be decoded: a run reads headers, and what is behind them may be broken.
     # Of a JPEG the run has seen the end.
     named = Record({"image": path_of(record)}, folders)
@@ -264,16 +270,17 @@ def _remembered_size(
         facts = remembered(log, find_image(named, "image"))
     except RecordError:
         return None
-    return facts.size if facts and facts.media_type == "image/jpeg" else None
+    return facts if facts and facts.media_type == "image/jpeg" else None
 
 
-def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
+def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
     try:
         file_path = find_image(Record({"image": path}, folders), "image").path
         data = read_file(file_path)
         # Decoded, since a header is whole also where pixels are lost.
         with decoding(data, file_path, at_least=(1, 1)):
-            return parse_facts(data, file_path).size
+            pass
+        return parse_facts(data, file_path)
     except RecordError as error:
         return str(error)
 

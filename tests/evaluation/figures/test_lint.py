@@ -155,6 +155,11 @@ def test_pictures(tmp_path: Path) -> None:
     assert "48x64 is stated as 64x48" in done.out
 
 
+def test_a_picture_that_is_sent_stretched(tmp_path: Path) -> None:
+    PIL.Image.frombytes("I;16", (2, 1), b"\0\0\xf0\x0f").resize((64, 48)).save(tmp_path / "a.png")
+    assert rules_of(lint(lines(tmp_path / "a.jsonl", good("a.png")))) == ["DG403"]
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.gif", "a.tif"])
 def test_a_picture_that_lost_its_end_can_not_be_read(tmp_path: Path, name: str) -> None:
     PIL.Image.effect_noise((64, 48), 80).save(tmp_path / name)
