@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import StorageFailed, told_as
-from dataflow_grounding._util.files import open_log
+from dataflow_grounding._util.files import open_log, whole_file
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.dataframes import plain_value
 from dataflow_grounding.data.working_folder import SHARDS
 
@@ -27,6 +28,7 @@ _HEAD = b'{"key": "'  # how a line begins, as `put` writes it
 _INDEXED = 16  # digits of a key by which the index finds its last line: 64 bits
 _BUFFER_BYTES = 32_768  # that wait to be written in a buffered log
 _LINE_BYTES = 4096  # that are read for a line at first
+_COPIED_BYTES = 2**20  # that are copied at a time
 _MORE_BYTES = 65_536  # and then at least, for a longer one
 Span: TypeAlias = tuple[int, int | None]
 """Byte offsets in a log, from and (exclusive) to; None: all that is written from now on."""
@@ -110,7 +112,9 @@ class KeyedLog:
     In memory a key takes 24 to 48 bytes (NumberTable).
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync`
-    puts all on disk. A line torn by a stop is dropped when the file is opened.
+    puts all on disk. A line torn by a stop is dropped when the file is opened. Where another
+    program has moved, replaced or removed the file meanwhile (a sync client, an editor), all lines
+    are put back before the next one is written.
 
     Args:
         path: The file; made where it is missing. "" is none: lines are kept no longer than the
@@ -224,9 +228,54 @@ class KeyedLog:
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
-            append(self._file, data, self._size)
+            lost = self._check_place()
+            append(self._file, data, self._size)  # it is paid for, whatever became of the others
         self._size += len(data)
         self.unsynced += 1
+        if lost:
+            raise StorageFailed(lost)
+
+    def _check_place(self) -> str:
+        # Return why the run has to stop; "" where all lines are in place, or are again.
+        own = os.fstat(self._file)
+        if own.st_size != self._size:
+            return (
+                f"another program changed {self.path} during the run: it has {own.st_size} of"
+                f" {self._size} bytes. Put back what was there, then run the same command again"
+            )
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return self._put_back()
+        if (there.st_ino, there.st_dev) == (own.st_ino, own.st_dev):
+            return ""
+        os.replace(self.path, f"{self.path}.replaced")
+        return self._put_back()
+
+    def _put_back(self) -> str:
+        folder = os.path.dirname(self.path)
+        was_removed = not os.path.isdir(folder)
+        os.makedirs(folder, exist_ok=True)
+        with whole_file(self.path) as file:
+            offset = 0
+            while offset < self._size:
+                block = os.pread(self._file, min(_COPIED_BYTES, self._size - offset), offset)
+                file.write(block)
+                offset += len(block)
+        copy = open_log(self.path, os.O_RDWR)
+        os.dup2(copy, self._file, inheritable=False)  # `sync` may be at work on it
+        os.close(copy)
+        if was_removed:
+            return (
+                f"{folder} was removed during the run. What was paid for is in it again: run the"
+                " same command again to go on"
+            )
+        if not self._most_pending:  # what waits to be written can be found out again at no cost
+            say(
+                f"Note: another program moved, replaced or removed {self.path} during the run. All"
+                " that was in it is there again."
+            )
+        return ""
 
     def sync(self) -> None:
         """Put all lines on disk that were handed to the system; from any thread.
@@ -251,6 +300,11 @@ class KeyedLog:
             try:
                 if self._pending:
                     self._write()
+                elif self.path and not self._read_only:
+                    with storing(self.path):
+                        lost = self._check_place()
+                    if lost:
+                        raise StorageFailed(lost)
                 self.sync()
             finally:
                 os.close(self._file)

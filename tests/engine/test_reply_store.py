@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
@@ -37,3 +43,75 @@ def test_an_estimate_touches_no_store_not_even_a_line_that_is_being_written(
         after = command(["estimate", "-e", str(place.spec()), "--json"]).summary
     assert (after["requests"], after["stored"]) == (0, 2 * COUNT)
     assert place.replies.read_bytes() == held
+
+
+def replaced_by_a_copy(store: Path) -> None:
+    """As `sed -i`, an editor or a sync client does."""
+    copy = store.with_suffix(".copy")
+    shutil.copy(store, copy)
+    copy.replace(store)
+
+
+def moved(store: Path) -> None:
+    store.rename(store.with_suffix(".old"))
+
+
+def emptied(store: Path) -> None:
+    os.truncate(store, 0)
+
+
+def folder_removed(store: Path) -> None:
+    shutil.rmtree(store.parent)
+
+
+def results_removed(store: Path) -> None:
+    shutil.rmtree(store.parent.parent)
+
+
+class Changing:
+    """Answers as EchoAnswers do, and changes the run's store with the seventh answer."""
+
+    def __init__(self, store: Path, change: Callable[[Path], None]) -> None:
+        self.store = store
+        self.change = change
+        self.given = 0
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        self.given += 1
+        if self.given == 7:
+            self.change(self.store)
+        return EchoAnswers("xyxy_1000")(request)
+
+
+@pytest.mark.parametrize("change", [replaced_by_a_copy, moved, Path.unlink])
+def test_a_store_that_is_moved_or_replaced_during_a_run_is_put_back(
+    place: Workplace, change: Callable[[Path], None]
+) -> None:
+    model = Changing(place.replies, change)
+    with LoopbackServer(model) as server:
+        place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+        done = place.run()
+        given = model.given
+        assert done.code == 0, done
+        assert done.err.count("All that was in it is there again") == 1
+        (place.results / "annotations.jsonl").unlink()
+        assert place.run().code == 0
+    assert model.given == given
+
+
+@pytest.mark.parametrize("change", [emptied, folder_removed, results_removed])
+def test_a_run_whose_store_is_lost_stops_and_says_so(
+    place: Workplace, change: Callable[[Path], None]
+) -> None:
+    model = Changing(place.replies, change)
+    with LoopbackServer(model) as server:
+        place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+        done = place.run()
+        assert (done.code, model.given) == (130, 7), done
+        [line] = done.err.splitlines()
+        if change is emptied:
+            assert "another program changed" in line
+            return
+        assert "was removed during the run" in line
+        assert place.run().code == 0
+    assert model.given <= 2 * COUNT + 2, "the answer that was on its way, and a check"
