@@ -52,6 +52,8 @@ class FileStorage:
 
     # The folders of images, where something else than `image_root` and the input decides them.
     folders: tuple[str, ...] | None = None
+    strays: list[str] | None = None
+    """While a pipeline's `forward()` runs: what to say of steps that other threads called."""
     made_of: str = ""
     """The user's own input, where `first_entry_file_name` was made of it."""
 

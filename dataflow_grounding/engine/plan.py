@@ -424,6 +424,18 @@ def levels(steps: list[Step]) -> list[list[int]]:
     return groups
 
 
+def check_thread(storage: FileStorage, name: str) -> None:
+    """Raise PlanError where an operator is called by a thread that `forward()` has started.
+
+    The pipeline would know nothing of that step. It is told, too, because the thread's error may
+    be lost.
+    """
+    if storage.strays is not None:
+        problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
+        storage.strays.append(problem)
+        raise PlanError(problem)
+
+
 def source_digest(thing: Any) -> str | None:
     """Return a digest of the source of a function or class; None where that can't be had.
 

@@ -228,6 +228,7 @@ class Operator(plan.Annotator, ABC):
         elif pipeline:
             _run_in_pipeline(step, pipeline)
         else:
+            plan.check_thread(step.storage, self.name)
             self._run_alone(step)
         return next(iter(operator.writes().values()), "")
 

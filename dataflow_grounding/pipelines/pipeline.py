@@ -1,6 +1,7 @@
 """A pipeline: a plan written as plain calls of operators in `forward()`."""
 
 import functools
+import inspect
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
@@ -106,13 +107,17 @@ class Pipeline:
         # While it runs, wrappers stand in place of the operators of other libraries, so that they
         # take part in the run as steps.
         foreign = self._foreign_operators()
+        strays: list[str] = []
         try:
-            for value in vars(self).values():
-                if isinstance(value, FileStorage):
-                    value.reset()
+            for one in self._storages():
+                one.reset()
+                one.strays = strays
             for name, operator in foreign.items():
                 vars(self)[name] = _ForeignOperator(operator)
-            type(self).forward(self)
+            returned = type(self).forward(self)
+            _check_plain(returned, type(self).__name__)
+            if strays:
+                raise PlanError(strays[0])
         except AttributeError as error:
             # The commonest mistake has a message of its own: a pipeline without a storage.
             storage = vars(self).get("storage")
@@ -128,6 +133,11 @@ class Pipeline:
             ) from None
         finally:
             vars(self).update(foreign)
+            for one in self._storages():
+                one.strays = None
+
+    def _storages(self) -> list[FileStorage]:
+        return [value for value in vars(self).values() if isinstance(value, FileStorage)]
 
     def _foreign_operators(self) -> dict[str, Any]:
         # Return the attributes, by name, that have a `run` and are of other libraries. Those in
@@ -184,6 +194,9 @@ class Pipeline:
             suppress(plan.NoRecordLeft),
         ):
             self._call_operators()
+            # Steps of other libraries may leave no summary, but they go on to a step.
+            if not at_work.summaries and all(one.operator_step < 0 for one in self._storages()):
+                raise PlanError(f"{type(self).__name__}.forward() calls no operator")
         *earlier, last = at_work.summaries or [Summary()]
         for summary in earlier:
             last.add_earlier(summary)
@@ -251,6 +264,7 @@ class _ForeignOperator:
             return _output_column(keys)
         pipeline = current_pipeline.get()
         if pipeline is None:
+            plan.check_thread(storage, type(self._operator).__name__)
             return work()
         # What our servings are asked by the operator is counted in `sent`, as the step's.
         with as_part_of_the_run(step, current_options.get(), pipeline.budget) as sent:
@@ -263,6 +277,17 @@ class _ForeignOperator:
     def __getattr__(self, name: str) -> Any:
         """Return the operator's attribute."""
         return getattr(self._operator, name)
+
+
+def _check_plain(returned: Any, name: str) -> None:
+    # Raise PlanError for a forward() whose body hasn't run yet.
+    is_waiting = inspect.iscoroutine(returned) or inspect.isgenerator(returned)
+    if is_waiting:
+        returned.close()
+    if is_waiting or inspect.isasyncgen(returned):
+        raise PlanError(
+            f"{name}.forward() is async, or has a yield: write it as plain calls of the operators"
+        )
 
 
 def _storage_in(arguments: list[Any]) -> FileStorage | None:

@@ -510,6 +510,54 @@ def test_a_pipeline_without_steps_is_refused(tmp_path: Path) -> None:
         pipeline_of(tmp_path, [(count, {})]).compile()
 
 
+def idle(_: Any) -> None:
+    pass
+
+
+async def awaited(_: Any) -> None:
+    raise AssertionError("never runs")
+
+
+def in_parts(_: Any) -> Any:
+    yield
+
+
+def by_a_thread(pipeline: Any) -> None:
+    step = pipeline.storage.step()
+    thread = threading.Thread(target=count.run, args=[step])
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (idle, "calls no operator"),
+        (awaited, "is async, or has a yield"),
+        (in_parts, "is async, or has a yield"),
+        (by_a_thread, "calls count in a thread of its own"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_forward_that_hides_its_steps_is_refused(
+    tmp_path: Path, body: Any, said: str, compiled: bool
+) -> None:
+    """Each ended with exit 0: "0 images", or one of two steps done."""
+    workspace(tmp_path, ROWS[:2])
+
+    class Hiding(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+
+        forward = body
+
+    pipeline = Hiding()
+    with pytest.raises(PlanError, match=said):
+        pipeline.compile() if compiled else forward(pipeline)
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.slow
 def test_two_storages(tmp_path: Path) -> None:
     """Two inputs of other columns, and a third storage that goes on where the first ends."""
