@@ -3,6 +3,7 @@
 What is done to the latter is in `stores.py`.
 """
 
+import io
 import os
 import posixpath
 import re
@@ -119,11 +120,17 @@ def kind_of(path: str) -> str:
 def open_file(path: str) -> IO[bytes]:
     """Open a file to read, here or elsewhere; what a store doesn't send is asked for again.
 
+    An empty file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
     Raises what `look` does; reading it may raise anything.
     """
     if is_elsewhere(path):
         return stores.open_file(path)
-    return open(plain_path(path), "rb")
+    file = open(plain_path(path), "rb")  # noqa: SIM115
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and not status.st_size:
+        file.close()
+        return io.BytesIO()
+    return file
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:

@@ -249,6 +249,9 @@ def _run() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             say(traceback.format_exc())
+        if isinstance(error, OverflowError) and "timestamp" in str(error):
+            say("Error: this machine's clock is beyond the year 2262: set it")
+            raise SystemExit(2) from None
         say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
         sys.exit(70)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import StorageFailed, told_as
 from dataflow_grounding._util.paths import state_of
+from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import as_json, read_object, write_bytes
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
@@ -79,6 +80,8 @@ class Manifest:
             return None
         kept: dict[str, Any] = entry["summary"]
         kept |= {name: Counter(counts) for name, counts in kept.items() if isinstance(counts, dict)}
+        kept["annotations"] = self._steps[-1].storage.output_path
+        kept["failures_file"] = self._steps[0].storage.failures_path
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
@@ -103,14 +106,15 @@ class Manifest:
         has_changed = summary.notes["input_changed"] or summary.notes["image_changed"]
         if fingerprint is not None and not has_changed:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
-            kept = [*counts, "models", "annotations", "failures_file"]
+            known_of_it = {name: getattr(summary, name) for name in counts}
+            known_of_it["models"] = [blotted(model) for model in summary.models]
             entry: dict[str, Any] = {
                 "settings": self._settings,
                 "input": fingerprint,
                 "outputs": self._state(),
                 "files_there": self._files_there(),
             }
-            known = as_json({**entry, "summary": {name: getattr(summary, name) for name in kept}})
+            known = as_json({**entry, "summary": known_of_it})
             entries[self._entry] = sealed(known)
         with told_as(StorageFailed, f"can't write {self._path}"):
             write_bytes(self._path, json.dumps(entries, indent=1).encode())

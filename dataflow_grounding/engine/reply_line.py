@@ -44,7 +44,7 @@ def line_of(
     line: dict[str, Any] = {
         "step": step,
         "task": CHECK if check else request.task,
-        "model": serving.model,
+        "model": blotted(serving.model),
         "reply": blotted(reply.text) if isinstance(reply.text, str) else None,
         "finish_reason": blotted(reply.finish_reason),
         "usage": reply.usage.as_list(),

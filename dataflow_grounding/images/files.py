@@ -23,7 +23,7 @@ from dataflow_grounding._util.errors import (
     cant_read,
     machine_fault,
 )
-from dataflow_grounding._util.paths import fetched, look, plain_path
+from dataflow_grounding._util.paths import fetched, look, open_file, plain_path
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
 
@@ -137,6 +137,8 @@ def _read_whole(path: str) -> bytes:
         raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
     if status.st_size > MAX_FILE_BYTES:
         raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
+    if not status.st_size:  # nor is a file of the kernel's read, which may have no end
+        raise ImageBroken(f"{quoted(path)} is empty")
     descriptor = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
     try:
         data = os.read(descriptor, status.st_size + 1)
@@ -165,7 +167,7 @@ def _open_file(path: str, first: int | None = None, size: int | None = None) -> 
         if is_far:
             yield io.BytesIO(fetched(path, min(size, first or size)))
         else:
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 yield file
     except (OSError, InputError, MissingExtra) as error:
         raise cant_read(path, error) from None

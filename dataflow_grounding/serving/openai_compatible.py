@@ -142,6 +142,11 @@ class OpenAIServing(Serving):
                 f"no model is named: set {setting('vlm.openai.model_name')}, or DF_MODEL in the"
                 " environment"
             )
+        if isinstance(client, str):
+            raise SpecError(
+                f"{setting('vlm.openai.client')} names a way to send in a spec; here it takes an"
+                " openai.AsyncOpenAI, or make an OpenAISdkServing"
+            )
         url = (api_url or OPENAI_URL) if client is None else _address_of(client, api_url)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         address = address.rstrip("/").removesuffix("/chat/completions")

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.environment import may_be_in_env_file, read_env_files
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.paths import has_scheme, joined, plain_path
+from dataflow_grounding._util.paths import has_scheme, joined, open_file, plain_path
 from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
 from dataflow_grounding.spec._references import (
     check_references,
@@ -372,7 +372,7 @@ def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]
 
 def _read_yaml(path: str) -> _File:
     try:
-        with open(path, encoding="utf-8") as file:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8") as file:
             text = file.read()
         _check_events(text)
         values = OmegaConf.load(io.StringIO(text))

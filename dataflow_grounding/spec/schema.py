@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    ValidationInfo,
     create_model,
     field_validator,
 )
@@ -26,6 +27,18 @@ class Block(BaseModel):
     model_config = ConfigDict(
         extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1: `negatives: true` would silently be one a picture.
+        if isinstance(value, bool) and info.field_name:
+            wanted = cls.model_fields[info.field_name].annotation
+            kinds = {wanted, *get_args(wanted)}
+            if kinds & {int, float} and bool not in kinds:
+                wrong = "give it a number, not {value}"
+                raise PydanticCustomError("number", wrong, {"value": str(value).lower()})
+        return value
 
 
 def _jsonable(value: Any) -> Any:

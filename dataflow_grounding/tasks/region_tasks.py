@@ -87,14 +87,14 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
     """Read the objects in the list `key` of a reply by their ids, 1 to `count`.
 
-    The first object of an id counts; others, and those of no such id, are dropped with a note. An
-    id without an object is left out.
+    An object that comes twice counts once. Those of no such id are dropped with a note. An id
+    without an object is left out.
 
     Returns:
         Id → object, and notes on what was done to read them.
 
     Raises:
-        UnreadableReply, TruncatedReply: As `read_items`.
+        UnreadableReply, TruncatedReply: As `read_items`; also where an id has objects that differ.
 
     Example:
         >>> read_by_id('{"regions": [{"id": "2"}, {"id": 9}]}', "regions", 2)
@@ -104,10 +104,10 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
     item_by_id: dict[int, dict[str, Any]] = {}
     for item in items:
         number = whole_number(item.get("id"))
-        if number is None or not 1 <= number <= count or number in item_by_id:
+        if number is None or not 1 <= number <= count:
             notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
-        else:
-            item_by_id[number] = item
+        elif item_by_id.setdefault(number, item) != item:
+            raise UnreadableReply(f"id {number} has two answers that differ.", "several answers")
     return item_by_id, notes
 
 

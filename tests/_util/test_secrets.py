@@ -217,6 +217,18 @@ def test_run_json_has_references_to_the_environment_as_they_stand(
     stays_secret(place, "jane")
 
 
+def test_a_secret_in_the_models_name_and_the_folders_is_in_no_file(
+    secret: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", secret)
+    place.settings["vlm.openai.model_name"] = "m-${oc.env:MY_TOKEN}"
+    with LoopbackServer() as server:
+        done = [place.run(**{"vlm.openai.base_url": server.base_url}) for _ in range(2)]
+        assert [one.code for one in done] == [0, 0], done
+        assert server.count() == 6
+    stays_secret(place, secret, *done)
+
+
 def test_run_json_has_no_secret_of_extra_body_however_deep(secret: str, place: Workplace) -> None:
     model = {"model_name": "m", "litellm_params": {"api_key": secret, "max_tokens": 7}}
     body = {

@@ -329,6 +329,15 @@ def test_a_picture_whose_alpha_hides_nothing_is_sent_as_it_is(tmp_path: Path) ->
     assert sent(opened(path))[1] == path.read_bytes()
 
 
+@pytest.mark.parametrize("path", ["/proc/kmsg", "/proc/self/mem", "/dev/zero"])
+def test_a_file_of_the_kernel_is_no_picture_and_not_read(path: str) -> None:
+    """The first has no end: reading it hung."""
+    if not os.path.exists(path):
+        pytest.skip("this system has none")
+    with pytest.raises(ImageBroken, match=r"is empty|a device"):
+        opened(Path(path))
+
+
 DEEP = {
     "12 bits in 16": (0, 4080, "uint16"),
     "depth in mm": (500, 7300, "uint16"),

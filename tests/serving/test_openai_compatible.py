@@ -178,6 +178,11 @@ print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         assert server.count() == 1
 
 
+def test_the_specs_name_of_a_client_is_no_client() -> None:
+    with pytest.raises(SpecError, match=r"takes an openai\.AsyncOpenAI"):
+        OpenAIServing("http://a/v1", "m", client="sdk")
+
+
 def test_a_client_and_another_address_are_refused() -> None:
     import openai
 

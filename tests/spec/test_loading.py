@@ -419,6 +419,14 @@ def test_numbers_that_are_none_are_refused_with_their_key(
     assert not (tmp_path / "out").exists()
 
 
+def test_true_is_no_number(workplace: Workplace) -> None:
+    workplace.many(1)
+    done = workplace.run(**{"vlm.openai.base_url": "http://a", "workflow.negatives": True})
+    assert (done.code, "workflow.negatives: give it a number, not true" in done.err) == (2, True), (
+        done
+    )
+
+
 def test_what_is_no_number_is_refused_in_python_too(workplace: Workplace) -> None:
     for setting in ({"temperature": math.nan}, {"timeout": math.inf}, {"max_tokens": 0}):
         with pytest.raises(SpecError, match=r"nan|inf|0"):

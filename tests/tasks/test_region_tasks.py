@@ -24,7 +24,7 @@ from dataflow_grounding.tasks import (
     image_caption,
     region_expression,
 )
-from dataflow_grounding.tasks.region_tasks import Check, Described, Merged
+from dataflow_grounding.tasks.region_tasks import Check, Described, Merged, read_by_id
 
 REGIONS = [
     {"bbox": [10, 20, 110, 220], "type": "Car"},
@@ -206,3 +206,11 @@ def test_anything_at_all_is_read_or_refused(image: Image, reply: str, task: str)
         return
     assert all(isinstance(note, Note) for note in notes)
     json.dumps(str(answer))
+
+
+def test_two_answers_for_one_id_that_differ_are_asked_again() -> None:
+    """The first counted, though the model says of a box that it is right, and that it is wrong."""
+    reply = '{"checks": [{"id": 1, "ok": true}, {"id": 1, "ok": %s}]}'
+    assert read_by_id(reply % "true", "checks", 1)[0] == {1: {"id": 1, "ok": True}}
+    with pytest.raises(UnreadableReply, match="two answers that differ"):
+        read_by_id(reply % "false", "checks", 1)
