@@ -43,10 +43,10 @@ from dataflow_grounding.formats import (
     write,
     write_parts,
 )
-from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.class_tables import UNLISTED
 from dataflow_grounding.formats.export import Exported, Selection
 from dataflow_grounding.formats.export_folder import is_data_file
+from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import with_sizes
 
 _writing_options = together(

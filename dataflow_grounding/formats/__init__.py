@@ -14,9 +14,9 @@ from dataflow_grounding._util.errors import InputError, SpecError, told_as
 from dataflow_grounding._util.lazy import load_table
 
 if TYPE_CHECKING:
-    from dataflow_grounding.formats.base import Format
     from dataflow_grounding.formats.export import Exported, Selection
     from dataflow_grounding.formats.export_pictures import Images
+    from dataflow_grounding.formats.format import Format
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml: by a format's name, what it is and can say."""
@@ -34,7 +34,7 @@ def find_format(name: str, **options: Any) -> Format:
     Raises:
         SpecError: There is no such format, the user's own lacks a part, or there is no such option.
     """
-    from dataflow_grounding.formats.base import Carries, Format
+    from dataflow_grounding.formats.format import Carries, Format
     from dataflow_grounding.spec.user_code import in_one_line
 
     row = FORMATS.get(name)

@@ -35,7 +35,14 @@ from dataflow_grounding.data.rejected import (
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats import FORMATS, WRITTEN
-from dataflow_grounding.formats.base import (
+from dataflow_grounding.formats.export_folder import (
+    MARK,
+    README,
+    ExportFolder,
+    is_data_file,
+)
+from dataflow_grounding.formats.export_pictures import ExportPictures, Images
+from dataflow_grounding.formats.format import (
     EXACT,
     NOT_IN_CAPTION,
     Carries,
@@ -44,13 +51,6 @@ from dataflow_grounding.formats.base import (
     Sample,
     stands,
 )
-from dataflow_grounding.formats.export_folder import (
-    MARK,
-    README,
-    ExportFolder,
-    is_data_file,
-)
-from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 # A path that ends so is meant as one file; a new folder of such a name would be a mistake.

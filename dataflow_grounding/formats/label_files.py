@@ -25,10 +25,10 @@ from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_number, name_within
 from dataflow_grounding.formats._picture_finder import PictureFinder
-from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.class_tables import Classes, Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import Format, Sample
 from dataflow_grounding.formats.reading import files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 

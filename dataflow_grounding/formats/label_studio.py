@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.records import has_id
-from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.reading import entry_errors, read_lines
 
 # labels and names of controls, as in label_studio.xml
