@@ -41,7 +41,6 @@ from dataflow_grounding.formats import (
     read,
     takes,
     write,
-    write_parts,
 )
 from dataflow_grounding.formats.class_tables import UNLISTED
 from dataflow_grounding.formats.export import Exported, Selection
@@ -330,8 +329,7 @@ def _write(
     for name, value in settings.items():
         if name not in _OF_SELECTION and value is not None:
             options[name] = value
-    write_records = write_parts if isinstance(records, dict) else write
-    return write_records(records, format, out, folders=folders, select=select, **options)
+    return write(records, format, out, folders=folders, select=select, **options)
 
 
 def _tell(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:

@@ -216,7 +216,7 @@ class Exported:
 
 
 def export(
-    rows: Rows,
+    records: Rows | Mapping[str, Rows],
     format: Format,
     path: str,
     images: Images | None,
@@ -229,7 +229,8 @@ def export(
     It is put at `path` as a whole, at the end; where anything is raised, nothing is.
 
     Args:
-        rows: The records, each read once.
+        records: The records, each read once; or those of each part of a split, by the part's name:
+            each part goes into a folder of its name, with one README for all.
         format: What writes them.
         path: A folder, which replaces an earlier export; or a new file, with the ending of the
             format's data file.
@@ -240,70 +241,47 @@ def export(
         strict: Raise where anything is lost or a record is left out.
 
     Raises:
-        InputError: `path` is taken, can't be written, or is one file and pictures should go with
-            it; of all records none is left to be written, `strict` or not; with `strict`, anything
-            is lost. Without any records an empty export is written.
+        InputError: `path` is taken, can't be written, or is one file and pictures or parts should
+            go with it; of all records none is left to be written, `strict` or not; with `strict`,
+            anything is lost. Without any records an empty export is written, but for a part.
     """
+    is_split = isinstance(records, Mapping)
+    parts: Mapping[str, Rows] = records if isinstance(records, Mapping) else {"": records}
     is_one_file = is_data_file(path, format.data_file)
-    if is_one_file and images in ("copy", "link"):
-        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
-    if is_one_file and os.path.lexists(path):
-        raise InputError(f"{path} is there already: remove it, or choose another name")
-    if not is_one_file:
-        _refuse_name_of_file(path, format)
+    if is_one_file:
+        _refuse_one_file(path, images, [*parts] if is_split else [])
+    elif path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
+        raise InputError(
+            f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
+        )
+    images = images or ("reference" if is_one_file else "copy")
     exported = Exported(path)
-    only_file = format.data_file if is_one_file else None
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, only_file) as out:
-        images = images or ("reference" if is_one_file else "copy")
-        pictures = ExportPictures(out, images, folders, format.packs, format.flat)
-        format.write(_SampleMaker(format, pictures, select, exported).samples(rows), out)
+    out = ExportFolder(
+        path, format.data_file if is_one_file else None, parts=[*parts] if is_split else []
+    )
+    with told_as(InputError, f"can't write {path}"), out:
+        with format.shared(out):
+            for name, rows in parts.items():
+                folder = out.part(name) if is_split else out
+                done = Exported(name) if is_split else exported
+                pictures = ExportPictures(folder, images, folders, format.packs, format.flat)
+                format.write(_SampleMaker(format, pictures, select, done).samples(rows), folder)
+                if is_split:
+                    _add_part(exported, done)
+        # the pictures of all parts are treated alike
         _finish(format, exported, pictures, out, strict)
     return exported
 
 
-def export_parts(
-    parts: Mapping[str, Rows],
-    format: Format,
-    path: str,
-    images: Images | None,
-    folders: Sequence[str],
-    select: Selection,
-    strict: bool,
-) -> Exported:
-    """Write each part of a split into a folder of its name in `path`, with one README for all.
-
-    The arguments are those of `export`, but for `parts`: records by the part's name.
-
-    Raises:
-        InputError: As `export` does; also where a single part has nothing to be written, even
-            because it has no records.
-    """
-    if is_data_file(path, format.data_file):
+def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> None:
+    if parts:
         raise InputError(
             f"{path} is one file, and {len(parts)} parts are to be written: name a folder"
         )
-    _refuse_name_of_file(path, format)
-    exported = Exported(path)
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, parts=[*parts]) as out:
-        pictures_of_parts: list[ExportPictures] = []
-
-        def part_by_part() -> Iterator[tuple[Iterator[Sample], ExportFolder]]:
-            """Yield each part's samples and folder; count the part once its samples are taken."""
-            for name, rows in parts.items():
-                folder = out.part(name)
-                pictures = ExportPictures(
-                    folder, images or "copy", folders, format.packs, format.flat
-                )
-                pictures_of_parts.append(pictures)
-                exported_part = Exported(name)
-                samples = _SampleMaker(format, pictures, select, exported_part).samples(rows)
-                yield samples, folder
-                _add_part(exported, exported_part)
-
-        format.write_parts(part_by_part(), out)
-        # the pictures of all parts are treated alike
-        _finish(format, exported, pictures_of_parts[0], out, strict)
-    return exported
+    if images in ("copy", "link"):
+        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
+    if os.path.lexists(path):
+        raise InputError(f"{path} is there already: remove it, or choose another name")
 
 
 def _add_part(whole: Exported, part: Exported) -> None:
@@ -316,15 +294,6 @@ def _add_part(whole: Exported, part: Exported) -> None:
     whole.left_out += part.left_out
     whole.reasons += [f"{part.path}, {reason}" for reason in part.reasons]
     whole.remarks += [f"{part.path}: {remark}" for remark in part.remarks]
-
-
-def _refuse_name_of_file(path: str, format: Format) -> None:
-    # Raise InputError if a path that should be a folder's ends like a file's. It may, where such a
-    # folder is there.
-    if path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
-        raise InputError(
-            f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
-        )
 
 
 def _finish(
