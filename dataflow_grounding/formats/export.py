@@ -148,7 +148,8 @@ class Selection:
         if kept is None:
             return None
         if self.min_score is not None:
-            kept = [box for box in kept if _scores_at_least(box, self.min_score)]
+            scored = [box for box in kept if box.get("score") is not None]
+            kept = [box for box in scored if box["score"] >= self.min_score]
         if len(kept) == len(boxes):
             return expression
         if not kept:
@@ -159,10 +160,6 @@ class Selection:
 def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any:
     """Return the person who looked at an expression, or at all of its record; None without one."""
     return expression.get("reviewed_by") or record.get("reviewed_by")
-
-
-def _scores_at_least(box: Mapping[str, Any], min_score: float) -> bool:
-    return box.get("score") is not None and box["score"] >= min_score
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
@@ -316,13 +313,10 @@ def _finish(
 def _why_nothing(exported: Exported) -> list[str]:
     reasons = [exported.losses(), *exported.reasons, *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
-        reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")
+        # Detectors are trained on these, and they need no captions.
+        names = ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
+        reasons.append(f"classes and phrases of no caption go into {names}, say")
     return reasons
-
-
-def _for_detectors() -> str:
-    # Detectors are trained on these, and they need no captions.
-    return ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
 
 
 class _SampleMaker:

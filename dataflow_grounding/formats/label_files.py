@@ -292,9 +292,11 @@ class _LabelFormat(Format):
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
             lines = self._lines(sample)
+            path = out.place(_label_file_of(sample.file_name))
             try:
-                self._write_label(out, sample, lines, is_new)
-            except FileExistsError:
+                with open(path, "xb" if is_new else "ab", 0) as file:
+                    file.write(lines.encode())
+            except FileExistsError:  # another picture has it: a.jpg and a.png
                 raise InputError(_shared_label(sample.file_name, pictures)) from None
 
     def _lines(self, sample: Sample) -> str:
@@ -305,12 +307,6 @@ class _LabelFormat(Format):
             for box, score in zip(phrase.boxes, phrase.scores, strict=True):
                 lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
         return lines
-
-    def _write_label(self, out: ExportFolder, sample: Sample, lines: str, is_new: bool) -> None:
-        # `is_new` says that no sample of this picture came before; else the lines are appended.
-        # Raises FileExistsError where another picture has that label file: a.jpg and a.png.
-        with open(out.place(_label_file_of(sample.file_name)), "xb" if is_new else "ab", 0) as file:
-            file.write(lines.encode())
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.

@@ -4,16 +4,11 @@ Versions of this package have put different things into the key of a stored repl
 paid for again, a serving gets the identities of then as further ones.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dataflow_grounding.data.mirror import CKPT
-from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.working_folder import CALIBRATION, present
 from dataflow_grounding.jobs.serving_of_spec import settings_that_count
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.spec import Spec
 
 RUN_JSON = "run.json"
 MOST_ADDRESSES = 16
@@ -39,20 +34,22 @@ class EarlierRun(NamedTuple):
     settings: Any
 
 
-def with_earlier_replies(serving: Serving, spec: Spec) -> EarlierRun:
-    """Let a serving find the replies that earlier runs of a spec's folder have stored.
+def with_earlier_replies(serving: Serving, pipeline: str, facts: Mapping[str, Any]) -> EarlierRun:
+    """Let a serving find the replies that earlier runs of a results folder have stored.
 
-    Returns what the last of these runs says of itself. Where the folder is elsewhere, what it has
-    to say is fetched first: InputError where that fails.
+    Args:
+        serving: Who is to be asked.
+        pipeline: The spec's `autolabel_type`.
+        facts: The folder's `run.json`; empty where there is none.
+
+    Returns:
+        What the last of the earlier runs says of itself.
     """
-    run_json = os.path.join(spec.results_dir, RUN_JSON)
-    present(run_json, os.path.join(spec.results_dir, f"{CKPT}/{CALIBRATION}"), anew=True)
-    facts = read_object(run_json)
     before = EarlierRun(
         facts.get("model"),
         facts.get("endpoint"),
         _addresses_besides(serving.endpoint, facts),
-        _settings_before(facts, spec.autolabel_type, serving),
+        _settings_before(facts, pipeline, serving),
     )
     identity = serving.identity()
     identity_there = serving.identity_there()

@@ -423,7 +423,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         if amount.requests:
             # Each of these costs about what a request of its step does.
             amount += amount * (sum(further) / amount.requests)
-        expected.append(with_cost(amount, prices_of(step, run), tier_of(step, run)))
+        serving = step.operator.serving or run.serving
+        prices = run.judges_prices.get(serving.model, run.options.prices)
+        expected.append(with_cost(amount, prices, serving.service_tier))
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
@@ -457,18 +459,6 @@ def _image_rule(rules: TokenRules | None) -> str | None:
     if rules is None:
         return None
     return "published" if rules.known else "assumed"
-
-
-def prices_of(step: Step, run: SpecRun) -> Prices | None:
-    """Return the prices of whoever answers a step; None where they aren't known."""
-    serving = step.operator.serving or run.serving
-    return run.judges_prices.get(serving.model, run.options.prices)
-
-
-def tier_of(step: Step, run: SpecRun) -> str:
-    """Return the service tier that a step asks for; "" for the usual one."""
-    serving = step.operator.serving or run.serving
-    return serving.service_tier
 
 
 def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:

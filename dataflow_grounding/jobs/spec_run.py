@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dataflow_grounding.data.working_folder import address_of, working_folder
+from dataflow_grounding.data.mirror import CKPT
+from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions
@@ -155,8 +157,10 @@ def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
     # A shard has a folder of its own.
     folder = working_folder(spec.results_dir, "" if shard is None else shard.folder(""))
     spec = spec.model_copy(update={"results_dir": folder})
+    calibration = os.path.join(folder, CKPT, CALIBRATION)
+    facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, anew=True))
     serving = serving_of(vlm, workflow, spec.folders)
-    before = with_earlier_replies(serving, spec)
+    before = with_earlier_replies(serving, spec.autolabel_type, facts_before)
     pricing = pricing_of(options.prices, serving)
     options = replace(options, prices=pricing.prices)
     job = job_named(spec.autolabel_type, spec.folders)(spec, serving)

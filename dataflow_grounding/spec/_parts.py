@@ -217,7 +217,8 @@ def merge(parts: Parts) -> Any:
     for part in each:
         if not part.values:  # most runs override nothing, and merging that takes as long as reading
             continue
-        for path in _changes_of_kind(config, part.values):
+        stated = OmegaConf.to_container(part.values)
+        for path in _paths_of_other_kind(OmegaConf.to_container(config), stated, ()):
             # OmegaConf doesn't merge a mapping with a list: the new one takes the other's place,
             # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
             # mapping here, and is still refused.
@@ -229,17 +230,10 @@ def merge(parts: Parts) -> Any:
     return config
 
 
-def _changes_of_kind(before: Any, after: Any) -> list[tuple[str, ...]]:
-    # Return the keys, by their parts, of which one side has a list and the other a mapping. Both
-    # sides are OmegaConf mappings.
-    stated_before = OmegaConf.to_container(before)
-    stated_after = OmegaConf.to_container(after)
-    return list(_paths_of_other_kind(stated_before, stated_after, ()))
-
-
 def _paths_of_other_kind(
     before: Any, after: Any, path: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
+    # Yield the keys, by their parts, of which one side has a list and the other a mapping.
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
             yield from _paths_of_other_kind(before[name], after[name], (*path, name))
