@@ -29,8 +29,9 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.readability import SILENT, docstring_lines
+from dataflow_grounding.jobs.executing import execute_spec
 from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.spec_run import ready_to_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dataflow_grounding"
@@ -154,10 +155,10 @@ def roads() -> Iterator[tuple[str, Road]]:
             f"  vlm: {{backend: embedded}}\n  data: {{input_jsonl: {folder}/in.jsonl}}\n"
         )
         with walked() as road:
-            run = SpecRun(load_spec(str(spec)))
+            run = ready_to_run(load_spec(str(spec)))
         yield "spec", road
         with walked() as road:
-            run.execute()
+            execute_spec(run)
         yield "picture", road
 
 

@@ -65,10 +65,10 @@ from .errors import SuspectReply as SuspectReply
 from .errors import TierFull as TierFull
 from .errors import TruncatedReply as TruncatedReply
 from .errors import UnreadableReply as UnreadableReply
-from .formats.base import Carries as Carries
-from .formats.base import Format as Format
-from .formats.base import Sample as Sample
 from .formats.export_folder import ExportFolder as ExportFolder
+from .formats.format import Carries as Carries
+from .formats.format import Format as Format
+from .formats.format import Sample as Sample
 from .formats.seed_records import seed_file as seed_file
 from .grounded import Grounded as Grounded
 from .grounded import aground as aground

@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _FORMER = f"{__name__}."
+_RENAMED = {"formats.base": "formats.format"}  # modules that have another name by now, too
 __path__: tuple[str, ...] = ()  # so that it counts as a package
 
 
@@ -22,7 +23,8 @@ class _FormerNames(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname.startswith(_FORMER) else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(f"dataflow_grounding.{spec.name.removeprefix(_FORMER)}")
+        name = spec.name.removeprefix(_FORMER)
+        module = importlib.import_module(f"dataflow_grounding.{_RENAMED.get(name, name)}")
         self._own_spec = module.__spec__
         return module
 

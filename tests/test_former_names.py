@@ -10,11 +10,11 @@ from dataflow_grounding.extras.review import publish
 from dataflow_grounding.extras.formats.base import Format
 import dataflow_grounding.extras.testing
 import dataflow_grounding
-from dataflow_grounding.formats import base
+from dataflow_grounding.formats import format as module
 
-assert Format is base.Format is dataflow_grounding.Format
+assert Format is module.Format is dataflow_grounding.Format
 assert publish is dataflow_grounding.publish
-assert base.__spec__.name == "dataflow_grounding.formats.base"
+assert module.__spec__.name == "dataflow_grounding.formats.format"
 assert dataflow_grounding.extras.testing.LoopbackServer
 try:
     import dataflow_grounding.extras.nothing

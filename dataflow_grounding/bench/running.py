@@ -28,7 +28,8 @@ from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
 from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.estimating import estimate
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.executing import execute_spec
+from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
 from dataflow_grounding.serving.recorded import head_of_recording
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
@@ -108,7 +109,7 @@ class Bench:
         with told_as(InputError, f"can't write {rows}"):
             os.makedirs(self.folder, exist_ok=True)
             write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.set.records))))
-        return SpecRun(self._spec_of(way, rows))
+        return ready_to_run(self._spec_of(way, rows))
 
     def _spec_of(self, way: str, rows: str) -> Spec:
         pipeline = WAYS[way]
@@ -171,7 +172,7 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
     for way in ways:
         run = bench.run_of(way)  # anew: it knows what the way before found out of the endpoint
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
-        summary = run.execute()
+        summary = execute_spec(run)
         if summary.passing_failures:
             pictures = counted(summary.passing_failures, "picture")
             say(
@@ -238,9 +239,9 @@ def _recording_of(run: SpecRun) -> dict[str, Any]:
     serving = run.serving
     box_format = serving.box_format
     maps: Sequence[FrameMap] = ()
-    if run.box_format:
-        box_format = run.box_format.format.name
-        maps = run.box_format.format.maps
+    if run.job.box_format:
+        box_format = run.job.box_format.format.name
+        maps = run.job.box_format.format.maps
     shown_identity = masked(serving.identity_there())
     shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
     return head_of_recording(serving, shown_identity, box_format, maps)

@@ -165,7 +165,8 @@ def without_duplicates(
         first = bisect_left(kept, (left - reach, -1))
         last = bisect_right(kept, (left + reach, math.inf))
         near = [boxes[better] for _, better in kept[first:last]]
-        if not any(_is_same(boxes[index], box, merge_iou) for box in near):
+        box = boxes[index]
+        if not any(other == box or iou(box, other) >= merge_iou for other in near):
             insort(kept, (left, index))
     return [instances[index] for index in sorted(index for _, index in kept)]
 
@@ -173,7 +174,3 @@ def without_duplicates(
 def _score_of(instance: dict[str, Any]) -> float:
     score = instance.get("score")
     return -1.0 if score is None else float(score)
-
-
-def _is_same(a: Bbox, b: Bbox, merge_iou: float) -> bool:
-    return a == b or iou(a, b) >= merge_iou

@@ -49,7 +49,9 @@ def match_boxes(
     pairs.sort()
     wanted_of = first_free((found_index, wanted_index) for _, wanted_index, found_index in pairs)
     if most:
-        _add_more(wanted_of, near)
+        # Each wanted box without a partner is given one, if that can be.
+        for wanted_index in sorted(set(range(len(near))) - set(wanted_of.values())):
+            _give_partner(wanted_index, wanted_of, near, set())
     matched: dict[int, tuple[int, float]] = {}
     for found_index, wanted_index in sorted(wanted_of.items(), key=lambda pair: pair[1]):
         matched[wanted_index] = (found_index, overlaps[wanted_index][found_index])
@@ -72,13 +74,6 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
             partner[a] = b
             taken.add(b)
     return partner
-
-
-def _add_more(wanted_of: dict[int, int], near: Sequence[Sequence[int]]) -> None:
-    # Each wanted box without a partner is given one by `_give_partner`, if that can be.
-    unmatched = set(range(len(near))) - set(wanted_of.values())
-    for wanted_index in sorted(unmatched):
-        _give_partner(wanted_index, wanted_of, near, set())
 
 
 def _give_partner(

@@ -41,7 +41,7 @@ pilot_option = click.option(
 
 
 def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
-    from dataflow_grounding.jobs.registry import JOBS
+    from dataflow_grounding.jobs.registry import JOBS, job_named
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import SpecHead, spec_with
 
@@ -49,7 +49,7 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> li
     names = _pipelines_in(paths, JOBS) if paths else list(JOBS)
     keys = dict.fromkeys(keys_of(SpecHead))
     for name in names:
-        spec = spec_with(name, JOBS[name].block)
+        spec = spec_with(name, job_named(name).block)
         keys.update(dict.fromkeys(keys_of(spec, in_lists=False)))
     return [f"{key}=" for key in keys if key.startswith(typed)]
 

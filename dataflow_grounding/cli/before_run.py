@@ -18,7 +18,7 @@ from dataflow_grounding.cli.arguments import (
 from dataflow_grounding.jobs.checking import check_spec
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.spec_run import ready_to_run
 from dataflow_grounding.trust.choice import REQUESTS
 
 
@@ -62,7 +62,7 @@ def of_estimate(
     Stored replies cost nothing more. After a pilot, token counts are based on what the endpoint
     counted for it.
     """
-    figures = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot))
+    figures = estimate(ready_to_run(load_spec(spec_paths, overrides), pilot=pilot))
     answer(as_json, figures, _lines(figures))
 
 

@@ -41,12 +41,11 @@ from dataflow_grounding.formats import (
     read,
     takes,
     write,
-    write_parts,
 )
-from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.class_tables import UNLISTED
 from dataflow_grounding.formats.export import Exported, Selection
 from dataflow_grounding.formats.export_folder import is_data_file
+from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import with_sizes
 
 _writing_options = together(
@@ -330,8 +329,7 @@ def _write(
     for name, value in settings.items():
         if name not in _OF_SELECTION and value is not None:
             options[name] = value
-    write_records = write_parts if isinstance(records, dict) else write
-    return write_records(records, format, out, folders=folders, select=select, **options)
+    return write(records, format, out, folders=folders, select=select, **options)
 
 
 def _tell(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:

@@ -24,9 +24,10 @@ from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
+from dataflow_grounding.jobs.executing import execute_spec
 from dataflow_grounding.jobs.missing_pictures import advice, missing_names
 from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.spec import Spec
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def generate(
         say(f"Note: {remark}.")
     if options["set_from"]:
         _set_workers(spec, in_pilot=pilot is not None)
-    run = SpecRun(
+    run = ready_to_run(
         spec,
         pilot=pilot,
         # None: shown on a terminal.
@@ -151,13 +152,13 @@ def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
     # where there are obstacles, with which nobody is asked.
     if not as_json and not run.job.obstacles():
         say(f"{run.spec.autolabel_type} asks {run.who}.")
-    for remark in run.remarks():
+    for remark in run.remarks:
         say(f"Note: {remark}.")
 
 
 def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
     try:
-        return run.execute(engine)
+        return execute_spec(run, engine)
     except RunStopped as stopped:
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
@@ -216,13 +217,12 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
 def _advice(run: SpecRun) -> str:
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["This was a pilot. Before the full run, look at:"]
-    for step in run.steps:
+    for step in run.job.steps:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {address_of(step.storage.output_path)}: {question}")
     lines.append(f"  or at everything in a browser: dataflowgrounding report {folder}")
-    lines.append(
-        f"If it is not good enough: {_STRONGER.get(run.block.vlm.backend, 'use a stronger model')}."
-    )
+    stronger = _STRONGER.get(run.spec.block.vlm.backend, "use a stronger model")
+    lines.append(f"If it is not good enough: {stronger}.")
     lines.append(
         "Only what a change affects is asked again. If it is good: the same command without"
         " --pilot continues from here."

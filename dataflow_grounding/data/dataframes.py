@@ -174,12 +174,9 @@ def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> N
 
     Lists and objects stand in their cells as JSON, formulas as `cell_of` has them.
     """
-    frame = to_dataframe(map(_cells_of, rows))
+    cells = ({cell_of(name): cell_of(value) for name, value in row.items()} for row in rows)
+    frame = to_dataframe(cells)
     frame.to_csv(path, sep=delimiter, index=False, lineterminator="\r\n", errors="backslashreplace")
-
-
-def _cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {cell_of(name): cell_of(value) for name, value in row.items()}
 
 
 def cell_of(value: Any) -> Any:

@@ -8,7 +8,7 @@ command.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -247,7 +247,7 @@ def is_mirrored(path: str) -> bool:
     return False
 
 
-def working_folder(results: str, part: str = "") -> str:
+def mirror_folder(results: str, part: str = "") -> str:
     """Return the folder of this machine in which to work for results that are elsewhere.
 
     Args:
@@ -298,29 +298,6 @@ def mirror_of(path: str) -> Mirror | None:
         if is_known and os.path.exists(folder / _MARK):
             return Mirror(str(folder))
     return None
-
-
-def address_of(path: str) -> str:
-    """Return the address that a path in a mirror stands for; a path in no mirror as it is."""
-    mirror = mirror_of(path)
-    if mirror is None:
-        return path
-    return f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
-
-
-def bring(path: str, paths: Sequence[str]) -> None:
-    """Bring files of the mirror that a path is in, as `Mirror.fetch`; nothing if it is in none."""
-    mirror = mirror_of(path)
-    if mirror is not None:
-        names = [os.path.relpath(wanted, mirror.root) for wanted in paths]
-        mirror.fetch(*names)
-
-
-def send_new(path: str, *endings: str) -> None:
-    """Send what is new in the mirror that a path is in, as `Mirror.put`; nothing if in none."""
-    mirror = mirror_of(path)
-    if mirror is not None:
-        mirror.put(*endings)
 
 
 def check_writable(folder: str) -> None:

@@ -224,7 +224,7 @@ def _without_marks(folded: _Folded) -> _Folded:
         kind_after = folded.kinds[end : end + 1]
         is_bare = before in ("", " ") and after in ("", " ")
         is_within_a_word = _is_word(kind_before) and _is_word(kind_after)
-        has_accent = _continues(kind_after)
+        has_accent = kind_after.isupper()
         if is_bare or is_within_a_word or has_accent:
             continue
         kept_ranges.append((end_of_last_mark, start))
@@ -237,10 +237,6 @@ def _without_marks(folded: _Folded) -> _Folded:
 
 def _is_word(kind: str) -> bool:
     return kind.lower() == _WORD
-
-
-def _continues(kind: str) -> bool:
-    return kind.isupper()
 
 
 def _stripped(folded: _Folded) -> _Folded:

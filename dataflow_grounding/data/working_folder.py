@@ -9,8 +9,7 @@ import os
 from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import has_scheme
-from dataflow_grounding.data import mirror
-from dataflow_grounding.data.mirror import CKPT, is_mirrored
+from dataflow_grounding.data.mirror import CKPT, mirror_folder, mirror_of
 
 CALIBRATION = "calibration.json"
 """The file in CKPT that says how the run's model writes boxes, where it was calibrated."""
@@ -36,7 +35,7 @@ def working_folder(results: str, part: str = "") -> str:
         'results/shards/1-of-8'
     """
     if is_elsewhere(results):
-        return mirror.working_folder(results, part)
+        return mirror_folder(results, part)
     if has_scheme(results) and not os.path.isdir(results):
         raise InputError(
             f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run"
@@ -46,9 +45,10 @@ def working_folder(results: str, part: str = "") -> str:
 
 def address_of(path: str) -> str:
     """Return a path for messages: the address that it mirrors, or the path itself."""
-    if is_elsewhere(path) or not is_mirrored(path):
+    mirror = None if is_elsewhere(path) else mirror_of(path)
+    if mirror is None:
         return path
-    return mirror.address_of(path)
+    return f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
 
 
 def present(*paths: str, anew: bool = False) -> str:
@@ -58,8 +58,10 @@ def present(*paths: str, anew: bool = False) -> str:
     first isn't in a mirror, or is an address, nothing is fetched. Raises InputError.
     """
     wanted = [path for path in paths if anew or not os.path.exists(path)]
-    if wanted and not is_elsewhere(paths[0]) and is_mirrored(paths[0]):
-        mirror.bring(paths[0], wanted)
+    if wanted and not is_elsewhere(paths[0]):
+        mirror = mirror_of(paths[0])
+        if mirror is not None:
+            mirror.fetch(*(os.path.relpath(path, mirror.root) for path in wanted))
     return paths[0]
 
 
@@ -69,6 +71,7 @@ def sent(path: str, *endings: str) -> str:
     With `endings`, only files whose names end so are sent. Nothing is sent of a file that is in no
     mirror.
     """
-    if is_mirrored(path):
-        mirror.send_new(path, *endings)
+    mirror = mirror_of(path)
+    if mirror is not None:
+        mirror.put(*endings)
     return address_of(path)

@@ -14,9 +14,9 @@ from dataflow_grounding._util.errors import InputError, SpecError, told_as
 from dataflow_grounding._util.lazy import load_table
 
 if TYPE_CHECKING:
-    from dataflow_grounding.formats.base import Format
     from dataflow_grounding.formats.export import Exported, Selection
     from dataflow_grounding.formats.export_pictures import Images
+    from dataflow_grounding.formats.format import Format
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml: by a format's name, what it is and can say."""
@@ -34,7 +34,7 @@ def find_format(name: str, **options: Any) -> Format:
     Raises:
         SpecError: There is no such format, the user's own lacks a part, or there is no such option.
     """
-    from dataflow_grounding.formats.base import Carries, Format
+    from dataflow_grounding.formats.format import Carries, Format
     from dataflow_grounding.spec.user_code import in_one_line
 
     row = FORMATS.get(name)
@@ -83,7 +83,7 @@ def _missing_in(format_class: type[Format]) -> list[str]:
 
 
 def write(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Mapping[str, Any]] | Mapping[str, Iterable[Mapping[str, Any]]],
     format: str,
     path: str,
     *,
@@ -96,13 +96,17 @@ def write(
     """Write records in a format that a trainer reads.
 
     What is written is a folder with the data, the pictures and a README, or the data file alone. An
-    earlier export in the folder is replaced.
+    earlier export in the folder is replaced. Of a split, each part goes into a folder of its name;
+    what the parts share is written once, beside them: the README, and YOLO's `data.yaml`.
 
     Args:
         records: Read one at a time; for detectors (`yolo`, `coco`, `kitti`) twice, so that an
-            iterator is taken into a list first.
+            iterator is taken into a list first. Of a split, the records by the part's name:
+            `train`, `val`, `test`. Categories have the same numbers in all parts of YOLO, and of
+            COCO where `class_list` names all of them.
         format: One of FORMATS, or the user's own as `module:Class`.
-        path: A folder; or a file, where its ending is that of the format's data file.
+        path: A folder; or a file, where its ending is that of the format's data file, which can't
+            have parts.
         images: `copy` (into a folder, upright), `link`, or `reference`. Unless given, pictures are
             copied into a folder, and referenced from a file alone, which allows nothing else.
         folders: Where relative paths of pictures are looked for, in this order.
@@ -111,12 +115,13 @@ def write(
         options: Those of the format.
 
     Returns:
-        Counts of what was written, lost and left out.
+        Counts of what was written, lost and left out; under `parts` what was written of each part.
 
     Raises:
         SpecError: There is no such format, or it has no such option.
         InputError: The place is taken or can't be written; there are records, but none that can be
-            written; with `strict`, something is lost. Nothing is left there.
+            written, or no record of a part is; with `strict`, something is lost. Nothing is left
+            there.
 
     Example:
         >>> import tempfile
@@ -126,62 +131,17 @@ def write(
         >>> done = write([record], "odvg", tempfile.mkdtemp() + "/odvg.jsonl")
         >>> done.written["boxes"], done.losses()
         (1, 'spans (1)')
+        >>> parts = {"train": [record], "val": [{**record, "image_path": "b.jpg"}]}
+        >>> out = tempfile.mkdtemp() + "/out"
+        >>> write(parts, "yolo", out, images="reference").parts["val"]["boxes"]
+        1
+        >>> sorted(os.listdir(out))
+        ['README.md', 'data.yaml', 'train', 'val']
     """
     from dataflow_grounding.formats.export import Selection, export
 
     return export(
         records,
-        find_format(format, **options),
-        path,
-        images,
-        folders,
-        select or Selection(),
-        strict,
-    )
-
-
-def write_parts(
-    parts: Mapping[str, Iterable[Mapping[str, Any]]],
-    format: str,
-    path: str,
-    *,
-    images: Images | None = None,
-    folders: Sequence[str] = (),
-    select: Selection | None = None,
-    strict: bool = False,
-    **options: Any,
-) -> Exported:
-    """Write the parts of a split in a format that a trainer reads, each into a folder of its name.
-
-    What they share is written once, beside them: the README, and YOLO's `data.yaml`.
-
-    Args:
-        parts: Records by the part's name: `train`, `val`, `test`.
-        format, images, folders, select, strict, options: As `write` takes them. Categories have the
-            same numbers in all parts of YOLO, and of COCO where `class_list` names all of them.
-        path: A folder.
-
-    Returns:
-        Counts of what was written, lost and left out; under `parts` those of each part.
-
-    Raises:
-        SpecError: As `write`.
-        InputError: As `write`; or of some part no record is written.
-
-    Example:
-        >>> import os, tempfile
-        >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
-        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "expressions": [box]}
-        >>> parts = {"train": [record], "val": [{**record, "image_path": "b.jpg"}]}
-        >>> out = tempfile.mkdtemp() + "/out"
-        >>> done = write_parts(parts, "yolo", out, images="reference")
-        >>> done.parts["val"]["boxes"], sorted(os.listdir(out))
-        (1, ['README.md', 'data.yaml', 'train', 'val'])
-    """
-    from dataflow_grounding.formats.export import Selection, export_parts
-
-    return export_parts(
-        parts,
         find_format(format, **options),
         path,
         images,

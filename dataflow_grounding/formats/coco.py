@@ -17,9 +17,9 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.data.records import is_box, is_number, is_score
-from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.format import Format, Phrase, Sample
 from dataflow_grounding.formats.label_files import Labelled
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_lists, unite
 

@@ -23,8 +23,8 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_box
 from dataflow_grounding.formats._picture_finder import PictureFinder
-from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.format import Format, Sample
 from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines, unite
 from dataflow_grounding.replies import Reading, read_boxes
 from dataflow_grounding.replies.box_reader import to_reading

@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.data.records import STATUSES
-from dataflow_grounding.formats.base import Format, Phrase, Sample
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.format import Format, Phrase, Sample
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_xml, unite
 
 # The labels of what the export writes.

@@ -13,7 +13,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.data.records import is_number, is_score
-from dataflow_grounding.formats.base import Format
+from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import (
     entry_errors,
     files_under,

@@ -35,7 +35,14 @@ from dataflow_grounding.data.rejected import (
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats import FORMATS, WRITTEN
-from dataflow_grounding.formats.base import (
+from dataflow_grounding.formats.export_folder import (
+    MARK,
+    README,
+    ExportFolder,
+    is_data_file,
+)
+from dataflow_grounding.formats.export_pictures import ExportPictures, Images
+from dataflow_grounding.formats.format import (
     EXACT,
     NOT_IN_CAPTION,
     Carries,
@@ -44,13 +51,6 @@ from dataflow_grounding.formats.base import (
     Sample,
     stands,
 )
-from dataflow_grounding.formats.export_folder import (
-    MARK,
-    README,
-    ExportFolder,
-    is_data_file,
-)
-from dataflow_grounding.formats.export_pictures import ExportPictures, Images
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 # A path that ends so is meant as one file; a new folder of such a name would be a mistake.
@@ -148,7 +148,8 @@ class Selection:
         if kept is None:
             return None
         if self.min_score is not None:
-            kept = [box for box in kept if _scores_at_least(box, self.min_score)]
+            scored = [box for box in kept if box.get("score") is not None]
+            kept = [box for box in scored if box["score"] >= self.min_score]
         if len(kept) == len(boxes):
             return expression
         if not kept:
@@ -159,10 +160,6 @@ class Selection:
 def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any:
     """Return the person who looked at an expression, or at all of its record; None without one."""
     return expression.get("reviewed_by") or record.get("reviewed_by")
-
-
-def _scores_at_least(box: Mapping[str, Any], min_score: float) -> bool:
-    return box.get("score") is not None and box["score"] >= min_score
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
@@ -216,7 +213,7 @@ class Exported:
 
 
 def export(
-    rows: Rows,
+    records: Rows | Mapping[str, Rows],
     format: Format,
     path: str,
     images: Images | None,
@@ -229,7 +226,8 @@ def export(
     It is put at `path` as a whole, at the end; where anything is raised, nothing is.
 
     Args:
-        rows: The records, each read once.
+        records: The records, each read once; or those of each part of a split, by the part's name:
+            each part goes into a folder of its name, with one README for all.
         format: What writes them.
         path: A folder, which replaces an earlier export; or a new file, with the ending of the
             format's data file.
@@ -240,70 +238,47 @@ def export(
         strict: Raise where anything is lost or a record is left out.
 
     Raises:
-        InputError: `path` is taken, can't be written, or is one file and pictures should go with
-            it; of all records none is left to be written, `strict` or not; with `strict`, anything
-            is lost. Without any records an empty export is written.
+        InputError: `path` is taken, can't be written, or is one file and pictures or parts should
+            go with it; of all records none is left to be written, `strict` or not; with `strict`,
+            anything is lost. Without any records an empty export is written, but for a part.
     """
+    is_split = isinstance(records, Mapping)
+    parts: Mapping[str, Rows] = records if isinstance(records, Mapping) else {"": records}
     is_one_file = is_data_file(path, format.data_file)
-    if is_one_file and images in ("copy", "link"):
-        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
-    if is_one_file and os.path.lexists(path):
-        raise InputError(f"{path} is there already: remove it, or choose another name")
-    if not is_one_file:
-        _refuse_name_of_file(path, format)
+    if is_one_file:
+        _refuse_one_file(path, images, [*parts] if is_split else [])
+    elif path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
+        raise InputError(
+            f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
+        )
+    images = images or ("reference" if is_one_file else "copy")
     exported = Exported(path)
-    only_file = format.data_file if is_one_file else None
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, only_file) as out:
-        images = images or ("reference" if is_one_file else "copy")
-        pictures = ExportPictures(out, images, folders, format.packs, format.flat)
-        format.write(_SampleMaker(format, pictures, select, exported).samples(rows), out)
+    out = ExportFolder(
+        path, format.data_file if is_one_file else None, parts=[*parts] if is_split else []
+    )
+    with told_as(InputError, f"can't write {path}"), out:
+        with format.shared(out):
+            for name, rows in parts.items():
+                folder = out.part(name) if is_split else out
+                done = Exported(name) if is_split else exported
+                pictures = ExportPictures(folder, images, folders, format.packs, format.flat)
+                format.write(_SampleMaker(format, pictures, select, done).samples(rows), folder)
+                if is_split:
+                    _add_part(exported, done)
+        # the pictures of all parts are treated alike
         _finish(format, exported, pictures, out, strict)
     return exported
 
 
-def export_parts(
-    parts: Mapping[str, Rows],
-    format: Format,
-    path: str,
-    images: Images | None,
-    folders: Sequence[str],
-    select: Selection,
-    strict: bool,
-) -> Exported:
-    """Write each part of a split into a folder of its name in `path`, with one README for all.
-
-    The arguments are those of `export`, but for `parts`: records by the part's name.
-
-    Raises:
-        InputError: As `export` does; also where a single part has nothing to be written, even
-            because it has no records.
-    """
-    if is_data_file(path, format.data_file):
+def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> None:
+    if parts:
         raise InputError(
             f"{path} is one file, and {len(parts)} parts are to be written: name a folder"
         )
-    _refuse_name_of_file(path, format)
-    exported = Exported(path)
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, parts=[*parts]) as out:
-        pictures_of_parts: list[ExportPictures] = []
-
-        def part_by_part() -> Iterator[tuple[Iterator[Sample], ExportFolder]]:
-            """Yield each part's samples and folder; count the part once its samples are taken."""
-            for name, rows in parts.items():
-                folder = out.part(name)
-                pictures = ExportPictures(
-                    folder, images or "copy", folders, format.packs, format.flat
-                )
-                pictures_of_parts.append(pictures)
-                exported_part = Exported(name)
-                samples = _SampleMaker(format, pictures, select, exported_part).samples(rows)
-                yield samples, folder
-                _add_part(exported, exported_part)
-
-        format.write_parts(part_by_part(), out)
-        # the pictures of all parts are treated alike
-        _finish(format, exported, pictures_of_parts[0], out, strict)
-    return exported
+    if images in ("copy", "link"):
+        raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
+    if os.path.lexists(path):
+        raise InputError(f"{path} is there already: remove it, or choose another name")
 
 
 def _add_part(whole: Exported, part: Exported) -> None:
@@ -316,15 +291,6 @@ def _add_part(whole: Exported, part: Exported) -> None:
     whole.left_out += part.left_out
     whole.reasons += [f"{part.path}, {reason}" for reason in part.reasons]
     whole.remarks += [f"{part.path}: {remark}" for remark in part.remarks]
-
-
-def _refuse_name_of_file(path: str, format: Format) -> None:
-    # Raise InputError if a path that should be a folder's ends like a file's. It may, where such a
-    # folder is there.
-    if path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
-        raise InputError(
-            f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
-        )
 
 
 def _finish(
@@ -347,13 +313,10 @@ def _finish(
 def _why_nothing(exported: Exported) -> list[str]:
     reasons = [exported.losses(), *exported.reasons, *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
-        reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")
+        # Detectors are trained on these, and they need no captions.
+        names = ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
+        reasons.append(f"classes and phrases of no caption go into {names}, say")
     return reasons
-
-
-def _for_detectors() -> str:
-    # Detectors are trained on these, and they need no captions.
-    return ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
 
 
 class _SampleMaker:

@@ -191,7 +191,9 @@ class ExportPictures:
         return name
 
     def _claim(self, name: str, path: str) -> bool:
-        key = hash(_file_key(name))
+        # A.jpg and a.jpg are one file for some, and so are names with an é of one code point and of
+        # two.
+        key = hash(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()))
         if key not in self._path_of_name:
             self._path_of_name[key] = hash(path)
         return self._path_of_name[key] == hash(path)
@@ -219,8 +221,3 @@ class ExportPictures:
         links = ", most of them links" if self._images == "link" else ""
         folders = [f"{part}/{FOLDER}/" for part in parts] or [f"{FOLDER}/"]
         return f"Pictures are in {', '.join(folders)}, upright{links}."
-
-
-def _file_key(name: str) -> str:
-    # A.jpg and a.jpg are, and names with an é of one code point and of two.
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -9,6 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -89,7 +90,8 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     for name in METADATA:
         path = joined(folder, name)
         if kind_of(path) == "file":
-            return _of_metadata(path, folder)
+            read = partial(read_rows, path)
+            return Input(path, read, (folder,), (path,), columns={"image": "file_name"})
     hint = f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
     below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
     if below:
@@ -97,11 +99,6 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     if_none = f"{folder} has no pictures in it{hint}"
     names = files_under(folder, ("",), "data.input_jsonl")
     return _of_pictures(folder, folder, names, results_dir, if_none)
-
-
-def _of_metadata(path: str, folder: str) -> Input:
-    columns = {"image": "file_name"}
-    return Input(path, lambda: read_rows(path), (folder,), (path,), columns=columns)
 
 
 def _of_glob(pattern: str, results_dir: str) -> Input:

@@ -25,10 +25,10 @@ from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_number, name_within
 from dataflow_grounding.formats._picture_finder import PictureFinder
-from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.class_tables import Classes, Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import Format, Sample
 from dataflow_grounding.formats.reading import files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 
@@ -264,63 +264,49 @@ class _LabelFormat(Format):
         InputError, OSError.
         """
 
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write the label files, and the names of classes with all pictures as `train`."""
-        with self._names_file(out, {"train": FOLDER}) as classes:
-            self._write_labels(samples, out, classes)
-
-    def write_parts(
-        self, parts: Iterator[tuple[Iterator[Sample], ExportFolder]], out: ExportFolder
-    ) -> None:
-        """Write each part's label files into its folder, and the names of classes once for all.
-
-        A class has one number in all parts: those of a fixed order come first, then others as they
-        appear. Raises InputError where two pictures of a part have the same label file.
-        """
-        pictures = {name: f"{name}/{FOLDER}" for name in out.parts}
-        with self._names_file(out, pictures) as classes:
-            for samples, folder in parts:
-                self._write_labels(samples, folder, classes)
-
     @contextmanager
-    def _names_file(self, out: ExportFolder, pictures: Mapping[str, str]) -> Iterator[Numbers]:
-        # A class is added to the file when its number is first asked for; those whose order is
-        # fixed are added first. At the end remarks on the numbers are added. `pictures` has the
-        # folder of each part's pictures, by the part's name.
+    def shared(self, out: ExportFolder) -> Iterator[None]:
+        """Write the names of classes once for all parts.
+
+        A class has one number in all of them: those of a fixed order come first, then others as
+        they appear, each when its number is first asked for.
+        """
+        pictures = {name: f"{name}/{FOLDER}" for name in out.parts} or {"train": FOLDER}
         with out.file(self.names_files[0]) as names:
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
             names.write(self.head(pictures))
             for name in self._classes.fixed:
                 classes.number_of(name)
-            yield classes
+            self._numbers = classes
+            yield
             if not len(classes):
                 names.write("  {}\n")  # no names, in YAML
             self.remarks += self._classes.remarks_on_numbers(len(classes))
 
-    def _write_labels(self, samples: Iterator[Sample], out: ExportFolder, classes: Numbers) -> None:
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write the label files.
+
+        Raises InputError where two pictures have the same label file.
+        """
         pictures = Numbers()
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
-            lines = self._lines(sample, classes)
+            lines = self._lines(sample)
+            path = out.place(_label_file_of(sample.file_name))
             try:
-                self._write_label(out, sample, lines, is_new)
-            except FileExistsError:
+                with open(path, "xb" if is_new else "ab", 0) as file:
+                    file.write(lines.encode())
+            except FileExistsError:  # another picture has it: a.jpg and a.png
                 raise InputError(_shared_label(sample.file_name, pictures)) from None
 
-    def _lines(self, sample: Sample, classes: Numbers) -> str:
-        # A new class gets its number in `classes`, which writes its name into the names' file.
+    def _lines(self, sample: Sample) -> str:
+        # A new class gets its number, which writes its name into the names' file.
         lines = ""
         for phrase in sample.phrases:
-            number, _ = classes.number_of(phrase.text)
+            number, _ = self._numbers.number_of(phrase.text)
             for box, score in zip(phrase.boxes, phrase.scores, strict=True):
                 lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
         return lines
-
-    def _write_label(self, out: ExportFolder, sample: Sample, lines: str, is_new: bool) -> None:
-        # `is_new` says that no sample of this picture came before; else the lines are appended.
-        # Raises FileExistsError where another picture has that label file: a.jpg and a.png.
-        with open(out.place(_label_file_of(sample.file_name)), "xb" if is_new else "ab", 0) as file:
-            file.write(lines.encode())
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.

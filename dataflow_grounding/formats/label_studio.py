@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.records import has_id
-from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.reading import entry_errors, read_lines
 
 # labels and names of controls, as in label_studio.xml
@@ -205,12 +205,11 @@ def _latest(annotations: Any) -> dict[str, Any] | None:
     if not kept:
         return None
     # sorted() keeps the order of equal times, so that the last of them is the list's last.
-    latest: dict[str, Any] = sorted(kept, key=_time_of)[-1]
+    by_time = sorted(
+        kept, key=lambda each: str(each.get("updated_at") or each.get("created_at") or "")
+    )
+    latest: dict[str, Any] = by_time[-1]
     return latest
-
-
-def _time_of(annotation: Mapping[str, Any]) -> str:
-    return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
 class _Mention(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from unicodedata import normalize
 
 from dataflow_grounding.data.records import is_number
-from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.reading import entry_errors, read_lines, unite
 
 

@@ -37,7 +37,7 @@ from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats._picture_finder import PictureFinder
-from dataflow_grounding.formats.base import stands
+from dataflow_grounding.formats.format import stands
 from dataflow_grounding.images.files import MAX_FILE_BYTES
 
 _SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c

@@ -14,8 +14,8 @@ from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.data.records import is_box, is_number
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.formats._picture_finder import PictureFinder
-from dataflow_grounding.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.label_files import LEFT_OUT
 from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines
 

@@ -16,10 +16,10 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
 from dataflow_grounding.data.records import dump_text, image_id_of
-from dataflow_grounding.formats.base import Format, Sample
 from dataflow_grounding.formats.class_tables import Numbers
 from dataflow_grounding.formats.export_folder import DTYPES, ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import Format, Sample
 from dataflow_grounding.formats.reading import entry_errors, files_under, tar_samples
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.picture_folder import put_picture

@@ -91,12 +91,6 @@ def section(heading: str, content: str, note: str = "") -> str:
     return f"<section><h2>{safe(heading)}</h2>{paragraph}{content}</section>"
 
 
-def spec_section(heading: str, settings: Iterable[tuple[str, str]]) -> str:
-    """Return a section of pieces of a spec: pairs of a name and the YAML below it, as text."""
-    parts = [f"<h3>{safe(name)}</h3><pre>{safe(text)}</pre>" for name, text in settings]
-    return section(heading, "\n".join(parts))
-
-
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Return a list of pairs of text, each a word and what is said of it, as HTML.
 

@@ -36,7 +36,7 @@ from dataflow_grounding.images.image import find_image, open_image
 from dataflow_grounding.jobs.estimating import unanswerable
 from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice
 from dataflow_grounding.jobs.registry import look_into_spec
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.trust.choice import REQUESTS
@@ -102,15 +102,15 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
     # problems.
     with findings.taking():
         columns = run.job.columns()
-        check_plan(run.steps, columns, run.job.empty_columns)
+        check_plan(run.job.steps, columns, run.job.empty_columns)
     _check_folder(run.spec.results_dir, findings)
     findings.problems += run.job.obstacles()
     findings.remarks += run.job.needs()
-    findings.remarks += run.remarks()
-    if run.box_format is not None and run.box_format.pending:
+    findings.remarks += run.remarks
+    if run.job.box_format is not None and run.job.box_format.pending:
         stating = f"set {setting('vlm.box_format')}"
         first = f"the run starts with a calibration of {REQUESTS} (or {stating})"
-        findings.remarks.append(f"{run.box_format.why}: {first}")
+        findings.remarks.append(f"{run.job.box_format.why}: {first}")
     workers = run.serving.max_workers
     connections = files_left()
     if workers > connections:
@@ -128,7 +128,7 @@ def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
     # A folder with a `.ckpt` would pass for that of a run. Nothing is deleted where pictures are
     # fetched from the web, so that they are fetched once.
     results = run.spec.results_dir
-    checkpoints = run.steps[0].storage.checkpoint_folder
+    checkpoints = run.job.steps[0].storage.checkpoint_folder
     inner = [checkpoints, os.path.join(results, "pictures")]
     missing_inner = [folder for folder in inner if not os.path.exists(folder)]
     outer = [results, *_missing_parents(results)]
@@ -141,10 +141,10 @@ def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
 
 def _delete_made(run: SpecRun, inner: Sequence[str], outer: Sequence[str]) -> None:
     # Nothing is deleted where a run has begun there meanwhile, or pictures are fetched.
-    checkpoints = run.steps[0].storage.checkpoint_folder
+    checkpoints = run.job.steps[0].storage.checkpoint_folder
     lock = os.path.join(checkpoints, "lock")
     is_a_runs = os.path.exists(lock) or os.path.exists(store_path(checkpoints))
-    if is_a_runs or getattr(run.block.data, "fetches", False):
+    if is_a_runs or getattr(run.spec.block.data, "fetches", False):
         return
     for folder in inner:
         shutil.rmtree(folder, ignore_errors=True)
@@ -165,14 +165,14 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
     # are wrong.
     run: SpecRun | None = None
     with findings.taking():
-        run = SpecRun(spec)
+        run = ready_to_run(spec)
         findings.asks = run.who
     if run is not None:
         return run
     embedded = spec.model_copy(deep=True)
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"
-    return SpecRun(embedded)
+    return ready_to_run(embedded)
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
@@ -276,7 +276,7 @@ class _RowCheck:
 
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
-    check = _RowCheck(run.steps[0], run.job.source)
+    check = _RowCheck(run.job.steps[0], run.job.source)
     earlier = tuple(findings.problems)
     for row in run.job.rows():
         findings.records += 1

@@ -4,13 +4,11 @@ Versions of this package have put different things into the key of a stored repl
 paid for again, a serving gets the identities of then as further ones.
 """
 
-import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from dataflow_grounding.data.records import read_object
 from dataflow_grounding.jobs.serving_of_spec import settings_that_count
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.spec import Spec
 
 RUN_JSON = "run.json"
 MOST_ADDRESSES = 16
@@ -18,12 +16,8 @@ MOST_ADDRESSES = 16
 """
 
 
-class EarlierRun:
-    """The last run of a results folder, by its `run.json`; an empty one where there is none.
-
-    Args:
-        spec: The spec that is to run now.
-        serving: The serving that is to be asked now.
+class EarlierRun(NamedTuple):
+    """The last run of a results folder, by its `run.json`.
 
     Attributes:
         model: The model that was asked; None where that isn't known.
@@ -34,54 +28,62 @@ class EarlierRun:
             nothing is known they are taken to be the present ones.
     """
 
-    def __init__(self, spec: Spec, serving: Serving) -> None:
-        self._before = read_object(os.path.join(spec.results_dir, RUN_JSON))
-        self.model = self._before.get("model")
-        self.endpoint = self._before.get("endpoint")
-        self.addresses = self._addresses_besides(serving.endpoint)
-        self.settings = self._settings_of(spec.autolabel_type, serving)
+    model: Any
+    endpoint: Any
+    addresses: list[str]
+    settings: Any
 
-    def lend_replies(self, serving: Serving) -> None:
-        """Let a serving find the replies that earlier versions of this package have stored."""
-        self._lend_replies_of_addresses(serving)
-        self._lend_replies_without_settings(serving)
 
-    def _addresses_besides(self, present: str) -> list[str]:
-        earlier = self._before.get("endpoints_before")
-        named = [self.endpoint, *(earlier if isinstance(earlier, list) else [])]
-        addresses = [address for address in named if isinstance(address, str)]
-        others = [address for address in addresses if address != present]
-        return list(dict.fromkeys(others))[:MOST_ADDRESSES]
+def with_earlier_replies(serving: Serving, pipeline: str, facts: Mapping[str, Any]) -> EarlierRun:
+    """Let a serving find the replies that earlier runs of a results folder have stored.
 
-    def _settings_of(self, pipeline: str, serving: Serving) -> Any:
-        # `run.json` has the settings, or still the spec of an earlier version.
-        if "settings_before" in self._before:
-            return self._before["settings_before"]
-        try:
-            return settings_that_count(self._before["spec"][pipeline]["vlm"]["settings"])
-        except (KeyError, TypeError, AttributeError):
-            return dict(serving.stated_settings)
+    Args:
+        serving: Who is to be asked.
+        pipeline: The spec's `autolabel_type`.
+        facts: The folder's `run.json`; empty where there is none.
 
-    def _lend_replies_of_addresses(self, serving: Serving) -> None:
+    Returns:
+        What the last of the earlier runs says of itself.
+    """
+    before = EarlierRun(
+        facts.get("model"),
+        facts.get("endpoint"),
+        _addresses_besides(serving.endpoint, facts),
+        _settings_before(facts, pipeline, serving),
+    )
+    identity = serving.identity()
+    identity_there = serving.identity_there()
+    if identity_there != identity:
         # An earlier version had the endpoint's address in a reply's key; by now the model's name
         # will do. Nothing is lent where the present key has the address, too.
-        identity_there = serving.identity_there()
-        if identity_there == serving.identity():
-            return
-        identities = list(serving.other_identities)
-        for address in self.addresses:
+        for address in before.addresses:
             # `run.json` joins the addresses of several endpoints; the key just had these words
-            is_several = " + " in address
-            endpoint = "several endpoints" if is_several else address
-            identities.append({**identity_there, "endpoint": endpoint})
-        serving.other_identities = identities
-
-    def _lend_replies_without_settings(self, serving: Serving) -> None:
+            endpoint = "several endpoints" if " + " in address else address
+            _lend(serving, {**identity_there, "endpoint": endpoint})
+    if "settings" in identity and before.settings == identity["settings"]:
         # A user's serving had no settings in its key. Only replies that were asked for with the
         # present ones count.
-        identity = serving.identity()
-        if "settings" not in identity or self.settings != identity["settings"]:
-            return
-        without_settings = serving.identity_there()
-        del without_settings["settings"]
-        serving.other_identities = [*serving.other_identities, without_settings]
+        _lend(serving, {key: identity_there[key] for key in identity_there if key != "settings"})
+    return before
+
+
+def _lend(serving: Serving, identity: dict[str, Any]) -> None:
+    serving.other_identities = [*serving.other_identities, identity]
+
+
+def _addresses_besides(present_address: str, facts: Mapping[str, Any]) -> list[str]:
+    earlier = facts.get("endpoints_before")
+    named = [facts.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
+    addresses = [address for address in named if isinstance(address, str)]
+    others = [address for address in addresses if address != present_address]
+    return list(dict.fromkeys(others))[:MOST_ADDRESSES]
+
+
+def _settings_before(facts: Mapping[str, Any], pipeline: str, serving: Serving) -> Any:
+    # `run.json` has the settings, or still the spec of an earlier version.
+    if "settings_before" in facts:
+        return facts["settings_before"]
+    try:
+        return settings_that_count(facts["spec"][pipeline]["vlm"]["settings"])
+    except (KeyError, TypeError, AttributeError):
+        return dict(serving.stated_settings)

@@ -247,7 +247,7 @@ class Trial:
     def __init__(
         self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog, images: KeyedLog | None
     ) -> None:
-        self._steps = run.steps
+        self._steps = run.job.steps
         self._replies = replies
         self._servings: list[_StandIn] = []
         for step in self._steps:
@@ -353,7 +353,7 @@ def unanswerable(run: SpecRun) -> list[str]:
     """
     lines = []
     all_are_stated = True
-    for step in run.steps:
+    for step in run.job.steps:
         serving = step.operator.serving
         if serving is None or serving.tasks is None:
             continue
@@ -362,7 +362,11 @@ def unanswerable(run: SpecRun) -> list[str]:
         for task in tasks:
             if task not in serving.tasks:
                 lines.append(_cannot_answer(step, task, serving.model))
-    if lines or all_are_stated or any(isinstance(step.operator, WholeFile) for step in run.steps):
+    if (
+        lines
+        or all_are_stated
+        or any(isinstance(step.operator, WholeFile) for step in run.job.steps)
+    ):
         return lines
     trial = Trial(run, None, KeyedLog(""), None)
     records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
@@ -394,12 +398,12 @@ def estimate(run: SpecRun) -> dict[str, Any]:
 
     Raises SpecError for steps that can't be estimated, or that ask what nobody can answer.
     """
-    for step in run.steps:
+    for step in run.job.steps:
         if isinstance(step.operator, WholeFile):
             raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
     rules = _token_rules(run.serving)
     asks_anew = run.options.force_reprocess
-    folder = run.steps[0].storage.checkpoint_folder
+    folder = run.job.steps[0].storage.checkpoint_folder
     with (
         closing(KeyedLog("")) if asks_anew else readable_replies(folder) as replies,
         closing(log_of(folder)) as images,
@@ -413,13 +417,15 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         raise SpecError("\n".join(unanswerable_lines))
     of_records = [estimated.expected() for estimated in steps]
     probes = _probes(run, of_records)
-    judge_tests = _judge_tests(run.steps, of_records, records)
+    judge_tests = _judge_tests(run.job.steps, of_records, records)
     expected = []
-    for step, amount, *further in zip(run.steps, of_records, probes, judge_tests, strict=True):
+    for step, amount, *further in zip(run.job.steps, of_records, probes, judge_tests, strict=True):
         if amount.requests:
             # Each of these costs about what a request of its step does.
             amount += amount * (sum(further) / amount.requests)
-        expected.append(with_cost(amount, prices_of(step, run), tier_of(step, run)))
+        serving = step.operator.serving or run.serving
+        prices = run.judges_prices.get(serving.model, run.options.prices)
+        expected.append(with_cost(amount, prices, serving.service_tier))
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
@@ -455,18 +461,6 @@ def _image_rule(rules: TokenRules | None) -> str | None:
     return "published" if rules.known else "assumed"
 
 
-def prices_of(step: Step, run: SpecRun) -> Prices | None:
-    """Return the prices of whoever answers a step; None where they aren't known."""
-    serving = step.operator.serving or run.serving
-    return run.judges_prices.get(serving.model, run.options.prices)
-
-
-def tier_of(step: Step, run: SpecRun) -> str:
-    """Return the service tier that a step asks for; "" for the usual one."""
-    serving = step.operator.serving or run.serving
-    return serving.service_tier
-
-
 def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
     """Return an amount with its cost in USD at these prices, in a service tier ("" for the usual).
 
@@ -481,8 +475,8 @@ def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
 
 async def _estimate_steps(run: SpecRun, records: int, trial: Trial) -> list[StepEstimate]:
     # A row that can't be read counts for nothing.
-    source = Source(run.steps, pilot=run.options.pilot)
-    steps = [StepEstimate(step.label) for step in run.steps]
+    source = Source(run.job.steps, pilot=run.options.pilot)
+    steps = [StepEstimate(step.label) for step in run.job.steps]
     for row, stands_for in _sample(itertools.islice(run.job.rows(), records), records):
         try:
             record = source.record(row)
@@ -511,11 +505,11 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
     # The requests of all steps that watch their boxes count together; `probes_for` says how many
     # checks each endpoint gets for them. A step has those that its own requests add.
     # Looked at only if some step has its boxes checked.
-    pictures = functools.cache(Source(run.steps, pilot=run.options.pilot).pictures)
+    pictures = functools.cache(Source(run.job.steps, pilot=run.options.pilot).pictures)
     watched = 0.0  # requests of the steps so far
     probes_so_far = 0
     probes = []
-    for step, amount in zip(run.steps, amounts, strict=True):
+    for step, amount in zip(run.job.steps, amounts, strict=True):
         serving = step.operator.serving
         every = _check_every(step)
         if serving is None or not every or not amount.requests:

@@ -18,7 +18,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.formats import seed_records
 from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.jobs.spec_job import SpecJob, in_folders, recall_box_formats, select_steps
+from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.operators import NegativePhraser
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
 from dataflow_grounding.serving.serving import Serving
@@ -91,9 +91,8 @@ class ImageReferringExpressionJob(SpecJob):
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = ResultsStorage(self._seed_file, spec.results_dir)
         pipeline = self._pipeline(block, storage)
-        all_steps = in_folders(pipeline.steps())
-        self.steps = select_steps(all_steps, _wanted(block.workflow, all_steps))
-        self.box_format = recall_box_formats(all_steps)
+        all_steps = pipeline.steps()
+        self.take_steps(all_steps)
         pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
         if not os.path.exists(storage.checkpoint_folder):  # a folder with one is a run's of ours
             outputs = [step.storage.output_path for step in all_steps]
@@ -113,6 +112,19 @@ class ImageReferringExpressionJob(SpecJob):
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
         if block.workflow.negatives:
             self._offer_types_of_other_images()
+
+    def wanted(self, steps: list[Step]) -> list[str]:
+        """Return the numbers of the steps that the spec asks for.
+
+        With step 3, the check, all steps behind it are wanted.
+        """
+        workflow = self.spec.block.workflow
+        names = list(super().wanted(steps))
+        if not workflow.force_reprocess:
+            names = _with_caption(names, steps)
+        if str(CHECK) in names:
+            names += [str(number) for number in range(CHECK + 1, len(steps))]
+        return names
 
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
@@ -259,15 +271,6 @@ _LACKS = {
     MERGE: _Lacks(MERGE, "regions with a description, and a cleaned_caption", "steps 0 and 1"),
     CHECK: _Lacks(CHECK, "expressions", "step 2"),
 }
-
-
-def _wanted(workflow: ReferringWorkflow, all_steps: list[Step]) -> list[str]:
-    names = list(workflow.steps)
-    if not workflow.force_reprocess:
-        names = _with_caption(names, all_steps)
-    if str(CHECK) in names:
-        names += [str(number) for number in range(CHECK + 1, len(all_steps))]
-    return names
 
 
 def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:

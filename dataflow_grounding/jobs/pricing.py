@@ -1,10 +1,14 @@
 """What a run's tokens cost, and who says so."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.costs import FREE
+from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.spec import VlmBlock
 
 
 class Pricing(NamedTuple):
@@ -32,6 +36,38 @@ def pricing_of(stated: Prices | None, serving: Serving) -> Pricing:
         return Pricing(None, None)
     of_tier = _tier_in_words(listed.prices, serving)
     return Pricing(listed.prices, f"{listed.source}, {listed.date}{of_tier}")
+
+
+def price_others(
+    servings: Sequence[Serving],
+    vlms: Sequence[VlmBlock],
+    steps: Sequence[Step],
+    budget_usd: float | None,
+) -> dict[str, Prices | None]:
+    """Set the prices of each serving but the first that a step asks, and return them by its model.
+
+    They are None where they aren't known. A serving of the first serving's model isn't among them.
+
+    Args:
+        servings: All servings of a run.
+        vlms: The blocks of a spec that name them.
+        steps: The run's.
+        budget_usd: What the run may spend; with one, unknown prices raise SpecError.
+    """
+    prices: dict[str, Prices | None] = {}
+    for vlm, serving in zip(vlms[1:], servings[1:], strict=False):
+        is_asked = any(step.operator.serving is serving for step in steps)
+        if not is_asked or serving.model == servings[0].model:
+            continue
+        stated = None if vlm.prices is None else Prices(**vlm.prices.model_dump())
+        serving.prices = pricing_of(stated, serving).prices
+        prices[serving.model] = serving.prices
+        if serving.prices is None and budget_usd is not None:
+            raise SpecError(
+                f"workflow.budget_usd needs the prices of {serving.model}, too: set"
+                " vlm.check.prices"
+            )
+    return prices
 
 
 def _tier_in_words(prices: Prices, serving: Serving) -> str:

@@ -1,7 +1,7 @@
 """The pipelines that a spec can name, and specs read with them."""
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import create_model
@@ -14,40 +14,18 @@ from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
-# a shipped pipeline's `autolabel_type`, which is its job's module as well → the job's class there
-_CLASSES = {
+JOBS = {
     "image_grounding": "ImageGroundingJob",
     "image_referring_expression": "ImageReferringExpressionJob",
     "image_region_caption": "ImageRegionCaptionJob",
 }
+"""A shipped pipeline's `autolabel_type`, which is its job's module as well → the job's class there.
+
+A pipeline of the user's own needs no row.
+"""
 
 
-class _Jobs(Mapping[str, type[SpecJob]]):
-    """Jobs by name; a job's module is imported when the job is asked for, as a run takes one."""
-
-    def __getitem__(self, name: str) -> type[SpecJob]:
-        """Return the job of this name. Raises KeyError where there is none."""
-        class_name = _CLASSES[name]
-        job: type[SpecJob] = getattr(
-            importlib.import_module(f"dataflow_grounding.jobs.{name}"), class_name
-        )
-        return job
-
-    def __contains__(self, name: object) -> bool:
-        return name in _CLASSES
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_CLASSES)
-
-    def __len__(self) -> int:
-        return len(_CLASSES)
-
-
-JOBS = _Jobs()
-"""The shipped pipelines, by `autolabel_type`; a pipeline of the user's own needs no row."""
-
-
-def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
+def job_named(autolabel_type: str, folders: Sequence[str] = ()) -> type[SpecJob]:
     """Return the job of a shipped pipeline, or of a user's Pipeline or SpecJob.
 
     Args:
@@ -59,7 +37,10 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
             key of its block in the spec, is none or is taken.
     """
     if autolabel_type in JOBS:
-        return JOBS[autolabel_type]
+        # A run takes one of them: the others, and what they import, are left alone.
+        module = importlib.import_module(f"dataflow_grounding.jobs.{autolabel_type}")
+        shipped: type[SpecJob] = getattr(module, JOBS[autolabel_type])
+        return shipped
     job = named(autolabel_type, "autolabel_type", JOBS, folders)
     if isinstance(job, type) and issubclass(job, Pipeline):
         job = _job_of_pipeline(job)

@@ -26,7 +26,7 @@ from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.downloads import Downloads
 from dataflow_grounding.jobs.input_rows import guess_column, record_rows
-from dataflow_grounding.jobs.spec_job import SpecJob, in_folders, recall_box_formats, select_steps
+from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.operators import CaptionGenerator
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
@@ -54,20 +54,18 @@ class RowsJob(SpecJob):
         self._input = self.find_input()
         storage = self._find_storage()
         # All steps are made, wanted or not: a step's folder and input go by those before it.
-        all_steps = in_folders(self.make_steps(storage))
+        all_steps = self.make_steps(storage)
         for step in all_steps:
             _watch_as_stated(step.operator, spec.block.vlm)
-        numbered_steps = select_steps(all_steps, self.wanted(all_steps))
-        self.box_format = recall_box_formats(all_steps)
+        self.take_steps(all_steps)
         # the first wanted step; one that writes captions may come before it, and has no number
-        self._first = numbered_steps[0]
+        self._first = self.steps[0]
         # whether it reads the user's input, not an earlier step's file
         self._from_input = self._first.storage.operator_step == 0
         self._check_input()
-        self.steps = numbered_steps
+        _refuse_gaps(self.steps)
         if self._from_input:
-            self.steps = [*self._captioning(storage), *numbered_steps]
-        _refuse_gaps(numbered_steps)
+            self.steps = [*self._captioning(storage), *self.steps]
 
     def find_input(self) -> Input:
         """Return the input that `data.input_jsonl` names. Raises InputError, MissingExtra."""
@@ -88,7 +86,9 @@ class RowsJob(SpecJob):
         self._made: str | None = None
         if not self._input.plain or data.columns or data.fetches:
             self._made = os.path.join(self.spec.results_dir, ".ckpt", "input.jsonl")
-            if self._puts_pictures:
+            # Rows in files of text, and folders of pictures, hold none.
+            is_text = self._input.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
+            if data.fetches or not (self._input.bare or is_text):
                 folders = (*folders, self.spec.results_dir)
         storage = ResultsStorage(
             self._made or self._input.path, self.spec.results_dir, image_root=data.image_root
@@ -97,13 +97,6 @@ class RowsJob(SpecJob):
         if self._made:
             storage.made_of = self._input.path
         return storage
-
-    @property
-    def _puts_pictures(self) -> bool:
-        # Rows in files of text, and folders of pictures, hold none.
-        path = self._input.path
-        is_text = path.endswith((".jsonl", ".json", ".csv", ".tsv"))
-        return self._data.fetches or not (self._input.bare or is_text)
 
     def _check_input(self) -> None:
         first = self._first.storage
@@ -162,14 +155,6 @@ class RowsJob(SpecJob):
     def passed_over(self) -> str:
         """A sentence on files of an input folder that aren't taken for pictures; "" for none."""
         return self._input.passed_over if self._from_input else ""
-
-    def wanted(self, steps: list[Step]) -> list[str]:
-        """Return the numbers of the steps that the spec asks for, as texts.
-
-        Args:
-            steps: All steps, for subclasses that ask for further ones.
-        """
-        return self.spec.block.workflow.steps
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
         # Return a list with a step that writes captions; an empty one where none is needed. It is

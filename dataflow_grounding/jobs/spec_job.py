@@ -73,6 +73,25 @@ class SpecJob:
         """What `source` and `pipeline_steps` of the records say; None leaves them out."""
         return self.name
 
+    def take_steps(self, all_steps: list[Step]) -> None:
+        """Set `steps`, to those that are asked for, and `box_format`.
+
+        All steps get a folder each, and recall the box formats of their results folder. Raises
+        SpecError for an operator whose name can't be a part of a folder's, for a step that isn't
+        there, and where no step is wanted.
+        """
+        _put_in_folders(all_steps)
+        self.steps = _selected(all_steps, self.wanted(all_steps))
+        self.box_format = _recalled_box_format(all_steps)
+
+    def wanted(self, steps: list[Step]) -> list[str]:
+        """Return the numbers of the steps that the spec asks for, as texts.
+
+        Args:
+            steps: All steps, for subclasses that ask for further ones.
+        """
+        return self.spec.block.workflow.steps
+
     def definitions(self) -> dict[str, str]:
         """Return the terms and phrases that the spec defines, with what counts as each."""
         return {}
@@ -243,15 +262,8 @@ class SpecJob:
                     self._writer(step)
 
 
-def in_folders(steps: list[Step]) -> list[Step]:
-    """Set where steps write: each into a folder of its own, `step_{number}_{name}`; return them.
-
-    Their storages are changed in place. Raises SpecError for an operator whose name can't be a part
-    of a folder's.
-
-    Args:
-        steps: All steps of a pipeline, each on a ResultsStorage.
-    """
+def _put_in_folders(steps: list[Step]) -> None:
+    # Each step of a pipeline, on a ResultsStorage, writes into `step_{number}_{name}`.
     names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
         name = step.operator.name
@@ -262,7 +274,6 @@ def in_folders(steps: list[Step]) -> list[Step]:
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
         step.storage.bring_up_to_date = _bring_up_to_date
-    return steps
 
 
 def _names_a_file(name: str) -> bool:
@@ -278,11 +289,9 @@ def _bring_up_to_date(annotations: str) -> None:
     bring_up_to_date(annotations)
 
 
-def recall_box_formats(steps: list[Step]) -> FormatChoice | None:
-    """Let the steps' operators take up the box formats that their results folder remembers.
-
-    Returns the choice of the first operator that has one; None where no operator asks for boxes.
-    """
+def _recalled_box_format(steps: list[Step]) -> FormatChoice | None:
+    # The steps' operators take up the box formats that their results folder remembers. The choice
+    # of the first operator that has one is returned; None where no operator asks for boxes.
     first: FormatChoice | None = None
     for step in steps:
         choice = getattr(step.operator, "format_choice", None)
@@ -293,15 +302,7 @@ def recall_box_formats(steps: list[Step]) -> FormatChoice | None:
     return first
 
 
-def select_steps(steps: list[Step], numbers: list[str]) -> list[Step]:
-    """Return the steps with these numbers, in the order of `steps`.
-
-    Raises SpecError for a number that isn't there, and where no step is wanted.
-
-    Args:
-        steps: All steps, numbered from 0.
-        numbers: The numbers, as a spec has them: as texts.
-    """
+def _selected(steps: list[Step], numbers: list[str]) -> list[Step]:
     known = [str(number) for number in range(len(steps))]
     unknown = [number for number in numbers if number not in known]
     if unknown or not numbers:

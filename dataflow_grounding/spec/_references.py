@@ -1,19 +1,19 @@
-"""References of a spec (`${key}`, `${oc.env:NAME}`): checks made before they are filled in.
+"""References of a spec (`${key}`, `${oc.env:NAME}`): checked, and filled in.
 
 Ten keys, each with ten references to the next, are 400 bytes of YAML and forty gigabytes of text.
-So `check_references` counts how much they would fill in. The other functions are about variables of
-the environment that hold nothing. A place is where a value stands: the keys and list indices from
-the top of the spec to it.
+So `check_references` counts how much they would fill in. A place is where a value stands: the keys
+and list indices from the top of the spec to it.
 """
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
 
 MOST = 5_000_000
 """Characters that all references of a spec may fill in."""
@@ -33,6 +33,7 @@ _VARIABLE = re.compile(
     r"\$\{\s*(?:oc\.env|(?!oc\.)[\w.]+)\s*:[^${}]*\}|\$\{\s*oc\.decode\s*:\s*\0\s*\}"
 )
 _VARIABLE_ALONE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)\s*\}")  # `${oc.env:NAME}`, no default
+_VARIABLE_BEGUN = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")  # the beginning of ${oc.env:NAME}
 # Keys, `${workflow.steps}`, without such as have another reference within their name: which key
 # that is isn't known before it is filled in.
 _KEY = re.compile(r"\$\{\s*([^${}:\0\1\s]+)\s*\}")
@@ -59,28 +60,24 @@ def check_references(config: Any) -> None:
         )
 
 
-def empty_variables(stated: Any) -> Iterator[tuple[Place, str]]:
-    """Yield the place of each value that is a variable set to nothing, and the variable's name.
+def filled_in(config: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return a config with its references filled in, as plain dicts, and the keys that are `???`.
 
-    A variable that isn't set, and a reference that states a default, are left out. An address that
-    is empty by mistake would be the provider's own, and pictures would go there.
+    The keys are as OmegaConf writes them, `a.b[0]`, and become null in the config. Raises
+    OmegaConf's errors for references that can't be filled in.
     """
-    for place, text in _texts(stated, ()):
-        reference = _VARIABLE_ALONE.fullmatch(text.strip())
-        if reference is None:
-            continue
-        value = os.environ.get(reference[1])
-        if value is not None and not value.strip():
-            yield place, reference[1]
+    _empty_other_backends(config)
+    missing = sorted(OmegaConf.missing_keys(config))
+    for key in missing:
+        OmegaConf.update(config, key, None)
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return {str(name): value for name, value in values.items()}, missing
 
 
-def empty_other_backends(config: Any) -> None:
-    """Replace variables that are empty, or not set, by "" in the blocks of backends not in use.
-
-    A spec may name its server by variables; where an override says `vlm.backend=embedded`, they
-    need not be set. Where the backend is `auto`, a user's own or not stated, nothing is replaced.
-    The config is changed.
-    """
+def _empty_other_backends(config: Any) -> None:
+    # A spec may name its server by variables; where an override says `vlm.backend=embedded`, they
+    # need not be set. So variables that are empty, or not set, become "" in the blocks of backends
+    # not in use. Where the backend is `auto`, a user's own or not stated, nothing is replaced.
     stated: Any = OmegaConf.to_container(config)
     for place, text in _texts(stated, ()):
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -95,6 +92,37 @@ def empty_other_backends(config: Any) -> None:
             for part in place[:-1]:
                 block = block[part]
             block[place[-1]] = ""
+
+
+def learn_variables(stated: Any) -> None:
+    """Learn which values of variables are secret: by the variable's name, or that of their key."""
+    for text, is_secret in texts_in(stated):
+        for variable in _VARIABLE_BEGUN.findall(text):
+            learn_fields(os.environ.get(variable), is_secret or is_secret_variable(variable))
+
+
+def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> Iterator[str]:
+    """Yield a line for each value that is a variable set to nothing.
+
+    A variable that isn't set, and a reference that states a default, are left out. An address that
+    is empty by mistake would be the provider's own, and pictures would go there.
+
+    Args:
+        stated: The spec's values with their references.
+        place_of: Returns where a key stands, for messages.
+    """
+    for place, text in _texts(stated, ()):
+        reference = _VARIABLE_ALONE.fullmatch(text.strip())
+        if reference is None:
+            continue
+        variable = reference[1]
+        value = os.environ.get(variable)
+        if value is not None and not value.strip():
+            key = [str(part) for part in place]
+            yield (
+                f"{place_of(key)}: {'.'.join(key)} is what {variable} holds, which is empty: set"
+                f" it, or write ${{oc.env:{variable},''}} where nothing is meant"
+            )
 
 
 class _FilledSizes:

@@ -3,6 +3,7 @@
 A location is a key of a spec with the blocks that it is in, from the outermost on.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args, get_origin
 
@@ -15,6 +16,8 @@ REMOVED_KEYS: dict[str, str] = load_table(__package__, "removed_keys.yaml")
 """Keys of earlier versions, without the pipeline's name, and what to do instead."""
 
 Location = Sequence[str | int]
+END_OF_PART = re.compile(r"[.[]")
+"""What ends a part of a key, as in `a.b[0]`."""
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
@@ -39,6 +42,24 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
             most_keys_there = keys_there
             place = f"{path}, line {line}" if line else path
     return place
+
+
+def missing_keys(
+    values: dict[str, Any], keys: Sequence[str], place: Callable[[Location], str]
+) -> list[str]:
+    """Take the keys that are `???` out of values, and return a line for each.
+
+    Args:
+        values: The spec's keys and values; it is changed.
+        keys: The keys as OmegaConf writes them: `a.b[0]`.
+        place: Returns where a key stands, for messages.
+    """
+    problems = []
+    for key in keys:
+        location = END_OF_PART.split(key)
+        drop(values, location)
+        problems.append(f"{place(location)}: {key} is '???': give it a value")
+    return problems
 
 
 def validated(

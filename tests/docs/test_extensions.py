@@ -214,7 +214,7 @@ def test_the_format_is_written_and_read(
         ("class Mine: pass", "is no format: derive a class from"),
         ("def Mine(record): pass", "is no format: derive a class from"),
         (
-            "from dataflow_grounding.formats.base import Format\nclass Mine(Format): pass",
+            "from dataflow_grounding.formats.format import Format\nclass Mine(Format): pass",
             "lacks read(), name, about, data_file",
         ),
     ],

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.formats import WRITTEN, find_format, read, write
-from dataflow_grounding.formats.base import Format
 from dataflow_grounding.formats.export import Exported
+from dataflow_grounding.formats.format import Format
 from tests.formats.data import data_sets, draw, hostile
 
 pytestmark = pytest.mark.slow

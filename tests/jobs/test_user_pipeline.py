@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import operators
-from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.jobs.registry import JOBS, job_named
 from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.workplace import Done, Workplace, command, ended, process
@@ -664,7 +664,7 @@ def test_what_is_wrong_is_told_in_a_line(
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS.keys())
+@pytest.mark.parametrize("job", map(job_named, JOBS), ids=JOBS)
 def test_the_questions_of_a_pilot_are_about_operators_that_there_are(job: type[SpecJob]) -> None:
     kinds = [getattr(operators, name) for name in operators.__all__]  # vars() has what was used
     names = {

@@ -16,8 +16,9 @@ import pytest
 
 from dataflow_grounding._util.errors import GroundingError, RunStopped
 from dataflow_grounding.engine.limiter import Level
+from dataflow_grounding.jobs.executing import execute_spec
 from dataflow_grounding.jobs.registry import load_spec
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.spec_run import ready_to_run
 from dataflow_grounding.scale.cluster.limits import (
     AtEndpoint,
     Ended,
@@ -175,7 +176,7 @@ class Running:
 
     def __init__(self, limiter: Any, name: str, place: Workplace, **settings: Any) -> None:
         self.error: GroundingError | None = None
-        self.run = SpecRun(load_spec([str(place.spec(**settings))]), progress=False)
+        self.run = ready_to_run(load_spec([str(place.spec(**settings))]), progress=False)
         self._exchange = limiter.exchange
         self._name = name
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -185,7 +186,7 @@ class Running:
         with shared_limits(lambda report: self._exchange(self._name, report)) as limits:
             self.run.options = replace(self.run.options, shared_limits=limits)
             try:
-                self.run.execute()
+                execute_spec(self.run)
             except GroundingError as error:
                 self.error = error
 

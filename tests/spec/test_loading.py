@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.jobs.image_grounding import ImageGroundingBlock
-from dataflow_grounding.jobs.registry import JOBS, load_spec
+from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.serving import GeminiServing, OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.workplace import REPOSITORY, Workplace, command, ended, process
@@ -53,7 +53,7 @@ def test_default_specs_have_every_key_with_its_default_and_a_comment(
     text = (tmp_path / f"{pipeline}.yaml").read_text()
     stated = yaml.safe_load(text)
     assert set(stated) == {"results_dir", "autolabel_type", pipeline}
-    compared(stated[pipeline], JOBS[pipeline].block, pipeline)
+    compared(stated[pipeline], job_named(pipeline).block, pipeline)
     for key in ("backend", "box_format", "max_workers", "timeout", "max_attempts"):
         [line] = [line for line in text.splitlines() if line.strip().startswith(f"{key}:")][:1]
         assert "#" in line, f"{key} has no comment"

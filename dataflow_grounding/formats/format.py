@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -180,23 +181,20 @@ class Format(ABC):
         return ""
 
     def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        """Write the samples into the folder.
+        """Write the samples into the folder, of the export or of a part of it.
 
         They come one at a time, and can be gone through once. Raises OSError; InputError where the
         format can only be read.
         """
         raise InputError(f"{self.name} can be read, but not written: choose another format")
 
-    def write_parts(
-        self, parts: Iterator[tuple[Iterator[Sample], "ExportFolder"]], out: "ExportFolder"
-    ) -> None:
-        """Write the parts of a split, each into its own folder, and what they share into `out`.
+    def shared(self, out: "ExportFolder") -> AbstractContextManager[None]:
+        """Return a context in which the export's folder `out` is written: by one `write`, or one
+        for each part of a split.
 
-        Here they share nothing. A part's samples are to be gone through before the next part is
-        asked for.
+        What the parts share is opened in it, and finished at its end. Here they share nothing.
         """
-        for samples, folder in parts:
-            self.write(samples, folder)
+        return nullcontext()
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
         """Return the words that are written for an expression: here its text."""

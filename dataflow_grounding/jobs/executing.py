@@ -1,0 +1,84 @@
+"""A spec's run, from its lock to its last file."""
+
+import os
+import time
+from contextlib import suppress
+
+from dataflow_grounding._util.errors import (
+    InputError,
+    RunStopped,
+    SpecError,
+    StorageFailed,
+    told_as,
+)
+from dataflow_grounding.data.classes import names_stated_in
+from dataflow_grounding.data.rows import copy_file
+from dataflow_grounding.data.working_folder import address_of
+from dataflow_grounding.engine.execute import MakeRun, execute
+from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.jobs.run_json import stated_spec, write_run_json
+from dataflow_grounding.jobs.spec_run import SpecRun
+
+
+def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
+    """Run a spec, and return what was done.
+
+    It leaves `annotations.jsonl`, if a record got through, and `run.json`; a run that is stopped
+    leaves the latter.
+
+    Args:
+        run: The spec, made ready.
+        make_run: Makes what takes the rows through the steps: in this process, others, or on Ray.
+
+    Raises:
+        SpecError: The servings can't be asked, or the folder has results of another model and
+            `auto` found none.
+        InputError: The input can't be read, or another run is at work in the folder.
+        RunStopped: The run could not be finished; what was paid for is stored.
+    """
+    steps = run.job.steps
+    obstacles = run.job.obstacles()
+    if obstacles:
+        raise SpecError("\n".join(obstacles))
+    _refuse_to_replace_a_models_results(run)
+    folder = steps[0].storage.checkpoint_folder
+    summary: Summary | None = None
+    with at_work(folder):
+        started = time.time()
+        try:
+            run.job.prepare()
+            summary = execute(steps, run.options, run.job.source, locked=folder, run=make_run)
+            if summary.classes.is_of_classes:
+                summary.classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
+            if summary.done:
+                _write_annotations(run)
+            summary.annotations = address_of(run.annotations_path)
+            summary.failures_file = address_of(summary.failures_file)
+            write_run_json(run, started, summary)
+            run.job.finish()
+            return summary
+        except RunStopped as stopped:
+            with suppress(InputError):
+                # The user is told what stopped the run, not that run.json has no room either.
+                write_run_json(run, started, summary, stopped)
+            raise
+
+
+def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
+    before = run.before.model
+    if run.spec.block.vlm.backend == "auto" and before not in (None, run.serving.model):
+        way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
+        raise SpecError(
+            f"{run.spec.results_dir} has results of {before}, and no endpoint is named now: {way}"
+        )
+
+
+def _write_annotations(run: SpecRun) -> None:
+    # A step of another library's operator may have none.
+    target = run.annotations_path
+    with told_as(StorageFailed, f"can't write {target}", again=True):
+        paths = [step.storage.output_path for step in run.job.steps]
+        written = [path for path in paths if os.path.exists(path)]
+        copy_file(written[-1], target)

@@ -1,0 +1,122 @@
+"""`run.json`: what a run leaves of itself, for the commands that read its results folder."""
+
+import json
+import os
+import time
+from typing import Any
+
+from dataflow_grounding._util.errors import RunStopped
+from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.secrets import masked
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.data.working_folder import address_of
+from dataflow_grounding.engine.costs import paid_by_step
+from dataflow_grounding.engine.limiter import share_of
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.jobs.earlier_run import RUN_JSON
+from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.jobs.shard_of_run import facts_of_shard
+from dataflow_grounding.jobs.spec_job import facts_of
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.operators import Operator
+from dataflow_grounding.spec import Spec
+from dataflow_grounding.spec.schema import SpecHead
+
+
+def write_run_json(
+    run: SpecRun, started: float, summary: Summary | None = None, stopped: RunStopped | None = None
+) -> None:
+    """Write `run.json` into a run's results folder.
+
+    Where the run had nothing to do, the file keeps what the earlier run did, and only the spec is
+    the present one. Raises InputError, StorageFailed.
+
+    Args:
+        run: The run.
+        started: When it began, in seconds since 1970.
+        summary: What was done; None where the run was stopped.
+        stopped: What stopped it.
+    """
+    path = os.path.join(run.spec.results_dir, RUN_JSON)
+    before: dict[str, Any] = {}
+    if summary is not None and summary.already_complete:
+        before = read_object(path)
+    if before.get("state") == "finished":
+        facts = before | {"spec": stated_spec(run.spec)}
+    else:  # also after a run that was killed before it wrote this file
+        facts = _facts(run, started, summary, stopped)
+    text = json.dumps(masked(facts), indent=1, ensure_ascii=False, default=str)
+    if json.loads(text) != before:
+        write_text(path, text + "\n")
+
+
+def _facts(
+    run: SpecRun, started: float, summary: Summary | None, stopped: RunStopped | None
+) -> dict[str, Any]:
+    # The arguments are those of `write_run_json`.
+    folders = run.job.steps[0].storage.image_folders
+    image_folders = [address_of(absolute(folder)) for folder in folders]
+    facts: dict[str, Any] = {
+        "state": "stopped" if summary is None else "finished",
+        "stopped_by": str(stopped) if stopped else None,
+        "version": __version__,
+        "started": _in_utc(started),
+        "model": run.serving.model,
+        "endpoint": run.serving.endpoint,
+        "endpoints_before": run.before.addresses,
+        "box_format": run.format_asked(),
+    }
+    if run.serving.stated_settings or run.before.settings:
+        facts["settings_before"] = run.before.settings
+    facts["image_folders"] = image_folders
+    for model, prices in run.judges_prices.items():  # one at the most
+        facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
+    facts |= run.job.facts()
+    facts["serving"] = facts_of(run.serving)
+    if summary is not None and summary.takes:
+        facts["serving"].setdefault("takes", summary.takes)
+    facts["operators"] = {
+        step.label: facts_of(step.operator)
+        for step in run.job.steps
+        if isinstance(step.operator, Operator)
+    }
+    shard = run.options.shard
+    if shard is not None:
+        facts["shard"] = facts_of_shard(
+            shard, run.job.steps, run.spec.results_dir, image_folders, summary
+        )
+    shares = [share_of(endpoint) for endpoint, _ in run.serving.endpoints()]
+    facts["sustained_concurrency"] = sum(share.level for share in shares)
+    facts["summary"] = stopped.summary if stopped else None
+    facts["prices"] = run.prices_from
+    # A stopped run has none: stores may be large, and a stop should be quick.
+    facts["steps"] = None
+    if summary is not None:
+        facts["summary"] = summary.to_json()
+        facts["steps"] = paid_by_step(run.spec.results_dir, run.options.prices, run.judges_prices)
+    facts["spec"] = stated_spec(run.spec)
+    return facts
+
+
+def stated_spec(spec: Spec) -> dict[str, Any]:
+    """Return the spec as `run.json` has it.
+
+    It begins with the keys of every spec and of all shipped pipelines, None where this one lacks
+    them. It is as the files state it, but for `data.classes`: a reference such as `${oc.env:NAME}`
+    is filled in there, as exports number by the classes.
+    """
+    own = {**spec.as_stated(), "results_dir": address_of(spec.results_dir)}
+    classes = spec.block.data.model_dump().get("classes")
+    if classes:
+        for data in stated_in({"spec": own}, "data"):
+            if "classes" in data:
+                data["classes"] = classes
+    return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
+
+
+def _in_utc(seconds: float) -> str:
+    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole_seconds}.{int(seconds * 1000) % 1000:03}Z"

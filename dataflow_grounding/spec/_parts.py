@@ -1,0 +1,249 @@
+"""What a spec is made of, YAML files and `key=value` overrides: read, and merged."""
+
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import open_file
+from dataflow_grounding.spec._references import check_references
+from dataflow_grounding.spec.problems import END_OF_PART, Location, place_of
+
+DEEPEST = 50
+"""How deep lists and mappings may be nested: at some thousands libyaml ends the process."""
+LONGEST = 4000
+"""Characters that a number, or a text with references, may have: long ones take too much time."""
+_NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")  # 12, -1.5, 0x1F, 59:59:59 to the base 60
+_HYDRA = re.compile(r"[+~]*hydra[./=]")  # the beginning of hydra.run.dir=x, +hydra/launcher=x
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, where it is there
+# Values of overrides that are texts as they are typed: with what begins a comment, with signs that
+# only YAML files have a use for, and numbers that YAML reads as others (007, 12:30).
+_TYPED_TEXT = re.compile(
+    r"(?![\"'\[{]).*\s#|[#@`%*&!|>]|[-+]?0[0-9]+\Z|[0-9]+(?::[0-9]+)+\Z", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A spec's file, read.
+
+    Attributes:
+        path: The path as it was given.
+        values: Its keys and values, as an OmegaConf mapping.
+        root: The same as YAML nodes, which know their lines.
+    """
+
+    path: str
+    values: Any
+    root: Any
+
+    @property
+    def folder(self) -> str:
+        """The folder that the file is in."""
+        return os.path.dirname(self.path) or "."
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The `key=value` overrides, read.
+
+    Attributes:
+        values: Their keys and values, as an OmegaConf mapping.
+        whole: The keys, by their parts, whose whole value is given: not one of their items.
+        of_hydra: `hydra` where some set Hydra itself (`hydra.…`); these aren't in `values`.
+    """
+
+    values: Any
+    whole: frozenset[tuple[str, ...]]
+    of_hydra: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The files of a spec, the later over the earlier, and the overrides over them."""
+
+    files: Sequence[File]
+    overrides: Overrides
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders of the files."""
+        return [file.folder for file in self.files]
+
+    def sources(self) -> list[tuple[str, Any]]:
+        """Return the folder from which paths of each file and of the overrides start, with what it
+        states as plain dicts and lists.
+        """
+        sources = [(file.folder, OmegaConf.to_container(file.values)) for file in self.files]
+        return [*sources, (".", OmegaConf.to_container(self.overrides.values))]
+
+    def place(self, location: Location) -> str:
+        """Return where a key of the merged spec stands, for a message, as `place_of` does."""
+        roots = {file.path: file.root for file in self.files}
+        overrides: Any = OmegaConf.to_container(self.overrides.values)
+        return place_of(roots, overrides, location)
+
+
+def read_parts(paths: Sequence[str], overrides: Sequence[str]) -> Parts:
+    """Read a spec's files and overrides. Raises SpecError, naming what can't be read."""
+    return Parts([_read_yaml(path) for path in paths], _read_overrides(overrides))
+
+
+def _read_yaml(path: str) -> File:
+    try:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8") as file:
+            text = file.read()
+        _check_events(text)
+        values = OmegaConf.load(io.StringIO(text))
+        root = yaml.compose(text, Loader=_LOADER)
+    except FileNotFoundError:
+        raise SpecError(f"no spec file {path}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        hint = ""
+        if "\n\t" in f"\n{text}":  # a line begins with a tab
+            hint = ": indent with spaces, not with a tab"
+        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}{hint}") from None
+    except Exception as error:  # PyYAML lets through what its constructors raise
+        raise SpecError(f"can't read {path}: {first_line(error)}") from None
+    if not OmegaConf.is_dict(values):
+        raise SpecError(f"{path} should be a YAML mapping of keys")
+    return File(path, values, root)
+
+
+def _check_events(text: str) -> None:
+    # The events of the parser are looked at, before any value is made of them.
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.ScalarEvent):
+            _check_scalar(event)
+        if depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} lists and mappings inside each other")
+
+
+def _check_scalar(event: yaml.ScalarEvent) -> None:
+    if len(event.value) <= LONGEST:
+        return
+    line = event.start_mark.line + 1 if event.start_mark else "?"
+    if "${" in event.value:
+        raise ValueError(
+            f"line {line}: a text of more than {LONGEST:,} characters with ${{…}} in it"
+        )
+    is_unquoted = event.style in (None, "")
+    if is_unquoted and _NUMBER.fullmatch(event.value):
+        raise ValueError(
+            f"line {line}: a number of {len(event.value):,} characters; put a text in quotes"
+        )
+
+
+def _read_overrides(overrides: Sequence[str]) -> Overrides:
+    # A `+` before a key, as Hydra wants it for a new one, makes no difference. A value is YAML, but
+    # for what is a text as it is typed: `results_dir="set #1"` has no comment, 007 keeps its zeros.
+    ours: list[str] = []
+    for number, override in enumerate(overrides, 1):
+        if _HYDRA.match(override):
+            continue
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip():
+            # The override isn't shown: it may be an API key whose name was forgotten.
+            raise SpecError(
+                f"override {number} has no '=': write key=value, for instance results_dir=./results"
+            )
+        ours.append(_as_typed(override.lstrip("+")))
+    try:
+        values = _values_of(ours)
+    except Exception as error:
+        for override in ours:  # one by one, to name the key
+            _check_override(override)
+        raise SpecError(f"can't read the overrides: {first_line(error)}") from None
+    whole = set()
+    for override in ours:
+        key, _, value = override.partition("=")
+        if value.lstrip().startswith(("{", "[")):
+            whole.add(tuple(END_OF_PART.split(key)))
+    of_hydra = ["hydra"] if len(ours) < len(overrides) else []
+    return Overrides(values, frozenset(whole), of_hydra)
+
+
+def _as_typed(override: str) -> str:
+    key, _, value = override.partition("=")
+    if _TYPED_TEXT.match(value.strip()):
+        return f"{key}={json.dumps(value.strip(), ensure_ascii=False)}"
+    return override
+
+
+def _values_of(overrides: Sequence[str]) -> Any:
+    for override in overrides:
+        _, _, value = override.partition("=")
+        _check_events(value)
+    return OmegaConf.from_dotlist(list(overrides))
+
+
+def _check_override(override: str) -> None:
+    key, _, _ = override.partition("=")
+    try:
+        _values_of([override])
+    except Exception:
+        # the error's words aren't shown: they may repeat a part of the value, which may be a secret
+        raise SpecError(
+            f"{key}: its value isn't YAML: put a text in quotation marks within those of the shell,"
+            f""" as in '{key}="..."'"""
+        ) from None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def merge(parts: Parts) -> Any:
+    """Return the files and overrides as one OmegaConf mapping.
+
+    Raises SpecError as `check_references` does, and what OmegaConf raises.
+    """
+    config: Any = OmegaConf.create()
+    each: list[File | Overrides] = [*parts.files, parts.overrides]
+    for part in each:
+        if not part.values:  # most runs override nothing, and merging that takes as long as reading
+            continue
+        stated = OmegaConf.to_container(part.values)
+        for path in _paths_of_other_kind(OmegaConf.to_container(config), stated, ()):
+            # OmegaConf doesn't merge a mapping with a list: the new one takes the other's place,
+            # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
+            # mapping here, and is still refused.
+            if part is not parts.overrides or path in parts.overrides.whole:
+                _set_to_null(config, path)
+        config = OmegaConf.merge(config, part.values)
+        # References are checked after each part: merging the next one may fill them in.
+        check_references(config)
+    return config
+
+
+def _paths_of_other_kind(
+    before: Any, after: Any, path: tuple[str, ...]
+) -> Iterator[tuple[str, ...]]:
+    # Yield the keys, by their parts, of which one side has a list and the other a mapping.
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() & after.keys():
+            yield from _paths_of_other_kind(before[name], after[name], (*path, name))
+    elif {type(before), type(after)} == {dict, list}:
+        yield path
+
+
+def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
+    *parents, name = path
+    for parent in parents:
+        config = config[parent]
+    config[name] = None
