@@ -385,9 +385,9 @@ def test_a_clean_caption_is_clean(caption: str) -> None:
 @pytest.mark.slow
 def test_made_up_captions_have_no_wrong_slice() -> None:
     """`python -m benchmarks.span_fuzz` looks through 40,000."""
-    tally = fuzz(3000)
+    tally = fuzz(1000)
     assert (tally.wrong, tally.missed) == (0, 0), tally.first
-    assert tally.found > 3000
+    assert tally.found > 1000
 
 
 @pytest.mark.slow
@@ -405,16 +405,16 @@ def test_a_long_caption_with_many_phrases() -> None:
 @pytest.mark.parametrize(
     ("caption", "phrase"),
     [
-        ("a" * 400_000, "a" * 200_000),
-        ("ab " * 150_000, "ab " * 75_000 + "a"),
-        ("*a" * 200_000, "*a" * 100_000),
-        ("a* " * 150_000, "a " * 75_000 + "b"),
-        ("[a](" * 100_000, "a" * 100_000),
-        ("](" * 200_000, "a"),
-        ("[a](b)" * 60_000, "a" * 100_000),
-        ("~~" * 200_000 + "a", "a"),
-        ("\u0301" * 300_000, "a\u0301"),
-        ("½" * 150_000, "½" * 75_000 + "1"),
+        ("a" * 200_000, "a" * 100_000),
+        ("ab " * 75_000, "ab " * 37_500 + "a"),
+        ("*a" * 100_000, "*a" * 50_000),
+        ("a* " * 75_000, "a " * 37_500 + "b"),
+        ("[a](" * 50_000, "a" * 50_000),
+        ("](" * 100_000, "a"),
+        ("[a](b)" * 30_000, "a" * 50_000),
+        ("~~" * 100_000 + "a", "a"),
+        ("\u0301" * 150_000, "a\u0301"),
+        ("½" * 75_000, "½" * 37_500 + "1"),
     ],
     ids=lambda text: text[:6].encode("ascii", "backslashreplace").decode(),
 )
