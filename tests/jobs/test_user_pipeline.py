@@ -597,10 +597,6 @@ def test_a_module_of_another_folder_by_the_same_name_is_not_taken_for_it(
             "moods.settings.self is not a setting of Moods; it takes language,",
         ),
         (
-            {"moods.settings": {"storage": 1}},
-            "moods.settings.storage is not a setting of Moods; it takes language,",
-        ),
-        (
             {"autolabel_type": "MODULE:Open", "moods.settings": {"self": 1}},
             "and what moods.settings holds as keyword arguments: multiple values for argument 'self'",
         ),
@@ -634,9 +630,8 @@ def test_a_module_of_another_folder_by_the_same_name_is_not_taken_for_it(
         ({"moods": "DROP"}, "there is no block moods, which the pipeline needs"),
     ],
 )
-@pytest.mark.parametrize("name", ["check", "generate"])
 def test_what_is_wrong_is_told_in_a_line(
-    moods: Moods, name: str, changes: dict[str, Any], expected: str
+    moods: Moods, changes: dict[str, Any], expected: str
 ) -> None:
     (moods.place.folder / f"{moods.module}broken.py").write_text("def f(:\n")
     (moods.place.folder / f"{moods.module}raising.py").write_text("\n1 / 0\n")
@@ -653,15 +648,13 @@ def test_what_is_wrong_is_told_in_a_line(
         del moods.spec["moods"]
     text = json.dumps(moods.spec).replace("MODULE", moods.module)
     moods.spec = json.loads(text)
-    done = command([name, "-e", moods.path()])
-    said = done.err.replace(moods.module, "MODULE").replace(str(moods.place.folder), "WORK")
-    assert done.code == 2, done
-    assert expected in said
-    assert "Traceback" not in said
-    assert [
-        line for line in said.splitlines() if not line.startswith(("Problem: ", "Error: "))
-    ] == []
-    assert len(said.splitlines()) == 1
+    for name, begins in (("check", "Problem: "), ("generate", "Error: ")):
+        done = command([name, "-e", moods.path()])
+        said = done.err.replace(moods.module, "MODULE").replace(str(moods.place.folder), "WORK")
+        assert done.code == 2, done
+        [line] = said.splitlines()
+        assert line.startswith(begins), line
+        assert expected in line
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS.keys())
