@@ -23,7 +23,6 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
-from tests.support.tally import Beginnings
 
 GOLD: dict[str, Any] = {
     "image_path": "cups.png",
@@ -190,49 +189,41 @@ REGIONS = [
 SIZE = {"width": 200, "height": 100}
 
 
-@pytest.mark.parametrize(
-    ("task", "given", "expected"),
-    [
-        pytest.param(
-            "region_expression",
-            {"image": SIZE, "regions": REGIONS},
-            {
-                "regions": [
-                    {"id": 1, "type": "Cup", "color": "blue", "description": "the blue cup"},
-                    {"id": 2, "type": "Cup", "color": "red", "description": "the red cup"},
-                ]
-            },
-            id="regions are found by their boxes, not by their order",
-        ),
-        pytest.param(
-            "grounding_expression",
-            {"caption": None, "regions": REGIONS},
-            {
-                "expressions": [
-                    {"text": "cup", "region_ids": [2]},
-                    {"text": "cup", "region_ids": [1]},
-                ]
-            },
-            id="expressions name the regions that their instances lie on",
-        ),
-        pytest.param(
-            "double_check",
-            {"expressions": [{"id": 1, "text": "mug", "region_ids": [1]}], "regions": REGIONS},
-            {
-                "checks": [
-                    {"id": 1, "text": "mug", "region_ids": [1], "matches": True, "reason": ""}
-                ]
-            },
-            id="an expression that the gold doesn't know is left as it is",
-        ),
-        pytest.param(
-            "region_caption",
-            {"regions": REGIONS[:1]},
-            {"captions": [{"id": 1, "text": "the blue cup"}]},
-            id="a region's caption is its description",
-        ),
-    ],
-)
+ABOUT_REGIONS = {
+    "regions are found by their boxes, not by their order": (
+        "region_expression",
+        {"image": SIZE, "regions": REGIONS},
+        {
+            "regions": [
+                {"id": 1, "type": "Cup", "color": "blue", "description": "the blue cup"},
+                {"id": 2, "type": "Cup", "color": "red", "description": "the red cup"},
+            ]
+        },
+    ),
+    "expressions name the regions that their instances lie on": (
+        "grounding_expression",
+        {"caption": None, "regions": REGIONS},
+        {
+            "expressions": [
+                {"text": "cup", "region_ids": [2]},
+                {"text": "cup", "region_ids": [1]},
+            ]
+        },
+    ),
+    "an expression that the gold doesn't know is left as it is": (
+        "double_check",
+        {"expressions": [{"id": 1, "text": "mug", "region_ids": [1]}], "regions": REGIONS},
+        {"checks": [{"id": 1, "text": "mug", "region_ids": [1], "matches": True, "reason": ""}]},
+    ),
+    "a region's caption is its description": (
+        "region_caption",
+        {"regions": REGIONS[:1]},
+        {"captions": [{"id": 1, "text": "the blue cup"}]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("task", "given", "expected"), ABOUT_REGIONS.values(), ids=ABOUT_REGIONS)
 def test_gold_answers_every_task_about_regions(
     task: str, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
@@ -396,80 +387,56 @@ def schema_format(**changes: Any) -> dict[str, Any]:
     return {"response_format": schema}
 
 
-@pytest.mark.parametrize(
-    ("takes", "more", "status", "param"),
-    [
-        pytest.param(Takes(), schema_format(), 200, None, id="a closed schema is taken"),
-        pytest.param(
-            Takes(),
-            schema_format(required=[]),
-            400,
-            "response_format",
-            id="an optional property is not",
-        ),
-        pytest.param(
-            Takes(),
-            schema_format(additionalProperties=True),
-            400,
-            "response_format",
-            id="nor an open object",
-        ),
-        pytest.param(
-            Takes(),
-            schema_format(properties={"a": OPEN_INSIDE}),
-            400,
-            "response_format",
-            id="nor one inside a list",
-        ),
-        pytest.param(
-            Takes(),
-            schema_format(items={"properties": {}}),
-            400,
-            "response_format",
-            id="nor one without a type",
-        ),
-        pytest.param(
-            Takes(),
-            schema_format(properties=NAMED, required=[*NAMED]),
-            200,
-            None,
-            id="names are no keywords",
-        ),
-        pytest.param(
-            Takes(),
-            schema_format(properties={"a": {"enum": [STRICT, NAMED]}}),
-            200,
-            None,
-            id="and values no schemas",
-        ),
-        pytest.param(
-            Takes(("json_object",)), schema_format(), 400, "response_format", id="no schemas"
-        ),
-        pytest.param(
-            Takes(()),
-            {"response_format": {"type": "json_object"}},
-            400,
-            "response_format",
-            id="no format at all",
-        ),
-        pytest.param(Takes(()), {}, 200, None, id="no format asked for"),
-        pytest.param(
-            Takes(max_completion_tokens=True),
-            {},
-            400,
-            "max_tokens",
-            id="max_completion_tokens instead",
-        ),
-        pytest.param(
-            Takes(system_messages=False), {}, 400, "messages[0].role", id="no system message"
-        ),
-        pytest.param(
-            Takes(temperature=False), {"temperature": 0.7}, 400, "temperature", id="no temperature"
-        ),
-        pytest.param(Takes(max_images=0), {}, 400, "messages", id="no images"),
-        pytest.param(Takes(), {"stream": True}, 400, "stream", id="no streams"),
-    ],
-)
+TAKEN = {
+    "a closed schema is taken": (Takes(), schema_format(), 200, None),
+    "an optional property is not": (Takes(), schema_format(required=[]), 400, "response_format"),
+    "nor an open object": (
+        Takes(),
+        schema_format(additionalProperties=True),
+        400,
+        "response_format",
+    ),
+    "nor one inside a list": (
+        Takes(),
+        schema_format(properties={"a": OPEN_INSIDE}),
+        400,
+        "response_format",
+    ),
+    "nor one without a type": (
+        Takes(),
+        schema_format(items={"properties": {}}),
+        400,
+        "response_format",
+    ),
+    "names are no keywords": (
+        Takes(),
+        schema_format(properties=NAMED, required=[*NAMED]),
+        200,
+        None,
+    ),
+    "and values no schemas": (
+        Takes(),
+        schema_format(properties={"a": {"enum": [STRICT, NAMED]}}),
+        200,
+        None,
+    ),
+    "no schemas": (Takes(("json_object",)), schema_format(), 400, "response_format"),
+    "no format at all": (
+        Takes(()),
+        {"response_format": {"type": "json_object"}},
+        400,
+        "response_format",
+    ),
+    "no format asked for": (Takes(()), {}, 200, None),
+    "max_completion_tokens instead": (Takes(max_completion_tokens=True), {}, 400, "max_tokens"),
+    "no system message": (Takes(system_messages=False), {}, 400, "messages[0].role"),
+    "no temperature": (Takes(temperature=False), {"temperature": 0.7}, 400, "temperature"),
+    "no images": (Takes(max_images=0), {}, 400, "messages"),
+    "no streams": (Takes(), {"stream": True}, 400, "stream"),
+}
+
+
+@pytest.mark.parametrize(("takes", "more", "status", "param"), TAKEN.values(), ids=TAKEN)
 def test_an_endpoint_takes_what_it_says_it_takes(
     takes: Takes, more: dict[str, Any], status: int, param: str | None
 ) -> None:
@@ -550,13 +517,3 @@ def test_a_beginning_that_was_seen_lately_counts_as_cached() -> None:
                 openai_body("image_caption", {}, picture(shade=shade)),
             )
     assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
-
-
-def test_beginnings_that_came_again_are_counted_for_the_benchmarks() -> None:
-    beginnings = Beginnings(EchoAnswers())
-    with LoopbackServer(beginnings, record=False) as server:
-        for shade in (1, 2, 1):
-            assert ask(server, "image_caption", {}, picture(shade=shade))
-    counts = beginnings.counts()
-    assert (counts["requests"], counts["distinct"], counts["hits"]) == (3, 2, 1)
-    assert counts["share_of_later"] == 1.0
