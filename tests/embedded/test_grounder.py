@@ -140,11 +140,6 @@ def test_gives_no_box_for(phrase: str, expected: str) -> None:
     assert outcome(scene(), phrase) == expected
 
 
-def test_reasons_are_short_and_plain() -> None:
-    [entry] = ask(scene(), "no circle")["statuses"]
-    assert entry == {"id": 1, "status": "unsupported", "reason": "negation is not understood"}
-
-
 def test_two_names_for_one_place_are_both_ambiguous() -> None:
     reply = ask(scene(), "the yellow ball", "the yellow moon")
     assert reply["objects"] == []
