@@ -431,50 +431,30 @@ def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]
     return [{"from": "human", "value": question}, {"from": "gpt", "value": said}]
 
 
+BROKEN_ANSWERS: dict[Any, str] = {
+    "[0.1, 0.2, 0.3, 0.4]": "where 0 to 1000 was asked for",
+    '[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1, 2]}]': "points",
+    '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2': "end",
+    '[{"box_2d": [1, 2, 3, 4]}]': "boxes are 'box_2d'.* 'bbox_2d'",
+    "[615, 226]": "points where boxes",
+    "[[1, 2, 3, 4], [5, 6, 7": "ends in the middle",
+    None: "not of this format",
+}
+GOOD = turn("[1, 2, 30, 40]")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (
-            {"image": "a.png", "conversations": turn("[0.1, 0.2, 0.3, 0.4]")},
-            "where 0 to 1000 was asked for",
+        *(
+            ({"image": "a.png", "conversations": turn(answer)}, said)
+            for answer, said in BROKEN_ANSWERS.items()
         ),
-        (
-            {
-                "image": "a.png",
-                "conversations": turn('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1, 2]}]'),
-            },
-            "points",
-        ),
-        (
-            {
-                "image": "a.png",
-                "conversations": turn(
-                    '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2'
-                ),
-            },
-            "end",
-        ),
-        (
-            {"image": "a.png", "conversations": turn("[[1, 2, 30, 40]]", "<image>")},
-            "without a phrase",
-        ),
-        (
-            {"image": "a.png", "conversations": turn('[{"box_2d": [1, 2, 3, 4]}]')},
-            "boxes are 'box_2d'.* 'bbox_2d'",
-        ),
-        (
-            {"image": ["a.png", "b.png"], "conversations": turn("[1, 2, 30, 40]")},
-            "several pictures",
-        ),
-        ({"image": "b.png", "conversations": turn("[1, 2, 30, 40]")}, "b.png"),
+        ({"image": "a.png", "conversations": turn("[1, 2, 3, 4]", "<image>")}, "without a phrase"),
+        ({"image": ["a.png", "b.png"], "conversations": GOOD}, "several pictures"),
+        ({"image": "b.png", "conversations": GOOD}, "b.png"),
         ({"image": "a.png"}, "messages"),
         ({"filename": "a.png", "grounding": {}}, "image"),
-        ({"image": "a.png", "conversations": turn("[615, 226]")}, "points where boxes"),
-        (
-            {"image": "a.png", "conversations": turn("[[1, 2, 3, 4], [5, 6, 7")},
-            "ends in the middle",
-        ),
-        ({"image": "a.png", "conversations": turn(None)}, "not of this format"),
         ({"image": "a.png", "conversations": ["hello"]}, "not of this format"),
         ({"image": 3, "conversations": []}, "path of an image"),
     ],

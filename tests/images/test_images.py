@@ -105,6 +105,13 @@ def test_header_facts_and_what_is_sent_agree_with_the_upright_picture(
         assert media_type == "image/jpeg"
 
 
+def test_a_picture_that_xmp_turns_is_upright_too(tmp_path: Path) -> None:
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    picture().save(tmp_path / "x.jpg", xmp=xmp)
+    assert opened(tmp_path / "x.jpg").size == (24, 40)
+    assert not opened(tmp_path / "x.jpg").as_is
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_that_the_endpoint_takes_go_out_byte_for_byte(tmp_path: Path, format: str) -> None:
     path = tmp_path / f"x.{format.lower()}"
