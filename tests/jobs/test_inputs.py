@@ -143,9 +143,6 @@ KINDS: dict[str, Kind] = {
     ),
     "COCO captions": (coco, {}),
 }
-all_kinds = pytest.mark.parametrize(
-    "kind", [pytest.param(kind, id=name) for name, kind in KINDS.items()]
-)
 
 
 def settings_of(place: Workplace, kind: Kind) -> dict[str, Any]:
@@ -156,7 +153,7 @@ def settings_of(place: Workplace, kind: Kind) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@all_kinds
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_every_kind_of_input_is_known_and_becomes_the_same_records(
     place: Workplace, kind: Kind
 ) -> None:
@@ -607,26 +604,6 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
         {},
         "web.jsonl has pictures at http addresses, which are not fetched unasked: add image_grounding.data.allow_http=true",
     ),
-    "a class twice": (
-        lambda p: "pictures",
-        {"data.classes": ["dog", "cat", "dog"]},
-        "data.classes: 'dog' stands there twice",
-    ),
-    "a class that is no text": (
-        lambda p: "pictures",
-        {"data.classes": [False]},
-        "data.classes: false is not a text to look for",
-    ),
-    "a class that states something else": (
-        lambda p: "pictures",
-        {"data.classes": {"dog": {"def": "no toys"}}},
-        "line 1: image_grounding.data.classes: 'dog' has 'def': a class states phrases, definition",
-    ),
-    "a class whose definition is no text": (
-        lambda p: "pictures",
-        {"data.classes": {"dog": {"definition": ["no toys"]}}},
-        "line 1: image_grounding.data.classes: the definition of 'dog' should be a text",
-    ),
     "a term without a definition": (
         lambda p: "pictures",
         {"data.classes": ["dog"], "data.glossary": {"dog": " "}},
@@ -636,11 +613,6 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
         lambda p: "pictures",
         {"data.classes": ["dog"], "workflow.guidance": "put it in <input>"},
         "workflow.guidance can't hold <input>",
-    ),
-    "classes that are no list": (
-        lambda p: "pictures",
-        {"data.classes": "dog"},
-        "/dog. Name a file of class names, or give a list of them: [person, cup]",
     ),
     "a column of captions beside classes": (
         lambda p: "pictures",
@@ -652,14 +624,27 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
         "pictures without captions, and embedded-opencv can't write captions: choose another vlm.backend, or name what",
     ),
 }
+BAD_CLASSES: dict[str, Any] = {
+    "data.classes: 'dog' stands there twice": ["dog", "cat", "dog"],
+    "data.classes: false is not a text to look for": [False],
+    "line 1: image_grounding.data.classes: 'dog' has 'def': a class states phrases, definition": {
+        "dog": {"def": "no toys"}
+    },
+    "line 1: image_grounding.data.classes: the definition of 'dog' should be a text": {
+        "dog": {"definition": ["no toys"]}
+    },
+    "/dog. Name a file of class names, or give a list of them: [person, cup]": "dog",
+}
+BAD |= {
+    said: (lambda p: "pictures", {"data.classes": classes}, said)
+    for said, classes in BAD_CLASSES.items()
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in BAD.items()])
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
 def test_what_is_wrong_is_one_line_before_anything_is_sent(
-    place: Workplace,
-    monkeypatch: pytest.MonkeyPatch,
-    case: tuple[Callable[[Workplace], str], dict[str, Any], str],
+    place: Workplace, case: tuple[Callable[[Workplace], str], dict[str, Any], str]
 ) -> None:
     make, settings, expected = case
     settings = {"data.input_jsonl": make(place), **settings}
