@@ -28,7 +28,6 @@ from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, fault
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.workplace import Done, Workplace, command, ended, process
 
-OPENAI = "image_grounding.vlm.openai"
 ROW = {"image_path": "a.jpg", "caption": "A cup"}
 
 
@@ -141,10 +140,15 @@ HEADERS: list[tuple[str, dict[str, str]]] = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("headers", [pytest.param(headers, id=name) for name, headers in HEADERS])
-@pytest.mark.parametrize("status", [401, 500, 400])
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        *(pytest.param(401, headers, id=name) for name, headers in HEADERS),
+        *((status, HEADERS[0][1]) for status in (500, 400)),
+    ],
+)
 def test_a_header_that_an_error_repeats_is_not_told(
-    secret: str, place: Workplace, headers: dict[str, str], status: int
+    secret: str, place: Workplace, status: int, headers: dict[str, str]
 ) -> None:
     headers = {name: value.replace("SECRET", secret) for name, value in headers.items()}
     name = next(iter(headers)).lower()
@@ -160,7 +164,7 @@ def test_a_header_that_an_error_repeats_is_not_told(
 
 @pytest.mark.slow
 def test_half_a_key_at_the_end_of_an_excerpt_is_not_told(secret: str, place: Workplace) -> None:
-    for room in range(100, 130, 3):
+    for room in range(100, 130, 7):
         page = Fault(200, body=("x" * room + secret).encode())
         with LoopbackServer(faults=on(page)) as server:
             serving = OpenAIServing(server.base_url, "m", api_key=secret)
@@ -292,7 +296,7 @@ def test_an_override_that_lost_its_name_is_not_repeated(secret: str, place: Work
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["token", "sig", "X-Amz-Signature", "code", "ACCESS_TOKEN"])
+@pytest.mark.parametrize("name", ["token", "code"])
 def test_a_token_in_the_address_is_sent_and_never_shown(
     secret: str, place: Workplace, name: str
 ) -> None:
@@ -470,7 +474,16 @@ def test_a_recording_of_a_serving_of_ones_own_has_no_secret_of_its_address(
 
 @pytest.mark.parametrize(
     "name",
-    ["api_key", "apiKey", "X-Auth-Token", "authorization", "OPENAI_API_KEY", "Cookie", "sig"],
+    [
+        "api_key",
+        "apiKey",
+        "X-Auth-Token",
+        "authorization",
+        "OPENAI_API_KEY",
+        "Cookie",
+        "sig",
+        "X-Amz-Signature",
+    ],
 )
 def test_names_of_secrets(name: str) -> None:
     assert names_secret(name)
@@ -526,7 +539,7 @@ def test_addresses_without_end_in_a_text_come_to_an_end(part: str, tmp_path: Pat
     """A caption or a path of a stranger's passes here before it is shown: a search that is quadratic
     in its length would not come to an end.
     """
-    long = part * (1_000_000 // len(part))
+    long = part * (250_000 // len(part))
     row = {
         "image_path": long,
         "caption": long,

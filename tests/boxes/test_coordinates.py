@@ -105,85 +105,45 @@ def test_grid_cells_survive_the_way_in_and_back(
     assert kosmos.from_pixels(kosmos.to_pixels(cells, original=size), original=size) == cells
 
 
+MEANINGS = {
+    "Gemini: y first, 0 to 1000": ("gemini", [250, 500, 750, 1000], (200, 100), (100, 25, 200, 75)),
+    "Qwen3-VL: 0 to 1000": ("qwen3-vl", [250, 500, 750, 1000], (200, 100), (50, 50, 150, 100)),
+    "Qwen2.5-VL: resized": (
+        "qwen2.5-vl",
+        [504, 770, 1008, 1540],
+        (1014, 1532),
+        (507, 766, 1014, 1532),
+    ),
+    "DeepSeek-VL2: 999 is the edge": (
+        "deepseek-vl2",
+        [0, 0, 999, 999],
+        (200, 100),
+        (0, 0, 200, 100),
+    ),
+    "PaliGemma: 1024 bins": ("paligemma", [256, 512, 512, 768], (200, 100), (100, 25, 150, 50)),
+    "Florence-2: bin centres": (
+        "florence-2",
+        [0, 0, 999, 499],
+        (1000, 1000),
+        (0.5, 0.5, 999.5, 499.5),
+    ),
+    "Moondream: fractions": ("moondream", [0.25, 0.5, 0.75, 1], (200, 100), (50, 50, 150, 100)),
+    "Kosmos-2: from centre to centre": ("kosmos-2", [0, 33], (320, 320), (5, 5, 15, 15)),
+    "Kosmos-2: whole cells in one row": ("kosmos-2", [0, 1], (320, 320), (0, 0, 20, 10)),
+    "Claude: long edge 1568": (
+        "claude",
+        [784, 784, 1568, 784],
+        (3136, 1568),
+        (1568, 1568, 3136, 1568),
+    ),
+    "corner and size": ("xywh_px", [10, 20, 30, 40], (100, 100), (10, 20, 40, 60)),
+    "middle and size": ("cxcywh_1", [0.5, 0.5, 0.2, 0.4], (100, 100), (40, 30, 60, 70)),
+    "padded all round": ("xyxy_1@pad_square", [0, 0.25, 1, 0.75], (200, 100), (0, 0, 200, 100)),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "numbers", "original", "expected"),
-    [
-        pytest.param(
-            "gemini",
-            [250, 500, 750, 1000],
-            (200, 100),
-            (100, 25, 200, 75),
-            id="Gemini: y first, 0 to 1000",
-        ),
-        pytest.param(
-            "qwen3-vl",
-            [250, 500, 750, 1000],
-            (200, 100),
-            (50, 50, 150, 100),
-            id="Qwen3-VL: 0 to 1000",
-        ),
-        pytest.param(
-            "qwen2.5-vl",
-            [504, 770, 1008, 1540],
-            (1014, 1532),
-            (507, 766, 1014, 1532),
-            id="Qwen2.5-VL: resized",
-        ),
-        pytest.param(
-            "deepseek-vl2",
-            [0, 0, 999, 999],
-            (200, 100),
-            (0, 0, 200, 100),
-            id="DeepSeek-VL2: 999 is the edge",
-        ),
-        pytest.param(
-            "paligemma",
-            [256, 512, 512, 768],
-            (200, 100),
-            (100, 25, 150, 50),
-            id="PaliGemma: 1024 bins",
-        ),
-        pytest.param(
-            "florence-2",
-            [0, 0, 999, 499],
-            (1000, 1000),
-            (0.5, 0.5, 999.5, 499.5),
-            id="Florence-2: bin centres",
-        ),
-        pytest.param(
-            "moondream",
-            [0.25, 0.5, 0.75, 1],
-            (200, 100),
-            (50, 50, 150, 100),
-            id="Moondream: fractions",
-        ),
-        pytest.param(
-            "kosmos-2", [0, 33], (320, 320), (5, 5, 15, 15), id="Kosmos-2: from centre to centre"
-        ),
-        pytest.param(
-            "kosmos-2", [0, 1], (320, 320), (0, 0, 20, 10), id="Kosmos-2: whole cells in one row"
-        ),
-        pytest.param(
-            "claude",
-            [784, 784, 1568, 784],
-            (3136, 1568),
-            (1568, 1568, 3136, 1568),
-            id="Claude: long edge 1568",
-        ),
-        pytest.param(
-            "xywh_px", [10, 20, 30, 40], (100, 100), (10, 20, 40, 60), id="corner and size"
-        ),
-        pytest.param(
-            "cxcywh_1", [0.5, 0.5, 0.2, 0.4], (100, 100), (40, 30, 60, 70), id="middle and size"
-        ),
-        pytest.param(
-            "xyxy_1@pad_square",
-            [0, 0.25, 1, 0.75],
-            (200, 100),
-            (0, 0, 200, 100),
-            id="padded all round",
-        ),
-    ],
+    ("name", "numbers", "original", "expected"), MEANINGS.values(), ids=MEANINGS
 )
 def test_a_format_means_these_pixels(
     name: str, numbers: list[float], original: Size, expected: Bbox
@@ -231,62 +191,45 @@ def test_a_box_too_small_for_the_scale_keeps_a_width_and_a_height() -> None:
     assert numbers == [999, 999, 1000, 1000]
 
 
-@pytest.mark.parametrize(
-    ("frame", "sent", "width_height"),
-    [
-        pytest.param(
-            "smart_resize_28",
-            (870, 1398),
-            (868, 1400),
-            id="sides to multiples of 28, as recorded for a receipt",
-        ),
-        pytest.param(
-            "smart_resize_28",
-            (1014, 1532),
-            (1008, 1540),
-            id="sides to multiples of 28, as recorded for a page",
-        ),
-        pytest.param(
-            "smart_resize_28", (20, 20), (56, 56), id="small pictures grow to the least area"
-        ),
-        pytest.param(
-            "smart_resize_28",
-            (8000, 8000),
-            (3584, 3584),
-            id="large pictures shrink to the largest area",
-        ),
-        pytest.param("long_edge_2048", (4096, 1024), (2048, 512), id="long edge reduced"),
-        pytest.param("long_edge_2048", (640, 480), (640, 480), id="long edge never enlarged"),
-        pytest.param(
-            "long_edge_1568_patch_28_1568", (1000, 1000), (1000, 1000), id="within the patches"
-        ),
-        pytest.param(
-            "long_edge_1568_patch_28_1568", (3000, 3000), (1092, 1092), id="as many patches as fit"
-        ),
-        pytest.param("pad_square", (200, 100), (200, 200), id="padded to a square"),
-    ],
-)
+FRAME_SIZES = {
+    "sides to multiples of 28, as recorded for a receipt": (
+        "smart_resize_28",
+        (870, 1398),
+        (868, 1400),
+    ),
+    "sides to multiples of 28, as recorded for a page": (
+        "smart_resize_28",
+        (1014, 1532),
+        (1008, 1540),
+    ),
+    "small pictures grow to the least area": ("smart_resize_28", (20, 20), (56, 56)),
+    "large pictures shrink to the largest area": ("smart_resize_28", (8000, 8000), (3584, 3584)),
+    "long edge reduced": ("long_edge_2048", (4096, 1024), (2048, 512)),
+    "long edge never enlarged": ("long_edge_2048", (640, 480), (640, 480)),
+    "within the patches": ("long_edge_1568_patch_28_1568", (1000, 1000), (1000, 1000)),
+    "as many patches as fit": ("long_edge_1568_patch_28_1568", (3000, 3000), (1092, 1092)),
+    "padded to a square": ("pad_square", (200, 100), (200, 200)),
+}
+
+
+@pytest.mark.parametrize(("frame", "sent", "width_height"), FRAME_SIZES.values(), ids=FRAME_SIZES)
 def test_a_frame_has_the_size_that_its_provider_makes(
     frame: str, sent: Size, width_height: Size
 ) -> None:
     assert frame_of(frame, sent)[:2] == width_height
 
 
-@pytest.mark.parametrize(
-    ("model", "hint"),
-    [
-        pytest.param("llava-1.6", "xyxy_1000", id="a model of no family"),
-        pytest.param(
-            "my-qwen2.5-vl-tuned", "xyxy_1000", id="a model that only contains a known name"
-        ),
-        pytest.param("qwen-vl-max-latest", "xyxy_1000", id="a name whose model changes"),
-        pytest.param("gpt-4o", "candidate: gpt", id="a family that nobody has confirmed"),
-        pytest.param(
-            "moonshotai/Kimi-VL-A3B-Instruct", "candidate: kimi-vl", id="a family that users report"
-        ),
-        pytest.param("allenai/Molmo-7B-D-0924", "points", id="a family without boxes"),
-    ],
-)
+NOT_KNOWN = {
+    "a model of no family": ("llava-1.6", "xyxy_1000"),
+    "a model that only contains a known name": ("my-qwen2.5-vl-tuned", "xyxy_1000"),
+    "a name whose model changes": ("qwen-vl-max-latest", "xyxy_1000"),
+    "a family that nobody has confirmed": ("gpt-4o", "candidate: gpt"),
+    "a family that users report": ("moonshotai/Kimi-VL-A3B-Instruct", "candidate: kimi-vl"),
+    "a family without boxes": ("allenai/Molmo-7B-D-0924", "points"),
+}
+
+
+@pytest.mark.parametrize(("model", "hint"), NOT_KNOWN.values(), ids=NOT_KNOWN)
 def test_auto_refuses_what_is_not_known_in_one_line(model: str, hint: str) -> None:
     with pytest.raises(SpecError) as refusal:
         find_box_format("auto", model)

@@ -38,23 +38,17 @@ def test_iou_is_the_shared_part_of_what_both_cover(a: Bbox, b: Bbox, expected: f
     assert iou(b, a) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("bbox", "size", "expected"),
-    [
-        pytest.param(
-            (10.4, 20.5, 30.49, 40.51), (100, 100), (10, 21, 30, 41), id="rounded, halves up"
-        ),
-        pytest.param((-5, -5, 200, 300), (100, 80), (0, 0, 100, 80), id="moved inside"),
-        pytest.param(
-            (10.1, 10.1, 10.2, 10.3), (100, 100), (10, 10, 11, 11), id="at least one pixel"
-        ),
-        pytest.param(
-            (99.9, 99.9, 100, 100), (100, 100), (99, 99, 100, 100), id="one pixel at the far corner"
-        ),
-        pytest.param((300, 300, 400, 400), (100, 100), (99, 99, 100, 100), id="outside"),
-        pytest.param((0, 0, 1, 1), (1, 1), (0, 0, 1, 1), id="an image of one pixel"),
-    ],
-)
+WHOLE = {
+    "rounded, halves up": ((10.4, 20.5, 30.49, 40.51), (100, 100), (10, 21, 30, 41)),
+    "moved inside": ((-5, -5, 200, 300), (100, 80), (0, 0, 100, 80)),
+    "at least one pixel": ((10.1, 10.1, 10.2, 10.3), (100, 100), (10, 10, 11, 11)),
+    "one pixel at the far corner": ((99.9, 99.9, 100, 100), (100, 100), (99, 99, 100, 100)),
+    "outside": ((300, 300, 400, 400), (100, 100), (99, 99, 100, 100)),
+    "an image of one pixel": ((0, 0, 1, 1), (1, 1), (0, 0, 1, 1)),
+}
+
+
+@pytest.mark.parametrize(("bbox", "size", "expected"), WHOLE.values(), ids=WHOLE)
 def test_whole_pixels_are_inside_the_image(
     bbox: Bbox, size: Size, expected: tuple[int, int, int, int]
 ) -> None:

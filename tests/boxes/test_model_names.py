@@ -327,80 +327,29 @@ ROUTED = {
     "kimi-k2": "moonshotai/kimi-k2.6:tools kimi-k2.6:nitro @cf/moonshotai/kimi-k2.6",
     "seed-vl": "bytedance-seed/seed-1.6:online",
 }
-NOT_ROUTED = [
-    "gpt-5-image",
-    "openai/gpt-5-image:nitro",
-    "openai/gpt-5-image-mini",
-    "google/gemini-2.5-flash-image:online",
-    "gemini-embedding",
-    "google/gemini-3-pro-image-preview:free",
-    "qwen/qwen3-vl-embedding:free",
-    "qwen3-vl-reranker",
-    "Qwen/Qwen3-VL-Reranker-8B:novita",
-    "qwen-image-edit",
-    "qwen-image-edit-plus",
-    "claude-instant",
-    "anthropic/claude-instant-v1",
-    "anthropic/claude-2.1:beta",
-    "glm-4.6",
-    "z-ai/glm-4.6:exacto",
-    "glm-4.6:cloud",
-    "grok-4.5-image",
-    "grok-imagine-image-2.0",
-    "gemma-4-embedding",
-    "google/embeddinggemma-300m:free",
-    "qwen3-vl:llama3",
-    "qwen3-vl:8b-invoices",
-    "qwen3-vl:embedding",
-    "somebody/qwen3-vl-8b-instruct:my-online",
-    "qwen3-vl-8b-instruct-online",
-    "qwen3-vl:online-8b",
-    "qwen/qwen3-vl-8b-instruct-fireworks-ai",
-    "gpt-4o-nitro",
-    "qwen3-vl-8b-us",
-    "internvl3-8b-us",
-    "qwen2.5vl:qwen3-vl-8b",
-    "qwen3-vl:qwen2.5-vl-7b",
-    "gemma4:gemma3",
-    "qwen3-vl-online:8b",
-    "gemini-2.5-flash-image:latest",
-    "charaf/qwen3-vl-embedding-8b",
-    "haervwe/qwen3-vl-8b-heretic",
-    "qwen3.8-omni-flash",
-    "qwen/qwen3.8-coder:free",
-    "grok-4.7-search",
-    "grok-4.7-multi-agent",
-    "grok-4.20-reasoning",
-    "grok-4.20-0309-non-reasoning",
-    "x-ai/grok-4-fast:free",
-    "grok-4-1-fast-reasoning",
-    "grok-code-fast-1:online",
-    "gpt-6-codex",
-    "gpt-image-2",
-    "gpt-oss-120b:cerebras",
-    "gpt-5.7",
-    "google/gemini-2.5-flash@preset/boxes",
-    "mistral-large-3:675b",
-    "mistralai/mistral-large-3-675b-instruct-2512",
-    "kimi-k2.7-code",
-    "moonshotai/Kimi-K2.5:novita",
-    "kimi-k2-thinking:online",
-    "claude-gpt-6-astra",
-    "molmo-act-7b",
-    "allenai/MolmoWeb-8B",
-    "omlab/VLX-Seek-2B",
-    "VLM-R1-Qwen2.5VL-3B",
-    "qwen3.7-max:online",
-    "qwen-plus-us",
-    "qwen-flash-us",
-    "nova-canvas:free",
-    "2",
-    ":online",
-    ":",
-]
+NOT_ROUTED = """
+    gpt-5-image openai/gpt-5-image:nitro openai/gpt-5-image-mini
+    google/gemini-2.5-flash-image:online gemini-embedding google/gemini-3-pro-image-preview:free
+    qwen/qwen3-vl-embedding:free qwen3-vl-reranker Qwen/Qwen3-VL-Reranker-8B:novita
+    qwen-image-edit qwen-image-edit-plus claude-instant anthropic/claude-instant-v1
+    anthropic/claude-2.1:beta glm-4.6 z-ai/glm-4.6:exacto glm-4.6:cloud grok-4.5-image
+    grok-imagine-image-2.0 gemma-4-embedding google/embeddinggemma-300m:free qwen3-vl:llama3
+    qwen3-vl:8b-invoices qwen3-vl:embedding somebody/qwen3-vl-8b-instruct:my-online
+    qwen3-vl-8b-instruct-online qwen3-vl:online-8b qwen/qwen3-vl-8b-instruct-fireworks-ai
+    gpt-4o-nitro qwen3-vl-8b-us internvl3-8b-us qwen2.5vl:qwen3-vl-8b qwen3-vl:qwen2.5-vl-7b
+    gemma4:gemma3 qwen3-vl-online:8b gemini-2.5-flash-image:latest charaf/qwen3-vl-embedding-8b
+    haervwe/qwen3-vl-8b-heretic qwen3.8-omni-flash qwen/qwen3.8-coder:free grok-4.7-search
+    grok-4.7-multi-agent grok-4.20-reasoning grok-4.20-0309-non-reasoning x-ai/grok-4-fast:free
+    grok-4-1-fast-reasoning grok-code-fast-1:online gpt-6-codex gpt-image-2
+    gpt-oss-120b:cerebras gpt-5.7 google/gemini-2.5-flash@preset/boxes mistral-large-3:675b
+    mistralai/mistral-large-3-675b-instruct-2512 kimi-k2.7-code moonshotai/Kimi-K2.5:novita
+    kimi-k2-thinking:online claude-gpt-6-astra molmo-act-7b allenai/MolmoWeb-8B
+    omlab/VLX-Seek-2B VLM-R1-Qwen2.5VL-3B qwen3.7-max:online qwen-plus-us qwen-flash-us
+    nova-canvas:free 2 :online :
+"""
 ROWS = [(name, family) for family, names in KNOWN.items() for name in names.split()]
 ROWS += [(name, family) for family, names in ROUTED.items() for name in names.split()]
-OTHERS = [name for names in NOT_KNOWN.values() for name in names.split()] + NOT_ROUTED
+OTHERS = [name for names in NOT_KNOWN.values() for name in names.split()] + NOT_ROUTED.split()
 
 
 @pytest.mark.slow
@@ -469,7 +418,7 @@ def test_a_name_that_was_made_to_take_long_takes_no_time(part: str) -> None:
     """The first kept the program busy for minutes at 20 repetitions: each can be read
     in two ways.
     """
-    for name in (f"qwen3-vl{part * 4_000}-x", f"{part * 4_000}qwen3-vl"):
+    for name in (f"qwen3-vl{part * 1_000}-x", f"{part * 1_000}qwen3-vl"):
         format_of_model(name)
 
 

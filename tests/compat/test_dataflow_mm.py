@@ -464,38 +464,22 @@ def test_what_it_calls_of_a_serving_besides(server: LoopbackServer, tmp_path: Pa
     ]
     assert serving.generate_from_input(["One?"], system_prompt="s") == ["[] [] One?"]
     assert serving.generate_from_input([path], "What?") == ["[60] [] What?"]
-    for call, says in (
-        (
-            lambda: serving.generate_from_input(["One?"], video_inputs=[["a.mp4"]]),
-            "video_inputs is not supported",
-        ),
-        (
-            lambda: serving.generate_from_input_messages([[]], None, [["a.mp4"]]),
-            "video_list is not supported",
-        ),
-        (
-            lambda: serving.generate_from_input_messages([[]], audio_list=["a.wav"]),
-            "audio_list is not supported",
-        ),
-        (
-            lambda: serving.generate_from_input_one_image([path], ["?"], model="x"),
-            "model is not supported",
-        ),
-        (
-            lambda: serving.generate_from_input([path], json_schema={"type": "object"}),
-            "json_schema is not supported",
-        ),
-    ):
+    ask, talk = serving.generate_from_input, serving.generate_from_input_messages
+    one_image = serving.generate_from_input_one_image
+    for says, call in {
+        "video_inputs is not supported": lambda: ask(["One?"], video_inputs=[["a.mp4"]]),
+        "video_list is not supported": lambda: talk([[]], None, [["a.mp4"]]),
+        "audio_list is not supported": lambda: talk([[]], audio_list=["a.wav"]),
+        "model is not supported": lambda: one_image([path], ["?"], model="x"),
+        "json_schema is not supported": lambda: ask([path], json_schema={"type": "object"}),
+    }.items():
         with pytest.raises(GroundingError, match=says):
             call()
-    for wrong, says in (
-        (lambda: serving.generate_from_input([path, "One?"]), "give these as image_inputs"),
-        (lambda: serving.generate_from_input(["?"], "", []), "same length"),
-        (
-            lambda: serving.generate_from_input_one_image([path, None], ["?", "?"]),
-            "a path for every prompt",
-        ),
-    ):
+    for says, wrong in {
+        "give these as image_inputs": lambda: ask([path, "One?"]),
+        "same length": lambda: ask(["?"], "", []),
+        "a path for every prompt": lambda: one_image([path, None], ["?", "?"]),
+    }.items():
         with pytest.raises(ValueError, match=says):
             wrong()
     assert server.count() == 4

@@ -43,227 +43,202 @@ def folded(text: str) -> str:
     return text
 
 
-PLACES: list[tuple[str, str, list[str], list[str | None]]] = [
-    ("case", "The Red Car", ["the red car"], ["The Red Car"]),
-    ("spacing", "a red  \t car", ["red car"], ["red  \t car"]),
-    ("a no-break space", "a red\u00a0car", ["red car"], ["red\u00a0car"]),
-    ("an ideographic space", "红色\u3000汽车", ["红色 汽车"], ["红色\u3000汽车"]),
-    ("a line break", "a red\r\ncar", ["RED CAR"], ["red\r\ncar"]),
-    ("space around the phrase", "a red car", ["  red car\n"], ["red car"]),
-    ("not there", "a red car", ["dog"], [None]),
-    ("empty", "a red car", ["", "  "], [None, None]),
-    ("an empty caption", "", ["car"], [None]),
-    ("part of a word", "a scar on a cart", ["car"], [None]),
-    ("a word later", "a scar on a car", ["car"], ["car"]),
-    ("digits end words too", "bus 12 and bus 1", ["bus 1"], ["bus 1"]),
-    ("a hyphen ends a word", "a car-park", ["car"], ["car"]),
-    ("an apostrophe ends a word", "the dog's ball", ["the dog"], ["the dog"]),
-    ("quotation marks", 'a sign "STOP"!', ['"stop"'], ['"STOP"']),
-    (
-        "regular expression characters",
+PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
+    "case": ("The Red Car", ["the red car"], ["The Red Car"]),
+    "spacing": ("a red  \t car", ["red car"], ["red  \t car"]),
+    "a no-break space": ("a red\u00a0car", ["red car"], ["red\u00a0car"]),
+    "an ideographic space": ("红色\u3000汽车", ["红色 汽车"], ["红色\u3000汽车"]),
+    "a line break": ("a red\r\ncar", ["RED CAR"], ["red\r\ncar"]),
+    "space around the phrase": ("a red car", ["  red car\n"], ["red car"]),
+    "not there": ("a red car", ["dog"], [None]),
+    "empty": ("a red car", ["", "  "], [None, None]),
+    "an empty caption": ("", ["car"], [None]),
+    "part of a word": ("a scar on a cart", ["car"], [None]),
+    "a word later": ("a scar on a car", ["car"], ["car"]),
+    "digits end words too": ("bus 12 and bus 1", ["bus 1"], ["bus 1"]),
+    "a hyphen ends a word": ("a car-park", ["car"], ["car"]),
+    "an apostrophe ends a word": ("the dog's ball", ["the dog"], ["the dog"]),
+    "quotation marks": ('a sign "STOP"!', ['"stop"'], ['"STOP"']),
+    "regular expression characters": (
         "a (red) [car]* a.b $5 ^_^ \\d",
         ["(red)", "[car]*", "a.b", "$5", "\\d"],
         [],
     ),
-    ("a dot is a dot", "axb", ["a.b"], [None]),
-    ("sharp s", "Die Straße", ["DIE STRASSE"], ["Die Straße"]),
-    ("sharp s the other way", "DIE STRASSE", ["die straße"], ["DIE STRASSE"]),
-    ("half of a sharp s", "Maß", ["mas"], [None]),
-    ("dotted capital i", "İstanbul gezisi", ["i\u0307stanbul"], ["İstanbul"]),
-    ("half of a dotted capital i", "İ b", ["i"], [None]),
-    ("sigma at the end", "ΟΔΟΣ", ["οδος"], ["ΟΔΟΣ"]),
-    ("ligature", "the ﬁsh", ["the fish"], ["the ﬁsh"]),
-    ("an accent belongs to its letter", "a cafe\u0301", ["cafe"], [None]),
-    ("an accent is a letter", "a cafe\u0301", ["cafe\u0301"], ["cafe\u0301"]),
-    ("accents in the middle", "cre\u0301me", ["cre", "me"], [None, None]),
-    ("Chinese has no spaces", "一只黑色的狗和一只猫", ["黑色的狗", "猫"], ["黑色的狗", "猫"]),
-    ("Latin inside Chinese", "一辆red车", ["red"], ["red"]),
-    ("Japanese", "赤い車とネコ", ["赤い車", "ネコ"], ["赤い車", "ネコ"]),
-    ("Thai", "แมวดำกับหมา", ["หมา"], ["หมา"]),
-    ("Devanagari vowel signs", "की किताब", ["क"], [None]),
-    ("Cyrillic", "Красная машина", ["красная"], ["Красная"]),
-    ("Arabic", "سيارة حمراء", ["حمراء"], ["حمراء"]),
-    ("emoji", "a 🚗 and a 🚗", ["🚗", "🚗"], ["🚗", "🚗"]),
-    ("a family is one emoji", "a 👩‍👧 here", ["👩"], [None]),
-    ("a skin tone belongs to its hand", "a 👍🏽", ["👍"], [None]),
-    ("more often than it stands there", "a car", ["car", "Car", "CAR"], ["car", None, None]),
-    ("a typographic apostrophe", "the dog’s ball", ["the dog's ball"], ["the dog’s ball"]),
-    (
-        "a plain apostrophe",
+    "a dot is a dot": ("axb", ["a.b"], [None]),
+    "sharp s": ("Die Straße", ["DIE STRASSE"], ["Die Straße"]),
+    "sharp s the other way": ("DIE STRASSE", ["die straße"], ["DIE STRASSE"]),
+    "half of a sharp s": ("Maß", ["mas"], [None]),
+    "dotted capital i": ("İstanbul gezisi", ["i\u0307stanbul"], ["İstanbul"]),
+    "half of a dotted capital i": ("İ b", ["i"], [None]),
+    "sigma at the end": ("ΟΔΟΣ", ["οδος"], ["ΟΔΟΣ"]),
+    "ligature": ("the ﬁsh", ["the fish"], ["the ﬁsh"]),
+    "an accent belongs to its letter": ("a cafe\u0301", ["cafe"], [None]),
+    "an accent is a letter": ("a cafe\u0301", ["cafe\u0301"], ["cafe\u0301"]),
+    "accents in the middle": ("cre\u0301me", ["cre", "me"], [None, None]),
+    "Chinese has no spaces": ("一只黑色的狗和一只猫", ["黑色的狗", "猫"], ["黑色的狗", "猫"]),
+    "Latin inside Chinese": ("一辆red车", ["red"], ["red"]),
+    "Japanese": ("赤い車とネコ", ["赤い車", "ネコ"], ["赤い車", "ネコ"]),
+    "Thai": ("แมวดำกับหมา", ["หมา"], ["หมา"]),
+    "Devanagari vowel signs": ("की किताब", ["क"], [None]),
+    "Cyrillic": ("Красная машина", ["красная"], ["Красная"]),
+    "Arabic": ("سيارة حمراء", ["حمراء"], ["حمراء"]),
+    "emoji": ("a 🚗 and a 🚗", ["🚗", "🚗"], ["🚗", "🚗"]),
+    "a family is one emoji": ("a 👩‍👧 here", ["👩"], [None]),
+    "a skin tone belongs to its hand": ("a 👍🏽", ["👍"], [None]),
+    "more often than it stands there": ("a car", ["car", "Car", "CAR"], ["car", None, None]),
+    "a typographic apostrophe": ("the dog’s ball", ["the dog's ball"], ["the dog’s ball"]),
+    "a plain apostrophe": (
         "the dog's ball",
         ["the dog’s ball", "the dog"],
         ["the dog's ball", "the dog"],
     ),
-    (
-        "a modifier letter for an apostrophe",
+    "a modifier letter for an apostrophe": (
         "the dogʼs ball",
         ["the dog's ball", "ball"],
         ["the dogʼs ball", "ball"],
     ),
-    ("typographic quotation marks", "a sign “STOP” „x“", ['"stop"', '"x"'], ["“STOP”", "„x“"]),
-    (
-        "dashes",
+    "typographic quotation marks": ("a sign “STOP” „x“", ['"stop"', '"x"'], ["“STOP”", "„x“"]),
+    "dashes": (
         "well‑known, 10–12 m, t-shirt",
         ["well-known", "10-12 m", "t–shirt"],
         ["well‑known", "10–12 m", "t-shirt"],
     ),
-    ("an em dash", "a dog — a beagle", ["dog - a beagle"], ["dog — a beagle"]),
-    (
-        "decomposed in the caption",
+    "an em dash": ("a dog — a beagle", ["dog - a beagle"], ["dog — a beagle"]),
+    "decomposed in the caption": (
         "a cafe\u0301 in cre\u0301me",
         ["café", "créme"],
         ["cafe\u0301", "cre\u0301me"],
     ),
-    ("decomposed in the phrase", "a café", ["cafe\u0301"], ["café"]),
-    (
-        "two accents in either order",
+    "decomposed in the phrase": ("a café", ["cafe\u0301"], ["café"]),
+    "two accents in either order": (
         "a\u0323\u0302 ậ",
         ["a\u0302\u0323", "ậ"],
         ["a\u0323\u0302", "ậ"],
     ),
-    ("half of a decomposed accent", "cafe\u0301s", ["cafe", "caf", "s"], [None, None, None]),
-    (
-        "a Hangul syllable, decomposed",
+    "half of a decomposed accent": ("cafe\u0301s", ["cafe", "caf", "s"], [None, None, None]),
+    "a Hangul syllable, decomposed": (
         "\u1112\u1161\u11ab 글",
         ["하", "한"],
         [None, "\u1112\u1161\u11ab"],
     ),
-    ("a voiced kana, decomposed", "か\u3099く", ["か", "が"], [None, "か\u3099"]),
-    ("an Ångström sign", "10 \u212b", ["10 å"], ["10 \u212b"]),
-    (
-        "a soft hyphen",
+    "a voiced kana, decomposed": ("か\u3099く", ["か", "が"], [None, "か\u3099"]),
+    "an Ångström sign": ("10 \u212b", ["10 å"], ["10 \u212b"]),
+    "a soft hyphen": (
         "a play\u00adground",
         ["playground", "play", "ground"],
         ["play\u00adground", None, None],
     ),
-    ("a soft hyphen in the phrase", "a playground", ["play\u00adground"], ["playground"]),
-    ("not seen, beside the phrase", "\ufeffa\u200b car\u00ad.", ["a car"], ["a\u200b car"]),
-    ("blanks with something not seen between", "a red \u00ad car", ["red car"], ["red \u00ad car"]),
-    ("a joiner is no blank", "می\u200cروم", ["میروم"], [None]),
-    (
-        "emphasis",
+    "a soft hyphen in the phrase": ("a playground", ["play\u00adground"], ["playground"]),
+    "not seen, beside the phrase": ("\ufeffa\u200b car\u00ad.", ["a car"], ["a\u200b car"]),
+    "blanks with something not seen between": ("a red \u00ad car", ["red car"], ["red \u00ad car"]),
+    "a joiner is no blank": ("می\u200cروم", ["میروم"], [None]),
+    "emphasis": (
         "a **red** car, *the* _dog_, ***a cat***",
         ["red car", "the dog", "a cat"],
         ["red** car", "the* _dog", "a cat"],
     ),
-    ("emphasis of the whole phrase", "beside a _red mug_.", ["red mug", "mug"], ["red mug", "mug"]),
-    (
-        "emphasis begun in the phrase",
+    "emphasis of the whole phrase": ("beside a _red mug_.", ["red mug", "mug"], ["red mug", "mug"]),
+    "emphasis begun in the phrase": (
         "a **red car** and",
         ["a red", "car and"],
         ["a **red", "car** and"],
     ),
-    ("struck out", "an ~~old~~ new car", ["an old new"], ["an ~~old~~ new"]),
-    ("code", "the `STOP` sign", ["the stop sign", "stop"], ["the `STOP` sign", "STOP"]),
-    (
-        "a link",
+    "struck out": ("an ~~old~~ new car", ["an old new"], ["an ~~old~~ new"]),
+    "code": ("the `STOP` sign", ["the stop sign", "stop"], ["the `STOP` sign", "STOP"]),
+    "a link": (
         "a [red car](https://x.org/a_b) here",
         ["a red car", "red car here"],
         ["a [red car", "red car](https://x.org/a_b) here"],
     ),
-    ("brackets", "the [red] car", ["the red car"], ["the [red] car"]),
-    ("marks and signs", "(**red**) car", ["(red) car"], ["(**red**) car"]),
-    ("marks in Chinese", "**红色**的车", ["红色的车", "车"], ["红色**的车", "车"]),
-    (
-        "marks beside what can't be seen",
+    "brackets": ("the [red] car", ["the red car"], ["the [red] car"]),
+    "marks and signs": ("(**red**) car", ["(red) car"], ["(**red**) car"]),
+    "marks in Chinese": ("**红色**的车", ["红色的车", "车"], ["红色**的车", "车"]),
+    "marks beside what can't be seen": (
         "a *\u200bred\ufeff* car",
         ["a red car"],
         ["a *\u200bred\ufeff* car"],
     ),
-    ("marks in the phrase alone", "a red car", ["**red** car"], ["red car"]),
-    (
-        "as it is written goes first",
+    "marks in the phrase alone": ("a red car", ["**red** car"], ["red car"]),
+    "as it is written goes first": (
         "red car, **red** car",
         ["**red** car", "red car"],
         ["**red** car", "red car"],
     ),
-    (
-        "low lines in a word",
+    "low lines in a word": (
         "vis_a and snake_case",
         ["vis", "case", "vis a", "snake_case"],
         [None, None, None, "snake_case"],
     ),
-    ("a sign within a word", "2*3 and 23, a*b", ["23", "23", "ab"], ["23", None, None]),
-    ("a sign between blanks", "a * b _ c", ["a b", "b c"], [None, None]),
-    ("half a word with marks", "**re**d **car**s", ["red", "cars", "car"], [None, None, "car"]),
-    ("an accent on a mark", "a red*\u0301 car", ["red car"], [None]),
-    (
-        "full-width digits",
+    "a sign within a word": ("2*3 and 23, a*b", ["23", "23", "ab"], ["23", None, None]),
+    "a sign between blanks": ("a * b _ c", ["a b", "b c"], [None, None]),
+    "half a word with marks": ("**re**d **car**s", ["red", "cars", "car"], [None, None, "car"]),
+    "an accent on a mark": ("a red*\u0301 car", ["red car"], [None]),
+    "full-width digits": (
         "３ cars and １２ dogs",
         ["3 cars", "12 dogs", "2 dogs"],
         ["３ cars", "１２ dogs", None],
     ),
-    ("full-width digits in the phrase", "3 cars", ["３ cars"], ["3 cars"]),
-    (
-        "full-width letters",
+    "full-width digits in the phrase": ("3 cars", ["３ cars"], ["3 cars"]),
+    "full-width letters": (
         "ａ ＲＥＤ ｃａｒ",
         ["a red car", "car"],
         ["ａ ＲＥＤ ｃａｒ", "ｃａｒ"],
     ),
-    ("half-width kana", "ｶﾞｲﾄﾞ", ["ガイド", "カ"], ["ｶﾞｲﾄﾞ", None]),
-    ("ligatures", "an oﬃce ﬂoor ĳs", ["office floor", "ijs", "of"], ["oﬃce ﬂoor", "ĳs", None]),
-    (
-        "a letter that is several",
+    "half-width kana": ("ｶﾞｲﾄﾞ", ["ガイド", "カ"], ["ｶﾞｲﾄﾞ", None]),
+    "ligatures": ("an oﬃce ﬂoor ĳs", ["office floor", "ijs", "of"], ["oﬃce ﬂoor", "ĳs", None]),
+    "a letter that is several": (
         "a ㎡ and 10 ℃",
         ["a m2", "m", "10 ℃", "c"],
         ["a ㎡", None, "10 ℃", None],
     ),
-    (
-        "a trade mark ends a word",
+    "a trade mark ends a word": (
         "a Lego™ car",
         ["lego", "lego™", "lego tm"],
         ["Lego", "Lego™", None],
     ),
-    ("a fraction is one letter", "½ of 1/2", ["½", "1", "2"], ["½", "1", "2"]),
-    ("guillemets", "a sign «STOP» ‹go›", ['"stop"', "'go'"], ["«STOP»", "‹go›"]),
-    ("corner brackets", "看板「止まれ」", ['"止まれ"', "止まれ"], ["「止まれ」", "止まれ"]),
-    (
-        "kinds of quotation mark in the phrase",
+    "a fraction is one letter": ("½ of 1/2", ["½", "1", "2"], ["½", "1", "2"]),
+    "guillemets": ("a sign «STOP» ‹go›", ['"stop"', "'go'"], ["«STOP»", "‹go›"]),
+    "corner brackets": ("看板「止まれ」", ['"止まれ"', "止まれ"], ["「止まれ」", "止まれ"]),
+    "kinds of quotation mark in the phrase": (
         'a sign "STOP"',
         ["»stop«", "„STOP“", "「stop」"],
         ['"STOP"', None, None],
     ),
-    ("feet are no inches", "a 5\" and a 5' man", ["a 5' man", "a 5″"], ["a 5' man", 'a 5"']),
-    ("an acute accent for an apostrophe", "the dog´s ball", ["the dog's ball"], ["the dog´s ball"]),
-    ("half of a surrogate pair", "a \ud83d car", ["car"], ["car"]),
-    ("NUL", "a\0car", ["car"], ["car"]),
-]
+    "feet are no inches": ("a 5\" and a 5' man", ["a 5' man", "a 5″"], ["a 5' man", 'a 5"']),
+    "an acute accent for an apostrophe": ("the dog´s ball", ["the dog's ball"], ["the dog´s ball"]),
+    "half of a surrogate pair": ("a \ud83d car", ["car"], ["car"]),
+    "NUL": ("a\0car", ["car"], ["car"]),
+}
 
 
-@pytest.mark.parametrize(
-    ("caption", "phrases", "texts"), [p[1:] for p in PLACES], ids=[p[0] for p in PLACES]
-)
+@pytest.mark.parametrize(("caption", "phrases", "texts"), PLACES.values(), ids=PLACES)
 def test_the_text_at_a_span(caption: str, phrases: list[str], texts: list[str | None]) -> None:
     found = [caption[slice(*span)] if span else None for span in find_spans(phrases, caption)]
     assert found == (texts or phrases)
 
 
-SPANS: list[tuple[str, str, list[str], list[tuple[int, int] | None]]] = [
-    ("in order", "a dog and a dog", ["a dog", "a dog"], [(0, 5), (10, 15)]),
-    ("equal up to case, in order", "A dog and a dog", ["a DOG", "a dog"], [(0, 5), (10, 15)]),
-    (
-        "the inner one outside of the long one",
+SPANS: dict[str, tuple[str, list[str], list[tuple[int, int] | None]]] = {
+    "in order": ("a dog and a dog", ["a dog", "a dog"], [(0, 5), (10, 15)]),
+    "equal up to case, in order": ("A dog and a dog", ["a DOG", "a dog"], [(0, 5), (10, 15)]),
+    "the inner one outside of the long one": (
         "a man in a hat and a man",
         ["a man in a hat", "a man"],
         [(0, 14), (19, 24)],
     ),
-    (
-        "the same, named first",
+    "the same, named first": (
         "a man in a hat and a man",
         ["a man", "a man in a hat"],
         [(19, 24), (0, 14)],
     ),
-    ("inside where there is no outside", "the red car", ["the red car", "car"], [(0, 11), (8, 11)]),
-    ("both, in order", "a red car, a car", ["a red car", "car", "car"], [(0, 9), (6, 9), (13, 16)]),
-    ("three deep", "a b c b c c", ["a b c", "b c", "c"], [(0, 5), (6, 9), (10, 11)]),
-    ("without overlap", "no no no", ["no no", "no no"], [(0, 5), None]),
-    ("code points, not bytes", "🚗🚗 é 狗 dog", ["dog"], [(7, 10)]),
-]
+    "inside where there is no outside": ("the red car", ["the red car", "car"], [(0, 11), (8, 11)]),
+    "both, in order": ("a red car, a car", ["a red car", "car", "car"], [(0, 9), (6, 9), (13, 16)]),
+    "three deep": ("a b c b c c", ["a b c", "b c", "c"], [(0, 5), (6, 9), (10, 11)]),
+    "without overlap": ("no no no", ["no no", "no no"], [(0, 5), None]),
+    "code points, not bytes": ("🚗🚗 é 狗 dog", ["dog"], [(7, 10)]),
+}
 
 
-@pytest.mark.parametrize(
-    ("caption", "phrases", "spans"), [s[1:] for s in SPANS], ids=[s[0] for s in SPANS]
-)
+@pytest.mark.parametrize(("caption", "phrases", "spans"), SPANS.values(), ids=SPANS)
 def test_each_phrase_has_an_occurrence_of_its_own(
     caption: str, phrases: list[str], spans: list[tuple[int, int] | None]
 ) -> None:
@@ -385,9 +360,9 @@ def test_a_clean_caption_is_clean(caption: str) -> None:
 @pytest.mark.slow
 def test_made_up_captions_have_no_wrong_slice() -> None:
     """`python -m benchmarks.span_fuzz` looks through 40,000."""
-    tally = fuzz(3000)
+    tally = fuzz(1000)
     assert (tally.wrong, tally.missed) == (0, 0), tally.first
-    assert tally.found > 3000
+    assert tally.found > 1000
 
 
 @pytest.mark.slow
@@ -405,16 +380,16 @@ def test_a_long_caption_with_many_phrases() -> None:
 @pytest.mark.parametrize(
     ("caption", "phrase"),
     [
-        ("a" * 400_000, "a" * 200_000),
-        ("ab " * 150_000, "ab " * 75_000 + "a"),
-        ("*a" * 200_000, "*a" * 100_000),
-        ("a* " * 150_000, "a " * 75_000 + "b"),
-        ("[a](" * 100_000, "a" * 100_000),
-        ("](" * 200_000, "a"),
-        ("[a](b)" * 60_000, "a" * 100_000),
-        ("~~" * 200_000 + "a", "a"),
-        ("\u0301" * 300_000, "a\u0301"),
-        ("½" * 150_000, "½" * 75_000 + "1"),
+        ("a" * 200_000, "a" * 100_000),
+        ("ab " * 75_000, "ab " * 37_500 + "a"),
+        ("*a" * 100_000, "*a" * 50_000),
+        ("a* " * 75_000, "a " * 37_500 + "b"),
+        ("[a](" * 50_000, "a" * 50_000),
+        ("](" * 100_000, "a"),
+        ("[a](b)" * 30_000, "a" * 50_000),
+        ("~~" * 100_000 + "a", "a"),
+        ("\u0301" * 150_000, "a\u0301"),
+        ("½" * 75_000, "½" * 37_500 + "1"),
     ],
     ids=lambda text: text[:6].encode("ascii", "backslashreplace").decode(),
 )

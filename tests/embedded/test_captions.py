@@ -74,12 +74,6 @@ def test_noun_chunk_leaves_out(text: str, chunk: str) -> None:
     assert (expression["text"], expression["noun_chunk"]) == (text, chunk)
 
 
-def test_caption_is_cleaned() -> None:
-    read = extract_expressions("  A cafe\u0301\n\tand \u00a0 a  cat ")
-    assert read["cleaned_caption"] == "A café and a cat"
-    assert [e["text"] for e in read["expressions"]] == ["A café", "a cat"]
-
-
 WORDS = st.sampled_from(
     [
         "a",

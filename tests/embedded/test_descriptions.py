@@ -90,11 +90,6 @@ def test_the_shortest_phrase_that_means_each_alone() -> None:
     }
 
 
-def test_what_nothing_tells_apart_gets_no_phrase() -> None:
-    twins = [Thing(1, (10, 10, 60, 60), "car", "red"), Thing(2, (10, 10, 60, 60), "car", "red")]
-    assert [seen(twins).shortest(thing) for thing in twins] == [None, None]
-
-
 sides = st.floats(2, 200)
 things = st.lists(
     st.tuples(
@@ -151,47 +146,25 @@ def test_captions_count(rows: list[tuple[str, str]], caption: str) -> None:
     assert seen(made).caption() == caption
 
 
-@pytest.mark.parametrize(
-    ("kind", "plural"),
-    [
-        ("bus", "buses"),
-        ("person sitting", "people sitting"),
-        ("man running", "men running"),
-        ("dog lying", "dogs lying"),
-        ("bird flying", "birds flying"),
-        ("car turning", "cars turning"),
-        ("charcoal drawing", "charcoal drawings"),
-        ("pedestrian crossing", "pedestrian crossings"),
-        ("zebra crossing", "zebra crossings"),
-        ("gold ring", "gold rings"),
-        ("wedding ring", "wedding rings"),
-        ("office building", "office buildings"),
-        ("guitar string", "guitar strings"),
-        ("silver earring", "silver earrings"),
-        ("parking lot", "parking lots"),
-        ("swimming pool", "swimming pools"),
-        ("running shoe", "running shoes"),
-        ("summer evening", "summer evenings"),
-        ("wooden ceiling", "wooden ceilings"),
-        ("work clothing", "work clothing"),
-        ("clothing", "clothing"),
-        ("fly", "flies"),
-        ("toy", "toys"),
-        ("box", "boxes"),
-        ("traffic light", "traffic lights"),
-        ("glasses", "glasses"),
-        ("bench", "benches"),
-        ("bookshelf", "bookshelves"),
-        ("snowman", "snowmen"),
-        ("housewife", "housewives"),
-        ("saleswoman", "saleswomen"),
-        ("human", "humans"),
-        ("mongoose", "mongooses"),
-        *((word, f"{word}s") for word in ("roof", "chief", "belief", "proof", "safe")),
-    ],
-)
-def test_plurals(kind: str, plural: str) -> None:
-    assert plural_of(kind) == plural
+PLURALS = """
+    bus: buses, person sitting: people sitting, man running: men running, dog lying: dogs lying,
+    bird flying: birds flying, car turning: cars turning, charcoal drawing: charcoal drawings,
+    pedestrian crossing: pedestrian crossings, zebra crossing: zebra crossings,
+    gold ring: gold rings, wedding ring: wedding rings, office building: office buildings,
+    guitar string: guitar strings, silver earring: silver earrings, parking lot: parking lots,
+    swimming pool: swimming pools, running shoe: running shoes, summer evening: summer evenings,
+    wooden ceiling: wooden ceilings, work clothing: work clothing, clothing: clothing,
+    fly: flies, toy: toys, box: boxes, traffic light: traffic lights, glasses: glasses,
+    bench: benches, bookshelf: bookshelves, snowman: snowmen, housewife: housewives,
+    saleswoman: saleswomen, human: humans, mongoose: mongooses, roof: roofs, chief: chiefs,
+    belief: beliefs, proof: proofs, safe: safes
+"""
+
+
+@pytest.mark.parametrize("pair", PLURALS.split(","))
+def test_plurals(pair: str) -> None:
+    kind, _, plural = pair.partition(":")
+    assert plural_of(kind.strip()) == plural.strip()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import PIL.Image
 from hypothesis import strategies as st
 
 from dataflow_grounding.data.spans import clean_caption, find_spans
+from tests.support.workplace import Done
+from tests.support.workplace import command as in_process
 
 PHRASES = (
     "a red mug",
@@ -70,6 +72,18 @@ def draw(folder: Path, records: Iterable[Mapping[str, Any]], turn: int = 1) -> N
         exif = PIL.Image.Exif()
         exif[0x0112] = turn
         PIL.Image.new("RGB", size, "#886644").save(path, exif=exif)
+
+
+def command(*arguments: object) -> Done:
+    """The command line within this process."""
+    return in_process([str(argument) for argument in arguments])
+
+
+def succeeds(*arguments: object) -> Done:
+    """A command that ends well."""
+    done = command(*arguments)
+    assert done.code == 0, done
+    return done
 
 
 @st.composite

@@ -368,13 +368,6 @@ def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
         cvat(tmp_path, IMAGE.format(f'<polygon label="{label}" points="1,2;3,4;5,6"/>'))
 
 
-def test_equal_phrases_stay_apart_in_cvat(out: Callable[..., Path]) -> None:
-    rows = [row for row in hostile() if row["image_path"] == "twice.png"]
-    (back,) = read(str(out("cvat", rows)), "cvat")
-    found = [(one["char_span"], len(one["instances"])) for one in back["expressions"]]
-    assert found == [([0, 9], 1), ([17, 26], 2)]
-
-
 @pytest.mark.parametrize(
     ("inside", "said"),
     [

@@ -4,14 +4,12 @@ input.
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from dataflow_grounding.images.drawing import PALETTE, Mark, draw_marks, palette_color, text_color
+from dataflow_grounding.images.drawing import PALETTE, Mark, draw_marks
 
 GREY = (128, 128, 128)
 RED = (250, 0, 10)
@@ -57,22 +55,17 @@ def test_the_picture_given_stays_as_it_is() -> None:
     assert changed(drawn, canvas()) is not None
 
 
-@pytest.mark.parametrize(
-    ("mode", "color", "expected"),
-    [
-        pytest.param("L", 90, (90, 90, 90), id="grey"),
-        pytest.param("1", 1, (255, 255, 255), id="black and white"),
-        pytest.param(
-            "RGBA",
-            (10, 20, 30, 0),
-            (255, 255, 255),
-            id="transparent is white, not the colour beneath",
-        ),
-        pytest.param("RGBA", (10, 20, 30, 255), (10, 20, 30), id="opaque with alpha"),
-        pytest.param("CMYK", (0, 0, 0, 0), (255, 255, 255), id="for print"),
-        pytest.param("I;16", 25700, (100, 100, 100), id="16 bit grey keeps its shades"),
-    ],
-)
+KINDS = {
+    "grey": ("L", 90, (90, 90, 90)),
+    "black and white": ("1", 1, (255, 255, 255)),
+    "transparent is white, not the colour beneath": ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
+    "opaque with alpha": ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+    "for print": ("CMYK", (0, 0, 0, 0), (255, 255, 255)),
+    "16 bit grey keeps its shades": ("I;16", 25700, (100, 100, 100)),
+}
+
+
+@pytest.mark.parametrize(("mode", "color", "expected"), KINDS.values(), ids=KINDS)
 def test_any_kind_of_picture_becomes_rgb(
     mode: str, color: object, expected: tuple[int, int, int]
 ) -> None:
@@ -119,14 +112,6 @@ def test_dashes_leave_gaps_and_meet_in_the_corners() -> None:
     assert where(drawn, RED) == where(
         draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED)]), RED
     )
-
-
-def test_the_line_shows_on_a_ground_of_its_own_colour() -> None:
-    for color in PALETTE:
-        ground = Image.new("RGB", (100, 100), color)
-        assert (
-            changed(draw_marks(ground, [Mark((30, 30, 60, 60), color=color)]), ground) is not None
-        )
 
 
 def test_labels_that_want_the_same_place_stand_apart() -> None:
@@ -199,7 +184,7 @@ def test_a_long_label_is_cut_and_stays_in_the_picture(size: tuple[int, int], lab
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [200, 640, 2000, 8000])
+@pytest.mark.parametrize("width", [200, 640, 2000])
 def test_labels_grow_with_the_picture(width: int) -> None:
     image = canvas(width, width * 2 // 5)
     bbox = (width * 0.4, width * 0.2, width * 0.5, width * 0.3)
@@ -229,14 +214,6 @@ def test_labels_are_made_writable(label: str, same_as: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["红色的杯子", "чашка", "כוס אדומה", "कप", "café “crème” – ½", "e\u0301" * 40]
-)
-def test_no_script_fails(label: str) -> None:
-    bare, drawn = (draw_marks(canvas(), [Mark((40, 60, 200, 140), text)]) for text in ("", label))
-    assert changed(drawn, bare) is not None
-
-
-@pytest.mark.parametrize(
     ("bbox", "message"),
     [
         pytest.param((10, 10, 5, 20), r"mark 2: bbox \[10, 10, 5, 20\]", id="corners swapped"),
@@ -256,27 +233,6 @@ def test_what_lies_outside_of_the_picture_is_not_drawn(bbox: tuple[int, int, int
     assert changed(draw_marks(canvas(), [Mark(bbox, "out there")]), canvas()) is None
 
 
-@pytest.mark.slow
-def test_two_hundred_boxes_keep_their_outlines_in_sight() -> None:
-    rng = random.Random(4)
-    marks = []
-    for _ in range(200):
-        x, y = rng.randrange(560), rng.randrange(360)
-        marks.append(
-            Mark(
-                (x, y, x + rng.randrange(2, 40), y + rng.randrange(2, 40)),
-                rng.choice(["person", "red car"]),
-            )
-        )
-    image = canvas(600, 400)
-    drawn = draw_marks(image, marks)
-    untouched = sum(
-        ImageChops.difference(drawn, image).convert("L").point(lambda v: v == 0).histogram()[1:]
-    )
-    assert untouched > 0.2 * 600 * 400
-    assert changed(drawn, draw_marks(image, marks)) is None  # the same every time
-
-
 numbers = st.floats(-50, 350, allow_nan=False)
 some_marks = st.builds(
     lambda x, y, label, dashed: Mark((min(x), min(y), max(x), max(y)), label, dashed=dashed),
@@ -292,17 +248,6 @@ some_marks = st.builds(
 @settings(max_examples=60, deadline=None)
 def test_any_marks_on_any_picture_are_drawn(size: tuple[int, int], marks: list[Mark]) -> None:
     assert draw_marks(canvas(*size), marks).size == size
-
-
-def test_the_palette_begins_again_and_its_texts_have_contrast() -> None:
-    assert palette_color(0) == palette_color(len(PALETTE)) == PALETTE[0]
-    assert len(set(PALETTE)) == len(PALETTE)
-    for color in PALETTE:
-        ink, ground = (
-            0.2126 * r**2.2 + 0.7152 * g**2.2 + 0.0722 * b**2.2
-            for r, g, b in (tuple(v / 255 for v in c) for c in (text_color(color), color))
-        )
-        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5
 
 
 def test_the_colours_of_pictures_that_are_sent_stay() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,20 +50,18 @@ def little_memory(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-@pytest.mark.parametrize("read", READINGS.values(), ids=READINGS)
-def test_a_bomb_is_refused_before_it_takes_time_or_memory(
-    tmp_path: Path, name: str, read: Callable[[str], object]
-) -> None:
+def test_a_bomb_is_refused_before_it_takes_time_or_memory(tmp_path: Path, name: str) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(BOMBS[name]())
 
-    def refused() -> None:
+    def refused(read: Callable[[str], object]) -> None:
         with pytest.raises(ImageBroken):
             read(str(path))
 
-    with little_memory(path):
-        refused()
-    assert instructions_of(refused) < MOST_INSTRUCTIONS
+    for what, read in READINGS.items():
+        with little_memory(path):
+            refused(read)
+        assert instructions_of(partial(refused, read)) < MOST_INSTRUCTIONS, what
 
 
 def test_a_file_of_very_many_pictures_is_its_first(tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_exif_as_cameras_write_it_is_read_whatever_the_file_has(tmp_path: Path) 
 SHAPES = [(200_000, 2), (2, 200_000), (60_000, 1), (51, 1), (3000, 61), (1, 1)]
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("size", SHAPES, ids=str)
 @pytest.mark.parametrize("box_format", ["auto", "qwen2.5-vl"])
 def test_no_shape_of_a_picture_ends_a_run(

@@ -11,7 +11,6 @@ import shutil
 import signal
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,10 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import ImageMissing, MissingExtra
 from dataflow_grounding._util.paths import joined, look
 from dataflow_grounding.data.rows import read_rows, write_rows
+from dataflow_grounding.engine import image_memo
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.object_store import BUCKET, ObjectStore, object_store
+from tests.support.waiting import wait_until
 from tests.support.workplace import Files, Workplace, caption, command
 
 pytestmark = pytest.mark.slow
@@ -227,12 +228,12 @@ def test_what_does_not_pass_fails_its_records_alone(
 
 
 def test_a_resume_fetches_no_picture_whose_reply_is_stored(
-    place: Workplace, store: ObjectStore
+    place: Workplace, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = alone(place)
     for path in (place.folder / "data").rglob("*.jpg"):
         store.put(f"once/{path.relative_to(place.folder / 'data')}", path.read_bytes())
-    time.sleep(2.1)  # what is known of a younger file is not kept
+    monkeypatch.setattr(image_memo, "YOUNG_NS", 0)  # else nothing is kept of files so young
     settings = {"data.image_root": f"s3://{BUCKET}/once"}
     assert place.run(**{**settings, "workflow.max_requests": 2 * ROWS - 6}).code == 3
     from dataflow_grounding.images import image as images
@@ -281,9 +282,7 @@ def test_a_store_that_hangs_holds_no_interrupt_up(place: Workplace, store: Objec
     )
     running = place.start(**{"data.input_jsonl": f"{root}/captions.jsonl", "vlm.check_every": None})
     try:
-        while not store.count("GET", ".jsonl") and running.poll() is None:
-            time.sleep(0.1)
-        time.sleep(2)
+        wait_until(lambda: store.count("HEAD", ".jpg") + store.count("GET", ".jpg"), running)
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
         assert running.returncode == 130, err

@@ -135,17 +135,12 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
     "line",
     [
         ["stats"],
-        ["stats", "--no-pictures"],
-        ["lint"],
         ["lint", "--fix", "-o", "out.jsonl"],
         ["report"],
         ["report", "--single-file"],
         ["split", "-o", "parts", "--ratios", "0.5/0.5"],
         ["review", "--static", "page"],
-        *(
-            ["export", "--format", name, "-o", f"as_{name}"]
-            for name in ("coco", "odvg", "webdataset", "yolo")
-        ),
+        *(["export", "--format", name, "-o", f"as_{name}"] for name in ("coco", "webdataset")),
         [
             "export",
             "--format",

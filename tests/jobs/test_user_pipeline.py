@@ -531,112 +531,63 @@ def test_a_module_of_another_folder_by_the_same_name_is_not_taken_for_it(
     moods.told("check")  # the first goes on as before
 
 
+OF_MOODS = {
+    "no_such_module:Moods": "spec.yaml, line 3: autolabel_type: no module 'no_such_module'",
+    "MODULE:Mods": "autolabel_type: there is no 'Mods' in WORK/MODULE.py; is it 'Moods'?",
+    "MODULE:MoodFinder": "MODULE:MoodFinder is not a subclass of dataflow_grounding.Pipeline",
+    "MODULE": "is not one of image_grounding, image_referring_expression, image_region_caption, nor",
+    "MODULEbroken:Moods": "module 'MODULEbroken' can't be imported: SyntaxError: ",
+    "MODULEraising:Moods": "WORK/MODULEraising.py, line 2",
+    "MODULEending:Moods": "can't be imported: SystemExit: 0 (WORK/MODULEending.py, line 1)",
+    "MODULEneedy:Moods": "module 'MODULEneedy' needs 'not_installed', which is not installed",
+    "image_groundin": "is it 'image_grounding'?",
+    "MODULE:Astray": "operator '../mood': a name with a slash names no folder",
+    "MODULE:Needy": "and what moods.settings holds as keyword arguments: missing a",
+    "MODULE:Skipping": "MODULE:Skipping: forward() should run each operator on a step() of",
+}
+"""`autolabel_type`, where the block is `moods` → what is told."""
+WITHOUT_NAME = {
+    "MODULE:Leaving": "autolabel_type MODULE:Leaving: SystemExit: 0",
+    "MODULE:Numbered": "MODULE:Numbered needs a `name`, a text",
+    "MODULE:Breaks": "autolabel_type MODULE:Breaks: IndexError: list index",
+    "MODULE:Idle": "autolabel_type MODULE:Idle: forward() should run each",
+    "MODULE:Unmade": "write def __init__(self, storage, serving), which keeps both",
+    "MODULE:IdleCompiled": "IdleCompiled.forward() calls no operator",
+}
+"""The same where the block is `pipeline`."""
+SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"langage": "sv"}, "moods.settings.langage is not a setting of Moods; is it 'language'?"),
+    ({"zzz": 1}, "moods.settings.zzz is not a setting of Moods; it takes language, boxes, api_"),
+    ({"self": 1}, "moods.settings.self is not a setting of Moods; it takes language,"),
+    ({"language": "xx"}, "there is no language 'xx'"),
+]
+WORKFLOWS: list[tuple[dict[str, Any], str]] = [
+    ({"output_format": "unifed"}, "workflow.output_format 'unifed' is not one of unified, jsonl"),
+    ({"output_format": "MODULE:nothing"}, "workflow.output_format: there is no 'nothing' in"),
+    ({"steps": ["7"]}, "workflow.steps ['7']: the steps are 0, 1, 2"),
+]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (
-            {"autolabel_type": "no_such_module:Moods"},
-            "spec.yaml, line 3: autolabel_type: no module 'no_such_module'",
+        *(({"autolabel_type": kind}, said) for kind, said in OF_MOODS.items()),
+        *(
+            ({"autolabel_type": kind, "pipeline": None}, said)
+            for kind, said in WITHOUT_NAME.items()
         ),
-        (
-            {"autolabel_type": "MODULE:Mods"},
-            "autolabel_type: there is no 'Mods' in WORK/MODULE.py; is it 'Moods'?",
-        ),
-        (
-            {"autolabel_type": "MODULE:MoodFinder"},
-            "MODULE:MoodFinder is not a subclass of dataflow_grounding.Pipeline",
-        ),
-        (
-            {"autolabel_type": "MODULE"},
-            "is not one of image_grounding, image_referring_expression, image_region_caption, nor",
-        ),
-        (
-            {"autolabel_type": "MODULEbroken:Moods"},
-            "autolabel_type: module 'MODULEbroken' can't be imported: SyntaxError: ",
-        ),
-        ({"autolabel_type": "MODULEraising:Moods"}, "WORK/MODULEraising.py, line 2"),
-        (
-            {"autolabel_type": "MODULEending:Moods"},
-            "can't be imported: SystemExit: 0 (WORK/MODULEending.py, line 1)",
-        ),
-        (
-            {"autolabel_type": "MODULE:Leaving", "pipeline": None},
-            "autolabel_type MODULE:Leaving: SystemExit: 0",
-        ),
-        (
-            {"autolabel_type": "MODULE:Numbered", "pipeline": None},
-            "MODULE:Numbered needs a `name`, a text",
-        ),
-        (
-            {"autolabel_type": "MODULEneedy:Moods"},
-            "module 'MODULEneedy' needs 'not_installed', which is not installed",
-        ),
-        ({"autolabel_type": "image_groundin"}, "is it 'image_grounding'?"),
-        (
-            {"autolabel_type": "MODULE:Breaks", "pipeline": None},
-            "autolabel_type MODULE:Breaks: IndexError: list index",
-        ),
-        (
-            {"autolabel_type": "MODULE:Astray"},
-            "operator '../mood': a name with a slash names no folder",
-        ),
-        (
-            {"autolabel_type": "MODULE:Idle", "pipeline": None},
-            "autolabel_type MODULE:Idle: forward() should run each",
-        ),
-        (
-            {"moods.settings": {"langage": "sv"}},
-            "moods.settings.langage is not a setting of Moods; is it 'language'?",
-        ),
-        (
-            {"moods.settings": {"zzz": 1}},
-            "moods.settings.zzz is not a setting of Moods; it takes language, boxes, api_",
-        ),
-        (
-            {"moods.settings": {"self": 1}},
-            "moods.settings.self is not a setting of Moods; it takes language,",
-        ),
-        (
-            {"moods.settings": {"storage": 1}},
-            "moods.settings.storage is not a setting of Moods; it takes language,",
-        ),
+        *(({"moods.settings": settings}, said) for settings, said in SETTINGS),
+        *(({"moods.workflow": workflow}, said) for workflow, said in WORKFLOWS),
         (
             {"autolabel_type": "MODULE:Open", "moods.settings": {"self": 1}},
             "and what moods.settings holds as keyword arguments: multiple values for argument 'self'",
         ),
-        (
-            {"autolabel_type": "MODULE:Needy"},
-            "Needy.__init__ is given storage and serving, and what moods.settings holds as keyword arguments: missing a",
-        ),
-        (
-            {"autolabel_type": "MODULE:Unmade", "pipeline": None},
-            "pipeline.settings holds as keyword arguments: write def __init__(self, storage, serving), which keeps both",
-        ),
-        (
-            {"autolabel_type": "MODULE:Skipping"},
-            "MODULE:Skipping: forward() should run each operator on a step() of",
-        ),
-        (
-            {"autolabel_type": "MODULE:IdleCompiled", "pipeline": None},
-            "IdleCompiled.forward() calls no operator",
-        ),
-        ({"moods.settings": {"language": "xx"}}, "there is no language 'xx'"),
         ({"moods.stetings": {}}, "moods.stetings is not a key of the spec; is it 'settings'?"),
-        (
-            {"moods.workflow": {"output_format": "unifed"}},
-            "workflow.output_format 'unifed' is not one of unified, jsonl",
-        ),
-        (
-            {"moods.workflow": {"output_format": "MODULE:nothing"}},
-            "workflow.output_format: there is no 'nothing' in",
-        ),
-        ({"moods.workflow": {"steps": ["7"]}}, "workflow.steps ['7']: the steps are 0, 1, 2"),
         ({"moods": "DROP"}, "there is no block moods, which the pipeline needs"),
     ],
 )
-@pytest.mark.parametrize("name", ["check", "generate"])
 def test_what_is_wrong_is_told_in_a_line(
-    moods: Moods, name: str, changes: dict[str, Any], expected: str
+    moods: Moods, changes: dict[str, Any], expected: str
 ) -> None:
     (moods.place.folder / f"{moods.module}broken.py").write_text("def f(:\n")
     (moods.place.folder / f"{moods.module}raising.py").write_text("\n1 / 0\n")
@@ -653,15 +604,13 @@ def test_what_is_wrong_is_told_in_a_line(
         del moods.spec["moods"]
     text = json.dumps(moods.spec).replace("MODULE", moods.module)
     moods.spec = json.loads(text)
-    done = command([name, "-e", moods.path()])
-    said = done.err.replace(moods.module, "MODULE").replace(str(moods.place.folder), "WORK")
-    assert done.code == 2, done
-    assert expected in said
-    assert "Traceback" not in said
-    assert [
-        line for line in said.splitlines() if not line.startswith(("Problem: ", "Error: "))
-    ] == []
-    assert len(said.splitlines()) == 1
+    for name, begins in (("check", "Problem: "), ("generate", "Error: ")):
+        done = command([name, "-e", moods.path()])
+        said = done.err.replace(moods.module, "MODULE").replace(str(moods.place.folder), "WORK")
+        assert done.code == 2, done
+        [line] = said.splitlines()
+        assert line.startswith(begins), line
+        assert expected in line
 
 
 @pytest.mark.parametrize("job", map(job_named, JOBS), ids=JOBS)

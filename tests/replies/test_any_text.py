@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tracemalloc
 from typing import Any
 
@@ -24,7 +22,7 @@ from dataflow_grounding.replies.channels import answer_of
 
 pytestmark = pytest.mark.slow
 
-TEXTS = int(os.environ.get("FUZZ_TEXTS", "400"))
+TEXTS = int(os.environ.get("FUZZ_TEXTS", "200"))
 FORMATS = [
     "xyxy_1000",
     "yxyx_1000",
@@ -69,57 +67,12 @@ NUMBERS = (
         ]
     )
 )
-KEYS = st.sampled_from(
-    [
-        "bbox_2d",
-        "box_2d",
-        "bbox",
-        "boxes",
-        "xywh",
-        "quad",
-        "polygon",
-        "segmentation",
-        "mask",
-        "corners",
-        "point_2d",
-        "points",
-        "x1",
-        "y1",
-        "x2",
-        "y2",
-        "x",
-        "y",
-        "w",
-        "h",
-        "width",
-        "height",
-        "top_left",
-        "bottom_right",
-        "label",
-        "labels",
-        "name",
-        "id",
-        "ids",
-        "score",
-        "scores",
-        "evidence",
-        "statuses",
-        "status",
-        "objects",
-        "found",
-        "error",
-        "thinking",
-        "answer",
-        "message",
-        "cat",
-        "dog",
-        "1",
-        "0",
-        "",
-        "<OD>",
-        "image",
-    ]
-)
+NAMES = """
+    bbox_2d box_2d bbox boxes xywh quad polygon segmentation mask corners point_2d points x1 y1
+    x2 y2 x y w h width height top_left bottom_right label labels name id ids score scores
+    evidence statuses status objects found error thinking answer message cat dog 1 0 <OD> image
+"""
+KEYS = st.sampled_from([*NAMES.split(), ""])
 WORDS = st.sampled_from(
     [
         "cat",
@@ -152,52 +105,35 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=12,
 )
+TOKENS = """
+    { } [ ] ( ) " ' , : ` ``` // /* */ “ null NaN 1e999 - true 0.5 12 ٣ x1=1 [1,2,3,4]
+    (1,2),(3,4) [[ ]] bbox <box> </box> <box>(1,2),(3,4)</box> <ref> </ref> <ref>cat</ref>
+    <|det|> <|/det|> <|ref|> <|box_start|> <|box_end|> <loc_12> <loc0512>
+    <loc_1><loc_2><loc_3><loc_4> <patch_index_0044> <patch_index_9999> <phrase> </phrase>
+    <object> <pred> <bbox> <10><20><30><40> <|begin_of_box|> <|end_of_box|> <think> </think>
+    <seed:think> </seed:think> <zorb> </zorb> <answer> </answer> <|zorb|> ◁think▷ ◁/think▷
+    [THINK] [/THINK] <unused94> <unused95> <|channel>thought <channel|> to=self to=user
+    <|message|> <|start|>assistant <|channel|>final <|channel|>analysis <|end|> <|eot|>
+    <|im_end|> <|turn>user <|start_header_id|>assistant<|end_header_id|> analysisI
+    assistantfinal 等等， none 没有找到 &lt; &amp; </input> <tool_call> </tool_call> <|"|>
+"""
 PIECES = st.sampled_from(
     [
-        "{",
-        "}",
-        "[",
-        "]",
-        "(",
-        ")",
-        '"',
-        "'",
-        ",",
-        ":",
+        *TOKENS.split(),
         "\\",
         "\n",
         " ",
-        "`",
-        "```",
         "```json\n",
         "\n```\n",
-        "//",
-        "/*",
-        "*/",
         "# ",
-        "“",
         "\x00",
         "\ud800",
-        "null",
-        "NaN",
-        "1e999",
-        "-",
         "9" * 30,
         "9" * 5000,
-        "true",
-        "0.5",
-        "12",
-        "٣",
-        "x1=1",
         "10, 20, 30, 40",
-        "[1,2,3,4]",
-        "(1,2),(3,4)",
-        "[[",
-        "]]",
         '{"bbox_2d": [10, 20, 30, 40], "label": "cat"}',
         '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [10, 20, 30, 40]}]}',
         '"id": 1',
-        "bbox",
         "[" * 150,
         '{"a":' * 60,
         "]" * 60,
@@ -207,97 +143,34 @@ PIECES = st.sampled_from(
         "cat: ",
         "- dog: ",
         "| cat | 1 | 2 | 3 | 4 |\n",
-        "<box>",
-        "</box>",
-        "<box>(1,2),(3,4)</box>",
-        "<ref>",
-        "</ref>",
-        "<ref>cat</ref>",
-        "<|det|>",
-        "<|/det|>",
-        "<|ref|>",
-        "<|box_start|>",
-        "<|box_end|>",
-        "<loc_12>",
-        "<loc0512>",
-        "<loc_1><loc_2><loc_3><loc_4>",
-        "<patch_index_0044>",
-        "<patch_index_9999>",
-        "<phrase>",
-        "</phrase>",
-        "<object>",
         "<point x=1 y=2",
         '<point x="1" y="2" alt="cat">',
         "<points x1='1' y1='2'/>",
         "<point_box mention='cat'>",
         "<collection mention='a'>",
-        "<pred>",
         "data-bbox='1 2 3 4'",
         "<p data-bbox='1 2 3 4'>",
-        "<bbox>",
-        "<10><20><30><40>",
         "click(x=1, y=2)",
-        "<|begin_of_box|>",
-        "<|end_of_box|>",
-        "<think>",
-        "</think>",
-        "<seed:think>",
-        "</seed:think>",
-        "<zorb>",
-        "</zorb>",
         "<zorb>I see it is at [1,2,3,4]</zorb>",
-        "<answer>",
-        "</answer>",
-        "<|zorb|>",
-        "◁think▷",
-        "◁/think▷",
-        "[THINK]",
-        "[/THINK]",
-        "<unused94>",
-        "<unused95>",
-        "<|channel>thought",
-        "<channel|>",
-        "to=self",
-        "to=user",
-        "<|message|>",
-        "<|start|>assistant",
-        "<|channel|>final",
-        "<|channel|>analysis",
-        "<|end|>",
-        "<|eot|>",
         "<|im_start|>user\n",
         "<|im_start|>assistant\n",
-        "<|im_end|>",
         "<start_of_turn>model\n",
-        "<|turn>user",
-        "<|start_header_id|>assistant<|end_header_id|>",
         "Assistant: ",
         "User: ",
-        "analysisI",
-        "assistantfinal",
         "Wait, ",
         "Actually, ",
         "no, ",
         "Let me check again. ",
         "Therefore ",
         "another ",
-        "等等，",
-        "none",
         "No objects detected.",
         "there is no cat",
-        "没有找到",
         "I can't see the image.",
         "not ",
         "but ",
         "The cat is at ",
         "is ",
-        "&lt;",
-        "&amp;",
-        "</input>",
-        "<tool_call>",
-        "</tool_call>",
         "\\boxed{",
-        '<|"|>',
         "\\n",
         '\\"',
     ]
@@ -376,28 +249,6 @@ def test_a_number_of_any_length_is_a_number_or_none(reply: str, digits: int) -> 
     except UnreadableReply:
         return
     assert [box.bbox for box in boxes] in ([], [(0.0, 0.0, 320.0, 240.0)])
-
-
-_LONG = """
-import resource, sys
-from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.replies import read_boxes
-resource.setrlimit(resource.RLIMIT_CPU, (40, 40))
-for piece in ["\\n", " ", "a ", "- ", "[1,2,3,4] no, ", "```", "~~", "1. the cat\\n"]:
-    for around in ["{}", "Here is: {} done.", "```{}", '{{"label": "{}", "bbox": [1, 2, 3, 4]}}', "- cat: {} [1, 2, 3, 4]"]:
-        try:
-            read_boxes(around.format(piece * (60_000 // len(piece))), format="xyxy_px", image_size=(64, 48), phrases=["cat"])
-        except UnreadableReply:
-            pass
-"""
-
-
-def test_a_long_reply_of_one_piece_over_and_over_holds_no_run_up() -> None:
-    """Linear work takes a tenth of the processor time that is allowed; one quadratic pattern takes
-    several times it.
-    """
-    ended = subprocess.run([sys.executable, "-c", _LONG], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr or "killed by the limit"
 
 
 def test_an_answer_of_unclosed_tags_is_read_in_little_memory() -> None:

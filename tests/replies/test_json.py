@@ -27,108 +27,38 @@ def refused(reply: str, **settings: Any) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        pytest.param(
-            '{"objects": [{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]}',
-            id="an object with a list",
-        ),
-        pytest.param(
-            '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]',
-            id="a bare list",
-        ),
-        pytest.param(
-            '{"label": "cat", "box": [10,20,30,40]}\n{"label": "dog", "box": [50,60,70,80]}',
-            id="an object a line",
-        ),
-        pytest.param(
-            '{"label": "cat", "box": [10,20,30,40]}, {"label": "dog", "box": [50,60,70,80]}',
-            id="objects joined by commas",
-        ),
-        pytest.param(
-            'Sure!\n```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```',
-            id="fenced",
-        ),
-        pytest.param(
-            '```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```\nLet me know if you need anything else.',
-            id="polite words after it",
-        ),
-        pytest.param(
-            '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}',
-            id="a list without its end",
-        ),
-        pytest.param(
-            '[{"label": "cat", "bbox": [10,20,30,40],}, {"label": "dog", "bbox": [50,60,70,80],},]',
-            id="trailing commas",
-        ),
-        pytest.param(
-            '[{"label": "cat", "bbox": [10,20,30,40]} {"label": "dog", "bbox": [50,60,70,80]}]',
-            id="no comma between objects",
-        ),
-        pytest.param(
-            "[{'label': 'cat', 'bbox': (10, 20, 30, 40), 'score': None}, {'label': 'dog', 'bbox': (50, 60, 70, 80)}]",
-            id="Python literals",
-        ),
-        pytest.param(
-            '[{label: "cat", bbox: [10,20,30,40]}, {label: "dog", bbox: [050,060,070,080]}]',
-            id="bare keys, leading zeros",
-        ),
-        pytest.param(
-            '[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # box\n{"label": "dog", "bbox": [50,60,70,80]}]',
-            id="comments",
-        ),
-        pytest.param(
-            '# [{box_2d: [10, 20, 30, 40], label: "cat"},\n#  {box_2d: [50, 60, 70, 80], label: "dog"}]',
-            id="all of it a comment",  # google-cloud generative-ai, intro_agentic_vision.ipynb
-        ),
-        pytest.param(
-            '[{"label": "cat", "bbox": ["10","20","30","40"]}, {"label": "dog", "bbox": "50, 60, 70, 80"}]',
-            id="numbers as strings",
-        ),
-        pytest.param(
-            '[{"label": "cat", "bbox": [[10,20],[30,40]]}, {"label": "dog", "bbox": [[50,60,70,80]]}]',
-            id="nested lists",
-        ),
-        pytest.param(
-            '{"label": "cat", "bbox": [10,20,30,40], "label": "dog", "bbox": [50,60,70,80]}',
-            id="the braces between left out",  # Qwen3-VL, recorded as h098
-        ),
-        pytest.param(
-            '[{{"label": "cat", "bbox": [10,20,30,40]},{"label": "dog", "bbox": [50,60,70,80]}]',
-            id="a brace twice",
-        ),
-        pytest.param(
-            '{"bboxes": [[10,20,30,40],[50,60,70,80]], "labels": ["cat", "dog"]}',
-            id="lists side by side",
-        ),
-        pytest.param(
-            '[{"label": "cat", "bbox": [10 20 30 40]}, {"label": "dog", "bbox": [50 60 70 80]}]',
-            id="no commas between numbers",
-        ),
-        pytest.param('[["cat", 10, 20, 30, 40], ["dog", 50, 60, 70, 80]]', id="rows"),
-        pytest.param(
-            '[{"label":"cat","xmin":10,"xmax":30,"ymin":20,"ymax":40},{"label":"dog","bbox":{"x1":50,"y1":60,"x2":70,"y2":80}}]',
-            id="named corners",
-        ),
-        pytest.param(
-            '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","left":50,"top":60,"right":70,"bottom":80}]',
-            id="named sizes and corner pairs",
-        ),
-        pytest.param(
-            '{"name": "mark", "arguments": "{\\"objects\\": [{\\"label\\": \\"cat\\", \\"bbox\\": [10,20,30,40]}, {\\"label\\": \\"dog\\", \\"bbox\\": [50,60,70,80]}]}"}',
-            id="JSON in a string",
-        ),
-        pytest.param(
-            '[{"label": "cat", "polygon": [[10,20],[30,20],[30,40],[10,40]]}, {"label": "dog", "quad": [50,60,70,60,70,80,50,80]}]',
-            id="outlines",
-        ),
-        pytest.param(
-            '｛"objects"：［｛“label”：“cat”，“bbox”：［10，20，30，40］｝，｛“label”：“dog”，“bbox”：［50，60，70，80］｝］｝',
-            id="full-width punctuation",
-        ),
-    ],
-)
+WAYS = {
+    "an object with a list": '{"objects": [{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]}',
+    "a bare list": '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]',
+    "an object a line": '{"label": "cat", "box": [10,20,30,40]}\n{"label": "dog", "box": [50,60,70,80]}',
+    "objects joined by commas": '{"label": "cat", "box": [10,20,30,40]}, {"label": "dog", "box": [50,60,70,80]}',
+    "fenced": 'Sure!\n```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```',
+    "polite words after it": '```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```\nLet me know if you need anything else.',
+    "a list without its end": '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}',
+    "trailing commas": '[{"label": "cat", "bbox": [10,20,30,40],}, {"label": "dog", "bbox": [50,60,70,80],},]',
+    "no comma between objects": '[{"label": "cat", "bbox": [10,20,30,40]} {"label": "dog", "bbox": [50,60,70,80]}]',
+    "Python literals": "[{'label': 'cat', 'bbox': (10, 20, 30, 40), 'score': None}, {'label': 'dog', 'bbox': (50, 60, 70, 80)}]",
+    "bare keys, leading zeros": '[{label: "cat", bbox: [10,20,30,40]}, {label: "dog", bbox: [050,060,070,080]}]',
+    "comments": '[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # box\n{"label": "dog", "bbox": [50,60,70,80]}]',
+    # google-cloud generative-ai, intro_agentic_vision.ipynb
+    "all of it a comment": '# [{box_2d: [10, 20, 30, 40], label: "cat"},\n#  {box_2d: [50, 60, 70, 80], label: "dog"}]',
+    "numbers as strings": '[{"label": "cat", "bbox": ["10","20","30","40"]}, {"label": "dog", "bbox": "50, 60, 70, 80"}]',
+    "nested lists": '[{"label": "cat", "bbox": [[10,20],[30,40]]}, {"label": "dog", "bbox": [[50,60,70,80]]}]',
+    # Qwen3-VL, recorded as h098
+    "the braces between left out": '{"label": "cat", "bbox": [10,20,30,40], "label": "dog", "bbox": [50,60,70,80]}',
+    "a brace twice": '[{{"label": "cat", "bbox": [10,20,30,40]},{"label": "dog", "bbox": [50,60,70,80]}]',
+    "lists side by side": '{"bboxes": [[10,20,30,40],[50,60,70,80]], "labels": ["cat", "dog"]}',
+    "no commas between numbers": '[{"label": "cat", "bbox": [10 20 30 40]}, {"label": "dog", "bbox": [50 60 70 80]}]',
+    "rows": '[["cat", 10, 20, 30, 40], ["dog", 50, 60, 70, 80]]',
+    "named corners": '[{"label":"cat","xmin":10,"xmax":30,"ymin":20,"ymax":40},{"label":"dog","bbox":{"x1":50,"y1":60,"x2":70,"y2":80}}]',
+    "named sizes and corner pairs": '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","left":50,"top":60,"right":70,"bottom":80}]',
+    "JSON in a string": '{"name": "mark", "arguments": "{\\"objects\\": [{\\"label\\": \\"cat\\", \\"bbox\\": [10,20,30,40]}, {\\"label\\": \\"dog\\", \\"bbox\\": [50,60,70,80]}]}"}',
+    "outlines": '[{"label": "cat", "polygon": [[10,20],[30,20],[30,40],[10,40]]}, {"label": "dog", "quad": [50,60,70,60,70,80,50,80]}]',
+    "full-width punctuation": '｛"objects"：［｛“label”：“cat”，“bbox”：［10，20，30，40］｝，｛“label”：“dog”，“bbox”：［50，60，70，80］｝］｝',
+}
+
+
+@pytest.mark.parametrize("reply", WAYS.values(), ids=WAYS)
 def test_two_boxes_are_read_in_every_way_of_writing_json(reply: str) -> None:
     for phrases in ((), ["cat", "dog"]):
         assert found(read(reply, phrases=phrases)) == [("cat", CAT), ("dog", DOG)]

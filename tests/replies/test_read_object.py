@@ -7,49 +7,37 @@ import pytest
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies import read_object
 
+FOUND = {
+    "the object": ('{"expressions": [{"text": "a cat"}]}', [{"text": "a cat"}]),
+    "fenced": (
+        'Sure:\n```json\n{"expressions": [{"text": "a cat"}]}\n```\nDone.',
+        [{"text": "a cat"}],
+    ),
+    "after thinking": (
+        "<think>{'expressions': []}</think>{'expressions': [{'text': 'a cat'}],}",
+        [{"text": "a cat"}],
+    ),
+    "within another object": (
+        '{"result": {"expressions": [{"text": "a cat"}]}}',
+        [{"text": "a cat"}],
+    ),
+    "in a list of one": ('[{"expressions": [{"text": "a cat"}]}]', [{"text": "a cat"}]),
+    "the key in other letters": ('{"Expressions": [{"text": "a cat"}]}', [{"text": "a cat"}]),
+    "a bare list": ('[{"text": "a cat"}]', [{"text": "a cat"}]),
+    "a bare list of texts": ('["a cat"]', ["a cat"]),
+    "an empty list": ("[]", []),
+    "an item a line": (
+        '{"id": 1, "text": "a cat"}\n{"id": 2, "text": "a dog"}',
+        [{"id": 1, "text": "a cat"}, {"id": 2, "text": "a dog"}],
+    ),
+    "quotation marks within": (
+        '{"expressions": [{"text": "a “cat”, the "red" one"}]}',
+        [{"text": 'a “cat”, the "red" one'}],
+    ),
+}
 
-@pytest.mark.parametrize(
-    ("reply", "value"),
-    [
-        pytest.param('{"expressions": [{"text": "a cat"}]}', [{"text": "a cat"}], id="the object"),
-        pytest.param(
-            'Sure:\n```json\n{"expressions": [{"text": "a cat"}]}\n```\nDone.',
-            [{"text": "a cat"}],
-            id="fenced",
-        ),
-        pytest.param(
-            "<think>{'expressions': []}</think>{'expressions': [{'text': 'a cat'}],}",
-            [{"text": "a cat"}],
-            id="after thinking",
-        ),
-        pytest.param(
-            '{"result": {"expressions": [{"text": "a cat"}]}}',
-            [{"text": "a cat"}],
-            id="within another object",
-        ),
-        pytest.param(
-            '[{"expressions": [{"text": "a cat"}]}]', [{"text": "a cat"}], id="in a list of one"
-        ),
-        pytest.param(
-            '{"Expressions": [{"text": "a cat"}]}',
-            [{"text": "a cat"}],
-            id="the key in other letters",
-        ),
-        pytest.param('[{"text": "a cat"}]', [{"text": "a cat"}], id="a bare list"),
-        pytest.param('["a cat"]', ["a cat"], id="a bare list of texts"),
-        pytest.param("[]", [], id="an empty list"),
-        pytest.param(
-            '{"id": 1, "text": "a cat"}\n{"id": 2, "text": "a dog"}',
-            [{"id": 1, "text": "a cat"}, {"id": 2, "text": "a dog"}],
-            id="an item a line",
-        ),
-        pytest.param(
-            '{"expressions": [{"text": "a “cat”, the "red" one"}]}',
-            [{"text": 'a “cat”, the "red" one'}],
-            id="quotation marks within",
-        ),
-    ],
-)
+
+@pytest.mark.parametrize(("reply", "value"), FOUND.values(), ids=FOUND)
 def test_the_object_is_found(reply: str, value: Any) -> None:
     assert read_object(reply, required="expressions")[0]["expressions"] == value
 

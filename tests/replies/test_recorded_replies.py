@@ -88,17 +88,9 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
         "a loop of nines after the first whole box: that is kept and the reply noted as truncated",
     ),
     "h112": (None, "a bracket too many within the four numbers: not guessed"),
-    "h118": (
-        [(1, 2, 3, 4), (2, 3, 4, 5), (4, 5, 6, 7)],
-        "boxes of two frames of a video, which no picture has: the frames' numbers come as ids",
-    ),
     "h202": (
         [(100, 100, 500, 500)],
         "corners the wrong way round: the source leaves the box out, ours is turned and noted",
-    ),
-    "h093": (
-        [(100, 50, 200, 250)],
-        "the whole outline gives its box, the one that is cut off does not",
     ),
     "h134": (
         None,
@@ -109,9 +101,6 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
     "h198": (None, "the same"),
     "h169": (None, "fractions where 0 to 1000 was asked for are in another scale"),
     "h176": (None, "fractions where pixels were asked for are in another scale"),
-}
-
-OURS |= {
     "h086": (None, "a program, with its boxes once in the code and once in a comment"),
     "h093": (None, "heights stand next to the outline, and may change it"),
     "h101": (None, "tags within broken JSON"),

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -69,7 +70,7 @@ class ObjectStore(ThreadingHTTPServer):
 
     def put(self, key: str, data: bytes, bucket: str = BUCKET) -> str:
         """Put an object into the store; returns its address."""
-        self.client().put_object(Bucket=bucket, Key=key, Body=data)
+        self.client.put_object(Bucket=bucket, Key=key, Body=data)
         return f"s3://{bucket}/{key}"
 
     def put_all(self, folder: Path, prefix: str = "") -> str:
@@ -79,8 +80,9 @@ class ObjectStore(ThreadingHTTPServer):
                 self.put(f"{prefix}{path.relative_to(folder).as_posix()}", path.read_bytes())
         return f"s3://{BUCKET}/{prefix}".rstrip("/")
 
+    @cached_property
     def client(self) -> Any:
-        """boto3's, straight to what is behind the proxy."""
+        """boto3's, straight to what is behind the proxy; to make one takes as long as a test."""
         import boto3
 
         keys = {
@@ -170,7 +172,7 @@ def object_store(delay: float = 0.0) -> Iterator[ObjectStore]:
     store = ObjectStore(f"http://{host}:{port}", delay)
     threading.Thread(target=store.serve_forever, daemon=True).start()
     try:
-        store.client().create_bucket(Bucket=BUCKET)
+        store.client.create_bucket(Bucket=BUCKET)
         yield store
     finally:
         store.shutdown()

@@ -256,16 +256,16 @@ def test_any_text_is_read_or_refused(image: Image, text: str) -> None:
     assert read_or_refused(crop_check(image, BOXES, PIXELS), text) is None
 
 
-A_MEGABYTE = 1_000_000
+LONG = 250_000
 HOSTILE = {
-    "deep": '{"phrases": ' + "[" * A_MEGABYTE,
-    "repeated": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 26_000 + "]}",
-    "cut off": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 26_000,
-    "not asked": '{"phrases": [], "boxes": [' + '{"id": 9, "verdict": "right"},' * 34_000 + "]}",
-    "nested": '{"id": 1,' * 112_000,
-    "keys": '{"phrases": [], ' + '"boxes": [], ' * 76_000 + '"x": 1}',
-    "prose": "No box is right. " * 58_000,
-    "quotes": '"' * A_MEGABYTE,
+    "deep": '{"phrases": ' + "[" * LONG,
+    "repeated": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 6_500 + "]}",
+    "cut off": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 6_500,
+    "not asked": '{"phrases": [], "boxes": [' + '{"id": 9, "verdict": "right"},' * 8_500 + "]}",
+    "nested": '{"id": 1,' * 28_000,
+    "keys": '{"phrases": [], ' + '"boxes": [], ' * 19_000 + '"x": 1}',
+    "prose": "No box is right. " * 14_500,
+    "quotes": '"' * LONG,
 }
 
 

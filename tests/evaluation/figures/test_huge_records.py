@@ -20,7 +20,7 @@ from tests.support.bytecode import instructions_of
 from tests.support.workplace import command
 
 
-def expressions(same: str, count: int = 4000) -> list[dict[str, Any]]:
+def expressions(same: str, count: int) -> list[dict[str, Any]]:
     """All of one box, or of one text."""
     boxes = [
         [1, 2, 30, 40] if same == "box" else [n % 600, n // 600, n % 600 + 9, n // 600 + 9]
@@ -46,7 +46,7 @@ def test_a_record_of_thousands_of_expressions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: str, line: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_phrases, "MOST_COMPARED", 1000)  # as many of 500 boxes as of 4000
+    monkeypatch.setattr(_phrases, "MOST_COMPARED", 1000)  # as many of 250 boxes as of 2000
     Image.new("RGB", (640, 480), "navy").save("a.jpg")
     row = {"image_path": "a.jpg", "width": 640, "height": 480, "cleaned_caption": "a cup and a cup"}
 
@@ -62,7 +62,7 @@ def test_a_record_of_thousands_of_expressions(
         assert "Internal" not in done.err
 
     instructions(1)
-    assert instructions(4000) < 12 * instructions(500)
+    assert instructions(2000) < 12 * instructions(250)
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_boxes_are_compared_up_to_a_bound_and_below_it_all() -> None:
     for count in (2, 30, 400):
         some = [{"text": f"thing {n}", "instances": [{"bbox": [0, 0, 9, 9]}]} for n in range(count)]
         assert len([*sharing_boxes(some)]) == count * (count - 1) // 2 <= MOST_COMPARED
-    assert len([*sharing_boxes(expressions("box"))]) <= MOST_COMPARED
+    assert len([*sharing_boxes(expressions("box", 1000))]) <= MOST_COMPARED
 
 
 def test_numbers_and_endless_words_are_not_misspelt() -> None:

@@ -160,26 +160,6 @@ def test_different_words_are_a_share_of_the_first_thousand(tmp_path: Path) -> No
     assert said["type_token_ratio"] == 0.501
 
 
-@pytest.mark.parametrize(
-    ("pictures", "each", "advice"),
-    [
-        (19, 5, {"images": "fewer than the 20", "pairs": "fewer than the 100"}),
-        (20, 5, {"images": "enough for a first try", "pairs": "enough for a first try"}),
-        (100, 5, {"pairs": "enough for most tests"}),
-        (100, 10, {}),
-    ],
-)
-def test_the_numbers_that_a_first_training_needs(
-    tmp_path: Path, pictures: int, each: int, advice: dict[str, str]
-) -> None:
-    one = [{"text": f"thing {n}", "instances": boxes([n, 0, n + 9, 9])} for n in range(each)]
-    rows = [record(f"{n}.jpg", (W, H), [dict(said) for said in one]) for n in range(pictures)]
-    data = file_of(tmp_path / "a.jsonl", *rows)
-    said = stats(data, "--no-pictures", "--json").summary["advice"]
-    assert {name: said[name][: len(text)] for name, text in advice.items()} == advice
-    assert {"images", "pairs"} & set(said) == set(advice)
-
-
 def test_what_is_printed_and_written(data: Path, tmp_path: Path) -> None:
     done = ended(process(["stats", "run", "--no-pictures"], cwd=tmp_path))
     assert (done.code, done.err) == (0, "")

@@ -420,39 +420,7 @@ records = st.lists(phrases, min_size=1, max_size=5).map(
 
 
 @pytest.mark.slow
-@settings(max_examples=30)
-@given(records)
-def test_a_perfect_prediction_is_right_by_every_measure(gold: list[dict[str, Any]]) -> None:
-    for row in gold:
-        for n, expression in enumerate(row["expressions"]):
-            expression["char_span"] = [2 * n, 2 * n + 1]
-            expression["instances"] = expression["instances"][:1]
-        row["caption"] = "a caption that is long enough"
-    if not any(row["expressions"] for row in gold):
-        return
-    run = evaluate(gold, gold).figures
-    ones = [
-        n
-        for n in run
-        if n.startswith(
-            ("acc", "macc", "miou", "r1", "r5", "gprec", "n_acc", "t_acc", "span_", "joint")
-        )
-    ]
-    ones += [
-        "pmf1",
-        "density_f1",
-        "ap",
-        "precision_at_iou_0.5",
-        "recall_at_iou_0.5",
-        "cgf1",
-        "il_mcc",
-    ]
-    assert {run[name] for name in ones} <= {1.0, None}
-    assert len([name for name in ones if run[name] == 1.0]) > 1
-
-
-@pytest.mark.slow
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(records, records, st.randoms())
 def test_the_order_of_records_is_irrelevant(found: Any, gold: Any, chance: random.Random) -> None:
     if not any(row["expressions"] for row in gold):
@@ -460,23 +428,3 @@ def test_the_order_of_records_is_irrelevant(found: Any, gold: Any, chance: rando
     mixed = [chance.sample(rows, len(rows)) for rows in (found, gold)]
     one, other = (evaluate(*rows).to_json() for rows in (mixed, (found, gold)))
     assert one == other
-
-
-@pytest.mark.slow
-@settings(max_examples=30)
-@given(records, records)
-def test_giou_never_makes_more_right(found: Any, gold: Any) -> None:
-    if not any(row["expressions"] for row in gold):
-        return
-    iou, giou = (evaluate(found, gold, Rules(giou=g)).figures for g in (False, True))
-    for name in (
-        "acc_0.5",
-        "macc",
-        "r1_any",
-        "r10_merged",
-        "recall_at_iou_0.5",
-        "pmf1",
-        "density_f1",
-    ):
-        assert iou[name] is None or giou[name] <= iou[name]
-    assert iou["miou"] == giou["miou"]
