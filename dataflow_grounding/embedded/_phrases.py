@@ -48,10 +48,7 @@ def parse_phrase(text: str) -> Phrase:
     """Return what one phrase asks for; `refusal` says what is not understood."""
     if len(text) > _MOST_CHARACTERS:
         return Phrase("", refusal="the phrase is too long")
-    found = POSITION.search(text)
-    at_end = found is not None and not text[found.end() :].strip(" .")
-    place = text[found.start() :].lower().split() if found is not None and at_end else []
-    tokens = _WORD.findall((text[: found.start()] if found and at_end else text).lower())
+    tokens, place = _words_and_place(text)
     if not words.NEGATIONS.isdisjoint(tokens):
         return Phrase("", refusal="negation is not understood")
     plain = [word for word in tokens if word not in words.ARTICLES]
@@ -66,15 +63,24 @@ def parse_phrase(text: str) -> Phrase:
     refusal = _refusal(noun, modifiers, len(colors))
     if has_size and is_plural and not counts:
         refusal = refusal or "sizes are not compared"
+    is_chosen = bool(counts or positions or has_size)
     return Phrase(
         head=singular(noun),
         is_plural=is_plural,
-        is_bare=len(plain) == len(tokens) and not (is_plural or counts or positions or has_size),
+        is_bare=plain == tokens and not is_plural and not is_chosen,
         count=counts[0] if counts else None,
         color=min(colors, default=None),
         positions=frozenset(positions),
         refusal=refusal,
     )
+
+
+def _words_and_place(text: str) -> tuple[list[str], list[str]]:
+    # The words of a phrase, and those of a place that it ends with: "in the top left corner".
+    found = POSITION.search(text)
+    if found is None or text[found.end() :].strip(" ."):
+        return _WORD.findall(text.lower()), []
+    return _WORD.findall(text[: found.start()].lower()), found[0].lower().split()
 
 
 def _count(word: str) -> int | None:
