@@ -180,5 +180,5 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     # one that isn't there yet: to make it by `mktemp` takes longer than many a test
     cache = tmp_path_factory.getbasetemp() / "caches" / str(next(_cache_numbers))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr("dataflow_grounding.trust.checks._known", {})
+    monkeypatch.setattr("dataflow_grounding.trust.known._known", {})
     monkeypatch.setattr("dataflow_grounding.operators.judge_test._results", {})

@@ -230,7 +230,15 @@ _WEATHERS = [
     Weather(
         "a stream instead of completions",
         PAGES,
-        always(on(Fault(200, body=b'data: {"choices": []}\n\n', content_type="text/event-stream"))),
+        always(
+            on(
+                Fault(
+                    200,
+                    body=b'data: {"choices": []}\n\n',
+                    headers={"Content-Type": "text/event-stream"},
+                )
+            )
+        ),
         4,
         most=10,
     ),

@@ -1,10 +1,8 @@
 """`eval`, `agree`: compare results with gold annotations, and two annotators."""
 
 import os
-from typing import Any
 
 import click
-import numpy as np
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.files import within
@@ -19,10 +17,8 @@ from dataflow_grounding.evaluation.metrics import (
     evaluate,
     read_annotations,
 )
-from dataflow_grounding.evaluation.metrics.pairs import THRESHOLDS
 from dataflow_grounding.evaluation.metrics.showing import (
     figures_page,
-    line_chart,
     short_page,
     worst_cases,
 )
@@ -45,15 +41,6 @@ from dataflow_grounding.review import report_results
     help="What makes a box right; 0.5.",
 )
 @click.option(
-    "--strict-iou", "strict", is_flag=True, help="IoU above a threshold counts, not at it (Ref-L4)."
-)
-@click.option(
-    "--giou", is_flag=True, help="Hold generalised IoU against thresholds (MDETR's code)."
-)
-@click.option(
-    "--plus-one", is_flag=True, help="x2 and y2 are pixels that belong to the box (PhraseCut)."
-)
-@click.option(
     "--score-cut", type=Range(0, 1), help="Where boxes are counted, leave out lower scores."
 )
 @click.option("--keep-rejected", is_flag=True, help="Count boxes that a reviewer rejected, too.")
@@ -61,7 +48,7 @@ from dataflow_grounding.review import report_results
     "-o",
     "out",
     metavar="FOLDER",
-    help="Write figures, plots and a page of the worst cases into FOLDER.",
+    help="Write figures and a page of the worst cases into FOLDER.",
 )
 @click.option(
     "--image-root",
@@ -74,9 +61,6 @@ def of_eval(
     results: tuple[str, ...],
     gold: str,
     threshold: float,
-    strict: bool,
-    giou: bool,
-    plus_one: bool,
     score_cut: float | None,
     keep_rejected: bool,
     out: str | None,
@@ -92,7 +76,7 @@ def of_eval(
     """
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
-    rules = Rules(threshold, strict, giou, plus_one, score_cut)
+    rules = Rules(threshold, score_cut)
     truth = read_annotations(gold)
     runs = []
     for path in results:
@@ -106,36 +90,8 @@ def of_eval(
     if out:
         write_text(within(out, "figures.json"), dump_text(figures, indent=1) + "\n")
         write_text(within(out, "figures.md"), page + "\n")
-        _write_charts(out, dict(zip(results, runs, strict=True)))
         _write_worst_cases(out, results[0], runs[0], image_root)
     answer(as_json, figures, [shown])
-
-
-def _write_charts(out: str, runs: dict[str, Evaluation]) -> None:
-    # The first is the share of right first boxes at each threshold, the second what a cut at each
-    # score keeps, and how much of that is right.
-    accuracy: dict[str, Any] = {}
-    kept: dict[str, Any] = {}
-    for name, run in runs.items():
-        held = run.overlaps[run.boxed]
-        points = []
-        if len(held):
-            for threshold in THRESHOLDS:
-                share = float(np.mean(run.rules.passes(held, threshold)))
-                points.append((threshold, share))
-        accuracy[name] = points
-        scores_and_kept = run.curve[:, :2]
-        scores_and_right = run.curve[:, [0, 2]]
-        kept[f"{name}: right"] = scores_and_right.tolist()
-        kept[f"{name}: kept"] = scores_and_kept.tolist()
-    write_text(
-        within(out, "accuracy.svg"),
-        line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
-    )
-    write_text(
-        within(out, "precision.svg"),
-        line_chart("What a cut keeps", "score from", "share of boxes", kept),
-    )
 
 
 def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str | None) -> None:
@@ -154,13 +110,12 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
 @click.command("agree")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--plus-one", is_flag=True, help="x2 and y2 are pixels that belong to the box.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
-def of_agree(first: str, second: str, plus_one: bool, as_json: bool) -> None:
+def of_agree(first: str, second: str, as_json: bool) -> None:
     """Show how far two annotators agree: A and B are folders or annotations files of the same
     images and captions.
     """
-    figures = agreement(first, second, Rules(plus_one=plus_one))
+    figures = agreement(first, second)
     lines = []
     for name, value in figures.items():
         shown = "-" if value is None else value

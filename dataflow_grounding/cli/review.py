@@ -39,18 +39,10 @@ from dataflow_grounding.review.session import Session
     help="With --sample: mix in some that FILE, records with right boxes, knows of.",
 )
 @click.option(
-    "--blind",
-    is_flag=True,
-    help="Judge a second time 5% of what others decided, without seeing how.",
-)
-@click.option(
     "--queue",
     type=click.Choice(["doubt", "random", "file"]),
     default="doubt",
     help="What comes first.",
-)
-@click.option(
-    "--static", metavar="DIR", help="Write a folder that works without a server, and end."
 )
 @click.option(
     "--image-root", metavar="DIR", help="Where the images are, if not where the run found them."
@@ -63,9 +55,7 @@ def of_review(
     sample: int | None,
     seed: int | None,
     gold: str | None,
-    blind: bool,
     queue: str,
-    static: str | None,
     image_root: str | None,
 ) -> None:
     """Mend RESULTS (a run's folder, one of its steps', or a file of records) in a browser; `apply`
@@ -77,19 +67,10 @@ def of_review(
     for option, value in (("gold", gold), ("seed", seed)):
         if value is not None and sample is None:
             raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
-    if blind and sample is not None:
-        raise click.UsageError("--blind chooses what is shown itself: leave out --sample")
-    if blind and static:
-        raise click.UsageError(
-            "what --static collects can't be told as blind reviews: leave out --blind or --static"
-        )
     who = reviewer or _user()
     size_and_seed = None if sample is None else (sample, seed or 0)
-    session = Session(Reviewable(results, image_root), who, size_and_seed, blind, queue, gold)
-    if static:
-        say(session.write(static), err=False)
-    else:
-        ReviewServer(session, port).run(not no_open)
+    session = Session(Reviewable(results, image_root), who, size_and_seed, queue, gold)
+    ReviewServer(session, port).run(not no_open)
 
 
 def _user() -> str:
@@ -116,8 +97,8 @@ def of_apply(
     keep_rejected: bool,
     as_json: bool,
 ) -> int:
-    """Write RESULTS as reviewed, with the DECISIONS that were downloaded from folders of
-    `review --static`.
+    """Write RESULTS as reviewed, with the DECISIONS that a page offered as a file, as its server
+    was gone.
 
     Exit codes: 0 done, 1 some of DECISIONS were refused, as others changed meanwhile what they are
     on.
@@ -135,9 +116,6 @@ def of_apply(
     if applied["boxes_left_out"]:
         left_out = counted(applied["boxes_left_out"], "box")
         lines.append(f"left out, as they were rejected (--keep-rejected): {left_out}")
-    if second := applied["second_reviews"]:
-        names = ("expressions", "kappa_verified", "mean_iou", "f1_0.5")
-        lines.append(f"second reviews: {', '.join(f'{name} {second[name]}' for name in names)}")
     answer(as_json, applied, lines)
     return 1 if applied["refused"] else 0
 

@@ -1,43 +1,19 @@
 """Descriptions of the regions that a request has, and the answers to the tasks about them.
 
-All come from the regions' labels, boxes and colours, by one table: each phrase that can be made of
-a label, a colour, a size and a place, with the regions that it means.
+All come from the regions' labels, colours and places, by one table: each phrase that can be made of
+these, with the regions that it fits.
 """
 
-import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.embedded import _words as words
-from dataflow_grounding.embedded._phrases import (
-    Phrase,
-    is_at,
-    relative_center,
-    select_meant,
-)
+from dataflow_grounding.embedded._phrases import relative_center
 from dataflow_grounding.embedded._picture import Array, Picture
 from dataflow_grounding.embedded.regions import Thing, plural_of, read_things, with_article
 
-_PLACES = (
-    "",
-    "on the left",
-    "on the right",
-    "at the top",
-    "at the bottom",
-    "in the middle",
-    "in the top left corner",
-    "in the top right corner",
-    "in the bottom left corner",
-    "in the bottom right corner",
-)
-# How far a thing's middle may be from a side to be called there, in parts of the picture's width or
-# height. It must be nearer to both sides for a corner.
-_MOST_FROM_SIDE = 0.42
-_MOST_FROM_CORNER_SIDE = 0.36
 _WHOLE_PICTURE = 0.98  # of the picture's area: a region with more is called the picture
 _COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two"
-_ARTICLE = re.compile(r"^(?:an?|the) ", re.IGNORECASE)
 
 
 class Descriptions:
@@ -45,52 +21,27 @@ class Descriptions:
 
     Attributes:
         things: The things.
-        picture: The picture.
-        meanings: Phrase, without article → the ids of the things that it fits, from the shortest
-            phrase on. A singular that fits several things doesn't tell which is meant.
+        meanings: Phrase, without article → the ids of the things that it fits. A singular that fits
+            several doesn't tell which is meant.
     """
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
         self.things = things
-        self.picture = picture
         self.meanings: dict[str, list[int]] = {}
-        for text, meant in self._phrases():
-            self.meanings.setdefault(text, [thing.id for thing in meant])
-
-    def _phrases(self) -> Iterator[tuple[str, list[Thing]]]:
-        groups: dict[tuple[str, str], list[Thing]] = {}
-        for thing in self.things:
-            groups.setdefault((thing.kind, ""), []).append(thing)
-            if thing.color:
-                groups.setdefault((thing.kind, thing.color), []).append(thing)
-        for (kind, color), things in groups.items():
-            if len(things) > 1:
-                yield _counted(len(things), color, kind), things
-        properties = list(itertools.product(_PLACES, ("", "small", "large")))
-        made = [
-            (len([*filter(None, (*key, color))]), "corner" in key[0], key, kind, color, things)
-            for key in properties
-            for (kind, color), things in groups.items()
-        ]
-        for _, _, (place, size), kind, color, things in sorted(made, key=lambda row: row[:2]):
-            meant = self._meant(things, place, size)
-            if meant:
-                yield _joined(size, color, kind, place), meant
-
-    def _meant(self, things: list[Thing], place: str, size: str) -> list[Thing]:
-        if not place and not size:
-            return things
-        positions = frozenset(word for word in place.split() if word in words.POSITIONS)
-        phrase = Phrase("thing", positions=positions, size=size or None)
-        selected = select_meant(things, phrase, self.picture) if len(things) > 1 else things
-        most = _MOST_FROM_CORNER_SIDE if "corner" in place else _MOST_FROM_SIDE
-        if selected and all(is_at(each.bbox, positions, self.picture, most) for each in selected):
-            return selected
-        return []
+        self._names = {thing.id: list(_names(thing, picture)) for thing in things}
+        for thing in things:
+            for name in self._names[thing.id]:
+                self.meanings.setdefault(name, []).append(thing.id)
+        for color in ("", *words.COLOR_BOUNDS):
+            for kind in {thing.kind for thing in things}:
+                ids = self.meanings.get(_joined(color, kind), [])
+                if len(ids) > 1:
+                    self.meanings[_counted(len(ids), color, kind)] = ids
 
     def meaning(self, text: str) -> list[int] | None:
         """Return the ids of the things that a phrase fits; None where its words aren't known."""
-        return self.meanings.get(_ARTICLE.sub("", text.strip()).lower())
+        first, _, rest = text.strip().lower().partition(" ")
+        return self.meanings.get(rest if first in ("a", "an", "the") else f"{first} {rest}".strip())
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
         """Return whether a phrase means exactly these things: a singular no more than one."""
@@ -98,9 +49,9 @@ class Descriptions:
 
     def shortest(self, thing: Thing) -> str | None:
         """Return the shortest phrase that means this thing alone; None where no words tell."""
-        for text, ids in self.meanings.items():
-            if ids == [thing.id]:
-                return f"the {text}"
+        for name in self._names[thing.id]:
+            if self.meanings[name] == [thing.id]:
+                return f"the {name}"
         return None
 
     def groups(self) -> list[tuple[str, list[int]]]:
@@ -125,6 +76,17 @@ class Descriptions:
         *first, last = [text for text, _ in self.groups()] or ["a picture"]
         listed = f"{', '.join(first)} and {last}" if first else last
         return f"{listed[:1].upper()}{listed[1:]}."
+
+
+def _names(thing: Thing, picture: Picture) -> Iterator[str]:
+    x, y = relative_center(thing.bbox, picture)
+    across = "left" if x < 0.5 else "right"
+    down = "top" if y < 0.5 else "bottom"
+    corner = f"in the {down} {across} corner"
+    for place in ("", f"on the {across}", f"at the {down}", corner):
+        yield _joined(thing.kind, place)
+        if thing.color:
+            yield _joined(thing.color, thing.kind, place)
 
 
 def _is_clear(text: str, ids: Sequence[int] | None) -> bool:

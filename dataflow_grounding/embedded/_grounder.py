@@ -6,7 +6,6 @@ else, the phrase is called ambiguous or unsupported: no box is better than a wro
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from dataflow_grounding.embedded._shapes import find_shapes, select_shapes
 _LEAST_REGION_SHARE = 0.025  # of the picture's area: a smaller region may be a part of anything
 _LEAST_DISC_SHARE = 0.001
 _MOST_BOX_SHARE = 0.65  # of the picture's area: a larger box is that of a background
-_SAME_THING_IOU = 0.8  # two boxes that overlap by more are of one thing
 _RIVAL_SHARE = 0.2  # of the largest region's size: a region as large could be meant as well
 _DISC_ASPECT = (0.85, 1.18)  # least and most width over height of a disc
 _DISC_FILL = (0.7, 0.86)  # least and most part of its box that a disc fills: about pi / 4
@@ -79,10 +77,6 @@ def ground_phrases(
             grounded[phrase_id] = _ground(phrase, scene)
         except _Undecided as error:
             undecided[phrase_id] = error
-    for phrase_id in _conflicting_guesses(grounded, parsed):
-        reason = "two different things are named for the same place"
-        undecided[phrase_id] = _Undecided("ambiguous", reason)
-        del grounded[phrase_id]
     objects = []
     for phrase_id, candidates in grounded.items():
         for candidate in candidates:
@@ -101,24 +95,6 @@ def ground_phrases(
     return {"objects": objects, "statuses": statuses}
 
 
-def _conflicting_guesses(
-    grounded: dict[int, Sequence[Candidate]], phrases: dict[int, Phrase]
-) -> set[int]:
-    # At least one of two such phrases has a wrong box, and nothing tells which.
-    guessed = []
-    for phrase_id, candidates in grounded.items():
-        for candidate in candidates:
-            if candidate.evidence != "seen":
-                guessed.append((phrase_id, candidate.bbox))
-    conflicting: set[int] = set()
-    for (first, first_box), (second, second_box) in itertools.combinations(guessed, 2):
-        heads = {phrases[first].head, phrases[second].head}
-        is_one = len(heads) == 1 or (heads <= words.PEOPLE and "person" in heads)
-        if not is_one and iou(first_box, second_box) > _SAME_THING_IOU:
-            conflicting.update((first, second))
-    return conflicting
-
-
 def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     detectors = [detector for detector in _DETECTORS if phrase.head in detector.nouns]
     if phrase.head and not detectors:
@@ -128,10 +104,6 @@ def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     candidates = detectors[0].find(phrase, scene)
     if not candidates or not detectors[0].selects:
         return candidates
-    return _select(candidates, phrase, scene)
-
-
-def _select(candidates: Sequence[Candidate], phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     selected = select_meant(candidates, phrase, scene.picture)
     if selected is None:
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
@@ -160,12 +132,11 @@ def _find_sky(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_greenery(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    if phrase.color not in (None, "green") or phrase.count is not None or phrase.positions:
+    is_one_plant = phrase.head == "leaf" and not phrase.is_plural
+    is_chosen = phrase.count is not None or bool(phrase.positions)
+    if phrase.color not in (None, "green") or is_one_plant or is_chosen:
         raise _Undecided("unsupported", "single plants can't be told apart")
-    wanted = "leaves" if phrase.head == "leaf" else "grass"
-    if wanted == "leaves" and not phrase.is_plural:
-        raise _Undecided("unsupported", "single plants can't be told apart")
-    return [region for kind, region in scene.greenery() if kind == wanted]
+    return scene.greenery()
 
 
 def _find_drawn_shapes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
@@ -229,7 +200,7 @@ def _refuse_doubtful(phrase: Phrase, largest: ColorRegion, scene: _Scene) -> Non
         raise _Undecided("ambiguous", "the colour is spread over the picture")
     background: list[Candidate] = []
     if phrase.color == "green":
-        background = [region for _, region in scene.greenery()]
+        background = scene.greenery()
     elif phrase.color in ("blue", "cyan"):
         background = scene.sky(phrase.color)
     if any(iou(part.bbox, largest.bbox) > _BACKGROUND_IOU for part in background):

@@ -1,4 +1,4 @@
-"""Sky, grass and leaves: regions that are told by colour and texture."""
+"""Sky and plants: regions that are told by colour and texture."""
 
 import cv2
 import numpy as np
@@ -31,10 +31,8 @@ _GREENERY_AREA = 0.05  # of the picture's area: plants take at least as much
 _GREEN_HUES = (98, 172)  # degrees
 _LEAST_GREEN_CHROMA = 12
 _LEAST_GREEN_LIGHTNESS = 10
-_LEAST_FINE_TEXTURE = 40.0  # variance of gray within 5 px: all plants have more, a cloth has less
-_MOST_GRASS_COARSENESS = 1.9  # of the texture, in L*: leaves have more
+_LEAST_TEXTURE = 40.0  # variance of gray within 5 px: all plants have more, a cloth has less
 _MOST_PLANT_HUE = 140  # median, in degrees
-_MOST_HUE_SPREAD = 30  # of the middle 80% of the pixels: a fur has more
 
 
 def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
@@ -97,45 +95,29 @@ def _horizon(picture: Picture, region: Array) -> int:
     return picture.height
 
 
-def find_greenery(picture: Picture) -> list[tuple[str, Candidate]]:
-    """Return the large green regions of a plant's texture, each as "grass" or "leaves".
-
-    Those of a kind whose boxes overlap are joined into one.
-    """
+def find_greenery(picture: Picture) -> list[Candidate]:
+    """Return the large green regions of a plant's texture, those whose boxes overlap as one."""
     lightness, chroma, hue = picture.lch
     least_hue, most_hue = _GREEN_HUES
     is_green = (hue > least_hue) & (hue < most_hue)
     is_green &= (chroma > _LEAST_GREEN_CHROMA) & (lightness > _LEAST_GREEN_LIGHTNESS)
     mask = cv2.morphologyEx(is_green.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    gray = picture.gray.astype(np.float32)
+    variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    regions: list[tuple[str, Candidate]] = []
+    regions: list[Candidate] = []
     for label, (x, y, width, height, size) in enumerate(stats[1:], start=1):
         if size < _GREENERY_AREA * picture.area:
             continue
-        kind = _plant(picture, labels == label)
+        region = labels == label
+        is_textured = np.median(variance[region]) >= _LEAST_TEXTURE
+        if not is_textured or np.median(hue[region]) > _MOST_PLANT_HUE:
+            continue
         box = box_of(x, y, width, height)
-        # A lawn is wide and doesn't reach up to the picture's upper edge.
-        if kind == "leaves" or (kind == "grass" and y > 0 and width >= picture.width / 2):
-            for other in list(regions):
-                if other[0] == kind and area(intersection(other[1].bbox, box)):
-                    regions.remove(other)
-                    box = around([other[1].bbox, box])
-            regions.append((kind, Candidate(box, float(size), _GREENERY_SCORE, "region")))
+        for other in list(regions):
+            if area(intersection(other.bbox, box)):
+                regions.remove(other)
+                box = around([other.bbox, box])
+        regions.append(Candidate(box, float(size), _GREENERY_SCORE, "region"))
     return regions
-
-
-def _plant(picture: Picture, region: Array) -> str:
-    lightness, _, hue = picture.lch
-    gray = picture.gray.astype(np.float32)
-    fine_detail = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2  # local variance
-    low_hue, median_hue, high_hue = np.percentile(hue[region], [10, 50, 90])
-    if np.median(fine_detail[region]) < _LEAST_FINE_TEXTURE:
-        return ""
-    if high_hue - low_hue > _MOST_HUE_SPREAD or median_hue > _MOST_PLANT_HUE:
-        return ""
-    coarse_detail = cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(
-        lightness, (0, 0), 6.0
-    )
-    coarseness = float(np.median(np.abs(coarse_detail)[region]))
-    return "grass" if coarseness <= _MOST_GRASS_COARSENESS else "leaves"

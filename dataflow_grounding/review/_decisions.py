@@ -2,7 +2,7 @@
 
 A line is either a decision or a sample. A decision has `record` (the record's key), `changes` (of
 each expression `id`, the `version` that the reviewer saw, `before` and `after`), `action`, `who`,
-`when`, `seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`. Its `uid` finds a
+`when`, `seconds`, `queue` and, where they apply, `comment`, `undoes`. Its `uid` finds a
 decision that is sent twice. A sample has `sample`, `who`, `when`.
 
 A decision is of a picture's content, a phrase and its boxes, wherever they are: `picture` tells the
@@ -13,7 +13,6 @@ isn't `before`. What a reviewer added, or wrote as a comment, is of the picture 
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -106,19 +105,18 @@ class Decisions:
 
     Attributes:
         path: The file, which may be missing.
-        standing_by_reviewer: Under "" what counts; under a reviewer's name what this one decided
-            in blind second reviews, which change nothing.
+        standing: What counts.
         pictures: Those that were decided on.
         decided_rows: Of each decision the record's key, what its row calls the picture, and the
             name of the picture.
         samples: The samples that were stated, each with `who` and `when`.
-        count: How many decisions there are, blind ones too.
+        count: How many decisions there are.
         damaged: The numbers, from 1, of lines that count for nothing.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.standing_by_reviewer: defaultdict[str, Standing] = defaultdict(Standing)
+        self.standing = Standing()
         self.pictures = DecidedPictures()
         self.decided_rows: list[tuple[str, str, str]] = []
         self.samples: list[dict[str, Any]] = []
@@ -130,18 +128,14 @@ class Decisions:
         self._lines_read = 0
         self.refresh()
 
-    def standing_of(self, blind_reviewer: str | None = None) -> Standing:
-        """Return what counts, or what this reviewer decided in blind second reviews."""
-        return self.standing_by_reviewer[blind_reviewer or ""]
-
-    def placed(self, record: Record, key: str, blind_reviewer: str | None = None) -> Placed:
+    def placed(self, record: Record, key: str) -> Placed:
         """Return what was decided on a record, whose key is `key`.
 
         Raises BrokenRow where there are decisions on its picture and the record's expressions can't
         be read.
         """
         names = self.pictures.names_of(record, key)
-        return self.standing_of(blind_reviewer).placed(record, key, names)
+        return self.standing.placed(record, key, names)
 
     def tell_damaged(self) -> None:
         """Say on standard error which lines count for nothing."""
@@ -173,14 +167,20 @@ class Decisions:
                     self._lines_read += 1
 
     def _take(self, line: dict[str, Any]) -> None:
+        # A copy's file, which was appended, may have lines that are there already.
         who = line.get("who")
         if isinstance(line.get("sample"), dict):
-            self.samples.append({**line["sample"], "who": who, "when": line.get("when")})
+            sample = {**line["sample"], "who": who, "when": line.get("when")}
+            if sample not in self.samples:
+                self.samples.append(sample)
+            return
+        # A second review of an earlier version changes nothing.
+        if line.get("blind") or (line.get("uid") and str(line["uid"]) in self._line_of_uid):
             return
         key = str(line["record"])
         picture = JudgedPicture.of_line(line)
         name = self.pictures.take(key, picture)
-        self.standing_of(str(who) if line.get("blind") else None).take(line, name)
+        self.standing.take(line, name)
         self.decided_rows.append((key, picture.stated(key), name))
         self.count += 1
         self._line_of_uid[str(line.get("uid"))] = line
@@ -225,7 +225,6 @@ class Decisions:
         key: str,
         request: Mapping[str, Any],
         who: str,
-        blind: bool = False,
     ) -> list[dict[str, Any]]:
         """Check a reviewer's decision, append it to the file and count it.
 
@@ -240,7 +239,6 @@ class Decisions:
                 `version`, and `after` as `reviewed_expression` takes it, None to delete it; or
                 `undoes`, the uid of a decision.
             who: The reviewer.
-            blind: It is a second review.
 
         Returns:
             The changes as they stand in the file.
@@ -251,12 +249,10 @@ class Decisions:
             StorageFailed: It can't be put on disk.
         """
         about = _about_decision(request)
-        if blind:
-            about["blind"] = True
         with self._locked() as file:
             if about.get("uid") in self._line_of_uid:
                 return self._changes_of(about["uid"], key)
-            placed = self.placed(record, key, who if blind else None)
+            placed = self.placed(record, key)
             own = expressions_of(record)
             expressions = standing_expressions(record, own, placed.outcomes)
             is_undo = bool(request.get("undoes"))

@@ -169,7 +169,7 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         title = row["about"][0].upper() + row["about"][1:]
         if kind == "table":
             charts.append(_class_table(title, value))
-        elif kind in ("names", "bins"):
+        elif kind == "names":
             charts.append(_bar_chart(title, value))
         elif kind == "grid":
             charts.append(_chart(title, _heat_map(value), _counts_by_ninth(value)))

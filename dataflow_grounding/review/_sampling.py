@@ -25,18 +25,13 @@ LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
 def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
     """Return for each item whether it is right as the pipeline wrote it.
 
-    None where nobody decided on it, or a blind second review says otherwise.
+    None where nobody decided on it.
     """
     settled: dict[Item, bool | None] = {}
     for item in items:
         original = expressions_of(reviewable.record(item.record))[item.id]
-        verdicts: dict[str, bool | None] = {}  # by reviewer; the first review's under ""
-        for who in [*reviewable.decisions.standing_by_reviewer]:
-            outcome = reviewable.placed(item.record, who or None).outcomes.get(item.id)
-            if outcome is not None:
-                verdicts[who] = _is_right(original, outcome, item.box)
-        is_disputed = {True, False}.issubset(verdicts.values())
-        settled[item] = None if is_disputed else verdicts.get("")
+        outcome = reviewable.placed(item.record).outcomes.get(item.id)
+        settled[item] = outcome and _is_right(original, outcome, item.box)
     return settled
 
 

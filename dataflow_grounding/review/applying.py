@@ -11,7 +11,6 @@ from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.records import Record, annotated_column
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.rows import Row, read_rows, write_rows
-from dataflow_grounding.evaluation.metrics.agreeing import agreement
 from dataflow_grounding.review._decisions import (
     Decisions,
     ReviewFiles,
@@ -19,13 +18,10 @@ from dataflow_grounding.review._decisions import (
     review_files,
 )
 from dataflow_grounding.review._overlay import (
-    Outcome,
     as_reviewed,
     reviewer_verdict,
-    standing_expressions,
     version_of,
 )
-from dataflow_grounding.review._record_view import expressions_of
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -47,16 +43,15 @@ def apply_decisions(
     Args:
         results: A results folder, one of its steps', or a file of records.
         out: The file to write; None for `annotations.reviewed.jsonl` beside the records.
-        downloads: Files of decisions from folders that `review --static` wrote. A decision among
+        downloads: Files of decisions that a page offered, as its server was gone. A decision among
             them that can't be taken is refused alone.
         keep_rejected: Whether boxes that were rejected are written, with `verified: false`.
 
     Returns:
         `reviewed` (the file), counts of `records`, of expressions that are `verified` and
         `rejected`, of `boxes_left_out`, of all `decisions`, those `taken_over` and those
-        `outdated`, left out as the file doesn't have what they are on; `refused`, a line for each
-        decision that was: why; and `second_reviews`: how far blind second ones agree, None without
-        any.
+        `outdated`, left out as the file doesn't have what they are on; and `refused`, a line for
+        each decision that was: why.
 
     Raises:
         InputError: There are no records or decisions, or a file can't be read or written, or `out`
@@ -90,7 +85,7 @@ def apply_decisions(
         write_rows(path, without_rejected(_reviewed(files, decisions, counts, used)))
     if not is_own_file:
         keep_classes(results, path)
-    left_out = decisions.standing_of().left_out(used)
+    left_out = decisions.standing.left_out(used)
     if left_out:
         side = left_out[0].before or left_out[0].after or {}
         say(
@@ -106,7 +101,6 @@ def apply_decisions(
         "decisions": decisions.count,
         "taken_over": taken_over,
         "refused": refused,
-        "second_reviews": _agreement(files, decisions),
     }
 
 
@@ -244,27 +238,3 @@ class _Download:
                 self._ids[str(change.get("id"))] = change_here["id"]
         for change_here in changes_here:
             self._versions[key, change_here["id"]] = version_of(change_here["after"])
-
-
-def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | None:
-    # Where several reviewers made second reviews of an expression, each of them counts. None where
-    # nothing was decided twice.
-    first: list[dict[str, Any]] = []
-    second: list[dict[str, Any]] = []
-    reviewers = [who for who in decisions.standing_by_reviewer if who]
-    for key, record in records_with_keys(files.annotations):
-        counting = decisions.placed(record, key).outcomes
-        for who in reviewers:
-            blind = decisions.placed(record, key, who).outcomes
-            both = counting.keys() & blind.keys()
-            if both:
-                first.append(_only_expressions(both, counting, record))
-                second.append(_only_expressions(both, blind, record))
-    return agreement(first, second) if first else None
-
-
-def _only_expressions(
-    ids: set[str], outcomes: Mapping[str, Outcome], record: Record
-) -> dict[str, Any]:
-    rows = standing_expressions(record, expressions_of(record), outcomes)
-    return {**record, "expressions": [row for id, row in rows.items() if id in ids]}

@@ -1,6 +1,6 @@
 // What a reviewer decides: shown at once, sent in order. A version goes along with each change, so that a decision on
-// what another changed meanwhile is refused. reviewData, where --static wrote it, stands for the server: decisions are
-// then collected, for a file. How much is left and saved, and what wasn't taken, and why, stands above the records.
+// what another changed meanwhile is refused. How much is left and saved, and what wasn't taken, and why, stands above
+// the records.
 "use strict";
 
 const reviewDecisions = (() => {
@@ -68,66 +68,7 @@ const reviewDecisions = (() => {
   }
   const saidError = (message) => Object.assign(new Error(message), { said: true });
 
-  const asking = {
-    ask: (wanted) => answer(`next?${new URLSearchParams(wanted)}`),
-    send: async (decisions) => (await answer("decide", { decisions })).answers,
-  };
-
-  // The same without a server; `kept` are all decisions, `views` the records by place as they stand.
-  function collecting(data, views) {
-    const kept = [];
-    const viewOf = ({ record }) => views.get(record) || data.records[record];
-    const holds = (text, part) => text.toLowerCase().includes(part.trim().toLowerCase());
-
-    function isNamed(item, words) {
-      const { key, path } = viewOf(item);
-      return holds(key, words) || holds(path.split(/[\\/]/).pop(), words);
-    }
-    function fits(item, wanted) {
-      return (!wanted.status || item.status === wanted.status)
-        && (!wanted.text || holds(item.text, wanted.text))
-        && (!wanted.head || item.head === wanted.head)
-        && (!wanted.record || isNamed(item, wanted.record))
-        && (!wanted.below || (item.score !== null && item.score < Number(wanted.below)));
-    }
-    function countsOf(items) {
-      const count = (isBox, isLeft) => items.filter((item) =>
-        (item.box !== null) === isBox && !(isLeft && isDecided(viewOf(item), item))).length;
-      return { boxes: count(true, true), all_boxes: count(true), phrases: count(false, true),
-        all_phrases: count(false) };
-    }
-    async function ask(wanted) {
-      if (wanted.below && Number.isNaN(Number(wanted.below.trim() || NaN))) {
-        throw saidError(`'below' should be a score from 0 to 1, not '${wanted.below}'`);
-      }
-      const fitting = data.items.filter((item) => fits(item, wanted));
-      const order = wanted.mode === "grid" ? orderOfGrid(fitting, wanted) : fitting;
-      const isWanted = (item) => isShown(wanted, viewOf(item), item);
-      const { items, place } = pageOf(order, wanted, isWanted);
-      return { items, place, records: items.map(viewOf), progress: countsOf(fitting),
-        shown: fitting.filter(isWanted).length,
-        to_mend: fitting.filter((item) => isToMend(viewOf(item), item)).length, order: null };
-    }
-    // The boxes by what they are of or, with the show "empty", the phrases without a box.
-    function orderOfGrid(items, { show }) {
-      const shown = items.filter(({ box }) => (box === null) === (show === "empty"));
-      return shown.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
-    }
-    // The next wanted items from an index of the order on, and the index behind the last.
-    function pageOf(order, { mode, place, most }, isWanted) {
-      const items = [];
-      let n = Number(place);
-      for (; n < order.length && items.length < (mode === "grid" ? GRID : most); n++) {
-        if (isWanted(order[n])) items.push(order[n]);
-      }
-      return { items, place: n };
-    }
-    async function send(decisions) {
-      kept.push(...decisions);
-      return decisions.map(({ uid }) => ({ uid }));
-    }
-    return { ask, send, kept };
-  }
+  const itemsOf = (wanted) => answer(`next?${new URLSearchParams(wanted)}`);
 
   // What changes make of a record, as far as the page can tell before the server has.
   function applied(view, changes) {
@@ -184,8 +125,6 @@ const reviewDecisions = (() => {
   let waiting = []; // decisions to send; `ids`: of the expressions that each is on
   let done = []; // to undo, those together that are taken back in one
   let undone = []; // to redo
-  const local = window.reviewData;
-  const store = local ? collecting(local, views) : asking;
   let sending = false;
   let isHeld = false; // nothing is sent yet: more decisions come, to be sent together
   let asked = null; // what was asked for last
@@ -193,7 +132,7 @@ const reviewDecisions = (() => {
   let shown = 0; // things that are asked for
   let toMend = 0;
   let since = performance.now(); // when the reviewer began to look at what is decided next
-  let who = local && local.who;
+  let who = "";
   let refused = []; // since the last action, each with its items
   let lost = ""; // why nothing is saved, while that is so
   let wasLost = ""; // the same, when it was told last
@@ -222,14 +161,14 @@ const reviewDecisions = (() => {
     if (waiting.length) return `${waiting.length} not saved yet`;
     if (refused.length) return `all saved but ${refused.length}`;
     if (page.unsent()) return `${counted(page.unsent(), "mark")} unsaved`;
-    return local ? "" : "all saved";
+    return "all saved";
   }
   function tellSaved() {
     byId("left").textContent = leftText();
     byId("progress").max = Math.max(1, left.all_boxes + left.all_phrases);
     byId("progress").value = left.all_boxes + left.all_phrases - left.boxes - left.phrases;
     byId("saved").textContent = savedText();
-    byId("download").hidden = !lost && !local;
+    byId("download").hidden = !lost;
     if (lost || wasLost) tell(lost || whyRefused());
     wasLost = lost;
   }
@@ -252,7 +191,7 @@ const reviewDecisions = (() => {
     return isShownNow;
   }
   async function ask(wanted) {
-    const said = await store.ask(wanted);
+    const said = await itemsOf(wanted);
     Object.values(said.records).forEach((view) => learn(view));
     asked = wanted;
     who = said.who || who;
@@ -271,7 +210,7 @@ const reviewDecisions = (() => {
     const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`;
     const now = performance.now();
     waiting.push({ uid, ids, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
-      ...(local && { who, when: new Date().toISOString() }), ...more });
+      ...more });
     if (!more.seconds) since = now;
     views.set(view.place, next);
     flush();
@@ -359,7 +298,7 @@ const reviewDecisions = (() => {
     const batch = nextBatch();
     batch.forEach(stamp);
     try {
-      settle(batch, await store.send(batch));
+      settle(batch, (await answer("decide", { decisions: batch })).answers);
     } catch (error) {
       const kept = "What you decide is kept in this page and sent";
       lost = error.said ? `Not saved: ${error.message}. ${kept} again.`
@@ -370,7 +309,7 @@ const reviewDecisions = (() => {
   }
   async function countAnew() { // the server knows how many items a decision was on
     const now = asked;
-    const said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
+    const said = await itemsOf({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
     if (said && asked === now) count(said);
     tellSaved();
   }
@@ -409,11 +348,11 @@ const reviewDecisions = (() => {
     page.taken(items, isShownNow ? view : null, old);
   }
   const sent = async () => { while (sending || waiting.length) await pause(5); };
-  const mayBeLost = () => waiting.length > 0 || page.unsent() > 0 || Boolean(local);
+  const mayBeLost = () => waiting.length > 0 || page.unsent() > 0;
   // The address of a file with all decisions that the server doesn't have, for a download.
   function fileOf() {
-    if (!local) waiting.forEach(stamp);
-    const lines = (local ? store.kept : waiting).map(({ items, ids, ...decision }) =>
+    waiting.forEach(stamp);
+    const lines = waiting.map(({ items, ids, ...decision }) =>
       `${JSON.stringify({ ...decision, ...(who && { who }) })}\n`);
     return URL.createObjectURL(new Blob(lines));
   }
@@ -422,7 +361,6 @@ const reviewDecisions = (() => {
   return {
     page, found, boxes, given, isDecided, isRejected, isShown, placeOf, pause, tell, hint, announce, counted, leftText,
     whyRefused, tellSaved, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
-    isLocal: Boolean(local),
     left: () => left,
     shown: () => shown,
     toMend: () => toMend,

@@ -7,7 +7,6 @@ from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
@@ -45,8 +44,6 @@ SHOWS = ("", "empty", "rejected", "mend", "mine", "all")
 """What a queue can show: "" what nobody decided; `empty`, of that the phrases without boxes;
 `rejected`, what a reviewer found wrong; `mend`, of that what nobody drew anew; `mine`, what the
 reviewer who asks decided; `all`."""
-BLIND_OF = 20
-"""One in twenty of what others decided is shown to a second reviewer."""
 
 
 class Item(NamedTuple):
@@ -110,8 +107,7 @@ class Reviewable:
         # The records of a picture, by the names that decisions have for it.
         self._records_of_picture = defaultdict[str, list[int]](list)
         self._decided: set[int] = set()  # records on whose pictures there are decisions
-        # By record, and by the reviewer of blind reviews or None.
-        self._placed = defaultdict[int, dict[str | None, Placed]](dict)
+        self._placed: dict[int, Placed] = {}  # by record
         self._decisions_seen = 0  # lines of `decisions.decided_rows` that `_decided` knows of
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115
         # The offset at which each record's line begins in it, and the end of the last.
@@ -160,15 +156,13 @@ class Reviewable:
         self._decisions_seen = len(rows)
         return self._decided
 
-    def placed(self, index: int, blind_reviewer: str | None = None) -> Placed:
+    def placed(self, index: int) -> Placed:
         """Return what was decided on a record, by its index; see `Decisions.placed`."""
         if index not in self.decided_records():
             return Placed({}, {}, None, set())
-        known = self._placed[index]
-        if blind_reviewer not in known:
-            record = self.record(index)
-            known[blind_reviewer] = self.decisions.placed(record, self.keys[index], blind_reviewer)
-        return known[blind_reviewer]
+        if index not in self._placed:
+            self._placed[index] = self.decisions.placed(self.record(index), self.keys[index])
+        return self._placed[index]
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it, by its index; from any thread."""
@@ -303,7 +297,6 @@ class Queue:
             `show`, one of SHOWS, where a `record` is named by default all of it; `order`: `doubt`,
             `random` or `file`.
         sample: Only these, in their order.
-        blind: The reviewer of blind second reviews; None for first ones.
         who: The reviewer who asks, for `mine`.
 
     Attributes:
@@ -317,19 +310,17 @@ class Queue:
         reviewable: Reviewable,
         wanted: Mapping[str, str],
         sample: Sequence[Item] | None = None,
-        blind: str | None = None,
         who: str = "",
     ) -> None:
         self._reviewable = reviewable
         self._wanted = wanted
-        self._blind = blind
         self._who = who
         self._show = wanted.get("show") or ("all" if wanted.get("record") else "")
         self._wanted_records = self._named_records(reviewable)
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
         if sample is None:
-            self.why = self._ordered([item for item in fitting if self._may_be_reviewed(item)])
+            self.why = self._ordered(fitting)
         else:
             self.why = dict.fromkeys(fitting, "sample")
         self.items = list(self.why)
@@ -386,17 +377,6 @@ class Queue:
         if not wanted["below"]:
             return True
         return item.score is not None and item.score < float(wanted["below"])
-
-    def _may_be_reviewed(self, item: Item) -> bool:
-        # A blind second review shows what somebody else decided, and of that one expression in
-        # BLIND_OF, the same ones whoever asks: a digest of its name chooses them.
-        if self._blind is None:
-            return True
-        key = self._reviewable.keys[item.record]
-        digest = sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()
-        is_chosen = int(digest[:8], 16) % BLIND_OF == 0
-        first = self._reviewable.placed(item.record).outcomes.get(item.id)
-        return is_chosen and first is not None and first.who != self._blind
 
     def items_after(self, start: int, most: int) -> tuple[list[Item], int]:
         """Return up to `most` shown items of the queue, and where the next call starts.
@@ -556,7 +536,7 @@ class Queue:
         return outcome.boxes_to_draw() > 0
 
     def _outcome_of(self, item: Item) -> Outcome | None:
-        return self._reviewable.placed(item.record, self._blind).outcomes.get(item.id)
+        return self._reviewable.placed(item.record).outcomes.get(item.id)
 
     def _is_decided(self, item: Item) -> bool:
         # A box that was only moved as a whole has yet to be judged.
@@ -575,14 +555,9 @@ class Queue:
         return item.box is None or outcome.index_after(item.box) is not None
 
     def _is_mine(self, item: Item) -> bool:
-        # Who decided is known of phrases, not of each box. In a blind review all decisions that
-        # count here are this reviewer's own.
-        if not self._is_decided(item):
-            return False
-        if self._blind is not None:
-            return True
+        # Who decided is known of phrases, not of each box.
         outcome = self._outcome_of(item)
-        return outcome is not None and outcome.who == self._who
+        return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
 
 def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:

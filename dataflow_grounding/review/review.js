@@ -108,7 +108,7 @@
     const [command, purpose] = page.order === null
       ? ["certify", "to say how much is wrong"] // a sample
       : ["apply", "for data without what is wrong"];
-    const next = !window.reviewData && node("p", { class: "note next" }, "Every decision is saved. When you are done: Ctrl-C in the ",
+    const next = node("p", { class: "note next" }, "Every decision is saved. When you are done: Ctrl-C in the ",
       "terminal, then ", node("code", null, `dataflowgrounding ${command}`), ` with the same results, ${purpose}.`);
     main.replaceChildren(node("p", { class: "note" }, text), next,
       node("p", { class: "tools toolbar" }, back, ...waysOn(phrases), undoButton()));

@@ -1,26 +1,19 @@
 """A review under way: what its page asks for, and the decisions that it hands over."""
 
-import json
-import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from string import Template
 from typing import Any
 
 from dataflow_grounding._util.errors import (
     BrokenRow,
     GroundingError,
     InputError,
-    RecordError,
     StorageFailed,
-    told_as,
 )
-from dataflow_grounding._util.files import within
-from dataflow_grounding.data.records import annotated_column, has_id, write_bytes
-from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.data.records import annotated_column, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import page_file
@@ -52,28 +45,14 @@ MOST_DECISIONS = 1000
 
 Each is answered with its record, and other reviewers wait until all are taken.
 """
-# The Content-Security-Policy of a page in a folder, which no server sends.
-_POLICY = (
-    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:"
-    " data:; base-uri 'none'"
-)
 
 
-def page_files(policy: str = "", data: str = "") -> dict[str, str]:
-    """Return the texts of the page `review.html` and of the styles and scripts it names, by name.
-
-    Args:
-        policy: A Content-Security-Policy to put into the page, for one that no server sends.
-        data: HTML to put before the page's scripts.
-    """
+def page_files() -> dict[str, str]:
+    """Return the texts of the page `review.html`, its styles and its scripts, by name."""
     page = page_file("review.html")
-    meta = ""
-    if policy:
-        meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-    files: dict[str, str] = {}
+    files = {"review.html": page}
     for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page):
         files[name] = page_file(name)
-    files["review.html"] = Template(page).substitute(policy=meta, data=data)
     return files
 
 
@@ -85,13 +64,12 @@ class Session:
         who: The reviewer's name, as decisions have it.
         sample: Size and seed of a sample: nothing else is shown. It is written to reviews.jsonl
             before this returns.
-        blind: Second reviews of what others decided, whose decisions aren't shown.
         order: What comes first unless the page says: `doubt`, `random` or `file`.
         gold: Records with right boxes: some of the items that they have answers for are mixed into
             the sample.
 
     Attributes:
-        reviewable, who, blind, order: As given.
+        reviewable, who, order: As given.
         decisions: The reviewable's.
         sample: The items of the sample, the gold's among them; None where all are shown.
 
@@ -105,17 +83,14 @@ class Session:
         reviewable: Reviewable,
         who: str,
         sample: tuple[int, int] | None = None,
-        blind: bool = False,
         order: str = "doubt",
         gold: str | None = None,
     ) -> None:
         self.reviewable = reviewable
         self.who = who
-        self.blind = blind
         self.order = order
         self.decisions = reviewable.decisions
         self._classes = known_classes(reviewable.files.annotations)
-        self._blind_reviewer = who if blind else None
         self.sample: list[Item] | None = None
         if sample is not None:
             size, seed = sample
@@ -142,13 +117,7 @@ class Session:
             names = ", ".join(name for name in SHOWS if name)
             raise InputError(f"'show' should be one of {names}, not {wanted['show']!r}")
         try:
-            return Queue(
-                self.reviewable,
-                wanted,
-                self.sample,
-                self._blind_reviewer,
-                self.who,
-            )
+            return Queue(self.reviewable, wanted, self.sample, self.who)
         except ValueError:
             raise InputError(
                 f"'below' should be a score from 0 to 1, not {wanted['below']!r}"
@@ -226,7 +195,7 @@ class Session:
         placed = None
         with suppress(BrokenRow):  # the page says why
             self.reviewable.find_decisions(index)
-            placed = self.reviewable.placed(index, self._blind_reviewer)
+            placed = self.reviewable.placed(index)
             rows = standing_expressions(record, expressions_of(record), placed.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
         view = view_of(shown, self._picture_of(index), self._classes)
@@ -305,44 +274,10 @@ class Session:
             return f"there is no record {key!r}"
         record = self.reviewable.record(index)
         try:
-            self.decisions.decide(record, key, decision, self.who, self.blind)
+            self.decisions.decide(record, key, decision, self.who)
         except (InputError, BrokenRow, StorageFailed) as why:
             return str(why)
         return ""
-
-    def write(self, folder: str) -> str:
-        """Write a folder with page, records and pictures that works without a server.
-
-        Its page collects decisions in a file to download. A picture that can't be read is left out.
-
-        Args:
-            folder: A new folder, or an empty one.
-
-        Returns:
-            The page's path.
-
-        Raises:
-            InputError: The folder has files, or can't be written.
-        """
-        if os.path.isdir(folder) and os.listdir(folder):
-            raise InputError(f"{folder} has files already: choose another name for --static")
-        queue = self._queue_of({"order": self.order})
-        items, _ = queue.items_after(0, len(queue.items))
-        records = self._records_of(items)
-        data = {"who": self.who, "items": queue.as_json(items), "records": records}
-        files = page_files(_POLICY, '<script src="data.js"></script>')
-        files["data.js"] = f"window.reviewData = {json.dumps(data)};\n"
-        for name, text in files.items():
-            write_text(within(folder, name), text)
-        pictures = os.path.join(folder, "picture")
-        for index in records:
-            for side in SIDES:
-                # a record whose picture can't be read is shown without it
-                with suppress(RecordError), told_as(InputError, f"can't write {folder}"):
-                    picture = self.picture(index, side)
-                    os.makedirs(pictures, exist_ok=True)
-                    write_bytes(os.path.join(pictures, f"{index}-{side}.jpg"), picture)
-        return os.path.join(folder, "review.html")
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:

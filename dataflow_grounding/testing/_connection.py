@@ -22,16 +22,12 @@ class Head:
     headers: dict[str, str]
 
 
-def response(
-    status: int,
-    body: bytes,
-    content_type: str = "application/json",
-    headers: Mapping[str, str] | None = None,
-) -> bytes:
-    """Return a whole response as bytes, head and body."""
+def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """Return a whole response as bytes, head and body: JSON, unless `headers` say otherwise."""
     reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"
-    lines = [f"HTTP/1.1 {status} {reason}", f"Content-Type: {content_type}"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    lines = [f"HTTP/1.1 {status} {reason}"]
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+        lines.append(f"{name}: {value}")
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
 
 

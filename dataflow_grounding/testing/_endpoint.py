@@ -28,8 +28,7 @@ from dataflow_grounding.testing.faults import (
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest, read_image
 from dataflow_grounding.testing.takes import Takes
 
-OPENAI = OpenAI()
-GEMINI = Gemini()
+DIALECTS: dict[str, Dialect] = {"openai": OpenAI(), "gemini": Gemini()}
 # "/v1/chat/completions", Azure's "/openai/deployments/MODEL/chat/completions", and Gemini's
 # "/v1beta/models/MODEL:generateContent".
 SERVED_PATH = re.compile(
@@ -66,8 +65,53 @@ class Exchange:
     served: bool = False
 
 
+class Counts:
+    """What a played endpoint has counted.
+
+    Attributes:
+        received: Requests to a model.
+        paid: Replies of status 200 that were sent whole.
+        abandoned: Requests whose reply didn't leave whole.
+        in_flight, max_in_flight: Requests at once, now and at the most.
+        served_now: Requests that take a place of the capacity.
+        bytes_received: Of bodies.
+        by_status: Replies by their status.
+        by_task: Requests by their task.
+        errors: What the answers or rules raised.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.paid = 0
+        self.abandoned = 0
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.served_now = 0
+        self.bytes_received = 0
+        self.by_status: Counter[int] = Counter()
+        self.by_task: Counter[str] = Counter()
+        self.errors: list[Exception] = []
+
+    def count_request(self, size: int) -> None:
+        """Count a request whose body has so many bytes."""
+        self.received += 1
+        self.bytes_received += size
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+
+    def count_served(self, requests: int) -> None:
+        """Count requests that take a place of the capacity; -1 gives one back."""
+        self.served_now += requests
+
+    def count_reply(self, status: int, replies: int) -> None:
+        """Count replies that leave whole; -1 for one that was counted and then did not."""
+        self.by_status[status] += replies
+        if 200 <= status < 300:
+            self.paid += replies
+
+
 @dataclass(eq=False)
-class Endpoint:
+class Endpoint(Counts):
     """Settings, counts and replies of a played endpoint; see LoopbackServer."""
 
     answers: Answers = field(default_factory=EchoAnswers)
@@ -89,21 +133,10 @@ class Endpoint:
 
         That is all of it where requests are recorded or bodies kept, else what the answers need.
         """
-        self.received = 0
-        self.paid = 0  # replies of status 200 that were sent whole
-        self.abandoned = 0  # requests whose reply didn't leave whole
-        self.in_flight = 0
-        self.max_in_flight = 0
-        self.bytes_received = 0
-        self.by_status: Counter[int] = Counter()
-        self.by_task: Counter[str] = Counter()
-        self.errors: list[Exception] = []
-        self.served_now = 0
-        reads = IMAGES
+        super().__init__()
+        self._reads = IMAGES
         if not self.record and not self.keep_bodies:
-            reads = getattr(self.answers, "reads", IMAGES)
-        self._reads_bodies = reads != NOTHING
-        self._reads_images = reads == IMAGES
+            self._reads = getattr(self.answers, "reads", IMAGES)
         # By a hash of system message and pictures, the number of the last request that had them.
         self._beginnings: dict[int, int] = {}
 
@@ -112,20 +145,12 @@ class Endpoint:
 
         What fails in the answers or rules is kept in `errors`, and replied as a 500.
         """
-        dialect: Dialect = OPENAI
-        if "/v1beta" in head.target or ":generateContent" in head.target:
-            dialect = GEMINI
-        request = ReceivedRequest(
-            self.received, time.monotonic(), dialect.name, head.target, head.headers
-        )
-        exchange = Exchange(request, dialect)
+        request = ReceivedRequest(self.received, time.monotonic(), head.target, head.headers)
+        exchange = Exchange(request, DIALECTS[request.dialect])
         lists_models = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
         exchange.counted = not lists_models
         if exchange.counted:
-            self.received += 1
-            self.bytes_received += len(body)
-            self.in_flight += 1
-            self.max_in_flight = max(self.max_in_flight, self.in_flight)
+            self.count_request(len(body))
         try:
             exchange.fault = self._decide(exchange, head, body)
         except BadRequest as error:
@@ -148,12 +173,12 @@ class Endpoint:
             exchange.wire = response(200, _dump(models))
             return Fault()
         exchange.request.model = _model_in(head)
-        pictures = self._read(exchange, body) if self._reads_bodies else None
+        pictures = self._read(exchange, body) if self._reads != NOTHING else None
         if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
         fault = self._fault_for(exchange.request, pictures) or Fault()
         exchange.served = True
-        self.served_now += 1
+        self.count_served(1)
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
@@ -188,8 +213,7 @@ class Endpoint:
                 f"We could not parse the JSON body of your request: {error!r}"
             ) from None
         request.input = read_input(request.text)
-        request.task = str(request.input.get("task", ""))
-        if self._reads_images:
+        if self._reads == IMAGES:
             request.images = tuple(map(read_image, pictures))
         if self.keep_bodies:
             request.body = fields
@@ -217,7 +241,7 @@ class Endpoint:
         usage = answer.usage or self._usage(request, pictures, answer)
         reply = exchange.dialect.reply(answer, request.model, request.index, usage)
         headers = {**exchange.dialect.headers(answer), **fault.headers}
-        return response(200, _dump(reply), headers=headers)
+        return response(200, _dump(reply), headers)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
         # System message and pictures count as cached where one of the last CACHE_WINDOW requests
@@ -243,7 +267,7 @@ class Endpoint:
         status = fault.status or 500
         message = fault.message
         code = fault.code
-        if status == 401 and exchange.dialect is GEMINI:
+        if status == 401 and request.dialect == "gemini":
             # What the service does: a wrong key is a 400.
             status = 400
             message = "API key not valid. Please pass a valid API key."
@@ -262,7 +286,7 @@ class Endpoint:
         error = exchange.dialect.error(status, message, code, fault.param, wait)
         exchange.status = status
         body = _dump(error) if fault.body is None else fault.body
-        exchange.wire = response(status, body, fault.content_type, headers)
+        exchange.wire = response(status, body, headers)
 
 
 def _model_in(head: Head) -> str:

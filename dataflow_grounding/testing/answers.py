@@ -71,7 +71,7 @@ class EchoAnswers:
 
     Example:
         >>> path = "/v1/chat/completions"
-        >>> request = ReceivedRequest(0, 0.0, "openai", path, {}, task="image_caption")
+        >>> request = ReceivedRequest(0, 0.0, path, {}, input={"task": "image_caption"})
         >>> EchoAnswers()(request)
         {'caption': 'A red scene.'}
     """

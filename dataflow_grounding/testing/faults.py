@@ -31,7 +31,7 @@ class Fault:
         message: The error's text; `code` and `param` stand beside it as the protocol has them.
         headers: Added to the response.
         retry_after: Seconds to wait, sent as `Retry-After`; as a date with `http_date`.
-        body: Sent in place of the error's JSON, as `content_type`.
+        body: Sent in place of the error's JSON.
         change: What is made of the true answer.
         delay: Seconds on top of the latency.
         hang: Whether nothing is ever sent.
@@ -49,7 +49,6 @@ class Fault:
     retry_after: float | None = None
     http_date: bool = False
     body: bytes | None = None
-    content_type: str = "application/json"
     change: Callable[[Answer], Answer] | None = None
     delay: float = 0.0
     hang: bool = False
@@ -144,7 +143,7 @@ def server_error(status: int = 500, retry_after: float | None = None) -> Fault:
 
 def html_error(status: int = 502) -> Fault:
     """A proxy's error page instead of JSON."""
-    return Fault(status, body=HTML_PAGE, content_type="text/html")
+    return Fault(status, body=HTML_PAGE, headers={"Content-Type": "text/html"})
 
 
 def slow(seconds: float) -> Fault:

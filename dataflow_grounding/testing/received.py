@@ -53,9 +53,8 @@ class ReceivedRequest:
     Args:
         index: Number of arrival, from 0.
         time: `time.monotonic()` of its arrival, in seconds; `time_sent` that of its reply.
-        dialect: `openai` or `gemini`.
         path: The path asked for, query and all; `headers` have lower-case names.
-        task: Member `task` of `input`, the JSON object between `<input>` and `</input>`.
+        input: The JSON object between `<input>` and `</input>`.
         text: The user message; `system` is the system message.
         images: Empty where the server was told not to look at them.
         settings: All other members of the body, such as `temperature`.
@@ -67,11 +66,9 @@ class ReceivedRequest:
 
     index: int
     time: float
-    dialect: str
     path: str
     headers: dict[str, str]
     model: str = ""
-    task: str = ""
     input: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     system: str = ""
@@ -82,6 +79,17 @@ class ReceivedRequest:
     time_sent: float | None = None
     turns: list[tuple[str, str]] = field(default_factory=list)
     encoded_images: tuple[str, ...] = ()
+
+    @property
+    def dialect(self) -> str:
+        """`openai` or `gemini`, by the path."""
+        is_gemini = "/v1beta" in self.path or ":generateContent" in self.path
+        return "gemini" if is_gemini else "openai"
+
+    @property
+    def task(self) -> str:
+        """Member `task` of `input`; empty without one."""
+        return str(self.input.get("task", ""))
 
     @property
     def image_digests(self) -> tuple[str, ...]:

@@ -166,7 +166,7 @@ class LoopbackServer(Endpoint):
                 # This is counted before the last bytes leave: whoever has the reply in hand must
                 # find it counted.
                 self._end(exchange)
-                self._count(exchange.status, 1)
+                self.count_reply(exchange.status, 1)
                 request.status_sent = exchange.status
                 request.time_sent = time.monotonic()
             writer.write(rest)
@@ -178,7 +178,7 @@ class LoopbackServer(Endpoint):
                 if request.status_sent is None:
                     self._end(exchange)
                 else:  # it was counted as sent, and then it did not leave whole
-                    self._count(exchange.status, -1)
+                    self.count_reply(exchange.status, -1)
                     request.status_sent = None
                     request.time_sent = None
         return left_whole
@@ -222,13 +222,8 @@ class LoopbackServer(Endpoint):
 
     def _end(self, exchange: Exchange) -> None:
         if exchange.served:
-            self.served_now -= 1
+            self.count_served(-1)
         self.in_flight -= 1
-
-    def _count(self, status: int, replies: int) -> None:
-        self.by_status[status] += replies
-        if 200 <= status < 300:
-            self.paid += replies
 
     async def _go_down(self, seconds: float) -> None:
         await self._drop_all()

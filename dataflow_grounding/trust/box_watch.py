@@ -16,7 +16,7 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.trust.checks import Checks
+from dataflow_grounding.trust.checks import Checks, StoredReplies
 from dataflow_grounding.trust.choice import FormatChoice
 
 T = TypeVar("T")
@@ -91,9 +91,8 @@ class BoxWatch:
         took = choice.settle_to_ground(start, watch.on_poor)
         asked = choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            checks = Checks(
-                serving, asked, self.every, start, trusting=self.on_suspect == "warn", form=form
-            )
+            stored = StoredReplies(serving, asked, form, trusting=self.on_suspect == "warn")
+            checks = Checks(serving, asked, self.every, start, stored)
             most_tries = start.options.max_attempts
             watch = RunWatch(watch, checks, most_tries, calibrated=choice.is_calibrated)
         start.shared[whose] = watch

@@ -80,3 +80,10 @@ def most_elongated(sizes: Sequence[Size], limits: SizeLimits) -> list[Size]:
     wide = [size for size in by_shape if size[0] > size[1]]
     tall = [size for size in by_shape if size[0] < size[1]]
     return [*wide[-1:], *tall[:1]]
+
+
+def orientation_of(size: Size) -> str:
+    """Return `upright`, `lying` or, for equal sides, `square`."""
+    if size[0] == size[1]:
+        return "square"
+    return "lying" if size[0] > size[1] else "upright"

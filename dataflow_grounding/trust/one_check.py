@@ -14,9 +14,9 @@ import numpy as np
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image
+from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.own_probes import ask_about_copy
 from dataflow_grounding.trust.probes import ProbedPicture
-from dataflow_grounding.trust.reach import orientation_of
 from dataflow_grounding.trust.seen_probes import SeenProbes
 from dataflow_grounding.trust.showing import Showing, is_further_off, moved_by, showing_of
 
@@ -133,34 +133,35 @@ class OneCheck:
         return None
 
     def _clear(self, copies: Sequence[Showing]) -> list[str]:
-        # Also those that are further off than the copies that fit, and than the run's others: a
-        # shift shows so, which no other format explains.
-        fitting = [copy.off for copy in copies if copy.kind == "fits" and copy.off is not None]
-        usual = self._seen.usual()
-        if usual is not None:
-            fitting.append(usual)
+        # A miss is clear if another format explains it, or if it is further off than the copies
+        # that fit, and than the run's others: a shift shows so.
+        usual = [copy.rectangles.off for copy in copies if copy.kind == "fits" and copy.rectangles]
+        of_run = self._seen.usual()
+        if of_run is not None:
+            usual.append(of_run)
         clear = []
         for copy in copies:
-            if copy.kind != "misses" or copy.off is None:
+            if copy.kind != "misses" or copy.rectangles is None:
                 continue
-            stands_out = bool(fitting) and is_further_off(copy.off, np.concatenate(fitting))
-            if copy.is_clear or stands_out:
+            if copy.fitting or (
+                usual and is_further_off(copy.rectangles.off, np.concatenate(usual))
+            ):
                 clear.append(copy.fitting or NO_FORMAT)
         return clear
 
     async def _drift(self, wanted: Wanted) -> str | None:
         # Return in words how boxes have moved together by less than one picture shows. None where
         # the last pictures together don't show it, or further copies of one dissent.
-        edges = list(self._seen.edges)
-        if len(edges) < LEAST_POOLED or not moved_by(edges):
+        last = self._seen.last
+        if len(last) < LEAST_POOLED or not moved_by(last):
             return None
         further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
         for picture in further:
-            of_picture = self._showing([picture]).edges
+            of_picture = self._showing([picture]).rectangles
             if of_picture is not None:
-                edges.append(of_picture)
-        moved = moved_by(edges)
-        return f"in the last {len(edges)} probe pictures {moved}" if moved else None
+                last.append(of_picture)
+        moved = moved_by(last)
+        return f"in the last {len(last)} probe pictures {moved}" if moved else None
 
     def _showing(self, pictures: Sequence[ProbedPicture]) -> Showing:
         return showing_of(pictures, self._asked, self._seen.usual())

@@ -31,7 +31,7 @@ from dataflow_grounding.trust.choice import (
     advice_to_calibrate,
 )
 from dataflow_grounding.trust.format_readings import SeenBox, Sent
-from dataflow_grounding.trust.reach import PER_MILLE, Reach, orientation_of
+from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.reply_judge import JudgedReply
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Question:
         """
         watch = self._watch
         if self._tries == 0:
-            watch.checks.known.answers += 1
+            watch.checks.known.answers.count += 1
         self._tries += 1
         if watch.suspicion is None:
             watch.remember(self._ask, was_sent=self._was_sent)
@@ -132,7 +132,7 @@ class Question:
         if was_asked_again is not None and most_tries:
             if first is None and was_asked_again():  # an earlier run found it doubtful
                 self._refuse(judged)
-            if self._watch.checks.trusts_stored:
+            if self._watch.checks.stored.are_trusted:
                 self._learn(judged)
                 return
         judge.add(judged, orientation_of(self._image.sent_size))
@@ -245,7 +245,7 @@ class RunWatch(BoxWatch):
         if self.suspicion is not None:
             if self._was_warned_of:
                 ask.note(SUSPECT, self.suspicion)
-            return await ask(request.put_so(of=checks.of))
+            return await ask(request.put_so(of=checks.stored.of))
         if checks.add_picture(ask, image):
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
@@ -254,7 +254,7 @@ class RunWatch(BoxWatch):
             before=question.before,
             may_send=self._may_send,
             stored=question.stored,
-            of=checks.of,
+            of=checks.stored.of,
         )
         try:
             answer = await ask(watched)
@@ -283,8 +283,6 @@ class RunWatch(BoxWatch):
     async def _settle(self, question: Question, ask: Ask, image: Image) -> None:
         # A reply that is proven to be in another format, or several that say the same twice, call
         # for a check with this very picture.
-        if question.judged is not None and self.suspicion is None:
-            await self._settle_reach(question.judged, ask, image)
         if self.suspicion is None and question.proven is not None:
             ask.note("mixed_formats", f"a reply came in {question.proven} and, again, as asked")
             mixed = self.checks.judge.mixed
@@ -308,7 +306,7 @@ class RunWatch(BoxWatch):
         if self.suspicion is not None:
             return
         if judge.same >= LEAST_SAME and judge.same > SAME_SHARE * judge.replies:
-            self.checks.set_aside_unvouched()
+            self.checks.stored.set_aside_unvouched()
             self._suspect(
                 f"the boxes don't look like {self.checks.asked.name}: {judge.same} of"
                 f" {judge.replies} replies look like {looks_like}, also when they are asked for"
@@ -333,20 +331,6 @@ class RunWatch(BoxWatch):
                 f"the boxes don't look like {checks.asked.name}: the last replies are far likelier"
                 f" in another format. {alone} would fit: {_advice()}"
             )
-
-    async def _settle_reach(self, judged: JudgedReply, ask: Ask, image: Image) -> None:
-        checks = self.checks
-        reach = checks.known.reach.setdefault(orientation_of(image.sent_size), Reach())
-        view = checks.judge.views(judged.sent).asked
-        size = image.sent_size if checks.asked.scale != "px" else (PER_MILLE, PER_MILLE)
-        reach.add(judged.corners, (size[0] / view.width, size[1] / view.height))
-        short = reach.short()
-        if short is None or reach.told:
-            return
-        reach.told = True
-        ask.note("short_reach", short)
-        say(f"Note: {short}. Look at some, if their things are not all there.")
-        await self._check_now(ask, image)
 
     # Checks
 
@@ -453,7 +437,7 @@ class RunWatch(BoxWatch):
 
     def _suspect_mixture(self, other_format: str) -> None:
         judge = self.checks.judge
-        self.checks.set_aside_unvouched()
+        self.checks.stored.set_aside_unvouched()
         proven = f"{counted(len(judge.proven), 'reply')} of {judge.replies}"
         seen = f"{proven} came in {other_format} and, asked again, in {judge.asked.name} as asked"
         self._suspect(f"{seen}. {ANSWERS_IN_SEVERAL}", list(self._unvouched))
@@ -469,7 +453,7 @@ class RunWatch(BoxWatch):
                 f" {setting('vlm.box_format')}, or go on with"
                 f" {setting('vlm.on_suspect_boxes', 'warn')}"
             )
-        self.checks.mark_all_suspect()
+        self.checks.stored.mark_all_suspect()
         self._suspect(message, list(self._unvouched))
 
     def _suspect(self, message: str, records: Sequence[Ask]) -> None:

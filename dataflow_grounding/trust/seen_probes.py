@@ -10,7 +10,7 @@ from dataflow_grounding.engine.summary import RULE_OF_THREE
 
 if TYPE_CHECKING:
     from dataflow_grounding.trust.maps import Array
-    from dataflow_grounding.trust.showing import Edges, Showing
+    from dataflow_grounding.trust.showing import Rectangles, Showing
 
 LAYOUTS = 1000  # of rectangles: one used lately might be answered from a gateway's cache
 POOLED = 8  # pictures whose lines are fitted together: the last ones
@@ -27,7 +27,6 @@ class SeenProbes:
         as_asked: How many were answered as asked.
         odd: In which formats others were clearly answered, though further copies of them fit.
         pictures: How many were answered, without those that confirm a miss.
-        edges: Where the last ones' rectangles were read, and where they are.
     """
 
     def __init__(self) -> None:
@@ -35,8 +34,7 @@ class SeenProbes:
         self.odd: list[str] = []
         self.pictures = 0
         self._odd_at: list[int] = []  # how many pictures there were at each of `odd`
-        self._off: deque[Array] = deque(maxlen=COMPARED)
-        self.edges: deque[tuple[Edges, Edges]] = deque(maxlen=POOLED)
+        self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
         # Two in succession are never the same.
         self._layouts = itertools.cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
 
@@ -51,10 +49,8 @@ class SeenProbes:
                 self.pictures += 1
             if showing.kind == "fits":
                 self.as_asked += 1
-                if showing.edges is not None:
-                    self.edges.append(showing.edges)
-                if showing.off is not None:
-                    self._off.append(showing.off)
+                if showing.rectangles is not None:
+                    self._rectangles.append(showing.rectangles)
 
     def add_odd(self, formats: Sequence[str]) -> None:
         """Add the formats of pictures that were clearly answered otherwise."""
@@ -70,11 +66,17 @@ class SeenProbes:
                 lately.append(name)
         return lately
 
+    @property
+    def last(self) -> "list[Rectangles]":
+        """The rectangles of the last pictures that were answered as asked."""
+        return list(self._rectangles)[-POOLED:]
+
     def usual(self) -> "Array | None":
         """Return how far off the worst edges of the last rectangles were; None without any."""
         import numpy as np  # few runs have checked before this module is imported
 
-        return np.concatenate(self._off) if self._off else None
+        off = [rectangles.off for rectangles in self._rectangles]
+        return np.concatenate(off) if off else None
 
     def facts(self) -> dict[str, Any]:
         """Return what they prove; {} where none was answered.
@@ -83,12 +85,12 @@ class SeenProbes:
         the share `at_most` of the replies can be in another format (95%; None without a bound). All
         boxes together may be off by less than `least_shift` of a side without its being noticed.
         """
-        if not self.edges:
+        if not self._rectangles:
             return {}
         from dataflow_grounding.trust.showing import least_seen
 
         at_most = RULE_OF_THREE / self.as_asked
-        least_shift = least_seen(self.edges)
+        least_shift = least_seen(self.last)
         return {
             "as_asked": self.as_asked,
             "odd": len(self.odd),

@@ -7,7 +7,7 @@ nor do boxes that are all stretched or shifted together.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,6 @@ LEAST = 4  # answers of the seven, more than half, before they say anything
 # How far off the median rectangle's worst edge may be, as a share of the side. Models in use are
 # off by up to 6%; boxes that are anywhere are off by 30% and more.
 ANYWHERE = 0.15
-# As many of the rectangles of a clear miss are further off than this: if a fifth of a model's boxes
-# are anywhere, that happens in one of a hundred pictures. It counts as long as the run has too few
-# rectangles to compare with.
-FAR_OFF, MOST_FAR_OFF = 0.15, 0.7
 # How unlikely a picture's rectangles have to be, if they were as far off as the run's others: a run
 # of 10,000 requests has a hundred checks.
 BY_CHANCE = 0.0005
@@ -42,6 +38,22 @@ SURELY = 5.0
 SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)  # of plain formats, the usual ones first
 
 
+class Rectangles(NamedTuple):
+    """Rectangles as read in a format, and as drawn.
+
+    Both are x1, y1, x2, y2 in parts of the sides of what the model is shown, padding and all, shape
+    (answers, 4): its errors are parts of these.
+    """
+
+    read: Array
+    drawn: Array
+
+    @property
+    def off(self) -> Array:
+        """How far off each rectangle's worst edge is, in parts of the side."""
+        return np.asarray(np.abs(self.read - self.drawn).max(axis=1))
+
+
 @dataclass(frozen=True)
 class Showing:
     """What probe pictures show of the run's format.
@@ -51,26 +63,13 @@ class Showing:
             too few were answered to tell.
         why: What was seen, for a message.
         fitting: The name of another format that would fit, where one clearly does.
-        is_clear: Whether it misses beyond doubt: most rectangles are near where the other format
-            puts them, or further off than chance explains.
-        edges: Of x and of y, the edges as read and as drawn, in parts of the side.
-        off: How far off each rectangle's worst edge is, in parts of the side.
+        rectangles: Those that were answered; None where `silent`.
     """
 
     kind: Literal["fits", "misses", "silent"]
     why: str = ""
     fitting: str | None = None
-    is_clear: bool = False
-    edges: "tuple[Edges, Edges] | None" = None
-    off: "Array | None" = None
-
-
-@dataclass(frozen=True)
-class Edges:
-    """Edges along one axis, in parts of the side: as read in the run's format, and as drawn."""
-
-    read: Array
-    drawn: Array
+    rectangles: "Rectangles | None" = None
 
 
 def showing_of(
@@ -90,34 +89,31 @@ def showing_of(
         total = sum(picture.asked for picture in pictures)
         trouble = troubles[0] if troubles else ""
         return Showing("silent", f"{usable} of {total} rectangles were answered{trouble}")
-    read, drawn = read_in(pictures, asked)
-    worst = np.abs(read - drawn).max(axis=1)
-    as_asked = float(np.median(worst))
+    rectangles = read_in(pictures, asked)
+    as_asked = float(np.median(rectangles.off))
     names = plain_names(asked)
     off = []  # how far off the median rectangle is in each other format
     for name in names:
-        others, _ = read_in(pictures, find_box_format(name, ""))
-        off.append(float(np.median(np.abs(others - drawn).max(axis=1))))
+        off.append(float(np.median(read_in(pictures, find_box_format(name, "")).off)))
     best = min(off)
-    fitting = next(name for name, one in zip(names, off, strict=True) if one <= best + EQUAL)
     size = size_text(pictures[0].sent)
     seen = f"in a picture of {size} px rectangles are off by {as_asked:.0%} of the side"
     if best <= FITS and as_asked >= TIMES_BETTER * best and as_asked >= best + BETTER:
-        return Showing(
-            "misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, is_clear=True, off=worst
-        )
-    is_known = usual is not None and len(usual) >= LEAST_USUAL
-    is_unlike = usual is not None and is_known and is_further_off(worst, usual)
-    if as_asked > ANYWHERE and (is_unlike or not is_known):
-        is_clear = is_unlike or bool((worst > FAR_OFF).mean() >= MOST_FAR_OFF)
+        fitting = next(name for name, one in zip(names, off, strict=True) if one <= best + EQUAL)
+        return Showing("misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, rectangles)
+    is_usual = (
+        usual is not None
+        and len(usual) >= LEAST_USUAL
+        and not is_further_off(rectangles.off, usual)
+    )
+    if as_asked > ANYWHERE and not is_usual:
         why = f"{seen}, and hardly less in any other format"
-        return Showing("misses", why, is_clear=is_clear, off=worst)
-    edges = _edges(read, drawn)
-    moved = moved_by([edges])
+        return Showing("misses", why, rectangles=rectangles)
+    moved = moved_by([rectangles])
     if moved:
         why = f"in a picture of {size} px {moved}"
-        return Showing("misses", why, is_clear=is_unlike, edges=edges, off=worst)
-    return Showing("fits", edges=edges, off=worst)
+        return Showing("misses", why, rectangles=rectangles)
+    return Showing("fits", rectangles=rectangles)
 
 
 def is_further_off(off: Array, usual: Array) -> bool:
@@ -142,11 +138,10 @@ def is_further_off(off: Array, usual: Array) -> bool:
     return ways <= BY_CHANCE * math.comb(all_of_both, new)
 
 
-def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> tuple[Array, Array]:
+def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
     """Return the answered rectangles as read in a format, and as drawn.
 
-    Both are x1, y1, x2, y2 in parts of the sides of what the model is shown, padding and all, shape
-    (answers, 4): its errors are parts of these. What a format can't read is far from any rectangle.
+    What a format can't read is far from any rectangle.
     """
     read: list[Bbox] = []
     drawn: list[Bbox] = []
@@ -161,28 +156,23 @@ def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> tuple[Array,
             drawn.append(answer.asked)
             sides.append(picture.shown * 2)
     as_arrays = [np.array(rows, dtype=float).reshape(-1, 4) for rows in (read, drawn, sides)]
-    return as_arrays[0] / as_arrays[2], as_arrays[1] / as_arrays[2]
+    return Rectangles(as_arrays[0] / as_arrays[2], as_arrays[1] / as_arrays[2])
 
 
-def _edges(read: Array, drawn: Array) -> tuple[Edges, Edges]:
-    across = Edges(read[:, 0::2].ravel(), drawn[:, 0::2].ravel())
-    return across, Edges(read[:, 1::2].ravel(), drawn[:, 1::2].ravel())
-
-
-def _ends(pictures: Sequence[tuple[Edges, Edges]]) -> list[tuple[str, float, float, float]]:
+def _ends(pictures: Sequence[Rectangles]) -> list[tuple[str, float, float, float]]:
     # Each axis has a line, edges as read over edges as drawn; it is the measurement of a map. An
     # axis with too few answers has none.
     ends = []
     for axis, side in enumerate(("width", "height")):
-        read = np.concatenate([edges[axis].read for edges in pictures])
-        drawn = np.concatenate([edges[axis].drawn for edges in pictures])
+        read = np.concatenate([one.read[:, axis::2].ravel() for one in pictures])
+        drawn = np.concatenate([one.drawn[:, axis::2].ravel() for one in pictures])
         line = fit_line(read, drawn, 1)
         if line is not None:
             ends.append((side, line.start, line.start + line.scale - 1, line.error))
     return ends
 
 
-def moved_by(pictures: Sequence[tuple[Edges, Edges]]) -> str | None:
+def moved_by(pictures: Sequence[Rectangles]) -> str | None:
     """Return in words how all boxes are stretched or shifted; None if they surely aren't."""
     for side, first, last, error in _ends(pictures):
         if max(abs(first), abs(last)) > GOAL + SURELY * error:
@@ -193,20 +183,7 @@ def moved_by(pictures: Sequence[tuple[Edges, Edges]]) -> str | None:
     return None
 
 
-def moved_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> float:
-    """Return how far all boxes are stretched or shifted together, as a share of the side.
-
-    0 if that may be noise, and without answers.
-    """
-    furthest = 0.0
-    for _, first, last, error in _ends([_edges(*read_in(pictures, known))]):
-        off = max(abs(first), abs(last))
-        if off > GOAL + SURELY * error:
-            furthest = max(furthest, off)
-    return furthest
-
-
-def least_seen(pictures: Sequence[tuple[Edges, Edges]]) -> float | None:
+def least_seen(pictures: Sequence[Rectangles]) -> float | None:
     """Return how far all boxes have to be off together to be noticed, as a share of the side.
 
     None where too few were answered for a line.

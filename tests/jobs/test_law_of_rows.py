@@ -20,6 +20,7 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.images.image import find_image
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.reviewing import look_at_all
 from tests.support.workplace import Workplace, caption, command
 
 OWN = {"file", "http", "https", "s3", "s3a", "gs", "gcs", "hf"}
@@ -139,7 +140,6 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
         ["report"],
         ["report", "--single-file"],
         ["split", "-o", "parts", "--ratios", "0.5/0.5"],
-        ["review", "--static", "page"],
         *(["export", "--format", name, "-o", f"as_{name}"] for name in ("coco", "webdataset")),
         [
             "export",
@@ -162,6 +162,10 @@ def test_no_row_ends_a_command(place: Workplace, asked: list[str], line: list[st
     (results / "run.json").write_text(
         json.dumps({"image_folders": [str(place.folder), "ftp://127.0.0.1:9/x"]})
     )
+    if line == ["review"]:
+        look_at_all(str(results))
+        assert {stores.scheme_of(address) for address in asked} <= OWN
+        return
     done = command([line[0], str(results), *line[1:]])
     assert done.code == (1 if line[0] in ("lint", "export") else 0), done
     assert "Traceback" not in done.err
@@ -277,7 +281,8 @@ def test_a_deep_row_of_a_file_ends_nothing(place: Workplace) -> None:
         str(one["line"]) for one in place.failures()
     ]
     assert len(named) == len(texts)
-    for line in (["stats"], ["lint"], ["report"], ["review", "--static", "page"], ["cost"]):
+    look_at_all(str(place.results))
+    for line in (["stats"], ["lint"], ["report"], ["cost"]):
         assert command([line[0], str(place.results), *line[1:]]).code in (0, 1), line
     out = ["export", str(place.results), "--format", "datasets", "-o", "out"]
     assert "Traceback" not in command(out).err

@@ -5,6 +5,7 @@ does.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -318,10 +319,28 @@ def test_of_phrases_alike_in_one_record_each_has_its_own(folder: Path) -> None:
     assert verdicts(folder) == [[None, False]]
 
 
-def test_a_blind_review_of_a_copy_is_held_against_the_first(folder: Path) -> None:
+def test_a_copys_decisions_are_appended_and_a_line_counts_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    write(folder, row(image_id="a"))
+    copy = tmp_path / "copy"
+    decide(page(folder))
+    shutil.copytree(folder, copy)
+    decide(page(copy, "bob"), verified=False)
+    decide(page(folder))
+    of_copy = (copy / "reviews.jsonl").read_text().replace('"1 {}"', '"his own"')  # the uid
+    decisions = [of_copy, (folder / "reviews.jsonl").read_text()]
+    (folder / "reviews.jsonl").write_text("".join(decisions))
+    assert verdicts(folder) == [[True]]
+    (folder / "reviews.jsonl").write_text("".join(reversed(decisions)))
+    assert verdicts(folder) == [[False]]
+
+
+def test_blind_reviews_of_earlier_versions_count_for_nothing(folder: Path) -> None:
     write(folder, row(image_id="a"))
     decide(page(folder))
-    decide(page(folder, "bob", blind=True), verified=False)
-    write(folder, row(image_id="b"))
-    done = command(["apply", str(folder), "--json"]).summary
-    assert (done["second_reviews"]["expressions"], done["decisions"]) == (1, 2)
+    decide(page(folder, "bob"), verified=False)
+    first, second = map(json.loads, (folder / "reviews.jsonl").read_text().splitlines())
+    lines = [first, {**second, "blind": True}]
+    (folder / "reviews.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert verdicts(folder) == [[True]]

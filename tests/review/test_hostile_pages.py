@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding.evaluation.metrics.showing import line_chart
 from dataflow_grounding.review.notebook import show
 from tests.review.test_review import Server, select
 from tests.support.workplace import command
@@ -243,13 +242,3 @@ def test_a_notebook_shows_it_as_text(text: str) -> None:
     page.encode()  # as a notebook does to send it
     assert len(page) < 50_000
     assert not [tag for tag in ("<script", "<img src=x", "\u202e", "\x1b", "\x9b") if tag in page]
-
-
-def test_a_chart_names_what_it_shows_in_letters_that_xml_has() -> None:
-    from xml.etree.ElementTree import fromstring
-
-    chart = line_chart("\x1b<b>", "x", "y", {"\x00\ud83d": [(0, 1), (1, 0)]})
-    texts = [
-        text.text for text in fromstring(chart.encode()).iter("{http://www.w3.org/2000/svg}text")
-    ]
-    assert (texts[0], texts[-1]) == ("\ufffd<b>", "\ufffd\ufffd")

@@ -365,10 +365,9 @@ def test_in_the_grid_what_was_rejected_is_marked_and_can_be_unmarked(
     ]
 
 
-@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("words", ["REC-2", "second.PNG"])
 def test_search_finds_a_record_by_id_or_file_name(
-    results: Path, serve: Any, show: Any, tmp_path: Path, static: bool, words: str
+    results: Path, serve: Any, show: Any, words: str
 ) -> None:
     for name in ("first.png", "second.png"):
         Image.new("RGB", (400, 300), (90, 120, 60)).save(results / name)
@@ -377,17 +376,14 @@ def test_search_finds_a_record_by_id_or_file_name(
         {**RECORD, "image_id": "rec-1", "image_path": "first.png"},
         {**RECORD, "image_id": "rec-2", "image_path": "second.png"},
     )
-    if static:
-        run("review", results, "--static", tmp_path / "folder")
-    address = (tmp_path / "folder" / "review.html").as_uri() if static else serve(results).address
-    page = show(address + SINGLE)
+    page = show(serve(results).address + SINGLE)
     page.get_by_label("Record").fill(words)
     page.get_by_label("Record").press("Enter")
     page.locator("h2", has_text="rec-2").wait_for()
     page.evaluate("document.activeElement.blur()")
     for key in ("Escape", "Escape", "a"):  # all of it: a search finds what is decided, too
         page.keyboard.press(key)
-    page.reload() if not static else page.get_by_role("button", name="One by one").click()
+    page.reload()
     page.locator("h2", has_text="rec-2").wait_for()
     assert page.locator("#shown").inner_text().startswith("4 found")
     page.get_by_label("Record").fill("rec-3")

@@ -873,44 +873,6 @@ def test_a_sample_is_stated_on_disk_before_it_is_shown_and_is_the_same_again(
     assert decisions(results)[1]["sample"]["items"] != sample["items"]
 
 
-def test_blind_second_reviews_see_nothing_of_the_first_and_change_nothing(
-    results: Path, serve: Any
-) -> None:
-    grid(results, 100)
-    first = serve(results, "--reviewer", "ann")
-    for e in first.ask("record/0")["expressions"]:
-        box = {"from": 0, "bbox": e["instances"][0]["bbox"], "verified": False}
-        first.decide(
-            {
-                "id": e["id"],
-                "version": e["version"],
-                "after": {"status": "grounded", "instances": [box]},
-            }
-        )
-    assert (
-        serve(results, "--reviewer", "ann", "--blind").ask("next?mode=single&most=50")["items"]
-        == []
-    )
-    second = serve(results, "--reviewer", "bob", "--blind")
-    found = second.ask("next?mode=single&most=50")
-    assert 1 <= len(found["items"]) <= 15
-    views = {e["id"]: e for e in found["records"]["0"]["expressions"]}
-    for n, item in enumerate(found["items"]):
-        e = views[item["id"]]
-        assert e["reviewed_by"] is None
-        box = {"from": 0, "bbox": e["instances"][0]["bbox"], "verified": n == 0}
-        second.decide(
-            {
-                "id": e["id"],
-                "version": e["version"],
-                "after": {"status": "grounded", "instances": [box]},
-            }
-        )
-    assert all(row["verified"] is False for row in applied(results)[0]["expressions"])
-    said = json.loads(run("apply", results, "--json"))["second_reviews"]
-    assert (said["expressions"], said["mean_iou"]) == (len(found["items"]), 1.0)
-
-
 def test_decisions_stand_over_a_later_run_where_it_says_the_same(results: Path, serve: Any) -> None:
     server = serve(results, "--reviewer", "ann")
     moved = after(0, instances=[{"from": 0, "bbox": [1, 2, 30, 40]}])
@@ -945,7 +907,6 @@ def test_decisions_stand_over_a_later_run_where_it_says_the_same(results: Path, 
         (["apply", "{out}/annotations.reviewed.jsonl"], "no "),
         (["review", "{out}/nothing"], "no "),
         (["review", "{out}", "--port", "{port}"], "Choose another --port"),
-        (["review", "{out}", "--static", "{out}"], "has files already"),
     ],
 )
 def test_what_can_not_be_done_is_said_in_a_line(
@@ -955,39 +916,6 @@ def test_what_can_not_be_done_is_said_in_a_line(
     text = run(*(argument.format(out=results, port=port) for argument in arguments), code=2)
     assert said in text
     assert len(text.strip().splitlines()) == 1
-
-
-def test_a_folder_without_a_server_gives_decisions_that_apply_takes(
-    results: Path, tmp_path: Path, show: Any
-) -> None:
-    run("review", results, "--static", tmp_path / "folder", "--reviewer", "ann", "--queue", "file")
-    page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    select(page, "a [U+202E]dog")
-    page.keyboard.press("n")
-    drag(page, (300, 20), (390, 90))
-    page.keyboard.press("3")
-    page.keyboard.press("a")
-    page.keyboard.press("z")
-    with page.expect_download() as download:
-        page.locator("#download").click()
-    download.value.save_as(tmp_path / "decisions.jsonl")
-    assert all(url.startswith(("file:", "blob:", "data:")) for url in asked)
-    for _ in range(2):
-        mug, _, grass, dog = applied(results, tmp_path / "decisions.jsonl")[0]["expressions"]
-        assert near([[42, 30.5, 202, 150]], [mug["instances"][0]["bbox"]])
-        assert mug["reviewed_by"] == "ann"
-        assert "verified" not in grass
-        assert (dog["text"], dog["char_span"], dog["expression_id"]) == (
-            "a \u202edog",
-            [16, 22],
-            "a#3",
-        )
-        assert near([[300, 20, 390, 90]], [dog["instances"][0]["bbox"]])
-    assert page.problems == []
 
 
 def test_decisions_on_what_another_changed_meanwhile_are_refused_by_line(

@@ -18,7 +18,6 @@ from tests.review.test_review import (
     grid,
     phrase,
     results,
-    run,
     saved,
     serve,
     show,
@@ -128,18 +127,13 @@ def test_order_is_named_and_is_the_one_that_was_asked_for(
         assert page.get_by_label(label).is_visible()
 
 
-@pytest.mark.parametrize("static", [False, True])
 def test_what_is_left_is_told_by_boxes_and_phrases_with_a_bar(
-    results: Path, serve: Any, show: Any, tmp_path: Path, static: bool
+    results: Path, serve: Any, show: Any
 ) -> None:
     rows = [phrase(f"dog {n}", n, [n, n, 50 + n, 60 + n], caption="") for n in range(4)]
     rows += [phrase(f"cat {n}", n, caption="") for n in range(4, 7)]
     write(results, {**RECORD, "expressions": rows})
-    if static:
-        run("review", results, "--static", tmp_path / "folder")
-    page = show(
-        (tmp_path / "folder" / "review.html").as_uri() if static else serve(results).address
-    )
+    page = show(serve(results).address)
     assert page.locator("#left").inner_text() == "4 of 4 boxes, 3 phrases without a box"
     page.keyboard.press("Enter")
     page.locator("#left", has_text="0 of 4 boxes, 3 phrases without a box").wait_for()

@@ -22,9 +22,7 @@ from tests.review.test_review import (
     grid,
     phrase,
     results,
-    run,
     saved,
-    select,
     serve,
     show,
     version,
@@ -333,16 +331,12 @@ def test_what_moves_nothing_decides_nothing_and_no_box_moves_elsewhere(
     assert applied(results)[0]["expressions"][1]["instances"][0]["bbox"] == [0, 99, 50, 299]
 
 
-@pytest.mark.parametrize("is_static", [False, True])
 def test_what_is_left_is_told_at_once_whatever_was_judged(
-    results: Path, serve: Any, show: Any, tmp_path: Path, is_static: bool
+    results: Path, serve: Any, show: Any
 ) -> None:
     # three boxes and a phrase without one in each
     write(results, RECORD, OF_ANOTHER_PICTURE)
-    address = (tmp_path / "folder" / "review.html").as_uri()
-    if is_static:
-        run("review", results, "--static", tmp_path / "folder")
-    page = show((address if is_static else serve(results).address) + SINGLE)
+    page = show(serve(results).address + SINGLE)
     page.locator("h2", has_text="a").wait_for()
     for boxes_left, phrases_left, keys in (
         (5, 2, ["1", "ArrowRight"]),  # a box was moved
@@ -432,52 +426,6 @@ def test_a_server_that_can_not_write_says_so(results: Path, serve: Any, show: An
     saved(page)
     assert page.locator("#refused").inner_text() == ""
     assert applied(results)[0]["expressions"][0]["verified"] is True
-
-
-def test_a_folder_without_a_server_shows_all_and_what_was_undone(
-    results: Path, show: Any, tmp_path: Path
-) -> None:
-    grid(results, 70)
-    run("review", results, "--static", tmp_path / "folder")
-    page = show((tmp_path / "folder" / "review.html").as_uri(), viewport=TALL)
-    page.keyboard.press("Enter")
-    seen(page, 10)
-    page.keyboard.press("z")
-    seen(page, 60)
-    left(page, "70 of 70 boxes", "0 phrases")
-    one_by_one(page)
-    page.locator("li.picked").wait_for()
-    page.evaluate("document.activeElement.blur()")
-    shown = set()
-    for _ in range(70):
-        shown.add(page.locator("li.picked .phrase").text_content())
-        page.keyboard.press("]")
-    assert len(shown) == 70
-    page.get_by_text("That was the last one").wait_for()
-    page.keyboard.press("[")
-    page.locator("li.picked").wait_for()
-    page.keyboard.press("a")
-    page.keyboard.press("z")
-    left(page, "70 of 70 boxes", "0 phrases")
-    assert page.problems == []
-
-
-def test_a_folder_without_a_server_offers_no_order_and_says_what_is_no_score(
-    results: Path, show: Any, tmp_path: Path
-) -> None:
-    run("review", results, "--static", tmp_path / "folder")
-    page = show((tmp_path / "folder" / "review.html").as_uri())
-    assert not page.locator("[name=order]").is_visible()
-    for below in ("0,5", "low", " "):
-        page.fill("[name=below]", below)
-        page.locator("[name=below]").press("Tab")
-        page.locator("#refused", has_text=f"should be a score from 0 to 1, not '{below}'").wait_for(
-            timeout=60_000
-        )
-    left(page, "3 of 3 boxes", "1 phrase")
-    page.fill("[name=below]", "0.5")
-    page.locator("[name=below]").press("Tab")
-    page.get_by_text("Nothing is left to decide here").wait_for()
 
 
 def absent(page: Any) -> list[str]:
@@ -651,10 +599,9 @@ def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(
 
 
 def test_boxes_of_phrases_that_are_joined_stay_what_they_were(
-    results: Path, show: Any, tmp_path: Path
+    results: Path, serve: Any, show: Any
 ) -> None:
-    run("review", results, "--static", tmp_path / "folder")
-    page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
+    page = show(serve(results).address + SINGLE)
     page.keyboard.press("1")
     page.keyboard.press("j")
     assert (
@@ -662,75 +609,35 @@ def test_boxes_of_phrases_that_are_joined_stay_what_they_were(
         == "3 boxes · score 0.90, 0.90, 0.90 · seen"
     )
     assert page.locator("li .verdict").count() == 0
-    [line] = downloaded(page, tmp_path / "decisions.jsonl")
-    kept = [
-        (i["of"], i["verified"])
-        for i in line["changes"][0]["after"]["instances"]
-        if i["from"] is None
-    ]
-    assert kept == [({"id": "a#1", "box": 0}, None), ({"id": "a#1", "box": 1}, None)]
+    saved(page)
+    mug = applied(results)[0]["expressions"][0]
+    assert [(box["evidence"], box.get("verified")) for box in mug["instances"]] == [
+        ("seen", None)
+    ] * 3
 
 
-@pytest.mark.parametrize("static", [False, True])
 def test_a_box_that_is_deleted_hides_none_of_the_others(
-    results: Path, serve: Any, show: Any, tmp_path: Path, static: bool
+    results: Path, serve: Any, show: Any
 ) -> None:
     dogs = phrase("two dogs", 1, [220, 60, 250, 200], [260, 60, 300, 210])
     dogs["instances"][1]["score"] = 0.3
     write(results, {**RECORD, "expressions": [RECORD["expressions"][0], dogs]})  # type: ignore[index]
-    if static:
-        run("review", results, "--static", tmp_path / "folder")
-    address = (tmp_path / "folder" / "review.html").as_uri() if static else serve(results).address
-    page = show(address + SINGLE + "&below=0.5")  # the second dog alone
+    page = show(serve(results).address + SINGLE + "&below=0.5")  # the second dog alone
     for key in ("2", "Delete"):  # the box after the picked one: the first
         page.keyboard.press(key)
-    if not static:
-        saved(page)
+    saved(page)
     page.get_by_role("button", name="Grid").click()
     seen(page, 1)
     page.locator(".cell", has_text="two dogs").click()
     page.keyboard.press("Enter")
     page.get_by_text("Nothing is left").wait_for()
-    if static:
-        downloaded(page, tmp_path / "decisions.jsonl")
-    else:
-        saved(page)
-    mug, dogs = applied(results, *[tmp_path / "decisions.jsonl"] * static)[0]["expressions"]
+    saved(page)
+    mug, dogs = applied(results)[0]["expressions"]
     assert "verified" not in mug
     assert [(box["bbox"], box["verified"]) for box in dogs["instances"]] == [
         ([260, 60, 300, 210], False)
     ]
     assert page.problems == []
-
-
-def test_a_phrase_added_in_a_folder_without_a_server_is_joined_with_its_boxes(
-    results: Path, show: Any, tmp_path: Path
-) -> None:
-    run("review", results, "--static", tmp_path / "folder")
-    page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
-    select(page, "and a")  # after the mug, before the dogs
-    page.keyboard.press("n")
-    page.keyboard.press("j")
-    assert (
-        page.locator("li.picked .phrase").text_content() == "and a [U+202E]dog[U+202C] and two dogs"
-    )
-    page.keyboard.press("1")
-    page.keyboard.press("j")  # the scores of the dogs' boxes would be lost
-    assert page.locator("#hint").inner_text().startswith("The next phrase is new here")
-    page.keyboard.press("z")
-    page.keyboard.press("4")
-    drag(page, (10, 180), (390, 290))
-    page.keyboard.press("1")
-    page.keyboard.press("j")
-    kept = downloaded(page, tmp_path / "decisions.jsonl")
-    assert len(kept) == 5
-    mug, dogs, _ = applied(results, tmp_path / "decisions.jsonl")[0]["expressions"]
-    assert mug["text"] == "A red mug and a"
-    assert [(box["score"], box["evidence"], box.get("verified")) for box in mug["instances"]] == [
-        (0.9, "seen", None),
-        (None, "person", True),
-    ]
-    assert dogs == RECORD["expressions"][1]  # type: ignore[index]
 
 
 def test_a_phrase_of_a_stated_class_is_grouped_and_found_by_it(

@@ -252,7 +252,7 @@ def test_a_rule_strikes_the_requests_that_it_names(
 
 
 def test_a_share_of_requests_is_the_same_with_the_same_seed() -> None:
-    requests = [ReceivedRequest(number, 0.0, "openai", PATH, {}) for number in range(1000)]
+    requests = [ReceivedRequest(number, 0.0, PATH, {}) for number in range(1000)]
     first, again, other = (on(faults.hang(), share=0.2, seed=seed) for seed in (1, 1, 2))
     struck = [
         [request.index for request in requests if rule(request)] for rule in (first, again, other)

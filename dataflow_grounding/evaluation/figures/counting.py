@@ -41,7 +41,6 @@ FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID = 32  # cells of the map of places, each way
 _SMALL_AREA = 32**2  # px²: COCO's small boxes have less
 _LARGE_AREA = 96**2  # px²: COCO's large boxes have as much or more
-_OVERSIZE = 0.9  # of the picture's area: a box with more is oversize
 # words whose share of different ones is told: it falls with the number of words, so this is fixed
 _FIRST_WORDS = 1000
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
@@ -133,11 +132,13 @@ class FigureCounts:
             expressions = record.get("expressions")
             self._classes.add(name, expressions if isinstance(expressions, list) else [])
         for figure, value in entries:
+            if figure == "words":
+                if len(self._first_words) < _FIRST_WORDS:
+                    self._first_words.append(value)
+                continue
             self._counts[figure][value] += 1
             if figure == "phrases":
                 phrases += 1
-            if figure == "words" and len(self._first_words) < _FIRST_WORDS:
-                self._first_words.append(value)
         self._current.add(name, path_of(record), phrases)
 
     def end_data_set(
@@ -172,13 +173,10 @@ class FigureCounts:
             could be of, or what it is of wasn't looked at.
         """
         counts = self._counts
-        words = counts["words"]
         heads = counts["heads"]
         numbers: dict[str, int | None] = {
             **self._count_pictures(),
             "known_test_images": len(self._pictures_tested),
-            "types": len(words),
-            "tokens": words.total(),
         }
         # A figure without a kind is how often True was counted, a share that part of all counted.
         for name, number in numbers.items():
@@ -187,7 +185,6 @@ class FigureCounts:
         different = len(set(self._first_words))
         repeated = len(self._first_words) - different
         counts["type_token_ratio"] = Counter({True: different, False: repeated})
-        counts["hapax_share"].update(count == 1 for count in words.values())
         most_common = max(heads.values(), default=0)
         counts["top_head_share"] = Counter({True: most_common, False: heads.total() - most_common})
         counts["look_alikes"].update(look_alikes(counts["all_heads"]))
@@ -309,7 +306,6 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "words", word
     if boxes:
         yield "boxes_per_phrase", boxes
-        yield "multi_box_share", boxes > 1
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
@@ -319,16 +315,11 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     if size is None:
         return
     width, height = size
-    # The centre, and the area, as parts of the picture.
+    # The centre, as parts of the picture.
     x = (box[0] + box[2]) / 2 / width
     y = (box[1] + box[3]) / 2 / height
-    part = area(box) / (width * height)
     yield "places", (_cell(x), _cell(y))
-    # In tenths, rounded down: "0.3" for a root from 0.3 up to 0.4, and "0.9" for all from 0.9 on.
-    yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
-    yield "oversize_share", part > _OVERSIZE
     yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
-    yield "centred_share", 1 / 3 < x < 2 / 3 and 1 / 3 < y < 2 / 3
 
 
 def _size_class(box: Bbox) -> str:
@@ -344,15 +335,12 @@ def _cell(part: float) -> int:
 
 def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
     # Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
-    # value, the most frequent first, and `bins` the same by value; both may be empty. `grid`,
-    # `share` and `spread` are None where nothing was counted. Of a `table` the result is of no use:
-    # its rows are made elsewhere.
+    # value, the most frequent first, and may be empty. `grid`, `share` and `spread` are None where
+    # nothing was counted. Of a `table` the result is of no use: its rows are made elsewhere.
     if kind is None:
         return counts.get(True, 0)
     if kind == "names":
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
-    if kind == "bins":
-        return dict(sorted(counts.items(), key=lambda item: item[0]))
     whole = sum(counts.values())
     if not whole:
         return None

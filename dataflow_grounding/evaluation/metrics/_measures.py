@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dataflow_grounding.boxes.geometry import Bbox, around
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.evaluation.metrics.pairs import (
     THRESHOLDS,
@@ -19,6 +19,7 @@ from dataflow_grounding.evaluation.metrics.pairs import (
     PairedRecord,
     Row,
     Rules,
+    boxes_of,
     one_to_one,
     overlaps_of,
 )
@@ -32,11 +33,7 @@ MEASURES_OF = {
         "r1_any",
         "r5_any",
         "r10_any",
-        "r1_merged",
-        "r5_merged",
-        "r10_merged",
         "t_acc",
-        "density_f1",
     ),
     "absent": ("n_acc",),
     "judged": ("gprec_f1", "grounded_share"),
@@ -45,7 +42,6 @@ MEASURES_OF = {
     "gold_boxes": ("recall",),
     "recall": ("mean_iou_of_right_boxes",),
     "spans": ("span_exact_f1", "span_overlap_f1"),
-    "span_letters": ("span_char_f1",),
     "span_boxes": ("joint",),
 }
 """Column of a denominator → columns of the measures that are divided by it.
@@ -71,10 +67,8 @@ def phrase_columns(
         found: The phrase that it is matched with; None where there is none.
         rules: When a box is right.
     """
-    gold_boxes = rules.boxes_of(gold)
-    found_boxes = rules.boxes_of(found)
-    overlaps = overlaps_of(found_boxes, gold_boxes, rules)
-    merged_gold = [around(gold_boxes)] if gold_boxes else []
+    gold_boxes = boxes_of(gold)
+    overlaps = overlaps_of(boxes_of(found), gold_boxes)
     judged = is_judged(gold)
     scored: list[tuple[float, bool]] = []
     if found and judged:
@@ -84,9 +78,8 @@ def phrase_columns(
     answered = judged and found is not None and is_judged(found)
     boxes = len(counted) if judged else 0
     columns = {
-        **_first_box_columns(overlaps, len(gold_boxes) == 1, rules),
-        **_rank_columns("any", overlaps, rules),
-        **_rank_columns("merged", overlaps_of(found_boxes, merged_gold, rules), rules),
+        **_first_box_columns(overlaps, len(gold_boxes) == 1),
+        **_rank_columns(overlaps, rules),
         **_box_set_columns(matched, len(gold_boxes), boxes, answered, rules),
         "boxed": bool(gold_boxes),
         "judged": judged,
@@ -112,7 +105,7 @@ def _scored_boxes(
     # it is matched with a gold box and their overlap passes the rules' threshold.
     right = set()
     for overlap in one_to_one(overlaps, rules):
-        if rules.passes(overlap.held, rules.threshold):
+        if overlap.iou >= rules.threshold:
             right.add(overlap.found)
     scored = []
     for index, box in enumerate(found["instances"]):
@@ -139,21 +132,11 @@ def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
     return {f"bin_{number}": difference for number, difference in enumerate(bins)}
 
 
-def _first_box_columns(
-    overlaps: list[Overlap], one_gold_box: bool, rules: Rules
-) -> dict[str, float]:
-    # All but `held` are 0 unless the phrase has one gold box. `held` is the first box's largest
-    # overlap with a gold box, as it is held against thresholds: 0 where there is none. No measure
-    # is made of it.
-    held = 0.0
-    iou = 0.0
-    for overlap in overlaps:
-        if overlap.found == 0:
-            held = max(held, overlap.held)
-            iou = max(iou, overlap.iou)
-    right = {}
-    for threshold in THRESHOLDS:
-        right[threshold] = one_gold_box and rules.passes(held, threshold)
+def _first_box_columns(overlaps: list[Overlap], one_gold_box: bool) -> dict[str, float]:
+    # All but `first_iou` are 0 unless the phrase has one gold box. `first_iou` is the first box's
+    # largest overlap with a gold box: 0 where there is none. No measure is made of it.
+    iou = max([overlap.iou for overlap in overlaps if overlap.found == 0], default=0.0)
+    right = {threshold: one_gold_box and iou >= threshold for threshold in THRESHOLDS}
     return {
         "one": one_gold_box,
         "acc_0.5": right[0.5],
@@ -161,35 +144,28 @@ def _first_box_columns(
         "acc_0.9": right[0.9],
         "macc": sum(right.values()) / len(right),
         "miou": iou if one_gold_box else 0.0,
-        "held": held,
+        "first_iou": iou,
     }
 
 
-def _rank_columns(ending: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
-    # Return the columns of Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
-    # They are `r1_any`, `r5_any` and `r10_any`, or those of the other ending. Without overlaps all
-    # are False.
+def _rank_columns(overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
+    # Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
     columns: dict[str, float] = {}
     for most in (1, 5, 10):
         first_boxes = [overlap for overlap in overlaps if overlap.found < most]
-        columns[f"r{most}_{ending}"] = any(
-            rules.passes(overlap.held, rules.threshold) for overlap in first_boxes
-        )
+        columns[f"r{most}_any"] = any(overlap.iou >= rules.threshold for overlap in first_boxes)
     return columns
 
 
 def _box_set_columns(
     matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules
 ) -> dict[str, float]:
-    right = [overlap.iou for overlap in matched if rules.passes(overlap.held, rules.threshold)]
+    right = [overlap.iou for overlap in matched if overlap.iou >= rules.threshold]
     passed = 0
     for overlap in matched:
         for threshold in THRESHOLDS:
-            if rules.passes(overlap.held, threshold):
+            if overlap.iou >= threshold:
                 passed += 1
-    # F1's numerator, twice the right boxes, as the mean over the thresholds.
-    twice_right = 2 * passed / len(THRESHOLDS)
-    f1 = twice_right / max(wanted + boxes, 1)
     return {
         "boxes": boxes,
         "gold_boxes": wanted,
@@ -200,9 +176,8 @@ def _box_set_columns(
         "gprec_f1": answered and len(right) == wanted and wanted == boxes,
         "t_acc": wanted > 0 and boxes > 0,
         "n_acc": answered and wanted == 0 and boxes == 0,
-        # Less where more boxes are found than there are.
-        "density_f1": f1 * min(1.0, wanted / max(boxes, 1)),
-        "pmf1": twice_right,
+        # F1's numerator, twice the right boxes, as the mean over the thresholds.
+        "pmf1": 2 * passed / len(THRESHOLDS),
         "boxes_there": wanted + boxes if wanted else 0,
     }
 
@@ -215,23 +190,19 @@ def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
     gold: dict[Span, list[Bbox]] = {}
     found: dict[Span, list[Bbox]] = {}
     if record.found is None or _caption_of(record.found) == _caption_of(record.gold):
-        gold = _boxes_by_span(record.gold, rules)
-        found = _boxes_by_span(record.found, rules) if record.found else {}
+        gold = _boxes_by_span(record.gold)
+        found = _boxes_by_span(record.found) if record.found else {}
     equal = gold.keys() & found.keys()
     right = 0
     for span in equal:
-        for overlap in one_to_one(overlaps_of(found[span], gold[span], rules), rules):
-            if rules.passes(overlap.held, rules.threshold):
+        for overlap in one_to_one(overlaps_of(found[span], gold[span]), rules):
+            if overlap.iou >= rules.threshold:
                 right += 1
-    gold_letters = _letters_of(gold)
-    found_letters = _letters_of(found)
     return {
         "span_exact_f1": 2 * len(equal),
         "span_overlap_f1": 2 * _overlapping_spans(gold, found),
-        "span_char_f1": 2 * len(gold_letters & found_letters),
         "joint": 2 * right,
         "spans": len(gold) + len(found),
-        "span_letters": len(gold_letters) + len(found_letters),
         "span_boxes": sum(map(len, gold.values())) + sum(map(len, found.values())),
     }
 
@@ -240,20 +211,13 @@ def _caption_of(record: Row) -> Any:
     return record["cleaned_caption"] or record["caption"]
 
 
-def _boxes_by_span(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
-    boxes_of = defaultdict[Span, list[Bbox]](list)
+def _boxes_by_span(record: Row) -> dict[Span, list[Bbox]]:
+    by_span = defaultdict[Span, list[Bbox]](list)
     for phrase in record["expressions"]:
         span = phrase.get("char_span")
         if span:
-            boxes_of[span[0], span[1]] += rules.boxes_of(phrase)
-    return {span: sorted(boxes) for span, boxes in boxes_of.items()}
-
-
-def _letters_of(spans: Iterable[Span]) -> set[int]:
-    letters = set[int]()
-    for start, end in spans:
-        letters.update(range(start, end))
-    return letters
+            by_span[span[0], span[1]] += boxes_of(phrase)
+    return {span: sorted(boxes) for span, boxes in by_span.items()}
 
 
 def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:

@@ -10,6 +10,7 @@ from dataflow_grounding.evaluation.metrics.pairs import (
     Pair,
     Row,
     Rules,
+    boxes_of,
     one_to_one,
     overlaps_of,
     pair,
@@ -19,7 +20,7 @@ from dataflow_grounding.evaluation.metrics.pairs import (
 _NO_LABEL = {"None", "pending", "failed"}
 
 
-def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str, Any]:  # noqa: B008
+def agreement(first: Source, second: Source) -> dict[str, Any]:
     """Measure how far two annotators of the same images agree.
 
     Boxes of a phrase are matched one to one, the largest IoU first. A phrase that one alone has, in
@@ -53,7 +54,7 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
         boxes += len(a["instances"]) + len(b["instances"])
     for phrase in of_one_alone:
         boxes += len(phrase["instances"])
-    matched = _matched_boxes(common, rules)
+    matched = _matched_boxes(common)
     figures: dict[str, Any] = {
         "images": len(images),
         "expressions": len(common),
@@ -61,7 +62,7 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
         "boxes": boxes,
     }
     for threshold in (0.5, 0.75):
-        passing = [overlap for overlap in matched if rules.passes(overlap.held, threshold)]
+        passing = [overlap for overlap in matched if overlap.iou >= threshold]
         figures[f"f1_{threshold}"] = _ratio(2 * len(passing), boxes)
     figures["mean_iou"] = _ratio(sum(overlap.iou for overlap in matched), len(matched))
     for name in ("status", "verified"):
@@ -71,10 +72,10 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
     return figures
 
 
-def _matched_boxes(phrases: Sequence[Pair], rules: Rules) -> list[Overlap]:
+def _matched_boxes(phrases: Sequence[Pair]) -> list[Overlap]:
     matched: list[Overlap] = []
     for a, b in phrases:
-        matched += one_to_one(overlaps_of(rules.boxes_of(a), rules.boxes_of(b), rules), rules)
+        matched += one_to_one(overlaps_of(boxes_of(a), boxes_of(b)), Rules())
     return matched
 
 

@@ -51,7 +51,7 @@ _WORD_GROUPS = ("1-3", "4-6", "7-9", "10 or more")
 _SIZE_BOUNDS = (32**2, 96**2)
 _SIZE_GROUPS = ("small, < 32² px", "medium, < 96² px", "large")
 _GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
-_GROUP_MEASURES = ("acc_0.5", "miou", "r1_any", "gprec_f1", "density_f1")
+_GROUP_MEASURES = ("acc_0.5", "miou", "r1_any", "gprec_f1")
 _AT_ONCE = 4096  # phrases whose columns are kept until they are summed
 _NO_SCORES = "no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"
 
@@ -64,8 +64,8 @@ class Evaluation:
         pairs: The matched records; they are matched anew each time one iterates.
         rules: When a box is right.
         sums: The columns of phrases and captions, summed for each image.
-        overlaps: For each gold phrase, in the order of `pairs`, what is held against thresholds of
-            its first box: the largest overlap with a gold box.
+        overlaps: For each gold phrase, in the order of `pairs`, the largest overlap of its first
+            box with a gold box.
         boxed: For each gold phrase whether it has boxes.
         right: For each gold phrase whether its first box is right, or, without gold boxes, whether
             there is none.
@@ -262,9 +262,9 @@ def _map_of(classes: Mapping[str, Mapping[str, Any]]) -> Figures:
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
     # A phrase that the gold leaves open is never wrong. `columns` are those of `phrase_columns`.
-    # `held` is the first box's overlap with a gold box; `boxed` is 1 where the gold has boxes.
+    # `boxed` is 1 where the gold has boxes.
     if columns["boxed"]:
-        return rules.passes(columns["held"], rules.threshold)
+        return columns["first_iou"] >= rules.threshold
     # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
     # the gold leaves the phrase open.
     return columns["gprec_f1"] > 0 or not columns["judged"]
@@ -422,7 +422,7 @@ class _Counts:
                 groups.append((kind, name))
         columns, scores = phrase_columns(gold, found, self._rules)
         self._phrases.add(record.image, columns, groups)
-        self.overlaps.append(columns["held"])
+        self.overlaps.append(columns["first_iou"])
         self.boxed.append(bool(columns["boxed"]))
         self.right.append(_is_right(columns, self._rules))
         for score, is_right in scores:

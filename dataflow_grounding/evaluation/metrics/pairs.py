@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, iou
+from dataflow_grounding.boxes.geometry import Bbox, Size, around, box_of, iou
 from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.data.records import is_number, stated_size
 from dataflow_grounding.data.spans import clean_caption
@@ -518,22 +518,15 @@ def _distance(a: _Area, b: _Area) -> float:
 
 @dataclass(frozen=True)
 class Rules:
-    """When a box is right, which papers settle in different ways.
+    """When a box is right.
 
     Attributes:
         threshold: The IoU that makes a box right, in [0, 1], where a measure has none of its own.
-        strict: Whether the IoU has to be above a threshold, not at it.
-        giou: Whether generalised IoU is held against thresholds. Mean IoU stays that of IoU.
-        plus_one: Whether x2 and y2 are pixels that belong to the box, so that its width is x2 - x1
-            + 1.
         score_cut: The score below which a box doesn't count where boxes are counted, not ranked;
             None counts all. Boxes without score count.
     """
 
     threshold: float = 0.5
-    strict: bool = False
-    giou: bool = False
-    plus_one: bool = False
     score_cut: float | None = None
 
     def __post_init__(self) -> None:
@@ -542,22 +535,6 @@ class Rules:
         for name, value in limits.items():
             if not (is_number(value) and 0 <= value <= 1):
                 raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
-
-    def passes(self, overlap: float, threshold: float) -> bool:
-        """Return whether an overlap reaches a threshold, or is above it with `strict`."""
-        return overlap > threshold if self.strict else overlap >= threshold
-
-    def boxes_of(self, phrase: Mapping[str, Any] | None) -> list[Bbox]:
-        """Return the phrase's boxes, one pixel wider and higher with `plus_one`; none of None."""
-        if not phrase:
-            return []
-        # The far edge of a pixel that belongs to the box is one further on.
-        beyond = int(self.plus_one)
-        boxes = []
-        for instance in phrase["instances"]:
-            x1, y1, x2, y2 = instance["bbox"]
-            boxes.append((x1, y1, x2 + beyond, y2 + beyond))
-        return boxes
 
     def counted(self, phrase: Mapping[str, Any] | None) -> set[int]:
         """Return the indices of the phrase's boxes that the score cut leaves; none of None.
@@ -579,50 +556,41 @@ class Overlap(NamedTuple):
     """A found and a gold box that overlap.
 
     Attributes:
-        held: What is held against thresholds: IoU, or generalised IoU, which is never larger.
         iou: The IoU, above 0.
         found, gold: The indices of the two boxes in their phrases.
     """
 
-    held: float
     iou: float
     found: int
     gold: int
 
 
-def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overlap]:
-    """Return all pairs of a found and a gold box that overlap, in the order of the found ones.
+def boxes_of(phrase: Mapping[str, Any] | None) -> list[Bbox]:
+    """Return the phrase's boxes; none of None."""
+    return [box_of(instance["bbox"]) for instance in phrase["instances"]] if phrase else []
 
-    Where the rules say so, they are held against thresholds by generalised IoU.
-    """
+
+def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
+    """Return all pairs of a found and a gold box that overlap, in the order of the found ones."""
     overlaps = []
     for found_index, found_box in enumerate(found):
         for gold_index, gold_box in enumerate(gold):
             shared = iou(found_box, gold_box)
-            if not shared:
-                continue
-            held = _generalised(shared, found_box, gold_box) if rules.giou else shared
-            overlaps.append(Overlap(held, shared, found_index, gold_index))
+            if shared:
+                overlaps.append(Overlap(shared, found_index, gold_index))
     return overlaps
-
-
-def _generalised(shared: float, a: Bbox, b: Bbox) -> float:
-    hull = area(around([a, b]))
-    # IoU is intersection / union, and the sum of both areas is union + intersection.
-    union = (area(a) + area(b)) / (1 + shared)
-    return shared - (1 - union / hull)
 
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
     """Return which box is which: greedily, the largest overlap first, no box twice.
 
-    What is held against thresholds has to pass 0.5, or the rules' threshold if that is lower:
-    other overlaps are left out. Of equal ones that of the first gold box comes first.
+    Overlaps below 0.5, or below the rules' threshold if that is lower, are left out. Of equal ones
+    that of the first gold box comes first.
     """
-    ranked = sorted(overlaps, key=lambda overlap: (-overlap.held, overlap.gold, overlap.found))
+    ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
     lowest = min(rules.threshold, 0.5)
     by_boxes = {}
     for overlap in ranked:
-        if rules.passes(overlap.held, lowest):
+        if overlap.iou >= lowest:
             by_boxes[overlap.found, overlap.gold] = overlap
     return [by_boxes[boxes] for boxes in first_free(by_boxes).items()]

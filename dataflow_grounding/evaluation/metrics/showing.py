@@ -1,7 +1,6 @@
-"""Figures as people see them: Markdown tables, SVG charts, records of the worst cases."""
+"""Figures as people see them: Markdown tables, records of the worst cases."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -9,15 +8,6 @@ import numpy as np
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.evaluation.metrics.evaluating import Evaluation
-from dataflow_grounding.images.display import page_text
-
-# Pixels of a chart: the margins at the left and top, and the sides of the square of the plot.
-_LEFT = 60
-_TOP = 40
-_SIDE = 360
-_LEGEND_STEP = 18  # pixels from one line of the legend to the next
-_COLORS = ("#0b6bcb", "#d9480f", "#2f9e44", "#868e96")
-
 
 _MAIN = (
     "images",
@@ -237,58 +227,6 @@ def _shown(value: float | Sequence[float] | None) -> str:
         low, high = value
         return f"{low:.3f} to {high:.3f}"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-
-
-def line_chart(
-    title: str, x_name: str, y_name: str, lines: Mapping[str, Sequence[Sequence[float]]]
-) -> str:
-    """Return a chart of named lines as an SVG file's text.
-
-    Args:
-        title, x_name, y_name: Texts of the chart and its axes, which run from 0 to 1.
-        lines: The points (x, y) of each line by its name. Colours repeat after the fourth.
-
-    Example:
-        >>> line_chart("Recall", "IoU", "share", {"a run": [(0, 1), (1, 0)]}).count("polyline")
-        1
-    """
-    right = _LEFT + _SIDE
-    bottom = _TOP + _SIDE
-    middle = _SIDE / 2
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{right + 40}" height="{bottom + 60}"'
-            ' font-family="Arial">'
-        ),
-        '<rect width="100%" height="100%" fill="#fff"/>',
-        f'<text x="{_LEFT}" y="24" font-weight="bold">{page_text(title)}</text>',
-        (
-            f'<text x="{_LEFT + middle}" y="{bottom + 44}"'
-            f' text-anchor="middle">{page_text(x_name)}</text>'
-        ),
-        (
-            f'<text transform="translate(18 {_TOP + middle})rotate(-90)"'
-            f' text-anchor="middle">{page_text(y_name)}</text>'
-        ),
-    ]
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        x = _LEFT + tick * _SIDE
-        y = bottom - tick * _SIDE
-        parts.append(f'<path d="M{_LEFT} {y}H{right}M{x} {_TOP}V{bottom}" stroke="#dee2e6"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
-        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
-    legend_y = _TOP + _LEGEND_STEP
-    for (name, points), color in zip(lines.items(), cycle(_COLORS), strict=False):
-        corners = " ".join(f"{_LEFT + x * _SIDE:.2f},{bottom - y * _SIDE:.2f}" for x, y in points)
-        parts.append(
-            f'<polyline points="{corners}" fill="none" stroke="{color}" stroke-width="2"/>'
-        )
-        parts.append(
-            f'<text x="{_LEFT + 8}" y="{legend_y}" fill="{color}">{page_text(name)}</text>'
-        )
-        legend_y += _LEGEND_STEP
-    parts.append("</svg>\n")
-    return "\n".join(parts)
 
 
 def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
