@@ -32,6 +32,7 @@ from dataflow_grounding.trust.choice import (
 )
 from dataflow_grounding.trust.format_readings import SeenBox, Sent
 from dataflow_grounding.trust.kinds import orientation_of
+from dataflow_grounding.trust.reach import PER_MILLE, Reach
 from dataflow_grounding.trust.reply_judge import JudgedReply
 
 if TYPE_CHECKING:
@@ -283,6 +284,8 @@ class RunWatch(BoxWatch):
     async def _settle(self, question: Question, ask: Ask, image: Image) -> None:
         # A reply that is proven to be in another format, or several that say the same twice, call
         # for a check with this very picture.
+        if question.judged is not None and self.suspicion is None:
+            await self._settle_reach(question.judged, ask, image)
         if self.suspicion is None and question.proven is not None:
             ask.note("mixed_formats", f"a reply came in {question.proven} and, again, as asked")
             mixed = self.checks.judge.mixed
@@ -331,6 +334,20 @@ class RunWatch(BoxWatch):
                 f"the boxes don't look like {checks.asked.name}: the last replies are far likelier"
                 f" in another format. {alone} would fit: {_advice()}"
             )
+
+    async def _settle_reach(self, judged: JudgedReply, ask: Ask, image: Image) -> None:
+        checks = self.checks
+        reach = checks.known.reach.setdefault(orientation_of(image.sent_size), Reach())
+        view = checks.judge.views(judged.sent).asked
+        size = image.sent_size if checks.asked.scale != "px" else (PER_MILLE, PER_MILLE)
+        reach.add(judged.corners, (size[0] / view.width, size[1] / view.height))
+        short = reach.short()
+        if short is None or reach.told:
+            return
+        reach.told = True
+        ask.note("short_reach", short)
+        say(f"Note: {short}. Look at some, if their things are not all there.")
+        await self._check_now(ask, image)
 
     # Checks
 

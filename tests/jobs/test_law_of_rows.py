@@ -140,6 +140,7 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
         ["report"],
         ["report", "--single-file"],
         ["split", "-o", "parts", "--ratios", "0.5/0.5"],
+        ["review"],
         *(["export", "--format", name, "-o", f"as_{name}"] for name in ("coco", "webdataset")),
         [
             "export",

@@ -655,6 +655,8 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
     with LoopbackServer(corner) as server:
         done = run(place, server)
         assert (done.code, suspected(place)) == (0, None), done
+        [note] = done.err.splitlines()  # that all are in the corner is said, and is no suspicion
+        assert note.startswith("Note: of ")
         assert done.summary["probes"] >= 3
     alone = Workplace(place.folder / "alone", **{**place.settings, "vlm.check_every": None})
     alone.input = place.input
