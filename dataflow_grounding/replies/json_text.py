@@ -139,7 +139,8 @@ def find_json(text: str) -> JsonText:
         scanner.at = blanks.end() if blanks else end
     if isinstance(values[0], dict) and text[end:].strip() == "]":
         end = len(text)
-        scanner.cut = scanner.repaired = True  # objects before the first one may be lost
+        scanner.repaired = True
+        scanner.cut = True  # objects before the first one may be lost
     return JsonText(
         values,
         opening.start(),

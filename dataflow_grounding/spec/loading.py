@@ -68,7 +68,8 @@ def read_spec(
             "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on"
             " example data, `dataflowgrounding default_specs` complete ones to fill in"
         )
-    read_env_files([*(os.path.dirname(path) or "." for path in paths), "."])
+    folders = [os.path.dirname(path) or "." for path in paths]
+    read_env_files([*folders, "."])
     parts = read_parts(paths, overrides)
     try:
         config = merge(parts)
