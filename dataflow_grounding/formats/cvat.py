@@ -141,6 +141,7 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
     record |= {side: int(image.attrib[side]) for side in ("width", "height")}
     keyed: list[tuple[Any, dict[str, Any]]] = []
+    other_shapes = 0
     for mark in image:
         label = mark.get("label", "")
         facts = _facts(mark, passed_over)
@@ -154,7 +155,10 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
         elif mark.tag == "tag":
             passed_over[f"tags {label!r}"] += 1
         else:
-            raise BrokenRow(f"a {mark.tag}: only boxes can be read")
+            passed_over[f"shapes that are no boxes: {mark.tag}"] += 1
+            other_shapes += 1
+    if other_shapes and not keyed:  # something is there
+        record["background"] = False
     return {**record, "expressions": unite(keyed)}
 
 

@@ -21,6 +21,7 @@ from dataflow_grounding.formats.reading import (
     read_whole,
     unite,
 )
+from dataflow_grounding.images.files import ENDINGS
 
 _OUTLINES = ("polygon", "rotation", "mask")
 """Shapes of a thing that are no upright box: the box around them is read."""
@@ -46,10 +47,10 @@ class LabelMe(Format):
             file = os.path.join(path, name) if name else path
             data = read_whole(file)
             with entry_errors(file):
-                record = self._record(data, os.path.dirname(name))
+                record = self._record(data, file, os.path.dirname(name))
             yield record
 
-    def _record(self, data: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    def _record(self, data: Mapping[str, Any], file: str, folder: str) -> dict[str, Any]:
         # The picture's path in it starts from the file's `folder`. `background` is false where
         # there are shapes, but none that is read.
         keyed = []
@@ -57,7 +58,8 @@ class LabelMe(Format):
             instance = _instance_of(shape, self.passed_over)
             if instance is not None:
                 keyed.append((shape["label"], _expression(shape["label"], [instance])))
-        picture = str(data["imagePath"]).replace("\\", "/")  # as Windows writes paths
+        picture = data["imagePath"] or _picture_next_to(file)
+        picture = str(picture).replace("\\", "/")  # as Windows writes paths
         record = {
             "image_path": os.path.join(folder, picture),
             "width": data["imageWidth"],
@@ -70,6 +72,15 @@ class LabelMe(Format):
         return record
 
 
+def _picture_next_to(file: str) -> str:
+    # Some tools leave the picture's name out: then it is called as the file is.
+    stem, _ = os.path.splitext(file)
+    found = [stem + ending for ending in ENDINGS if os.path.exists(stem + ending)]
+    if len(found) != 1:
+        raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
+    return os.path.basename(found[0])
+
+
 def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
     if not isinstance(label, str) or not label.strip():
         raise BrokenRow("a box without a label")
@@ -80,7 +91,8 @@ def _instance_of(shape: Mapping[str, Any], passed_over: Counter[str]) -> dict[st
     # Return the box around a shape's points, with its score if it has one. None for a point, a line
     # or the like, which is counted in `passed_over`; so are outlines, of which only the box around
     # is read. A score that isn't from 0 to 1 is left out.
-    kind = str(shape.get("shape_type") or "polygon")  # of LabelMe's first versions, which had none
+    # LabelMe's first versions had no type, and some tools write it with a capital.
+    kind = str(shape.get("shape_type") or "polygon").lower()
     if kind != "rectangle" and kind not in _OUTLINES:
         passed_over[f"shapes {kind!r}"] += 1
         return None

@@ -2,12 +2,14 @@
 
 `labels.xml`, the labelling configuration, is beside. A box is a region, in percents of the sides,
 with its phrase as a text of its own, related to where that stands in the caption. Offsets are code
-points; early versions counted UTF-16 units, which the region's text shows. Sources:
+points; early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues
+539, 1347, 4988): the region's text shows it. Sources:
 labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
 utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -71,10 +73,11 @@ class LabelStudio(Format):
                     raise BrokenRow(
                         "no 'data' in it: export from Label Studio as JSON, not as JSON-MIN"
                     )
-                latest = _latest(task.get("annotations"))
+                annotations = _whole(task.get("annotations"))
+                latest = _latest(annotations)
                 if latest is None:
-                    latest = _latest(task.get("predictions"))
-                self._count_passed_over(task.get("annotations") or [], latest)
+                    latest = _latest(_whole(task.get("predictions")))
+                self._count_passed_over(annotations, latest)
                 if latest is not None:
                     yield self._record(task["data"], latest)
 
@@ -97,7 +100,7 @@ class LabelStudio(Format):
         result = annotation["result"]
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
-        record["expressions"] = _expressions(result, caption)
+        record["expressions"] = _expressions(result, caption, self.passed_over)
         for part in result:
             if _role(part) == "box":
                 record["width"] = part["original_width"]
@@ -199,9 +202,16 @@ def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[
             }
 
 
-def _latest(annotations: Any) -> dict[str, Any] | None:
-    # Cancelled ones don't count. None where there is no other one, or no list.
-    kept = [each for each in annotations or [] if not each.get("was_cancelled")]
+def _whole(annotations: Any) -> list[dict[str, Any]]:
+    # An export of tasks alone has numbers in their place (label-studio issue 9709).
+    if not isinstance(annotations, list):
+        return []
+    return [each for each in annotations if isinstance(each, dict)]
+
+
+def _latest(annotations: list[dict[str, Any]]) -> dict[str, Any] | None:
+    # Cancelled ones don't count. None where there is no other one.
+    kept = [each for each in annotations if not each.get("was_cancelled")]
     if not kept:
         return None
     # sorted() keeps the order of equal times, so that the last of them is the list's last.
@@ -228,7 +238,9 @@ class _Mention(NamedTuple):
     is_box: bool
 
 
-def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
+def _expressions(
+    result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
+) -> list[dict[str, Any]]:
     # Boxes of one text that are related to one place in the caption are one expression's. A region
     # without a place joins the first expression of its text. `char_span` is the place, None for a
     # phrase that the export wrote without one, and left out where it is to be looked for.
@@ -236,7 +248,7 @@ def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, A
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
         if _role(part) == "span":
-            spans[part["id"]] = _code_points(part["value"], caption)
+            spans[part["id"]] = _code_points(part, caption, passed_over)
     expressions: dict[tuple[str, str], dict[str, Any]] = {}  # by the place's id and the text
     for mention in _mentions(result, texts, spans, caption):
         text = mention.text
@@ -358,16 +370,28 @@ def _phrases(
     return phrases
 
 
-def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
+def _code_points(part: Mapping[str, Any], caption: str, passed_over: Counter[str]) -> list[int]:
     # If its text doesn't stand at the stated offsets, but does if they count UTF-16 units, they are
-    # converted. If it stands at neither, they are returned as stated.
+    # converted; else its place is the nearest one where the caption has it, which is counted.
+    value = part["value"]
     span = [value["start"], value["end"]]
     text = value.get("text")
-    if caption[slice(*span)] == text:
+    if not isinstance(text, str) or caption[slice(*span)] == text:
         return span
     units = caption.encode("utf-16-le", "surrogatepass")
     counted = [len(units[: 2 * n].decode("utf-16-le", "replace")) for n in span]
-    return counted if caption[slice(*counted)] == text else span
+    if caption[slice(*counted)] == text:
+        return counted
+    words = text.strip()
+    starts = [match.start() for match in re.finditer(re.escape(words), caption)] if words else []
+    if not starts:
+        raise BrokenRow(
+            f"region {part['id']}: its text {text!r:.60} isn't in the caption, and its offsets"
+            f" {span[0]} to {span[1]} have {caption[slice(*span)]!r:.60}"
+        )
+    passed_over["offsets of places in captions that were off, taken from their words"] += 1
+    start = min(starts, key=lambda at: abs(at - span[0]))
+    return [start, start + len(words)]
 
 
 def _instance(part: Mapping[str, Any]) -> dict[str, Any]:

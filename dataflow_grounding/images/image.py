@@ -452,6 +452,9 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
         return ImageMissing(
             f"no image {quoted(name)}, but {quoted(with_slashes)}: write / for \\ in its path"
         )
+    file_name = os.path.basename(with_slashes)
+    if file_name != name and folders and _is_there(file_name, folders):
+        return ImageMissing(f"no image {quoted(name)}, but {quoted(file_name)}: name it so")
     where = f" (looked in {', '.join(folders)})" if folders and not is_absolute(name) else ""
     return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
 

@@ -32,6 +32,21 @@ def boxes_of(record: dict[str, Any]) -> dict[str, list[list[float]]]:
     return boxes
 
 
+@pytest.mark.parametrize("stated", [None, ""])
+def test_labelmes_file_without_a_pictures_name_is_of_the_one_next_to_it(
+    tmp_path: Path, stated: str | None
+) -> None:
+    """The picture was called "None"."""
+    data = {**SIDES, "imagePath": stated, "shapes": [shape("cup", [[1, 2], [3, 4]], "Rectangle")]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match="it names no picture"):
+        list(read(str(path), find_format("labelme")))
+    (tmp_path / "a.png").touch()
+    (row,) = read(str(path), find_format("labelme"))
+    assert (row["image_path"], boxes_of(row)) == ("a.png", {"cup": [[1, 2, 3, 4]]})
+
+
 def test_labelmes_corners_may_be_two_or_four_in_any_order(tmp_path: Path) -> None:
     four = [[30.5, 1], [40, 1], [40, 9.25], [30.5, 9.25]]
     labelme(

@@ -183,6 +183,34 @@ def test_a_place_in_the_caption(tmp_path: Path, units: int) -> None:
     assert (one["text"], one["char_span"], len(one["instances"])) == ("a red mug", [17, 26], 1)
 
 
+@pytest.mark.parametrize(("off", "place"), [(-1, [17, 26]), (3, [17, 26]), (-9, [3, 12])])
+def test_offsets_that_are_off_give_the_nearest_place_of_the_words(
+    tmp_path: Path, off: int, place: list[int]
+) -> None:
+    """label-studio issues 539, 1347, 4988: the words came out cut, as " red mu"."""
+    start = 17 + off
+    value = {"start": start, "end": start + 9, "text": "a red mug", "labels": ["Thing"]}
+    span = {"id": "s", "from_name": "span", "type": "labels", "value": value}
+    link = {"type": "relation", "from_id": "s", "to_id": "r1", "direction": "right"}
+    (one,) = result_of(tmp_path, region(), span, link)
+    assert (one["text"], one["char_span"]) == ("a red mug", place)
+    made = find_format("label-studio")
+    list(read(str(tmp_path / "x.json"), made))
+    assert made.passed_over["offsets of places in captions that were off, taken from their words"]
+    value["text"] = "a blue mug"
+    with pytest.raises(InputError, match="'a blue mug' isn't in the caption"):
+        result_of(tmp_path, region(), span, link)
+
+
+def test_a_task_whose_predictions_are_numbers_has_none(tmp_path: Path) -> None:
+    """label-studio issue 9709: an export of the tasks alone"""
+    tasks = [{"data": {"image": "a.png"}, "annotations": [], "predictions": [287]}]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    made = find_format("label-studio")
+    assert list(read(str(tmp_path / "tasks.json"), made)) == []
+    assert made.passed_over["tasks without an annotation"] == 1
+
+
 def test_a_box_of_two_places_is_one_of_both_phrases(tmp_path: Path) -> None:
     def place(name: str, start: int, end: int) -> dict[str, Any]:
         value = {"start": start, "end": end, "text": CAPTION[start:end], "labels": ["phrase"]}
@@ -364,15 +392,26 @@ def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
         ),
     )
     assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("x", 1)]
-    with pytest.raises(InputError, match="a polygon: only boxes"):
-        cvat(tmp_path, IMAGE.format(f'<polygon label="{label}" points="1,2;3,4;5,6"/>'))
+    (row,) = cvat(tmp_path, IMAGE.format(f'<polygon label="{label}" points="1,2;3,4;5,6"/>'))
+    assert (row["expressions"], row["background"]) == ([], False)
+
+
+def test_shapes_that_are_no_boxes_are_left_out_and_counted(tmp_path: Path) -> None:
+    """One polygon among 72 boxes refused the file."""
+    polygon = '<polygon label="car" points="1,2;3,4;5,6"/>'
+    path = tmp_path / "x.xml"
+    inside = IMAGE.format(f'<box label="car" {CORNERS}></box>{polygon}')
+    path.write_text(f"<annotations>{inside}</annotations>")
+    made = find_format("cvat")
+    (row,) = read(str(path), made)
+    assert len(row["expressions"]) == 1
+    assert made.passed_over["shapes that are no boxes: polygon"] == 1
 
 
 @pytest.mark.parametrize(
     ("inside", "said"),
     [
         (f'<box label="car" rotation="10" {CORNERS}/>', "rotated"),
-        ('<polygon label="car" points="1,2;3,4;5,6"/>', "a polygon: only boxes"),
         (f'<box label="object" {CORNERS}/>', "has no phrase"),
         ('<box label="car" xtl="1" ytl="2" xbr="0" ybr="4"/>', "ends before it begins"),
         ('<box label="car" xtl="x" ytl="2" xbr="1" ybr="4"/>', "is not of this format"),
