@@ -232,6 +232,7 @@ class _LabelFormat(Format):
 
     def __post_init__(self) -> None:
         self._classes = Classes(self.classes, self.joint, self.class_list)
+        self._first_bad = ""  # where the first line of no use is, and why
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
         """Return the expression's class: these formats have no other words."""
@@ -352,6 +353,19 @@ class _LabelFormat(Format):
                 return names
         return None
 
+    def _usable(self, label: str, of_line: OfLine) -> list[Labelled]:
+        # As trainers do, lines of no use are left out, and counted with the first one's place. A
+        # file in which all lines are of no use is likely of another format: it raises BrokenRow.
+        bad_lines: list[str] = []
+        regions = read_labels(label, of_line, bad_lines)
+        if bad_lines and not regions:
+            raise BrokenRow(bad_lines[0])
+        if bad_lines:
+            self._first_bad = self._first_bad or bad_lines[0]
+            what = f"label lines of no use, of which the first is {self._first_bad}"
+            self.passed_over[what] += len(bad_lines)
+        return regions
+
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
         # Regions of one class are one expression. `background` is false where the file has lines,
         # but none with a region, such as DontCare.
@@ -401,7 +415,7 @@ class Kitti(_LabelFormat):
         A type that it doesn't name stays.
         """
         class_names = names or {}
-        regions = read_labels(label, kitti_regions)
+        regions = self._usable(label, kitti_regions)
         for region in regions:
             region["type"] = class_names.get(region["type"], region["type"])
         return regions
@@ -448,7 +462,7 @@ class Yolo(_LabelFormat):
                 f"{label}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set"
             )
-        return read_labels(label, partial(yolo_regions, names.classes, names.keypoints, size))
+        return self._usable(label, partial(yolo_regions, names.classes, names.keypoints, size))
 
 
 def _label_of(image: str) -> str:

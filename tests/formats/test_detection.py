@@ -428,6 +428,23 @@ def test_a_broken_coco_file_is_told(text: str, why: str, tmp_path: Path) -> None
     assert str(tmp_path / "x.json") in str(caught.value)
 
 
+def test_a_bad_line_among_good_ones_is_left_out_and_named(tmp_path: Path) -> None:
+    """ultralytics/yolov5 issues 5210 and 1814: it refused the whole import."""
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.2\n1 1.2 0.5 0.1 0.2\n")
+    (tmp_path / "data.yaml").write_text("names: [a, b]\n")
+    made = find_format("yolo")
+    (row,) = read(str(tmp_path), made)
+    assert [expression["text"] for expression in row["expressions"]] == ["a"]
+    [(told, count)] = (+made.passed_over).items()
+    assert (count, "a.txt, line 2: " in told) == (1, True)
+    (tmp_path / "labels" / "a.txt").write_text("1 1.2 0.5 0.1 0.2\n")
+    with pytest.raises(InputError, match="line 1"):
+        list(read(str(tmp_path), find_format("yolo")))
+
+
 @pytest.mark.parametrize("cut", range(6))
 def test_a_number_that_goes_on_where_a_part_of_the_file_ends(cut: int, tmp_path: Path) -> None:
     """Files are read in parts of 64 KiB: `1` is a number too."""
