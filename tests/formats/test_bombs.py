@@ -68,6 +68,7 @@ def bounded_imports(format: str, paths: list[Path]) -> list[Done]:
         **at_most(3),
     )
     assert done.returncode == 0, done
+    assert "Traceback" not in done.stderr, done
     return [Done(*json.loads(line)) for line in done.stdout.splitlines()]
 
 
