@@ -714,9 +714,8 @@ def test_pictures_in_parquet_are_never_all_in_memory(workplace: Workplace) -> No
     )
     assert json.loads(done.stdout)["records"] == 2000, done.stderr[-2000:]
     assert len(list((workplace.results / "pictures").iterdir())) == 2000
-    assert (
-        int(done.stderr.split()[-1]) < 250 * 1024
-    )  # kB; the pictures are 200 MB, beside 150 of the process
+    # in kB; the pictures are 200 MB, and the process takes 150
+    assert int(done.stderr.split()[-1]) < 250 * 1024
 
 
 def test_pictures_that_were_deleted_are_taken_out_again(place: Workplace) -> None:

@@ -18,6 +18,7 @@ from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.images.sheet import CropSheet
 from dataflow_grounding.tasks import Request, box_check, crop_check, missing_boxes
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, DrawnBox, Presence
+from tests.support.json_values import any_json
 
 PIXELS = find_box_format("xyxy_px", "")
 PHRASES = ["a dog", "a cat"]
@@ -198,18 +199,7 @@ def test_what_lacks_is_read_as_grounding_is(image: Image) -> None:
     assert [one.status for one in found] == ["none", "grounded"]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["id", "there", "count", "verdict", "reason", "answer", "x"]),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
+JSON = any_json("id", "there", "count", "verdict", "reason", "answer", "x")
 ITEMS = st.lists(
     st.fixed_dictionaries(
         {"id": st.sampled_from([1, 2, 3, "2", None, 1.5])},

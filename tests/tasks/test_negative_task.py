@@ -16,6 +16,7 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.tasks import negative_phrases
 from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS, Changed
+from tests.support.json_values import any_json
 
 PHRASES = ["the red mug", "a dog"]
 GOOD = {"id": 1, "change": "attribute", "text": "the blue mug"}
@@ -95,11 +96,7 @@ def test_of_a_reply_that_is_cut_off_the_whole_phrases_count(image: Image) -> Non
         negative_phrases(image, PHRASES, 8).read(whole[: whole.index("the blue") + 3])
 
 
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
-    max_leaves=12,
-)
+JUNK = any_json()
 ITEM = st.fixed_dictionaries(
     {"id": st.sampled_from([1, 2]) | JUNK, "change": st.sampled_from(CHANGES) | JUNK, "text": JUNK}
 )

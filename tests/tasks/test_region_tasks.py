@@ -25,6 +25,7 @@ from dataflow_grounding.tasks import (
     region_expression,
 )
 from dataflow_grounding.tasks.region_tasks import Check, Described, Merged, read_by_id
+from tests.support.json_values import any_json
 
 REGIONS = [
     {"bbox": [10, 20, 110, 220], "type": "Car"},
@@ -172,18 +173,7 @@ def test_the_rest_of_a_reply_that_is_cut_off_is_not_taken_for_none(
         requests(image)[task].read(reply)
 
 
-values: st.SearchStrategy[Any] = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 9)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=4),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["id", "matches", "text"]), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
+values = any_json("id", "matches", "text")
 keys = st.sampled_from(
     ["id", "region_ids", "text", "matches", "description", "type", "color", "reason", "caption"]
 )
