@@ -61,7 +61,8 @@ def present(*paths: str, anew: bool = False) -> str:
     if wanted and not is_elsewhere(paths[0]):
         mirror = mirror_of(paths[0])
         if mirror is not None:
-            mirror.fetch(*(os.path.relpath(path, mirror.root) for path in wanted))
+            names = [os.path.relpath(path, mirror.root) for path in wanted]
+            mirror.fetch(*names)
     return paths[0]
 
 
