@@ -97,7 +97,7 @@ def write(
 
     What is written is a folder with the data, the pictures and a README, or the data file alone. An
     earlier export in the folder is replaced. Of a split, each part goes into a folder of its name;
-    what the parts share is written once, beside them: the README, and YOLO's `data.yaml`.
+    what the parts share is written once for all: the README, and YOLO's `data.yaml`.
 
     Args:
         records: Read one at a time; for detectors (`yolo`, `coco`, `kitti`) twice, so that an

@@ -293,9 +293,10 @@ class _LabelFormat(Format):
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
             lines = self._lines(sample)
-            path = out.place(_label_file_of(sample.file_name))
+            name = _label_file_of(sample.file_name)
+            mode = "xb" if is_new else "ab"
             try:
-                with open(path, "xb" if is_new else "ab", 0) as file:
+                with open(out.place(name), mode, 0) as file:
                     file.write(lines.encode())
             except FileExistsError:  # another picture has it: a.jpg and a.png
                 raise InputError(_shared_label(sample.file_name, pictures)) from None

@@ -116,7 +116,7 @@ class ImageReferringExpressionJob(SpecJob):
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of the steps that the spec asks for.
 
-        With step 3, the check, all steps behind it are wanted.
+        With step 3, the check, all steps after it are wanted.
         """
         workflow = self.spec.block.workflow
         names = list(super().wanted(steps))

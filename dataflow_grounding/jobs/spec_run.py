@@ -1,4 +1,4 @@
-"""From a spec to a run: the serving, the options, the pipeline, and the files of its results."""
+"""From a spec to a run: the serving, the options, the pipeline, in the order of `ready_to_run`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -142,7 +142,7 @@ class SpecRun:
 
 
 def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
-    """Make a spec ready to run: what can be wrong before the first request is looked at.
+    """Make a spec ready to run, and refuse what is wrong before the first request.
 
     Args:
         spec: The spec.

@@ -44,11 +44,6 @@ class File:
     values: Any
     root: Any
 
-    @property
-    def folder(self) -> str:
-        """The folder that the file is in."""
-        return os.path.dirname(self.path) or "."
-
 
 @dataclass(frozen=True)
 class Overrides:
@@ -72,16 +67,13 @@ class Parts:
     files: Sequence[File]
     overrides: Overrides
 
-    @property
-    def folders(self) -> list[str]:
-        """The folders of the files."""
-        return [file.folder for file in self.files]
-
     def sources(self) -> list[tuple[str, Any]]:
         """Return the folder from which paths of each file and of the overrides start, with what it
         states as plain dicts and lists.
         """
-        sources = [(file.folder, OmegaConf.to_container(file.values)) for file in self.files]
+        sources = []
+        for file in self.files:
+            sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
         return [*sources, (".", OmegaConf.to_container(self.overrides.values))]
 
     def place(self, location: Location) -> str:

@@ -76,7 +76,7 @@ def read_spec(
         if not whole:
             config = endpoint_alone(config, others)
         name_pipeline(config, others)
-        model, unknown = _model_of(config.get("autolabel_type"), block_of, parts.folders)
+        model, unknown = _model_of(config.get("autolabel_type"), block_of, folders)
         passed_over = take_out_unused(config, model, others)
         values, missing = filled_in(config)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
@@ -97,7 +97,7 @@ def read_spec(
     if not isinstance(spec, Spec):
         return None, problems
     spec._stated = stated
-    spec._folders = parts.folders
+    spec._folders = folders
     spec._passed_over = sorted({*passed_over, *parts.overrides.of_hydra})
     spec.block.vlm = with_environment(spec.block.vlm)
     return spec, problems
