@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding import PhraseGrounder
-from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.workplace import Workplace
 
@@ -102,23 +99,3 @@ def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again
         # the stored replies are enough to say it again
         assert (again.code, server.count() - sent <= 2) == (2, True)
         assert photo_album.run(**{**stop, "vlm.box_format": "xyxy_px"}).code == 0
-
-
-def test_a_run_in_the_right_format_says_nothing(photo_album: Workplace) -> None:
-    with LoopbackServer(words) as server:
-        done = photo_album.run(**{"vlm.openai.base_url": server.base_url})
-    assert (done.code, done.err) == (0, "")
-    assert json.loads((photo_album.results / "run.json").read_text())["suspect_boxes"] is None
-
-
-def test_a_script_is_stopped_by_a_sign_too(photo_album: Workplace) -> None:
-    rows = [
-        {"image_path": str(photo_album.folder / f"p{n}.jpg"), "expressions": ["a mug", "a dog"]}
-        for n in range(24)
-    ]
-    with LoopbackServer(pixels) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000", max_workers=2)
-        grounder = PhraseGrounder(serving, check_every=None)
-        for _ in range(2):  # each run is looked at anew
-            with pytest.raises(SuspectBoxes, match="xyxy_px would fit"):
-                grounder(rows)

@@ -103,9 +103,7 @@ def boxes_of(records: list[dict[str, Any]]) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("asked", "written"), [(X, Y), (Y, X), (X, "xyxy_px"), ("xyxy_px", "xywh_px"), (X, "xyxy_1")]
-)
+@pytest.mark.parametrize(("asked", "written"), [(X, Y), ("xyxy_px", "xywh_px")])
 def test_a_run_in_another_format_asks_for_no_box(
     place: Workplace, asked: str, written: str
 ) -> None:
@@ -159,19 +157,17 @@ def test_a_script_is_checked_once_for_all_its_calls(place: Workplace) -> None:
 
 @pytest.mark.slow
 def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
-    rows = []
-    for n in range(160):
-        picture = str(place.folder / place.picture(f"p{n}.jpg", (320, 160 + n)))
-        rows.append({"image_path": picture, "expressions": [f"a mug {n}", f"a cup {n}"]})
+    picture = str(place.folder / place.picture())
+    rows = [{"image_path": picture, "expressions": [f"a mug {n}"]} for n in range(120)]
     model = Switching(lambda n: X if n < 12 else Y)
     with LoopbackServer(model, latency=0.02) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=8)
-        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+        with pytest.raises(SuspectBoxes):
             PhraseGrounder(serving, check_every=5)(rows)
         sent = server.count()
-        time.sleep(0.3)
+        time.sleep(0.2)
         assert server.count() == sent
-    assert model.boxes < 160
+    assert model.boxes < 120
 
 
 @pytest.mark.slow
@@ -419,21 +415,6 @@ def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> N
         )
 
 
-@pytest.mark.slow
-def test_records_in_memory_are_marked_too(place: Workplace) -> None:
-    place.picture()
-    rows = [
-        {"image_path": str(place.folder / "a.jpg"), "expressions": [f"mug {n}"]} for n in range(25)
-    ]
-    with LoopbackServer(Switching(lambda n: X if n < 12 else Y)) as server:
-        # a name of its own: what an earlier test's checks found of an endpoint at this port would
-        # count for a while
-        serving = OpenAIServing(server.base_url, "odd in memory", box_format=X, max_workers=1)
-        done = PhraseGrounder(serving, on_suspect_boxes="warn", check_every=5)(rows)
-    marked = [record.get("suspect_boxes", False) for record in done]
-    assert (marked[0], all(marked[12:])) == (False, True)
-
-
 def test_after_a_miss_in_memory_further_calls_are_marked_and_not_checked(place: Workplace) -> None:
     place.picture()
     row = {"image_path": str(place.folder / "a.jpg"), "expressions": ["mug"]}
@@ -509,7 +490,6 @@ def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, comp
 @pytest.mark.parametrize(
     ("records", "every", "probes"),
     [
-        pytest.param(9, SELDOM, 1, id="a small run: only the first"),
         pytest.param(25, SELDOM, 2, id="twenty and more: one at the end"),
         pytest.param(35, 10, 5, id="one every so many"),
         pytest.param(9, None, 0, id="none"),
@@ -535,16 +515,6 @@ def test_checks_are_counted_in_requests_cost_and_estimate(
     assert paid["requests"] == server.count()
     assert paid["steps"][1]["checks"]["requests"] == model.probes
     assert paid["cost_usd"] == pytest.approx(done.summary["cost_usd"])
-
-
-@pytest.mark.slow
-def test_the_budget_counts_checks(place: Workplace) -> None:
-    place.many(5)
-    with LoopbackServer(Switching(X)) as server:
-        assert (run(place, server, **{"workflow.max_requests": 10}).code, server.count()) == (3, 10)
-        assert (run(place, server).code, server.count()) == (0, 12), (
-            "the rest, and a check before it"
-        )
 
 
 @pytest.mark.slow
@@ -578,19 +548,6 @@ def test_a_store_from_before_there_were_checks_is_trusted(place: Workplace) -> N
 
 
 # --- what is no evidence
-
-
-@pytest.mark.slow
-def test_one_picture_that_is_missed_is_not_enough(place: Workplace) -> None:
-    place.many(12)
-    model = Switching(X)
-    model.chosen = lambda _: X if model.probes else Y
-    with LoopbackServer(model) as server:
-        done = run(place, server)
-    assert (done.code, model.probes) == (0, 1 + 3), done
-    assert done.summary["notes"]["mixed_formats"] == 1
-    warned = f"Warning: a probe picture was answered in {Y}, others in {X} as asked"
-    assert done.err.count("\n") == done.err.count(warned) == 1
 
 
 def nothing_on_probes(request: ReceivedRequest) -> Any:
@@ -756,6 +713,7 @@ def test_check_every_is_a_number_above_zero(place: Workplace) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", box_watch.SWITCHES[:4], ids=lambda case: case[0])
 def test_a_change_shows_in_the_numbers_soon(
     place: Workplace, case: tuple[str, str, str, Scene]
@@ -776,17 +734,20 @@ PANORAMAS = Scene(sizes=((1100, 400), (1600, 560)))
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize(("seed", "written"), [(0, "xyxy_1000"), (1, "xyxy_px"), (2, "cxcywh_px")])
 @pytest.mark.parametrize(
     "scene",
     [*(box_watch.RIGHT[kind] for kind in ("all things", "one corner", "mostly empty")), PANORAMAS],
     ids=["all things", "one corner", "mostly empty", "panoramas"],
 )
-def test_a_noisy_model_in_the_right_format_is_not_stopped(scene: Scene) -> None:
-    for seed, written in enumerate(("xyxy_1000", "xyxy_px", "cxcywh_px")):
-        outcome = box_watch.play(
-            lambda *_, f=written: f, written, scene, records=60, seed=seed, noise=0.03, outliers=0.2
-        )
-        assert (outcome.code, outcome.answers) == (0, 60), outcome.said
+def test_a_noisy_model_in_the_right_format_is_not_stopped(
+    scene: Scene, seed: int, written: str
+) -> None:
+    outcome = box_watch.play(
+        lambda *_: written, written, scene, records=60, seed=seed, noise=0.03, outliers=0.2
+    )
+    assert (outcome.code, outcome.answers) == (0, 60), outcome.said
 
 
 @pytest.mark.slow

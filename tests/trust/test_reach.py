@@ -12,7 +12,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from dataflow_grounding.trust.reach import ENOUGH, Reach, orientation_of
+from dataflow_grounding.trust.reach import ENOUGH, Reach
 from tests.support.workplace import Done, Workplace
 
 X = "xyxy_1000"
@@ -110,10 +110,3 @@ def test_one_box_that_reaches_further_settles_it() -> None:
     assert reach.short() is None
     reach.add([], (0.64, 0.48))
     assert reach.boxes == 151
-
-
-@pytest.mark.parametrize(
-    ("size", "orientation"), [((2, 1), "lying"), ((1, 2), "upright"), ((2, 2), "square")]
-)
-def test_an_orientation(size: Size, orientation: str) -> None:
-    assert orientation_of(size) == orientation
