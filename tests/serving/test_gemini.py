@@ -99,12 +99,12 @@ def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(gemini: Workplace) ->
 
 def test_the_timeout_is_kept(gemini: Workplace) -> None:
     with server(on(faults.hang(), containing="Cup 1 ")) as endpoint:
-        settings = {**at(endpoint), "vlm.gemini.timeout": 3, "workflow.max_attempts": 2}
+        settings = {**at(endpoint), "vlm.gemini.timeout": 2, "workflow.max_attempts": 2}
         done = gemini.run(**settings)
     assert done.code == 1, done
     [failure] = gemini.failures()
     assert (failure["kind"], failure["attempts"]) == ("server_fault", 2)
-    assert "did not answer within 3 s" in failure["message"]
+    assert "did not answer within 2 s" in failure["message"]
 
 
 def test_schemas_are_in_geminis_dialect(gemini: Workplace) -> None:
@@ -256,14 +256,10 @@ def test_details_of_no_error_and_no_json_say_what_they_are(body: str) -> None:
 
 PASSING = [
     ("a server fault", faults.server_error(500)),
-    ("an overload", faults.server_error(503)),
-    ("a proxy's page", faults.html_error(502)),
     ("a cut reply", faults.cut_body(0.6)),
     ("a closed connection", faults.disconnect()),
-    ("garbage", faults.garbage()),
     ("an empty body", faults.empty_body()),
     ("half a JSON", faults.invalid_json()),
-    ("no candidate", faults.odd_json('{"candidates": []}')),
     ("another protocol", faults.odd_json('{"choices": 7}')),
 ]
 

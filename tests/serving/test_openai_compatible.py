@@ -246,21 +246,6 @@ def test_max_requests_holds_for_an_operator_by_hand(row: dict[str, Any]) -> None
         current_options.reset(token)
 
 
-def test_a_list_keeps_order_and_names_what_failed(row: dict[str, Any]) -> None:
-    rows = [{**row, "caption": f"Cup {letter}", "n": n} for n, letter in enumerate("abcdef")]
-    rows[2]["image_path"] = "gone.png"
-    with LoopbackServer(
-        latency=0.005, faults=on(faults.content_filter(), containing="Cup e")
-    ) as server:
-        found = ExpressionExtractor(serving(server))(rows)
-        assert server.count() == 5
-    assert [record["n"] for record in found] == [0, 1, 3, 5]
-    assert [(place, error.kind) for place, error in found.failures] == [
-        (2, "image_missing"),
-        (4, "refused"),
-    ]
-
-
 @pytest.mark.slow
 def test_a_serving_can_be_used_in_one_loop_after_another(row: dict[str, Any]) -> None:
     with LoopbackServer() as server:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
 ) -> None:
     # What never ends is waited for as long; nothing else may meet so short a timeout.
     timeout = 0.5 if fault in (faults.hang(), faults.slow_drip(50)) else 60
-    token = current_options.set(RunOptions(max_attempts=2))
+    token = current_options.set(RunOptions(max_attempts=1))  # another try would be the client's own
     found = []
     try:
         for kind in (OpenAIServing, OpenAISdkServing):
@@ -169,7 +168,7 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
 
 
 def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
-    token = current_options.set(RunOptions(max_attempts=2))
+    token = current_options.set(RunOptions(max_attempts=1))
     found = []
     try:
         for kind in (OpenAIServing, OpenAISdkServing):
@@ -211,24 +210,6 @@ def test_a_connection_that_takes_too_long_is_the_same_error(
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
-@pytest.mark.parametrize(
-    ("fault", "seconds"),
-    [
-        pytest.param(faults.too_many_requests(0.4), 0.8, id="429 with Retry-After"),
-        pytest.param(faults.server_error(500), 0.0, id="500 burst"),
-    ],
-)
-def test_the_engine_waits_and_asks_again(
-    row: dict[str, Any], kind: type[OpenAIServing], fault: Fault, seconds: float
-) -> None:
-    started = time.monotonic()
-    with LoopbackServer(faults=on(fault, indexes=range(2))) as server:
-        assert ExpressionExtractor(sdk_or_direct(kind, server))(row)["expressions"]
-        assert (server.count(), server.count(200)) == (3, 1)
-    assert time.monotonic() - started >= seconds
-
-
-@pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
 def test_what_limit_headers_ask_for_is_heeded(
     row: dict[str, Any], kind: type[OpenAIServing]
 ) -> None:
@@ -241,7 +222,7 @@ def test_what_limit_headers_ask_for_is_heeded(
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
-@pytest.mark.parametrize("reset", ["9" * 300, "7000", "12h"])
+@pytest.mark.parametrize("reset", ["9" * 300, "12h"])
 def test_no_limit_header_holds_a_run_past_max_wait(
     row: dict[str, Any], kind: type[OpenAIServing], reset: str
 ) -> None:
