@@ -45,17 +45,25 @@ PLAYED_ELSEWHERE = {
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 
-def _param_of(case: Case) -> Any:
-    """A line of the table.
+LONG = {
+    "Ray": 1,  # each begins a cluster of its own
+    "a bucket": 3,  # each is several runs
+    "open files": 1,
+    "a clock that jumps": 1,
+    "a request that never ends": 1,
+}
+"""How many of the lines that begin so are drawn a run: each takes seconds."""
+NEVER_END = {"a hang", "bodies too slow for the timeout"}
 
-    Of those of Ray one is drawn a run, as each begins a cluster of its own, and of those of a
-    bucket three, each of which is several runs.
-    """
-    marks = []
-    if case.needs == "ray":
-        marks = [pytest.mark.sampled(1, part="Ray")]
-    elif case.name.startswith("a bucket"):
-        marks = [pytest.mark.sampled(3, part="a bucket")]
+
+def _param_of(case: Case) -> Any:
+    """A line of the table."""
+    name = "a request that never ends" if case.name in NEVER_END else case.name
+    marks = [
+        pytest.mark.sampled(count, part=start)
+        for start, count in LONG.items()
+        if name.startswith(start)
+    ]
     return pytest.param(case, id=case.name, marks=marks)
 
 

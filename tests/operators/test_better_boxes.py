@@ -26,6 +26,7 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators._agreement import merge_answers
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
@@ -183,17 +184,16 @@ def test_up_to_half_of_the_answers_may_be_unreadable(
         # The first answers come to nothing, however often they are asked for again.
         return Answer("no idea") if next(count) < unreadable else seeing(request)
 
-    token = current_options.set(RunOptions(max_attempts=1))
-    try:
-        with LoopbackServer(answers, keep_bodies=True) as server:
-            if kept:
-                [one] = ground(server, photo, "the red box", samples=3)
-                assert (one["instances"][0]["score"], one["disagreement"]) == (0.6667, True)
-            else:
-                with pytest.raises(UnreadableReply):
-                    ground(server, photo, "the red box", samples=3)
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        LoopbackServer(answers, keep_bodies=True) as server,
+    ):
+        if kept:
+            [one] = ground(server, photo, "the red box", samples=3)
+            assert (one["instances"][0]["score"], one["disagreement"]) == (0.6667, True)
+        else:
+            with pytest.raises(UnreadableReply):
+                ground(server, photo, "the red box", samples=3)
 
 
 def in_px(*boxes: list[int], size: tuple[int, int] = (1200, 900)) -> dict[str, Any]:
@@ -267,15 +267,14 @@ def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
     expressions = [
         {"expression_id": "a", "text": "the blue box", "instances": given, "status": "grounded"}
     ]
-    token = current_options.set(RunOptions(max_attempts=1))
-    try:
-        with LoopbackServer(answers, keep_bodies=True) as server:
-            serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-            refiner = BoxRefiner(serving, samples=3, check_every=None)
-            record = refiner({"image_path": photo, "expressions": expressions})
-            assert server.count() == asked
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        LoopbackServer(answers, keep_bodies=True) as server,
+    ):
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        refiner = BoxRefiner(serving, samples=3, check_every=None)
+        record = refiner({"image_path": photo, "expressions": expressions})
+        assert server.count() == asked
     [instance] = record["expressions"][0]["instances"]
     assert instance["bbox"] == (TINY if "found" in replies else given[0]["bbox"])
 

@@ -36,6 +36,7 @@ from dataflow_grounding import (
 )
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators._box_decisions import decided, with_verdicts
 from dataflow_grounding.operators.judge_test import (
     BY_CHANCE,
@@ -599,16 +600,15 @@ def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: 
         return Answer(reply) if request.task == task else judge(request)
 
     record = record_with(photo, dog=[RED], cat=[BLUE])
-    token = current_options.set(RunOptions(max_attempts=1))
-    try:
-        with LoopbackServer(says, keep_bodies=True) as server:
-            serving = serving_at(server)
-            checker = BoxChecker(serving, decides=False, check_every=None)
-            steps: list[Operator] = [checker, CropJudge(serving, check_every=None)]
-            steps.append(DoubtGrounder(serving, check_every=None))
-            (dog, cat), failures = rows_after(steps, record, Path(photo).parent)
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        LoopbackServer(says, keep_bodies=True) as server,
+    ):
+        serving = serving_at(server)
+        checker = BoxChecker(serving, decides=False, check_every=None)
+        steps: list[Operator] = [checker, CropJudge(serving, check_every=None)]
+        steps.append(DoubtGrounder(serving, check_every=None))
+        (dog, cat), failures = rows_after(steps, record, Path(photo).parent)
     assert [i["bbox"] for i in dog["instances"] + cat["instances"]] == [RED, BLUE]
     assert "rejected" not in dog
     assert "rejected" not in cat

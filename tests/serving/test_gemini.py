@@ -297,17 +297,6 @@ def test_a_finished_run_sends_nothing_and_another_setting_asks_again(gemini: Wor
     assert sent == [6, 0, 6, 6, 0]
 
 
-def test_max_requests_is_kept_and_the_same_command_goes_on(gemini: Workplace) -> None:
-    with server(on(faults.disconnect(), share=0.3)) as endpoint:
-        for _ in range(12):
-            before = endpoint.count()
-            code = gemini.run("image_grounding.workflow.max_requests=4", **at(endpoint)).code
-            assert endpoint.count() - before <= 4
-            if code == 0:
-                break
-        assert (code, endpoint.count(200)) == (0, 6)
-
-
 def test_key_and_address_may_come_from_the_environment(
     gemini: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

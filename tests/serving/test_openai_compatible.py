@@ -32,6 +32,7 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
@@ -212,20 +213,19 @@ def test_each_fault_is_an_error_of_ours_and_the_clients_retries_are_off(
 ) -> None:
     # The timeout of a request that hangs is what the test has to wait for; no other may meet one.
     timeout = 0.3 if fault == faults.hang() else 60
-    token = current_options.set(RunOptions(max_attempts=2))
-    try:
-        with LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server:
-            if own:
-                used = OpenAIServing(
-                    model_name="loopback", client=own_client(server, "openai"), timeout=timeout
-                )
-            else:
-                used = serving(server, timeout=timeout)
-            with pytest.raises(kind) as caught:
-                ExpressionExtractor(used)(row)
-            assert server.count() == sent
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=2)),
+        LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server,
+    ):
+        if own:
+            used = OpenAIServing(
+                model_name="loopback", client=own_client(server, "openai"), timeout=timeout
+            )
+        else:
+            used = serving(server, timeout=timeout)
+        with pytest.raises(kind) as caught:
+            ExpressionExtractor(used)(row)
+        assert server.count() == sent
     assert type(caught.value) is kind
     assert KEY not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -235,15 +235,14 @@ def test_each_fault_is_an_error_of_ours_and_the_clients_retries_are_off(
 
 
 def test_max_requests_holds_for_an_operator_by_hand(row: dict[str, Any]) -> None:
-    token = current_options.set(RunOptions(max_requests=3))
-    try:
-        with LoopbackServer(takes=Takes(response_formats=())) as server:
-            rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefgh"]
-            with pytest.raises(BudgetExceeded):
-                ExpressionExtractor(serving(server))(rows)
-            assert server.count() <= 3
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_requests=3)),
+        LoopbackServer(takes=Takes(response_formats=())) as server,
+    ):
+        rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefgh"]
+        with pytest.raises(BudgetExceeded):
+            ExpressionExtractor(serving(server))(rows)
+        assert server.count() <= 3
 
 
 @pytest.mark.slow

@@ -141,9 +141,9 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
 ) -> None:
     # What never ends is waited for as long; nothing else may meet so short a timeout.
     timeout = 0.5 if fault in (faults.hang(), faults.slow_drip(50)) else 60
-    token = current_options.set(RunOptions(max_attempts=1))  # another try would be the client's own
+    # another try would be the client's own
     found = []
-    try:
+    with holding(current_options, RunOptions(max_attempts=1)):
         for kind in (OpenAIServing, OpenAISdkServing):
             with LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server:
                 with pytest.raises(GroundingError) as caught:
@@ -162,23 +162,18 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
                 assert "\n" not in said
                 if fault.status is not None and fault.status >= 400:
                     assert f"answered {fault.status}" in said
-    finally:
-        current_options.reset(token)
     assert found[0] == found[1]
 
 
 def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
-    token = current_options.set(RunOptions(max_attempts=1))
     found = []
-    try:
+    with holding(current_options, RunOptions(max_attempts=1)):
         for kind in (OpenAIServing, OpenAISdkServing):
             with pytest.raises(GroundingError) as caught:
                 ExpressionExtractor(
                     kind("http://127.0.0.1:9/v1", "loopback", box_format="xyxy_px")
                 )(row)
             found.append((type(caught.value), str(caught.value)))
-    finally:
-        current_options.reset(token)
     assert found[0] == found[1]
     assert (
         "no connection to http://127.0.0.1:9/v1/chat/completions: Connection refused" in found[0][1]

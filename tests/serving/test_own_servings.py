@@ -22,6 +22,7 @@ from dataflow_grounding._util.errors import (
     ServerFault,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import Serving
 from dataflow_grounding.tasks.request import Request
@@ -128,20 +129,19 @@ class WrittenInAnHour(Serving):
 def test_a_clients_error_is_what_it_means(
     row: dict[str, Any], fault: Fault | None, kind: type[GroundingError], client: str
 ) -> None:
-    token = current_options.set(RunOptions(max_attempts=1))
-    try:
-        with LoopbackServer(faults=on(fault) if fault else (), leaky=True) as server:
-            extractor = ExpressionExtractor(WrittenInAnHour(server.base_url, client))
-            if fault is None:
-                assert extractor(row)["expressions"]
-            else:
-                with pytest.raises(kind) as caught:
-                    extractor(row)
-                assert type(caught.value) is kind
-                assert "\n" not in str(caught.value)
-            assert server.count() == 1
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        LoopbackServer(faults=on(fault) if fault else (), leaky=True) as server,
+    ):
+        extractor = ExpressionExtractor(WrittenInAnHour(server.base_url, client))
+        if fault is None:
+            assert extractor(row)["expressions"]
+        else:
+            with pytest.raises(kind) as caught:
+                extractor(row)
+            assert type(caught.value) is kind
+            assert "\n" not in str(caught.value)
+        assert server.count() == 1
 
 
 @pytest.mark.slow
@@ -157,12 +157,11 @@ def test_a_busy_endpoint_is_waited_for(row: dict[str, Any], client: str) -> None
 def test_nobody_at_the_address(row: dict[str, Any], client: str) -> None:
     with LoopbackServer() as server:
         base_url = server.base_url
-    token = current_options.set(RunOptions(max_attempts=1))
-    try:
-        with pytest.raises(GroundingError) as caught:
-            ExpressionExtractor(WrittenInAnHour(base_url, client))(row)
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        pytest.raises(GroundingError) as caught,
+    ):
+        ExpressionExtractor(WrittenInAnHour(base_url, client))(row)
     # as our own servings' is: the run waits for it, whichever client says so
     assert isinstance(caught.value, (EndpointUnreachable, EndpointRefused)), caught.value
     assert "WrittenInAnHour (loopback)" in str(caught.value)
@@ -238,9 +237,8 @@ def test_the_wait_that_an_error_asks_for_is_read(row: dict[str, Any]) -> None:
             error.headers = {"Retry-After": "86400"}
             raise error
 
-    token = current_options.set(RunOptions(max_wait=1))
-    try:
-        with pytest.raises(GroundingError, match=r"come again\. It asks to wait 24 h"):
-            ExpressionExtractor(Busy())(row)
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_wait=1)),
+        pytest.raises(GroundingError, match=r"come again\. It asks to wait 24 h"),
+    ):
+        ExpressionExtractor(Busy())(row)

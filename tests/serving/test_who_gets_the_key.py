@@ -68,6 +68,7 @@ def trusted(tmp_path: Path) -> Path:
     return certificate(tmp_path, "models.example")
 
 
+@pytest.mark.sampled(3)
 @each
 def test_a_proxy_is_told_its_own_password_and_nothing_else(
     kind: str, place: Workplace, trusted: Path

@@ -4,7 +4,6 @@ ones never are.
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
@@ -76,7 +75,7 @@ def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Wo
         done = photo_album.run(**{"vlm.on_suspect_boxes": "warn"})
     assert done.err.count("Warning: the boxes don't look like xyxy_1000") == 1
     assert "xyxy_px would fit" in done.err
-    run = json.loads((photo_album.results / "run.json").read_text())
+    run = photo_album.run_json()
     assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("finished", True)
     assert all(record["suspect_boxes"] for record in photo_album.annotations()), (
         "nothing vouches for any of them"
@@ -93,7 +92,7 @@ def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again
         assert "xyxy_px would fit" in done.err
         sent = server.count()
         assert sent < 24
-        run = json.loads((photo_album.results / "run.json").read_text())
+        run = photo_album.run_json()
         assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("stopped", True)
         again = photo_album.run(**stop)
         # the stored replies are enough to say it again

@@ -30,12 +30,6 @@ def run(workplace: Workplace, server: LoopbackServer, *arguments: str, **setting
     return workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url, **AUTO, **settings})
 
 
-def run_json(workplace: Workplace) -> dict[str, Any]:
-    found = json.loads((workplace.results / "run.json").read_text())
-    assert isinstance(found, dict)
-    return found
-
-
 def stored(server: LoopbackServer) -> Path:
     return Path(cache_path(server.base_url, "loopback"))
 
@@ -54,7 +48,7 @@ def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(
         [first] = [r.task for r in server.requests[:1]]
         assert first == "phrase_grounding"
     assert "calibrating, with 3 to 11 requests" in done.err
-    origin = run_json(workplace)["box_format"]
+    origin = workplace.run_json()["box_format"]
     assert origin["name"] == name
     assert origin["from"].startswith("calibrated on 20")
     assert "error" in origin["from"]
@@ -105,7 +99,7 @@ def test_calibrated_takes_what_is_stored(workplace: Workplace) -> None:
         sent = server.count()
         assert run(workplace, server, **{"vlm.box_format": "calibrated"}).code == 0
         assert server.count() == sent
-    assert run_json(workplace)["box_format"]["name"] == "xywh_1"
+    assert workplace.run_json()["box_format"]["name"] == "xywh_1"
 
 
 def alternating(request: ReceivedRequest, phrase: str) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def photograph(path: Path, size: Size = (640, 480)) -> str:
 
 def box_checks(place: Workplace) -> dict[str, Any]:
     """What `run.json` says of the checks of the run's boxes."""
-    operators = json.loads((place.results / "run.json").read_text())["operators"]
+    operators = place.run_json()["operators"]
     [found] = [facts["box_checks"] for facts in operators.values() if "box_checks" in facts]
     assert isinstance(found, dict)
     return found
@@ -213,5 +212,5 @@ def test_run_json_says_where_they_prove_nothing(workplace: Workplace) -> None:
 
     workplace.many(8)
     assert run(workplace, blind, **{"vlm.check_every": SELDOM})[0].code == 0
-    run_json = json.loads((workplace.results / "run.json").read_text())
+    run_json = workplace.run_json()
     assert "box_checks" not in run_json

@@ -80,12 +80,6 @@ def run(place: Workplace, server: LoopbackServer, *arguments: str, **settings: A
     return place.run(*arguments, **{"vlm.openai.base_url": server.base_url, **settings})
 
 
-def suspected(place: Workplace) -> str | None:
-    found = json.loads((place.results / "run.json").read_text())["suspect_boxes"]
-    assert found is None or isinstance(found, str)
-    return found
-
-
 def right(place: Workplace, count: int, written: str = X) -> list[dict[str, Any]]:
     """The records of a run in which the format is right all along."""
     other = Workplace(place.folder / "right", **{**place.settings, "vlm.check_every": None})
@@ -116,7 +110,7 @@ def test_a_run_in_another_format_asks_for_no_box(
     assert f"don't look like {asked}" in line
     assert f"{written} would fit: check vlm.box_format" in line
     assert "No boxes were asked for" in line
-    assert f"{written} would fit" in (suspected(place) or "")
+    assert f"{written} would fit" in (place.run_json()["suspect_boxes"] or "")
     assert place.files().step_1 is None
     assert not (place.results / "annotations.jsonl").exists()
 
@@ -131,7 +125,7 @@ def test_in_its_own_format_it_runs_and_sends_one_request_more(place: Workplace) 
         first = next(r for r in server.requests if r.task == "phrase_grounding")
         assert asks_for_rectangles(first), "it comes before any request for boxes"
     assert boxes_of(place.annotations()) == boxes_of(right(place, 12))
-    assert suspected(place) is None
+    assert place.run_json()["suspect_boxes"] is None
 
 
 @pytest.mark.slow
@@ -336,7 +330,7 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
         first = model.boxes
         assert first == 30
         assert len(place.annotations()) == 30
-        assert f"{Y} would fit" in (suspected(place) or "")
+        assert f"{Y} would fit" in (place.run_json()["suspect_boxes"] or "")
         sent = server.count()
         assert (
             run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10}).code == 0
@@ -361,7 +355,7 @@ def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_o
         first = [record.get("suspect_boxes", False) for record in place.annotations()]
         assert not any(first[:3]), "a check has vouched for these"
         assert all(first[18:]), "also for those that were finished before a check missed"
-        counts = json.loads((place.results / "run.json").read_text())["summary"]["notes"]
+        counts = place.run_json()["summary"]["notes"]
         assert counts["suspect_boxes"] == sum(first)
         # not a finished run's repetition
         again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})
@@ -574,7 +568,7 @@ def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
             "Warning: 2 checks of the box format not answered: these vouch for no box" in told.err
         )
         assert "docs/" not in told.err  # which whoever has installed the package lacks
-    assert suspected(place) is None
+    assert place.run_json()["suspect_boxes"] is None
 
 
 def test_a_refused_probe_is_no_evidence(place: Workplace) -> None:
@@ -611,7 +605,7 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
     place.rows(rows)
     with LoopbackServer(corner) as server:
         done = run(place, server)
-        assert (done.code, suspected(place)) == (0, None), done
+        assert (done.code, place.run_json()["suspect_boxes"]) == (0, None), done
         [note] = done.err.splitlines()  # that all are in the corner is said, and is no suspicion
         assert note.startswith("Note: of ")
         assert done.summary["probes"] >= 3

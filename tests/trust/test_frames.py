@@ -62,7 +62,7 @@ def test_noise_that_leaves_a_map_vague_is_told(workplace: Workplace) -> None:
         done = workplace.run(**settings)
     assert done.code == 0, done
     assert "may be off by 1." in done.err
-    state = json.loads((workplace.results / "run.json").read_text())
+    state = workplace.run_json()
     assert "maps precise to 1." in state["box_format"]["from"]
 
 

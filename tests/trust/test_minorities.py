@@ -115,7 +115,7 @@ def test_a_run_that_may_go_on_is_warned_once_and_stays_suspect(place: Workplace)
         done = run(place, server, **{"vlm.on_suspect_boxes": "warn"})
     assert (done.code, done.err.count("Warning:")) == (0, 1), done
     assert "The endpoint answers in more than one format" in done.err
-    assert json.loads((place.results / "run.json").read_text())["suspect_boxes"]
+    assert place.run_json()["suspect_boxes"]
 
 
 class Lying(WatchedModel):

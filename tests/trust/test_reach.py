@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
@@ -57,7 +56,7 @@ def test_boxes_that_never_pass_the_middle_are_told_once_and_checked(workplace: W
     assert "of the width. Look at some, if their things are not all there." in told[0]
     assert done.summary["notes"]["short_reach"] == 1
     assert any(asked[1:-1]), "a check that nothing else called for"
-    assert json.loads((workplace.results / "run.json").read_text())["suspect_boxes"] is None
+    assert workplace.run_json()["suspect_boxes"] is None
 
 
 @pytest.mark.parametrize(
