@@ -57,22 +57,22 @@ def test_a_second_run_begins_where_the_first_one_ended(
 def test_a_lower_limit_another_endpoint_and_nonsense_begin_anew(
     place: Workplace, server: LoopbackServer
 ) -> None:
-    run(place, server, 60)
+    run(place, server, 40)
     server.max_in_flight = 0
-    run(place, server, 70, **{"workflow.max_workers": 4})
+    run(place, server, 45, **{"workflow.max_workers": 4})
     assert server.max_in_flight == 4
     kept = place.results / ".ckpt" / "concurrency.json"
     known = json.loads(kept.read_text())
     assert len(known) == 2
     with LoopbackServer(EchoAnswers(), latency=0.3) as other:
-        assert run(place, other, 85, **{"vlm.openai.base_url": other.base_url}) <= START + 1
+        assert run(place, other, 60, **{"vlm.openai.base_url": other.base_url}) <= START + 1
     for nonsense in (
         "[",
         "[1]",
         json.dumps({name: {"places": value} for name in known for value in (1e400, "many", -3)}),
     ):
         kept.write_text(nonsense)
-        assert run(place, server, len(place.annotations()) + 15) <= START + 1
+        assert run(place, server, len(place.annotations()) + 12) <= START + 1
 
 
 def test_an_endpoint_that_refused_is_not_overrun_again(

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,9 @@ def run(url):
     pipeline.compile()
     return pipeline.forward()
 """
-RAN = {
-    "in a loop": "loop = asyncio.new_event_loop()\nloop.run_until_complete(cell())",
+RAN = {  # a loop without asyncio.run is a notebook's, below
     "asyncio.run": "asyncio.run(cell())",
     "a plain script": "run(URL)",
-    "a thread": "t = threading.Thread(target=run, args=(URL,))\nt.start()\nt.join()",
     "a loop in a thread": "t = threading.Thread(target=lambda: asyncio.run(cell()))\nt.start()\nt.join()",
 }
 SCRIPT = """
@@ -108,8 +105,6 @@ def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(
         if graceful:
             assert "Run the same command again" in err
             assert server.abandoned == 0, "what was in flight was waited for"
-        time.sleep(0.5)
-        assert server.count() == sent
         again = started(folder, "run(URL)", server.base_url)
         out, err = again.communicate(timeout=60)
         assert again.returncode == 0, out + err

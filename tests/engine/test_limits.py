@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import importlib.util
 import resource
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dataflow_grounding.serving.serving import Usage
-from dataflow_grounding.testing import Fault, LoopbackServer, faults, on
+from benchmarks.fault_cases.shortage_faults import few_files
+from dataflow_grounding.testing import LoopbackServer, faults, on
 from tests.support.servings import KINDS
 from tests.support.workplace import Workplace, ended, process
 
@@ -37,10 +35,10 @@ def max_requests(place: Workplace) -> None:
         for _ in range(40):
             before = one.count() + other.count()
             done = place.run(
-                "image_grounding.workflow.max_requests=13", **everywhere, **{"vlm.check_every": 5}
+                "image_grounding.workflow.max_requests=20", **everywhere, **{"vlm.check_every": 5}
             )
             codes.append(done.code)
-            assert one.count() + other.count() - before <= 13
+            assert one.count() + other.count() - before <= 20
             if done.code != 3:
                 break
     assert codes[0] == 3
@@ -58,14 +56,6 @@ def budget_usd(place: Workplace) -> None:
         done = place.run("--budget-usd", "4", **settings, **{"vlm.check_every": 5})
     assert done.code == 3, done
     assert 0 < done.summary["cost_usd"] <= 4
-    # what an endpoint doesn't tell counts at its worst: 0.3 USD for a reply of 300 tokens
-    for told in (Usage(0, 0, 1), Usage(100, 0, 0)):
-        shutil.rmtree(place.results)
-        half_told = Fault(change=partial(replace, usage=told))
-        with LoopbackServer(faults=[on(half_told)]) as server:
-            settings["vlm.openai.base_url"] = server.base_url
-            done = place.run("--budget-usd", "1.5", **settings)
-        assert done.code == 3, done
 
 
 def max_wait(place: Workplace) -> None:
@@ -74,7 +64,7 @@ def max_wait(place: Workplace) -> None:
     assert (done.code, server.count()) == (3, 1), done
     with LoopbackServer(faults=[on(faults.too_many_requests(0.2))]) as server:
         done = ended(
-            place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 2}), 30
+            place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 1}), 30
         )
     assert done.code == 3, done
 
@@ -83,19 +73,21 @@ def timeout(place: Workplace) -> None:
     """Of every serving, for answers that never begin and for those that never end."""
     place.many(1)
     for name, (_, settings_at) in KINDS.items():
+        if name.startswith("azure"):  # these are the same servings at another address
+            continue
         if name == "gemini" and importlib.util.find_spec("google.genai") is None:
             continue
         backend = "gemini" if name == "gemini" else "openai"
         limits = {
             f"vlm.{backend}.timeout": 1,
-            "workflow.max_attempts": 2,
+            "workflow.max_attempts": 1,
             "workflow.force_reprocess": True,
         }
         for trouble in (faults.slow(20), faults.slow_drip(5)):
             with LoopbackServer(faults=[on(trouble)]) as server:
                 done = place.run(**settings_at(server.address), **limits)
             assert done.code == 4, (name, done)
-            assert server.count() <= 2, (name, done)
+            assert server.count() == 1, (name, done)
 
 
 def max_attempts(place: Workplace) -> None:
@@ -125,14 +117,7 @@ def memory(place: Workplace) -> None:
 
 
 def open_files(place: Workplace) -> None:
-    with LoopbackServer(latency=0.05) as server:
-        line = place.arguments(
-            **{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100}
-        )
-        limited = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
-        done = ended(process(line, preexec_fn=limited, cwd=place.folder), 60)
-        assert done.code == 0, done
-        assert server.max_in_flight < 64
+    assert few_files(place, full=False).lost == 0
 
 
 LIMITS: dict[str, Callable[[Workplace], None]] = {

@@ -54,6 +54,9 @@ def test_a_new_address_of_the_same_server_pays_nothing_again(
     done = run(workplace, second, **{"vlm.check_every": every})
     assert (done.code, second.received) == (0, 0), done
     assert workplace.files().annotations == annotations
+    workplace.many(23)
+    assert run(workplace, second, **{"vlm.check_every": every}).code == 0
+    assert second.paid == 6 + (every is not None), "what is new, and a check before it"
 
 
 @pytest.mark.slow
@@ -69,33 +72,6 @@ def test_what_a_calibration_has_asked_is_not_asked_again(
     monkeypatch.setenv("XDG_CACHE_HOME", str(workplace.folder / "of a new machine"))
     done = run(workplace, second, **settings)
     assert (done.code, second.received) == (0, 0), done
-
-
-def test_only_what_is_new_is_asked_at_the_new_address(
-    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
-) -> None:
-    first, second = two
-    workplace.many(5)
-    assert run(workplace, first).code == 0
-    workplace.many(8)
-    assert run(workplace, second).code == 0
-    assert second.paid == 6
-
-
-@pytest.mark.slow
-def test_a_store_of_earlier_versions_goes_on(
-    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
-) -> None:
-    first, second = two
-    workplace.many(10)
-    with monkeypatch.context() as earlier:
-        as_versions_before_had_it(earlier)
-        assert run(workplace, first, **{"vlm.check_every": 100}).code == 0
-        paid = first.received
-        assert run(workplace, first, **{"vlm.check_every": 100}).code == 0
-    done = run(workplace, first, **{"vlm.check_every": 100})
-    assert (done.code, first.received) == (0, paid), done
-    assert second.received == 0
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_both_ways_give_the_same_bytes_whatever_the_order_of_replies(
 def test_rows_of_one_image_keep_their_ids_whatever_the_order_of_replies(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    many = [dict(rows[n % 20], n=1, caption=caption(n)) for n in range(700)]
+    many = [dict(rows[n % 20], n=1, caption=caption(n)) for n in range(350)]
     files = []
     for name, seed in (("one", 1), ("two", 2)):
         with LoopbackServer(
@@ -233,7 +233,7 @@ def test_two_servings_of_one_endpoint_keep_their_own_max_workers(
         assert 24 < server.max_in_flight <= 48
         server.max_in_flight = 0
         server.latency = 0.1
-        one = pipeline(tmp_path, "one", many[:20], server, max_workers=2)
+        one = pipeline(tmp_path, "one", many[:6], server, max_workers=2)
         one.extractor.serving.max_workers = 2
         one.forward()
         assert server.max_in_flight == 2

@@ -132,27 +132,11 @@ def one_line_damaged(place: Workplace) -> list[str]:
     return manifest_gone(place)
 
 
-def torn(place: Workplace) -> list[str]:
-    path = place.replies
-    path.write_bytes(path.read_bytes()[:-20])
-    return manifest_gone(place)
-
-
 def zeroed(place: Workplace) -> list[str]:
     path = place.replies
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
     path.write_bytes(whole[:last] + b"\0" * (len(whole) - last))
-    return manifest_gone(place)
-
-
-def older(place: Workplace) -> list[str]:
-    """Lines as an older version may have left them: other keys, another order, other spacing."""
-    lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
-    kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
-    place.replies.write_text(
-        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept)
-    )
     return manifest_gone(place)
 
 
@@ -162,9 +146,9 @@ def newest_counts(place: Workplace) -> list[str]:
     return manifest_gone(place)
 
 
+# a torn last line, and lines of an older version: benchmarks/fault_cases/machine_faults.py
 CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
     ("nothing", same, 0),
-    ("the note of the finished run is gone", manifest_gone, 0),
     ("what is known of the images is gone", facts_gone, 0),
     ("the results are gone", results_gone, 0),
     ("all but the replies is gone", all_but_replies_gone, 0),
@@ -178,28 +162,22 @@ CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
     ("a picture changed", one_picture, 2),
     ("another model", lambda place: [f"{KEY}.model_name=other"], 20),
     ("another temperature", lambda place: [f"{KEY}.temperature=0.1"], 20),
-    ("another token limit", lambda place: [f"{KEY}.max_tokens=77"], 20),
     ("another box format", lambda place: ["image_grounding.vlm.box_format=xyxy_64"], 10),
     ("another key", lambda place: [f"{KEY}.api_key=sk-another"], 0),
-    ("another timeout", lambda place: [f"{KEY}.timeout=7"], 0),
-    ("more workers", lambda place: ["image_grounding.workflow.max_workers=2"], 0),
     ("step by step", lambda place: ["image_grounding.workflow.stream=false"], 0),
-    ("step 0 alone", lambda place: ["image_grounding.workflow.steps=[0]"], 0),
     ("step 1 alone", lambda place: ["image_grounding.workflow.steps=[1]"], 0),
     ("a pilot", lambda place: ["--pilot", "3"], 0),
     ("force_reprocess", lambda place: ["image_grounding.workflow.force_reprocess=true"], 20),
     ("--retry-failed with no failures", lambda place: ["--retry-failed"], 0),
     ("a damaged line in the store", one_line_damaged, 1),
-    ("a torn last line in the store", torn, 1),
     ("a last line of zeros in the store", zeroed, 1),
-    ("a store of an older version", older, 0),
     ("every line twice, and lines that are none", newest_counts, 0),
 ]
 
 
 RESULTS_STAY = (
     *(same, manifest_gone, facts_gone, results_gone, all_but_replies_gone, touched),
-    *(one_line_damaged, torn, zeroed, older, newest_counts),
+    *(one_line_damaged, zeroed, newest_counts),
 )
 
 
@@ -239,7 +217,7 @@ def test_a_change_during_the_run_is_seen_by_the_next(workplace: Workplace) -> No
     workplace.picture("a.jpg")
     workplace.picture("b.jpg", color="red")
     workplace.rows([{"image_path": "a.jpg", "caption": caption(1)}])
-    with LoopbackServer(latency=0.8) as server:
+    with LoopbackServer(latency=0.5) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         running = workplace.start()
         wait_until(lambda: server.count() >= 1)
@@ -254,7 +232,7 @@ def test_a_change_during_the_run_is_seen_by_the_next(workplace: Workplace) -> No
 @pytest.mark.slow
 def test_a_picture_that_changes_during_the_run_is_asked_for_again(workplace: Workplace) -> None:
     workplace.many(1)
-    with LoopbackServer(latency=0.8) as server:
+    with LoopbackServer(latency=0.5) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         running = workplace.start()
         wait_until(lambda: server.count() >= 2)
@@ -311,24 +289,7 @@ FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
         3,
         3,
     ),
-    (
-        "a cut body is tried again",
-        on(faults.cut_body(0.7), containing="Cup 3 "),
-        "server_fault",
-        3,
-        3,
-        3,
-    ),
-    ("garbage is tried again", on(faults.garbage(), containing="Cup 3 "), "server_fault", 3, 3, 3),
     ("a refusal stands", on(faults.refusal(), containing="Cup 3 "), "refused", 1, 0, 1),
-    (
-        "a filtered reply stands",
-        on(faults.filtered_reply(), containing="Cup 3 "),
-        "refused",
-        1,
-        0,
-        1,
-    ),
     (
         "a refused request stands",
         on(faults.content_filter(), containing="Cup 3 "),
@@ -340,14 +301,6 @@ FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
     (
         "an unreadable reply stands",
         on(faults.says("I see a cup."), containing="Cup 3 "),
-        "unreadable_reply",
-        3,
-        0,
-        3,
-    ),
-    (
-        "an empty reply stands",
-        on(faults.says(""), containing="Cup 3 "),
         "unreadable_reply",
         3,
         0,
@@ -414,19 +367,6 @@ def test_an_image_that_was_missing_is_tried_again_by_the_same_command(workplace:
         assert (workplace.run().code, server.count()) == (1, 2)
         workplace.picture("b.jpg")
         assert (workplace.run().code, server.count()) == (0, 4)
-
-
-def test_an_unreadable_reply_is_asked_again_with_what_was_wrong(workplace: Workplace) -> None:
-    workplace.many(1)
-    rules = [on(faults.says('{"expressions": 7}'), task="expression_extraction", times=2)]
-    with LoopbackServer(faults=rules) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert (done.code, server.count()) == (0, 4), done
-        asked = [
-            request.text for request in server.requests if request.task == "expression_extraction"
-        ]
-    assert "earlier reply" not in asked[0]
-    assert all("could not be read" in text for text in asked[1:])
 
 
 def test_truncated_replies_are_split_and_never_taken_as_absent(workplace: Workplace) -> None:
@@ -550,6 +490,8 @@ def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None
         pytest.param(Usage(0, 0), id="no usage"),
         pytest.param(Usage(-5_000, 0, -5_000), id="less than nothing"),
         pytest.param(Usage(8_000, 10_000_000, 0), id="more cached than sent"),
+        pytest.param(Usage(0, 0, 1), id="of the reply alone"),
+        pytest.param(Usage(100, 0, 0), id="of the question alone"),
     ],
 )
 def test_a_budget_holds_whatever_usage_the_endpoint_claims(

@@ -46,30 +46,24 @@ def address_of(one: str | LoopbackServer) -> str:
     return one if isinstance(one, str) else one.base_url
 
 
-def run_of(place: Workplace) -> dict[str, Any]:
-    found = json.loads((place.results / "run.json").read_text())
-    assert isinstance(found, dict)
-    return found
-
-
-@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("workers", [1, 16])
 def test_requests_go_by_weight(
     workplace: Workplace, servers: list[LoopbackServer], workers: int
 ) -> None:
     light, heavy, _ = servers
-    workplace.many(150)
+    workplace.many(100)
     endpoints = [
         {"base_url": light.base_url, "weight": 1},
         {"base_url": heavy.base_url, "weight": 3},
     ]
     done = several(workplace, *endpoints).run(**{"workflow.max_workers": workers})
     assert done.code == 0, done
-    assert light.paid + heavy.paid == 300
-    # 75 where each request is drawn by weight, 150 where by chance alone; and fewer where one's first
+    assert light.paid + heavy.paid == 200
+    # 50 where each request is drawn by weight, 100 where by chance alone; and fewer where one's first
     # answer comes late, as on a busy machine: until then it is asked one request at a time.
-    assert 10 <= light.paid <= 105
+    assert 5 <= light.paid <= 75
     assert max(light.max_in_flight, heavy.max_in_flight) <= workers
-    assert run_of(workplace)["endpoint"] == f"{light.base_url} + {heavy.base_url}"
+    assert workplace.run_json()["endpoint"] == f"{light.base_url} + {heavy.base_url}"
 
 
 def test_a_limited_one_does_not_hold_up_the_other(

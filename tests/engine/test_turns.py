@@ -20,6 +20,7 @@ RECORDS, PHRASES = 210, 40  # once 200 replies have come, they are judged once m
 MOST_MS = 80  # of CPU, where 50 are wanted: on a busy machine the same takes longer
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "alike", [False, True], ids=["replies are reviewed", "all but one are answered from the store"]
 )

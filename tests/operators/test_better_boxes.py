@@ -18,16 +18,15 @@ from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, p
 from dataflow_grounding import (
     BoxRefiner,
     BoxVerifier,
-    FileStorage,
     Merger,
     Operator,
     PhraseGrounder,
-    Pipeline,
 )
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators._agreement import merge_answers
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
@@ -185,17 +184,16 @@ def test_up_to_half_of_the_answers_may_be_unreadable(
         # The first answers come to nothing, however often they are asked for again.
         return Answer("no idea") if next(count) < unreadable else seeing(request)
 
-    token = current_options.set(RunOptions(max_attempts=1))
-    try:
-        with LoopbackServer(answers, keep_bodies=True) as server:
-            if kept:
-                [one] = ground(server, photo, "the red box", samples=3)
-                assert (one["instances"][0]["score"], one["disagreement"]) == (0.6667, True)
-            else:
-                with pytest.raises(UnreadableReply):
-                    ground(server, photo, "the red box", samples=3)
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        LoopbackServer(answers, keep_bodies=True) as server,
+    ):
+        if kept:
+            [one] = ground(server, photo, "the red box", samples=3)
+            assert (one["instances"][0]["score"], one["disagreement"]) == (0.6667, True)
+        else:
+            with pytest.raises(UnreadableReply):
+                ground(server, photo, "the red box", samples=3)
 
 
 def in_px(*boxes: list[int], size: tuple[int, int] = (1200, 900)) -> dict[str, Any]:
@@ -269,15 +267,14 @@ def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
     expressions = [
         {"expression_id": "a", "text": "the blue box", "instances": given, "status": "grounded"}
     ]
-    token = current_options.set(RunOptions(max_attempts=1))
-    try:
-        with LoopbackServer(answers, keep_bodies=True) as server:
-            serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-            refiner = BoxRefiner(serving, samples=3, check_every=None)
-            record = refiner({"image_path": photo, "expressions": expressions})
-            assert server.count() == asked
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        LoopbackServer(answers, keep_bodies=True) as server,
+    ):
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        refiner = BoxRefiner(serving, samples=3, check_every=None)
+        record = refiner({"image_path": photo, "expressions": expressions})
+        assert server.count() == asked
     [instance] = record["expressions"][0]["instances"]
     assert instance["bbox"] == (TINY if "found" in replies else given[0]["bbox"])
 
@@ -310,13 +307,13 @@ def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(
 @pytest.mark.slow
 def test_zoom_mends_what_noise_has_spoilt(photo: str) -> None:
     better = 0
-    for seed in range(12):
+    for seed in range(6):
         with LoopbackServer(SeeingModel(noise=0.005, seed=seed), keep_bodies=True) as server:
             [plain] = ground(server, photo, "the blue box")
             [zoomed] = ground(server, photo, "the blue box", then=(BoxRefiner,))
         overlaps = [iou(tuple(e["instances"][0]["bbox"]), tuple(TINY)) for e in (plain, zoomed)]
         better += overlaps[1] > max(0.6, overlaps[0])
-    assert better >= 10  # a box that noise has made too large is not looked for again
+    assert better >= 5  # a box that noise has made too large is not looked for again
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (1185, 0), (0, 888), (1185, 888)])
@@ -480,16 +477,6 @@ def test_a_record_whose_verification_fails_keeps_its_boxes(album: Workplace) -> 
         assert blue["verified"] is True
 
 
-def test_a_picture_and_its_parts_are_told_apart_in_the_store(album: Workplace) -> None:
-    with LoopbackServer(model(), keep_bodies=True) as server:
-        assert (
-            album.run(**{"vlm.openai.base_url": server.base_url, "workflow.zoom": True}).code == 0
-        )
-    lines = map(json.loads, (album.results / ".ckpt" / "replies.jsonl").read_text().splitlines())
-    keys = [line["key"] for line in lines if line["task"] == "phrase_grounding"]
-    assert len(set(keys)) == len(keys) == 6
-
-
 # --- further steps
 
 
@@ -607,46 +594,6 @@ def test_boxes_that_are_not_looked_at_again_stay_to_the_last_one(photo: str) -> 
         record = BoxRefiner(serving)({"image_path": photo, "expressions": expressions})
         assert server.count() == 0
     assert record["expressions"] == expressions
-
-
-class Steps(Pipeline):
-    def __init__(self, folder: Path, cache: str, server: LoopbackServer) -> None:
-        self.storage = FileStorage(
-            str(folder / "in.jsonl"), str(folder / cache), file_name_prefix="s"
-        )
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-        self.grounder = PhraseGrounder(serving, check_every=None)
-        self.refiner = BoxRefiner(serving, check_every=None)
-        self.verifier = BoxVerifier(serving, check_every=None)
-
-    def forward(self) -> None:
-        self.grounder.run(self.storage.step())
-        self.refiner.run(self.storage.step(), input_expressions_key="expressions")
-        self.verifier.run(
-            self.storage.step(), input_expressions_key="expressions", output_key="checked"
-        )
-
-
-def test_by_hand_each_step_writes_its_file_compiled_or_not(photo: str, tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(
-        json.dumps({"image_path": photo, "expressions": ["the blue box"]}) + "\n"
-    )
-    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        plain, compiled = Steps(tmp_path, "plain", server), Steps(tmp_path, "compiled", server)
-        compiled.compile()
-        assert [pipeline.forward().done for pipeline in (plain, compiled)] == [1, 1]
-    files = [f"s_step{step}.jsonl" for step in (1, 2, 3)]
-    for name in files:
-        assert (tmp_path / "plain" / name).read_bytes() == (
-            tmp_path / "compiled" / name
-        ).read_bytes()
-    grounded, refined, verified = (
-        json.loads((tmp_path / "plain" / name).read_bytes()) for name in files
-    )
-    assert "zoomed" not in grounded["expressions"][0]["instances"][0]
-    assert refined["expressions"][0]["instances"][0]["zoomed"] is True
-    assert verified["expressions"] == refined["expressions"]
-    assert verified["checked"][0]["verified"] is True
 
 
 def test_who_asks_one_serving_shares_its_box_format() -> None:

@@ -10,7 +10,6 @@ import json
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -224,9 +223,7 @@ def test_what_is_not_a_picture_is_said_in_one_sentence(given: Any, says: str) ->
 
 
 @pytest.mark.parametrize(
-    "data",
-    [None, 5, "a.jpg", b"x", [5], [None], [["a.jpg"]], object()],
-    ids=lambda data: type(data).__name__,
+    "data", [None, "a.jpg", [None], object()], ids=lambda data: type(data).__name__
 )
 def test_what_is_not_a_record_is_said_too(data: Any) -> None:
     wanted = r"PhraseGrounder takes a record \(a dict\), a list of records or a DataFrame"
@@ -257,7 +254,7 @@ def test_rows_that_fail_are_left_out_and_told_once(
         (1, ImageMissing),
         (3, ImageMissing),
     ]
-    assert PhraseGrounder(EmbeddedServing())(rows[:1]).failures == []
+    assert PhraseGrounder(EmbeddedServing())(iter(rows[:1])).failures == []
     assert capsys.readouterr().err == ""
 
 
@@ -367,31 +364,6 @@ def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(tmp_
         gone = [{**given, "image_path": f"gone{number}.png"} for number in range(2)]
         assert len(operator(gone, on_error="keep").failures) == 2
         assert server.count() == 0
-
-
-@pytest.mark.slow
-def test_threads_may_share_an_operator_and_its_serving(tmp_path: Path) -> None:
-    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
-    done: list[int] = []
-    with LoopbackServer(ProbeModel("qwen3-vl"), latency=0.05) as server:
-        operator = PhraseGrounder(OpenAIServing(server.base_url, "qwen3-vl"))
-
-        def work(number: int) -> None:
-            rows = [
-                {"image_path": str(tmp_path / "a.png"), "expressions": [f"thing {number} {n}"]}
-                for n in range(4)
-            ]
-            done.append(len(operator(rows)))
-
-        threads = [
-            threading.Thread(target=work, args=(number,), daemon=True) for number in range(6)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    assert done == [4] * 6
-    assert isinstance(pickle.loads(pickle.dumps(operator)), PhraseGrounder)
 
 
 def frame_of(row: dict[str, Any]) -> Any:

@@ -11,13 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 from PIL import Image
 
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
-    BBoxVisualizer,
     ExpressionExtractor,
     FileStorage,
     GroundingError,
@@ -99,34 +97,6 @@ def test_one_record_raises_what_failed(photo: str) -> None:
         extractor({"image_path": photo})
 
 
-def test_a_list_leaves_out_what_fails_and_names_it(photo: str) -> None:
-    rows = [{"image_path": path, "caption": "x"} for path in (photo, "gone.jpg", photo)]
-    done = ExpressionExtractor(Small())(rows)
-    assert [record["image_path"] for record in done] == [photo, photo]
-    assert [(place, type(error)) for place, error in done.failures] == [(1, ImageMissing)]
-    ids = [record["expressions"][0]["expression_id"] for record in done]
-    assert len(set(ids)) == 2
-    assert ExpressionExtractor(Small())([]) == []
-    assert list(ExpressionExtractor(Small())(iter(rows[:1]))) == done[:1]
-
-
-def test_a_dataframe_gives_a_dataframe(photo: str) -> None:
-    frame = pandas.DataFrame(
-        [{"image_path": path, "caption": "x", "n": 1} for path in (photo, "gone.jpg")]
-    )
-    done = PhraseGrounder(Small())(ExpressionExtractor(Small())(frame))
-    assert isinstance(done, pandas.DataFrame)
-    assert done["n"].tolist() == [1]
-    assert done["expressions"][0][0]["instances"][0]["bbox"] == [1, 2, 30, 20]
-
-
-def test_an_operator_works_where_an_event_loop_runs_already(photo: str) -> None:
-    async def notebook() -> Any:
-        return ExpressionExtractor(Small())({"image_path": photo, "caption": "x"})
-
-    assert asyncio.run(notebook())["cleaned_caption"] == "A red mug."
-
-
 def test_a_file_is_worked_through_with_renamed_columns(photo: str, tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps({"photo": photo, "text": "A red mug."}) + "\n")
@@ -159,13 +129,6 @@ def test_a_wrong_key_names_the_right_ones(argument: str, photo: str) -> None:
         ExpressionExtractor(Small())({"image_path": photo}, **{argument: "x"})
 
 
-def test_a_column_that_is_not_there_names_the_nearest(photo: str, tmp_path: Path) -> None:
-    path = tmp_path / "in.jsonl"
-    path.write_text(json.dumps({"image_path": photo, "captions": "A red mug."}) + "\n")
-    with pytest.raises(PlanError, match="'caption', which nobody provides; is it 'captions'"):
-        ExpressionExtractor(Small()).run(FileStorage(str(path), str(tmp_path / "cache")).step())
-
-
 @pytest.mark.parametrize(
     "storage", [None, "file.jsonl", object()], ids=["none", "a path", "an object"]
 )
@@ -176,7 +139,18 @@ def test_what_is_no_storage_is_refused(storage: Any) -> None:
         ExpressionExtractor(Small()).run(FileStorage("in.jsonl"))
 
 
-@pytest.mark.parametrize("name", ["BBoxVisualizer", "ExpressionExtractor", "PhraseGrounder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BBoxVisualizer",
+        "CaptionGenerator",
+        "DoubleChecker",
+        "ExpressionExtractor",
+        "Merger",
+        "PhraseGrounder",
+        "RegionExpressionGenerator",
+    ],
+)
 def test_the_registry_has_the_operators_with_descriptions_in_two_languages(name: str) -> None:
     cls = OPERATOR_REGISTRY.get(name)
     assert name in OPERATOR_REGISTRY
@@ -407,22 +381,3 @@ class Broken(Serving):
 def test_a_serving_that_goes_wrong_fails_the_record(answer: Any, photo: str) -> None:
     with pytest.raises(RecordError):
         ExpressionExtractor(Broken(answer))({"image_path": photo, "caption": "x"})
-
-
-def test_what_is_drawn_alone(photo: str, tmp_path: Path) -> None:
-    expressions = [{"text": "a mug", "instances": [{"bbox": (1, 2, 30, 20)}]}]
-    record = BBoxVisualizer(tmp_path / "out")({"image_path": photo, "expressions": expressions})
-    with Image.open(record["image_with_bbox"]) as picture:
-        assert picture.size == (40, 30)
-
-
-def test_rows_of_a_table_that_fail_are_told(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    from dataflow_grounding import EmbeddedServing, PhraseGrounder
-
-    table = pandas.DataFrame([{"image_path": str(tmp_path / "none.png"), "expressions": ["a cat"]}])
-    with pytest.raises(GroundingError, match=r"all 1 row failed\. Row 0: no image"):
-        PhraseGrounder(EmbeddedServing())(table)
-    assert len(PhraseGrounder(EmbeddedServing())(table, on_error="keep")) == 1
-    assert capsys.readouterr().err.count("Running on the embedded") <= 1

@@ -33,10 +33,7 @@ print(errors)
 """
 
 
-@pytest.mark.parametrize("attempt", range(3))
-def test_the_first_calls_of_a_process_may_come_from_eight_threads(
-    workplace: Workplace, attempt: int
-) -> None:
+def test_the_first_calls_of_a_process_may_come_from_eight_threads(workplace: Workplace) -> None:
     path = workplace.folder / workplace.picture()
     with LoopbackServer() as server:
         line = [sys.executable, "-c", SCRIPT, str(path), server.base_url]

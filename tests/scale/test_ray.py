@@ -575,14 +575,11 @@ def test_options_that_do_not_go_together(
     assert said in done.err
 
 
-@pytest.mark.parametrize(
-    "engine", [(), ("--engine", "ray", "--workers", "1")], ids=["one process", "blocks"]
-)
 def test_small_blocks_end_with_a_check_as_one_run_does(
-    workplace: Workplace, server: LoopbackServer, cluster: str, engine: tuple[str, ...]
+    workplace: Workplace, server: LoopbackServer, cluster: str
 ) -> None:
     place = place_at(workplace, server, 96)
-    done = place.run(*engine, **{"vlm.check_every": 100})
+    done = place.run("--engine", "ray", "--workers", "1", **{"vlm.check_every": 100})
     assert done.code == 0, done
     asked = [
         request.image_digests[0]

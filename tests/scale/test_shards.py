@@ -9,6 +9,7 @@ import os
 import shutil
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
-from dataflow_grounding.testing.faults import refusal, says
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing.faults import refusal
 from tests.support.workplace import Done, Workplace, caption, command, ended
 
 ROWS = 120
@@ -81,7 +82,7 @@ def test_merged_shards_are_what_one_machine_leaves(
     done = merged(place)
     assert done.code == 1, done
     assert left(place.folder / "results") == left(place.folder / "alone")
-    run = json.loads((place.results / "run.json").read_text())
+    run = place.run_json()
     assert run["shards"] == 8
     for name in ("images", "done", "failed", "expressions", "requests", "failures"):
         assert done.summary[name] == alone.summary[name], name
@@ -94,7 +95,7 @@ def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) 
     for number in (1, 2):
         place.run("--shard", f"{number}/2")
     spent = merged(place).summary["cost_usd"]
-    steps = json.loads((place.results / "run.json").read_text())["steps"]
+    steps = place.run_json()["steps"]
     assert sum(step["cost_usd"] for step in steps) == pytest.approx(spent, abs=1e-5)
     cost = command(["cost", str(place.results), "--json"]).summary
     assert cost["steps"] == steps
@@ -643,16 +644,6 @@ def test_merge_writes_no_file_but_those_of_steps(place: Workplace, name: Any) ->
     assert files_of(place.folder.parent) == before
 
 
-def test_merge_refuses_steps_that_are_one_file_on_some_system(place: Workplace) -> None:
-    place.many(2)
-    assert place.run("--shard", "1/1").code == 0
-    shard = place.results / "shards" / "1-of-1"
-    run = json.loads((shard / "run.json").read_text())
-    run["shard"]["files"] = ["step_0_a/annotations.jsonl", "step_0_A/annotations.jsonl"]
-    (shard / "run.json").write_text(json.dumps(run))
-    assert "names the file of a step twice" in merged_err(place)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["digests", "as earlier versions left them"])
 @pytest.mark.parametrize("file", ["annotations.jsonl", "annotations.jsonl.lines"])
@@ -689,42 +680,6 @@ def test_a_row_that_two_shards_have_is_refused(place: Workplace) -> None:
             (two / step / "annotations.jsonl.lines").read_bytes()[:8] + places[8:]
         )
     assert "line" in merged_err(place)
-
-
-@pytest.mark.slow
-def test_pictures_replaced_between_two_shards_are_told(place: Workplace) -> None:
-    names = [f"p{number}.jpg" for number in range(8)]
-    for name in names:
-        place.picture(name)
-    place.rows(
-        {"image_path": name, "image_id": name, "caption": caption(n)}
-        for n, name in enumerate(names)
-    )
-    assert place.run("--shard", "1/2").code == 0
-    for name in names:
-        place.picture(name, (80, 60))
-    assert place.run("--shard", "2/2").code == 0
-    done = merged(place)
-    assert "shards/1-of-2 are not those that it has seen: run that shard again" in done.err
-    assert "2-of-2" not in done.err
-    assert place.run("--shard", "1/2").code == 0
-    assert "not those" not in merged(place).err
-
-
-@pytest.mark.slow
-def test_a_later_part_s_readable_reply_goes_before_an_own_that_is_not(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    place.many(6)
-    says_nothing = on(says("?"), task="phrase_grounding")
-    server.faults = [says_nothing]
-    assert place.run("--shard", "1/1", **{"workflow.max_attempts": 1}).code == 4
-    server.faults = []
-    assert place.run("--retry-failed", **{"workflow.max_attempts": 1}).code == 0
-    sent = server.count()
-    done = place.run("--shard", "1/1", **{"workflow.max_attempts": 1})
-    assert done.code == 0, done
-    assert server.count() == sent
 
 
 HALF = "\ud800"  # half of a surrogate pair, which UTF-8 can't hold and JSON can
@@ -772,36 +727,37 @@ def test_merge_refuses_a_run_json_of_other_kinds_in_one_line(
     assert files_of(place.folder) == before
 
 
-def test_merge_reads_on_where_the_results_own_run_json_is_of_other_kinds(place: Workplace) -> None:
+def edited(place: Workplace, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """The one shard of a run, whose run.json somebody has edited."""
     place.many(2)
     assert place.run("--shard", "1/1").code == 0
+    path = place.results / "shards" / "1-of-1" / "run.json"
+    run = json.loads(path.read_text())
+    edit(run)
+    path.write_text(json.dumps(run))
+
+
+def test_merge_refuses_steps_that_are_one_file_on_some_system(place: Workplace) -> None:
+    files = ["step_0_a/annotations.jsonl", "step_0_A/annotations.jsonl"]
+    edited(place, lambda run: run["shard"].update(files=files))
+    assert "names the file of a step twice" in merged_err(place)
+
+
+def test_what_merge_can_do_without_ends_none(place: Workplace) -> None:
+    """Classes without counts, half of a surrogate, a run.json of the results that says nothing."""
+
+    def edit(run: dict[str, Any]) -> None:
+        run["endpoint"] = HALF
+        run["summary"]["classes"] = [{"class": "cup"}]
+
+    edited(place, edit)
     for summary in (7, {"images": "many"}, {"images": [1]}):
         (place.results / "run.json").write_text(json.dumps({"summary": summary}))
-        assert command(["merge", str(place.results), "--no-report"]).code == 0
-
-
-def test_a_class_without_counts_in_a_shard_ends_no_merge(place: Workplace) -> None:
-    place.many(2)
-    assert place.run("--shard", "1/1").code == 0
-    path = place.results / "shards" / "1-of-1" / "run.json"
-    run = json.loads(path.read_text())
-    run["summary"]["classes"] = [{"class": "cup"}]
-    path.write_text(json.dumps(run))
-    done = command(["merge", str(place.results), "--no-report"])
-    assert done.code == 0, done
-    [row] = json.loads((place.results / "run.json").read_text())["summary"]["classes"]
+        assert merged(place).code == 0
+    run = place.run_json()
+    assert run["endpoint"] == HALF
+    [row] = run["summary"]["classes"]
     assert (row["class"], row["boxes"], row["mean_side"]) == ("cup", 0, None)
-
-
-def test_a_half_surrogate_of_a_shard_ends_no_merge(place: Workplace) -> None:
-    place.many(2)
-    assert place.run("--shard", "1/1").code == 0
-    path = place.results / "shards" / "1-of-1" / "run.json"
-    run = json.loads(path.read_text())
-    path.write_text(json.dumps({**run, "endpoint": HALF}))
-    done = command(["merge", str(place.results), "--no-report"])
-    assert done.code == 0, done
-    assert json.loads((place.results / "run.json").read_text())["endpoint"] == HALF
 
 
 def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) -> None:
@@ -812,9 +768,7 @@ def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) ->
     (place.results / ".ckpt" / "finished.json").unlink()
     done = place.run()
     assert done.code == 0, done
-    assert [
-        step["step"] for step in json.loads((place.results / "run.json").read_text())["steps"]
-    ] == [HALF]
+    assert [step["step"] for step in place.run_json()["steps"]] == [HALF]
 
 
 def test_each_shard_has_its_part_of_the_limits(place: Workplace, server: LoopbackServer) -> None:

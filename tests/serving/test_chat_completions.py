@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -435,9 +434,7 @@ def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_pat
     with LoopbackServer() as server:
         given = {"vlm.openai.api_key": SECRET, "vlm.openai.extra_headers": {"X-Title": "mine"}}
         assert workplace.run(**{"vlm.openai.base_url": server.base_url, **given}).code == 0
-    openai = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"][
-        "vlm"
-    ]["openai"]
+    openai = workplace.run_json()["spec"]["image_grounding"]["vlm"]["openai"]
     assert (openai["api_key"], openai["extra_headers"], openai["extra_body"]) == (
         "***",
         {"X-Title": "***"},

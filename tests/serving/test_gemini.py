@@ -100,12 +100,12 @@ def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(gemini: Workplace) ->
 
 def test_the_timeout_is_kept(gemini: Workplace) -> None:
     with server(on(faults.hang(), containing="Cup 1 ")) as endpoint:
-        settings = {**at(endpoint), "vlm.gemini.timeout": 3, "workflow.max_attempts": 2}
+        settings = {**at(endpoint), "vlm.gemini.timeout": 2, "workflow.max_attempts": 2}
         done = gemini.run(**settings)
     assert done.code == 1, done
     [failure] = gemini.failures()
     assert (failure["kind"], failure["attempts"]) == ("server_fault", 2)
-    assert "did not answer within 3 s" in failure["message"]
+    assert "did not answer within 2 s" in failure["message"]
 
 
 def test_schemas_are_in_geminis_dialect(gemini: Workplace) -> None:
@@ -269,14 +269,10 @@ def test_details_of_no_error_and_no_json_say_what_they_are(body: str) -> None:
 
 PASSING = [
     ("a server fault", faults.server_error(500)),
-    ("an overload", faults.server_error(503)),
-    ("a proxy's page", faults.html_error(502)),
     ("a cut reply", faults.cut_body(0.6)),
     ("a closed connection", faults.disconnect()),
-    ("garbage", faults.garbage()),
     ("an empty body", faults.empty_body()),
     ("half a JSON", faults.invalid_json()),
-    ("no candidate", faults.odd_json('{"candidates": []}')),
     ("another protocol", faults.odd_json('{"choices": 7}')),
 ]
 
@@ -312,17 +308,6 @@ def test_a_finished_run_sends_nothing_and_another_setting_asks_again(gemini: Wor
         ]:
             sent.append(gemini.run(**setting).summary["requests"])
     assert sent == [6, 0, 6, 6, 0]
-
-
-def test_max_requests_is_kept_and_the_same_command_goes_on(gemini: Workplace) -> None:
-    with server(on(faults.disconnect(), share=0.3)) as endpoint:
-        for _ in range(12):
-            before = endpoint.count()
-            code = gemini.run("image_grounding.workflow.max_requests=4", **at(endpoint)).code
-            assert endpoint.count() - before <= 4
-            if code == 0:
-                break
-        assert (code, endpoint.count(200)) == (0, 6)
 
 
 def test_key_and_address_may_come_from_the_environment(

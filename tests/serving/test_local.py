@@ -252,19 +252,6 @@ def test_a_serving_that_was_asked_can_be_sent_elsewhere(model: Path, pictures: l
     assert captions(pickle.loads(pickle.dumps(served)), pictures) == before
 
 
-def test_what_comes_at_once_is_one_batch(
-    model: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched, served = Watched(monkeypatch), serving(model, max_workers=16)
-    asked = asked_for(pictures * 2)
-
-    async def all_at_once() -> None:
-        await asyncio.gather(*map(served.answer, asked))
-
-    asyncio.run(all_at_once())
-    assert max(watched.sizes) > len(asked) / 2
-
-
 def test_an_interrupt_ends_a_long_reply(model: Path, tmp_path: Path, workplace: Workplace) -> None:
     """One that would take minutes."""
     endless = Path(shutil.copytree(model, tmp_path / "endless"))

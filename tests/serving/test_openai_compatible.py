@@ -32,6 +32,7 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
@@ -217,20 +218,19 @@ def test_each_fault_is_an_error_of_ours_and_the_clients_retries_are_off(
 ) -> None:
     # The timeout of a request that hangs is what the test has to wait for; no other may meet one.
     timeout = 0.3 if fault == faults.hang() else 60
-    token = current_options.set(RunOptions(max_attempts=2))
-    try:
-        with LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server:
-            if own:
-                used = OpenAIServing(
-                    model_name="loopback", client=own_client(server, "openai"), timeout=timeout
-                )
-            else:
-                used = serving(server, timeout=timeout)
-            with pytest.raises(kind) as caught:
-                ExpressionExtractor(used)(row)
-            assert server.count() == sent
-    finally:
-        current_options.reset(token)
+    with (
+        holding(current_options, RunOptions(max_attempts=2)),
+        LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server,
+    ):
+        if own:
+            used = OpenAIServing(
+                model_name="loopback", client=own_client(server, "openai"), timeout=timeout
+            )
+        else:
+            used = serving(server, timeout=timeout)
+        with pytest.raises(kind) as caught:
+            ExpressionExtractor(used)(row)
+        assert server.count() == sent
     assert type(caught.value) is kind
     assert KEY not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -240,30 +240,14 @@ def test_each_fault_is_an_error_of_ours_and_the_clients_retries_are_off(
 
 
 def test_max_requests_holds_for_an_operator_by_hand(row: dict[str, Any]) -> None:
-    token = current_options.set(RunOptions(max_requests=3))
-    try:
-        with LoopbackServer(takes=Takes(response_formats=())) as server:
-            rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefgh"]
-            with pytest.raises(BudgetExceeded):
-                ExpressionExtractor(serving(server))(rows)
-            assert server.count() <= 3
-    finally:
-        current_options.reset(token)
-
-
-def test_a_list_keeps_order_and_names_what_failed(row: dict[str, Any]) -> None:
-    rows = [{**row, "caption": f"Cup {letter}", "n": n} for n, letter in enumerate("abcdef")]
-    rows[2]["image_path"] = "gone.png"
-    with LoopbackServer(
-        latency=0.005, faults=on(faults.content_filter(), containing="Cup e")
-    ) as server:
-        found = ExpressionExtractor(serving(server))(rows)
-        assert server.count() == 5
-    assert [record["n"] for record in found] == [0, 1, 3, 5]
-    assert [(place, error.kind) for place, error in found.failures] == [
-        (2, "image_missing"),
-        (4, "refused"),
-    ]
+    with (
+        holding(current_options, RunOptions(max_requests=3)),
+        LoopbackServer(takes=Takes(response_formats=())) as server,
+    ):
+        rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefgh"]
+        with pytest.raises(BudgetExceeded):
+            ExpressionExtractor(serving(server))(rows)
+        assert server.count() <= 3
 
 
 @pytest.mark.slow

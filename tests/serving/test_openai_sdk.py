@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +141,9 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
 ) -> None:
     # What never ends is waited for as long; nothing else may meet so short a timeout.
     timeout = 0.5 if fault in (faults.hang(), faults.slow_drip(50)) else 60
-    token = current_options.set(RunOptions(max_attempts=2))
+    # another try would be the client's own
     found = []
-    try:
+    with holding(current_options, RunOptions(max_attempts=1)):
         for kind in (OpenAIServing, OpenAISdkServing):
             with LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server:
                 with pytest.raises(GroundingError) as caught:
@@ -163,23 +162,18 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
                 assert "\n" not in said
                 if fault.status is not None and fault.status >= 400:
                     assert f"answered {fault.status}" in said
-    finally:
-        current_options.reset(token)
     assert found[0] == found[1]
 
 
 def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
-    token = current_options.set(RunOptions(max_attempts=2))
     found = []
-    try:
+    with holding(current_options, RunOptions(max_attempts=1)):
         for kind in (OpenAIServing, OpenAISdkServing):
             with pytest.raises(GroundingError) as caught:
                 ExpressionExtractor(
                     kind("http://127.0.0.1:9/v1", "loopback", box_format="xyxy_px")
                 )(row)
             found.append((type(caught.value), str(caught.value)))
-    finally:
-        current_options.reset(token)
     assert found[0] == found[1]
     assert (
         "no connection to http://127.0.0.1:9/v1/chat/completions: Connection refused" in found[0][1]
@@ -211,24 +205,6 @@ def test_a_connection_that_takes_too_long_is_the_same_error(
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
-@pytest.mark.parametrize(
-    ("fault", "seconds"),
-    [
-        pytest.param(faults.too_many_requests(0.4), 0.8, id="429 with Retry-After"),
-        pytest.param(faults.server_error(500), 0.0, id="500 burst"),
-    ],
-)
-def test_the_engine_waits_and_asks_again(
-    row: dict[str, Any], kind: type[OpenAIServing], fault: Fault, seconds: float
-) -> None:
-    started = time.monotonic()
-    with LoopbackServer(faults=on(fault, indexes=range(2))) as server:
-        assert ExpressionExtractor(sdk_or_direct(kind, server))(row)["expressions"]
-        assert (server.count(), server.count(200)) == (3, 1)
-    assert time.monotonic() - started >= seconds
-
-
-@pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
 def test_what_limit_headers_ask_for_is_heeded(
     row: dict[str, Any], kind: type[OpenAIServing]
 ) -> None:
@@ -241,7 +217,7 @@ def test_what_limit_headers_ask_for_is_heeded(
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
-@pytest.mark.parametrize("reset", ["9" * 300, "7000", "12h"])
+@pytest.mark.parametrize("reset", ["9" * 300, "12h"])
 def test_no_limit_header_holds_a_run_past_max_wait(
     row: dict[str, Any], kind: type[OpenAIServing], reset: str
 ) -> None:

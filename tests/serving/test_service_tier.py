@@ -214,7 +214,7 @@ def test_without_that_key_a_tier_without_room_ends_the_run(workplace: Workplace)
     rule = on(faults.no_room_at_tier(), where=asks_flex)
     with LoopbackServer(faults=rule) as server:
         at(workplace, server)
-        limits = {"workflow.max_wait": 1, "vlm.openai.timeout": 5}
+        limits = {"workflow.max_wait": 1, "vlm.openai.timeout": 2}
         done = workplace.run(**FLEX, **limits)
         assert (done.code, server.paid) == (3, 0), done
         assert all(asks_flex(request) for request in server.requests)
@@ -226,7 +226,7 @@ def test_slow_answers_are_no_sign_that_a_quota_is_used_up(workplace: Workplace) 
     """While one answer takes longer than max_wait, the others find no room."""
 
     def latency(request: ReceivedRequest) -> float:
-        return 4.0 if request.index == 1 else 0.0
+        return 2.5 if request.index == 1 else 0.0
 
     rule = on(faults.no_room_at_tier(), indexes=range(2, 9))
     with LoopbackServer(latency=latency, faults=rule) as server:
@@ -350,8 +350,8 @@ def test_slow_answers_lower_no_limit_that_was_found(workplace: Workplace) -> Non
         assert before["places"] > 8
         server.faults = on(faults.hang(), indexes=range(45, 55))
         server.latency = 0.5
-        workplace.many(80)
-        done = workplace.run(**FLEX, **{"vlm.openai.timeout": 6})
+        workplace.many(70)
+        done = workplace.run(**FLEX, **{"vlm.openai.timeout": 4})
         assert done.code == 0, done
         assert server.abandoned >= 5
     (after,) = limit_found(workplace)

@@ -160,6 +160,11 @@ class Workplace:
         """The lines of `failures.jsonl`."""
         return _read(self.results / "failures.jsonl")
 
+    def run_json(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        found: dict[str, Any] = json.loads((self.results / "run.json").read_text(encoding="utf-8"))
+        return found
+
     @property
     def replies(self) -> Path:
         """The store of replies."""

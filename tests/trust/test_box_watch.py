@@ -4,16 +4,12 @@ ones never are.
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
 import pytest
 
-from dataflow_grounding import PhraseGrounder
-from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.workplace import Workplace
 
@@ -79,7 +75,7 @@ def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Wo
         done = photo_album.run(**{"vlm.on_suspect_boxes": "warn"})
     assert done.err.count("Warning: the boxes don't look like xyxy_1000") == 1
     assert "xyxy_px would fit" in done.err
-    run = json.loads((photo_album.results / "run.json").read_text())
+    run = photo_album.run_json()
     assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("finished", True)
     assert all(record["suspect_boxes"] for record in photo_album.annotations()), (
         "nothing vouches for any of them"
@@ -96,29 +92,9 @@ def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again
         assert "xyxy_px would fit" in done.err
         sent = server.count()
         assert sent < 24
-        run = json.loads((photo_album.results / "run.json").read_text())
+        run = photo_album.run_json()
         assert (run["state"], "xyxy_px would fit" in run["suspect_boxes"]) == ("stopped", True)
         again = photo_album.run(**stop)
         # the stored replies are enough to say it again
         assert (again.code, server.count() - sent <= 2) == (2, True)
         assert photo_album.run(**{**stop, "vlm.box_format": "xyxy_px"}).code == 0
-
-
-def test_a_run_in_the_right_format_says_nothing(photo_album: Workplace) -> None:
-    with LoopbackServer(words) as server:
-        done = photo_album.run(**{"vlm.openai.base_url": server.base_url})
-    assert (done.code, done.err) == (0, "")
-    assert json.loads((photo_album.results / "run.json").read_text())["suspect_boxes"] is None
-
-
-def test_a_script_is_stopped_by_a_sign_too(photo_album: Workplace) -> None:
-    rows = [
-        {"image_path": str(photo_album.folder / f"p{n}.jpg"), "expressions": ["a mug", "a dog"]}
-        for n in range(24)
-    ]
-    with LoopbackServer(pixels) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000", max_workers=2)
-        grounder = PhraseGrounder(serving, check_every=None)
-        for _ in range(2):  # each run is looked at anew
-            with pytest.raises(SuspectBoxes, match="xyxy_px would fit"):
-                grounder(rows)

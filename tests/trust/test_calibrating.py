@@ -18,7 +18,6 @@ from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, 
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.calibration_file import (
     cache_path,
-    load_calibration,
     prompt_version,
 )
 from tests.support.workplace import Done, Workplace
@@ -31,18 +30,12 @@ def run(workplace: Workplace, server: LoopbackServer, *arguments: str, **setting
     return workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url, **AUTO, **settings})
 
 
-def run_json(workplace: Workplace) -> dict[str, Any]:
-    found = json.loads((workplace.results / "run.json").read_text())
-    assert isinstance(found, dict)
-    return found
-
-
 def stored(server: LoopbackServer) -> Path:
     return Path(cache_path(server.base_url, "loopback"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["xyxy_1000", "yxyx_1000", "xyxy_1", "xywh_100"])
+@pytest.mark.parametrize("name", ["yxyx_1000", "xywh_100"])
 def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(
     workplace: Workplace, name: str
 ) -> None:
@@ -55,7 +48,7 @@ def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(
         [first] = [r.task for r in server.requests[:1]]
         assert first == "phrase_grounding"
     assert "calibrating, with 3 to 11 requests" in done.err
-    origin = run_json(workplace)["box_format"]
+    origin = workplace.run_json()["box_format"]
     assert origin["name"] == name
     assert origin["from"].startswith("calibrated on 20")
     assert "error" in origin["from"]
@@ -106,7 +99,7 @@ def test_calibrated_takes_what_is_stored(workplace: Workplace) -> None:
         sent = server.count()
         assert run(workplace, server, **{"vlm.box_format": "calibrated"}).code == 0
         assert server.count() == sent
-    assert run_json(workplace)["box_format"]["name"] == "xywh_1"
+    assert workplace.run_json()["box_format"]["name"] == "xywh_1"
 
 
 def alternating(request: ReceivedRequest, phrase: str) -> str:
@@ -152,30 +145,14 @@ def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None
             assert "3 to 11 requests" in done.out
 
 
-DAMAGED = {
-    "empty": "",
-    "cut off": '{"endpoint": "http',
-    "another type": "[1, 2]",
-    "a format that nobody knows": {"box_format": "zyx_7"},
-    "an error that is no number": {"error_px": "small"},
-    "a size of one side": {"sizes": [[640]]},
-    "another prompt": {"prompt": "0"},
-    "another model": {"model": "somebody"},
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("what", list(DAMAGED))
-def test_a_damaged_file_is_as_good_as_none(workplace: Workplace, what: str) -> None:
+def test_a_damaged_file_is_as_good_as_none(workplace: Workplace) -> None:
+    """Each way in which one may be damaged: tests/trust/test_stored_again.py."""
     workplace.many(1)
-    change = DAMAGED[what]
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:
         assert run(workplace, server).code == 0
         path = stored(server)
-        whole = json.loads(path.read_text())
-        assert load_calibration(str(path), server.base_url, "loopback") is not None
-        path.write_text(change if isinstance(change, str) else json.dumps({**whole, **change}))
-        assert load_calibration(str(path), server.base_url, "loopback") is None
+        path.write_text('{"endpoint": "http')
         other = Workplace(workplace.folder / "other")
         other.many(1)
         sent = server.count()
@@ -278,7 +255,7 @@ def test_a_script_calibrates_before_its_first_record(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(1, 600), (600, 1), (40, 1), (48, 32)])
+@pytest.mark.parametrize("size", [(1, 600), (48, 32)])
 def test_pictures_too_narrow_to_draw_in_are_probed_enlarged(
     workplace: Workplace, size: Size
 ) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def photograph(path: Path, size: Size = (640, 480)) -> str:
 
 def box_checks(place: Workplace) -> dict[str, Any]:
     """What `run.json` says of the checks of the run's boxes."""
-    operators = json.loads((place.results / "run.json").read_text())["operators"]
+    operators = place.run_json()["operators"]
     [found] = [facts["box_checks"] for facts in operators.values() if "box_checks" in facts]
     assert isinstance(found, dict)
     return found
@@ -69,14 +68,14 @@ def test_probes_come_at_places_that_differ_from_run_to_run(workplace: Workplace)
     assert len(set(places)) >= 4
 
 
-@pytest.mark.parametrize("every", [2, 5, 25])
+@pytest.mark.parametrize("every", [2, 25])
 def test_each_stretch_has_a_check(workplace: Workplace, every: int) -> None:
     """A script that asks about one picture after the other waits for each check."""
     picture = photograph(workplace.folder / "a.png")
     with LoopbackServer(EchoAnswers(X)) as server:
         serving = OpenAIServing(server.base_url, f"stretches of {every}", box_format=X)
         grounder = PhraseGrounder(serving, check_every=every)
-        for number in range(60):
+        for number in range(10 + 2 * every):
             grounder({"image_path": picture, "expressions": [f"a mug {number}"]})
         asked = [asks_for_rectangles(request) for request in server.requests]
     gaps = "".join("P" if is_probe else "." for is_probe in asked).split("P")
@@ -170,8 +169,7 @@ class Drifting:
         return {"objects": objects}
 
 
-@pytest.mark.parametrize("by", [0.02, -0.02, 0.05])
-@pytest.mark.parametrize("since", [0, 1])
+@pytest.mark.parametrize(("by", "since"), [(0.02, 0), (-0.02, 1), (0.05, 1)])
 def test_boxes_that_are_shifted_a_little_are_noticed(
     workplace: Workplace, by: float, since: int
 ) -> None:
@@ -214,5 +212,5 @@ def test_run_json_says_where_they_prove_nothing(workplace: Workplace) -> None:
 
     workplace.many(8)
     assert run(workplace, blind, **{"vlm.check_every": SELDOM})[0].code == 0
-    run_json = json.loads((workplace.results / "run.json").read_text())
+    run_json = workplace.run_json()
     assert "box_checks" not in run_json

@@ -80,12 +80,6 @@ def run(place: Workplace, server: LoopbackServer, *arguments: str, **settings: A
     return place.run(*arguments, **{"vlm.openai.base_url": server.base_url, **settings})
 
 
-def suspected(place: Workplace) -> str | None:
-    found = json.loads((place.results / "run.json").read_text())["suspect_boxes"]
-    assert found is None or isinstance(found, str)
-    return found
-
-
 def right(place: Workplace, count: int, written: str = X) -> list[dict[str, Any]]:
     """The records of a run in which the format is right all along."""
     other = Workplace(place.folder / "right", **{**place.settings, "vlm.check_every": None})
@@ -103,9 +97,7 @@ def boxes_of(records: list[dict[str, Any]]) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("asked", "written"), [(X, Y), (Y, X), (X, "xyxy_px"), ("xyxy_px", "xywh_px"), (X, "xyxy_1")]
-)
+@pytest.mark.parametrize(("asked", "written"), [(X, Y), ("xyxy_px", "xywh_px")])
 def test_a_run_in_another_format_asks_for_no_box(
     place: Workplace, asked: str, written: str
 ) -> None:
@@ -118,7 +110,7 @@ def test_a_run_in_another_format_asks_for_no_box(
     assert f"don't look like {asked}" in line
     assert f"{written} would fit: check vlm.box_format" in line
     assert "No boxes were asked for" in line
-    assert f"{written} would fit" in (suspected(place) or "")
+    assert f"{written} would fit" in (place.run_json()["suspect_boxes"] or "")
     assert place.files().step_1 is None
     assert not (place.results / "annotations.jsonl").exists()
 
@@ -133,7 +125,7 @@ def test_in_its_own_format_it_runs_and_sends_one_request_more(place: Workplace) 
         first = next(r for r in server.requests if r.task == "phrase_grounding")
         assert asks_for_rectangles(first), "it comes before any request for boxes"
     assert boxes_of(place.annotations()) == boxes_of(right(place, 12))
-    assert suspected(place) is None
+    assert place.run_json()["suspect_boxes"] is None
 
 
 @pytest.mark.slow
@@ -159,19 +151,17 @@ def test_a_script_is_checked_once_for_all_its_calls(place: Workplace) -> None:
 
 @pytest.mark.slow
 def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
-    rows = []
-    for n in range(160):
-        picture = str(place.folder / place.picture(f"p{n}.jpg", (320, 160 + n)))
-        rows.append({"image_path": picture, "expressions": [f"a mug {n}", f"a cup {n}"]})
+    picture = str(place.folder / place.picture())
+    rows = [{"image_path": picture, "expressions": [f"a mug {n}"]} for n in range(120)]
     model = Switching(lambda n: X if n < 12 else Y)
     with LoopbackServer(model, latency=0.02) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=8)
-        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+        with pytest.raises(SuspectBoxes):
             PhraseGrounder(serving, check_every=5)(rows)
         sent = server.count()
-        time.sleep(0.3)
+        time.sleep(0.2)
         assert server.count() == sent
-    assert model.boxes < 160
+    assert model.boxes < 120
 
 
 @pytest.mark.slow
@@ -340,7 +330,7 @@ def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_
         first = model.boxes
         assert first == 30
         assert len(place.annotations()) == 30
-        assert f"{Y} would fit" in (suspected(place) or "")
+        assert f"{Y} would fit" in (place.run_json()["suspect_boxes"] or "")
         sent = server.count()
         assert (
             run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10}).code == 0
@@ -365,7 +355,7 @@ def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_o
         first = [record.get("suspect_boxes", False) for record in place.annotations()]
         assert not any(first[:3]), "a check has vouched for these"
         assert all(first[18:]), "also for those that were finished before a check missed"
-        counts = json.loads((place.results / "run.json").read_text())["summary"]["notes"]
+        counts = place.run_json()["summary"]["notes"]
         assert counts["suspect_boxes"] == sum(first)
         # not a finished run's repetition
         again = run(place, server, **one_by_one, **{"workflow.max_attempts": 4})
@@ -417,21 +407,6 @@ def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> N
         at_once(
             place, Held(server.base_url, "seen by two", box_format=X, max_workers=2), None, before=0
         )
-
-
-@pytest.mark.slow
-def test_records_in_memory_are_marked_too(place: Workplace) -> None:
-    place.picture()
-    rows = [
-        {"image_path": str(place.folder / "a.jpg"), "expressions": [f"mug {n}"]} for n in range(25)
-    ]
-    with LoopbackServer(Switching(lambda n: X if n < 12 else Y)) as server:
-        # a name of its own: what an earlier test's checks found of an endpoint at this port would
-        # count for a while
-        serving = OpenAIServing(server.base_url, "odd in memory", box_format=X, max_workers=1)
-        done = PhraseGrounder(serving, on_suspect_boxes="warn", check_every=5)(rows)
-    marked = [record.get("suspect_boxes", False) for record in done]
-    assert (marked[0], all(marked[12:])) == (False, True)
 
 
 def test_after_a_miss_in_memory_further_calls_are_marked_and_not_checked(place: Workplace) -> None:
@@ -509,7 +484,6 @@ def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, comp
 @pytest.mark.parametrize(
     ("records", "every", "probes"),
     [
-        pytest.param(9, SELDOM, 1, id="a small run: only the first"),
         pytest.param(25, SELDOM, 2, id="twenty and more: one at the end"),
         pytest.param(35, 10, 5, id="one every so many"),
         pytest.param(9, None, 0, id="none"),
@@ -535,16 +509,6 @@ def test_checks_are_counted_in_requests_cost_and_estimate(
     assert paid["requests"] == server.count()
     assert paid["steps"][1]["checks"]["requests"] == model.probes
     assert paid["cost_usd"] == pytest.approx(done.summary["cost_usd"])
-
-
-@pytest.mark.slow
-def test_the_budget_counts_checks(place: Workplace) -> None:
-    place.many(5)
-    with LoopbackServer(Switching(X)) as server:
-        assert (run(place, server, **{"workflow.max_requests": 10}).code, server.count()) == (3, 10)
-        assert (run(place, server).code, server.count()) == (0, 12), (
-            "the rest, and a check before it"
-        )
 
 
 @pytest.mark.slow
@@ -580,19 +544,6 @@ def test_a_store_from_before_there_were_checks_is_trusted(place: Workplace) -> N
 # --- what is no evidence
 
 
-@pytest.mark.slow
-def test_one_picture_that_is_missed_is_not_enough(place: Workplace) -> None:
-    place.many(12)
-    model = Switching(X)
-    model.chosen = lambda _: X if model.probes else Y
-    with LoopbackServer(model) as server:
-        done = run(place, server)
-    assert (done.code, model.probes) == (0, 1 + 3), done
-    assert done.summary["notes"]["mixed_formats"] == 1
-    warned = f"Warning: a probe picture was answered in {Y}, others in {X} as asked"
-    assert done.err.count("\n") == done.err.count(warned) == 1
-
-
 def nothing_on_probes(request: ReceivedRequest) -> Any:
     return {"objects": []} if probe_in(request) else EchoAnswers(X)(request)
 
@@ -617,7 +568,7 @@ def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
             "Warning: 2 checks of the box format not answered: these vouch for no box" in told.err
         )
         assert "docs/" not in told.err  # which whoever has installed the package lacks
-    assert suspected(place) is None
+    assert place.run_json()["suspect_boxes"] is None
 
 
 def test_a_refused_probe_is_no_evidence(place: Workplace) -> None:
@@ -654,7 +605,7 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
     place.rows(rows)
     with LoopbackServer(corner) as server:
         done = run(place, server)
-        assert (done.code, suspected(place)) == (0, None), done
+        assert (done.code, place.run_json()["suspect_boxes"]) == (0, None), done
         [note] = done.err.splitlines()  # that all are in the corner is said, and is no suspicion
         assert note.startswith("Note: of ")
         assert done.summary["probes"] >= 3
@@ -756,6 +707,7 @@ def test_check_every_is_a_number_above_zero(place: Workplace) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", box_watch.SWITCHES[:4], ids=lambda case: case[0])
 def test_a_change_shows_in_the_numbers_soon(
     place: Workplace, case: tuple[str, str, str, Scene]
@@ -776,17 +728,20 @@ PANORAMAS = Scene(sizes=((1100, 400), (1600, 560)))
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize(("seed", "written"), [(0, "xyxy_1000"), (1, "xyxy_px"), (2, "cxcywh_px")])
 @pytest.mark.parametrize(
     "scene",
     [*(box_watch.RIGHT[kind] for kind in ("all things", "one corner", "mostly empty")), PANORAMAS],
     ids=["all things", "one corner", "mostly empty", "panoramas"],
 )
-def test_a_noisy_model_in_the_right_format_is_not_stopped(scene: Scene) -> None:
-    for seed, written in enumerate(("xyxy_1000", "xyxy_px", "cxcywh_px")):
-        outcome = box_watch.play(
-            lambda *_, f=written: f, written, scene, records=60, seed=seed, noise=0.03, outliers=0.2
-        )
-        assert (outcome.code, outcome.answers) == (0, 60), outcome.said
+def test_a_noisy_model_in_the_right_format_is_not_stopped(
+    scene: Scene, seed: int, written: str
+) -> None:
+    outcome = box_watch.play(
+        lambda *_: written, written, scene, records=60, seed=seed, noise=0.03, outliers=0.2
+    )
+    assert (outcome.code, outcome.answers) == (0, 60), outcome.said
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_noisy_model_is_told_right(name: str) -> None:
     """Two of the runs of benchmarks/calibration.py: whole numbers, and numbers as they come."""
@@ -28,25 +28,28 @@ def test_a_noisy_model_is_told_right(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["xyxy_1000@pad_square_corner", "xyxy_999@pad_square_corner"])
-def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
+def test_sides_that_pixels_would_explain_too_are_told_right(name: str, seed: int) -> None:
     """A long edge of about the same number in every picture: the same boxes, whatever the noise."""
     known = find_box_format(name, "")
-    assert [one_format(known, seed, noise, 0) for seed in range(8) for noise in (0.001, 0.004)] == [
-        "right"
-    ] * 16
+    assert [one_format(known, seed, noise, 0) for noise in (0.001, 0.004)] == ["right"] * 2
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(9)
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
-def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(name: str) -> None:
+def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(
+    name: str, seed: int
+) -> None:
     """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to
     none.
     """
-    outcomes = [one_rule(name, {**RULES, **OTHERS}[name], seed) for seed in range(3)]
-    assert not [outcome for outcome in outcomes if outcome.kind == "wrong"]
-    assert name not in RULES or outcomes[0].kind == "right"
+    outcome = one_rule(name, {**RULES, **OTHERS}[name], seed)
+    assert outcome.kind != "wrong", outcome.why
+    assert outcome.kind == "right" or seed or name not in RULES
 
 
 @pytest.mark.slow
@@ -63,9 +66,11 @@ def test_a_rule_that_only_chance_makes_fit_is_not_read_wrong(name: str, seed: in
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(12)
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("what", list(FORMATLESS))
-def test_answers_in_no_one_format_are_refused(what: str) -> None:
-    assert all(is_refused(FORMATLESS[what], seed) for seed in range(10))
+def test_answers_in_no_one_format_are_refused(what: str, seed: int) -> None:
+    assert is_refused(FORMATLESS[what], seed)
 
 
 @pytest.mark.parametrize(

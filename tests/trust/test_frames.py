@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.pixel_frames import MODEL
 from benchmarks.resize_rules import reduced
 from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder, read_boxes
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import FrameMap
-from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
@@ -27,17 +27,8 @@ from dataflow_grounding.trust.calibration_file import (
 )
 from dataflow_grounding.trust.choice import FormatChoice
 from dataflow_grounding.trust.maps import format_in_frames
+from tests.support.seen_boxes import off, scene
 from tests.support.workplace import Workplace
-from tests.trust.test_pixel_frames import MODEL, PARTS, _part, scene
-
-
-def off(record: dict[str, object], size: Size) -> float:
-    """How far the boxes of a record are off at the most, as a share of the side."""
-    worst = 0.0
-    for expression, part in zip(record["expressions"], PARTS.values(), strict=True):  # type: ignore[call-overload]
-        gaps = zip(expression["instances"][0]["bbox"], _part(size, *part), size * 2, strict=True)
-        worst = max(worst, *(abs(a - b) / side for a, b, side in gaps))
-    return worst
 
 
 @pytest.mark.slow
@@ -59,7 +50,7 @@ def test_strips_large_and_turned_pictures_are_mapped_within_the_precision(tmp_pa
         assert {size for r in server.requests[-len(rows) :] for size in r.image_sizes} <= frames
     for record, size in zip(records, [*sizes, sizes[3]], strict=True):
         assert (record["width"], record["height"]) == size
-        assert off(record, size) <= 0.03, size
+        assert off(record) <= 0.03, size
 
 
 @pytest.mark.slow
@@ -71,7 +62,7 @@ def test_noise_that_leaves_a_map_vague_is_told(workplace: Workplace) -> None:
         done = workplace.run(**settings)
     assert done.code == 0, done
     assert "may be off by 1." in done.err
-    state = json.loads((workplace.results / "run.json").read_text())
+    state = workplace.run_json()
     assert "maps precise to 1." in state["box_format"]["from"]
 
 
@@ -124,8 +115,7 @@ def test_a_frame_that_is_refused_is_remembered(tmp_path: Path) -> None:
         for again in (False, True):
             asked = server.count()
             records = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
-            for record, size in zip(records, ((480, 640), (640, 480)), strict=True):
-                assert off(record, size) <= 0.01
+            assert max(map(off, records)) <= 0.01
             assert not again or server.count() == asked + 2
 
 

@@ -77,25 +77,6 @@ def test_the_run_goes_on_while_a_check_is_under_way_but_for_the_first_one(
     assert serving.probes >= 3, "the next ones aren't kept from coming"
 
 
-def test_a_single_miss_that_further_copies_settle_ends_nothing(place: Workplace) -> None:
-    scene = Scene(sizes=((640, 480),))
-    grounding_input(place, scene, 80)
-    model = WatchedModel(lambda number, _: X, scene, noise=0.01)
-
-    def missed_once(request: ReceivedRequest) -> dict[str, Any]:
-        if probe_in(request) is None or model.probes != 1:
-            return model(request)
-        other = WatchedModel(lambda *_: Y, scene)
-        model.probes += 1
-        return other(request)
-
-    with LoopbackServer(missed_once) as server:
-        done = run(place, server, **{"vlm.check_every": 40, "workflow.max_workers": IN_FLIGHT})
-    assert (done.code, model.answered, done.summary["failed"]) == (0, 80, 0), done
-    assert done.summary["notes"]["mixed_formats"] == 1
-    assert done.summary["notes"].get("suspect_boxes", 0) <= 2
-
-
 # --- probe pictures of one shape that nothing answers
 
 
@@ -125,7 +106,7 @@ def test_probe_pictures_that_are_answered_vouch_for_no_shape_that_is_not(place: 
 def test_a_shape_whose_probe_pictures_go_unanswered_is_noted_and_ends_no_run(
     place: Workplace, asked: str
 ) -> None:
-    grounding_input(place, MANY_SQUARES, 30)
+    grounding_input(place, MANY_SQUARES, 15)
     model = SilentOnSquares(lambda *_: X, MANY_SQUARES, noise=0.01)
     with LoopbackServer(model) as server:
         done = run(place, server, **{"vlm.box_format": asked})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import box_watch, odd_servers
-from benchmarks.box_watch import FEW_PORTRAITS, HALF_PORTRAITS, RIGHT, grounding_input
+from benchmarks.box_watch import HALF_PORTRAITS, RIGHT, grounding_input
 from benchmarks.odd_servers import OddServer, by_chance, moved, shifted
 from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding.boxes.geometry import Size
@@ -41,23 +41,7 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
 
 
-def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for() -> None:
-    scene = Scene(sizes=((640, 480), (640, 480), (600, 600)))
-    outcome = box_watch.play(
-        lambda _, size: Y if size[0] == size[1] else X, X, scene, records=60, noise=0.02
-    )
-    assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
-
-
-def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written() -> None:
-    for seed in range(2):
-        outcome = box_watch.play(
-            turned_if_upright, X, Scene(sizes=FEW_PORTRAITS), records=80, seed=seed
-        )
-        # one of each kind is checked before the first request
-        assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
-
-
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("written", box_watch.MINORITY_OF)
 def test_a_tenth_of_the_replies_in_another_format_is_never_written(written: str) -> None:
     outcome = box_watch.play(
@@ -131,7 +115,7 @@ def test_a_run_that_may_go_on_is_warned_once_and_stays_suspect(place: Workplace)
         done = run(place, server, **{"vlm.on_suspect_boxes": "warn"})
     assert (done.code, done.err.count("Warning:")) == (0, 1), done
     assert "The endpoint answers in more than one format" in done.err
-    assert json.loads((place.results / "run.json").read_text())["suspect_boxes"]
+    assert place.run_json()["suspect_boxes"]
 
 
 class Lying(WatchedModel):
@@ -178,6 +162,8 @@ def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
     assert bool(lying) is not sees_rectangles
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
@@ -188,16 +174,18 @@ def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
     ],
     ids=str,
 )
-def test_honest_runs_are_not_stopped_however_odd_they_are(kind: str, how: dict[str, float]) -> None:
-    for seed in range(2):
-        outcome = box_watch.play(
-            lambda *_: X, X, RIGHT[kind], records=100, seed=seed, **{"noise": 0.02, **how}
-        )
-        assert outcome.code == 0, outcome.said
-        assert outcome.suspects <= 2, "of a hundred"
-        assert outcome.again <= 6
+def test_honest_runs_are_not_stopped_however_odd_they_are(
+    kind: str, how: dict[str, float], seed: int
+) -> None:
+    outcome = box_watch.play(
+        lambda *_: X, X, RIGHT[kind], records=100, seed=seed, **{"noise": 0.02, **how}
+    )
+    assert outcome.code == 0, outcome.said
+    assert outcome.suspects <= 2, "of a hundred"
+    assert outcome.again <= 6
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [10, 14])
 def test_three_replies_in_ten_that_are_shifted_are_found_where_probe_pictures_meet_them(
     seed: int,

@@ -4,7 +4,6 @@ another format is remembered.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks import box_watch
-from benchmarks.stand_ins.watched_model import Scene
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
 from tests.support.workplace import Done, Workplace
@@ -55,7 +52,7 @@ def run(place: Workplace, model: Any, **settings: Any) -> Done:
         return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
 
 
-@pytest.mark.parametrize("second", [2, 3, 4])
+@pytest.mark.parametrize("second", [2, 4])
 def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
     place: Workplace, second: int
 ) -> None:
@@ -93,6 +90,7 @@ def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
     place.many(30)
     done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
     assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 4 + 1), done
+    assert (done.summary["done"], done.summary["notes"].get("suspect_boxes", 0)) == (30, 0)
     warned = f"Warning: a probe picture was answered in {Y}, others in {X} as asked"
     assert done.err.count(warned) == 1
     assert '"odd": 1' in (place.results / "run.json").read_text()
@@ -132,12 +130,3 @@ def test_boxes_that_can_not_be_in_the_format_call_for_a_check(place: Workplace) 
     first, *called = model.probed_at
     assert first == 0
     assert called, "one that the boxes called for"
-
-
-def test_half_of_the_replies_in_another_order_is_found_within_300_answers() -> None:
-    for seed in range(3):
-        draw = random.Random(seed)
-        outcome = box_watch.play(
-            lambda *_, d=draw: Y if d.random() < 0.5 else X, X, Scene(), records=300, seed=seed
-        )
-        assert (outcome.code, outcome.wrote) == (2, False), json.dumps(outcome.said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
@@ -12,7 +11,6 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.reach import ENOUGH, Reach
 from tests.support.workplace import Done, Workplace
 
@@ -58,7 +56,7 @@ def test_boxes_that_never_pass_the_middle_are_told_once_and_checked(workplace: W
     assert "of the width. Look at some, if their things are not all there." in told[0]
     assert done.summary["notes"]["short_reach"] == 1
     assert any(asked[1:-1]), "a check that nothing else called for"
-    assert json.loads((workplace.results / "run.json").read_text())["suspect_boxes"] is None
+    assert workplace.run_json()["suspect_boxes"] is None
 
 
 @pytest.mark.parametrize(
@@ -111,10 +109,3 @@ def test_one_box_that_reaches_further_settles_it() -> None:
     assert reach.short() is None
     reach.add([], (0.64, 0.48))
     assert reach.boxes == 151
-
-
-@pytest.mark.parametrize(
-    ("size", "orientation"), [((2, 1), "lying"), ((1, 2), "upright"), ((2, 2), "square")]
-)
-def test_an_orientation(size: Size, orientation: str) -> None:
-    assert orientation_of(size) == orientation

@@ -25,9 +25,8 @@ from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.probes import Probe, ProbedPicture
+from tests.support.seen_boxes import off, scene
 from tests.support.workplace import Done, Workplace
-from tests.trust.test_frames import off
-from tests.trust.test_pixel_frames import scene
 
 
 def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:
@@ -66,13 +65,14 @@ def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) ->
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("scale", ["xyxy_px", "xyxy_1000"])
 @pytest.mark.parametrize("what", list(REFUSALS))
 def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scale: str) -> None:
     test, fault = REFUSALS[what]
     model = ProbeModel(scale, noise=0.003, outliers=0)
     with LoopbackServer(model, faults=[on(fault, where=too_much(test))]) as server:
-        done = generate(workplace, server, timeout=4 if what == "never answered" else 60)
+        done = generate(workplace, server, timeout=2 if what == "never answered" else 60)
         assert done.code == 0, done
         stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
         refused = Counter(
@@ -100,20 +100,7 @@ def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(
 
 
 @pytest.mark.slow
-def test_a_frame_that_is_refused_is_left_out(workplace: Workplace) -> None:
-    model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
-    tall = on(
-        faults.bad_request("no"), where=lambda r: any(0.55 < w / h < 0.57 for w, h in r.image_sizes)
-    )
-    with LoopbackServer(model, faults=[tall]) as server:
-        done = generate(workplace, server)
-        assert done.code == 0, done
-        refused = Counter(r.image_sizes for r in server.requests if r.status_sent == 400)
-        assert max(refused.values()) <= 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("largest", [600_000, 1_500_000, 10**9])
+@pytest.mark.parametrize("largest", [600_000, 10**9])
 def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
     workplace: Workplace, largest: int
 ) -> None:
@@ -172,8 +159,7 @@ def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path
     rows = [scene(tmp_path, size) for size in sizes]
     with LoopbackServer(SeeingModel(), faults=[refuse], keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "somebody")
-        for record, size in zip(PhraseGrounder(serving)(rows), sizes, strict=True):
-            assert off(record, size) <= 0.01
+        assert max(map(off, PhraseGrounder(serving)(rows))) <= 0.01
         asked = [r for r in server.requests if not asks_for_rectangles(r)]
         assert [r.status_sent for r in asked] == [200] * 3
         assert asked[0].image_sizes == ((640, 480),)
@@ -185,7 +171,7 @@ def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path
         # Other pictures of a later run have sizes of their own, as far as these are taken.
         larger = scene(tmp_path, (900, 900))
         [record] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([larger])
-        assert off(record, (900, 900)) <= 0.01
+        assert off(record) <= 0.01
         assert server.requests[-1].image_sizes == ((900, 900),)
 
 

@@ -79,6 +79,7 @@ RIGHT = [
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize(
     ("noise", "outliers"), [(0.0, 0.0), (0.015, 0.1), (0.03, 0.2), (0.06, 0.2)]
@@ -110,6 +111,7 @@ WRONG = [
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("asked", "written"), WRONG)
 @pytest.mark.parametrize(("noise", "outliers"), [(0.005, 0.0), (0.03, 0.2)])
 def test_another_format_is_missed_and_named(
@@ -240,11 +242,11 @@ def test_chance_alone_puts_no_picture_further_off_than_the_runs_others(
 ) -> None:
     draw = np.random.default_rng(1)
     further = 0
-    for _ in range(4000):
+    for _ in range(1500):
         off = np.abs(draw.normal(0, noise, (287, 4))).max(axis=1)
         off = np.where(draw.random(287) < outliers, draw.uniform(0, 0.8, 287), off)
         further += is_further_off(off[:7], off[7:])
-    assert further <= 4 * BY_CHANCE * 4000
+    assert further <= 4 * BY_CHANCE * 1500
     assert not is_further_off(np.full(7, 0.2), np.full(280, 0.2)), "all alike"
 
 
@@ -267,9 +269,9 @@ def test_a_noisy_model_that_misses_as_often_as_it_used_to_fits() -> None:
     known = find_box_format("xyxy_1000", "")
     usual = np.concatenate([off_of("xyxy_1000", seed, 0.06, 0.2) for seed in range(40)])
     alone = compared = 0
-    for seed in range(100, 400):
+    for seed in range(100, 250):
         found = pictures("xyxy_1000", seed, 0.06, 0.2, (640, 480))
         alone += showing_of(found, known).kind == "misses"
         compared += showing_of(found, known, usual).kind == "misses"
-    assert alone >= 8
+    assert alone >= 4
     assert compared <= alone / 2
