@@ -148,6 +148,21 @@ def test_pictures(tmp_path: Path) -> None:
     assert "48x64 is stated as 64x48" in done.out
 
 
+def test_the_same_boxes_in_two_pictures_in_a_row(tmp_path: Path) -> None:
+    """vllm-project/vllm#20261, sgl-project/sglang#5455: answers came for other pictures."""
+    boxes = [[1, 2, 30, 40], [5, 6, 17, 28]]
+    rows = []
+    for number, shift in enumerate((0, 0, 1)):
+        row = good(f"{number}.jpg")
+        moved = [[x1 + shift, *rest] for x1, *rest in boxes]
+        row["expressions"][0]["instances"] = [{"bbox": box, "score": None} for box in moved]
+        rows.append(row)
+    done = lint(lines(tmp_path / "a.jsonl", *rows, rows[-1]), "--no-pictures", "--json")
+    assert [(f["line"], f["rule"]) for f in done.summary["findings"] if f["rule"] == "DG108"] == [
+        (2, "DG108")
+    ]
+
+
 def test_a_picture_that_is_sent_stretched(tmp_path: Path) -> None:
     PIL.Image.frombytes("I;16", (2, 1), b"\0\0\xf0\x0f").resize((64, 48)).save(tmp_path / "a.png")
     assert rules_of(lint(lines(tmp_path / "a.jsonl", good("a.png")))) == ["DG403"]
