@@ -10,8 +10,8 @@ from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, within_image
 from dataflow_grounding.operators._nearness import reground
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.tasks.grounding import Found
 
 

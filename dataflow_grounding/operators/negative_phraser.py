@@ -14,7 +14,13 @@ from dataflow_grounding.operators._candidates import (
     of_other_images,
     without_told,
 )
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Operator,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.negatives import Changed, negative_phrases
 
