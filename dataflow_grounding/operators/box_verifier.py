@@ -57,7 +57,10 @@ class BoxVerifier(LooksCloser):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         check_stated_size(record, image.size)
         with_boxes = [expression for expression in expressions if expression["instances"]]
-        zoomed_in = {expression["text"] for expression in with_boxes if _was_zoomed(expression)}
+        zoomed_in = set()
+        for expression in with_boxes:
+            if any(instance.get("zoomed") for instance in expression["instances"]):
+                zoomed_in.add(expression["text"])
 
         async def ground_afresh(texts: list[str]) -> list[Found]:
             """Return a further answer for a text, the only one in the list."""
@@ -82,10 +85,6 @@ class BoxVerifier(LooksCloser):
             if isinstance(answer, RecordError):
                 return Partial(update, answer)
         return update
-
-
-def _was_zoomed(expression: dict[str, Any]) -> bool:
-    return any(instance.get("zoomed") for instance in expression["instances"])
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:
