@@ -160,7 +160,7 @@ class Run:
         for asking in self._askings.values():
             with suppress(Exception):
                 await asking.serving.aclose()
-            self.summary.passing_failures += asking.endpoints.store_held_refusals()
+            self.summary.handover.passing_failures += asking.endpoints.store_held_refusals()
             self.summary.requests.update(asking.counts)
             models[asking.serving.model] = None
         self.summary.models = list(models)

@@ -229,8 +229,8 @@ class SpecRun:
             try:
                 self.job.prepare()
                 summary = execute(self.steps, self.options, self.job.source, locked=folder, run=run)
-                if summary.classes.is_of_classes:
-                    summary.classes.order = list(names_stated_in({"spec": self._stated()}))
+                if summary.shown.classes.is_of_classes:
+                    summary.shown.classes.order = list(names_stated_in({"spec": self._stated()}))
                 if summary.done:
                     self._write_annotations()
                 summary.annotations = address_of(self.annotations_path)
@@ -342,8 +342,8 @@ class SpecRun:
         digest_of_rows = None
         pictures = None
         if summary is not None:
-            seen_rows = summary.seen
-            digest_of_rows = summary.digest
+            seen_rows = summary.handover.seen
+            digest_of_rows = summary.handover.digest
             pictures = pictures_of(paths[-1], self._image_folders)
         return {
             "number": shard.number,
@@ -399,8 +399,8 @@ class SpecRun:
             facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
         facts |= self.job.facts()
         facts["serving"] = facts_of(self.serving)
-        if summary is not None and summary.takes:
-            facts["serving"].setdefault("takes", summary.takes)
+        if summary is not None and summary.handover.takes:
+            facts["serving"].setdefault("takes", summary.handover.takes)
         facts["operators"] = {
             step.label: facts_of(step.operator)
             for step in self.steps
