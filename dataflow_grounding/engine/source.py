@@ -273,9 +273,9 @@ class Source:
             readable = [row.data for row in whole if row.data is not None]
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
-            shown = self.path
-            if self._storage.made_of and self.path == present(self._storage.first_entry_file_name):
-                shown = self._storage.made_of
+            storage = self._storage
+            is_users_own = storage.input_path == storage.first_entry_file_name
+            shown = storage.made_of if is_users_own and storage.made_of else self.path
             raise InputError(f"nothing to do in {shown}: {why}")
         self._numbered = itertools.chain(enumerate(ahead), self._numbered)
         columns = list(dict.fromkeys(column for row in readable for column in row))

@@ -16,8 +16,6 @@ from ._verdicts import ExpressionsToCheck as ExpressionsToCheck
 from ._verdicts import Verdict as Verdict
 from ._verdicts import combine_verdicts as combine_verdicts
 from ._verdicts import expressions_to_check as expressions_to_check
-from ._verdicts import verdict_of_check as verdict_of_check
-from ._verdicts import verdict_of_regrounding as verdict_of_regrounding
 from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_mender import BoxMender as BoxMender
