@@ -260,7 +260,10 @@ class ExpressionsToCheck:
         It shows the regions at the places `near`, and those that the expressions name.
         """
         before = [self.verdicts[number] for number in numbers]
-        places = sorted({*near, *(place for verdict in before for place in verdict.places)})
+        all_places = set(near)
+        for verdict in before:
+            all_places.update(verdict.places)
+        places = sorted(all_places)
         return AskedTogether(before, places, [self.regions[place] for place in places])
 
     def to_ground(self, by_asking: Mapping[int, Result]) -> dict[int, Verdict]:
