@@ -98,7 +98,7 @@ class Manifest:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None
-        if not summary.passing_failures and summary.done and self._settings is not None:
+        if not summary.handover.passing_failures and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
             # the run may have seen something of both

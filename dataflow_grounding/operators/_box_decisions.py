@@ -9,7 +9,7 @@ comes out of a file. Expressions aren't changed in place: functions return copie
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
+from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.boxes.matching import SAME
 from dataflow_grounding.data.records import is_box, is_number, is_settled, whole_number
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
@@ -346,7 +346,8 @@ def with_second_grounding(
     for instance in expression["instances"]:
         bbox_id = str(instance.get("bbox_id"))
         if bbox_id in doubts:
-            is_found = _is_among(box_of(instance["bbox"]), boxes_again)
+            bbox = box_of(instance["bbox"])
+            is_found = any(iou(bbox, other) >= SAME for other in boxes_again)
             verdict = {**verdicts[bbox_id], "found_again": is_found}
             verdicts[bbox_id] = verdict
             if not is_found:
@@ -398,10 +399,6 @@ def decided_by_verdicts(expression: Expression) -> Expression:
             kept.append(instance)
     verification = {**check_of(expression), "boxes": boxes}
     return _with_decisions(expression, kept, rejected, verification)
-
-
-def _is_among(bbox: Bbox, others: Sequence[Bbox]) -> bool:
-    return any(iou(bbox, other) >= SAME for other in others)
 
 
 def with_conclusion(expression: Expression) -> Expression:

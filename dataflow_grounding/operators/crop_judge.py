@@ -16,8 +16,8 @@ from dataflow_grounding.operators._box_decisions import (
 )
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
 from dataflow_grounding.operators._unclaimed import unclaimed
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.tasks.checks import DrawnBox, crop_check
 
 

@@ -316,7 +316,7 @@ def test_replies_from_before_settings_counted_serve_the_same_settings_alone(
 
 PIPELINE = """
 from dataflow_grounding import Operator, Pipeline
-from dataflow_grounding.operators.base import open_image
+from dataflow_grounding.operators.operator_base import open_image
 from dataflow_grounding.tasks import Request
 def read(reply): return reply, []
 class Mood(Operator):
