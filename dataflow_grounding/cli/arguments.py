@@ -36,7 +36,7 @@ pilot_option = click.option(
     "--pilot",
     type=click.IntRange(1, _MOST_RECORDS),
     metavar="N",
-    help="Only the first N records.",
+    help="Only N records, evenly spread over the input.",
 )
 
 

@@ -34,7 +34,7 @@ class RunOptions:
             end.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all
             records first.
-        pilot: Only the first so many records; None takes all.
+        pilot: Only so many records, evenly spread over the input; None takes all.
         shard: Only the rows of this part of the input; None takes all.
         replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does where standard error is a terminal, and else writes a
@@ -82,7 +82,7 @@ class RunOptions:
                     f"RunOptions({option.name}=…) should be {wanted}, not {value!r:.40}"
                 )
         if self.shard is not None and self.pilot is not None:
-            raise SpecError("a pilot tries the first records of all: leave the shard out")
+            raise SpecError("a pilot tries records of the whole input: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):
             raise SpecError(
                 f"RunOptions(prices=…) should be Prices(input, output), not {self.prices!r:.40}"

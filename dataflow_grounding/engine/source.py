@@ -1,6 +1,7 @@
 """The rows that a run works on: read in order, a few at a time, each made into a record."""
 
 import asyncio
+import functools
 import hashlib
 import itertools
 import json
@@ -9,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import (
@@ -124,8 +124,8 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     media_types: Counter[str] = Counter()
     examples: dict[Size, str] = {}
     sample = itertools.islice(records, SAMPLE)
-    far = partial(is_far, key=image_key)
-    for found in side_by_side(partial(_header, image_key), sample, far):
+    far = functools.partial(is_far, key=image_key)
+    for found in side_by_side(functools.partial(_header, image_key), sample, far):
         if found is None:
             continue
         path, header = found
@@ -153,6 +153,28 @@ def _header(image_key: str, record: Record) -> tuple[str, Header] | None:
     return None
 
 
+def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
+    """Return whether a pilot takes a row: its rows are evenly spread, the first among them.
+
+    Args:
+        place: The row's number among all rows, from 0.
+        total: How many rows there are; None where that can't be told, as of a pipe: the pilot takes
+            the first ones then.
+        pilot: How many rows the pilot takes, at most; None takes all.
+
+    Example:
+        >>> [place for place in range(12) if in_pilot(place, 12, 5)]
+        [0, 3, 5, 8, 10]
+        >>> [place for place in range(12) if in_pilot(place, None, 5)]
+        [0, 1, 2, 3, 4]
+    """
+    if pilot is None:
+        return True
+    if total is None:
+        return place < pilot
+    return place * pilot % max(total, 1) < pilot
+
+
 class Source:
     """The rows of the first step's input file, or of one part of it.
 
@@ -163,7 +185,7 @@ class Source:
         steps: Those that the rows go through; the first reads the file, the first with images names
             their column.
         name: What `source` of the records says; None leaves it out.
-        pilot: Only the first so many rows; None takes all.
+        pilot: Only so many rows, as `in_pilot` picks them; None takes all.
         shard: Only the rows of this part; None takes all.
 
     Attributes:
@@ -193,12 +215,14 @@ class Source:
         self._first_image_key = image_keys[0] or IMAGE_COLUMN
         self.name = name
         self._pilot = pilot
+        # by the place of a pilot's row that isn't a record yet: its image's id, its occurrence
+        self._identities: dict[int, tuple[str | None, int]] = {}
         self._shard = shard
         self.seen = 0
         self.digest = ""
         self._folders = storage.image_folders
         self._rows_of_image = NumberTable()
-        self._numbered = self._rows()
+        self._numbered = self._rows(identifies=True)
         self.empty_columns: list[str] = []
         # Many workers take rows: a generator that is at work in one thread can't be asked by
         # another.
@@ -208,9 +232,31 @@ class Source:
     def _image_root(self) -> str | None:
         return next(iter(self._folders), None)
 
-    def _rows(self) -> Iterator[tuple[int, Row]]:
-        rows = enumerate(itertools.islice(read_rows(self.path), self._pilot))
-        return enumerate(self._rows_of_shard(row._replace(place=place) for place, row in rows))
+    def _rows(self, *, identifies: bool = False) -> Iterator[tuple[int, Row]]:
+        rows = (row._replace(place=place) for place, row in enumerate(read_rows(self.path)))
+        if self._pilot is not None:
+            rows = itertools.islice(self._rows_of_pilot(rows, identifies), self._pilot)
+        return enumerate(self._rows_of_shard(rows))
+
+    def _rows_of_pilot(self, rows: Iterator[Row], identifies: bool) -> Iterator[Row]:
+        # A pilot's records have the ids that they have in the full run: rows that it passes over
+        # count for those of their pictures that come later.
+        total = self._total
+        for row in rows:
+            is_taken = in_pilot(row.place, total, self._pilot)
+            if identifies and total is not None and row.data is not None:
+                record = Record(row.data, self._folders)
+                identify(record, self.image_key, self._image_root, self._rows_of_image)
+                if is_taken:
+                    self._identities[row.place] = (record.image_id, record.occurrence)
+            if is_taken:
+                yield row
+
+    @functools.cached_property
+    def _total(self) -> int | None:
+        if kind_of(self.path) != "file":
+            return None
+        return sum(1 for _ in read_rows(self.path))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
         # Of a file with the shard's rows alone all are taken, and where they stood is read from the
@@ -326,7 +372,10 @@ class Source:
             assert row.error is not None
             raise row.error
         record = Record(row.data, self._folders, place=row.place)
-        identify(record, self.image_key, self._image_root, self._rows_of_image)
+        if row.place in self._identities:
+            record.image_id, record.occurrence = self._identities.pop(row.place)
+        else:
+            identify(record, self.image_key, self._image_root, self._rows_of_image)
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self.name is not None:
@@ -431,7 +480,7 @@ class Source:
             with open_file(path) as file:
                 while block := file.read(BLOCK):
                     digest.update(block)
-        far = partial(is_far, key=self.image_key)
+        far = functools.partial(is_far, key=self.image_key)
         for image in side_by_side(self._image_state, self._records(), far):
             # a time to come is a clock's fault, not a change
             if image and since is not None and since <= image.mtime_ns <= time.time_ns():

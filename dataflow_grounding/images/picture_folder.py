@@ -28,6 +28,18 @@ def put_picture(data: bytes, results_dir: str) -> str:
     Raises:
         InputError: It can't be written.
     """
+    name = picture_name(data)
+    path = within(results_dir, name)
+    with told_as(InputError, f"can't write {path}"):
+        if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            # Not alone: two threads may write equal pictures at once.
+            write_bytes(path, data, alone=False)
+    return name
+
+
+def picture_name(data: bytes) -> str:
+    """Return the path, relative to the results folder, at which `put_picture` writes a picture."""
     try:
         with open_picture(io.BytesIO(data)) as picture:
             format_name = str(picture.format)
@@ -36,11 +48,4 @@ def put_picture(data: bytes, results_dir: str) -> str:
         # Pillow's readers raise all kinds of errors. The record with this picture will fail later,
         # and say why.
         ending = ".bin"
-    name = f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"
-    path = within(results_dir, name)
-    with told_as(InputError, f"can't write {path}"):
-        if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            # Not alone: two threads may write equal pictures at once.
-            write_bytes(path, data, alone=False)
-    return name
+    return f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"

@@ -26,7 +26,7 @@ from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.results_elsewhere import readable_replies
-from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.source import Source, in_pilot
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -44,7 +44,7 @@ TRIED = 20
 ALL_UP_TO = 2000
 """Up to so many records, all are looked at; of more, so many: HEAD first ones, and others."""
 HEAD = 300
-"""How many first records are looked at, as a pilot would; the others are evenly spread."""
+"""How many first records are looked at; the others are evenly spread."""
 
 
 class _Mean(NamedTuple):
@@ -369,8 +369,8 @@ def unanswerable(run: SpecRun) -> list[str]:
     ):
         return lines
     trial = Trial(run, None, KeyedLog(""), None)
-    records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
-    run_blocking(lambda: _estimate_steps(run, records, trial))
+    rows = list(itertools.islice(run.job.rows(), TRIED))
+    run_blocking(lambda: _estimate_steps(run, iter(rows), len(rows), trial))
     return trial.lines_of_unanswerable()
 
 
@@ -410,8 +410,8 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     ):
         stored = _count_answers(replies)
         trial = Trial(run, rules, replies, images)
-        records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
-        steps = run_blocking(lambda: _estimate_steps(run, records, trial))
+        rows, records = _rows_of_pilot(run)
+        steps = run_blocking(lambda: _estimate_steps(run, rows, records, trial))
     unanswerable_lines = trial.lines_of_unanswerable() or unanswerable(run)
     if unanswerable_lines:
         raise SpecError("\n".join(unanswerable_lines))
@@ -473,11 +473,22 @@ def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
     return replace(amount, cost_usd=cost)
 
 
-async def _estimate_steps(run: SpecRun, records: int, trial: Trial) -> list[StepEstimate]:
+def _rows_of_pilot(run: SpecRun) -> tuple[Iterator[Row], int]:
+    # Also how many they are. Without a pilot these are all rows.
+    pilot = run.options.pilot
+    total = sum(1 for _ in run.job.rows())
+    numbered = enumerate(run.job.rows())
+    rows = (row for place, row in numbered if in_pilot(place, total, pilot))
+    return rows, total if pilot is None else min(total, pilot)
+
+
+async def _estimate_steps(
+    run: SpecRun, rows: Iterator[Row], records: int, trial: Trial
+) -> list[StepEstimate]:
     # A row that can't be read counts for nothing.
-    source = Source(run.job.steps, pilot=run.options.pilot)
+    source = Source(run.job.steps)
     steps = [StepEstimate(step.label) for step in run.job.steps]
-    for row, stands_for in _sample(itertools.islice(run.job.rows(), records), records):
+    for row, stands_for in _sample(rows, records):
         try:
             record = source.record(row)
         except RecordError:

@@ -5,6 +5,7 @@ like.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -15,7 +16,7 @@ from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import is_box
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.images.files import ENDINGS
-from dataflow_grounding.images.picture_folder import put_picture
+from dataflow_grounding.images.picture_folder import picture_name, put_picture
 
 AT_ONCE = 256  # rows whose addresses are fetched together
 MOSTLY = 0.5  # the share of a column's values, more than which have to look right
@@ -67,6 +68,7 @@ def record_rows(
     image: str,
     results_dir: str,
     fetch: Fetch | None,
+    wanted: Callable[[int], bool],
 ) -> Iterator[Row]:
     """Yield the rows as records have them: columns renamed, pictures that are no files made files.
 
@@ -79,15 +81,20 @@ def record_rows(
         image: The record's column of the picture.
         results_dir: Where pictures are put.
         fetch: Gets pictures from addresses; None where that is not allowed.
+        wanted: Whether a row's picture is made a file, by the row's number, from 0. Another row
+            has the name of the file that isn't made, or the address.
     """
-    while chunk := list(islice(rows, AT_ONCE if fetch else 1)):
-        chunk = [_renamed_row(row, sources) for row in chunk]
+    to_file = partial(put_picture, results_dir=results_dir)
+    numbered = enumerate(rows)
+    while chunk := list(islice(numbered, AT_ONCE if fetch else 1)):
+        chunk = [(place, _renamed_row(row, sources)) for place, row in chunk]
         fetched: Mapping[str, str | BrokenRow] = {}
         if fetch:
-            pictures = [row.data.get(image) for row in chunk if row.data]
+            pictures = [row.data.get(image) for place, row in chunk if row.data and wanted(place)]
             fetched = fetch(dict.fromkeys(str(url) for url in pictures if is_web(url)))
-        for row in chunk:
-            yield _with_file(row, image, results_dir, fetched)
+        for place, row in chunk:
+            name_file = to_file if wanted(place) else picture_name
+            yield _with_file(row, image, name_file, fetched)
 
 
 def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
@@ -97,7 +104,10 @@ def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
 
 
 def _with_file(
-    row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]
+    row: Row,
+    image: str,
+    name_file: Callable[[bytes], str],
+    fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
     # An address whose picture was fetched stays as `image_url`, and the path that stands beside a
     # picture of a Hugging Face data set as `image_file`, unless the row has such columns. Values
@@ -118,7 +128,7 @@ def _with_file(
             origin = {"image_file": picture["path"]}
         picture = picture.get("bytes") or picture.get("path")
     if isinstance(picture, bytes):
-        picture = put_picture(picture, results_dir)
+        picture = name_file(picture)
     data = {**origin, **row.data}  # the user's own columns take precedence
     if image in row.data:
         data[image] = picture

@@ -22,7 +22,7 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.source import IMAGE_COLUMN
+from dataflow_grounding.engine.source import IMAGE_COLUMN, in_pilot
 from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.downloads import Downloads
 from dataflow_grounding.jobs.input_rows import guess_column, record_rows
@@ -316,9 +316,17 @@ class RowsJob(SpecJob):
                 self.spec.results_dir, hosts=data.allow_hosts, no_others=not data.allow_http
             ).fetch
             say(f"Fetching the pictures of {self._input.path} that aren't here yet.")
-        rows = islice(self._input.read(), self.pilot)
         image = self._roles["image"]
-        broken = _write(path, record_rows(rows, sources, image, self.spec.results_dir, fetch))
+        total = None if self.pilot is None else sum(1 for _ in self._input.read())
+        rows = record_rows(
+            self._input.read(),
+            sources,
+            image,
+            self.spec.results_dir,
+            fetch,
+            lambda place: in_pilot(place, total, self.pilot),
+        )
+        broken = _write(path, rows)
         if broken and fetch:
             return
         state = {"known": made_of, "pilot": self.pilot, "made": self._state(path)}

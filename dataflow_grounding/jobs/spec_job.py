@@ -55,7 +55,7 @@ class SpecJob:
 
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
-    pilot: int | None = None  # only the first so many rows
+    pilot: int | None = None  # only so many rows
     # of the columns that `columns` returned, those that hold empty lists only
     empty_columns: Sequence[str] = ()
     # the box format that the model is asked for; None for a pipeline without boxes
@@ -169,6 +169,10 @@ class SpecJob:
         if kind_of(self.steps[0].storage.input_path) != "file":
             return None
         return sum(1 for _ in self.rows())
+
+    def reads_a_pipe(self) -> bool:
+        """Return whether the input can be read only once."""
+        return kind_of(self.reads) == "pipe"
 
     def where(self, row: Row) -> str:
         """Return where a row stands, for people, as in `rows.jsonl, line 3`."""

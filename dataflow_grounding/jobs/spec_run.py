@@ -172,6 +172,10 @@ def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
         refuse_to_begin_late(job.steps[0], folder)
     remarks += _remark_on_another_endpoint(before, serving, vlm)
     job.pilot = options.pilot
+    if options.pilot is not None and job.reads_a_pipe():
+        remarks.append(
+            f"{job.reads} can be read once only: the pilot takes its first {options.pilot} rows"
+        )
     run = SpecRun(spec, job, serving, options, before, pricing.source, judges_prices, remarks)
     _refuse_to_write_over_others_files(run)
     return run

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,60 @@ def test_the_pilots_replies_serve_the_full_run(workplace: Workplace, tmp_path: P
         assert workplace.run().summary["requests"] == 14
         assert whole.run().summary["requests"] == 24
     assert workplace.files() == whole.files()
+
+
+def test_a_pilot_is_spread_over_the_input_with_the_full_runs_ids(workplace: Workplace) -> None:
+    rows = []
+    for place in range(12):
+        folder = f"folder{place // 4}"
+        workplace.picture(f"{folder}/a.jpg", size=(64, 48 + place // 4))
+        rows.append({"image_path": f"{folder}/a.jpg", "caption": caption(place)})
+    workplace.rows(rows)
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run("--pilot", "5").code == 0
+        of_pilot = workplace.annotations()
+        assert workplace.run("--pilot", "5").summary["requests"] == 0
+        assert workplace.run().summary["requests"] == 14
+    of_all = workplace.annotations()
+    assert of_pilot == [of_all[place] for place in (0, 3, 5, 8, 10)]
+    assert of_pilot[1]["image_id"] == "folder0/a"
+
+
+def test_a_pilot_of_a_table_in_which_columns_are_renamed_is_spread_too(
+    workplace: Workplace,
+) -> None:
+    workplace.picture()
+    table = workplace.folder / "rows.csv"
+    lines = [f"a.jpg,{caption(place)}\n" for place in range(10)]
+    table.write_text("file,text\n" + "".join(lines))
+    workplace.settings |= {
+        "data.input_jsonl": str(table),
+        "data.columns": {"image": "file", "caption": "text"},
+    }
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run("--pilot", "2").code == 0
+        captions = [record["caption"] for record in workplace.annotations()]
+        assert captions == [caption(0), caption(5)]
+        assert workplace.run().summary["requests"] == 16
+
+
+def test_a_pilot_of_a_pipe_takes_its_first_rows_and_says_so(workplace: Workplace) -> None:
+    workplace.many(4)
+    pipe = workplace.folder / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[workplace.input.read_bytes()])
+    with LoopbackServer() as server:
+        workplace.settings |= {
+            "vlm.openai.base_url": server.base_url,
+            "data.input_jsonl": str(pipe),
+        }
+        writer.start()
+        done = workplace.run("--pilot", "2")
+        writer.join()
+    assert f"{pipe} can be read once only: the pilot takes its first 2 rows" in done.err, done
+    assert [record["image_id"] for record in workplace.annotations()] == ["r0", "r1"]
 
 
 # --- failures: which are tried again, and when
