@@ -29,7 +29,7 @@ from dataflow_grounding import (
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
-from tests.support.workplace import REPOSITORY
+from tests.support.workplace import HANGING, REPOSITORY
 
 OBJECTS = {
     "objects": [
@@ -251,6 +251,6 @@ def test_a_forked_process_has_threads_of_its_own(picture: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGING,
     )
     assert done.returncode == 0, done.stderr

@@ -105,7 +105,7 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
             reached_by(running, witness, count / 3)
             workers = called_so(running, "ray::Worker")
             with struck(running, what, how):
-                done = ended(running, 240)  # Ray takes a minute to notice; a busy machine several
+                done = ended(running)  # Ray takes a minute to notice; a busy machine several
             calm(done)
             assert done.code == (130 if said else 0), done
             assert said in done.err, done
@@ -131,7 +131,7 @@ def killed(place: Workplace, full: bool) -> Outcome:
                 reached_by(running, witness, 500 * number / rounds + 120)
             running.kill()
             running.communicate()
-        done = ended(driver(place), 120)
+        done = ended(driver(place))
         calm(done)
         assert done.code == 0, done
         return goes_on(place, witness, 300, 4 * IN_FLIGHT * rounds)
@@ -176,7 +176,7 @@ def store_full(place: Workplace, full: bool) -> Outcome:
 
 def generated_beside_a_full_store(place: Workplace) -> Outcome:
     with full_store(place) as address, at_work(place, 60, 0.02) as witness:
-        done = ended(driver(place, *RAY, "--ray-address", address), 120)
+        done = ended(driver(place, *RAY, "--ray-address", address))
         calm(done)
         assert done.code == 0, done
         return goes_on(place, witness, 60)

@@ -64,7 +64,7 @@ def few_files(place: Workplace, full: bool) -> Outcome:
         place.settings["workflow.max_workers"] = 100
         for files in (64, 40):
             place.results = place.folder / str(files)
-            done = ended(limited(place, files), 120)
+            done = ended(limited(place, files))
             calm(done)
             assert done.code == 0, done
             assert not place.failures()

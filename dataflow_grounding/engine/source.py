@@ -233,7 +233,8 @@ class Source:
         return next(iter(self._folders), None)
 
     def _rows(self, *, identifies: bool = False) -> Iterator[tuple[int, Row]]:
-        rows = (row._replace(place=place) for place, row in enumerate(read_rows(self.path)))
+        numbered = enumerate(read_rows(self.path))
+        rows: Iterator[Row] = (row._replace(place=place) for place, row in numbered)
         if self._pilot is not None:
             rows = itertools.islice(self._rows_of_pilot(rows, identifies), self._pilot)
         return enumerate(self._rows_of_shard(rows))

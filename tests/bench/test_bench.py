@@ -32,7 +32,7 @@ from dataflow_grounding.testing import (
 )
 from dataflow_grounding.testing.answers import probe_in
 from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY, Done, command, ended, process
+from tests.support.workplace import HANGING, REPOSITORY, Done, command, ended, process
 
 KEY = "sk-of-the-bench"
 ANSWER = {
@@ -84,7 +84,7 @@ def killed_and_run_again(
     running = process(arguments, cwd=here, env=environment)
     wait_until(lambda: server.count() >= after, running)
     os.kill(running.pid, signal.SIGKILL)
-    running.communicate(timeout=60)
+    running.communicate(timeout=HANGING)
     environment["DF_BASE_URL"] = (then or server).base_url
     return server.count(), ended(process(arguments, cwd=here, env=environment))
 

@@ -15,6 +15,7 @@ import yaml
 from dataflow_grounding.cli.main import COMMANDS
 from dataflow_grounding.testing import LoopbackServer, faults, on
 from tests.support.workplace import (
+    HANGING,
     REPOSITORY,
     Done,
     Workplace,
@@ -117,7 +118,7 @@ def shell(line: str, place: Workplace) -> Done:
     script = line.replace("COMMAND", shlex.join(arguments))
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ran = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=env, timeout=60
+        ["bash", "-c", script], capture_output=True, text=True, env=env, timeout=HANGING
     )
     return Done(ran.returncode, ran.stdout, ran.stderr)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.workplace import HANGING
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +87,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGING,
     )
 
 

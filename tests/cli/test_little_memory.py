@@ -34,5 +34,5 @@ def test_a_limit_of_memory_is_kept_to(workplace: Workplace, tmp_path: Path, comm
             else [command, *more.get(command, [results])]
         )
         limited = partial(resource.setrlimit, resource.RLIMIT_AS, (BYTES, BYTES))
-        done = ended(process(line, preexec_fn=limited, cwd=workplace.folder), 60)
+        done = ended(process(line, preexec_fn=limited, cwd=workplace.folder))
     assert done.code == 0, done

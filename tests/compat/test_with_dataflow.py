@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from tests.support.workplace import REPOSITORY
+from tests.support.workplace import HANGING, REPOSITORY
 
 PYTHON = os.environ.get("DATAFLOW_PYTHON", "")
 echo = EchoAnswers()
@@ -37,7 +37,7 @@ def test_operators_servings_and_storages_of_both_libraries_work_together(tmp_pat
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "DF_API_KEY": "k"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANGING,
         )
     # the others are DataFlow's log
     told = [line for line in done.stdout.splitlines() if line and "\x1b" not in line]

@@ -14,7 +14,7 @@ import yaml
 
 from tests.docs.test_pages_run import blocks, of_a_stranger
 from tests.support.store import environment, faulty_store
-from tests.support.workplace import REPOSITORY
+from tests.support.workplace import HANGING, REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def start(script: str, folder: Path, **environment: str) -> subprocess.Popen[str
 
 def ended(running: list[subprocess.Popen[str]]) -> None:
     for one in running:
-        out, _ = one.communicate(timeout=120)
+        out, _ = one.communicate(timeout=HANGING)
         assert one.returncode == 0, out
 
 

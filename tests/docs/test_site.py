@@ -16,7 +16,7 @@ import dataflow_grounding
 import dataflow_grounding.operators
 import dataflow_grounding.serving
 import dataflow_grounding.tasks
-from tests.support.workplace import REPOSITORY
+from tests.support.workplace import HANGING, REPOSITORY
 
 pytest.importorskip("mkdocs")
 pytest.importorskip("material")
@@ -49,7 +49,7 @@ def build(folder: Path, address: str, *options: str) -> subprocess.CompletedProc
         env={**os.environ, "DATAFLOW_GROUNDING_REPOSITORY": address, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGING,
     )
 
 

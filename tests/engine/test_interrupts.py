@@ -17,7 +17,7 @@ import pytest
 
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY, caption
+from tests.support.workplace import HANGING, REPOSITORY, caption
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +97,7 @@ def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(
         running = started(folder, RAN[how], server.base_url)
         wait_until(lambda: server.count() >= 20, running)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=120)
+        out, err = running.communicate(timeout=HANGING)
         assert running.returncode != 0, out + err
         sent = server.count()
         assert sent < 2 * COUNT, "it was still at work"
@@ -106,7 +106,7 @@ def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(
             assert "Run the same command again" in err
             assert server.abandoned == 0, "what was in flight was waited for"
         again = started(folder, "run(URL)", server.base_url)
-        out, err = again.communicate(timeout=60)
+        out, err = again.communicate(timeout=HANGING)
         assert again.returncode == 0, out + err
         assert server.count() <= 2 * COUNT + (0 if graceful else 8)
     assert finished(folder) == COUNT
@@ -132,7 +132,10 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
             "language": "python",
         }
         client = nbclient.NotebookClient(
-            notebook, timeout=120, allow_errors=True, resources={"metadata": {"path": str(folder)}}
+            notebook,
+            timeout=HANGING,
+            allow_errors=True,
+            resources={"metadata": {"path": str(folder)}},
         )
 
         def interrupt() -> None:  # once: a second one ends it without a word
@@ -179,6 +182,6 @@ except KeyboardInterrupt:
         )
         wait_until(lambda: server.count() >= 12, running)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=120)
+        out, err = running.communicate(timeout=HANGING)
         assert out == "interrupted\n", err
         assert server.count() < 40

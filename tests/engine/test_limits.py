@@ -64,7 +64,7 @@ def max_wait(place: Workplace) -> None:
     assert (done.code, server.count()) == (3, 1), done
     with LoopbackServer(faults=[on(faults.too_many_requests(0.2))]) as server:
         done = ended(
-            place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 1}), 30
+            place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 1})
         )
     assert done.code == 3, done
 
@@ -112,7 +112,7 @@ def memory(place: Workplace) -> None:
             **{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100}
         )
         limited = partial(resource.setrlimit, resource.RLIMIT_AS, (700 * 2**20, 700 * 2**20))
-        done = ended(process(line, preexec_fn=limited, cwd=place.folder), 60)
+        done = ended(process(line, preexec_fn=limited, cwd=place.folder))
     assert done.code == 0, done
 
 

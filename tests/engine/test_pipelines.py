@@ -21,7 +21,7 @@ from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGr
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import Fault, LoopbackServer, ReceivedRequest, faults, on
 from tests.support.pacing import lognormal
-from tests.support.workplace import caption
+from tests.support.workplace import HANGING, caption
 
 pytestmark = pytest.mark.slow
 
@@ -249,7 +249,7 @@ def test_a_hold_ends_though_the_call_that_met_it_is_over(
         assert extractor(row)["expressions"]  # its event loop, which set the timer, ends here
         with ThreadPoolExecutor(1) as thread:
             another = thread.submit(extractor, {**row, "caption": caption(7)})
-            assert another.result(timeout=120)["expressions"]
+            assert another.result(timeout=HANGING)["expressions"]
 
 
 def test_calls_from_threads_share_the_max_workers_of_their_serving(

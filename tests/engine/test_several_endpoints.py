@@ -20,7 +20,7 @@ from dataflow_grounding.engine._endpoints import Endpoint, Endpoints
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
 from tests.support.waiting import wait_until
-from tests.support.workplace import Workplace
+from tests.support.workplace import HANGING, Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -181,7 +181,7 @@ def test_one_that_dies_and_one_that_comes_back(
         dies.kill()
         away.refuse_connections(0.7)
         before = away.paid
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=HANGING)
     finally:
         dies.kill()
         dies.wait()

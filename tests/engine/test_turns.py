@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from tests.support.workplace import REPOSITORY, Workplace
+from tests.support.workplace import HANGING, REPOSITORY, Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def test_nothing_holds_up_the_event_loop(tmp_path: Path, alike: bool) -> None:
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=HANGING,
         )
     assert done.returncode == 0, done.stderr
     turns = json.loads((tmp_path / "turns.json").read_text())

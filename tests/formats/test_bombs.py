@@ -39,7 +39,7 @@ def at_most(gigabytes: float) -> dict[str, Any]:
 
 def bounded(arguments: list[str], gigabytes: float = 3) -> Done:
     """A command in a process that may have so much memory."""
-    done = ended(process(arguments, **at_most(gigabytes)), 120)
+    done = ended(process(arguments, **at_most(gigabytes)))
     assert "Traceback" not in done.err, done
     return done
 
@@ -230,7 +230,7 @@ def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         workplace.settings["vlm.openai.timeout"] = 3
         for megabytes in (160, 300, 500, 1000):
-            done = ended(process(workplace.arguments(), **at_most(megabytes / 1024)), 60)
+            done = ended(process(workplace.arguments(), **at_most(megabytes / 1024)))
             died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
             assert died or done.code in (0, 1, 2, 3, 4, 130), (megabytes, done)
             if done.code == 0:

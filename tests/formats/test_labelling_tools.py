@@ -19,6 +19,7 @@ import pytest
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
+from tests.support.workplace import HANGING
 
 SIZE = (64, 48)
 CAPTION = "🐈🐈 a red mug and a red mug."
@@ -476,6 +477,9 @@ def test_a_second_reader_of_cvat(out: Callable[..., Path]) -> None:
     # it knows boxes, and no tags
     path = out("cvat", [{**row, "image_id": None}]) / "annotations.xml"
     done = subprocess.run(
-        [panlabel, "validate", "--format", "cvat", path], capture_output=True, text=True, timeout=60
+        [panlabel, "validate", "--format", "cvat", path],
+        capture_output=True,
+        text=True,
+        timeout=HANGING,
     )
     assert done.returncode == 0, done.stderr

@@ -33,7 +33,7 @@ from dataflow_grounding.engine import image_memo
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.object_store import BUCKET, ObjectStore, object_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import Files, Workplace, caption, command
+from tests.support.workplace import HANGING, Files, Workplace, caption, command
 
 pytestmark = pytest.mark.slow
 
@@ -284,7 +284,7 @@ def test_a_store_that_hangs_holds_no_interrupt_up(place: Workplace, store: Objec
     try:
         wait_until(lambda: store.count("HEAD", ".jpg") + store.count("GET", ".jpg"), running)
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=HANGING)
         assert running.returncode == 130, err
     finally:
         released.set()

@@ -18,7 +18,7 @@ from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
 from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults
 from tests.support.waiting import wait_until
-from tests.support.workplace import Done, Workplace, command
+from tests.support.workplace import HANGING, Done, Workplace, command
 
 pytestmark = pytest.mark.slow  # each is one or several runs with a judge
 
@@ -484,7 +484,7 @@ def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Wo
         running = place.start(**settings)
         wait_until(lambda: judge.of_records >= 3, running)
         os.kill(running.pid, signal.SIGKILL)
-        running.communicate(timeout=60)
+        running.communicate(timeout=HANGING)
         assert running.returncode == -signal.SIGKILL
         before = judge.of_records
         assert 3 <= before < 2 * PICTURES

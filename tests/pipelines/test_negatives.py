@@ -28,7 +28,7 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 from tests.support.referring_place import ReferringPlace, kitti
 from tests.support.waiting import wait_until
-from tests.support.workplace import Workplace, command
+from tests.support.workplace import HANGING, Workplace, command
 
 pytestmark = pytest.mark.slow
 
@@ -515,7 +515,7 @@ def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace,
         running = place.start(**settings)
         wait_until(lambda: model.asked(task), running)
         os.kill(running.pid, signal.SIGKILL)
-        running.communicate(timeout=60)
+        running.communicate(timeout=HANGING)
         assert running.returncode == -signal.SIGKILL
         assert model.of_records < undisturbed.of_records
         done = place.run(**settings)

@@ -9,7 +9,7 @@ import pytest
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.review.notebook import show
 from tests.review.test_review import RECORD, results
-from tests.support.workplace import REPOSITORY
+from tests.support.workplace import HANGING, REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_a_kernel_shows_a_record(results: Path, monkeypatch: pytest.MonkeyPatch)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     where = {"metadata": {"path": str(results.parent)}}
-    nbclient.NotebookClient(notebook, timeout=120, resources=where).execute()
+    nbclient.NotebookClient(notebook, timeout=HANGING, resources=where).execute()
     shown = notebook.cells[0].outputs[-1]
     assert "<img" in shown["data"]["text/html"]
     assert "<td>two dogs</td>" in shown["data"]["text/html"]

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
-from tests.support.workplace import ended, process
+from tests.support.workplace import HANGING, ended, process
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def run(*arguments: Any, code: int = 0) -> str:
-    done = ended(process([*map(str, arguments)]), 120)
+    done = ended(process([*map(str, arguments)]))
     assert done.code == code, done
     return done.out + done.err
 
@@ -148,7 +148,7 @@ def serve() -> Iterator[Callable[..., Server]]:
     for server in servers:
         if server.process.poll() is None:
             server.process.terminate()
-        server.process.communicate(timeout=120)
+        server.process.communicate(timeout=HANGING)
 
 
 @pytest.fixture
@@ -730,7 +730,7 @@ def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(
         connection.sendall(b"GET /" + b"\xd9\xa3" + b" HTTP/1.1\r\n\r\n")
         assert b" 400 " in connection.recv(16)
     server.process.send_signal(signal.SIGINT)
-    _, err = server.process.communicate(timeout=120)
+    _, err = server.process.communicate(timeout=HANGING)
     assert (server.process.returncode, err) == (0, "")
 
 

@@ -36,7 +36,7 @@ from tests.support.referring_place import STEPS as OF_BOXES
 from tests.support.referring_place import ReferringPlace, kitti
 from tests.support.store import BUCKET, environment, faulty_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import Workplace, ended, process
+from tests.support.workplace import HANGING, Workplace, ended, process
 
 # Ray is imported where it is used: it takes half a second, in each process that collects tests.
 pytestmark = [
@@ -145,7 +145,7 @@ def test_ctrl_c_stops_all_and_keeps_every_reply(
     driver = place.start(*RAY)
     wait_until(lambda: paid(slow) - before > 60, driver)
     driver.send_signal(signal.SIGINT)
-    done = ended(driver, 60)
+    done = ended(driver)
     assert done.code == 130, done
     assert done.summary["stopped"].startswith("interrupted")
     assert 0 < done.summary["requests"] < once
@@ -181,7 +181,7 @@ def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_s
         driver = place.start("--engine", "ray", "--workers", "1", first=FEW_BLOCKS)
         wait_until(lambda: paid(slow) - before > 50 and workers_of(driver), driver)
         os.kill(workers_of(driver)[0], signal.SIGKILL)
-        done = ended(driver, 120)
+        done = ended(driver)
         assert done.code == 0, done
         # The sums have all that the lost worker sent, and what it had leave for and didn't send.
         assert 0 <= done.summary["requests"] - (slow.received - received) <= 8
@@ -196,7 +196,7 @@ def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_s
         ]
         assert not [name for name in names if name.endswith("/rows.jsonl")]
         assert not [*Path(os.environ["XDG_CACHE_HOME"]).rglob("rows.jsonl")]
-        again = ended(place.start("--no-progress"), 60)
+        again = ended(place.start("--no-progress"))
         assert (again.code, again.summary["already_complete"]) == (0, True), again
 
 
@@ -280,7 +280,7 @@ def test_a_pipeline_beside_its_spec_and_the_pictures_that_it_draws(
                 "--no-report",
                 *how,
             ]
-            done = ended(process(command, cwd=folder.parent, env={"PWD": str(folder.parent)}), 120)
+            done = ended(process(command, cwd=folder.parent, env={"PWD": str(folder.parent)}))
             assert done.code == 0, done
     assert ended(process(["merge", str(folder / "parts"), "--no-report"])).code == 0
     found = {
@@ -316,9 +316,7 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(
         assert stopped.code == 3, stopped
         assert "workflow.max_requests=30" in stopped.err
         assert "The same command goes on" in stopped.err
-        done = ended(
-            place.start("--engine", "ray", "--ray-address", cluster, "--workers", "2"), 120
-        )
+        done = ended(place.start("--engine", "ray", "--ray-address", cluster, "--workers", "2"))
         assert done.code == 1, done
         assert left(place.results) == expected
         assert paid(server) - before == once
@@ -346,7 +344,7 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: str) ->
             "data.classes": [f"the {color} box" for color in sorted(COLORS)],
         }
         ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "2")
-        done = ended(workplace.start(*ray), 240)
+        done = ended(workplace.start(*ray))
         assert done.code == 0, done
         asked = server.count() + other.count()
         there = workplace.annotations()
@@ -448,7 +446,7 @@ def test_a_script_of_a_users_own_runs_there(tmp_path: Path, cluster: str) -> Non
     (tmp_path / "rows.jsonl").write_text(rows)
     (tmp_path / "mine.py").write_text(SCRIPT.replace("ADDRESS", repr(cluster)))
     run = subprocess.run(
-        [sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, timeout=HANGING
     )
     assert (run.stdout, run.returncode) == ("40\n", 0), run.stderr
     lines = (tmp_path / "cache" / "mine_step1.csv").read_text().splitlines()
@@ -521,7 +519,7 @@ def test_machines_that_come_late_and_one_that_is_lost(
         lost, _ = machines.add_node(num_cpus=1), machines.add_node(num_cpus=1)
         wait_until(lambda: paid(slow) - before > 60, driver)
         machines.remove_node(lost, allow_graceful=False)
-        done = ended(driver, 120)
+        done = ended(driver)
     finally:
         machines.shutdown()
     assert done.code == 0, done
@@ -531,7 +529,7 @@ def test_machines_that_come_late_and_one_that_is_lost(
 
 def test_a_cluster_that_is_not_there(workplace: Workplace, server: LoopbackServer) -> None:
     done = ended(
-        place_at(workplace, server, 4).start("--engine", "ray", "--ray-address", "127.0.0.1:1"), 90
+        place_at(workplace, server, 4).start("--engine", "ray", "--ray-address", "127.0.0.1:1")
     )
     assert done.code == 2, done
     assert "can't reach Ray at 127.0.0.1:1" in done.err

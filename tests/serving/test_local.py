@@ -327,7 +327,7 @@ def test_on_ray_each_worker_has_its_own(model: Path, workplace: Workplace) -> No
     assert alone.code == 0, alone
     expected = (place.results / "annotations.jsonl").read_bytes()
     place.results = place.folder / "on_ray"
-    done = ended(place.start("--engine", "ray", "--workers", "2"), 480)
+    done = ended(place.start("--engine", "ray", "--workers", "2"))
     assert done.code == 0, done
     assert done.summary["requests"] == alone.summary["requests"]
     assert (place.results / "annotations.jsonl").read_bytes() == expected

@@ -38,6 +38,7 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
 from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import Fault
+from tests.support.workplace import HANGING
 
 KEY = "sk-7f3a-very-secret-key"
 
@@ -173,7 +174,7 @@ if child == 0:
 print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGING
         )
         assert done.stdout.splitlines()[-1:] == ["child 7"], done
         assert server.count() == 1

@@ -260,14 +260,20 @@ def run_script(script: Path) -> str:
     )
 
 
-def ended(running: subprocess.Popen[str], within: float = 120) -> Done:
+HANGING = 280.0
+"""After so many seconds nothing is waited for any longer: shortly before pytest ends the test. On a
+busy machine, too, what happens at all has long happened by then.
+"""
+
+
+def ended(running: subprocess.Popen[str]) -> Done:
     """Wait for a process."""
     try:
-        out, err = running.communicate(timeout=within)
+        out, err = running.communicate(timeout=HANGING)
     except subprocess.TimeoutExpired:
         running.kill()
         out, err = running.communicate()
-        raise AssertionError(f"still running after {within} s\n{out}\n{err}") from None
+        raise AssertionError(f"still running after {HANGING:g} s\n{out}\n{err}") from None
     return Done(running.returncode, out, err)
 
 
