@@ -3,19 +3,22 @@
 import asyncio
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from dataflow_grounding._util.errors import SpecError, needs_extra
+from dataflow_grounding._util.addresses import is_web
+from dataflow_grounding._util.errors import ImageMissing, SpecError, needs_extra
 from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.images.display import Shown
 from dataflow_grounding.images.files import decode
-from dataflow_grounding.images.in_memory import as_path
+from dataflow_grounding.images.in_memory import as_path, is_picture
+from dataflow_grounding.jobs.downloads import fetched_picture
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
 from dataflow_grounding.operators import BoxRefiner, Operator, PhraseGrounder
 from dataflow_grounding.serving.serving import Serving
@@ -167,19 +170,23 @@ def ground(
     *,
     serving: Serving | None = None,
     zoom: bool = False,
+    allow_http: bool = False,
+    allow_hosts: Collection[str] = (),
     **settings: Any,
 ) -> Grounded:
     """Find one phrase or several in one picture.
 
     Args:
         image: Path of the image, the bytes of an image file, a PIL image, or a NumPy array of uint8
-            (H×W, H×W×3 RGB or H×W×4 RGBA). EXIF orientation is applied: boxes are those of the
-            upright image.
+            (H×W, H×W×3 RGB or H×W×4 RGBA); its http(s) address, where that may be fetched. EXIF
+            orientation is applied: boxes are those of the upright image.
         phrases: What to look for, such as "red mug"; one string or several of them.
         serving: The model that answers. Without one, the endpoint of DF_BASE_URL, DF_MODEL and
             DF_API_KEY is asked, or, where none of them is set, the embedded grounder.
         zoom: Whether small boxes are looked for again in an enlarged part of the image, by a
             BoxRefiner.
+        allow_http: Whether the picture may be fetched from any public host.
+        allow_hosts: Hosts that it may be fetched from wherever they are, `name` or `name:port`.
         settings: Keyword arguments of PhraseGrounder, such as `box_format` or `samples`.
 
     Returns:
@@ -204,6 +211,7 @@ def ground(
         >>> [(phrase.text, phrase.status) for phrase in found.phrases]
         [('the red circle', 'grounded')]
     """
+    picture = _one_picture(image, allow_http, allow_hosts)
     wanted = _texts(phrases)
     if not wanted:
         raise SpecError("phrases: name at least one thing to look for")
@@ -213,13 +221,13 @@ def ground(
     obstacles = serving.obstacles()
     if obstacles:
         raise SpecError("\n".join(obstacles))
-    record: Mapping[str, Any] = {"image": image, "expressions": wanted}
+    record: Mapping[str, Any] = {"image": picture, "expressions": wanted}
     for operator in operators:
         record = operator(record, input_image_key="image")
     size = (int(record["width"]), int(record["height"]))
     grounded = tuple(_phrase(expression, size) for expression in record["expressions"])
     path = os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
-    return Grounded(path, size, serving.model, grounded, image)
+    return Grounded(path, size, serving.model, grounded, picture)
 
 
 async def aground(
@@ -228,6 +236,8 @@ async def aground(
     *,
     serving: Serving | None = None,
     zoom: bool = False,
+    allow_http: bool = False,
+    allow_hosts: Collection[str] = (),
     **settings: Any,
 ) -> Grounded:
     """Ground as `ground` does, for asyncio: the event loop goes on while the model answers.
@@ -246,7 +256,16 @@ async def aground(
         >>> [found.phrases[0].status for found in asyncio.run(both())]
         ['grounded', 'unsupported']
     """
-    work = partial(ground, image, phrases, serving=serving, zoom=zoom, **settings)
+    work = partial(
+        ground,
+        image,
+        phrases,
+        serving=serving,
+        zoom=zoom,
+        allow_http=allow_http,
+        allow_hosts=allow_hosts,
+        **settings,
+    )
     context = copy_context()
     return await asyncio.get_running_loop().run_in_executor(
         _threads(os.getpid()), context.run, work
@@ -259,10 +278,26 @@ def _threads(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aground")
 
 
+def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> Any:
+    is_several = hasattr(image, "iloc") or isinstance(image, (list, tuple, Mapping))
+    if is_several and not is_picture(image):
+        raise SpecError(
+            f"ground() takes one picture, not {type(image).__name__}: for rows of pictures and"
+            " phrases, a list of dicts or a DataFrame, call PhraseGrounder(serving)(rows)"
+        )
+    if not is_web(image):
+        return image
+    if not (allow_http or allow_hosts):
+        raise ImageMissing(f"no image {quoted(image)}: it is fetched with allow_http=True")
+    hosts = [host.lower() for host in allow_hosts]
+    return fetched_picture(image, hosts=hosts, no_others=not allow_http)
+
+
 def _texts(phrases: Any) -> list[str]:
     if isinstance(phrases, str):
         phrases = [phrases]
-    if isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
+    is_table = hasattr(phrases, "columns")
+    if is_table or isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
         type_name = "None" if phrases is None else type(phrases).__name__
         raise SpecError(f"phrases should be a text or several, not {type_name}")
     texts = list(phrases)

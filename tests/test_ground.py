@@ -8,11 +8,14 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from PIL import Image
 
@@ -254,3 +257,68 @@ def test_a_forked_process_has_threads_of_its_own(picture: Path) -> None:
         timeout=HANGING,
     )
     assert done.returncode == 0, done.stderr
+
+
+class _Pictures(BaseHTTPRequestHandler):
+    """Answers with one picture."""
+
+    picture = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.picture)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing is printed."""
+
+
+def test_an_address_is_fetched_where_that_is_allowed(picture: Path) -> None:
+    _Pictures.picture = picture.read_bytes()
+    site = ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    threading.Thread(target=site.serve_forever).start()
+    host = f"127.0.0.1:{site.server_address[1]}"
+    address = f"http://{host}/a.png"
+    try:
+        with LoopbackServer(lambda request: OBJECTS) as server:
+            asked = serving(server)
+            with pytest.raises(errors.ImageMissing, match="it is fetched with allow_http=True"):
+                ground(address, "a", serving=asked)
+            with pytest.raises(errors.BrokenRow, match="an address of this machine"):
+                ground(address, "a", serving=asked, allow_http=True)
+            assert server.count() == 0
+            found = ground(address, "a", serving=asked, allow_hosts=[host])
+            assert [box.bbox for box in found] == [(480, 540, 1440, 949)]
+            assert (found.image_path, found.draw().size) == (address, (1920, 1080))
+    finally:
+        site.shutdown()
+        site.server_close()
+
+
+@pytest.mark.parametrize("rows", [[{"image_path": "a.jpg"}], {"image_path": "a.jpg"}, ["a.jpg"]])
+@pytest.mark.parametrize("is_frame", [False, True])
+def test_rows_are_refused_with_what_to_call(rows: Any, is_frame: bool) -> None:
+    if is_frame:
+        rows = pandas.DataFrame(rows if isinstance(rows, list) else [rows])
+    with pytest.raises(errors.SpecError, match=r"call PhraseGrounder\(serving\)\(rows\)"):
+        ground(rows, "a", serving=EmbeddedServing())
+
+
+def test_a_frame_of_phrases_is_refused() -> None:
+    frame = pandas.DataFrame([{"phrase": "a cup"}])
+    with pytest.raises(errors.SpecError, match="a text or several, not DataFrame"):
+        ground("a.jpg", frame, serving=EmbeddedServing())
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_an_error_of_ours_in_one_line() -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    code = "from dataflow_grounding import ground\nground('gone.jpg', 'a cup')"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    where = {"metadata": {"path": str(REPOSITORY)}}
+    client = nbclient.NotebookClient(notebook, timeout=HANGING, allow_errors=True, resources=where)
+    client.execute()
+    [shown] = [out for out in notebook.cells[0].outputs if out.output_type == "error"]
+    assert len(shown.traceback) == 1, shown
+    assert shown.traceback[0].startswith("ImageMissing: no image 'gone.jpg'")

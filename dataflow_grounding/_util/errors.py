@@ -31,6 +31,10 @@ class GroundingError(Exception):
             fit.append(shown(argument, self._lines) if isinstance(argument, str) else argument)
         super().__init__(*fit)
 
+    def _render_traceback_(self) -> list[str]:
+        # What IPython shows of the error: its text says what to do, hundreds of lines don't.
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SpecError(GroundingError):
     """The spec, a command's argument or a setting is wrong: found before the first request."""

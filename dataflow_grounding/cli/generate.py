@@ -18,7 +18,7 @@ from dataflow_grounding.cli.arguments import (
     pilot_option,
     spec_option,
 )
-from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.records import STATUSES, read_object
 from dataflow_grounding.data.working_folder import address_of, present, sent, working_folder
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
@@ -256,7 +256,7 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
             lines.append(f"next: {root}")
     if summary.done and not run.serving.free:
         lines.append(f"next: dataflowgrounding cost {folder}, for what each step took")
-    if summary.expressions["total"]:
+    if any(summary.expressions[status] for status in STATUSES):  # some were looked for
         lines.append(f"next: with boxes drawn by hand, dataflowgrounding eval {folder} --gold FILE")
     return lines
 

@@ -25,6 +25,19 @@ CLASSES_FILE = "classes.txt"
 """
 
 
+class ClassError(SpecError):
+    """Something is wrong with the classes that a user states.
+
+    Args:
+        message: What is wrong.
+        inside: Where: a number of the list, or a key of the mapping; () for the whole.
+    """
+
+    def __init__(self, message: str, inside: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.inside = inside
+
+
 def class_key(name: str) -> str:
     """Return what all spellings of a class name have in common: lower case, single blanks.
 
@@ -37,30 +50,34 @@ def class_key(name: str) -> str:
 
 def _pairs_stated(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
-) -> list[tuple[Any, Any]]:
-    # Whether these are texts isn't checked.
+) -> list[tuple[Any, Any, str | int]]:
+    # Each pair of a phrase and a class has its place in `classes`. Whether these are texts isn't
+    # checked.
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
-        raise SpecError(
+        raise ClassError(
             "classes: should be a list of class names, or a mapping of phrases to classes"
         )
     if not isinstance(classes, Mapping):
-        return [(name, name) for name in classes]
-    pairs: list[tuple[Any, Any]] = []
+        return [(name, name, number) for number, name in enumerate(classes)]
+    pairs: list[tuple[Any, Any, str | int]] = []
     for name, stated in classes.items():
         if not isinstance(stated, Mapping):  # phrase → class
-            pairs.append((name, stated))
+            pairs.append((name, stated, name))
             continue
         unknown = [str(key) for key in stated if key not in (PHRASES, DEFINITION)]
         if unknown:
-            raise SpecError(
-                f"classes: {name!r} has {unknown[0]!r:.40}: a class states {PHRASES}, {DEFINITION}"
+            raise ClassError(
+                f"classes: {name!r} has {unknown[0]!r:.40}: a class states {PHRASES}, {DEFINITION}",
+                (name, unknown[0]),
             )
         if isinstance(stated.get(DEFINITION, ""), (Mapping, list)):
-            raise SpecError(f"classes: the {DEFINITION} of {name!r} should be a text")
+            what = f"classes: the {DEFINITION} of {name!r} should be a text"
+            raise ClassError(what, (name, DEFINITION))
         phrases = stated.get(PHRASES) or [name]  # class → what is stated of it
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-            raise SpecError(f"classes: the {PHRASES} of {name!r} should be a list")
-        pairs += [(phrase, name) for phrase in phrases]
+            what = f"classes: the {PHRASES} of {name!r} should be a list"
+            raise ClassError(what, (name, PHRASES))
+        pairs += [(phrase, name, name) for phrase in phrases]
     return pairs
 
 
@@ -74,7 +91,7 @@ def phrases_with_classes(
             class, or class → a mapping with `phrases`, `definition` or both.
 
     Raises:
-        SpecError: There is something that isn't a text, or a phrase twice, in capitals or not.
+        ClassError: There is something that isn't a text, or a phrase twice, in capitals or not.
 
     Example:
         >>> phrases_with_classes({"person": {"phrases": ["a man", "a woman"]}, "a car": "vehicle"})
@@ -82,15 +99,16 @@ def phrases_with_classes(
     """
     by_phrase: dict[str, str] = {}
     first_by_key: dict[str, str] = {}
-    for phrase, name in _pairs_stated(classes):
+    for phrase, name, entry in _pairs_stated(classes):
         for text in (phrase, name):
             if not isinstance(text, str) or not text.strip():
-                raise SpecError(f"classes: {text!r} is not a text to look for")
+                raise ClassError(f"classes: {text!r} is not a text to look for", (entry,))
         first = first_by_key.setdefault(class_key(phrase), phrase)
         if first != phrase:
-            raise SpecError(f"classes: {first!r} and {phrase!r} are one phrase: leave one")
+            what = f"classes: {first!r} and {phrase!r} are one phrase: leave one"
+            raise ClassError(what, (entry,))
         if phrase in by_phrase:
-            raise SpecError(f"classes: {phrase!r} stands there twice")
+            raise ClassError(f"classes: {phrase!r} stands there twice", (entry,))
         by_phrase[phrase] = name
     return by_phrase
 

@@ -95,7 +95,7 @@ class Progress:
         parts = [f"{now.finished}{of_total} records"]
         if now.failed:
             parts.append(f"{now.failed} failed")
-        if now.finished:
+        if per_second >= 0.05:  # less would be "0.0/s"
             digits = 1 if per_second < 100 else 0
             parts.append(f"{per_second:.{digits}f}/s")
         if now.total is not None and is_known:  # then records have been finished: it isn't 0

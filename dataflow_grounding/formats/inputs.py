@@ -27,8 +27,10 @@ from dataflow_grounding.images.files import ENDINGS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Files of metadata, of which an image folder of Hugging Face's has one, sought in this order."""
-_OF_LABELS = {".json", ".txt", ".xml"}
-"""Endings of files that may hold boxes, as COCO's, YOLO's and Pascal VOC's do."""
+_OF_LABELS = (".json", ".txt", ".xml")
+"""Endings of files that may hold boxes, as LabelMe's, YOLO's and Pascal VOC's do."""
+_OF_COCO = ("annotation", "instances", "coco", "labels")
+"""What the names of JSON files with the boxes of all pictures have in them."""
 _TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 """Endings of pictures that can't be opened here, in lower case: they are no part of ENDINGS."""
 BATCH = 64  # rows with their pictures that are in memory at a time
@@ -126,7 +128,7 @@ def _of_pictures(
     names = list(names)
     of_reports = _folders_of_reports(folder, names)
     rows = []
-    others: Counter[str] = Counter()  # how many files have each ending that is none of a picture
+    others: list[str] = []
     for name in names:
         if results and absolute(joined(folder, name)).startswith(results):
             continue
@@ -135,8 +137,8 @@ def _of_pictures(
         if name.lower().endswith(ENDINGS):
             rows.append({"image": name})
         else:
-            others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
-    passed_over = _passed_over(others)
+            others.append(name)
+    passed_over = _passed_over(others, [row["image"] for row in rows])
     if not rows:
         raise InputError(f"{if_none}; {passed_over}" if passed_over else if_none)
     return Input(
@@ -169,21 +171,39 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(of_reports)
 
 
-def _passed_over(others: Counter[str]) -> str:
-    # `others` has how many files have each ending. The most frequent endings are told.
+def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
+    # `others` are the files that aren't pictures. The most frequent endings are told.
     if not others:
         return ""
-    most_common = others.most_common(_MAX_ENDINGS)
+    endings = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in others)
+    most_common = endings.most_common(_MAX_ENDINGS)
     by_ending = ", ".join(f"{count:,} {ending}" for ending, count in most_common)
-    if len(others) > _MAX_ENDINGS:
+    if len(endings) > _MAX_ENDINGS:
         by_ending += ", …"
     hint = ""
-    to_convert = [ending for ending in others if ending in _TO_CONVERT]
+    to_convert = [ending for ending in endings if ending in _TO_CONVERT]
     if to_convert:
         hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
-    if not _OF_LABELS.isdisjoint(others):
+    if _hold_boxes(others, pictures):
         hint += ". Boxes in files beside the pictures are not read"
-    return f"{counted(others.total(), 'file')} passed over, by ending: {by_ending}{hint}"
+    return f"{counted(len(others), 'file')} passed over, by ending: {by_ending}{hint}"
+
+
+def _hold_boxes(others: Sequence[str], pictures: Sequence[str]) -> bool:
+    # Whether some files are labels, by their names: a file for each picture, called like it, or one
+    # for all, as COCO's.
+    stems = {_stem(name) for name in pictures}
+    for name in others:
+        stem, ending = os.path.splitext(os.path.basename(name.lower()))
+        if ending in _OF_LABELS and _stem(name) in stems:
+            return True
+        if ending == ".json" and any(word in stem for word in _OF_COCO):
+            return True
+    return False
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(os.path.basename(name))[0]
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:

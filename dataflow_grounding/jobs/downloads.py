@@ -11,6 +11,8 @@ import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -229,6 +231,15 @@ class Downloads:
             if not allowed:
                 raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
         return parsed
+
+
+def fetched_picture(url: str, *, hosts: Collection[str] = (), no_others: bool = False) -> bytes:
+    """Return the bytes of a picture at an address, as `Downloads` fetches it. Raises BrokenRow."""
+    with TemporaryDirectory(prefix="dataflow_grounding_") as folder:
+        result = Downloads(folder, hosts=hosts, no_others=no_others).fetch([url])[url]
+        if isinstance(result, BrokenRow):
+            raise result
+        return Path(folder, result).read_bytes()
 
 
 def shown_address(url: str) -> str:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.class_files import read_class_file
-from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
+from dataflow_grounding.data.classes import ClassError, definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
@@ -70,16 +70,18 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        # What is wrong with them is told with the key. An empty value becomes an empty list.
+        # What is wrong with them is told with the key, and with the entry's line. An empty value
+        # becomes an empty list.
+        is_in_spec = not isinstance(value, str)
         try:
             if isinstance(value, str) and value.strip():
                 value = read_class_file(value)
             if value:
                 phrases_with_classes(value)
         except SpecError as error:
-            raise PydanticCustomError(
-                "classes", "{why}", {"why": str(error).removeprefix("classes: ")}
-            ) from None
+            inside = error.inside if is_in_spec and isinstance(error, ClassError) else ()
+            context = {"why": str(error).removeprefix("classes: "), "inside": inside}
+            raise PydanticCustomError("classes", "{why}", context) from None
         return value or []
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.engine.plan import Annotator
 
+_NO_PHRASES = (
+    ', or set {!r} to a list of what to look for, ["a red cup"]; ExpressionExtractor and'
+    " CaptionGrounder find it in captions"
+)
 MOST_COLUMNS = 12  # that a message names of those that are there
 
 
@@ -92,8 +96,13 @@ def check_columns(
     argument_of = {role: argument for argument, role in roles_of(operator).items()}
     unused = [name for name in columns if name not in reads.values()]
     hints: list[str] = []
+    instead = ""  # what to do without such a column
     for role in lacking:
         similar = difflib.get_close_matches(reads[role], unused, 1)
+        if not similar and role == "expressions":
+            similar = [name for name in unused if _lists_texts(rows, name)]
+            if not similar:
+                instead = _NO_PHRASES.format(reads[role])
         hints.append(f"{argument_of[role]}={repr(similar[0]) if similar else '…'}")
     wanted = " and ".join(repr(reads[role]) for role in lacking)
     known = "none"
@@ -103,8 +112,16 @@ def check_columns(
             known += ", …"
     raise error(
         f"{type(operator).__name__} needs column {wanted}, and there is {known}: name yours with"
-        f" {', '.join(hints)}"
+        f" {', '.join(hints)}{instead}"
     )
+
+
+def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    values = [row[name] for row in rows if row.get(name)]
+    for value in values:
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            return False
+    return bool(values)
 
 
 def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownRecord:

@@ -91,6 +91,10 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return name in self.get_obj_map()
 
+    def __repr__(self) -> str:
+        """Return the names of all classes."""
+        return f"<Registry: {', '.join(self.keys())}>"
+
     def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
         """Yield (name, class) of all classes, sorted by name."""
         return iter(sorted(self.get_obj_map().items()))

@@ -247,7 +247,9 @@ const reportPage = (() => {
     const page = Math.min(Math.max(1, Number(state[name]) || 1), last), before = (page - 1) * size;
     const near = [...new Set([1, page - 2, page - 1, page, page + 1, page + 2, last])].map((n) => [count(n), n]);
     const links = [["Previous", page - 1], ...near, ["Next", page + 1]].filter(([, n]) => n >= 1 && n <= last);
-    const linked = () => links.map(([text, n]) => (n === page ? node("b", { "aria-current": "page" }, text)
+    for (let place = links.length - 1; place > 0; place--) // where pages are left out
+      if (links[place][1] - links[place - 1][1] > 1) links.splice(place, 0, ["…"]);
+    const linked = () => links.map(([text, n]) => (!n ? node("span", null, text) : n === page ? node("b", { "aria-current": "page" }, text)
       : node("a", { href: addressOf({ ...state, [name]: n }), rel: text.toLowerCase() }, text)));
     return { here: all.slice(before, before + size), before, page, last, linked: last > 1 ? linked : () => [] };
   }

@@ -16,6 +16,7 @@ REMOVED_KEYS: dict[str, str] = load_table(__package__, "removed_keys.yaml")
 """Keys of earlier versions, without the pipeline's name, and what to do instead."""
 
 Location = Sequence[str | int]
+_OF_OVERRIDE = "=…"  # ends the place of a key that an override states
 END_OF_PART = re.compile(r"[.[]")
 """What ends a part of a key, as in `a.b[0]`."""
 
@@ -33,7 +34,7 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
         location: The key, after the blocks that it is in.
     """
     if block_with(overrides, location) is not None:
-        return f"{'.'.join(map(str, location))}=…"
+        return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
     most_keys_there = -1
     place = ""
     for path, root in reversed(roots.items()):
@@ -83,9 +84,12 @@ def validated(
     problems = []
     for problem in wrong:
         where = place(problem["loc"])
+        inside = problem.get("ctx", {}).get("inside", ())
+        if inside and not where.endswith(_OF_OVERRIDE):
+            where = place([*problem["loc"], *inside])
         explanation = explain(problem, model)
         # Of an override, the place is the key: it isn't named twice.
-        problems.append(f"{where}: {explanation.removeprefix(where.replace('=…', ': '))}")
+        problems.append(f"{where}: {explanation.removeprefix(where.replace(_OF_OVERRIDE, ': '))}")
     for problem in wrong:
         drop(values, problem["loc"])
     try:
@@ -200,7 +204,7 @@ def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
     keys_there = 0
     line = 0
     for part in location:
-        key_and_value = _key_in(node, str(part))
+        key_and_value = _entry_of(node, str(part))
         if key_and_value is None:
             break
         key, node = key_and_value
@@ -209,9 +213,13 @@ def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
     return keys_there, line
 
 
-def _key_in(node: Any, name: str) -> tuple[Any, Any] | None:
-    # Return a key of a YAML mapping with its value, both as nodes. None where the node is no
-    # mapping, or has no such key.
+def _entry_of(node: Any, name: str) -> tuple[Any, Any] | None:
+    # Return what begins an entry of a YAML node, and its value, both as nodes: a mapping's key, or
+    # a list's item, which is both. None where there is no such entry.
+    if getattr(node, "id", "") == "sequence":
+        items = dict(enumerate(node.value))
+        item = items.get(int(name)) if name.isdecimal() else None
+        return None if item is None else (item, item)
     if getattr(node, "id", "") != "mapping":  # as PyYAML's nodes of mappings are called
         return None
     for key, value in node.value:

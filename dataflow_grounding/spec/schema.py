@@ -242,7 +242,9 @@ class RowsData(Block):
         for term, definition in glossary.items():
             if not term.strip() or not definition.strip():
                 wrong = "a term and what counts as it should be texts, as {pallet jack: low trucks}"
-                raise PydanticCustomError("glossary", "{wrong}", {"wrong": wrong})
+                raise PydanticCustomError(
+                    "glossary", "{wrong}", {"wrong": wrong, "inside": (term,)}
+                )
         return glossary
 
     @property

@@ -222,10 +222,14 @@ def test_files_of_a_folder_that_are_passed_over_are_told(
     done = command(["check", "-e", spec])
     assert (done.code, passed_over in done.out) == (0, True), done
     assert "1 .txt" in done.out
-    assert "Boxes in files beside the pictures are not read" in done.out
+    assert "Boxes in files beside" not in done.out
     assert "Convert .heic to .jpg" in done.out
     ran = command(["generate", "-e", spec, "--no-progress", "--no-report"])
     assert (ran.code, passed_over in ran.err) == (0, True), ran
+    (workplace.folder / "pictures" / "a.txt").write_bytes(b"0 0.5 0.5 0.1 0.1")
+    with_labels = command(["check", "-e", spec])
+    assert "Boxes in files beside the pictures are not read" in with_labels.out
+    (workplace.folder / "pictures" / "a.txt").unlink()
     (workplace.folder / "pictures" / "a.jpg").unlink()
     none = command(["check", "-e", spec])
     assert passed_over in none.err, none

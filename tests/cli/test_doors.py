@@ -167,6 +167,9 @@ def test_a_run_shows_what_it_found_writes_its_report_and_says_what_is_next(folde
     assert (results / "report.html").is_file()
     assert f"next: with boxes drawn by hand, dataflowgrounding eval {results}" in done.err
     assert "dataflowgrounding cost" not in done.err  # nothing was paid for
+    steps = "image_grounding.workflow.steps=['0']"
+    alone = command(["generate", "-e", "work/image_grounding.yaml", steps, "results_dir=phrases"])
+    assert (alone.code, "dataflowgrounding eval" in alone.err) == (0, False), alone
     bill = command(["cost", str(results), "--json"]).summary
     assert (bill["requests"], bill["cost_usd"]) == (20, 0)
 

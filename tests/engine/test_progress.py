@@ -87,6 +87,7 @@ def test_the_line_fits_the_terminal_also_when_it_is_resized(
     assert max(map(len, lines)) < 70
     assert re.fullmatch(r"\d+/20 records, \d+\.\d/s, \d+ s left", lines[-1])
     assert "records" not in text.split(OVER)[-1], "it is taken away at the end"
+    assert ", 0.0/s" not in text
 
 
 def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_at_80_columns(

@@ -445,6 +445,14 @@ def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path
         assert server.count() == before
 
 
+def test_who_lacks_phrases_is_told_which_column_has_them_or_what_to_call() -> None:
+    grounder = PhraseGrounder(EmbeddedServing())
+    with pytest.raises(GroundingError, match=r"input_expressions_key='wanted'$"):
+        grounder([{"image_path": PIXELS, "id": 7, "wanted": ["the sky"]}])
+    with pytest.raises(GroundingError, match="CaptionGrounder find it in captions"):
+        grounder([{"image_path": PIXELS, "caption": "The sky."}])
+
+
 MISSING = [float("nan"), numpy.float64("nan"), pandas.NaT, pandas.NA, numpy.datetime64("NaT"), None]
 
 

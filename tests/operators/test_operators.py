@@ -160,6 +160,10 @@ def test_the_registry_has_the_operators_with_descriptions_in_two_languages(name:
     assert cls.get_desc() == cls.get_desc("en") == cls.get_desc("fr")
 
 
+def test_the_registry_prints_its_names() -> None:
+    assert str(OPERATOR_REGISTRY).startswith("<Registry: BBoxVisualizer, BoxChecker, ")
+
+
 def test_own_operators_join_the_registry() -> None:
     @OPERATOR_REGISTRY.register()
     class Joined(Operator):

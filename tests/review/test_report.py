@@ -1169,6 +1169,15 @@ def test_all_records_and_failures_are_reached_from_page_to_page(
     assert page.title() == "Run · page 2 of 2"
 
 
+def test_pages_that_are_left_out_of_the_links_are_shown_as_left_out(
+    folder: Path, show: Any
+) -> None:
+    records = [{"image_id": str(n), "image_path": "mug.png", "expressions": []} for n in range(90)]
+    page = show(report(folder, records))
+    pages = page.get_by_role("navigation", name="Pages", exact=True).first
+    assert pages.locator("> *").all_inner_texts() == ["1", "2", "3", "…", "5", "Next"]
+
+
 def test_a_single_file_that_browsers_do_not_open_well_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

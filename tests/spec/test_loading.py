@@ -276,6 +276,26 @@ def test_classes_as_a_list_or_a_mapping_replace_what_the_spec_says(
     assert by_file.block.data.model_dump()["classes"] == expected
 
 
+WRONG_ITEMS = {
+    "a class twice": ("classes:\n      - cat\n      - cup\n      - cat", 6),
+    "a class that is no text": ("classes:\n      - cat\n      - [cup]", 5),
+    "a class with another key": ("classes:\n      cat: cat\n      cup:\n        says: 3", 6),
+    "phrases that are no list": ("classes:\n      cat: cat\n      cup:\n        phrases: 3", 6),
+    "a phrase in capitals": ("classes:\n      cat: cat\n      cup: cup\n      CAT: cat", 6),
+    "a definition of nothing": ("glossary:\n      cat: a cat\n      cup: ''", 5),
+    "a host": ("allow_hosts:\n      - a.example\n      - http://b.example/c", 5),
+}
+
+
+@pytest.mark.parametrize("stated", WRONG_ITEMS)
+def test_what_is_wrong_in_a_list_is_told_with_its_own_line(tmp_path: Path, stated: str) -> None:
+    text, line = WRONG_ITEMS[stated]
+    spec = written(tmp_path, "spec.yaml", BASE)
+    over = written(tmp_path, "over.yaml", f"image_grounding:\n  data:\n    {text}\n")
+    with pytest.raises(SpecError, match=f"over.yaml, line {line}: image_grounding.data"):
+        load_spec([spec, over], [])
+
+
 @pytest.mark.parametrize("key", ["classes.0", "classes.dog"])
 def test_an_item_of_a_list_is_not_overridden_alone(tmp_path: Path, key: str) -> None:
     text = BASE.replace("{input_jsonl: in.jsonl", "{input_jsonl: in.jsonl, classes: [cat, cup]")

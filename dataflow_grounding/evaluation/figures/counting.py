@@ -196,6 +196,9 @@ class FigureCounts:
                 figures[name] = None
         figures["rejected"] = self.rejected
         figures["classes"] = self._classes.rows()
+        if figures["classes"]:
+            # a list of classes has the words that it has
+            figures.update({name: None for name, row in FIGURES.items() if row.get("of_words")})
         return figures
 
     def _count_pictures(self) -> dict[str, int | None]:
@@ -374,8 +377,6 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
         if figure is None:
             if "unasked" in row:
                 advice[name] = row["unasked"]
-        elif row.get("of_words") and figures["classes"]:
-            continue  # a list of classes has the words that it has
         elif row.get("kind") not in ("grid", "table"):
             own_advice = _advice_of_row(figure, row)
             if own_advice:

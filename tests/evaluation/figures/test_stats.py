@@ -135,7 +135,9 @@ def test_classes_have_a_table_and_no_advice_on_words(tmp_path: Path) -> None:
     ]
     assert figures["heads"] == {"Cat": 1}
     assert not {"words_per_phrase", "plain_share", "look_alikes"} & set(figures["advice"])
+    assert figures["plain_share"] is None
     printed = stats(data, "--no-pictures").out
+    assert "phrases without such a word" not in printed
     assert "classes: 3\n" in printed
     assert re.search(r"Cat +1 +2 +1 +0 +40\n", printed)
     mugs = [{"text": f"mug {number}", "status": "none"} for number in range(6)]
