@@ -48,6 +48,19 @@ from dataflow_grounding.formats.export_folder import is_data_file
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import with_sizes
 
+
+class _ClassScore(click.ParamType):  # type: ignore[type-arg]
+    """The type of `--min-score`: a class, "" for all, and the score, from `0.5` or `person=0.3`."""
+
+    name = "class_score"
+    _score = Range(0, 1)
+
+    def convert(self, value: Any, *where: Any) -> tuple[str, float]:
+        """Return both. Raises BadParameter for what is no score."""
+        name, _, score = str(value).rpartition("=")
+        return name.strip(), self._score.convert(score, *where)
+
+
 _writing_options = together(
     click.option(
         "-o",
@@ -70,7 +83,13 @@ _writing_options = together(
         help="Where the pictures are, if not where the run found them.",
     ),
     click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
-    click.option("--min-score", type=Range(0, 1), help="Boxes with this score or more."),
+    click.option(
+        "--min-score",
+        type=_ClassScore(),
+        multiple=True,
+        metavar="[CLASS=]SCORE",
+        help="Boxes with this score or more; CLASS=SCORE is for boxes of one class.",
+    ),
     click.option("--verified-only", is_flag=True, help="Boxes that a check confirmed."),
     click.option(
         "--partly-verified",
@@ -317,8 +336,10 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _write(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
+    by_class: dict[str, float] = dict(settings["min_score"])  # "" for all that have none
     select = Selection(
-        min_score=settings["min_score"],
+        min_score=by_class.pop("", None),
+        min_scores=by_class,
         verified_only=settings["verified_only"],
         reviewed_only=settings["reviewed_only"],
         statuses=settings["statuses"] or STATUSES,
@@ -329,7 +350,10 @@ def _write(
     for name, value in settings.items():
         if name not in _OF_SELECTION and value is not None:
             options[name] = value
-    return write(records, format, out, folders=folders, select=select, **options)
+    exported = write(records, format, out, folders=folders, select=select, **options)
+    for name in sorted(select.unmet):
+        exported.remarks.append(f"--min-score {name}=…: there is no phrase of this class")
+    return exported
 
 
 def _tell(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:

@@ -14,7 +14,7 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
@@ -103,6 +103,8 @@ class Selection:
         min_score: Boxes with a lower score are left out, and those without a score, of which
             nothing is known. An expression that loses all of its boxes so is left out: that doesn't
             make it one that isn't there.
+        min_scores: Other lowest scores, by class. `unmet` has the classes among them of which no
+            expression was.
         verified_only: Boxes that a check or a person confirmed (`verified: true`); one without a
             word of its own has that of its expression, as has an expression without boxes.
         reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its
@@ -123,11 +125,25 @@ class Selection:
     """
 
     min_score: float | None = None
+    min_scores: Mapping[str, float] = field(default_factory=dict)
     verified_only: bool = False
     reviewed_only: bool = False
     statuses: tuple[str, ...] = STATUSES
     keep_rejected: bool = False
     partly_verified: bool = False
+    unmet: set[str] = field(default_factory=set, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Note which classes have a lowest score of their own."""
+        self.unmet.update(map(class_key, self.min_scores))
+
+    def _lowest_score(self, expression: Mapping[str, Any]) -> float | None:
+        if not self.min_scores:
+            return self.min_score
+        by_key = {class_key(name): score for name, score in self.min_scores.items()}
+        key = class_key(class_of(expression))
+        self.unmet.discard(key)
+        return by_key.get(key, self.min_score)
 
     def of(
         self, record: Mapping[str, Any], expression: Mapping[str, Any]
@@ -147,9 +163,10 @@ class Selection:
             kept = verified_boxes(expression, kept)
         if kept is None:
             return None
-        if self.min_score is not None:
+        lowest = self._lowest_score(expression)
+        if lowest is not None:
             scored = [box for box in kept if box.get("score") is not None]
-            kept = [box for box in scored if box["score"] >= self.min_score]
+            kept = [box for box in scored if box["score"] >= lowest]
         if len(kept) == len(boxes):
             return expression
         if not kept:

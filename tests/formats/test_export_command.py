@@ -198,6 +198,12 @@ def test_what_is_wanted(tmp_path: Path) -> None:
     every = {Path(row["image_path"]).stem for row in rows} - {"pending"}
     assert names() == every
     assert names("--min-score", "0.5") == every - {"low", "unscored"}
+    assert names("--min-score", "0.5", "--min-score", "a red mug=0") == every - {"unscored"}
+    assert names("--min-score", "A red  mug=0.5") == every - {"low", "unscored"}
+    done = command(
+        "export", run, "--format", "tao-refer", "-o", tmp_path / "x", "--min-score", "a=1"
+    )
+    assert "--min-score a=…: there is no phrase of this class" in done.err
     assert names("--verified-only") == {"checked"}
     assert names("--reviewed-only") == {"seen"}
     assert names("--status", "none") == {"none"}
@@ -592,6 +598,7 @@ def test_an_export_with_something_else_in_it_stays(tmp_path: Path, mine: str) ->
             "phrases left out, by their status or score, or as an option or a reviewer says: 1",
         ),
         (("--min-score", "nan"), "nan is not in 0<=x<=1"),
+        (("--min-score", "mug=2"), "2.0 is not in the range 0<=x<=1"),
         (("--image-root", "nowhere"), "no image 'a.jpg'"),
     ],
 )

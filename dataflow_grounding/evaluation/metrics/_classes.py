@@ -1,6 +1,7 @@
 """Figures of each class, where expressions state theirs, as those of `data.classes` do."""
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,15 @@ from dataflow_grounding.evaluation.metrics._measures import (
     share,
 )
 from dataflow_grounding.evaluation.metrics.confidence import draws_of, interval
-from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Row, Rules
+from dataflow_grounding.evaluation.metrics.pairs import (
+    Overlap,
+    PairedRecord,
+    Row,
+    Rules,
+    boxes_of,
+    one_to_one,
+    overlaps_of,
+)
 
 _MOST = 300  # classes, those with most gold boxes: a list of classes has no more
 
@@ -28,6 +37,7 @@ class _ClassCounts:
     def __init__(self, name: str) -> None:
         self.name = name
         self.precision = AveragePrecision()
+        self.found_as = Counter[str]()  # by class_key, how many gold boxes were found as another's
         # One entry for each image with the class: which image it is, how many of the boxes found in
         # it are right, how many were found, and how many the gold has.
         self._image_of_entry = array("q")
@@ -81,7 +91,8 @@ class ClassFigures:
     a class that the gold of an image doesn't name are wrong: gold of detectors lists what is there
     alone. Where a gold phrase of the class is open, the class isn't judged in that image.
 
-    Precision and recall are of boxes at the threshold that the rules state.
+    Precision and recall are of boxes at the threshold that the rules state. A gold box that no
+    found box of its class is on, and one of another class is, was found as that class.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -116,6 +127,7 @@ class ClassFigures:
 
     def _count_image(self) -> None:
         # A class that is open in the image counts with no boxes at all.
+        self._count_confused()
         for boxes in self._in_image.values():
             counts = self._counts_of(boxes.name)
             if boxes.is_open:
@@ -133,13 +145,39 @@ class ClassFigures:
             counts.precision.add(gold, found, self._image)
         self._in_image = {}
 
+    def _count_confused(self) -> None:
+        # What is left of each class is matched whatever its class is.
+        missed: list[tuple[str, Row]] = []
+        wrong: list[tuple[str, Row]] = []
+        for boxes in self._in_image.values():
+            if boxes.is_open:
+                continue
+            gold = _each_once(boxes.gold)
+            found = _each_once(boxes.found)
+            pairs = self._right_pairs(found, gold)
+            matched_gold = {pair.gold for pair in pairs}
+            matched_found = {pair.found for pair in pairs}
+            missed += [(boxes.name, b) for n, b in enumerate(gold) if n not in matched_gold]
+            wrong += [(boxes.name, b) for n, b in enumerate(found) if n not in matched_found]
+        for pair in self._right_pairs([box for _, box in wrong], [box for _, box in missed]):
+            counts = self._counts_of(missed[pair.gold][0])
+            counts.found_as[class_key(wrong[pair.found][0])] += 1
+
+    def _right_pairs(self, found: list[Row], gold: list[Row]) -> list[Overlap]:
+        answers = {"instances": found}
+        counted = self._rules.counted(answers)
+        overlaps = overlaps_of(boxes_of(answers), boxes_of({"instances": gold}))
+        pairs = one_to_one([pair for pair in overlaps if pair.found in counted], self._rules)
+        return [pair for pair in pairs if pair.iou >= self._rules.threshold]
+
     def _counts_of(self, name: str) -> _ClassCounts:
         return self._by_key.setdefault(class_key(name), _ClassCounts(name))
 
     def rows(self, images: int) -> dict[str, dict[str, Any]]:
         """Return the figures of each class by its name, the one with most gold boxes first.
 
-        Each has `intervals` from bootstrap samples of all images. Classes after the first _MOST are
+        Each has `intervals` from bootstrap samples of all images, and in `found_as` how many of its
+        gold boxes were found as another class. Classes after the first _MOST are
         left out.
 
         Args:
@@ -163,7 +201,10 @@ class ClassFigures:
             for name in ("right", "boxes", "gold_boxes"):
                 totals[name] = sums[f"{index} {name}"].sum()
                 drawn[name] = draws[f"{index} {name}"]
-            rows[counts.name] = _figures_of_class(counts.precision, totals, drawn, images)
+            row = _figures_of_class(counts.precision, totals, drawn, images)
+            others = counts.found_as.most_common()
+            row["found_as"] = {self._by_key[key].name: count for key, count in others}
+            rows[counts.name] = row
         return rows
 
 

@@ -235,8 +235,9 @@ def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
 def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     """Return every measure by its name; NaN where there is nothing to divide by.
 
-    To the ratios of two sums come those made of more: MCC, cgF1 and the calibration error. A sum
-    may be a number, or an array with a value for each bootstrap sample; so are the measures then.
+    To the ratios of two sums come those made of more: F1 of boxes, MCC, cgF1 and the calibration
+    error. A sum may be a number, or an array with a value for each bootstrap sample; so are the
+    measures then.
     """
     figures = {}
     # In the order of the sums, which is that of the figures shown.
@@ -246,6 +247,8 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
             if name in ("precision", "recall"):
                 shown_name = f"{name}_at_iou_{rules.threshold:g}"
             figures[shown_name] = share(sums[name], sums[whole])
+    both = sums["boxes"] + sums["gold_boxes"]
+    figures[f"f1_at_iou_{rules.threshold:g}"] = share(2 * sums["recall"], both)
     figures["il_mcc"] = _matthews(sums)
     figures["cgf1"] = figures["pmf1"] * figures["il_mcc"]
     differences = sum(np.abs(sums[f"bin_{number}"]) for number in range(_BINS))

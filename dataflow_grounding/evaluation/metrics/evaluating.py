@@ -102,7 +102,12 @@ class Evaluation:
         for name, values in self.draws.items():
             if self.figures[name] is not None:
                 intervals[name] = interval(values)
+        first = {}
+        for name in ("precision", "recall", "f1"):
+            measure = f"{name}_at_iou_{self.rules.threshold:g}"
+            first[measure] = self.figures[measure]
         return {
+            **first,
             **self.figures,
             "intervals": intervals,
             **({"classes": self.classes} if self.classes else {}),

@@ -18,6 +18,7 @@ _MAIN = (
     "miou",
     "precision_at_iou_",
     "recall_at_iou_",
+    "f1_at_iou_",
     "n_acc",
     "il_mcc",
     "span_exact_f1",
@@ -28,6 +29,7 @@ _MAIN_OF_GROUP = ("expressions", "acc_0.5", "miou")  # columns of the short page
 _COUNTS_OF_LEFT = "expressions_"  # what isn't compared, which the short page has where it isn't 0
 _GLOSSES: dict[str, str] = load_table(__package__, "glosses.yaml")
 """By a measure, or by what names of measures begin with, up to a `_`: what it says."""
+_MOST_CONFUSED = 10  # pairs of classes of the short page
 _MOST_CLASSES = 30  # of the short page
 
 
@@ -47,6 +49,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     if len(classes) > 1:
         largest = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])[:_MOST_CLASSES]
         parts.append(_classes_table({name: classes[name] for name in classes if name in largest}))
+        parts.append(_confusion_table(classes, _MOST_CONFUSED))
     else:
         sizes = {}
         for size, row in figures["groups"].get("size", {}).items():
@@ -87,6 +90,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(_comparison(compared, names[0]))
     if "classes" in figures:
         parts.append(_classes_table(figures["classes"]))
+        parts.append(_confusion_table(figures["classes"], None))
     for kind, groups in figures["groups"].items():
         parts.append(_groups_table(kind, groups))
     if compared:
@@ -182,6 +186,16 @@ def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
             row += [_shown(figures[measure]), _shown(figures["intervals"][measure])]
         rows.append(row)
     return table(heads, rows)
+
+
+def _confusion_table(classes: Mapping[str, Mapping[str, Any]], most: int | None) -> str:
+    # The most frequent pairs come first; "" for none.
+    pairs = []
+    for name, figures in classes.items():
+        pairs += [(count, name, other) for other, count in figures["found_as"].items()]
+    pairs.sort(key=lambda pair: -pair[0])
+    rows = [[name, other, _shown(count)] for count, name, other in pairs[:most]]
+    return table(["gold class", "found as", "boxes"], rows) if rows else ""
 
 
 def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:

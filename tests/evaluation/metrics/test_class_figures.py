@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,24 @@ def test_classes_by_hand() -> None:
     assert (dog["precision"], dog["recall"], dog["f1"], dog["ap"]) == (0, 0, 0, 0)
 
 
+def test_a_box_that_another_class_was_found_on_is_confused(tmp_path: Path) -> None:
+    gold = [of_classes(1, cat=[LEFT, RIGHT], dog=[]), of_classes(2, cat=[LEFT], dog=[RIGHT])]
+    predicted = [
+        of_classes(1, cat=[(RIGHT, 0.9)], dog=[(LEFT, 0.8), (RIGHT, 0.7)]),
+        of_classes(2, cat=[(FAR, 0.9)], dog=[(LEFT, 0.5), (RIGHT, 0.9)]),
+    ]
+    classes = evaluate(predicted, gold).to_json()["classes"]
+    assert classes["cat"]["found_as"] == {"dog": 2}  # on RIGHT of 1 there is a cat, too
+    assert classes["dog"]["found_as"] == {}
+    files = []
+    for name, rows in (("predicted", predicted), ("gold", gold)):
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        (tmp_path / f"{name}.jsonl").write_text("".join(map(dump_line, rows)))
+    done = command(["eval", files[0], "--gold", files[1]])
+    assert "| gold class | found as | boxes |\n" in done.out
+    assert "| cat        | dog      | 2     |\n" in done.out
+
+
 def test_a_class_is_told_by_either_side_and_free_phrases_have_none() -> None:
     detectors_gold = [{"image_path": "1.png", "expressions": [phrase("Cat", [LEFT])]}]
     figures = evaluate([of_classes(1, cat=[(LEFT, 0.9)])], detectors_gold).to_json()
@@ -175,6 +194,9 @@ def test_what_eval_prints_of_classes(tmp_path: Path) -> None:
         ["eval", str(tmp_path / "predicted.jsonl"), "--gold", str(tmp_path / "gold.jsonl")]
     )
     assert done.code == 0, done.err
+    first = [line.split()[1] for line in done.out.splitlines()[2:5]]
+    assert first == ["precision_at_iou_0.5", "recall_at_iou_0.5", "f1_at_iou_0.5"]
+    assert len(re.findall(r" \d\.\d{3} to \d\.\d{3} ", done.out.split("images")[0])) == 3
     heads = [line for line in done.out.splitlines() if line.startswith("| class ")]
     assert len(heads) == 1
     assert [head.strip() for head in heads[0].strip("| ").split("|")][1:4] == [
