@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
-from dataflow_grounding.data.classes import class_of
+from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     Record,
@@ -372,7 +372,7 @@ class Queue:
             return False
         if wanted["text"] and wanted["text"].casefold() not in item.text.casefold():
             return False
-        if wanted["head"] and item.head != wanted["head"]:
+        if wanted["head"] and class_key(item.head) != class_key(wanted["head"]):
             return False
         if not wanted["below"]:
             return True

@@ -16,7 +16,6 @@ const reportPage = (() => {
     { name: "sides", title: "Side of a box, px", first: 10, bins: ["0", "16", "32", "64", "128", "256"], most: "" },
     { name: "boxes", title: "Boxes in a picture", first: 16, bins: ["0", "1", "2", "3", "6", "11", "21"], most: "" },
   ];
-  const FEW_FAILURES = 5; // are shown at once; more would take the pictures' place
   const WITHOUT_BOX = { none: "not found", pending: "not looked for yet" }; // of a status, in words; others say it
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
@@ -221,9 +220,14 @@ const reportPage = (() => {
     if (!about.failures) part(".failures").remove();
     else {
       part("#failures").append(" ", node("b", null, count(about.failures)));
-      part(".failures details").open = !rows.length || about.failures <= FEW_FAILURES || Boolean(asked().kind);
+      part(".failures details").open = !rows.length || Boolean(asked().kind);
     }
-    if (!rows.length) app.querySelectorAll(".views, .fields").forEach((element) => element.remove());
+    const { q, head, size, low, high, model } = asked();
+    const isWanted = [q, head, size, low, high, model].some(Boolean);
+    const wide = matchMedia("(min-width: 52rem)"), more = part(".more");
+    more.open = wide.matches || isWanted;
+    wide.addEventListener("change", () => { more.open = wide.matches; });
+    if (!rows.length) app.querySelectorAll(".views, .more").forEach((element) => element.remove());
     fields.addEventListener("submit", (event) => event.preventDefault());
     for (const type of ["input", "change"]) fields.addEventListener(type, ({ target: { name, value } }) => {
       const isAtOnce = name === "q" || name === "side"; // each letter of a phrase; others once they are chosen

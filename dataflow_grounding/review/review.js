@@ -59,6 +59,7 @@
     page = asked;
     at = Math.max(0, page.items.findIndex((item) => isGoal(item, goal)));
     offerOrder(page.order);
+    offerClasses(page.classes);
     return draw();
   }
   const isGoal = ({ record, id, box }, goal) =>
@@ -72,6 +73,16 @@
   function offerOrder(order) { // a sample and a folder have their own
     fields.order.parentElement.hidden = order === null;
     if (order && !fields.order.value) fields.order.value = order;
+  }
+  function offerClasses(classes) { // a list is chosen from; where there is none, nouns are typed
+    const typed = fields.head;
+    if (!classes.length || typed.localName === "select") return;
+    const options = classes.map(([name, count]) => node("option", { value: name }, `${name} (${count.toLocaleString("en")})`));
+    const select = node("select", { name: "head" }, node("option", { value: "" }, "any"), options);
+    if (typed.value && !classes.some(([name]) => name === typed.value)) select.append(node("option", null, typed.value));
+    select.value = typed.value;
+    typed.previousSibling.textContent = "Class ";
+    typed.replaceWith(select);
   }
 
   function draw(marked) {

@@ -2,9 +2,10 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from dataflow_grounding._util.errors import (
@@ -13,6 +14,7 @@ from dataflow_grounding._util.errors import (
     InputError,
     StorageFailed,
 )
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import annotated_column, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
@@ -91,6 +93,7 @@ class Session:
         self.order = order
         self.decisions = reviewable.decisions
         self._classes = known_classes(reviewable.files.annotations)
+        self._listed = list(self._classes.names)
         self.sample: list[Item] | None = None
         if sample is not None:
             size, seed = sample
@@ -138,7 +141,8 @@ class Session:
             `items`; `records`, their views by index; `place`, where the next call starts; `left`,
             how many items nobody has decided, and `progress`, the same as an `Undecided`; `shown`,
             how many items are shown, on all pages; `to_mend`, how many of them are wrong and not
-            drawn anew; `who` asks; `order`, None for a sample's.
+            drawn anew; `who` asks; `order`, None for a sample's;
+            `classes`, those that are listed, each with how many boxes it has.
 
         Raises:
             InputError: `show` or `below` has a value that isn't allowed, `place` or `most` is no
@@ -166,7 +170,15 @@ class Session:
             "to_mend": queue.count_to_mend(),
             "who": self.who,
             "order": order if self.sample is None else None,
+            "classes": self._boxes_by_class,
         }
+
+    @cached_property
+    def _boxes_by_class(self) -> list[tuple[str, int]]:
+        # Of the classes that are listed, in their order.
+        items = self.reviewable.items if self.sample is None else self.sample
+        counts = Counter(class_key(item.head) for item in items if item.box is not None)
+        return [(name, counts[class_key(name)]) for name in self._listed]
 
     def _queue_of(self, wanted: Mapping[str, str]) -> Queue:
         return self._queue(*[wanted.get(name) or "" for name in _FILTERS])

@@ -246,3 +246,30 @@ def test_boxes_have_their_phrases_numbers_as_large_however_far_one_zooms(
     page.set_viewport_size({"width": 700, "height": 500})
     page.wait_for_timeout(200)  # the observer of its size is told with the next frame
     assert height() == pytest.approx(before, rel=0.05)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_little_is_above_the_picture(results: Path, serve: Any, show: Any, width: int) -> None:
+    page = show(serve(results).address + SINGLE, viewport={"width": width, "height": 900})
+    assert page.locator(".stage").bounding_box()["y"] <= 230
+
+
+def test_classes_are_chosen_from_a_list_with_how_many_boxes_each_has(
+    tmp_path: Path, serve: Any, show: Any
+) -> None:
+    record = {
+        **RECORD,
+        "expressions": [
+            phrase("A red mug", 0, [40, 30, 200, 150], **{"class": "mug"}),
+            phrase("two dogs", 1, [220, 60, 250, 200], [260, 60, 300, 210], **{"class": "Dog"}),
+        ],
+    }
+    folder = write(tmp_path / "out", record)
+    (folder / "classes.txt").write_text("dog\nmug\ncat\n")
+    page = show(serve(folder).address)
+    choice = page.locator("select[name=head]")
+    assert choice.locator("option").all_inner_texts() == ["any", "dog (2)", "mug (1)", "cat (0)"]
+    choice.select_option("dog")
+    page.locator(".cell", has_text="red mug").wait_for(state="detached")
+    assert page.locator(".cell").count() == 2
+    assert "head=dog" in page.url
