@@ -137,14 +137,6 @@ def test_a_picture_that_is_as_it_was_gets_its_decision_back(folder: Path) -> Non
     assert verdicts(folder) == [[False]]
 
 
-def test_another_picture_that_takes_the_id_gets_none(folder: Path) -> None:
-    write(folder, row(image_id="a"))
-    decide(page(folder))
-    drawn(folder, "a.jpg", "blue")
-    write(folder, row("a.jpg", image_id="a"), row(image_id="a.png"))
-    assert verdicts(folder) == [[None], [True]]
-
-
 @pytest.mark.parametrize("is_here", [True, False])
 def test_rows_of_one_picture_that_change_places_keep_their_own(folder: Path, is_here: bool) -> None:
     if not is_here:
@@ -310,14 +302,6 @@ def test_decisions_of_earlier_versions_are_read(folder: Path, without: tuple[str
         assert verdicts == [True, False, None]
 
 
-def test_of_phrases_alike_in_one_record_each_has_its_own(folder: Path) -> None:
-    record = row(image_id="a")
-    record["expressions"] *= 2
-    write(folder, record)
-    decide(page(folder), verified=False, id="a#1")
-    assert verdicts(folder) == [[None, False]]
-
-
 def test_a_blind_review_of_a_copy_is_held_against_the_first(folder: Path) -> None:
     write(folder, row(image_id="a"))
     decide(page(folder))
@@ -325,3 +309,11 @@ def test_a_blind_review_of_a_copy_is_held_against_the_first(folder: Path) -> Non
     write(folder, row(image_id="b"))
     done = command(["apply", str(folder), "--json"]).summary
     assert (done["second_reviews"]["expressions"], done["decisions"]) == (1, 2)
+
+
+def test_of_phrases_alike_in_one_record_each_has_its_own(folder: Path) -> None:
+    record = row(image_id="a")
+    record["expressions"] *= 2
+    write(folder, record)
+    decide(page(folder), verified=False, id="a#1")
+    assert verdicts(folder) == [[None, False]]
