@@ -60,8 +60,9 @@ def test_a_path_with_backslashes_that_is_there_with_slashes(workplace: Workplace
     assert r"no image 'pictures\gone.jpg': No such file" in done.err
 
 
-@pytest.mark.parametrize("results", ["out", "runs/of/today"])
-@pytest.mark.parametrize("pipeline", ["image_grounding", "image_region_caption"])
+@pytest.mark.parametrize(
+    ("pipeline", "results"), [("image_grounding", "out"), ("image_region_caption", "runs/of/today")]
+)
 def test_check_leaves_nothing_behind(workplace: Workplace, pipeline: str, results: str) -> None:
     workplace.picture("pictures/a.jpg")
     spec = workplace.folder / "spec.yaml"
@@ -161,9 +162,7 @@ def test_a_pilots_advice_names_settings_that_its_backend_has(workplace: Workplac
     assert "--set-from" not in own.err
 
 
-@pytest.mark.parametrize(
-    ("limit", "code"), [("", 1), ("0", 1), ("2", 0), ("1", 1), ("40%", 0), ("39%", 1), ("100%", 0)]
-)
+@pytest.mark.parametrize(("limit", "code"), [("", 1), ("2", 0), ("1", 1), ("40%", 0), ("39%", 1)])
 def test_so_many_failed_records_are_no_failure_of_a_script(
     workplace: Workplace, server: LoopbackServer, limit: str, code: int
 ) -> None:
@@ -175,10 +174,10 @@ def test_so_many_failed_records_are_no_failure_of_a_script(
     assert (done.code, done.summary["failed"]) == (code, 2), done
 
 
-@pytest.mark.parametrize("limit", ["-1", "101%", "many", "%", "1.5"])
-def test_a_limit_that_is_none_is_refused(workplace: Workplace, limit: str) -> None:
+def test_a_limit_that_is_none_is_refused(workplace: Workplace) -> None:
     workplace.many(1)
-    assert workplace.run(f"--max-failed={limit}").code == 2
+    for limit in ("-1", "101%", "many", "%", "1.5"):
+        assert workplace.run(f"--max-failed={limit}").code == 2, limit
 
 
 def test_where_nothing_was_done_no_limit_makes_it_a_success(
@@ -298,10 +297,9 @@ PUBLIC = {
 }
 
 
-@pytest.mark.parametrize("verb", ["check", "estimate", "generate"])
 @pytest.mark.parametrize("name", PUBLIC)
 def test_an_address_that_is_set_to_nothing_does_not_mean_the_public_service(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, name: str, verb: str
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-real-looking-key")
     monkeypatch.setenv("GEMINI_API_KEY", "AIza-a-real-looking-key")
@@ -314,9 +312,10 @@ def test_an_address_that_is_set_to_nothing_does_not_mean_the_public_service(
         "  data: {input_jsonl: captions.jsonl}\n"
     )
     monkeypatch.setenv(name, " ")
-    done = command([verb, "-e", str(spec), *settings])
-    assert done.code == 2, done
-    assert f"{name} is set to nothing" in done.out + done.err
+    for verb in ("check", "estimate", "generate"):
+        done = command([verb, "-e", str(spec), *settings])
+        assert done.code == 2, done
+        assert f"{name} is set to nothing" in done.out + done.err
     monkeypatch.delenv(name)
     named = command(["check", "-e", str(spec), *settings])
     assert "A run asks" in named.out + named.err  # unset, the public service is what was named
