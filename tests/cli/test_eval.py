@@ -92,12 +92,6 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
     assert "p = 0.25 (McNemar, exact).\n\nWhat follows is of a.jsonl alone.\n\n| size " in page
 
 
-def test_one_expression_is_told_as_one(folder: Path) -> None:
-    write("nearly.jsonl", record(cup=[(FAR, 0.9)], saucer=[(RIGHT, 0.8)], spoon=[LEFT], fork=[]))
-    page = done("eval", "gold.jsonl", "nearly.jsonl", "--gold", "gold.jsonl").out
-    assert "On 1 expression the first alone is right, on 0 the second" in page
-
-
 def test_main_figures_fit_on_a_screen_and_all_of_them_are_an_option_away(folder: Path) -> None:
     page = done("eval", "a.jsonl", "--gold", "gold.jsonl").out
     assert len(page.splitlines()) <= 24

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -58,28 +57,6 @@ def test_a_path_with_backslashes_that_is_there_with_slashes(workplace: Workplace
     done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
     assert r"no image 'pictures\a.jpg', but 'pictures/a.jpg': write / for \ in its path" in done.err
     assert r"no image 'pictures\gone.jpg': No such file" in done.err
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "results"), [("image_grounding", "out"), ("image_region_caption", "runs/of/today")]
-)
-def test_check_leaves_nothing_behind(workplace: Workplace, pipeline: str, results: str) -> None:
-    workplace.picture("pictures/a.jpg")
-    spec = workplace.folder / "spec.yaml"
-    block = {
-        "vlm": {"backend": "embedded"},
-        "workflow": {"steps": ["0", "1"]},
-        "data": {"input_jsonl": "pictures"},
-    }
-    if pipeline == "image_grounding":
-        block["data"]["classes"] = ["cat"]  # type: ignore[assignment]
-    spec.write_text(json.dumps({"results_dir": results, pipeline: block}))
-    before = sorted(workplace.folder.rglob("*"))
-    done = command(["check", "-e", str(spec)])
-    assert done.code == 0, done
-    assert "1 record checked" in done.out
-    assert sorted(workplace.folder.rglob("*")) == before
-    assert not os.path.exists(results)
 
 
 # --- advice, and how a run ends
@@ -282,14 +259,6 @@ def test_classes_in_a_format_of_captions_are_told_where_to_go(tmp_path: Path) ->
     assert "yolo" in done.err
 
 
-def test_doctor_begins_with_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DF_BASE_URL", "DF_MODEL", "DF_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    lines = command(["doctor"]).out.splitlines()
-    assert lines[1].startswith("endpoint: none named: ")
-    assert sum(line.startswith("not set: ") for line in lines) == 1
-
-
 PUBLIC = {
     "DF_BASE_URL": {"vlm.backend": "openai", "vlm.openai.model_name": "m"},
     "OPENAI_BASE_URL": {"vlm.backend": "openai", "vlm.openai.model_name": "m"},
@@ -398,18 +367,3 @@ def test_the_report_counts_as_the_summary_does(workplace: Workplace) -> None:
     page = (workplace.results / "report.html").read_text("utf-8")
     for name, count in (("images", 4), ("done", 3), ("failures", 1)):
         assert f"<dt>{name}</dt><dd>{count}</dd>" in page
-
-
-def test_pictures_of_one_stem_are_told_before_the_export(workplace: Workplace) -> None:
-    for name in ("shape.jpg", "shape.png", "other.jpg"):
-        workplace.picture(f"pics/{name}", color="navy" if "png" in name else "red")
-    folder = workplace.folder / "pics"
-    with LoopbackServer() as server:
-        settings = {"vlm.openai.base_url": server.base_url, "data.classes": ["a cup"]}
-        settings["data.input_jsonl"] = str(folder)
-        done = told(workplace, **settings)
-        assert "Warning: 1 image named as another but for the ending" in done.err, done
-        sent = server.count()
-        (folder / "shape.png").rename(folder / "shape_2.png")
-        done = told(workplace, **settings)
-        assert (server.count(), "named as another" in done.err) == (sent, False)
