@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace) -> None:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         assert done.code == 0, done
         assert {image.orientation for request in server.requests for image in request.images} == {1}
+        sizes = Counter(size for request in server.requests for size in request.image_sizes)
+    assert sizes == {(640, 400): 2 * 4, (400, 640): 2 * 4}  # two requests about each picture
     for record, right in zip(workplace.annotations(), gold, strict=True):
         assert (record["width"], record["height"]) == (right["width"], right["height"])
         for text, expected in boxes_of(right).items():
