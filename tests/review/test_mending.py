@@ -13,12 +13,10 @@ from tests.review.test_review import (
     OF_ANOTHER_PICTURE,
     RECORD,
     SINGLE,
-    TALL,
     applied,
     boxes,
     decisions,
     drag,
-    grid,
     near,
     phrase,
     point,
@@ -347,27 +345,6 @@ def test_search_finds_a_record_by_id_or_file_name(
     page.get_by_label("Record").fill("rec-3")
     page.get_by_label("Record").press("Enter")
     page.get_by_text("Nothing is left of what is shown here.").wait_for()
-    assert page.problems == []
-
-
-def test_a_page_of_boxes_of_one_record_is_one_request(results: Path, serve: Any, show: Any) -> None:
-    grid(results, 60)
-    page = show(serve(results).address, viewport=TALL)
-    sent: list[str] = []
-    page.on("request", lambda asked: asked.method == "POST" and sent.append(asked.url))
-    page.keyboard.type("3")
-    page.keyboard.press("Enter")
-    page.get_by_text("Nothing is left").wait_for()
-    saved(page)
-    assert len(sent) == 1
-    assert len(decisions(results)) == 60
-    page.keyboard.press("z")  # and back in one
-    page.locator(".cells").wait_for()
-    saved(page)
-    assert len(sent) == 2
-    assert page.locator(".cell").count() == 60
-    verdicts = [row.get("verified") for row in applied(results)[0]["expressions"]]
-    assert verdicts == [None] * 60
     assert page.problems == []
 
 

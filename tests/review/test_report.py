@@ -1365,7 +1365,7 @@ def test_a_page_without_its_folder_says_so(folder: Path, show: Any) -> None:
     assert "--single-file" in page.get_by_role("alert").inner_text()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("more", "width", "scheme"),
     [

@@ -390,10 +390,10 @@ def grid(results: Path, count: int) -> None:
 def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(
     results: Path, serve: Any, show: Any
 ) -> None:
-    grid(results, 70)
-    page = show(serve(results).address, viewport=TALL)
+    grid(results, 12)
+    page = show(serve(results).address)
     cells = page.locator(".cell")
-    assert cells.count() == 60
+    assert cells.count() == 12
     page.keyboard.type("03")
     cells.nth(5).click()
     page.keyboard.type("10")
@@ -404,14 +404,12 @@ def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(
     assert pressed == [2, 5]
     texts = [text.split(" ", 1)[1] for text in cells.locator(".phrase").all_inner_texts()]
     page.keyboard.press("Enter")
-    page.locator(".cells:not([aria-busy]):not(:has(.cell:nth-child(11)))").wait_for()
+    page.get_by_text("Nothing is left").wait_for()
     saved(page)
     verdicts = {row["text"]: row.get("verified") for row in applied(results)[0]["expressions"]}
     assert {text for text, verdict in verdicts.items() if verdict is False} == {texts[2], texts[5]}
-    assert sum(verdict is True for verdict in verdicts.values()) == 58
+    assert sum(verdict is True for verdict in verdicts.values()) == 10
     assert {line["queue"] for line in decisions(results)} == {"doubt", "random"}
-    page.keyboard.press("Enter")
-    page.get_by_text("Nothing is left").wait_for()
     page.reload()
     page.get_by_text("Nothing is left").wait_for()
 

@@ -74,6 +74,8 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
 ) -> None:
     grid(results, 70)
     page = show(serve(results).address, viewport=TALL)
+    sent: list[str] = []
+    page.on("request", lambda asked: asked.method == "POST" and sent.append(asked.url))
     page.locator(".cell").first.focus()
     page.keyboard.press("Enter")  # on a cell, it marks it
     assert len(pressed(page)) == 1
@@ -92,6 +94,7 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
     seen(page, 10)
     saved(page)
     assert len(decisions(results)) == 60
+    assert len(sent) == 1, "a page of boxes of one record is one request"
     page.keyboard.up("Enter")
     page.evaluate("eager.disconnect()")
     page.keyboard.press("Enter")
@@ -104,6 +107,7 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
     seen(page, 60)
     saved(page)
     assert len(decisions(results)) == 140
+    assert len(sent) == 4
     assert applied(results)[0]["expressions"][0].get("verified") is None
     assert page.problems == []
 
