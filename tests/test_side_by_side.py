@@ -28,13 +28,6 @@ def in_table(fault: Planted) -> list[str]:
     return [cell.strip() for cell in row.split("|")]
 
 
-def test_there_are_fifteen_faults_and_five_ways_with_two_scripts_each() -> None:
-    assert (len(PLANTED), len(WAYS)) == (15, 5)
-    for whose in WHOSE:
-        names = {path.stem for path in (SCRIPTS / whose).glob("*.py")}
-        assert names == {way.name for way in WAYS}
-
-
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_ours_is_short_and_stands_on_the_page_as_it_runs(way: Way) -> None:
     script = SCRIPTS / "ours" / f"{way.name}.py"

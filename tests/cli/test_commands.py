@@ -85,6 +85,7 @@ BROKEN = [
     ("a: &a [*a]\n", "a"),
     ("results_dir: !!python/object/apply:os.getcwd []\n", "line 1"),
     ("\tresults_dir: x\n", "line 1"),
+    ("results_dir: out\nimage_grounding:\n\tvlm: {}\n", "indent with spaces"),
 ]
 
 

@@ -249,13 +249,6 @@ def test_a_picture_is_not_drawn_over(folder: Path) -> None:
     assert (folder / "a.jpg").read_bytes() == before
 
 
-def test_a_tab_in_a_spec_is_called_one(folder: Path) -> None:
-    (folder / "tab.yaml").write_text("results_dir: out\nimage_grounding:\n\tvlm: {}\n")
-    done = command(["check", "-e", "tab.yaml"])
-    assert "tab.yaml, line 3" in done.err
-    assert "indent with spaces" in done.err
-
-
 def test_the_embedded_grounder_takes_no_other_format() -> None:
     with pytest.raises(SpecError, match=r"writes boxes as xyxy_px alone: leave out .*box_format"):
         PhraseGrounder(EmbeddedServing(), box_format="xyxy_1000")

@@ -104,28 +104,22 @@ def test_legacy_files_hold_boxes_in_0_to_1000_under_the_images_folder(
         ]
 
 
-def test_another_output_format_costs_nothing(place: ReferringPlace, server: LoopbackServer) -> None:
-    street(place)
-    assert place.run().code == 0
-    assert not list(place.results.rglob("labels"))
-    sent = server.count()
-    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
-    assert server.count() == sent
-    assert len(list(place.results.rglob("*.txt.step*"))) == 8
-    assert len(place.annotations()) == 2
-
-
 @pytest.mark.slow
-def test_going_back_to_the_unified_format_leaves_no_legacy_files(place: ReferringPlace) -> None:
+def test_going_back_to_the_unified_format_leaves_no_legacy_files_and_costs_nothing(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     street(place)
     assert place.run(**{"workflow.output_format": "both"}).code == 0
+    sent = server.count()
     kept = place.results / "mine" / "labels" / "a.txt"
     kept.parent.mkdir(parents=True)
     kept.write_text("not ours")
     assert place.run(**{"workflow.output_format": "unified"}).code == 0
     assert list(place.results.rglob("labels")) == [kept.parent]
-    assert place.run(**{"workflow.output_format": "both"}).code == 0
+    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
     assert len(list(place.results.rglob("*.txt.step*"))) == 8
+    assert len(place.annotations()) == 2
+    assert server.count() == sent
 
 
 def test_legacy_files_have_no_phrase_without_a_box(tmp_path: Path) -> None:
