@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workplace import HANGING
+from tests.support.workplace import HANGING, command
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_a_command(folder: Path) -> None:
 
 
 def test_a_serving_and_a_format(folder: Path) -> None:
-    assert run(folder, "init", "mine").returncode == 0
+    assert command(["init", str(folder / "mine")]).code == 0
     asked = run(
         folder,
         "check",
@@ -128,7 +128,7 @@ def test_a_serving_and_a_format(folder: Path) -> None:
 
 
 def test_a_store(folder: Path) -> None:
-    assert run(folder, "init", "mine").returncode == 0
+    assert command(["init", str(folder / "mine")]).code == 0
     done = run(
         folder,
         "check",
