@@ -65,13 +65,13 @@ class Bucket:
         """Healed, the same command ends it, and there are the files of an undisturbed run."""
         self.store.heal()
         witness.server.latency = 0.0
-        done = ended(self.start(), 120)
+        done = ended(self.start())
         calm(done)
         assert done.code == 0, done
         there = self.objects()
         assert tuple(map(there.get, FILES)) == tuple(undisturbed(ROWS)), sorted(there)
         asked = witness.sent
-        again = ended(self.start(), 120)
+        again = ended(self.start())
         assert (again.code, witness.sent) == (0, asked), again
         for name, data in there.items():  # for lost_rows
             path = self.here / name
@@ -122,7 +122,7 @@ def denied(status: int, code: str, message: str) -> Callable[[Workplace, bool], 
             running = there.start()
             reached_by(running, witness, ROWS)
             there.store.denies = (status, code, message)
-            done, again = ended(running, 120), ended(there.start(), 120)
+            done, again = ended(running), ended(there.start())
             for told, exit_code in ((done, 130), (again, 2)):
                 calm(told)
                 assert told.code == exit_code, told
@@ -148,7 +148,7 @@ def spoilt(what: str, **faults: Any) -> Callable[[Workplace, bool], Outcome]:
             reached_by(running, witness, ROWS)
             running.kill()
             running.communicate()
-            done = ended(there.start(), 120)
+            done = ended(there.start())
             calm(done)
             assert done.code == 0, done
             assert there.store.counts[what], there.store.counts

@@ -139,7 +139,7 @@ def endless_references(place: Workplace, full: bool) -> Outcome:
     spec.write_text(
         f"results_dir: out\nautolabel_type: image_grounding\nx:\n{levels}  k12: yyyyyyyyyy\n"
     )
-    done = ended(process(["generate", "-e", str(spec)]), 30)
+    done = ended(process(["generate", "-e", str(spec)]))
     calm(done)
     assert done.code == 2, done
     return Outcome()

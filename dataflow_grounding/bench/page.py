@@ -65,6 +65,11 @@ summary { font-weight: 600; cursor: pointer; }
 details td { font: inherit; }
 details small { font-size: .75rem; }
 dl div { grid-template-columns: minmax(6rem, 9rem) 1fr; }
+@media screen and (max-width: 40rem) { /* figures of one column stand below each other */
+  tr { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .25rem 1rem; }
+  tbody th { grid-column: 1 / -1; }
+  td::before { display: block; }
+}
 """
 
 
