@@ -85,8 +85,7 @@ def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
                 place,
                 64,
                 HOG.format(patience=1 if seconds > 60 else 60, go=str(go), seconds=seconds),
-            ),
-            60,
+            )
         )
         witness.rules = []
         calm(done)
@@ -125,9 +124,7 @@ def bad_sector(place: Workplace, full: bool) -> Outcome:
         place.rows([*place.input.read_text().splitlines(), str(bad).replace("'", '"')])
         sooner = "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
         (place.folder / "sitecustomize.py").write_text(BAD_SECTOR + ("" if full else sooner))
-        done = ended(
-            place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}), 100
-        )
+        done = ended(place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}))
         calm(done)
         assert done.code == 1, done
         [failure] = place.failures()
