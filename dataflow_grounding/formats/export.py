@@ -51,6 +51,7 @@ from dataflow_grounding.formats.format import (
     Sample,
     stands,
 )
+from dataflow_grounding.formats.imported import comes_without_boxes
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 # A path that ends so is meant as one file; a new folder of such a name would be a mistake.
@@ -504,6 +505,8 @@ class _SampleMaker:
         # selected. - Without expressions: if it is marked `background`, or a person reviewed it, or
         # the format writes whole records (`Format.whole`); and an expression that wasn't found
         # would be selected.
+        if comes_without_boxes(record, self._format.name):  # what its source says goes back
+            return True
         if record.get("background") is False:  # something is there that it doesn't say
             return False
         if not expressions:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding._util.errors import InputError
@@ -145,6 +146,8 @@ class Format(ABC):
             next two, empty.
         remarks: Lines on what was written that a user should know, filled by `write`.
         class_names: The classes that the data lists, in the order of their numbers, set by `read`.
+        preamble: What else the data says of all pictures, as JSON: set by `read`, and given to
+            `write` where it is an option.
     """
 
     name: str
@@ -154,6 +157,7 @@ class Format(ABC):
     passed_over: Counter[str]
     remarks: list[str]
     class_names: Sequence[str]
+    preamble: Mapping[str, Any] = MappingProxyType({})
     pictures: str = ""
     """The folder in whose `pictures/` `read` puts pictures that are in the data itself.
 
