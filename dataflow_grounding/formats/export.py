@@ -4,7 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain
 from typing import Any, TypeAlias
@@ -600,7 +600,7 @@ class _SampleMaker:
             seen.update(phrase.boxes)
             self._counts[_REPEATED] += len(phrase.boxes) - len(new)
             if len(new) < len(phrase.boxes):
-                phrase = _with_boxes(phrase, new)
+                phrase = phrase.with_boxes(new)
             if phrase.boxes or phrase.status != "grounded":
                 kept.append(phrase)
         return kept
@@ -678,18 +678,6 @@ def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
         if box not in seen:
             index_of_box.setdefault(box, index)
     return list(index_of_box.values())
-
-
-def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
-    # Return a copy of the phrase with only its boxes of these indices, and what belongs to them.
-    # That is their scores, and the instances of its expression.
-    instances = phrase.expression["instances"]
-    return replace(
-        phrase,
-        boxes=[phrase.boxes[index] for index in indices],
-        scores=[phrase.scores[index] for index in indices],
-        expression={**phrase.expression, "instances": [instances[index] for index in indices]},
-    )
 
 
 def _have_ids(expressions: Any) -> bool:

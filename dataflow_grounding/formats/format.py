@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -108,6 +108,16 @@ class Phrase:
     boxes: list[Bbox]
     scores: list[float | None]
     expression: Mapping[str, Any]
+
+    def with_boxes(self, indices: Sequence[int]) -> "Phrase":
+        """Return a copy with only the boxes of these indices, and what belongs to them."""
+        instances = self.expression["instances"]
+        return replace(
+            self,
+            boxes=[self.boxes[index] for index in indices],
+            scores=[self.scores[index] for index in indices],
+            expression={**self.expression, "instances": [instances[index] for index in indices]},
+        )
 
 
 @dataclass(slots=True)

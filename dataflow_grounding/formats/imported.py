@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.number_table import NumberTable
-from dataflow_grounding.boxes.geometry import Bbox, box_of, clamp
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp
 from dataflow_grounding.data.records import is_box
 from dataflow_grounding.formats.format import Phrase, Sample
 
 COLUMN = "imported"
+NO_BOX = -1
 
 
 class Mark(NamedTuple):
@@ -24,26 +25,38 @@ class Mark(NamedTuple):
     Attributes:
         item: What the source has of it; None of a box that is new.
         phrase: Whose box it is; None of an item that was not read.
-        number: Of the box among the phrase's.
+        number: Of the box among the phrase's; NO_BOX of a phrase that has none.
         is_moved: Whether the box is no longer the one of the item.
-        is_renamed: Whether the phrase has other words than those of the item.
+        text: The words that were read of the item.
+        number_of_item: Its number among the source's.
     """
 
     item: Any
     phrase: Phrase | None = None
     number: int = 0
     is_moved: bool = False
-    is_renamed: bool = False
+    text: str = ""
+    number_of_item: int = -1
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether the phrase has other words than those that were read of the item."""
+        return self.phrase is not None and self.phrase.expression["text"] != self.text
 
     @property
     def box(self) -> Bbox | None:
-        """The box; None of an item that was not read."""
-        return self.phrase.boxes[self.number] if self.phrase else None
+        """The box; None where there is none."""
+        if self.phrase is None or self.number == NO_BOX:
+            return None
+        return self.phrase.boxes[self.number]
 
 
-def keep(instance: dict[str, Any], item: int, text: str) -> dict[str, Any]:
-    """Return the instance with the number of the item that it was read from."""
-    return {**instance, COLUMN: {"item": item, "text": text, "bbox": instance["bbox"]}}
+def keep(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
+    """Return what was read with the number of its item: an instance, or a phrase without any."""
+    source = {"item": item, "text": text}
+    if "bbox" in read:
+        source["bbox"] = read["bbox"]
+    return {**read, COLUMN: source}
 
 
 def column(format: str, items: Sequence[Any], **own: Any) -> dict[str, Any]:
@@ -61,9 +74,9 @@ def with_read(own: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) 
     """Return the column's value with the numbers of the items that became boxes, as `read`."""
     read = set()
     for expression in expressions:
-        for instance in expression["instances"]:
-            if COLUMN in instance:
-                read.add(instance[COLUMN]["item"])
+        for holder in (expression, *expression["instances"]):
+            if COLUMN in holder:
+                read.add(holder[COLUMN]["item"])
     return {**own, "read": sorted(read)}
 
 
@@ -98,17 +111,14 @@ def marks_of(sample: Sample, format: str) -> Iterator[Mark]:
     marks_of_item: dict[int, Mark] = {}
     new = []
     for phrase in sample.phrases:
-        for number, instance in enumerate(phrase.expression["instances"]):
-            source = _source_of(instance)
-            item = source["item"] if source else -1
+        for number in range(len(phrase.boxes)) or (NO_BOX,):
+            mark = _mark(phrase, number, items, sample.size)
+            item = mark.number_of_item
             if item not in read:
                 new.append(Mark(None, phrase, number))
             elif item not in marks_of_item:
-                before = clamp(box_of(source["bbox"]), sample.size)
-                is_moved = before != phrase.boxes[number]
-                is_renamed = source["text"] != phrase.expression["text"]
-                marks_of_item[item] = Mark(items[item], phrase, number, is_moved, is_renamed)
-            elif marks_of_item[item].box != phrase.boxes[number]:
+                marks_of_item[item] = mark
+            elif marks_of_item[item].box != mark.box:
                 new.append(Mark(None, phrase, number))
     for number, item in enumerate(items):
         if number in marks_of_item:
@@ -118,12 +128,20 @@ def marks_of(sample: Sample, format: str) -> Iterator[Mark]:
     yield from new
 
 
-def _source_of(instance: Mapping[str, Any]) -> dict[str, Any]:
-    # Empty where the box is new, or somebody has written something else into the column.
-    source = instance.get(COLUMN)
-    if not isinstance(source, dict) or not is_box(source.get("bbox")):
-        return {}
-    return source if type(source.get("item")) is int and "text" in source else {}
+def _mark(phrase: Phrase, number: int, items: Sequence[Any], size: Size) -> Mark:
+    # Without an item where the box is new, or somebody has written something else into the column.
+    holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
+    source: Any = holder.get(COLUMN)
+    if not isinstance(source, Mapping):
+        return Mark(None, phrase, number)
+    item = source.get("item")
+    if type(item) is not int or item not in range(len(items)):
+        return Mark(None, phrase, number)
+    is_moved = False
+    if number != NO_BOX:
+        box: Any = source.get("bbox")
+        is_moved = not is_box(box) or clamp(box_of(box), size) != phrase.boxes[number]
+    return Mark(items[item], phrase, number, is_moved, str(source.get("text")), item)
 
 
 class OwnIds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from tests.formats.data import succeeds
+from dataflow_grounding.formats import write
+from tests.formats.data import draw, hostile, succeeds
 
 Records = list[dict[str, Any]]
 
@@ -159,3 +161,213 @@ def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
     assert out["annotations"] == COCO["annotations"]
     assert out["images"] == COCO["images"]
     assert sorted(one["id"] for one in out["categories"]) == [3, 18]
+
+
+# CVAT
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta>
+    <job>
+      <id>9</id>
+      <labels>
+        <label>
+          <name>cup</name>
+          <color>#ff0000</color>
+          <attributes></attributes>
+        </label>
+        <label>
+          <name>dog</name>
+        </label>
+      </labels>
+    </job>
+    <dumped>2024-01-01 00:00:00+00:00</dumped>
+  </meta>
+  <image id="7" name="b.png" subset="Train" task_id="2" width="64" height="48">
+    <polygon label="dog" source="manual" occluded="0" points="1.00,2.00;3.00,4.00;5.00,1.00" z_order="0">
+    </polygon>
+    <box label="cup" source="semi-auto" occluded="1" xtl="1.00" ytl="2.50" xbr="10.00" ybr="12.00" z_order="3">
+      <attribute name="dirty">true</attribute>
+    </box>
+    <box label="dog" source="manual" occluded="0" xtl="5.00" ytl="2.50" xbr="60.00" ybr="48.20" z_order="0" group_id="4">
+    </box>
+    <box label="cup" source="manual" occluded="0" xtl="20.00" ytl="2.50" xbr="30.00" ybr="12.00" z_order="0">
+      <attribute name="dirty">false</attribute>
+    </box>
+    <tag label="blurred" source="manual">
+    </tag>
+  </image>
+  <image id="3" name="a.png" width="64" height="48">
+    <points label="dog" source="manual" occluded="0" points="1.00,2.00" z_order="0">
+    </points>
+  </image>
+  <image id="4" name="c.png" width="64" height="48">
+  </image>
+</annotations>
+"""
+
+
+def cvat_file(folder: Path) -> Path:
+    path = folder / "source.xml"
+    path.write_text(CVAT)
+    return path
+
+
+def parts_of(xml: str) -> list[str]:
+    """What an XML text says, without the space between its parts."""
+    return [part.strip() for part in xml.replace(">", ">\n").splitlines() if part.strip()]
+
+
+def test_cvat(tmp_path: Path, back: Callable[..., Path]) -> None:
+    out = back(cvat_file(tmp_path), "cvat", "annotations.xml")
+    assert parts_of(out.read_text()) == parts_of(CVAT)
+
+
+def test_what_is_changed_of_cvat(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """A box is moved, one deleted, one called otherwise; three are added: of a class of the task,
+    of a phrase with a box, and of something else, which gets a label of ours.
+    """
+
+    def change(records: Records) -> None:
+        boxes = boxes_of(records)
+        boxes["cup 0"]["bbox"] = [2, 3, 12, 13]
+        records[0]["expressions"][0]["instances"][1:] = [{"bbox": [7, 7, 9, 9], "score": None}]
+        records[0]["expressions"][1] |= {"text": "cat", "class": "cat"}
+        records[2] |= {
+            "expressions": [phrase("dog", [1, 1, 9, 9]), phrase("red mug", [2, 2, 9, 9])]
+        }
+
+    out = back(cvat_file(tmp_path), "cvat", "annotations.xml", change).read_text()
+    wanted = CVAT.replace(
+        'xtl="1.00" ytl="2.50" xbr="10.00" ybr="12.00"', 'xtl="2.0" ytl="3.0" xbr="12.0" ybr="13.0"'
+    )
+    wanted = wanted.replace('<box label="dog"', '<box label="cat"')
+    before, _, behind = wanted.partition('    <box label="cup" source="manual"')
+    wanted = before + behind.partition("</box>\n")[2]
+    here = 'source="manual" occluded="0" xtl="{0}" ytl="{0}" xbr="9.0" ybr="9.0" z_order="0"'
+    added = f'<box label="cup" {here.format("7.0")}></box>'
+    wanted = wanted.replace("</tag>", f"</tag>{added}")
+    assert parts_of(out.partition('<image id="4"')[0]) == parts_of(
+        wanted.partition('<image id="4"')[0]
+    )
+    last = out.partition('<image id="4"')[2]
+    assert f'<box label="dog" {here.format("1.0")}></box>' in last
+    assert f'<box label="object" {here.format("2.0")}><attribute name="phrase">red mug<' in last
+
+
+def test_what_ours_wrote_for_cvat(tmp_path: Path, back: Callable[..., Path]) -> None:
+    rows = list(hostile())
+    draw(tmp_path / "pictures", rows)
+    write(rows, "cvat", str(tmp_path / "first.xml"), folders=[str(tmp_path / "pictures")])
+    out = back(tmp_path / "first.xml", "cvat", "annotations.xml")
+    assert parts_of(out.read_text()) == parts_of((tmp_path / "first.xml").read_text())
+
+
+# Label Studio
+
+
+def region(own_id: str, label: str, x: float, **more: Any) -> dict[str, Any]:
+    value = {"x": x, "y": 12.3456789, "width": 20, "height": 33.3, "rotation": 0}
+    return {
+        "id": own_id,
+        "type": "rectanglelabels",
+        "from_name": "kind",
+        "to_name": "photo",
+        "original_width": 64,
+        "original_height": 48,
+        "image_rotation": 0,
+        "value": {**value, "rectanglelabels": [label]},
+        **more,
+    }
+
+
+CHOICE = {"id": "c1", "type": "choices", "from_name": "q", "to_name": "photo"}
+TASKS: list[dict[str, Any]] = [
+    {
+        "id": 17,
+        "inner_id": 3,
+        "file_upload": "x.png",
+        "data": {"image": "/data/local-files/?d=a.png", "weather": "rain"},
+        "meta": {"batch": 4},
+        "annotations": [
+            {"id": 70, "was_cancelled": True, "result": [region("zz", "cup", 1)]},
+            {
+                "id": 71,
+                "completed_by": 5,
+                "lead_time": 1.5,
+                "updated_at": "2024-01-01T00:00:00Z",
+                "result": [
+                    region("aB3_x", "cup", 10, origin="manual"),
+                    {**CHOICE, "value": {"choices": ["good"]}},
+                    region("dog-1", "dog", 50),
+                    region("cup-2", "cup", 70),
+                ],
+            },
+        ],
+        "predictions": [{"id": 8, "model_version": "v1", "result": []}],
+    },
+    {
+        "id": 4,
+        "data": {"image": "/data/local-files/?d=b.png"},
+        "predictions": [{"id": 9, "score": 0.3, "result": [region("r", "cup", 5, score=0.3)]}],
+    },
+]
+
+
+def tasks_file(folder: Path, tasks: list[dict[str, Any]]) -> Path:
+    path = folder / "source.json"
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
+    out = back(tasks_file(tmp_path, TASKS), "label-studio", "tasks.json")
+    assert json.loads(out.read_text()) == TASKS
+
+
+def test_what_is_changed_of_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """A box is moved, one deleted, one called otherwise, and one is added as the others are."""
+
+    def change(records: Records) -> None:
+        cup, _ = records[0]["expressions"][0]["instances"]
+        cup["bbox"] = [16, 12, 32, 24]
+        records[0]["expressions"][0]["instances"] = [cup]
+        records[0]["expressions"][1] |= {"text": "cat", "class": "cat"}
+        records[1]["expressions"].append(phrase("plate", [0, 0, 32, 24]))
+
+    out = json.loads(
+        back(tasks_file(tmp_path, TASKS), "label-studio", "tasks.json", change).read_text()
+    )
+    wanted = json.loads(json.dumps(TASKS))
+    moved, choice, renamed, _ = wanted[0]["annotations"][1]["result"]
+    moved["value"] |= {"x": 25, "y": 25, "width": 25, "height": 25}
+    renamed["value"]["rectanglelabels"] = ["cat"]
+    wanted[0]["annotations"][1]["result"] = [moved, choice, renamed]
+    added = region("p0b0", "plate", 0)
+    added["value"] |= {"y": 0, "width": 50, "height": 50}
+    wanted[1]["predictions"][0]["result"].append(added)
+    assert out == wanted
+
+
+def test_what_ours_wrote_for_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """With its texts, places in the caption and relations; a phrase goes with all of them."""
+    rows = list(hostile())
+    draw(tmp_path / "pictures", rows)
+    folders = [str(tmp_path / "pictures")]
+    write(rows, "label-studio", str(tmp_path / "first"), folders=folders, images="reference")
+    first = tmp_path / "first" / "tasks.json"
+    there = json.loads(first.read_text())
+    out = back(first, "label-studio", "tasks.json")
+    assert json.loads(out.read_text()) == there
+
+    def change(records: Records) -> None:
+        del records[0]["expressions"][0]
+        records[0]["expressions"].append(phrase("a cow", [1, 1, 9, 9]))
+
+    shutil.rmtree(tmp_path / "results")
+    out.unlink()
+    (task, *_) = json.loads(back(first, "label-studio", "tasks.json", change).read_text())
+    result = task["predictions"][0]["result"]
+    assert [part["value"].get("text") for part in result] == ["a dog", None, ["a cow"]]
+    assert result[1]["value"]["rectanglelabels"] == ["object"]
