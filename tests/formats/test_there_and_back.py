@@ -371,3 +371,50 @@ def test_what_ours_wrote_for_label_studio(tmp_path: Path, back: Callable[..., Pa
     result = task["predictions"][0]["result"]
     assert [part["value"].get("text") for part in result] == ["a dog", None, ["a cow"]]
     assert result[1]["value"]["rectanglelabels"] == ["object"]
+
+
+# KITTI and YOLO
+
+KITTI = """\
+Car 0.50 2 -1.58 5.25 10.5 30 40.0625 1.02 1.64 2.94 3.82 1.29 14.64 -1.6
+DontCare -1 -1 -10 1 2 30 40 -1 -1 -1 -1000 -1000 -1000 -10
+Pedestrian 0 3 0.1 1 2 3.5 40 1 1 1 1 1 1 0.9
+Car 0.00 0 0.00 40 10 50 20 0 0 0 0 0 0 0
+"""
+YOLO = "1 0.5 0.5 0.25 0.125\n0 0.3 0.3 0.1 0.1\n1 0.123456789 0.4 0.1 0.1\n"
+
+
+def label_file(folder: Path, lines: str) -> Path:
+    (folder / "source" / "labels").mkdir(parents=True)
+    (folder / "source" / "labels" / "a.txt").write_text(lines)
+    (folder / "source" / "labels" / "b.txt").write_text(lines.splitlines()[1] + "\n")
+    return folder / "source"
+
+
+def test_kitti(tmp_path: Path, back: Callable[..., Path]) -> None:
+    out = back(label_file(tmp_path, KITTI), "kitti", "out")
+    assert (out / "labels" / "a.txt").read_text() == KITTI
+    assert (out / "labels" / "b.txt").read_text() == KITTI.splitlines()[1] + "\n"
+
+
+def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Path]) -> None:
+    def change(records: Records) -> None:
+        car, _ = records[0]["expressions"][0]["instances"]
+        car["bbox"] = [1, 2, 30, 40]
+        records[0]["expressions"][0]["instances"] = [car]
+        records[0]["expressions"][1] |= {"text": "Cyclist", "class": "Cyclist"}
+        records[0]["expressions"].append(phrase("tram", [1, 1, 9, 9]))
+
+    out = back(label_file(tmp_path, KITTI), "kitti", "out", change)
+    wanted = KITTI.replace("5.25 10.5 30 40.0625", "1.000 2.000 30.000 40.000")
+    wanted = wanted.replace("Pedestrian", "Cyclist").rpartition("Car")[0]
+    new = "tram 0.00 0 0.00 1.000 1.000 9.000 9.000 0.00 0.00 0.00 0.00 0.00 0.00 0.00\n"
+    assert (out / "labels" / "a.txt").read_text() == wanted + new
+
+
+def test_yolo(tmp_path: Path, back: Callable[..., Path]) -> None:
+    source = label_file(tmp_path, YOLO)
+    (source / "data.yaml").write_text("names: [cup, dog, unused]\n")
+    out = back(source, "yolo", "out")
+    assert (out / "labels" / "a.txt").read_text() == YOLO
+    assert (out / "data.yaml").read_text().endswith('0: "cup"\n  1: "dog"\n  2: "unused"\n')
