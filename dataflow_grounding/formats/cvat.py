@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError, fromstring, tostring
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
@@ -20,6 +20,7 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 from dataflow_grounding.formats.imported import NO_BOX, Mark, column, keep, kept, marks_of
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_xml, unite
+from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
 
 # The labels of what the export writes.
 _BOX = "object"
@@ -41,8 +42,6 @@ _OURS = re.compile(
 )
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
-# A character that XML can't hold, such as a control character.
-_NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Cvat(Format):
 
     def safe(self, text: str) -> str:
         """Return the text without characters that XML can't hold."""
-        return _NOT_XML.sub("", text)
+        return safe_for_xml(text)
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples as <image> elements, line by line, so that any number fits."""
@@ -103,7 +102,7 @@ class Cvat(Format):
             elif mark.box or _NO_BOX in labels:
                 yield _mark_of_phrase_xml(mark.phrase, mark.number, None)
             if mark.item and mark.box:
-                sibling_of_phrase.setdefault(id(mark.phrase), _element(mark.item))
+                sibling_of_phrase.setdefault(id(mark.phrase), element_of(mark.item))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each <image>. A file of a video, or without images, is refused."""
@@ -111,7 +110,7 @@ class Cvat(Format):
         has_images = False
         for element in read_xml(file):
             if element.tag == "meta":
-                self.preamble = {"meta": _xml_of(element)}
+                self.preamble = {"meta": text_of(element)}
             if element.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
@@ -142,27 +141,15 @@ def _task_xml() -> str:
 
 
 def _labels_in(meta: str) -> Iterator[str]:
-    for label in _element(meta).iter("label"):
+    for label in element_of(meta).iter("label"):
         name = label.findtext("name")
         if name:
             yield name
 
 
-def _element(xml: str) -> Element:
-    try:
-        return fromstring(xml)
-    except (ParseError, TypeError, ValueError):
-        raise InputError(f"what a record keeps of its CVAT file is not XML: {xml!r:.80}") from None
-
-
-def _xml_of(element: Element) -> str:
-    element.tail = None
-    return tostring(element, encoding="unicode", short_empty_elements=False)
-
-
 def _changed_xml(mark: Mark) -> str:
     # Only its corners and its phrase are others, or its label where no attribute says the phrase.
-    element = _element(mark.item)
+    element = element_of(mark.item)
     assert mark.phrase is not None
     if mark.box and mark.is_moved:
         element.attrib.update(_corners_of(mark.box))
@@ -172,7 +159,7 @@ def _changed_xml(mark: Mark) -> str:
             attribute.text = mark.phrase.text
         if not said:
             element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
-    return _xml_of(element)
+    return text_of(element)
 
 
 def _further_xml(sibling: Element, box: Bbox) -> str:
@@ -183,7 +170,7 @@ def _further_xml(sibling: Element, box: Bbox) -> str:
         facts["group_id"] = sibling.get("group_id", "")
     element = Element("box", facts)
     element.extend(each for each in sibling if each.get("name") in _PHRASE_ATTRIBUTES)
-    return _xml_of(element)
+    return text_of(element)
 
 
 def _corners_of(box: Bbox) -> dict[str, str]:
@@ -220,7 +207,7 @@ def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = ""
     # `position` is XML of further attributes of the element itself.
     attributes = ""
     for name, value in facts.items():
-        text = "" if value is None else escape(_NOT_XML.sub("", str(value)))
+        text = "" if value is None else escape(safe_for_xml(str(value)))
         attributes += f'<attribute name="{name}">{text}</attribute>'
     return f'<{tag} label="{label}" source="manual"{position}>{attributes}</{tag}>\n'
 
@@ -231,7 +218,7 @@ def _record(image: Element, format: str, passed_over: Counter[str]) -> dict[str,
     # without either.
     record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
     record |= {side: int(image.attrib[side]) for side in ("width", "height")}
-    record |= column(format, [_xml_of(mark) for mark in image], image=dict(image.attrib))
+    record |= column(format, [text_of(mark) for mark in image], image=dict(image.attrib))
     keyed: list[tuple[Any, dict[str, Any]]] = []
     other_shapes = 0
     for number, mark in enumerate(image):

@@ -236,6 +236,13 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
 
 
+def xml_root(path: str) -> ElementTree.Element:
+    """Return the root of an XML file that `read_xml` has read, without what is in it."""
+    with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+        _, root = next(ElementTree.iterparse(file, ("start",)))
+        return ElementTree.Element(root.tag, dict(root.attrib))
+
+
 @dataclass
 class TarSample:
     """A sample of a WebDataset shard: members that stand together and share a key.
