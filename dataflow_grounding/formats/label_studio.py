@@ -174,10 +174,15 @@ def _result_back(
 
 def _left_alone(items: list[dict[str, Any]], gone: Set[Any]) -> set[Any]:
     # Places in the caption all of whose relations were to regions that are gone.
-    relations = [{item["from_id"], item["to_id"]} for item in items if item["type"] == "relation"]
-    ends = set().union(*(ends for ends in relations if ends & gone))
-    still = set().union(*(ends for ends in relations if not ends & gone))
-    return {item["id"] for item in items if _role(item) == "span"} & ends - still
+    related_to_gone = set()
+    related_to_others = set()
+    for item in items:
+        if item["type"] == "relation":
+            ends = {item["from_id"], item["to_id"]}
+            related = related_to_others if gone.isdisjoint(ends) else related_to_gone
+            related.update(ends)
+    places = {item["id"] for item in items if _role(item) == "span"}
+    return places & (related_to_gone - related_to_others)
 
 
 def _region_back(
@@ -384,7 +389,8 @@ def _expressions(
         key = (mention.span_id or _span_id_of(text, expressions), text)
         expression = expressions.setdefault(key, {"text": text, "instances": []})
         if not mention.is_box and not expression["instances"]:
-            expression = expressions[key] = keep(expression, mention.item, text)
+            expression = keep(expression, mention.item, text)
+            expressions[key] = expression
         span = spans.get(mention.span_id)
         if span:
             expression["char_span"] = span

@@ -194,7 +194,8 @@ def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: 
     in_folder = os.path.join(os.path.dirname(name), stated)
     top = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
     beside = [os.path.join(top, os.pardir, folder) for folder in _FOLDERS]
-    folders = [image_root, *(os.path.join(image_root, folder) for folder in _FOLDERS), *beside, top]
+    inside = [os.path.join(image_root, folder) for folder in _FOLDERS]
+    folders = [image_root, *inside, *beside, top]
     for wanted in (in_folder, stated, stem):
         for folder in folders:
             for ending in ("", *ENDINGS):

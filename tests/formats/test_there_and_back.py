@@ -12,7 +12,9 @@ import PIL.Image
 import pytest
 
 from dataflow_grounding.formats import write
+from dataflow_grounding.testing import LoopbackServer
 from tests.formats.data import draw, hostile, succeeds
+from tests.support.workplace import Workplace
 
 Records = list[dict[str, Any]]
 
@@ -418,3 +420,29 @@ def test_yolo(tmp_path: Path, back: Callable[..., Path]) -> None:
     out = back(source, "yolo", "out")
     assert (out / "labels" / "a.txt").read_text() == YOLO
     assert (out / "data.yaml").read_text().endswith('0: "cup"\n  1: "dog"\n  2: "unused"\n')
+
+
+@pytest.mark.slow
+def test_what_a_run_has_verified_goes_back(tmp_path: Path) -> None:
+    """The run reads the COCO file itself, and its results are exported as COCO."""
+    workplace = Workplace(tmp_path)
+    for image in COCO["images"]:
+        workplace.picture(image["file_name"])
+    with LoopbackServer() as server:
+        done = workplace.run(
+            **{
+                "vlm.openai.base_url": server.base_url,
+                "data.proposals": "coco",
+                "data.input_jsonl": str(coco_file(tmp_path)),
+            }
+        )
+    assert done.code == 0, done
+    out = tmp_path / "out" / "annotations.json"
+    more = ("--images", "reference", "--image-root", tmp_path)
+    succeeds("export", workplace.results, "--format", "coco", "-o", out, *more)
+    found = json.loads(out.read_text())
+    assert found["images"] == COCO["images"]
+    there = {box["id"]: box for box in COCO["annotations"]}
+    verified = [box.pop("verified", None) for box in found["annotations"]]
+    assert found["annotations"] == [there[box["id"]] for box in found["annotations"]]
+    assert True in verified
