@@ -446,3 +446,13 @@ def test_what_a_run_has_verified_goes_back(tmp_path: Path) -> None:
     verified = [box.pop("verified", None) for box in found["annotations"]]
     assert found["annotations"] == [there[box["id"]] for box in found["annotations"]]
     assert True in verified
+
+
+@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
+def test_what_ours_wrote_for_coco(tmp_path: Path, back: Callable[..., Path], format: str) -> None:
+    rows = list(hostile())
+    draw(tmp_path / "pictures", rows)
+    first = tmp_path / "first" / "annotations.json"
+    write(rows, format, str(first), folders=[str(tmp_path / "pictures")])
+    out = back(first, format, "annotations.json")
+    assert json.loads(out.read_text()) == json.loads(first.read_text())
