@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
@@ -242,15 +243,17 @@ class Coco(Format):
             categories = _Categories(put_category)
             for entry in self.preamble.get("categories", ()):
                 categories.add(entry)
-            for position, sample in enumerate(samples, 1):
+            # Without the file's preamble its categories are those of its annotations.
+            first = next(samples, None)
+            if self.preamble or not (first and kept(first.record, self.name)):
+                for name in self._classes.fixed:
+                    categories.id_of(name)
+            count_of_fixed = categories.new
+            for position, sample in enumerate(chain([first] if first else [], samples), 1):
                 own = kept(sample.record, self.name)
                 largest = own.get("largest", {})
                 annotation_ids.rise(largest.get("annotations", 0))
                 categories.rise(largest.get("categories", 0))
-                # Without the file's preamble its categories are those of its annotations.
-                if position == 1 and (self.preamble or not own):
-                    for name in self._classes.fixed:
-                        categories.id_of(name)
                 for entry in own.get("categories", ()):
                     categories.add(entry)
                 number, is_new = self.image_number(sample, position)
@@ -261,7 +264,9 @@ class Coco(Format):
                     entry = self._annotation(mark, categories)
                     entry["id"] = annotation_ids.id_of((mark.item or {}).get("id"))
                     put_annotation({"id": entry["id"], "image_id": image_id, **entry})
-            self.remarks += self._classes.remarks_on_numbers(len(categories))
+            unlisted = categories.new - count_of_fixed
+            count = len(self._classes.fixed) + unlisted
+            self.remarks += self._classes.remarks_on_numbers(count)
 
     def _image_entry(self, sample: Sample, image_id: Any) -> dict[str, Any]:
         facts = {
@@ -395,27 +400,28 @@ class _ImageIds:
 
 
 class _Categories:
-    """The categories of a file that is written: those of a source, and others as they come."""
+    """The categories of a file that is written: those of a source, and others as they come.
+
+    Attributes:
+        new: How many there are that no source has.
+    """
 
     def __init__(self, put: Callable[[Any], object]) -> None:
         self._put = put
         self._ids = OwnIds()
         self._names = Numbers()
         self._id_of_number: dict[int, Any] = {}  # by the number of the name, where they differ
-        self._key_of_id: dict[Any, str] = {}  # of a source's own
+        self._key_of_id: dict[str, str] = {}  # of a source's own
         self.rise = self._ids.rise
-
-    def __len__(self) -> int:
-        """How many names there are."""
-        return len(self._names)
+        self.new = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry of a source, unless its id is there already."""
         own_id = entry.get("id")
-        if own_id in self._key_of_id or self._ids.id_of(own_id) != own_id:
+        if _id(own_id) in self._key_of_id or self._ids.id_of(own_id) != own_id:
             return
         name = " ".join(str(entry.get("name", "")).split())
-        self._key_of_id[own_id] = class_key(name)
+        self._key_of_id[_id(own_id)] = class_key(name)
         number, is_new = self._names.number_of(name)
         if is_new:
             self._id_of_number[number] = own_id
@@ -423,13 +429,14 @@ class _Categories:
 
     def is_called(self, own_id: Any, name: str) -> bool:
         """Whether a source calls its category of that id so; one that it doesn't list is ONE."""
-        return self._key_of_id.get(own_id, ONE) == class_key(name)
+        return self._key_of_id.get(_id(own_id), ONE) == class_key(name)
 
     def id_of(self, name: str) -> Any:
         """Return the id of a category, whose entry is written where it is new."""
         number, is_new = self._names.number_of(name)
         if is_new:
             own_id = self._ids.id_of()
+            self.new += 1
             self._put({"id": own_id, "name": name, "supercategory": ONE})
             if own_id != number:
                 self._id_of_number[number] = own_id

@@ -157,7 +157,7 @@ class OwnIds:
 
     def id_of(self, own: Any = None) -> Any:
         """Return `own` where no other has it, else a new number."""
-        if own is None or self._is_taken(own):
+        if not isinstance(own, (int, float, str)) or self._is_taken(own):
             own = self._last + 1
             while self._is_taken(own):
                 own += 1

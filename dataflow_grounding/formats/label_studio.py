@@ -174,8 +174,8 @@ def _result_back(
 
 def _left_alone(items: list[dict[str, Any]], gone: Set[Any]) -> set[Any]:
     # Places in the caption all of whose relations were to regions that are gone.
-    related_to_gone = set()
-    related_to_others = set()
+    related_to_gone: set[Any] = set()
+    related_to_others: set[Any] = set()
     for item in items:
         if item["type"] == "relation":
             ends = {item["from_id"], item["to_id"]}

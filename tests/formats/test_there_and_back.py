@@ -155,11 +155,12 @@ def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
     back(coco_file(tmp_path), "coco", "annotations.json")
     records = tmp_path / "elsewhere.jsonl"
     (tmp_path / "results" / "annotations.jsonl").rename(records)
+    (tmp_path / "results" / "classes.txt").rename(tmp_path / "elsewhere.classes.txt")
     more = ("--images", "reference", "--image-root", tmp_path / "pictures")
-    succeeds(
-        "export", records, "--format", "coco", "-o", tmp_path / "x" / "annotations.json", *more
-    )
-    out = json.loads((tmp_path / "x" / "annotations.json").read_text())
+    path = tmp_path / "x" / "annotations.json"
+    done = succeeds("export", records, "--format", "coco", "-o", path, *more)
+    assert "aren't in the list" not in done.err
+    out = json.loads(path.read_text())
     assert out["annotations"] == COCO["annotations"]
     assert out["images"] == COCO["images"]
     assert sorted(one["id"] for one in out["categories"]) == [3, 18]
