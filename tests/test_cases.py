@@ -95,9 +95,7 @@ def streamed(text: str) -> str:
 def fault_of(case: Case, request: ReceivedRequest) -> Fault:
     given = case["input"]
     answer = json.dumps(EchoAnswers("xyxy_px")(request))
-    headers = dict(given.get("headers") or {})
-    if "content-type" in headers:
-        headers["Content-Type"] = headers.pop("content-type")
+    headers = given.get("headers") or {}
     if given["body"] == "§SSE§":
         body = streamed(answer)
     else:

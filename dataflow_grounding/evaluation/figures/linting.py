@@ -79,6 +79,16 @@ class _KnownRow(NamedTuple):
     unread: bool
 
 
+class _PictureBoxes(NamedTuple):
+    path: str
+    boxes: set[Bbox]
+
+    def repeats(self, before: "_PictureBoxes") -> bool:
+        # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
+        # issue 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
+        return len(self.boxes) > 1 and self.boxes == before.boxes and self.path != before.path
+
+
 def lint(
     data: str,
     tell: Callable[[int, Finding], object],
@@ -108,8 +118,7 @@ def lint(
     path = annotations_of(data)
     read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
     ids_seen = set[int]()
-    boxes_before = set[Bbox]()
-    path_before = ""
+    before = _PictureBoxes("", set())
     for row, picture in _with_facts(path, image_folders_of(data, image_root), read_sizes):
         if row.data is None and fix:
             raise InputError(
@@ -131,12 +140,10 @@ def lint(
         if "DG003" in rules:
             for finding in _repeated_ids(record, ids_seen):
                 tell(row.line, finding)
-        boxes = _boxes_of(record)
-        is_another = path_of(record) != path_before
-        if "DG108" in rules and len(boxes) > 1 and boxes == boxes_before and is_another:
-            tell(row.line, Finding("DG108", f"{len(boxes)} boxes as in {path_before!r}"))
-        boxes_before = boxes
-        path_before = path_of(record)
+        here = _PictureBoxes(path_of(record), _boxes_of(record))
+        if "DG108" in rules and here.repeats(before):
+            tell(row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}"))
+        before = here
         yield record
 
 
@@ -295,8 +302,6 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
 
 
 def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
-    # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm issue
-    # 20261, sgl-project/sglang issue 5455).
     with suppress(BrokenRow):
         expressions = read_any_expressions(Record(record))
         return {box_of(one["bbox"]) for each in expressions for one in each["instances"]}
