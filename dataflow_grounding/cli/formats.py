@@ -285,19 +285,23 @@ def export(
     parts = parts_of(results)
     if takes(format, "class_list"):
         settings["class_list"] = _classes_of_all(results, parts)
-    imported = run_of(results).get("imported")
-    if (
-        takes(format, "preamble")
-        and isinstance(imported, dict)
-        and imported.get("format") == format
-    ):
-        settings["preamble"] = imported.get("preamble") or {}
+    if takes(format, "preamble"):
+        settings["preamble"] = _preamble_of(results, format)
     records: Any = {name: RecordsOf(path) for name, path in parts.items()} or RecordsOf(results)
     exported = _write(records, format, out, image_folders_of(results, image_root), settings)
     list_file = file_of_classes(results)
     if list_file and any(UNLISTED in remark for remark in exported.remarks):
         exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
     return _tell(exported, format, as_json, None)
+
+
+def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
+    # What the file said that RESULTS were imported from; empty where that was of another format.
+    imported = run_of(results).get("imported")
+    if not isinstance(imported, dict) or imported.get("format") != format:
+        return {}
+    preamble = imported.get("preamble")
+    return preamble if isinstance(preamble, dict) else {}
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:

@@ -111,7 +111,7 @@ class CocoFile:
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
         is_crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
         unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
-        packed = marshal.dumps({"id": own_id, **item, "source": item})
+        packed = marshal.dumps((own_id, item))
         row = (unique_id, _id(item.get("image_id")), is_crowd, packed)
         self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
 
@@ -178,7 +178,8 @@ class CocoFile:
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
         for crowd, packed in self._rows.execute(query, (image_id,)):
-            entry = {**marshal.loads(packed), "crowd": crowd}
+            own_id, item = marshal.loads(packed)
+            entry = {"id": own_id, **item, "crowd": crowd, "source": item}
             entry["category"] = self._category_names.get(_id(entry.get("category_id")), "")
             entries.append(entry)
         return entries
@@ -292,9 +293,10 @@ class Coco(Format):
         if not source:
             category = {"category_id": categories.id_of(name)}
             return {**category, **self.phrase_keys(phrase), **box_keys}
-        if not categories.is_called(source.get("category_id"), name):
+        has_category = categories.is_called(source.get("category_id"), name)
+        if not has_category:
             source["category_id"] = categories.id_of(name)
-        if mark.is_renamed:
+        if mark.is_renamed or not has_category:
             source |= self.phrase_keys(phrase)
         if mark.is_moved:
             source.pop("segmentation", None)  # it is that of the old box

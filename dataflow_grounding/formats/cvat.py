@@ -6,7 +6,7 @@ the picture's caption, are tags. Source: docs.cvat.ai/docs/dataset_management/fo
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.data.classes import class_of
+from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
@@ -69,7 +69,7 @@ class Cvat(Format):
             )
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            labels = set(_labels_in(meta or "<meta/>"))
+            labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
             for number, sample in enumerate(samples):
                 own = kept(sample.record, self.name)
                 facts = {"id": number, **own.get("image", {}), "name": sample.file_name}
@@ -85,22 +85,17 @@ class Cvat(Format):
     def _attributes_xml(self, facts: Mapping[str, Any]) -> str:
         return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
 
-    def _marks_back(self, sample: Sample, labels: Set[str]) -> Iterator[str]:
-        # A new box has the label of another box of its phrase, else its class where that is among
-        # the task's `labels`, else ours.
+    def _marks_back(self, sample: Sample, labels: Mapping[str, str]) -> Iterator[str]:
+        # `labels` are those of the source's task, by their class_key.
         sibling_of_phrase: dict[int, Element] = {}
         for mark in marks_of(sample, self.name):
-            if mark.phrase is None or (mark.item and not mark.is_moved and not mark.is_renamed):
+            is_as_it_was = mark.phrase is None or not (mark.is_moved or mark.is_renamed)
+            if mark.item and is_as_it_was:
                 yield f"{mark.item}\n"
             elif mark.item:
                 yield f"{_changed_xml(mark)}\n"
-            elif mark.box and id(mark.phrase) in sibling_of_phrase:
-                yield f"{_further_xml(sibling_of_phrase[id(mark.phrase)], mark.box)}\n"
-            elif mark.box and class_of(mark.phrase.expression) in labels:
-                element = Element("box", {"label": class_of(mark.phrase.expression)})
-                yield f"{_further_xml(element, mark.box)}\n"
-            elif mark.box or _NO_BOX in labels:
-                yield _mark_of_phrase_xml(mark.phrase, mark.number, None)
+            elif mark.phrase:
+                yield _new_xml(mark.phrase, mark, sibling_of_phrase.get(id(mark.phrase)), labels)
             if mark.item and mark.box:
                 sibling_of_phrase.setdefault(id(mark.phrase), element_of(mark.item))
 
@@ -160,6 +155,19 @@ def _changed_xml(mark: Mark) -> str:
         if not said:
             element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
     return text_of(element)
+
+
+def _new_xml(phrase: Phrase, mark: Mark, sibling: Element | None, labels: Mapping[str, str]) -> str:
+    # A new box has the label of another box of its phrase, else its class where that is one of the
+    # task's `labels`, else ours. A phrase without boxes is written where the task has our label.
+    label = labels.get(class_key(class_of(phrase.expression)))
+    if sibling is None and label:
+        sibling = Element("box", {"label": label})
+    if mark.box and sibling is not None:
+        return f"{_further_xml(sibling, mark.box)}\n"
+    if mark.box or class_key(_NO_BOX) in labels:
+        return _mark_of_phrase_xml(phrase, mark.number, None)
+    return ""
 
 
 def _further_xml(sibling: Element, box: Bbox) -> str:

@@ -157,12 +157,14 @@ def _result_back(
     items: list[dict[str, Any]] = own["items"]
     marks = [mark for mark in marks_of(sample, format) if mark.phrase]
     mark_of_id = {mark.item.get("id"): mark for mark in marks if mark.item}
-    gone = {items[number].get("id") for number in own["read"]} - mark_of_id.keys()
+    dropped = {*own["read"]} - {mark.number_of_item for mark in marks}
+    gone = {items[number]["id"] for number in dropped if "id" in items[number]} - mark_of_id.keys()
     gone |= _left_alone(items, gone)
     with_text = {item.get("id") for item in items if item["type"] == "textarea"}
     result = []
-    for item in items:
-        if gone.isdisjoint((item.get("id"), item.get("from_id"), item.get("to_id"))):
+    for number, item in enumerate(items):
+        ids = (item.get("id"), item.get("from_id"), item.get("to_id"))
+        if number not in dropped and gone.isdisjoint(ids):
             mark = mark_of_id.get(item.get("id"))
             result.append(_region_back(item, mark, sample.size, with_text) if mark else item)
     for mark in marks:
