@@ -262,7 +262,7 @@ class Coco(Format):
                 if is_new:
                     put_image(self._image_entry(sample, image_id))
                 for mark in marks_of(sample, self.name):
-                    entry = self._annotation(mark, categories)
+                    entry = self._annotation(mark, own, categories)
                     entry["id"] = annotation_ids.id_of((mark.item or {}).get("id"))
                     put_annotation({"id": entry["id"], "image_id": image_id, **entry})
             unlisted = categories.new - count_of_fixed
@@ -281,7 +281,9 @@ class Coco(Format):
             return {**source, **facts}
         return {**source, **facts, **self.image_keys(sample, image_id)}
 
-    def _annotation(self, mark: Mark, categories: "_Categories") -> dict[str, Any]:
+    def _annotation(
+        self, mark: Mark, own: Mapping[str, Any], categories: "_Categories"
+    ) -> dict[str, Any]:
         # An item of the source stays as it is but for what has changed.
         source: dict[str, Any] = {**mark.item} if mark.item else {}
         phrase = mark.phrase
@@ -292,12 +294,16 @@ class Coco(Format):
         box_keys = _keys_of_box(phrase, mark.number)
         if not source:
             category = {"category_id": categories.id_of(name)}
+            if own and not any("expression_id" in item for item in own["items"]):
+                # Ids that are made for the source's annotations in reading would be these, too.
+                return {**category, **self.further_keys(phrase, name), **_without_ids(box_keys)}
             return {**category, **self.phrase_keys(phrase), **box_keys}
         has_category = categories.is_called(source.get("category_id"), name)
         if not has_category:
             source["category_id"] = categories.id_of(name)
         if mark.is_renamed or not has_category:
-            source |= self.phrase_keys(phrase)
+            has_words = "phrase" in source or "class" in source
+            source |= self.phrase_keys(phrase) if has_words else self.further_keys(phrase, name)
         if mark.is_moved:
             source.pop("segmentation", None)  # it is that of the old box
             source |= {key: box_keys[key] for key in ("bbox", "area")}
@@ -318,6 +324,13 @@ class Coco(Format):
     def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
         """Return what each annotation of a phrase says of the phrase."""
         return {"phrase": phrase.text, **_known(phrase.expression, "class")}
+
+    def further_keys(self, phrase: Phrase, name: str) -> dict[str, Any]:
+        """Return what an annotation says of its phrase among those of another tool.
+
+        That is nothing where the category, called `name`, is all that there is to say.
+        """
+        return {} if class_key(phrase.text) == class_key(name) else self.phrase_keys(phrase)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each image entry; annotations with one id and phrase are united.
@@ -457,6 +470,10 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
         "iscrowd": 0,
         **_known(facts, "expression_id", "verified", "bbox_id", "score"),
     }
+
+
+def _without_ids(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: keys[key] for key in keys if key not in ("expression_id", "bbox_id")}
 
 
 def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:

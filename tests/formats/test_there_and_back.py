@@ -11,7 +11,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from dataflow_grounding.formats import write
+from dataflow_grounding.formats import read, write
 from dataflow_grounding.testing import LoopbackServer
 from tests.formats.data import draw, hostile, succeeds
 from tests.support.workplace import Workplace
@@ -135,7 +135,7 @@ def test_what_is_changed_of_coco(tmp_path: Path, back: Callable[..., Path]) -> N
     moved, renamed, _, *others = wanted["annotations"]
     moved |= {"bbox": [2, 3, 10, 10], "area": 100}
     del moved["segmentation"]
-    renamed |= {"category_id": 3, "phrase": "cup", "class": "cup"}
+    renamed["category_id"] = 3
     wanted["annotations"] = [moved, renamed, *others]
     added = [box for box in out["annotations"] if box["id"] > 5001]
     assert [box for box in out["annotations"] if box["id"] <= 5001] == wanted["annotations"]
@@ -143,9 +143,26 @@ def test_what_is_changed_of_coco(tmp_path: Path, back: Callable[..., Path]) -> N
         (5002, 12, 91),
         (5003, 12, 3),
     ]
+    assert {*added[1]} == {"id", "image_id", "category_id", "bbox", "area", "iscrowd"}
     assert out["categories"][:3] == COCO["categories"]
     assert [(one["id"], one["name"]) for one in out["categories"][3:]] == [(91, "plate")]
     assert out["images"] == COCO["images"]
+
+
+def test_a_second_import_of_coco_has_each_id_once(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    """A box that was added to a phrase is one of that phrase's then."""
+
+    def change(records: Records) -> None:
+        records[0]["expressions"][0]["instances"].append({"bbox": [2, 2, 9, 9], "score": None})
+
+    out = back(coco_file(tmp_path), "coco", "annotations.json", change)
+    (row, *_) = read(str(out), "coco")
+    found = [
+        (one["text"], one["expression_id"], len(one["instances"])) for one in row["expressions"]
+    ]
+    assert found == [("cup", "b#0", 3), ("dog", "b#1", 1)]
 
 
 def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
