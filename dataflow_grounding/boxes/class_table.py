@@ -233,7 +233,8 @@ def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
     """
     if not rows:
         return
-    table = [["class", "pictures", "boxes", "none", "undecided", "mean side, px"]]
+    # "undecided" is a check's word for a phrase, which may stand on the same screen
+    table = [["class", "pictures", "boxes", "none", "unclear", "mean side, px"]]
     for row in rows[:most]:
         side = row["mean_side"]
         cells = [row["class"]]

@@ -18,6 +18,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
+    doubt_of_reply,
     has_id,
     image_id_of,
     is_score,
@@ -401,7 +402,7 @@ class _SampleMaker:
             return None
         if not self._format.repeats and not self._format.whole:
             phrases = self._without_repeats(phrases)
-        if record.get("doubtful") is True:
+        if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
         self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
         if carries.captions:

@@ -295,9 +295,7 @@ def test_a_later_step_is_refused_before_the_first_one_is_paid_for(
     serving = EveryWord()
     pipeline = pipeline_of(tmp_path, [(ExpressionExtractor(serving), {}), (second(serving), keys)])
     with pytest.raises(PlanError, match=said):
-        if is_compiled:
-            pipeline.compile()
-        forward(pipeline)
+        pipeline.compile() if is_compiled else forward(pipeline)
     assert serving.asked == 0
     assert not (tmp_path / "cache").exists()
 
