@@ -3,14 +3,61 @@
 Boxes are paired one to one, greedily by falling IoU (intersection over union).
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
+from dataflow_grounding.data.records import is_number
 
 A = TypeVar("A", bound=Hashable)
 B = TypeVar("B", bound=Hashable)
 SAME = 0.5  # IoU from which two boxes mean the same thing
+# IoU from which boxes of two phrases of one class are of one thing, as "a person" and "a human"
+# find each person twice. A phrase's own boxes aren't compared so: it tells its things apart itself.
+ONE_OF_CLASS = 0.75
+
+
+def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
+    """Return which boxes of the phrases of one class stay, if each thing is to have one.
+
+    A box is left out if a better one that stays is equal to it, or is another phrase's and overlaps
+    it by ONE_OF_CLASS. The better one has the higher score, or comes first.
+
+    Args:
+        phrases: The instances of each phrase, with `bbox` and perhaps `score`.
+
+    Returns:
+        For each phrase the indices of its instances that stay, in their order.
+
+    Example:
+        >>> person = [{"bbox": [0, 0, 40, 90]}, {"bbox": [50, 0, 90, 90]}]
+        >>> each_thing_once([person, [{"bbox": [51, 1, 90, 88]}, {"bbox": [100, 0, 140, 90]}]])
+        [[0, 1], [1]]
+    """
+    places = []
+    for phrase, instances in enumerate(phrases):
+        for index, instance in enumerate(instances):
+            score = instance.get("score")
+            sureness = float(score) if score is not None and is_number(score) else -1.0
+            places.append((-sureness, phrase, index))
+    places.sort()
+    kept: list[tuple[float, int, Bbox]] = []  # left edge, phrase and box, sorted
+    staying: list[list[int]] = [[] for _ in phrases]
+    for _, phrase, index in places:
+        box = box_of(phrases[phrase][index]["bbox"])
+        # As in `without_duplicates`: boxes that overlap so much have left edges near each other.
+        reach = abs(box[2] - box[0]) * (1 - ONE_OF_CLASS) / ONE_OF_CLASS + 1
+        first = bisect_left(kept, (box[0] - reach,))
+        last = bisect_right(kept, (box[0] + reach, math.inf))
+        if not any(
+            other == box or (theirs != phrase and iou(box, other) >= ONE_OF_CLASS)
+            for _, theirs, other in kept[first:last]
+        ):
+            insort(kept, (box[0], phrase, box))
+            staying[phrase].append(index)
+    return [sorted(indices) for indices in staying]
 
 
 def match_boxes(

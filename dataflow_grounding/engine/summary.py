@@ -253,6 +253,9 @@ class Summary:
             yield f"{total}: {parts}" if parts else total
         for line in class_lines(self.classes.rows(), MOST_CLASSES):
             yield f"  {line}"
+        if self.classes.repeated and self.classes.is_of_classes:
+            times = counted(self.classes.repeated, "box")
+            yield f"  {times} on a thing that another box of its class has: counted once"
         for _, line in self.boxes:
             yield f"  {line}"
         more = self.expressions["grounded"] - len(self.boxes)
