@@ -122,8 +122,6 @@ from .operators import near_groups as near_groups
 from .operators import operator as operator
 from .operators import reground as reground
 from .operators import texts_of as texts_of
-from .operators import verdict_of_check as verdict_of_check
-from .operators import verdict_of_regrounding as verdict_of_regrounding
 from .operators import with_answer as with_answer
 from .operators import within_image as within_image
 from .pipelines import Pipeline as Pipeline

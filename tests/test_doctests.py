@@ -17,14 +17,7 @@ import dataflow_grounding.serving
 import dataflow_grounding.tasks
 import dataflow_grounding.testing
 from benchmarks.stand_ins.seeing_model import draw
-from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
-from dataflow_grounding.serving import (
-    GeminiServing,
-    OpenAISdkServing,
-    OpenAIServing,
-    RecordedServing,
-)
 from tests.support.workplace import REPOSITORY
 
 ROOMS = (
@@ -84,34 +77,3 @@ OPERATORS = [
 @pytest.mark.parametrize("cls", [*OPERATORS, Operator], ids=lambda cls: cls.__name__)
 def test_every_operator_has_an_example(cls: type[Operator]) -> None:
     assert "    Example:\n        >>> " in (cls.__doc__ or "")
-
-
-@pytest.mark.parametrize("name", dataflow_grounding.replies.__all__)
-def test_a_public_reader_says_what_it_takes_and_gives(name: str) -> None:
-    reader = getattr(dataflow_grounding.replies, name)
-    wanted = (
-        ("Attributes:",)
-        if isinstance(reader, type)
-        else ("Args:", "Returns:", "Raises:", "Example:")
-    )
-    assert all(section in (reader.__doc__ or "") for section in wanted), reader.__doc__
-
-
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        set(dataflow_grounding.testing.__all__) - {"Answers", "BadRequest", "FaultRule", "faults"}
-    ),
-)
-def test_a_public_part_of_the_loopback_server_says_what_it_takes(name: str) -> None:
-    assert "Args:" in getattr(dataflow_grounding.testing, name).__doc__
-
-
-@pytest.mark.parametrize(
-    "public", [FileStorage, GeminiServing, OpenAISdkServing, OpenAIServing, RecordedServing]
-)
-def test_storage_and_servings_say_what_they_take_and_raise(public: type) -> None:
-    assert all(
-        section in (public.__doc__ or "")
-        for section in ("Args:", "Raises:", "Example:\n        >>> ")
-    )

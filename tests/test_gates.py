@@ -126,26 +126,6 @@ def test_functions_have_15_branches_at_most() -> None:
     assert not {name: count for name, count in counts.items() if count > MOST_BRANCHES}
 
 
-@pytest.mark.parametrize(
-    ("body", "branches"),
-    [
-        ("return a", 1),
-        ("if a: b()\n elif c: d()\n else: e()", 3),
-        ("for n in a:\n  while b: c()", 3),
-        ("return a and b or c", 3),
-        ("return a if b else c", 2),
-        ("return [n for n in a for m in b if m if n]", 1),  # read as one thing
-        ("try: a()\n except ValueError: b()\n except OSError: c()", 3),
-        ("match a:\n  case 1: b()\n  case _: c()", 3),
-        ("def inner():\n  if a: b()", 2),
-    ],
-)
-def test_what_counts_as_a_branch(body: str, branches: int) -> None:
-    [function] = ast.parse(f"def f():\n {body}").body
-    assert isinstance(function, ast.FunctionDef)
-    assert branches_of(function) == branches
-
-
 @pytest.mark.slow
 def test_the_package_does_without_the_shapes_that_pack_code() -> None:
     """Each line names the file, the line and the shape."""

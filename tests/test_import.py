@@ -39,16 +39,9 @@ def test_the_package_alone_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "names",
-    [
-        "FileStorage",
-        "Operator, operator, Pipeline",
-        "PhraseGrounder, ExpressionExtractor, BBoxVisualizer",
-        "EmbeddedServing",
-    ],
-)
-def test_what_a_script_imports_waits_with_pictures_and_tables(names: str) -> None:
+def test_what_a_script_imports_waits_with_pictures_and_tables() -> None:
+    names = "FileStorage, Operator, operator, Pipeline, EmbeddedServing"
+    names += ", PhraseGrounder, ExpressionExtractor, BBoxVisualizer"
     modules = loaded_after(f"from dataflow_grounding import {names}")
     assert modules.isdisjoint({"cv2", "pandas", "pyarrow", "openai", "aiohttp", "PIL"})
 

@@ -173,8 +173,8 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
         run = bench.run_of(way)  # anew: it knows what the way before found out of the endpoint
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
         summary = execute_spec(run)
-        if summary.passing_failures:
-            pictures = counted(summary.passing_failures, "picture")
+        if summary.handover.passing_failures:
+            pictures = counted(summary.handover.passing_failures, "picture")
             say(
                 f"{way}: {pictures} may not fail again: the same command asks about them once more."
             )

@@ -15,7 +15,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.cli.main import COMMANDS, cli
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.jobs.registry import JOBS
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY
 
 _MANY = 5  # where two commands share more options than this, the second one refers to the first
 # Options that the page explains once for all commands.

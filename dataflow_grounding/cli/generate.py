@@ -201,7 +201,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     # why, and the run counts all the same. `silent` shows no progress.
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):
-        summary.report = address_of(page)
+        summary.shown.report = address_of(page)
         return
     from dataflow_grounding.review import report_folder  # needs Pillow and templates
 
@@ -209,7 +209,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
         with telling("results are written; making the report", summary.done, silent) as tell:
             # The page's path comes before how many records it shows.
             page = report_folder(run.spec.results_dir, on_progress=tell)[0]
-            summary.report = sent(page)
+            summary.shown.report = sent(page)
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 
@@ -239,15 +239,15 @@ def _advice(run: SpecRun) -> str:
 def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = []
-    if summary.report:
+    if summary.shown.report:
         lines.append("next: open the report in a browser")
     if summary.failed or summary.failures:
         line = "next: see in failures.jsonl why records failed"
-        if summary.passing_failures:
+        if summary.handover.passing_failures:
             line += "; the same command tries again what may pass"
         lasting = sorted(ASKED_AGAIN.intersection(summary.failures))
         if lasting:
-            only = "only " if summary.passing_failures else ""
+            only = "only " if summary.handover.passing_failures else ""
             line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
         lines.append(line)
     if summary.failures["image_missing"]:

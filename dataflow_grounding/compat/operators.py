@@ -22,7 +22,15 @@ from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.prompts import load_prompt
-from dataflow_grounding.tasks.request import STRING, SYSTEM, Request, Turn, filled, object_of
+from dataflow_grounding.tasks.request import (
+    STRING,
+    SYSTEM,
+    Prompt,
+    Request,
+    Turn,
+    filled,
+    object_of,
+)
 
 NO_REGIONS = prompt_for(0)
 """What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
@@ -200,8 +208,7 @@ class PromptedVQAGenerator(Operator):
             schema=object_of(answer=STRING),
             read=_read_answer,
             text_only=not pictures,
-            words=words,
-            prompt_name=prompt_name,
+            prompt=Prompt(prompt_name, words),
         )
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 

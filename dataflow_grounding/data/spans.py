@@ -247,6 +247,7 @@ def _stripped(folded: _Folded) -> _Folded:
     return folded.part([(start, end)])
 
 
+@lru_cache(maxsize=16)  # expressions of one caption come one after the other
 def _fold(text: str) -> _Folded:
     # Most texts are ASCII, stripped, with single blanks. There each character is a letter of its
     # own, which is fast.

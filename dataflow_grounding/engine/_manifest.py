@@ -99,7 +99,7 @@ class Manifest:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None
-        may_pass = summary.passing_failures or summary.notes["judge_not_obeyed"]
+        may_pass = summary.handover.passing_failures or summary.notes["judge_not_obeyed"]
         if not may_pass and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):

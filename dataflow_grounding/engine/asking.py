@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +24,7 @@ from dataflow_grounding.engine.reply_line import line_of, read_lines
 from dataflow_grounding.engine.unreadable import UnreadableReplies
 from dataflow_grounding.serving.client_errors import fault_of_client
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
-from dataflow_grounding.tasks.request import ReadReply, Request
+from dataflow_grounding.tasks.request import ReadReply, Request, Tries
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.annotating import StepAsk
@@ -125,7 +126,7 @@ class Asking:
                 error = failed
             if not from_store:
                 self._count_if_unreadable(error, request, key, check)
-            to_be_divided = _is_to_be_divided(request, error)
+            to_be_divided = request.divisible and isinstance(error, errors.TruncatedReply)
             is_final = to_be_divided or isinstance(error, _FINAL)
             if not is_final and attempt < self.options.max_attempts:
                 continue
@@ -161,8 +162,8 @@ class Asking:
                 return lines
         if this_try.formerly is None:
             return []
-        attempt, sample = this_try.attempt, this_try.sample
-        former = this_try.formerly.put_so(attempt=attempt, sample=sample)
+        unread = Tries(this_try.tries.unread)
+        former = this_try.formerly.put_so(tries=unread, sample=this_try.sample)
         return self._stored(former, former.key(self.identity), by)
 
     def _stored_replies(
@@ -172,9 +173,10 @@ class Asking:
         # are any, the request's `stored` is called with a function that tells whether replies to
         # the next try are stored, too: whoever reads a doubtful reply may rely on those.
         lines = self._stored(this_try, key, by)
-        if lines and this_try.stored is not None:
-            further = this_try.again(this_try.attempt + 1, "")
-            this_try.stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
+        stored = this_try.sending.stored
+        if lines and stored is not None:
+            further = this_try.again(this_try.tries.unread + 1, "")
+            stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
         return lines
 
     async def _sent(
@@ -183,8 +185,8 @@ class Asking:
         # Equal requests that are under way at once are sent once, and all get that reply. A refusal
         # becomes a line as well, but is kept out of the store until the endpoint has answered
         # something: until then it may be the endpoint's rather than the record's.
-        if request.before is not None:
-            await request.before()
+        if request.sending.before is not None:
+            await request.sending.before()
         line = self._answered_in_this_run(key, by, check)
         if line is not None:
             return line
@@ -270,7 +272,7 @@ class Asking:
                 fault.attempts = tries[fault.kind]
                 raise fault
             # another endpoint may take it at once; only where none is left is there a wait
-            if request.at is None and self.endpoints.askable(failed_at):
+            if request.sending.at is None and self.endpoints.askable(failed_at):
                 continue
             failed_at.clear()
             self.waiting_for_rate_limit += is_rate_limit
@@ -285,13 +287,14 @@ class Asking:
         # The leave, the request's `may_send`, is asked for last: things may have changed while it
         # waited for room. Without leave the room is given back, and all is waited for anew, after
         # the request's `before`.
+        sending = request.sending
         while True:
-            endpoint, number = await self.endpoints.acquire(priority, failed, request.at)
-            if request.may_send is None or request.may_send():
+            endpoint, number = await self.endpoints.acquire(priority, failed, sending.at)
+            if sending.may_send is None or sending.may_send():
                 return endpoint, number
             self.endpoints.release(endpoint, number, refused=False, answered=False)
-            if request.before is not None:
-                await request.before()
+            if sending.before is not None:
+                await sending.before()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint) -> Reply:
         # The endpoint learns of an answer here, but not of an error. Raises what the serving does,
@@ -308,13 +311,15 @@ class Asking:
         try:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
-            counted = request.put_so(before_another=partial(self._count_another, endpoint))
+            counting = partial(self._count_another, endpoint)
+            counted = request.put_so(sending=replace(request.sending, before_another=counting))
             try:
                 answer = await endpoint.serving.answer(counted)
             except errors.GroundingError:
                 raise
             except Exception as error:
-                fault = _fault_of(error, endpoint.serving)
+                serving = endpoint.serving
+                fault = fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
                 if fault is None:
                     raise
                 raise fault from error
@@ -380,16 +385,6 @@ class Asking:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_SECONDS))
-
-
-def _fault_of(error: Exception, serving: Serving) -> errors.GroundingError | None:
-    return fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
-
-
-def _is_to_be_divided(request: Request[Any], error: errors.RecordError) -> bool:
-    # Return whether whoever asks divides a request that ended in this error. That is a `divisible`
-    # one whose reply was cut off.
-    return request.divisible and isinstance(error, errors.TruncatedReply)
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:

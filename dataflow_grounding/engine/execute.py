@@ -244,8 +244,8 @@ def _execute_segment(
     if options.shard is None:
         remove_unfinished_of_shards(steps)
     # of a finished run, too: its manifest has read the rows to compare them
-    summary.seen = source.seen
-    summary.digest = source.digest
+    summary.handover.seen = source.seen
+    summary.handover.digest = source.digest
     return summary
 
 

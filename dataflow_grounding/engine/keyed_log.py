@@ -34,12 +34,8 @@ Span: TypeAlias = tuple[int, int | None]
 """Byte offsets in a log, from and (exclusive) to; None: all that is written from now on."""
 
 
-def _plain(value: Any) -> Any:
-    # A user's serving may put a number of NumPy's into its reply.
-    return plain_value(value)
-
-
-_LINES = json.JSONEncoder(default=_plain)  # `json.dumps` makes one anew each time
+# `json.dumps` would make one for each call. A user's serving may put NumPy's numbers into a reply.
+_LINES = json.JSONEncoder(default=plain_value)
 
 
 class Vouched:

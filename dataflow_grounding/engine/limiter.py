@@ -298,7 +298,7 @@ class Share:
     """
 
     def __init__(self, limiter: Limiter, most: int, of_serving: OfServing | None = None) -> None:
-        self._limiter = limiter
+        self.limiter = limiter
         self.most = most
         self.of_serving = of_serving or OfServing()
         self.allowed = most  # how many of these may be in flight for now; 0 while it rests
@@ -308,22 +308,17 @@ class Share:
     @property
     def level(self) -> int:
         """How many of the serving's requests may be in flight by now, as the level has places."""
-        return min(self._limiter.level.places, self.most)
-
-    @property
-    def limiter(self) -> Limiter:
-        """The limiter of the endpoint, which other shares have in common."""
-        return self._limiter
+        return min(self.limiter.level.places, self.most)
 
     @property
     def found(self) -> FoundPlaces:
         """What is known by now of the endpoint."""
-        return self._limiter.level.found
+        return self.limiter.level.found
 
     def resume(self, found: FoundPlaces) -> None:
         """Let the endpoint's limit go on from what is known from elsewhere."""
-        with self._limiter.lock:
-            self._limiter.level.resume(found)
+        with self.limiter.lock:
+            self.limiter.level.resume(found)
 
     @property
     def is_free(self) -> bool:
@@ -341,14 +336,14 @@ class Share:
         # as `may_enter`, written out: it is asked for each request
         if self.in_flight >= self.allowed or self.of_serving.in_flight >= self.most:
             return False
-        return self._limiter.has_room
+        return self.limiter.has_room
 
     def enter(self, number: int = 1) -> None:
         """Add to what is in flight, here and to the endpoint: 1, or -1 where a request ended.
 
         The limiter's lock is held.
         """
-        self._limiter.in_flight += number
+        self.limiter.in_flight += number
         self.of_serving.in_flight += number
         self.in_flight += number
 
@@ -358,25 +353,25 @@ class Share:
         Requests that are in flight already stay.
         """
         self.allowed = number
-        self._limiter.let_in()
+        self.limiter.let_in()
 
     def take(self) -> int | None:
         """Take a place if there is one at once; return the request's number, for `release`.
 
         None where there is no place.
         """
-        with self._limiter.lock:
+        with self.limiter.lock:
             if not self.is_free:
                 return None
             self.enter()
-            return self._limiter.level.send()
+            return self.limiter.level.send()
 
     async def acquire(self, priority: Any) -> int:
         """Wait for a place; return the request's number, for `release`.
 
         Of those who wait, the smallest `priority` goes first. One that is cancelled has no place.
         """
-        limiter = self._limiter
+        limiter = self.limiter
         with limiter.lock:
             number = self.take()
             if number is not None:
@@ -406,7 +401,7 @@ class Share:
 
         A longer hold that is under way stays.
         """
-        limiter = self._limiter
+        limiter = self.limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
             # this loop may end before the hold does, as that of a call in memory
@@ -426,7 +421,7 @@ class Share:
             answered: Whether it did its work: the level goes up if all places were taken. With
                 neither, the level stays.
         """
-        limiter = self._limiter
+        limiter = self.limiter
         with limiter.lock:
             # the level first: who is let in below is let in by what was learned
             limiter.level.ended(number, limiter.in_flight, refused=refused, answered=answered)

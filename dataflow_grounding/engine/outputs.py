@@ -119,7 +119,7 @@ class Outputs:
         # it is lost by a defect, which `_check` then tells.
         for _, error in outcome.failures:
             self.summary.failures[error.kind] += 1
-            self.summary.passing_failures += error.passing
+            self.summary.handover.passing_failures += error.passing
         self.summary.records += 1
         if len(outcome.records) == len(self.steps):
             self.summary.done += 1

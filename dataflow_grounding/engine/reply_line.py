@@ -51,12 +51,12 @@ def line_of(
         "refusal": reply.refusal and blotted(reply.refusal),
     }
     # only what says something: most lines have none of these
-    if request.attempt:
-        line["attempt"] = request.attempt
+    if request.tries.unread:
+        line["attempt"] = request.tries.unread
     if request.sample:
         line["sample"] = request.sample
-    if request.of:
-        line["of"] = request.of
+    if request.sending.of:
+        line["of"] = request.sending.of
     if reply.tier:
         line["tier"] = blotted(reply.tier)
     if serving.free:

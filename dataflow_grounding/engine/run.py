@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding._util.errors import ImageChanged, Interrupted, RecordError, RunStopped
@@ -37,6 +38,27 @@ ROWS_AT_ONCE = 64  # that are read at a time
 DEFAULT_WORKERS = 4  # beside the spare ones, where no step asks anything
 LEAST_WINDOW = 4096  # rows that may be ahead of the oldest unfinished one
 WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
+
+
+@dataclass
+class _Rows:
+    """How far the rows of a run are.
+
+    Attributes:
+        waiting: Those that are read, but not begun, with their places.
+        taken: How many were read so far.
+        asked: The places of those at work for which something was asked.
+        replayed: For how many stored replies alone were enough.
+        most_ahead: How far one may be ahead of the oldest unfinished one.
+        moved_on: Pulsed when the oldest unfinished one has moved on.
+    """
+
+    waiting: deque[tuple[int, Row]] = field(default_factory=deque)
+    taken: int = 0
+    asked: set[int] = field(default_factory=set)
+    replayed: int = 0
+    most_ahead: int = LEAST_WINDOW
+    moved_on: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Run:
@@ -69,15 +91,10 @@ class Run:
         self.stopped: RunStopped | None = None  # why nothing more is sent
         self._budget = budget
         self._idle = idle
-        self._folder = steps[0].storage.checkpoint_folder
         self._levels = levels(steps)
-        self._rows: deque[tuple[int, Row]] = deque()  # read, but not begun, with their places
-        self._room = asyncio.Event()  # pulsed when the oldest unfinished row has moved on
+        self._rows = _Rows()
         self._workers = Workers(self._interrupt)
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the first row is taken
-        self._taken = 0  # rows read so far
-        self._asked: set[int] = set()  # places of the rows at work for which something was asked
-        self._replayed = 0  # rows that stored replies alone were enough for
 
     async def execute(self) -> Summary:
         """Take all rows through the steps and put the files in place; return what was done.
@@ -96,6 +113,10 @@ class Run:
             if self.stopped is not None:
                 self.stopped.summary = self.summary.to_json()
         return self.summary
+
+    @property
+    def _folder(self) -> str:
+        return self.steps[0].storage.checkpoint_folder
 
     def _servings(self) -> list[Serving]:
         servings: dict[int, Serving] = {}
@@ -125,7 +146,7 @@ class Run:
                     await self._work_through()
                     # Replies are on disk before any file that was made of them replaces another.
                     await asyncio.to_thread(self._replies.sync)
-                    self._outputs.commit(self._taken)
+                    self._outputs.commit(self._rows.taken)
             finally:
                 # while the stores are open: refusals that were held back are put there now
                 await self._end_asking()
@@ -139,7 +160,7 @@ class Run:
         for asking in self._askings.values():
             with suppress(Exception):
                 await asking.serving.aclose()
-            self.summary.passing_failures += asking.endpoints.store_held_refusals()
+            self.summary.handover.passing_failures += asking.endpoints.store_held_refusals()
             self.summary.requests.update(asking.counts)
             models[asking.serving.model] = None
         self.summary.models = list(models)
@@ -160,7 +181,7 @@ class Run:
         # as many as may be in flight, and some that are between two requests
         count = most + max(8, most // 8)
         # so large that a slow reply, or a long wait, holds nobody else up
-        self._window = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
+        self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
         self._loop = asyncio.get_running_loop()
         async with self._beside_helpers(self._stopping_run(self._sync_now_and_then)):
             await self._workers.do(self._stopping_run(self._work) for _ in range(count))
@@ -236,25 +257,26 @@ class Run:
     async def _work(self) -> None:
         # Take row after row, as one of the workers, and see each through all steps. It ends at the
         # end of the input, or once the run has stopped and its own row is done.
+        rows = self._rows
         turn = time.perf_counter()  # since when it has had the event loop for itself
         while self.stopped is None:
-            if not self._rows:
+            if not rows.waiting:
                 await self._read_rows()
-                if not self._rows:
+                if not rows.waiting:
                     return
                 continue
-            place, row = self._rows.popleft()
+            place, row = rows.waiting.popleft()
             try:  # when the row is taken: earlier rows of the same image count for its ids
                 record: Record | RecordError = self._record(row)
             except RecordError as error:
                 record = error
-            while place - self._outputs.next >= self._window and self.stopped is None:
-                await self._room.wait()
+            while place - self._outputs.next >= rows.most_ahead and self.stopped is None:
+                await rows.moved_on.wait()
             self._outputs.put(place, await self._finish(place, row, record))
-            has_waited = place in self._asked
+            has_waited = place in rows.asked
             if self._askings and not has_waited:
-                self._replayed += 1
-            self._asked.discard(place)
+                rows.replayed += 1
+            rows.asked.discard(place)
             if place < self._outputs.next:
                 self._wake()
             if not has_waited and time.perf_counter() - turn > LONGEST_TURN:
@@ -272,16 +294,16 @@ class Run:
 
     async def _read_rows(self) -> None:
         rows = await self.source.take(ROWS_AT_ONCE)
-        self._taken += len(rows)
-        self._rows.extend(rows)
+        self._rows.taken += len(rows)
+        self._rows.waiting.extend(rows)
 
     async def _conclude(self) -> None:
         for index, step in enumerate(self.steps):
             await step.operator.conclude(self._ask(index, self._outputs.next))
 
     def _wake(self) -> None:
-        self._room.set()
-        self._room.clear()
+        self._rows.moved_on.set()
+        self._rows.moved_on.clear()
 
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, again: bool = False
@@ -302,7 +324,8 @@ class Run:
                 results[index] = result
             if any(columns is None for columns, _ in of_level):
                 break
-        if not again and _image_changed(results):
+        is_changed = any(columns is None and isinstance(e, ImageChanged) for columns, e in results)
+        if is_changed and not again:
             return await self._finish(place, row, record, again=True)
         return self._outcome(row, record, results)
 
@@ -345,7 +368,7 @@ class Run:
             step.label,
             priority=(place, index),
             notes=self.summary.notes,
-            unstored=functools.partial(self._asked.add, place),
+            unstored=functools.partial(self._rows.asked.add, place),
             suspects=self._outputs.suspects,
             wording=step.operator.wording,
         )
@@ -358,7 +381,7 @@ class Run:
             in_flight += sum(endpoint.share.in_flight for endpoint in asking.endpoints.all)
         return Now(
             finished=self.summary.records,
-            replayed=self._replayed,
+            replayed=self._rows.replayed,
             failed=self.summary.failed,
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
@@ -366,7 +389,3 @@ class Run:
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
         )
-
-
-def _image_changed(results: list[Result]) -> bool:
-    return any(columns is None and isinstance(error, ImageChanged) for columns, error in results)

@@ -187,27 +187,26 @@ class Source:
             self.path = shard.rows
         else:
             self.path = present(storage.input_path)
-        self._shown_path = self.path
-        if storage.made_of and storage.input_path == storage.first_entry_file_name:
-            self._shown_path = storage.made_of
+        self._storage = storage
         image_keys = [step.image_key for step in steps]
         self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)
         self._first_image_key = image_keys[0] or IMAGE_COLUMN
         self.name = name
         self._pilot = pilot
         self._shard = shard
-        # not the user's own
-        self._is_made = self.path.startswith(os.path.join(storage.cache_path, ""))
         self.seen = 0
         self.digest = ""
         self._folders = storage.image_folders
-        self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
         self.empty_columns: list[str] = []
         # Many workers take rows: a generator that is at work in one thread can't be asked by
         # another.
         self._read_more = asyncio.Lock()
+
+    @property
+    def _image_root(self) -> str | None:
+        return next(iter(self._folders), None)
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
         rows = enumerate(itertools.islice(read_rows(self.path), self._pilot))
@@ -246,7 +245,10 @@ class Source:
     def _keeps_lines(self) -> bool:
         if self._shard is None:
             return False
-        return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
+        if self._shard.rows:
+            return True
+        is_made = self.path.startswith(os.path.join(self._storage.cache_path, ""))
+        return is_made and os.path.exists(lines_path(self.path))
 
     def columns(self) -> list[str]:
         """Return the columns of the first FIRST_ROWS rows that can be read, in order.
@@ -271,7 +273,10 @@ class Source:
             readable = [row.data for row in whole if row.data is not None]
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
-            raise InputError(f"nothing to do in {self._shown_path}: {why}")
+            storage = self._storage
+            is_users_own = storage.input_path == storage.first_entry_file_name
+            shown = storage.made_of if is_users_own and storage.made_of else self.path
+            raise InputError(f"nothing to do in {shown}: {why}")
         self._numbered = itertools.chain(enumerate(ahead), self._numbered)
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:

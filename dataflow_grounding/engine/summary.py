@@ -71,13 +71,41 @@ MOST_CLASSES = 20  # that it shows
 
 
 @dataclass
+class Shown:
+    """What a summary shows beside its counts."""
+
+    # lines that show the first boxes, with the places of their records
+    boxes: list[tuple[int, str]] = field(default_factory=list)
+    classes: ClassTable = field(default_factory=ClassTable)
+    # what failed first, in the input's order: the place of its row, and its line for people
+    first_failure: tuple[int, str] | None = None
+    report: str = ""  # path of the report; "" without one
+
+
+@dataclass
+class Handover:
+    """What the next run, the other shards or the driver of a run go by."""
+
+    passing_failures: int = 0  # that may not fail again: the next run asks again
+    takes: str = ""  # of a driven run: what its workers found that the endpoint takes
+    seen: int = 0  # of a shard: the rows of the input that were read, of all shards
+    digest: str = ""  # of a shard: that of these rows, which tells inputs apart
+
+    def add(self, other: "Handover") -> None:
+        """Take in what another run hands over."""
+        self.passing_failures += other.passing_failures
+        self.takes = self.takes or other.takes
+        self.seen = other.seen or self.seen
+        self.digest = other.digest or self.digest
+
+
+@dataclass
 class Summary:
     """What one run did, in counts."""
 
     records: int = 0  # rows, whatever became of them
     done: int = 0  # that got through all steps
     failed: int = 0  # that didn't
-    passing_failures: int = 0  # that may not fail again: the next run asks again
     expressions: Counter[str] = field(default_factory=Counter)  # "total", by status, by verdict
     # what became of requests, and tokens by kind: "sent", "replayed", …, as Asking counts them
     requests: Counter[str] = field(default_factory=Counter)
@@ -88,16 +116,9 @@ class Summary:
     models: list[str] = field(default_factory=list)
     annotations: str = ""  # path of the last step's file
     failures_file: str = ""
-    # what failed first, in the input's order: the place of its row, and its line for people
-    first_failure: tuple[int, str] | None = None
-    report: str = ""  # path of the report; "" without one
-    # lines that show the first boxes, with the places of their records
-    boxes: list[tuple[int, str]] = field(default_factory=list)
-    classes: ClassTable = field(default_factory=ClassTable)
-    takes: str = ""  # of a driven run: what its workers found that the endpoint takes
     already_complete: bool = False  # an earlier run had done just this: nothing was done now
-    seen: int = 0  # of a shard: the rows of the input that were read, of all shards
-    digest: str = ""  # of a shard: that of these rows, which tells inputs apart
+    shown: Shown = field(default_factory=Shown)
+    handover: Handover = field(default_factory=Handover)
 
     @property
     def exit_code(self) -> int:
@@ -121,12 +142,12 @@ class Summary:
         expressions = [expression for expression in column if isinstance(expression, dict)]
         # The boxes of the first records are shown. Records end in any order: these replace later
         # ones.
-        if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
+        if len(self.shown.boxes) < SHOWN or record.place < self.shown.boxes[-1][0]:
             lines = _box_lines(record.unique_id, expressions)
             boxes = [(record.place, line) for line in lines]
-            in_order = sorted(self.boxes + boxes, key=lambda box: box[0])
-            self.boxes = in_order[:SHOWN]
-        self.classes.add(record.image_id or record.unique_id, expressions)
+            in_order = sorted(self.shown.boxes + boxes, key=lambda box: box[0])
+            self.shown.boxes = in_order[:SHOWN]
+        self.shown.classes.add(record.image_id or record.unique_id, expressions)
         self.expressions["total"] += len(column)
         for expression in expressions:
             if expression.get("status") in STATUSES:
@@ -139,8 +160,8 @@ class Summary:
 
         `place` is the row's number.
         """
-        if self.first_failure is None or place < self.first_failure[0]:
-            self.first_failure = (place, line)
+        if self.shown.first_failure is None or place < self.shown.first_failure[0]:
+            self.shown.first_failure = (place, line)
 
     def add_earlier(self, earlier: "Summary") -> None:
         """Take in what the steps before this summary's did with the same rows.
@@ -150,26 +171,24 @@ class Summary:
         """
         self._add(earlier, "failed", "seconds")
         self.records = max(self.records, earlier.records)
-        self.seen = earlier.seen or self.seen
-        self.digest = earlier.digest or self.digest
         self.already_complete = self.already_complete and earlier.already_complete
 
     def add_part(self, part: "Summary") -> None:
         """Take in what another run did with other rows; its seconds aren't added."""
         self._add(part, "records", "done", "failed")
         self.expressions.update(part.expressions)
-        self.boxes = sorted([*self.boxes, *part.boxes])[:SHOWN]
-        self.classes.add_table(part.classes)
-        self.takes = self.takes or part.takes
+        self.shown.boxes = sorted([*self.shown.boxes, *part.shown.boxes])[:SHOWN]
+        self.shown.classes.add_table(part.shown.classes)
 
     def _add(self, other: "Summary", *names: str) -> None:
         # `names` are of attributes that are numbers.
-        for name in ("passing_failures", *names):
+        self.handover.add(other.handover)
+        for name in names:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("requests", "notes", "failures"):
             getattr(self, name).update(getattr(other, name))
-        if other.first_failure is not None:
-            self.tell_failure(*other.first_failure)
+        if other.shown.first_failure is not None:
+            self.tell_failure(*other.shown.first_failure)
         self.models = list(dict.fromkeys([*other.models, *self.models]))
         if other.cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
@@ -197,7 +216,7 @@ class Summary:
             "annotations": self.annotations,
             "failures_file": self.failures_file,
         }
-        classes = self.classes.rows()
+        classes = self.shown.classes.rows()
         if classes:
             counts["classes"] = classes
         return counts
@@ -235,14 +254,14 @@ class Summary:
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
-        if self.first_failure is not None:
-            lines.append(f"  {self.first_failure[1]}")
+        if self.shown.first_failure is not None:
+            lines.append(f"  {self.shown.first_failure[1]}")
         if self.done or self.already_complete:
             lines.append(f"results: {self.annotations}")
         else:
             lines.append("no results were written")
-        if self.report:
-            lines.append(f"report: {self.report}")
+        if self.shown.report:
+            lines.append(f"report: {self.shown.report}")
         return shown("\n".join(lines))
 
     def _expression_lines(self) -> Iterator[str]:
@@ -251,15 +270,15 @@ class Summary:
             by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS)]
             parts = "; ".join(filter(None, by_word))
             yield f"{total}: {parts}" if parts else total
-        for line in class_lines(self.classes.rows(), MOST_CLASSES):
+        for line in class_lines(self.shown.classes.rows(), MOST_CLASSES):
             yield f"  {line}"
-        if self.classes.repeated and self.classes.is_of_classes:
-            times = counted(self.classes.repeated, "box")
+        if self.shown.classes.repeated and self.shown.classes.is_of_classes:
+            times = counted(self.shown.classes.repeated, "box")
             yield f"  {times} on a thing that another box of its class has: counted once"
-        for _, line in self.boxes:
+        for _, line in self.shown.boxes:
             yield f"  {line}"
-        more = self.expressions["grounded"] - len(self.boxes)
-        if self.boxes and more > 0:
+        more = self.expressions["grounded"] - len(self.shown.boxes)
+        if self.shown.boxes and more > 0:
             yield f"  … and {more:,} more with boxes"
 
     def _judge_in_doubt(self) -> Iterator[str]:

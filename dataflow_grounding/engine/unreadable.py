@@ -151,12 +151,12 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
 
 
 def _form_of(request: Request[Any]) -> str:
-    is_json_by_words = request.is_free_form
-    if request.prompt_name == _LINES:
+    is_json_by_words = request.form.is_free
+    if request.prompt.name == _LINES:
         return "lines"
-    if request.prompt_name == _LISTS:
+    if request.prompt.name == _LISTS:
         return "json_lists" if is_json_by_words else "lists"
-    if request.thinking == "off":
+    if request.form.thinking == "off":
         return "json_no_thinking" if is_json_by_words else "no_thinking"
     return "json" if is_json_by_words else "auto"
 

@@ -50,8 +50,8 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
         try:
             run.job.prepare()
             summary = execute(steps, run.options, run.job.source, locked=folder, run=make_run)
-            if summary.classes.is_of_classes:
-                summary.classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
+            if summary.shown.classes.is_of_classes:
+                summary.shown.classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
             if summary.done:
                 _write_annotations(run)
             summary.annotations = address_of(run.annotations_path)

@@ -76,8 +76,8 @@ def _facts(
         facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
     facts |= run.job.facts()
     facts["serving"] = facts_of(run.serving)
-    if summary is not None and summary.takes:
-        facts["serving"].setdefault("takes", summary.takes)
+    if summary is not None and summary.handover.takes:
+        facts["serving"].setdefault("takes", summary.handover.takes)
     facts["operators"] = {
         step.label: facts_of(step.operator)
         for step in run.job.steps

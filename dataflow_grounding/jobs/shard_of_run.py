@@ -92,8 +92,8 @@ def facts_of_shard(
     digest_of_rows = None
     pictures = None
     if summary is not None:
-        seen_rows = summary.seen
-        digest_of_rows = summary.digest
+        seen_rows = summary.handover.seen
+        digest_of_rows = summary.handover.digest
         pictures = pictures_of(paths[-1], image_folders)
     return {
         "number": shard.number,

@@ -17,20 +17,6 @@ from ._verdicts import ExpressionsToCheck as ExpressionsToCheck
 from ._verdicts import Verdict as Verdict
 from ._verdicts import combine_verdicts as combine_verdicts
 from ._verdicts import expressions_to_check as expressions_to_check
-from ._verdicts import verdict_of_check as verdict_of_check
-from ._verdicts import verdict_of_regrounding as verdict_of_regrounding
-from .base import (
-    OPERATOR_REGISTRY as OPERATOR_REGISTRY,
-)
-from .base import Ask as Ask
-from .base import Image as Image
-from .base import (
-    Operator as Operator,
-)
-from .base import (
-    facts_of as facts_of,
-)
-from .base import open_image as open_image
 from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_mender import BoxMender as BoxMender
@@ -54,6 +40,18 @@ from .merger import Merger as Merger
 from .missing_finder import MissingFinder as MissingFinder
 from .negative_checker import NegativeChecker as NegativeChecker
 from .negative_phraser import NegativePhraser as NegativePhraser
+from .operator_base import (
+    OPERATOR_REGISTRY as OPERATOR_REGISTRY,
+)
+from .operator_base import Ask as Ask
+from .operator_base import Image as Image
+from .operator_base import (
+    Operator as Operator,
+)
+from .operator_base import (
+    facts_of as facts_of,
+)
+from .operator_base import open_image as open_image
 from .phrase_grounder import PhraseGrounder as PhraseGrounder
 from .phrase_lister import PhraseLister as PhraseLister
 from .proposal_verifier import ProposalVerifier as ProposalVerifier

@@ -9,7 +9,7 @@ comes out of a file. Expressions aren't changed in place: functions return copie
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
+from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.boxes.matching import SAME
 from dataflow_grounding.data.records import STATUSES, is_box, is_number, is_settled, whole_number
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
@@ -255,19 +255,21 @@ def decided(
     expression: Expression,
     seconds: Mapping[str, bool | None],
     name: str,
-    spared: Collection[str] = (),
+    affirmed: Collection[str] = (),
 ) -> Expression:
     """Return the expression after a second answer about each of its boxes.
 
     A box that both answers affirm stays, and one that both deny goes into `rejected`. Where they
     differ, or one is missing, it stays and is doubtful; but one that was found only because it was
     missing goes where the second answer denies it, as the first grounding didn't find it either.
+    A third answer that affirms a box turns two that deny it into a doubt, and decides for it where
+    they differ.
 
     Args:
         expression: The expression with the first answers.
         seconds: Whether the second answer affirms a box, by `bbox_id`; None where it can't tell.
         name: What the second answers are called in `verification`, one of SECONDS.
-        spared: The ids of boxes that stay in doubt whatever the answers.
+        affirmed: The ids of boxes that the third answer affirms.
     """
     verdicts = verdicts_of(expression)
     presence = presence_of(expression)
@@ -279,9 +281,12 @@ def decided(
         verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
         first = is_yes(verdict, presence)
         second = seconds.get(bbox_id)
-        decision = _decision_of(first, second, is_addition=bool(verdict.get("found_by")))
-        if bbox_id in spared:
-            decision = "undecided"
+        is_addition = bool(verdict.get("found_by"))
+        decision = _decision_of(first, second, is_addition=is_addition)
+        if bbox_id in affirmed:
+            # presence is the first answer of an addition, and can't be its third
+            has_affirmed = (first or second) and not is_addition
+            decision = _raised(decision, has_affirmed=bool(has_affirmed))
         score = _score_of([first, second])
         verdict = {**verdict, name: second, "score": score, "decision": decision}
         boxes.append(verdict)
@@ -299,6 +304,12 @@ def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) 
     if first is None or first is not second:
         return "undecided"
     return "kept" if first else "dropped"
+
+
+def _raised(decision: str, *, has_affirmed: bool) -> str:
+    if decision == "undecided" and has_affirmed:
+        return "kept"
+    return "undecided" if decision == "dropped" else decision
 
 
 def in_doubt(expression: Mapping[str, Any]) -> list[str]:
@@ -335,7 +346,8 @@ def with_second_grounding(
     for instance in expression["instances"]:
         bbox_id = str(instance.get("bbox_id"))
         if bbox_id in doubts:
-            is_found = _is_among(box_of(instance["bbox"]), boxes_again)
+            bbox = box_of(instance["bbox"])
+            is_found = any(iou(bbox, other) >= SAME for other in boxes_again)
             verdict = {**verdicts[bbox_id], "found_again": is_found}
             verdicts[bbox_id] = verdict
             if not is_found:
@@ -392,10 +404,6 @@ def decided_by_verdicts(expression: Expression) -> Expression:
             kept.append(instance)
     verification = {**check_of(expression), "boxes": boxes}
     return _with_decisions(expression, kept, rejected, verification)
-
-
-def _is_among(bbox: Bbox, others: Sequence[Bbox]) -> bool:
-    return any(iou(bbox, other) >= SAME for other in others)
 
 
 def with_conclusion(expression: Expression) -> Expression:

@@ -8,7 +8,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
 from dataflow_grounding.operators._nearness import ask_in_parts
-from dataflow_grounding.operators.base import Ask, Image
+from dataflow_grounding.operators.operator_base import Ask, Image
 from dataflow_grounding.tasks.checks import BoxVerdict, Checked, Presence, box_check
 
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from dataflow_grounding.engine.plan import source_digest
-from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.operator_base import Operator
 from dataflow_grounding.serving.serving import Serving
 
 

@@ -10,7 +10,7 @@ from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.regions import instances_on, places_of
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.tasks.grounding import Found
-from dataflow_grounding.tasks.region_tasks import Check
+from dataflow_grounding.tasks.region_tasks import Check, Merged
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 """What a check finds of an expression; Verdict says what each means."""
@@ -36,6 +36,10 @@ class Verdict:
     places: list[int]
     reason: str = ""
     iou: float | None = None
+
+
+Result: TypeAlias = Verdict | RecordError
+"""The verdict on an expression, or why there is none."""
 
 
 def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
@@ -203,6 +207,38 @@ OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 
 
 @dataclass(frozen=True)
+class AskedTogether:
+    """Some expressions, and the regions that one request about them shows.
+
+    Attributes:
+        before: The expressions before the check, as verdicts.
+        places: The places of the regions that are shown, in order.
+        regions: These regions.
+    """
+
+    before: list[Verdict]
+    places: list[int]
+    regions: list[Mapping[str, Any]]
+
+    @property
+    def expressions(self) -> list[Merged]:
+        """The expressions as the request has them: it counts the regions that it shows, from 0."""
+        as_shown = {place: number for number, place in enumerate(self.places)}
+        return [
+            Merged(verdict.text, [as_shown[place] for place in verdict.places])
+            for verdict in self.before
+        ]
+
+    def verdicts(self, checks: Sequence[Check]) -> list[Verdict]:
+        """Return the verdict on each expression from the model's answer about it."""
+        verdicts = []
+        for check, before in zip(checks, self.before, strict=True):
+            check = check._replace(places=[self.places[place] for place in check.places])
+            verdicts.append(verdict_of_check(check, before.text, before.places))
+        return verdicts
+
+
+@dataclass(frozen=True)
 class ExpressionsToCheck:
     """The expressions of a record that have boxes, and the regions that they name.
 
@@ -218,22 +254,61 @@ class ExpressionsToCheck:
     regions: list[Mapping[str, Any]]
     known: int
 
-    def with_result(
-        self, number: int, expression: dict[str, Any], result: Verdict | RecordError, method: str
-    ) -> dict[str, Any]:
-        """Return an expression with `verified` and `verification`, as its check says.
+    def asked_together(self, numbers: Sequence[int], near: Collection[int]) -> AskedTogether:
+        """Return the expressions with these numbers, to be asked about in one request.
 
-        `verified` is None without a verdict, or with an unknown one; True where the expression
-        matches, or has been corrected here; False where it is wrong, or fits several regions, and
-        so becomes `ambiguous`, without instances. The verification's `before` has the text and
-        regions of an expression that was changed.
-
-        Args:
-            number: The expression's number in the record, from 0; one of `verdicts`.
-            expression: The expression as it was before the check.
-            result: The verdict, or why there is none.
-            method: How it was checked, as DoubleChecker's `method`.
+        It shows the regions at the places `near`, and those that the expressions name.
         """
+        before = [self.verdicts[number] for number in numbers]
+        all_places = set(near)
+        for verdict in before:
+            all_places.update(verdict.places)
+        places = sorted(all_places)
+        return AskedTogether(before, places, [self.regions[place] for place in places])
+
+    def to_ground(self, by_asking: Mapping[int, Result]) -> dict[int, Verdict]:
+        """Return, by number, the text of each expression to be grounded again.
+
+        It has the words and the regions that `by_asking` has; one that fits several regions has
+        its own, and one that could not be asked about is left out.
+        """
+        texts: dict[int, Verdict] = {}
+        for number, result in by_asking.items():
+            if isinstance(result, Verdict):
+                texts[number] = self.verdicts[number] if result.kind == "several" else result
+        return texts
+
+    def found_at(self, verdict: Verdict, answer: Found | RecordError, threshold: float) -> Result:
+        """Return the verdict on an expression that was grounded again, or its error.
+
+        Boxes are those of regions from an IoU of `threshold` on.
+        """
+        if isinstance(answer, RecordError):
+            return answer
+        boxes = boxes_of(self.regions)
+        return verdict_of_regrounding(answer, verdict.text, verdict.places, boxes, threshold)
+
+    def checked(
+        self, expressions: list[dict[str, Any]], results: Mapping[int, Result], method: str
+    ) -> list[dict[str, Any]]:
+        """Return all expressions of the record, those with a result as their check says.
+
+        `method` is how they were checked, as DoubleChecker's.
+        """
+        checked = []
+        for number, expression in enumerate(expressions):
+            if number in results:
+                expression = self._with_result(number, expression, results[number], method)
+            checked.append(expression)
+        return checked
+
+    def _with_result(
+        self, number: int, expression: dict[str, Any], result: Result, method: str
+    ) -> dict[str, Any]:
+        # `verified` is None without a verdict, or with an unknown one; True where the expression
+        # matches, or has been corrected here; False where it is wrong, or fits several regions, and
+        # so becomes `ambiguous`, without instances. The verification's `before` has the text and
+        # regions of an expression that was changed.
         if isinstance(result, RecordError):
             verification: dict[str, Any] = {"method": method, "iou": None, "reason": "not checked"}
             return {**expression, "verified": None, "verification": verification}

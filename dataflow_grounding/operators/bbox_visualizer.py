@@ -14,7 +14,13 @@ from dataflow_grounding._util.files import portable, within
 from dataflow_grounding.data.records import Record, Update, read_expressions, write_bytes
 from dataflow_grounding.images.display import marks_of
 from dataflow_grounding.images.drawing import draw_marks
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, Operator, open_image
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    Operator,
+    open_image,
+)
 
 if TYPE_CHECKING:
     from dataflow_grounding.images.drawing import Mark

@@ -12,9 +12,9 @@ from dataflow_grounding.operators._box_decisions import (
 )
 from dataflow_grounding.operators._expressions import within_image
 from dataflow_grounding.operators._judgement import ask_judge
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator
 from dataflow_grounding.operators.judge_test import JUDGE_EVERY
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.serving.serving import Serving
 
 

@@ -10,8 +10,14 @@ from dataflow_grounding.images.shown import crop_of
 from dataflow_grounding.operators._box_decisions import with_mended
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators._misfits import Misfit, around, grouped, misfits_of, nearest_to
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    facts_of,
+    open_image,
+)
 
 
 @OPERATOR_REGISTRY.register()

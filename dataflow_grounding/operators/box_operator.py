@@ -9,7 +9,7 @@ from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.operators._nearness import ask_in_parts
-from dataflow_grounding.operators.base import Ask, Image, Operator
+from dataflow_grounding.operators.operator_base import Ask, Image, Operator
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect

@@ -1,6 +1,6 @@
 """Operator: boxes of phrases that any of several answers has, to be verified."""
 
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
 
 

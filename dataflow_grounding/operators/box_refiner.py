@@ -12,8 +12,14 @@ from dataflow_grounding.images.shown import ImageCrop, crop_around
 from dataflow_grounding.operators._agreement import ask_until_agreed
 from dataflow_grounding.operators._expressions import boxes_of, with_bbox_ids
 from dataflow_grounding.operators._nearness import middle_of
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.tasks.grounding import Found
 
 SMALL = 0.03

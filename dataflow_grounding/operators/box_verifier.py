@@ -10,8 +10,8 @@ from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, within_image
 from dataflow_grounding.operators._nearness import reground
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.tasks.grounding import Found
 
 
@@ -57,7 +57,10 @@ class BoxVerifier(LooksCloser):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         check_stated_size(record, image.size)
         with_boxes = [expression for expression in expressions if expression["instances"]]
-        zoomed_in = {expression["text"] for expression in with_boxes if _was_zoomed(expression)}
+        zoomed_in = set()
+        for expression in with_boxes:
+            if any(instance.get("zoomed") for instance in expression["instances"]):
+                zoomed_in.add(expression["text"])
 
         async def ground_afresh(texts: list[str]) -> list[Found]:
             """Return a further answer for a text, the only one in the list."""
@@ -82,10 +85,6 @@ class BoxVerifier(LooksCloser):
             if isinstance(answer, RecordError):
                 return Partial(update, answer)
         return update
-
-
-def _was_zoomed(expression: dict[str, Any]) -> bool:
-    return any(instance.get("zoomed") for instance in expression["instances"])
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:

@@ -3,8 +3,14 @@
 from dataflow_grounding._util.errors import TruncatedReply
 from dataflow_grounding.data.records import Record, Update, read_text
 from dataflow_grounding.operators._expressions import doubt_of, extracted_expressions, with_answer
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.tasks.extraction import expression_extraction
 from dataflow_grounding.tasks.fused import Fused, caption_grounding
 from dataflow_grounding.tasks.grounding import Found

@@ -16,8 +16,8 @@ from dataflow_grounding.operators._box_decisions import (
 )
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
 from dataflow_grounding.operators._unclaimed import unclaimed
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.tasks.checks import DrawnBox, crop_check
 
 
@@ -36,9 +36,10 @@ class CropJudge(JudgeOperator):
     It follows a `BoxChecker(serving, decides=False)`, whose verdict on a box is the first answer,
     as that about the crop is the second. One request shows all crops of an image, or several, of
     many. A box stays where both answers affirm it, and goes into `rejected` where both deny it;
-    where they differ it stays, `verified` null and `doubtful`. So does a denied box, of a thing
-    that is there, that no other phrase's box explains. Where the crop alone can't tell, the
-    phrase's presence is the second answer.
+    where they differ it stays, `verified` null and `doubtful`. The phrase's presence is a third
+    answer about a box that no other phrase's box explains: a denied one of a thing that is there
+    stays in doubt, and one of a thing that is there several times stays where the answers differ.
+    Where the crop alone can't tell, presence is the second answer.
 
     Args:
         serving, box_format, check_every: As JudgeOperator's.
@@ -101,10 +102,10 @@ class CropJudge(JudgeOperator):
         seconds = {}
         for place, expression in asked.items():
             seconds[place] = seconds_of_crops(expression, answers.get(place, {}))
-        spared = unclaimed(read_expressions(record, self.keys.expressions), seconds)
+        affirmed = unclaimed(read_expressions(record, self.keys.expressions), seconds)
         judged = {}
         for place, expression in asked.items():
-            judged[place] = decided(expression, seconds[place], "crop", spared.get(place, []))
+            judged[place] = decided(expression, seconds[place], "crop", affirmed.get(place, []))
         update = self.update_of(record, image, ask, judged)
         return Partial(update, failed) if failed else update
 

@@ -11,7 +11,6 @@ from dataflow_grounding import (
     ExpressionsToCheck,
     Found,
     Image,
-    Merged,
     Partial,
     Record,
     RecordError,
@@ -38,8 +37,6 @@ from dataflow_grounding import (
     reground,
     say,
     texts_of,
-    verdict_of_check,
-    verdict_of_regrounding,
     within_image,
 )
 
@@ -52,7 +49,6 @@ NOTES = {
     "wrong": ("does_not_match", "an expression for which nothing better is known"),
 }
 Result: TypeAlias = "Verdict | RecordError"
-"""The verdict on an expression, or why there is none."""
 
 
 @OPERATOR_REGISTRY.register()
@@ -146,15 +142,11 @@ class DoubleChecker(RegionOperator):
             results = await self._ask_model(image, to_check, ask)
         if self.method != "ask":
             results = await self._reground(image, to_check, results, ask)
-        checked: list[dict[str, Any]] = []
-        for number, expression in enumerate(expressions):
-            if number in results:
-                expression = to_check.with_result(number, expression, results[number], self.method)
-                expression = within_image(expression, image.size)
-            checked.append(expression)
-        update = {
-            self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption"))
-        }
+        checked = to_check.checked(expressions, results, self.method)
+        for number in results:
+            checked[number] = within_image(checked[number], image.size)
+        caption = record.get("cleaned_caption")
+        update = {self.keys.output: _with_spans(checked, expressions, caption)}
         errors: list[RecordError] = []
         for result in results.values():
             if isinstance(result, RecordError):
@@ -166,7 +158,6 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        # Ask the model whether expressions are right, `regions_per_request` at most at a time.
         # Those whose first regions are near each other share a request. Where one fails, each of
         # its expressions has the error as its result, and the others are asked about all the same.
         boxes = boxes_of(to_check.regions)
@@ -184,8 +175,7 @@ class DoubleChecker(RegionOperator):
                 try:
                     answers = await ask_in_parts(chunk, ask_about, box_of_expression)
                 except RecordError as error:
-                    for number in chunk:
-                        results[number] = error
+                    results.update(dict.fromkeys(chunk, error))
                     continue
                 for numbers, verdicts in answers:
                     results.update(zip(numbers, verdicts, strict=True))
@@ -199,60 +189,31 @@ class DoubleChecker(RegionOperator):
         ask: Ask,
         numbers: list[int],
     ) -> list[Verdict]:
-        before = [to_check.verdicts[number] for number in numbers]
-        all_places = set(group)
-        for verdict in before:
-            all_places.update(verdict.places)
-        shown_places = sorted(all_places)
-        regions = [to_check.regions[place] for place in shown_places]
-        # the request counts only the regions that it shows, from 0
-        expressions: list[Merged] = []
-        for verdict in before:
-            places_in_request = [shown_places.index(place) for place in verdict.places]
-            expressions.append(Merged(verdict.text, places_in_request))
+        asked = to_check.asked_together(numbers, group)
         texts = ("type",) if self.serving.needs_labels else ()
-        request = double_check(
-            self.shown(image, regions), expressions, regions, self.format_choice.format, texts
-        )
+        picture = self.shown(image, asked.regions)
+        box_format = self.format_choice.format
+        request = double_check(picture, asked.expressions, asked.regions, box_format, texts)
         checks = await ask(request)
-        verdicts: list[Verdict] = []
-        for check, verdict in zip(checks, before, strict=True):
-            check = check._replace(places=[shown_places[place] for place in check.places])
-            verdicts.append(verdict_of_check(check, verdict.text, verdict.places))
-        return verdicts
+        return asked.verdicts(checks)
 
     async def _reground(
         self, image: Image, to_check: ExpressionsToCheck, by_asking: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
-        # An expression is grounded in the words, and compared with the regions, that `by_asking`
-        # has; one that fits several regions in its own. With the method "both", the two verdicts
-        # are then combined.
-        boxes = boxes_of(to_check.regions)
-        to_ground: dict[int, Verdict] = {}
-        for number, result in by_asking.items():
-            if isinstance(result, RecordError):
-                continue
-            if result.kind == "several":
-                to_ground[number] = to_check.verdicts[number]
-            else:
-                to_ground[number] = result
-
+        # With the method "both", the verdicts of both checks are combined.
         async def ground(texts: list[str]) -> list[Found]:
             """Return what is found for each of some texts, from one request."""
             return await ask(phrase_grounding(image, texts, self.reground_choice.format))
 
+        to_ground = to_check.to_ground(by_asking)
         texts = [verdict.text for verdict in to_ground.values()]
         answers = await reground(ground, texts, self.regions_per_request)
         results = dict(by_asking)
         for number, verdict in to_ground.items():
-            answer = answers[verdict.text]
-            if isinstance(answer, RecordError):
-                results[number] = answer
-                continue
-            result = verdict_of_regrounding(answer, verdict.text, verdict.places, boxes, self.iou)
-            earlier = by_asking[number]
-            if self.method == "both" and isinstance(earlier, Verdict):
-                result = combine_verdicts(earlier, result, to_check.verdicts[number])
+            result = to_check.found_at(verdict, answers[verdict.text], self.iou)
+            asked = by_asking[number]
+            if self.method == "both" and isinstance(asked, Verdict) and isinstance(result, Verdict):
+                result = combine_verdicts(asked, result, to_check.verdicts[number])
             results[number] = result
         return results
 

@@ -13,8 +13,8 @@ from dataflow_grounding.operators._box_decisions import (
 )
 from dataflow_grounding.operators._expressions import texts_of
 from dataflow_grounding.operators._nearness import batched
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 
 PHRASES_AT_ONCE = 16  # phrases of one request
 

@@ -9,7 +9,7 @@ from dataflow_grounding._util.errors import OperatorFailed
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators._settings import CantTell, function_settings
-from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.operator_base import Operator
 from dataflow_grounding.serving.serving import Serving
 
 

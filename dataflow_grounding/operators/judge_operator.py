@@ -12,8 +12,8 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_decisions import Expression, is_open, not_checked
 from dataflow_grounding.operators._expressions import any_has_boxes
-from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.operators.judge_test import JUDGE_EVERY, Distrust, JudgeWatch, Question
+from dataflow_grounding.operators.operator_base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.trust.choice import FormatChoice, choice_of
 

@@ -12,8 +12,14 @@ from dataflow_grounding.operators._box_decisions import (
     with_found,
 )
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.tasks.checks import DrawnBox, missing_boxes
 from dataflow_grounding.tasks.grounding import Found
 

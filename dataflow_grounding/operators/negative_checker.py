@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
 from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._candidates import COLUMN, as_absent, why_kept_out
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.operators.judge_test import JUDGE_EVERY
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Image, facts_of
 from dataflow_grounding.serving.serving import Serving, check_counts
 
 

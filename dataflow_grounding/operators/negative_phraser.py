@@ -14,7 +14,13 @@ from dataflow_grounding.operators._candidates import (
     of_other_images,
     without_told,
 )
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Operator,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.negatives import Changed, negative_phrases
 
@@ -80,11 +86,6 @@ class NegativePhraser(Operator):
     def _lacking(self, expressions: Sequence[Expression]) -> int:
         return max(0, self.count - len(list(filter(is_negative, expressions))))
 
-    def _told(self, record: Record) -> list[str]:
-        told = [item["text"] for item in read_expressions(record, self.keys.expressions)]
-        types = types_of(record, self.keys.regions)
-        return [*told, *types, str(record.get(self.keys.caption) or "")]
-
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the candidates: each with its `text`, `change`, `changed_from` and `source`.
 
@@ -93,7 +94,8 @@ class NegativePhraser(Operator):
         """
         own = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        told = self._told(record)
+        told = [expression["text"] for expression in own]
+        told += [*types_of(record, self.keys.regions), str(record.get(self.keys.caption) or "")]
         wanted = SPARE * self._lacking(own)
         others = of_other_images(record, self.phrases, ceil(wanted / SHARE_OF_OTHERS), told)
         places = _places_with_boxes(own)

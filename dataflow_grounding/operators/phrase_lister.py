@@ -6,7 +6,7 @@ from typing import Any
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.classes import phrases_with_classes
 from dataflow_grounding.data.records import Record, Update, expression_id
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Operator
 
 
 @OPERATOR_REGISTRY.register()

@@ -17,9 +17,15 @@ from dataflow_grounding.boxes.regions import (
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.images.shown import marked, numbered_marks
 from dataflow_grounding.operators._expressions import boxes_of
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.grounding import phrase_grounding
 from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect

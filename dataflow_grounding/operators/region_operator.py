@@ -14,7 +14,7 @@ from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.images.shown import marked
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators._nearness import ask_in_parts, near_groups
-from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
+from dataflow_grounding.operators.operator_base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.choice import choice_of

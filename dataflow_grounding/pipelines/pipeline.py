@@ -27,7 +27,7 @@ from dataflow_grounding.engine.plan import (
 )
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.operator_base import Operator
 
 P = TypeVar("P", bound="Pipeline")
 

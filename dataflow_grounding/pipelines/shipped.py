@@ -7,7 +7,7 @@ from dataflow_grounding import operators as steps
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding.data.storage import FileStorage, ResultsStorage
-from dataflow_grounding.operators.base import Operator
+from dataflow_grounding.operators.operator_base import Operator
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.serving.serving import Serving
 

@@ -151,7 +151,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         write_text(run, dump_text(about_run, 1) + "\n")
     title = _title_of_script(annotations, storage)
     page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
-    summary.report = sent(page)
+    summary.shown.report = sent(page)
 
 
 def report_folder(

@@ -126,18 +126,13 @@ class GeminiServing(Serving):
         )
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
         address, _, version = url.rpartition("/")
-        if version in _VERSIONS:
-            self._url = address
-            self._version = version
-        else:
-            self._url = url
-            self._version = _VERSIONS[0]
-        self.endpoint = shown_address(self._url, "vlm.gemini")
+        self._url_and_version = (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
+        url, _ = self._url_and_version
+        self.endpoint = shown_address(url, "vlm.gemini")
         self.model = model.removeprefix("models/")
         self.max_workers = max_workers
         self.timeout = timeout
         self.service_tier = service_tier
-        self.longest_answer = timeout if service_tier else 0.0
         self.media_resolution = media_resolution
         self.temperature = temperature
         self.max_output_tokens = max_output_tokens
@@ -147,8 +142,12 @@ class GeminiServing(Serving):
             api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         )
         learn_proxies()
-        check_one_source(self._url, self._api_key, {})
+        check_one_source(url, self._api_key, {})
         self._client = PerLoop[Any](self._open)
+
+    @property
+    def longest_answer(self) -> float:
+        return self.timeout if self.service_tier else 0.0
 
     def obstacles(self) -> list[str]:
         """Return what prevents it from sending: Google's client or the key is missing."""
@@ -228,7 +227,7 @@ class GeminiServing(Serving):
             "temperature": request.temperature(self.temperature),
             "mediaResolution": self.media_resolution or None,
         }
-        if not request.is_free_form:
+        if not request.form.is_free:
             settings["responseMimeType"] = "application/json"
             settings["responseSchema"] = _schema_of(request.schema)
         body = {
@@ -240,7 +239,7 @@ class GeminiServing(Serving):
         }
         if tier:
             body["serviceTier"] = tier
-        body = with_fields(body, self.thinking_fields(request.thinking) or {})
+        body = with_fields(body, self.thinking_fields(request.form.thinking) or {})
         return with_fields(body, self.extra)
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
@@ -252,9 +251,10 @@ class GeminiServing(Serving):
             raise EndpointRefused(obstacles[0])
         from google import genai
 
+        url, version = self._url_and_version
         options = genai.types.HttpOptions(
-            base_url=self._url,
-            api_version=self._version,
+            base_url=url,
+            api_version=version,
             timeout=max(1, round(self.timeout * 1000)),
             retry_options=genai.types.HttpRetryOptions(attempts=1),
             # A redirect would take key and picture to another host.

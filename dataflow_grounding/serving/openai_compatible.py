@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dataflow_grounding._util.addresses import is_elsewhere
@@ -53,9 +53,6 @@ from dataflow_grounding.serving.http_errors import (
 from dataflow_grounding.serving.serving import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.tasks.request import Request, Turn
 
-if TYPE_CHECKING:
-    from dataflow_grounding.serving._service_tier import AskedTier
-
 
 class _Settings(NamedTuple):
     """A request's keys other than its messages, as they were written last for a task.
@@ -69,6 +66,23 @@ class _Settings(NamedTuple):
     what: tuple[Any, ...]
     schema: Mapping[str, Any]
     as_json: bytes
+
+
+@dataclass
+class _FoundOut:
+    """What an endpoint takes, as far as is known by now.
+
+    Attributes:
+        habits: What it is sent.
+        is_certain: Whether a request of this kind was answered.
+        first_request: Held while that is found out.
+        settings_by_task: What requests hold besides their messages, as it was written last.
+    """
+
+    habits: Habits
+    is_certain: bool = False
+    first_request: PerLoop[asyncio.Lock] = field(default_factory=partial(PerLoop, asyncio.Lock))
+    settings_by_task: dict[str, _Settings] = field(default_factory=dict)
 
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -151,25 +165,21 @@ class OpenAIServing(Serving):
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         address = address.rstrip("/").removesuffix("/chat/completions")
         self._url = f"{address}{mark}{query}"
-        self._completions = f"{address}/chat/completions{mark}{query}"
-        self._models = f"{address}/models{mark}{query}"
         self.endpoint = shown_address(self._url, "vlm.openai")
-        self._tier = _asked_tier(service_tier, ordinary_tier_after)
-        timeout = _timeout_at(self._tier, timeout)
+        self._tier = AskedTier(service_tier, ordinary_tier_after)
+        timeout = self._tier.timeout(timeout, TIMEOUT)
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model = model_name
         self.name = name
         self.max_workers = max_workers
         self.timeout = timeout
         self.service_tier = service_tier
-        self.longest_answer = timeout if service_tier else 0.0
         self.temperature = temperature
         self.max_output_tokens = max_tokens
         self.box_format = box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
         api_key = api_key or getattr(client, "api_key", None)
         self._api_key = usable_key(api_key or _key_in_environment(key_name_of_api_key, url))
-        self.has_key = self._api_key is not None
         if client is None and not api_url:
             _check_own_key(self._api_key)
         self.extra_body = dict(extra_body or {})
@@ -187,23 +197,33 @@ class OpenAIServing(Serving):
         self._client = client
         self._loop_of_client = LoopInThread()
         self._transport = PerLoop[Transport](self._open)
-        self._first_request = PerLoop(asyncio.Lock)
-        self.habits = first_habits(self.endpoint)
-        self._habits_known = False
-        self._settings_by_task: dict[str, _Settings] = {}
+        self._found_out = _FoundOut(first_habits(self.endpoint))
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it has something to prove itself with."""
+        return self._api_key is not None
+
+    @property
+    def longest_answer(self) -> float:
+        return self.timeout if self.service_tier else 0.0
+
+    def _address(self, path: str) -> str:
+        address, mark, query = self._url.partition("?")
+        return f"{address}/{path}{mark}{query}"
 
     def facts(self) -> dict[str, Any]:
         """Return whether there is a key, what the endpoint takes if that is known, and the tier."""
         facts = {"key": "set" if self.has_key else "not set"}
-        if self._habits_known:
-            facts["takes"] = str(self.habits)
+        if self._found_out.is_certain:
+            facts["takes"] = str(self._found_out.habits)
         if self.service_tier:
             facts["service_tier"] = self.service_tier
         return facts
 
     def needs(self) -> list[str]:
         """Return advice: on a time that is short for the tier, and on a missing key."""
-        needs = self._tier.needs("vlm.openai.timeout", self.timeout) if self._tier else []
+        needs = self._tier.needs("vlm.openai.timeout", self.timeout)
         if not self.has_key:
             needs.append(
                 f"no API key: set {setting('vlm.openai.api_key')}, DF_API_KEY or OPENAI_API_KEY if"
@@ -223,31 +243,32 @@ class OpenAIServing(Serving):
         return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
-        if self._tier is None:
-            return await self._answer_at(request, "")
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
         # The first request finds out what the endpoint takes, and the others wait for that. Raises
         # what the endpoint's answer means.
-        if not self._habits_known:
-            async with self._first_request.get():
-                if not self._habits_known:  # else another request has found out meanwhile
+        found_out = self._found_out
+        if not found_out.is_certain:
+            async with found_out.first_request.get():
+                if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request, tier)
         try:
-            return await self._send(request, self.habits, tier)
+            return await self._send(request, found_out.habits, tier)
         except RequestRefused as refused:
-            if not (request.cut_off and "temperature" in str(refused).lower()):
+            if not (request.tries.cut_off and "temperature" in str(refused).lower()):
                 raise
         # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
-        return await self._send(replace(request, cut_off=False), self.habits, tier)
+        return await self._send(
+            request.put_so(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
+        )
 
     async def _find_out(self, request: Request[Any], tier: str) -> Reply:
         # The way that it takes is kept. Raises the first refusal where no way is left to try,
         # EndpointRefused for a model that takes no images, and any other error at once.
         first_refusal: RequestRefused | None = None
-        habits = self.habits
+        habits = self._found_out.habits
         while True:
             try:
                 reply = await self._send(request, habits, tier)
@@ -263,8 +284,8 @@ class OpenAIServing(Serving):
                 habits = next_habits
                 request.before_another(error)
             else:
-                self.habits = habits
-                self._habits_known = True
+                self._found_out.habits = habits
+                self._found_out.is_certain = True
                 return reply
 
     async def _send(self, request: Request[Any], habits: Habits, tier: str) -> Reply:
@@ -318,14 +339,14 @@ class OpenAIServing(Serving):
     def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
         # Mostly all requests of a task have the same, schema and all: what was written for the last
         # one is kept.
-        alike = self._settings_by_task.get(request.task)
+        alike = self._found_out.settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
-        what = (habits, tier, temperature, request.is_free_form, request.thinking)
+        what = (habits, tier, temperature, request.form)
         # a schema of the same words may be another: the very same one is meant
         if alike is not None and alike.what == what and alike.schema is request.schema:
             return alike.as_json
         as_json = json.dumps(self._settings(request, habits, tier)).encode().removeprefix(b"{")
-        self._settings_by_task[request.task] = _Settings(what, request.schema, as_json)
+        self._found_out.settings_by_task[request.task] = _Settings(what, request.schema, as_json)
         return as_json
 
     def _settings(self, request: Request[Any], habits: Habits, tier: str) -> dict[str, Any]:
@@ -334,7 +355,7 @@ class OpenAIServing(Serving):
         temperature = request.temperature(self.temperature)
         if habits.temperature and temperature is not None:
             settings["temperature"] = temperature
-        if request.is_free_form:
+        if request.form.is_free:
             pass  # the prompt's words alone say what form a reply has
         elif habits.response_format == "json_object":
             settings["response_format"] = {"type": "json_object"}
@@ -346,8 +367,9 @@ class OpenAIServing(Serving):
         if habits.stream:
             settings["stream"] = False
         settings |= self.extra_body
-        if request.thinking:
-            settings = _thinking.with_fields(self.thinking_fields(request.thinking) or {}, settings)
+        thinking = request.form.thinking
+        if thinking:
+            settings = _thinking.with_fields(self.thinking_fields(thinking) or {}, settings)
         return settings
 
     async def list_models(self) -> list[str]:
@@ -355,7 +377,9 @@ class OpenAIServing(Serving):
         if self._client is not None:
             return []
         timeout = min(self.timeout, MODELS_TIMEOUT)
-        transport = HttpTransport(self._models, self._api_key, timeout, self.extra_headers)
+        transport = HttpTransport(
+            self._address("models"), self._api_key, timeout, self.extra_headers
+        )
         async with aclosing(transport):
             # A server without a list, or one that is no list, says nothing.
             with suppress(GroundingError, ValueError, KeyError, TypeError, RecursionError):
@@ -370,7 +394,8 @@ class OpenAIServing(Serving):
     def _open(self) -> Transport:
         if self._client is not None:
             return self._open_client(self._client)
-        return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
+        url = self._address("chat/completions")
+        return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
         # Return a transport by a user's own client. It has connections of its own, unless the
@@ -378,16 +403,15 @@ class OpenAIServing(Serving):
         # send from.
         import openai
 
-        transport = partial(
-            ClientTransport, client, self._completions, self.timeout, self.extra_headers
-        )
+        url = self._address("chat/completions")
+        transport = partial(ClientTransport, client, url, self.timeout, self.extra_headers)
         if has_own_http_client(client):
             return transport(loop=self._loop_of_client)
         return transport(http_client=openai.DefaultAsyncHttpxClient())
 
     async def aclose(self) -> None:
         """Close the running loop's connections; a user's own client stays open."""
-        self._first_request.take()
+        self._found_out.first_request.take()
         transport = self._transport.take()
         if transport is not None:
             await transport.aclose()
@@ -407,20 +431,6 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
 @lru_cache(maxsize=16)  # there is one for all tasks about an image, and a user's own
 def _system_message(text: str) -> bytes:
     return json.dumps({"role": "system", "content": text}).encode() + b","
-
-
-def _asked_tier(name: str, ordinary_after: float | None) -> "AskedTier | None":
-    if not name and ordinary_after is None:
-        return None
-    return AskedTier(name, ordinary_after)
-
-
-def _timeout_at(tier: "AskedTier | None", stated: float | None) -> float:
-    # Return the seconds that one request may take: those that are stated, else the tier's. None is
-    # the ordinary tier.
-    if tier is not None:
-        return tier.timeout(stated, TIMEOUT)
-    return TIMEOUT if stated is None else stated
 
 
 def _key_in_environment(name: str, url: str) -> str | None:

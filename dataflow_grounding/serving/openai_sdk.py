@@ -90,7 +90,6 @@ class OpenAISdkServing(OpenAIServing):
         super().__init__(api_url, model_name, **settings)
         provider = token_provider or None
         self._provider = provider_named(provider, ["."]) if isinstance(provider, str) else provider
-        self.has_key = self.has_key or self._provider is not None
         named_by = names_address(self._url)
         if self._provider is not None and named_by:
             variable, file = named_by
@@ -98,6 +97,10 @@ class OpenAISdkServing(OpenAIServing):
                 f"{variable} is set by {file}, and {setting(_PROVIDER)} would give its token to"
                 f" that address: set {variable} in the environment, or the address in the spec"
             )
+
+    @property
+    def has_key(self) -> bool:
+        return self._api_key is not None or self._provider is not None
 
     def _open(self) -> Transport:
         import openai
@@ -123,9 +126,8 @@ class OpenAISdkServing(OpenAIServing):
             client = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
         else:
             client = openai.AsyncOpenAI(**settings)
-        return ClientTransport(
-            client, self._completions, self.timeout, headers, http_client=http_client
-        )
+        url = self._address("chat/completions")
+        return ClientTransport(client, url, self.timeout, headers, http_client=http_client)
 
     async def _token(self) -> str:
         assert self._provider is not None

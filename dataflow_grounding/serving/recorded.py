@@ -66,9 +66,12 @@ class RecordedServing(Serving):
             self.max_workers = serving.max_workers
             self.image_limits = serving.image_limits
             self.service_tier = serving.service_tier
-            self.longest_answer = serving.longest_answer
         self.model = str(self._identity["model"])
         self.endpoint = self._recorded_at if serving is None else serving.endpoint
+
+    @property
+    def longest_answer(self) -> float:
+        return self._serving.longest_answer if self._serving is not None else 0.0
 
     def identity(self) -> dict[str, Any]:
         return self._identity

@@ -153,8 +153,6 @@ class Serving(ABC):
     """The prices of its tokens (Prices), where they differ from the run's other servings'."""
     service_tier: str = ""
     """The tier that it asks for: `flex`, or "" for the endpoint's ordinary one."""
-    longest_answer: float = 0.0
-    """Seconds that an answer may well take: no answer for so long is no sign of an outage."""
     stated_settings: Mapping[str, Any] = {}
     """What a spec made it with (`vlm.settings`), as far as a reply may depend on that.
 
@@ -162,6 +160,11 @@ class Serving(ABC):
     """
     exact_boxes: bool = False
     """Whether its boxes are always in `box_format`, so that they needn't be watched."""
+
+    @property
+    def longest_answer(self) -> float:
+        """Seconds that an answer may well take: no answer for so long is no sign of an outage."""
+        return 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process: references to variables in place of keys.

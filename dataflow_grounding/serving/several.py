@@ -39,11 +39,14 @@ class ServingByTask(Serving):
         self.needs_labels = first.needs_labels
         self.takes_turns = all(serving.takes_turns for serving in servings)
         self.service_tier = first.service_tier
-        self.longest_answer = max(serving.longest_answer for serving in servings)
         self.is_vlm = any(serving.is_vlm for serving in servings)
         grounding = others.get("phrase_grounding", first)
         self.takes_probes = grounding.takes_probes
         self.exact_boxes = grounding.exact_boxes
+
+    @property
+    def longest_answer(self) -> float:
+        return max(serving.longest_answer for serving in self._all.values())
 
     @property
     def image_limits(self) -> ImageLimits:

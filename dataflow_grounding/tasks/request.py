@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from dataflow_grounding._util.errors import RequestRefused
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
@@ -57,6 +58,77 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """Where the words of a question come from, so that a user's own can take their place.
+
+    Attributes:
+        name: The prompt's name; empty where that is the task's.
+        words: What stood for the {names} of the prompt.
+        closing: What the model is told behind the input.
+        system: A system message of the user's own; None for the shipped one.
+    """
+
+    name: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+    closing: str = ""
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class ReplyForm:
+    """In which form a reply is asked for.
+
+    Attributes:
+        is_free: Whether the endpoint is not asked to hold the reply to JSON.
+        in_words: What a reply holds, for a model whose last one could not be read.
+        thinking: How much the model is to think first, `low` or `off`; empty leaves it to it.
+    """
+
+    is_free: bool = False
+    in_words: str = "the JSON object"
+    thinking: str = ""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How a question has fared so far.
+
+    Attributes:
+        unread: How many replies to it could not be read.
+        complaint: What was wrong with the last of these; "" before the first.
+        cut_off: Whether the last one was cut off: it is asked again cooler.
+    """
+
+    unread: int = 0
+    complaint: str = ""
+    cut_off: bool = False
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What the engine heeds while it gets a request answered.
+
+    Attributes:
+        before: Awaited before it is sent, where something has to be settled first; not where a
+            stored reply answers it. May raise RunStopped.
+        stored: Called before a stored reply is read, with a function that says whether the reply
+            had been asked for again when it came.
+        may_send: Asked last of all, when there is room to send it; where it says no, `before` is
+            awaited once more.
+        before_another: As `Request.before_another`.
+        of: What its reply is one of: checks of the endpoint vouch for all of these together.
+        at: Which of the serving's endpoints is meant, where that isn't left to the serving.
+    """
+
+    before: Callable[[], Awaitable[None]] | None = None
+    stored: Callable[[Callable[[], bool]], None] | None = None
+    may_send: Callable[[], bool] | None = None
+    before_another: Callable[..., None] = lambda *refused: None
+    of: str = ""
+    at: int | None = None
+
+
+@dataclass(frozen=True)
 class Request(Generic[T]):
     """One question to a model, and how its reply is read.
 
@@ -70,34 +142,18 @@ class Request(Generic[T]):
         schema: The JSON schema of the reply.
         read: Turns the reply's text into the answer and notes. Raises UnreadableReply.
         sample: Which of several independent answers to the same question this one is, from 0.
-        attempt: How often a reply to it could not be read.
-        complaint: What was wrong with the last of these replies; "" for the first attempt.
-        cut_off: Whether the last reply to it was cut off: it is asked again cooler.
         divisible: Whether less can be asked for at a time: if a reply was cut off, the same
             question is not asked again, and its caller may ask for less.
-        before: Awaited before it is sent, where something has to be settled first; not where a
-            stored reply answers it. May raise RunStopped.
-        stored: Called before a stored reply is read, with a function that says whether the reply
-            had been asked for again when it came.
-        may_send: Asked last of all, when there is room to send it; where it says no, `before` is
-            awaited once more.
-        before_another: Called by a serving before each time that it sends again for the same
-            answer, with the RequestRefused for which it tries another form. Raises RunStopped.
-        of: What its reply is one of: checks of the endpoint vouch for all of these together.
-        at: Which of the serving's endpoints is meant, where that isn't left to the serving.
         text_only: Whether it is about no image. It is stated, so that a question whose image is
             missing can't pass for one.
         turns: The messages before it: the user's and the assistant's, one after the other. Their
             pictures are the first ones of `images`. Before them may be some with the role `system`,
             which join the system message. For a serving that `takes_turns`.
         formerly: The same question as earlier versions put it: a stored reply to that one counts.
-        words: What stood for the {names} of its prompt, so that a user's own prompt can be filled.
-        prompt_name: The name of its prompt; empty where that is the task's.
-        closing: What the model is told behind the input.
-        system_prompt: A system message of the user's own; None for the shipped one.
-        is_free_form: Whether the endpoint is not asked to hold the reply to JSON.
-        reply_with: What a reply holds, in words, for a model whose last one could not be read.
-        thinking: How much the model is to think first, `low` or `off`; empty leaves it to it.
+        prompt: Where its words come from.
+        form: In which form its reply is asked for.
+        tries: How the question has fared so far.
+        sending: What the engine heeds while it gets it answered.
     """
 
     task: str
@@ -107,26 +163,14 @@ class Request(Generic[T]):
     schema: Mapping[str, Any]
     read: Callable[[str], ReadReply[T]]
     sample: int = 0
-    attempt: int = 0
-    complaint: str = ""
-    cut_off: bool = False
     divisible: bool = False
-    before: Callable[[], Awaitable[None]] | None = None
-    stored: Callable[[Callable[[], bool]], None] | None = None
-    may_send: Callable[[], bool] | None = None
-    before_another: Callable[..., None] = lambda *refused: None
-    of: str = ""
-    at: int | None = None
     text_only: bool = False
     turns: tuple[Turn, ...] = ()
     formerly: "Request[T] | None" = None
-    words: Mapping[str, str] = field(default_factory=dict)
-    prompt_name: str = ""
-    closing: str = ""
-    system_prompt: str | None = None
-    is_free_form: bool = False
-    reply_with: str = "the JSON object"
-    thinking: str = ""
+    prompt: Prompt = Prompt()
+    form: ReplyForm = ReplyForm()
+    tries: Tries = Tries()
+    sending: Sending = Sending()
 
     def __post_init__(self) -> None:
         if self.text_only and self.images:
@@ -143,17 +187,18 @@ class Request(Generic[T]):
         data = json.dumps({"task": self.task, **self.input}, ensure_ascii=False)
         data = data.replace("<", "\\u003c").replace(">", "\\u003e")
         question = f"{self.instructions}\n\n<input>{data}</input>"
-        return f"{question}\n\n{self.closing}" if self.closing else question
+        return f"{question}\n\n{self.prompt.closing}" if self.prompt.closing else question
 
     @property
     def text(self) -> str:
         """What is sent: the question, and behind it what was wrong with an earlier reply."""
-        if not self.complaint:
+        complaint = self.tries.complaint.rstrip(".")
+        if not complaint:
             return self.question
         return (
             f"{self.question}\n\n"
-            f"An earlier reply could not be read: {self.complaint.rstrip('.')}. "
-            f"Reply with {self.reply_with} alone."
+            f"An earlier reply could not be read: {complaint}. "
+            f"Reply with {self.form.in_words} alone."
         )
 
     @property
@@ -174,7 +219,7 @@ class Request(Generic[T]):
         What turns with the role `system` say stands behind it: some models take one such message
         alone, at the beginning.
         """
-        text = self.system_prompt
+        text = self.prompt.system
         if text is None:
             text = load_prompt("system_text_only" if self.text_only else "system")
         if not self.turns:
@@ -182,28 +227,35 @@ class Request(Generic[T]):
         of_turns = [turn.text for turn in self.turns if turn.role == SYSTEM]
         return "\n\n".join([text, *of_turns])
 
+    def before_another(self, refused: RequestRefused | None = None) -> None:
+        """For a serving to call before each time that it sends again for the same answer.
+
+        `refused` is what it tries another form for, if it was refused. Raises RunStopped.
+        """
+        self.sending.before_another(refused)
+
     def put_so(self, **fields: Any) -> "Request[T]":
         """Return the same question with other values of some fields.
 
         Like `dataclasses.replace`, but the copy keeps the text of `question`, which is costly to
         make. So the fields that it is made of stay: task, input, images, instructions.
         """
+        if not fields.keys() <= self.__dict__.keys():
+            raise TypeError(f"a Request has no field {min(fields.keys() - self.__dict__.keys())!r}")
         request = object.__new__(type(self))
         request.__dict__.update(self.__dict__, **fields)
         return request
 
-    def again(self, attempt: int, complaint: str, cut_off: bool = False) -> "Request[T]":
+    def again(self, unread: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """Return the same question to be asked again, with what was wrong with the last reply.
 
         Args:
-            attempt: How often a reply to it could not be read.
+            unread: How many replies to it could not be read.
             complaint: What was wrong, for the model to read; it is cut to `_LONGEST_COMPLAINT`.
             cut_off: Whether the last reply was cut off.
         """
         single_spaced = " ".join(complaint.split())
-        return self.put_so(
-            attempt=attempt, complaint=single_spaced[:_LONGEST_COMPLAINT], cut_off=cut_off
-        )
+        return self.put_so(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
 
     def temperature(self, usual: float | None) -> float | None:
         """Return the temperature to ask at, for a serving that samples at `usual`.
@@ -211,14 +263,14 @@ class Request(Generic[T]):
         Where the last reply was cut off, it is halved with each attempt, but never below COOLEST:
         it is that also for a serving that samples below. None, the endpoint's own, stays None.
         """
-        if usual is None or not self.cut_off:
+        if usual is None or not self.tries.cut_off:
             return usual
-        return max(COOLEST, round(usual * 0.5**self.attempt, 3))
+        return max(COOLEST, round(usual * 0.5**self.tries.unread, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Return a digest of all that the reply depends on, 32 hexadecimal digits.
 
-        The complaint is not among that: `attempt` stands for it.
+        The complaint is not among that: how many replies could not be read is enough.
 
         Args:
             identity: What it depends on of the serving: model, sampling.
@@ -229,13 +281,13 @@ class Request(Generic[T]):
             "text": self.question,
             "images": [image.sent_digest for image in self.images],
             "sample": self.sample,
-            "attempt": self.attempt,
+            "attempt": self.tries.unread,
         }
         # A request without these keeps the key that it had before there were any.
-        if self.is_free_form:
+        if self.form.is_free:
             parts["free_form"] = True
-        if self.thinking:
-            parts["thinking"] = self.thinking
+        if self.form.thinking:
+            parts["thinking"] = self.form.thinking
         if self.turns:
             parts["turns"] = [[turn.role, turn.text, len(turn.images)] for turn in self.turns]
         return hashlib.sha256(_SORTED.encode(parts).encode()).hexdigest()[:32]
@@ -268,8 +320,9 @@ def about(
     if box_format:
         words = {"box_format": box_format.instructions(image.sent_size), **words}
     instructions = filled(load_prompt(task), words)
+    prompt = Prompt(words=words)
     return Request(
-        task, question, (image,), instructions, schema, read, divisible=divisible, words=words
+        task, question, (image,), instructions, schema, read, divisible=divisible, prompt=prompt
     )
 
 

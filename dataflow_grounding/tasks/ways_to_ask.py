@@ -17,6 +17,7 @@ from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
     ReadReply,
+    ReplyForm,
     Request,
     Schema,
     filled,
@@ -91,31 +92,31 @@ class AskingForm:
         """
         changes: dict[str, Any] = {}
         if self.thinking != "default":
-            changes["thinking"] = self.thinking
+            changes["form"] = ReplyForm(thinking=self.thinking)
         if request.task == WITH_FORMS:
-            changes.update(self._changes_of_reply(request))
+            changes.update(self._changes_of_reply(request, changes.get("form", request.form)))
         if not changes:
             return request
         # a reply to the form of earlier versions is none to this one
         return replace(request, **changes, formerly=None)
 
-    def _changes_of_reply(self, request: Request[Any]) -> dict[str, Any]:
+    def _changes_of_reply(self, request: Request[Any], form: ReplyForm) -> dict[str, Any]:
         changes: dict[str, Any] = {}
         if self.reply != "schema":
-            changes["is_free_form"] = True
-        key = self.key or request.words["box_key"]
-        if self.prompt_name == WITH_FORMS and key == request.words["box_key"]:
+            changes["form"] = replace(form, is_free=True)
+        usual_key = request.prompt.words["box_key"]
+        key = self.key or usual_key
+        if self.prompt_name == WITH_FORMS and key == usual_key:
             return changes
-        words = _with_key(request.words, key, is_named=self.reply != "lines")
-        changes["words"] = words
-        changes["prompt_name"] = self.prompt_name
+        words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
+        changes["prompt"] = replace(request.prompt, name=self.prompt_name, words=words)
         changes["instructions"] = filled(load_prompt(self.prompt_name), words)
         if self.reply == "lines":
-            changes["reply_with"] = "these lines"
-            changes["read"] = partial(_read_lines, request.read, request.words["box_key"])
+            changes["form"] = replace(form, is_free=True, in_words="these lines")
+            changes["read"] = partial(_read_lines, request.read, usual_key)
             return changes
-        changes["schema"] = _schema_of(request.schema, request.words["box_key"], key, self.boxes)
-        changes["read"] = _reading_key(request.read, key, request.words["box_key"])
+        changes["schema"] = _schema_of(request.schema, usual_key, key, self.boxes)
+        changes["read"] = _reading_key(request.read, key, usual_key)
         return changes
 
 

@@ -98,14 +98,18 @@ class Wording:
         if self.asking:  # which prompt it is, before that one's words
             request = self.asking.of(request)
         changes: dict[str, Any] = {}
-        template = self.prompts.get(request.prompt_name or request.task)
+        template = self.prompts.get(request.prompt.name or request.task)
+        words = request.prompt.words
+        prompt = request.prompt
         if template is not None:
             before, _, after = template.partition(INPUT)
-            changes["instructions"] = filled(before.strip(), request.words)
-            changes["closing"] = filled(after.strip(), request.words)
+            changes["instructions"] = filled(before.strip(), words)
+            prompt = replace(prompt, closing=filled(after.strip(), words))
         system = self.prompts.get(ABOUT_NO_IMAGE if request.text_only else ABOUT_IMAGE)
         if system is not None:
-            changes["system_prompt"] = system.strip()
+            prompt = replace(prompt, system=system.strip())
+        if prompt is not request.prompt:
+            changes["prompt"] = prompt
         additions = []
         definitions = self._definitions_of(request)
         if definitions:

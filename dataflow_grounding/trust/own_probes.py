@@ -19,7 +19,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.files import encoded
 from dataflow_grounding.images.image import Image
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.request import Request, Sending
 from dataflow_grounding.trust.probes import (
     COLORS,
     INNER,
@@ -125,7 +125,7 @@ async def ask_about_copy(
     try:
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:
             question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-            picture, _ = await ask.aside(replace(question, at=at))
+            picture, _ = await ask.aside(question.put_so(sending=Sending(at=at)))
             return picture
     except RunStopped:
         raise

@@ -7,6 +7,7 @@ format, the run is stopped, or warns, and what came since the last good check is
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import (
@@ -246,17 +247,18 @@ class RunWatch(BoxWatch):
         if self.suspicion is not None:
             if self._was_warned_of:
                 ask.note(SUSPECT, self.suspicion)
-            return await ask(request.put_so(of=checks.stored.of))
+            return await ask(request.put_so(sending=replace(request.sending, of=checks.stored.of)))
         if checks.add_picture(ask, image):
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
-        watched = request.put_so(
-            read=question.read,
+        sending = replace(
+            request.sending,
             before=question.before,
             may_send=self._may_send,
             stored=question.stored,
             of=checks.stored.of,
         )
+        watched = request.put_so(read=question.read, sending=sending)
         try:
             answer = await ask(watched)
         except RecordError:  # boxes in another format are often no boxes at all

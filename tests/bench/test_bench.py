@@ -30,7 +30,6 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
-from dataflow_grounding.testing.answers import probe_in
 from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Done, command, ended, process
 
@@ -64,29 +63,23 @@ def bench(server: LoopbackServer, *arguments: str) -> Done:
 def killed_and_run_again(
     server: LoopbackServer,
     here: Path,
-    ways: str,
-    *,
+    *arguments: str,
     after: int,
     then: LoopbackServer | None = None,
 ) -> tuple[int, Done]:
-    """Kill a bench after so many more requests, and run it again, maybe at another server.
+    """Kill a bench after so many requests, and run it again, maybe at another server.
 
     Returns the requests before, and the end.
     """
-    after += server.count()
-    environment = {
-        **os.environ,
-        "DF_BASE_URL": server.base_url,
-        "DF_MODEL": "m",
-        "DF_BOX_FORMAT": "xyxy_1000",
-    }
-    arguments = ["bench", "--ways", ways]
-    running = process(arguments, cwd=here, env=environment)
+    own = {"DF_BASE_URL": server.base_url, "DF_MODEL": "m", "DF_BOX_FORMAT": "xyxy_1000"}
+    environment = {**os.environ, **own}
+    line = ["bench", *arguments]
+    running = process(line, cwd=here, env=environment)
     wait_until(lambda: server.count() >= after, running)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate(timeout=60)
     environment["DF_BASE_URL"] = (then or server).base_url
-    return server.count(), ended(process(arguments, cwd=here, env=environment))
+    return server.count(), ended(process(line, cwd=here, env=environment))
 
 
 # --- the set
@@ -107,25 +100,32 @@ def test_the_set_has_what_the_page_says_of_it() -> None:
     assert {f"pictures/{path.name}" for path in files if path.suffix == ".jpg"} == named
 
 
-@pytest.mark.parametrize("record", gold_records(), ids=lambda record: record["image_id"])
-def test_gold_is_of_its_picture_and_absent_phrases_differ_in_a_word(record: dict[str, Any]) -> None:
-    with Image.open(Path(FOLDER, record["image_path"])) as picture:
-        assert picture.size == (record["width"], record["height"])
-    there = {e["text"] for e in record["expressions"] if e["instances"]}
-    for expression in record["expressions"]:
-        for instance in expression["instances"]:
-            x1, y1, x2, y2 = instance["bbox"]
-            assert 0 <= x1 < x2 <= record["width"]
-            assert 0 <= y1 < y2 <= record["height"]
-        if expression["char_span"]:
-            start, end = expression["char_span"]
-            assert record["caption"][start:end] == expression["text"]
-        if not expression["instances"]:
-            true = expression["differs_from"].split()
-            assert expression["differs_from"] in there
-            false = expression["text"].split()
-            assert len(true) == len(false)
-            assert sum(a != b for a, b in zip(true, false, strict=True)) == 1
+def test_gold_is_of_its_picture_and_absent_phrases_differ_in_a_word() -> None:
+    sources = (REPOSITORY / "example_data/SOURCES.md").read_text("utf-8")
+    for record in gold_records():
+        with Image.open(Path(FOLDER, record["image_path"])) as picture:
+            assert picture.size == (record["width"], record["height"])
+        if record["kind"] == "photo":  # which is listed with its licence
+            assert f"`images/{record['image_id']}.jpg`" in sources
+        there = {e["text"] for e in record["expressions"] if e["instances"]}
+        for expression in record["expressions"]:
+            check_gold(expression, record, there)
+
+
+def check_gold(expression: dict[str, Any], record: dict[str, Any], there: set[str]) -> None:
+    for instance in expression["instances"]:
+        x1, y1, x2, y2 = instance["bbox"]
+        assert 0 <= x1 < x2 <= record["width"]
+        assert 0 <= y1 < y2 <= record["height"]
+    if expression["char_span"]:
+        start, end = expression["char_span"]
+        assert record["caption"][start:end] == expression["text"]
+    if not expression["instances"]:
+        true = expression["differs_from"].split()
+        assert expression["differs_from"] in there
+        false = expression["text"].split()
+        assert len(true) == len(false)
+        assert sum(a != b for a, b in zip(true, false, strict=True)) == 1
 
 
 @pytest.mark.slow
@@ -179,13 +179,6 @@ def test_the_certificate_is_of_the_gold_as_it_is_and_says_what_the_page_says(
     assert "gold.jsonl" in done.out
 
 
-def test_each_photograph_is_listed_with_its_licence() -> None:
-    sources = (REPOSITORY / "example_data/SOURCES.md").read_text("utf-8")
-    for record in gold_records():
-        if record["kind"] == "photo":
-            assert f"`images/{record['image_id']}.jpg`" in sources
-
-
 # --- measuring
 
 
@@ -229,7 +222,6 @@ OWN_ROW = {"name": "mine", "models": ["own*"], "order": "xyxy", "scale": 1000}
     [
         ("Qwen/Qwen3-VL-8B-Instruct", "qwen3-vl", {}),
         ("nobody-knows-it", "yxyx_1000", {}),
-        ("own-1", "xyxy_1000", {"box_formats": [OWN_ROW]}),
         ("own-1", "xyxy_1000", {"box_formats": [OWN_ROW], "box_format": "mine"}),
     ],
 )
@@ -242,8 +234,7 @@ def test_replies_whose_format_nobody_stated_are_scored_again(
         vlm = {"backend": "openai", "openai": openai, **more}
         spec = {"autolabel_type": "image_grounding", "image_grounding": {"vlm": vlm}}
         (here / "spec.yaml").write_text(json.dumps(spec))
-        ways = ["--ways", "plain,spans", "--pictures", "1"]
-        done = command(["bench", "-e", "spec.yaml", *ways])
+        done = command(["bench", "-e", "spec.yaml", "--ways", "plain", "--pictures", "1"])
         assert done.code == 0, done
     again = command(["bench", "--rescore", "bench_results/bench.json"])
     assert again.code == 0, again
@@ -282,15 +273,6 @@ def test_a_way_of_which_every_picture_failed_is_told(here: Path) -> None:
     # the exit code is of the ways that a call asks; the warning stands as long as the way does
     assert other_way.code == 0, other_way
     assert warning in other_way.err
-
-
-class Overwhelmed(BenchModel):
-    """A judge that answers about drawn rectangles, and nothing else."""
-
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        if request.task in ("box_check", "crop_check") and probe_in(request) is None:
-            return {"answer": "There is too much to see."}
-        return super().__call__(request)
 
 
 class Mute(BenchModel):
@@ -367,11 +349,15 @@ def test_spans_of_pictures_that_failed_count_as_missed(here: Path) -> None:
 @pytest.mark.slow
 def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
     with LoopbackServer(BenchModel()) as server:
-        assert bench(server, "--pictures", "1", "--ways", "plain").code == 0
+        plain = bench(server, "--pictures", "1", "--ways", "plain")
+        assert plain.code == 0, plain
+        assert "could not be read" not in plain.err
         done = bench(server, "--pictures", "1", "--ways", "spans,no_thinking")
         assert done.code == 0, done
         document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
         assert list(document["ways"])[:2] == ["plain", "spans"]  # measured before, and now
+        counts = document["ways"]["plain"]["figures"]["counts"]
+        assert set(counts) == {"pictures", "failed", "unreadable", "unchecked", "judge"}
         sent = server.count()
         with pytest.MonkeyPatch.context() as patch:
             for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "other"}.items():
@@ -383,13 +369,9 @@ def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
 
 @pytest.mark.slow
 def test_that_replies_are_of_another_address_is_told_though_it_was_killed(here: Path) -> None:
-    with LoopbackServer(BenchModel(), latency=0.05) as server:
-        _, again = killed_and_run_again(server, here, "plain", after=20)
-        assert again.code == 0, again
-        assert "has replies from" not in again.err
-        shutil.rmtree(here / "bench_results")
-        with LoopbackServer(BenchModel()) as other:
-            _, again = killed_and_run_again(server, here, "plain", after=20, then=other)
+    few = ("--pictures", "1", "--ways", "plain")
+    with LoopbackServer(BenchModel(), latency=0.1) as server, LoopbackServer(BenchModel()) as other:
+        _, again = killed_and_run_again(server, here, *few, after=5, then=other)
     assert again.code == 0, again
     assert f"has replies from {server.base_url}" in again.err
     assert "name another folder with -o." in again.err
@@ -466,20 +448,6 @@ def test_a_form_that_a_model_has_no_word_for_is_left_out_before_anything_is_sent
         assert (done.code, server.count()) == (2, sent), done
 
 
-@pytest.mark.slow
-def test_what_failed_is_counted_from_the_replies(here: Path) -> None:
-    """A run that was killed counts what its first call couldn't read, too."""
-    model = Unreadable()
-    with LoopbackServer(model, faults=on(faults.slow(0.1))) as server:
-        _, done = killed_and_run_again(server, here, "spans", after=40)
-        assert done.code == 0, done
-    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
-    counts = document["ways"]["spans"]["figures"]["counts"]
-    assert counts["failed"] == sum(model.refuses(record["caption"]) for record in gold_records())
-    assert counts["unreadable"] == 3 * counts["failed"] > 0
-    assert f"{counts['failed']} of 50 pictures failed" in done.err
-
-
 class Unreadable(BenchModel):
     """A model that answers about some captions in a way that can't be read."""
 
@@ -536,23 +504,22 @@ def test_a_way_of_which_many_replies_are_unreadable_says_what_to_try(
 
 
 @pytest.mark.slow
-def test_a_bench_of_readable_replies_states_what_it_ever_did(here: Path) -> None:
-    with LoopbackServer(BenchModel()) as server:
-        done = bench(server, "--pictures", "1", "--ways", "plain")
-    assert "could not be read" not in done.err
-    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
-    counts = document["ways"]["plain"]["figures"]["counts"]
-    assert set(counts) == {"pictures", "failed", "unreadable", "unchecked", "judge"}
-
-
-@pytest.mark.slow
-def test_a_killed_bench_goes_on(here: Path) -> None:
-    with LoopbackServer(BenchModel(), faults=on(faults.slow(0.1))) as server:
-        before, done = killed_and_run_again(server, here, "plain,spans", after=30)
-        assert 30 <= before < 100
+def test_a_killed_bench_goes_on_and_counts_what_failed_in_its_first_call(here: Path) -> None:
+    model = Unreadable()
+    with LoopbackServer(model, faults=on(faults.slow(0.1))) as server:
+        before, done = killed_and_run_again(server, here, "--ways", "spans", after=40)
         assert done.code == 0, done
-        # at most what was in flight, and the pictures of two runs' checks of the box format
-        assert server.count() <= 100 + 8 + 2 * 12
+        refused = sum(model.refuses(record["caption"]) for record in gold_records())
+        assert refused > 0
+        asked = 50 + 2 * refused  # what can't be read is asked for three times
+        assert 40 <= before < asked
+        assert server.count() <= asked + 8  # at most what was in flight
+    assert "has replies from" not in done.err
+    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+    counts = document["ways"]["spans"]["figures"]["counts"]
+    assert counts["failed"] == refused
+    assert counts["unreadable"] == 3 * refused
+    assert f"{refused} of 50 pictures failed" in done.err
 
 
 @pytest.mark.slow
@@ -610,7 +577,6 @@ def test_a_file_whose_figures_are_not_those_of_its_replies_is_told(document: Any
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "cut.json is no JSON: was it cut off?"),
         ('{"bench": 2, ', "cut.json is no JSON: was it cut off?"),
         ("[" * 100_000, "cut.json is no JSON: was it cut off?"),
         ("[]", "cut.json is none that `dataflowgrounding bench` wrote"),
@@ -652,13 +618,6 @@ def test_one_picture_has_no_interval(here: Path, document: Any) -> None:
     assert "there is none (-) where all samples come to the same" in page
 
 
-@pytest.mark.slow
-def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
-    for line in document["ways"]["plain"]["replies"]:
-        line["reply"] = re.sub(r"\d+", "3", line["reply"])
-    assert rescored(document).code == 1
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -672,16 +631,12 @@ def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
         ("ways", {"plane": {}}, "'plane' is not one of plain, samples"),
         ("ways", {"plain": {"replies": 3}}, "ways.plain.recording: field required"),
         ("ways.plain.run.cost_usd", "0", "bench.json: ways.plain.run.cost_usd: input should be"),
-        ("ways.plain.run.seconds", 10**400, "ways.plain.run.seconds: "),
-        ("ways.plain.replies", ["x"], "bench.json: ways.plain.replies.0: input should be"),
         ("ways.plain.replies", [ANSWER, ANSWER], "ways.plain.replies: a key stands there twice"),
         ("ways.plain.replies", [{**ANSWER, "reply": "1" * 10**6}], "should have at most 200000"),
         ("ways.plain.replies", [ANSWER], "none of the replies answers what this version asks"),
-        ("ways.plain.recording", {}, "ways.plain.recording.recorded: field required"),
         ("ways.plain.recording.box_format", "9" * 500, "box_format is none that is known"),
         ("ways.plain.image_limits.multiple", 0, "ways.plain.image_limits.multiple: input should"),
         ("version", "9" * 5000, "version: string should have at most 500 characters"),
-        ("pictures", "all", "bench.json: pictures: input should be a valid integer"),
     ],
 )
 def test_a_file_that_is_no_bench_is_refused_in_a_line(
@@ -746,7 +701,7 @@ def test_forms_are_ways_whose_figures_are_made_again(here: Path) -> None:
     model = Heeding(BenchModel(Planted()))
     with LoopbackServer(model, key=KEY) as server:
         ways = "plain,json,lines,json_lists"
-        done = bench(server, "--ways", ways, "--pictures", "2", "--json")
+        done = bench(server, "--ways", ways, "--pictures", "1", "--json")
         assert done.code == 0, done
     figures = {way: row["figures"]["all"] for way, row in done.summary["ways"].items()}
     assert set(figures) == set(ways.split(","))

@@ -76,11 +76,9 @@ def test_every_command_takes_the_endpoint_that_the_environment_names(
     [
         ({}, "gemini"),
         ({"GOOGLE_API_KEY": "k"}, "gemini"),
-        ({"GEMINI_API_KEY": "k"}, "gemini"),
         ({"OPENAI_API_KEY": "k"}, "openai"),
         ({"DF_BASE_URL": "http://127.0.0.1:9/v1"}, "openai"),
         ({"DF_MODEL": "gemini-2.5-flash", "GOOGLE_API_KEY": "k"}, "gemini"),
-        ({"DF_MODEL": "gemini-2.5-flash", "GEMINI_API_KEY": "k"}, "gemini"),
         ({"DF_MODEL": "gemini-2.5-flash", "GOOGLE_API_KEY": "k", "OPENAI_API_KEY": "k"}, "gemini"),
         ({"DF_MODEL": "gemini-2.5-flash"}, "gemini"),
         ({"DF_MODEL": "gemini-2.5-flash", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "openai"),
@@ -200,26 +198,6 @@ def test_a_key_without_its_blocks_is_told_with_them(
     assert ", 1 problem." in done.out
 
 
-@pytest.mark.slow
-def test_the_shell_completes_keys_of_a_spec() -> None:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(REPOSITORY),
-        "_DATAFLOWGROUNDING_COMPLETE": "bash_complete",
-    }
-    environment |= {
-        "COMP_WORDS": "dataflowgrounding generate image_grounding.workflow.max_w",
-        "COMP_CWORD": "2",
-    }
-    line = "from dataflow_grounding.cli.main import cli; cli(prog_name='dataflowgrounding')"
-    done = subprocess.run(
-        [sys.executable, "-c", line], env=environment, capture_output=True, text=True
-    )
-    assert "image_grounding.workflow.max_workers=" in done.stdout
-    assert "image_grounding.workflow.max_wait=" in done.stdout
-    assert "samples" not in done.stdout
-
-
 def test_auto_means_the_endpoint_that_the_spec_fills_in(folder: Path) -> None:
     with LoopbackServer(ProbeModel("qwen3-vl")) as server:
         vlm = f"backend: auto, openai: {{base_url: '{server.base_url}', model_name: qwen3-vl}}"
@@ -271,13 +249,6 @@ def test_a_picture_is_not_drawn_over(folder: Path) -> None:
     assert (folder / "a.jpg").read_bytes() == before
 
 
-def test_a_tab_in_a_spec_is_called_one(folder: Path) -> None:
-    (folder / "tab.yaml").write_text("results_dir: out\nimage_grounding:\n\tvlm: {}\n")
-    done = command(["check", "-e", "tab.yaml"])
-    assert "tab.yaml, line 3" in done.err
-    assert "indent with spaces" in done.err
-
-
 def test_the_embedded_grounder_takes_no_other_format() -> None:
     with pytest.raises(SpecError, match=r"writes boxes as xyxy_px alone: leave out .*box_format"):
         PhraseGrounder(EmbeddedServing(), box_format="xyxy_1000")
@@ -322,11 +293,9 @@ def test_default_specs_pass_check_or_say_what_to_fill_in(
 
 
 ENDPOINTS = {
-    "the block alone": "image_grounding:\n  vlm: {vlm}\n",
     "no block": "vlm: {vlm}\n",
     "no pictures": "results_dir: ???\nautolabel_type: image_referring_expression\nimage_referring_expression:\n"
     "  vlm: {vlm}\n  data: {image_dir: '???', a_key_of_nobodys: 1}\n",
-    "no input": "results_dir: out\nimage_region_caption:\n  vlm: {vlm}\n  data: {input_jsonl: gone.jsonl}\n",
 }
 
 

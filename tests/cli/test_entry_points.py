@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.workplace import command
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +105,7 @@ def test_a_command(folder: Path) -> None:
 
 
 def test_a_serving_and_a_format(folder: Path) -> None:
-    assert run(folder, "init", "mine").returncode == 0
+    assert command(["init", str(folder / "mine")]).code == 0
     asked = run(
         folder,
         "check",
@@ -126,7 +128,7 @@ def test_a_serving_and_a_format(folder: Path) -> None:
 
 
 def test_a_store(folder: Path) -> None:
-    assert run(folder, "init", "mine").returncode == 0
+    assert command(["init", str(folder / "mine")]).code == 0
     done = run(
         folder,
         "check",

@@ -67,7 +67,7 @@ def scenes(place: Workplace, count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("backend", ["openai", "gemini"])
 def test_the_estimate_before_and_the_count_after_agree(workplace: Workplace, backend: str) -> None:
     pytest.importorskip("google.genai")
-    gold = scenes(workplace, 60)
+    gold = scenes(workplace, 24)
     answers = GoldAnswers(
         gold, image_root=workplace.folder, box_format="gemini" if backend == "gemini" else "xyxy_px"
     )

@@ -88,12 +88,6 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
     assert "p = 0.25 (McNemar, exact).\n\nWhat follows is of a.jsonl alone.\n\n| size " in page
 
 
-def test_one_expression_is_told_as_one(folder: Path) -> None:
-    write("nearly.jsonl", record(cup=[(FAR, 0.9)], saucer=[(RIGHT, 0.8)], spoon=[LEFT], fork=[]))
-    page = done("eval", "gold.jsonl", "nearly.jsonl", "--gold", "gold.jsonl").out
-    assert "On 1 expression the first alone is right, on 0 the second" in page
-
-
 def test_main_figures_fit_on_a_screen_and_all_of_them_are_an_option_away(folder: Path) -> None:
     page = done("eval", "a.jsonl", "--gold", "gold.jsonl").out
     assert len(page.splitlines()) <= 24
@@ -107,24 +101,6 @@ def test_main_figures_fit_on_a_screen_and_all_of_them_are_an_option_away(folder:
             assert [cell.strip() for cell in line.split("|")] in [
                 [cell.strip() for cell in other.split("|")] for other in whole.splitlines()
             ]
-
-
-def test_each_measure_says_in_a_few_words_what_it_is(folder: Path) -> None:
-    counts = ("images", "expressions", "grounded", "boxes", "gold_boxes")
-    whole = done("eval", "a.jsonl", "--gold", "gold.jsonl", "--all").out
-    rows = [line.split("|")[1:-1] for line in whole.split("\n\n")[0].splitlines()]
-    words = {row[0].split(",")[0].strip(): row[-1].strip() for row in rows[2:]}
-    assert rows[0][-1].strip() == "what it says"
-    assert {name for name, text in words.items() if not text} == set(counts)
-    assert words["miou"] == "mean IoU of the first box"
-    assert max(map(len, words.values())) <= 40, "the table fits beside a name"
-    unmeasured = re.search(r"Nothing to measure: (.*)\.", whole)
-    assert unmeasured
-    measured = {name for name, value in figures("a.jsonl").items() if isinstance(value, float)}
-    assert measured - set(words) <= {name for name in measured if name[:3] in ("r5_", "r10")}
-    page = done("eval", "a.jsonl", "b", "--gold", "gold.jsonl").out
-    assert "On 0 expressions the first alone is right, on 3 the second" in page
-    assert re.search(r"^miou +mean IoU of the first box$", page, re.MULTILINE), "a legend"
 
 
 def test_the_table_is_what_the_json_says(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -58,27 +57,6 @@ def test_a_path_with_backslashes_that_is_there_with_slashes(workplace: Workplace
     done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
     assert r"no image 'pictures\a.jpg', but 'pictures/a.jpg': write / for \ in its path" in done.err
     assert r"no image 'pictures\gone.jpg': No such file" in done.err
-
-
-@pytest.mark.parametrize("results", ["out", "runs/of/today"])
-@pytest.mark.parametrize("pipeline", ["image_grounding", "image_region_caption"])
-def test_check_leaves_nothing_behind(workplace: Workplace, pipeline: str, results: str) -> None:
-    workplace.picture("pictures/a.jpg")
-    spec = workplace.folder / "spec.yaml"
-    block = {
-        "vlm": {"backend": "embedded"},
-        "workflow": {"steps": ["0", "1"]},
-        "data": {"input_jsonl": "pictures"},
-    }
-    if pipeline == "image_grounding":
-        block["data"]["classes"] = ["cat"]  # type: ignore[assignment]
-    spec.write_text(json.dumps({"results_dir": results, pipeline: block}))
-    before = sorted(workplace.folder.rglob("*"))
-    done = command(["check", "-e", str(spec)])
-    assert done.code == 0, done
-    assert "1 record checked" in done.out
-    assert sorted(workplace.folder.rglob("*")) == before
-    assert not os.path.exists(results)
 
 
 # --- advice, and how a run ends
@@ -161,9 +139,7 @@ def test_a_pilots_advice_names_settings_that_its_backend_has(workplace: Workplac
     assert "--set-from" not in own.err
 
 
-@pytest.mark.parametrize(
-    ("limit", "code"), [("", 1), ("0", 1), ("2", 0), ("1", 1), ("40%", 0), ("39%", 1), ("100%", 0)]
-)
+@pytest.mark.parametrize(("limit", "code"), [("", 1), ("2", 0), ("1", 1), ("40%", 0), ("39%", 1)])
 def test_so_many_failed_records_are_no_failure_of_a_script(
     workplace: Workplace, server: LoopbackServer, limit: str, code: int
 ) -> None:
@@ -175,10 +151,10 @@ def test_so_many_failed_records_are_no_failure_of_a_script(
     assert (done.code, done.summary["failed"]) == (code, 2), done
 
 
-@pytest.mark.parametrize("limit", ["-1", "101%", "many", "%", "1.5"])
-def test_a_limit_that_is_none_is_refused(workplace: Workplace, limit: str) -> None:
+def test_a_limit_that_is_none_is_refused(workplace: Workplace) -> None:
     workplace.many(1)
-    assert workplace.run(f"--max-failed={limit}").code == 2
+    for limit in ("-1", "101%", "many", "%", "1.5"):
+        assert workplace.run(f"--max-failed={limit}").code == 2, limit
 
 
 def test_where_nothing_was_done_no_limit_makes_it_a_success(
@@ -283,14 +259,6 @@ def test_classes_in_a_format_of_captions_are_told_where_to_go(tmp_path: Path) ->
     assert "yolo" in done.err
 
 
-def test_doctor_begins_with_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DF_BASE_URL", "DF_MODEL", "DF_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    lines = command(["doctor"]).out.splitlines()
-    assert lines[1].startswith("endpoint: none named: ")
-    assert sum(line.startswith("not set: ") for line in lines) == 1
-
-
 PUBLIC = {
     "DF_BASE_URL": {"vlm.backend": "openai", "vlm.openai.model_name": "m"},
     "OPENAI_BASE_URL": {"vlm.backend": "openai", "vlm.openai.model_name": "m"},
@@ -298,10 +266,9 @@ PUBLIC = {
 }
 
 
-@pytest.mark.parametrize("verb", ["check", "estimate", "generate"])
 @pytest.mark.parametrize("name", PUBLIC)
 def test_an_address_that_is_set_to_nothing_does_not_mean_the_public_service(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, name: str, verb: str
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-real-looking-key")
     monkeypatch.setenv("GEMINI_API_KEY", "AIza-a-real-looking-key")
@@ -314,9 +281,10 @@ def test_an_address_that_is_set_to_nothing_does_not_mean_the_public_service(
         "  data: {input_jsonl: captions.jsonl}\n"
     )
     monkeypatch.setenv(name, " ")
-    done = command([verb, "-e", str(spec), *settings])
-    assert done.code == 2, done
-    assert f"{name} is set to nothing" in done.out + done.err
+    for verb in ("check", "estimate", "generate"):
+        done = command([verb, "-e", str(spec), *settings])
+        assert done.code == 2, done
+        assert f"{name} is set to nothing" in done.out + done.err
     monkeypatch.delenv(name)
     named = command(["check", "-e", str(spec), *settings])
     assert "A run asks" in named.out + named.err  # unset, the public service is what was named
@@ -399,18 +367,3 @@ def test_the_report_counts_as_the_summary_does(workplace: Workplace) -> None:
     page = (workplace.results / "report.html").read_text("utf-8")
     for name, count in (("images", 4), ("done", 3), ("failures", 1)):
         assert f"<dt>{name}</dt><dd>{count}</dd>" in page
-
-
-def test_pictures_of_one_stem_are_told_before_the_export(workplace: Workplace) -> None:
-    for name in ("shape.jpg", "shape.png", "other.jpg"):
-        workplace.picture(f"pics/{name}", color="navy" if "png" in name else "red")
-    folder = workplace.folder / "pics"
-    with LoopbackServer() as server:
-        settings = {"vlm.openai.base_url": server.base_url, "data.classes": ["a cup"]}
-        settings["data.input_jsonl"] = str(folder)
-        done = told(workplace, **settings)
-        assert "Warning: 1 image named as another but for the ending" in done.err, done
-        sent = server.count()
-        (folder / "shape.png").rename(folder / "shape_2.png")
-        done = told(workplace, **settings)
-        assert (server.count(), "named as another" in done.err) == (sent, False)

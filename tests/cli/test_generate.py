@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def inputs_of(gold: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # --- boxes, spans, ids
 
 
-@pytest.mark.parametrize("box_format", ["xyxy_512", "yxyx_2048", "cxcywh_10", "xywh_10000"])
+@pytest.mark.parametrize("box_format", ["yxyx_2048", "cxcywh_10"])
 def test_boxes_in_a_scale_of_any_number(workplace: Workplace, box_format: str) -> None:
     workplace.picture("a.jpg", (640, 400))
     boxes = {"red mug": [[10, 20, 130, 220]], "table": [[0, 200, 640, 400]]}
@@ -72,51 +73,44 @@ def test_boxes_in_a_scale_of_any_number(workplace: Workplace, box_format: str) -
     )
 
 
-@pytest.mark.parametrize(
-    "box_format", ["xyxy_0", "xyxy_05", "xyxy_1.5", "xyxy_1000000", "xyxz_512", "512"]
-)
-def test_a_scale_that_is_not_a_whole_number_is_refused(
-    workplace: Workplace, box_format: str
-) -> None:
+def test_a_scale_that_is_not_a_whole_number_is_refused(workplace: Workplace) -> None:
     workplace.many(1)
     workplace.settings["vlm.openai.base_url"] = "http://127.0.0.1:9/v1"
-    done = workplace.run(**{"vlm.box_format": box_format})
-    assert (done.code, done.err.count("\n")) == (2, 1), done
-    assert f"unknown vlm.box_format '{box_format}'" in done.err
-    assert "xyxy, yxyx, xywh, cxcywh with px or a whole number" in done.err
+    for box_format in ("xyxy_0", "xyxy_05", "xyxy_1.5", "xyxy_1000000", "xyxz_512", "512"):
+        done = workplace.run(**{"vlm.box_format": box_format})
+        assert (done.code, done.err.count("\n")) == (2, 1), done
+        assert f"unknown vlm.box_format '{box_format}'" in done.err
+        assert "xyxy, yxyx, xywh, cxcywh with px or a whole number" in done.err
 
 
-@pytest.mark.parametrize(
-    "orientation", [pytest.param(n, id=f"EXIF orientation {n}") for n in range(1, 9)]
-)
-def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace, orientation: int) -> None:
-    workplace.picture("photos/a.jpg", (640, 400), orientation)
-    upright = (400, 640) if orientation >= 5 else (640, 400)
-    boxes = {
-        "red mug": [[10, 20, 130, 220]],
-        "table": [[0, 200, upright[0], upright[1]], [3, 4, 50, 60]],
-    }
-    gold = [gold_of("photos/a.jpg", "A red mug on a table.", boxes, upright)]
+def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace) -> None:
+    gold = []
+    for orientation in range(1, 9):
+        name = workplace.picture(f"photos/{orientation}.jpg", (640, 400), orientation)
+        upright = (400, 640) if orientation >= 5 else (640, 400)
+        boxes = {
+            "red mug": [[10, 20, 130, 220]],
+            "table": [[0, 200, upright[0], upright[1]], [3, 4, 50, 60]],
+        }
+        gold.append(gold_of(name, f"A red mug on a table, {orientation}.", boxes, upright))
     workplace.rows(inputs_of(gold))
     with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         assert done.code == 0, done
         assert {image.orientation for request in server.requests for image in request.images} == {1}
-        assert {size for request in server.requests for size in request.image_sizes} == {upright}
-    [record] = workplace.annotations()
-    assert (record["width"], record["height"]) == upright
-    for text, expected in boxes.items():
-        found = boxes_of(record)[text]
-        assert len(found) == len(expected)
-        assert all(
-            abs(a - b) <= 1
-            for f, e in zip(found, expected, strict=True)
-            for a, b in zip(f, e, strict=True)
-        )
+        sizes = Counter(size for request in server.requests for size in request.image_sizes)
+    assert sizes == {(640, 400): 2 * 4, (400, 640): 2 * 4}  # two requests about each picture
+    for record, right in zip(workplace.annotations(), gold, strict=True):
+        assert (record["width"], record["height"]) == (right["width"], right["height"])
+        for text, expected in boxes_of(right).items():
+            found = boxes_of(record)[text]
+            assert len(found) == len(expected)
+            for got, wanted in zip(found, expected, strict=True):
+                assert all(abs(a - b) <= 1 for a, b in zip(got, wanted, strict=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000", "xywh_px", "xyxy_1", "qwen2.5-vl"])
+@pytest.mark.parametrize("box_format", ["xywh_px", "xyxy_1", "qwen2.5-vl"])
 def test_a_picture_that_is_reduced_gives_boxes_of_the_file(
     workplace: Workplace, box_format: str
 ) -> None:
@@ -266,12 +260,12 @@ def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(
     workplace.picture()
     rows = [
         {"image_path": "a.jpg", "caption": caption(n), "more": "x" * 100 + str(n)}
-        for n in range(2500)
+        for n in range(1000)
     ]
     path = workplace.folder / "rows.parquet"
-    to_dataframe(rows).to_parquet(path, row_group_size=500, compression=None)
+    to_dataframe(rows).to_parquet(path, row_group_size=200, compression=None)
     whole = path.read_bytes()
-    place = whole.index(b"x" * 100 + b"2300")
+    place = whole.index(b"x" * 100 + b"900")
     path.write_bytes(whole[: place - 20_000] + b"\xff" * 20_000 + whole[place:])
     with LoopbackServer() as server:
         done = workplace.run(
@@ -283,21 +277,19 @@ def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(
     assert not list(workplace.results.rglob("annotations.jsonl"))
 
 
-@pytest.mark.parametrize("steps", ["no", 5, {"step0": 1}, ["step0", 1], True])
-def test_a_row_with_something_else_for_its_steps_fails_alone(
-    workplace: Workplace, steps: Any
-) -> None:
+def test_a_row_with_something_else_for_its_steps_fails_alone(workplace: Workplace) -> None:
     workplace.picture()
     row = {"image_path": "a.jpg", "caption": "A cup here"}
-    workplace.rows(
-        [row, {**row, "pipeline_steps": steps}, {**row, "pipeline_steps": ["drawn"]}, row]
-    )
+    wrong = ["no", 5, {"step0": 1}, ["step0", 1], True]
+    rows = [{**row, "pipeline_steps": steps} for steps in wrong]
+    workplace.rows([row, *rows, {**row, "pipeline_steps": ["drawn"]}, row])
     with LoopbackServer() as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
     assert done.code == 1, done
-    [failure] = workplace.failures()
-    assert (failure["line"], failure["kind"]) == (2, "broken_row")
-    assert "'pipeline_steps' should be a list of texts" in failure["message"]
+    failures = workplace.failures()
+    assert [(f["line"], f["kind"]) for f in failures] == [(n, "broken_row") for n in range(2, 7)]
+    for failure in failures:
+        assert "'pipeline_steps' should be a list of texts" in failure["message"]
     assert [len(record["pipeline_steps"]) for record in workplace.annotations()] == [2, 3, 2]
 
 
@@ -491,21 +483,16 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"), [pytest.param(*case, id=" ".join(case[0])) for case in WRONG]
-)
-def test_what_is_wrong_is_found_before_the_first_request(
-    workplace: Workplace, arguments: list[str], expected: str
-) -> None:
+def test_what_is_wrong_is_found_before_the_first_request(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
-        done = workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url})
-        assert server.count() == 0
-    assert done.code == 2, done
-    assert expected in done.err
-    assert len(done.err.strip().splitlines()) <= 4
-    assert "secret-word" not in done.err
-    assert "Traceback" not in done.err
+        for arguments, expected in WRONG:
+            done = workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url})
+            assert (done.code, server.count()) == (2, 0), (arguments, done)
+            assert expected in done.err
+            assert len(done.err.strip().splitlines()) <= 4
+            assert "secret-word" not in done.err
+            assert "Traceback" not in done.err
 
 
 def test_a_value_that_must_be_given_is_asked_for(workplace: Workplace) -> None:
@@ -541,27 +528,23 @@ def test_paths_of_a_spec_are_its_folders_and_paths_of_overrides_the_current_fold
     assert (elsewhere / "out put" / "ñ" / "annotations.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace) -> None:
+    workplace.many(2)
+    for name in (
         "annotations.jsonl",
         "failures.jsonl",
         "step_0_expression_extraction/annotations.jsonl",
         "run.json",
-    ],
-)
-def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace, name: str) -> None:
-    workplace.many(2)
-    workplace.input = workplace.folder / name
-    workplace.input.parent.mkdir(exist_ok=True)
-    os.rename(workplace.folder / "captions.jsonl", workplace.input)
-    before = workplace.input.read_bytes()
-    done = workplace.run(
-        f"results_dir={workplace.folder}", **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}
-    )
-    assert done.code == 2, done
-    assert "would overwrite its input" in done.err
-    assert workplace.input.read_bytes() == before
+    ):
+        given, workplace.input = workplace.input, workplace.folder / name
+        workplace.input.parent.mkdir(exist_ok=True)
+        os.rename(given, workplace.input)
+        before = workplace.input.read_bytes()
+        settings = {"vlm.openai.base_url": "http://127.0.0.1:9/v1"}
+        done = workplace.run(f"results_dir={workplace.folder}", **settings)
+        assert done.code == 2, done
+        assert "would overwrite its input" in done.err
+        assert workplace.input.read_bytes() == before
 
 
 @pytest.mark.slow
@@ -582,7 +565,6 @@ EXITS = [
     ("no record succeeded", on(faults.content_filter()), 4),
     ("the key is refused", on(faults.unauthorized()), 4),
     ("the key is refused in the middle", on(faults.unauthorized(), indexes=range(12, 1000)), 4),
-    ("the key may not do this", on(faults.forbidden()), 4),
     ("the model is unknown", on(faults.model_not_found()), 4),
     ("the account is empty", on(faults.quota_exceeded()), 4),
 ]
@@ -663,13 +645,8 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> Non
 @pytest.mark.parametrize(
     "takes",
     [
-        pytest.param(Takes(), id="everything"),
         pytest.param(Takes(response_formats=("json_object",)), id="no schema"),
-        pytest.param(Takes(response_formats=()), id="no response format"),
         pytest.param(Takes(ignores_format=True), id="prose and a fence around"),
-        pytest.param(Takes(max_completion_tokens=True), id="max_completion_tokens"),
-        pytest.param(Takes(temperature=False), id="no temperature"),
-        pytest.param(Takes(system_messages=False), id="no system message"),
         pytest.param(
             Takes(
                 response_formats=(),
@@ -684,11 +661,11 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> Non
 def test_what_the_endpoint_takes_is_found_out_once_a_run(
     workplace: Workplace, takes: Takes
 ) -> None:
-    workplace.many(20)
+    workplace.many(12)
     with LoopbackServer(takes=takes) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         assert done.code == 0, done
-        assert server.count(200) == 40
+        assert server.count(200) == 24
         assert server.count(400) <= 5
         assert done.summary["requests"] == server.count()
 
@@ -706,15 +683,6 @@ def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Wor
     assert done.code == 0, done
     assert done.summary["done"] == 2
     assert os.listdir(workplace.folder / "é ü")
-
-
-def test_echo_answers_are_grounded(workplace: Workplace) -> None:
-    workplace.many(1)
-    with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
-        done = workplace.run(
-            **{"vlm.openai.base_url": server.base_url, "vlm.box_format": "yxyx_1000"}
-        )
-    assert done.summary["grounded"] == done.summary["expressions"] == 2, done
 
 
 def test_ids_of_pictures_anywhere_are_the_same_on_every_machine(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.workplace import command
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,41 +98,41 @@ def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: 
 
 
 def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
-    assert init(cwd=tmp_path).returncode == 0
+    assert command(["init", str(tmp_path)]).code == 0
     all_files = files_in(tmp_path)
     mine = tmp_path / SCRIPT
     mine.write_text("mine")
     (tmp_path / "README.md").unlink()
-    again = init(cwd=tmp_path)
-    assert again.returncode == 0
+    again = command(["init", str(tmp_path)])
+    assert again.code == 0
     assert mine.read_text() == "mine"
-    assert "1 file written" in again.stdout
+    assert "1 file written" in again.out
     assert files_in(tmp_path) == all_files
-    assert init("--force", cwd=tmp_path).returncode == 0
+    assert command(["init", str(tmp_path), "--force"]).code == 0
     assert mine.read_bytes() == (ROOT / SCRIPT).read_bytes()
 
 
 def test_what_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    done = init(tmp_path / "file", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: can't write")
-    assert done.stderr.count("\n") == 1
+    done = command(["init", str(tmp_path / "file")])
+    assert done.code == 2
+    assert done.err.startswith("Error: can't write")
+    assert done.err.count("\n") == 1
 
 
-def test_the_spec_of_the_folder_runs(tmp_path: Path) -> None:
-    init(cwd=tmp_path)
+def test_the_spec_of_the_folder_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(["init", str(tmp_path)]).code == 0
     few_images(tmp_path, 2)
-    done = run(
-        "-m",
-        "dataflow_grounding",
-        "generate",
-        "-e",
-        tmp_path / "image_grounding.yaml",
-        cwd=Path("/"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "annotations.jsonl" in files_in(tmp_path / "results" / "image_grounding")
+    monkeypatch.chdir("/")
+    spec = str(tmp_path / "image_grounding.yaml")
+    done = command(["generate", "-e", spec, "--pilot", "2", "--json", "--no-progress"])
+    assert done.code == 0, done
+    assert done.summary["models"] == ["embedded-opencv"]
+    results = tmp_path / "results" / "image_grounding"
+    assert "annotations.jsonl" in files_in(results)
+    page = command(["report", "--json", str(results)]).summary
+    assert page["records"] == 2
+    assert Path(page["report"]).is_file()
 
 
 def without_statements_of(name: str, source: str) -> list[str]:
@@ -143,7 +145,7 @@ def without_statements_of(name: str, source: str) -> list[str]:
 
 
 def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> None:
-    init(cwd=tmp_path)
+    assert command(["init", str(tmp_path)]).code == 0
     few_images(tmp_path)
     script = tmp_path / SCRIPT
     lines = without_statements_of("self.visualizer", script.read_text())
@@ -212,7 +214,7 @@ def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     here = tmp_path / "here"
     here.mkdir()
-    init(cwd=here)
+    assert command(["init", str(here)]).code == 0
     assert files_in(folder) == files_in(here)
     few_images(folder, 1)
     ran = run(folder / SCRIPT, cwd=tmp_path, package=site)

@@ -18,7 +18,7 @@ BYTES = 700 * 2**20
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "report", "stats", "lint", "export"],
+    ["generate", "lint", "export"],
     ids=lambda command: f"{command} in 700 MB",
 )
 def test_a_limit_of_memory_is_kept_to(workplace: Workplace, tmp_path: Path, command: str) -> None:

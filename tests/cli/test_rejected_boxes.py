@@ -153,8 +153,7 @@ def test_a_thing_that_a_reviewer_says_is_there_becomes_no_background(
     assert len([*(tmp_path / "vl").rglob("*.png")]) == 4
 
 
-@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(("format", "first"), [("yolo", 0), ("coco", 1), ("kitti", 0)])
 def test_what_is_rejected_in_one_row_is_so_in_the_pictures_others(
     tmp_path: Path, format: str, first: int
 ) -> None:

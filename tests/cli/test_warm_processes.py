@@ -20,22 +20,18 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all processes begin anew"),
 ]
-ANEW = {"PYTHONHASHSEED": "7"}  # read as an interpreter begins
 
 
-@pytest.mark.parametrize("env", [{}, ANEW], ids=["forked", "anew"])
-def test_folder_environment_streams_and_exit_code_are_its_own(
-    workplace: Workplace, env: dict[str, str]
-) -> None:
+def test_folder_environment_streams_and_exit_code_are_its_own(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(key="sk-mine") as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         workplace.settings["data.input_jsonl"] = workplace.input.name  # from the folder it is in
-        running = workplace.start(env={**env, "DF_API_KEY": "sk-mine"})
-        assert isinstance(running, WarmProcess) is not bool(env)
+        running = workplace.start(env={"DF_API_KEY": "sk-mine"})
+        assert isinstance(running, WarmProcess)
         assert ended(running).code == 0
         assert len(workplace.annotations()) == 2
-        wrong = ended(workplace.start("--force", env=env))
+        wrong = ended(workplace.start("--force"))
     assert wrong.code == 2
     assert wrong.out == ""
     assert "No such option '--force'" in wrong.err
@@ -58,27 +54,25 @@ def test_it_is_forked_also_where_opencv_or_ray_was_imported(
     assert ended(running).code == 0
 
 
-@pytest.mark.parametrize("env", [{}, ANEW], ids=["forked", "anew"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_signal_ends_it_alone(
-    workplace: Workplace, env: dict[str, str], number: signal.Signals
-) -> None:
+def test_a_signal_ends_it_alone(workplace: Workplace, number: signal.Signals) -> None:
     with LoopbackServer(latency=0.1) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
-        workplace.many(40)
-        running, bystander = workplace.start(env=env), process(["--version"], env=env)
+        workplace.many(20)
+        running, bystander = workplace.start(), process(["--version"])
         while server.count() < 5:
             assert running.poll() is None
         running.send_signal(number)
         code = ended(running).code
         assert ended(bystander).code == 0
         assert code == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        assert ended(workplace.start(env=env)).code == 0
+        assert ended(workplace.start()).code == 0
 
 
 def test_what_is_read_as_an_interpreter_begins_begins_one(workplace: Workplace) -> None:
     options: list[dict[str, Any]] = [
         {"env": {"LC_ALL": "C"}},
+        {"env": {"PYTHONHASHSEED": "7"}},
         {"env": {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), sys.path[0]])}},
         {"preexec_fn": lambda: None},
     ]

@@ -21,57 +21,50 @@ PAGE = (REPOSITORY / "docs" / "better_boxes.md").read_text("utf-8")
 RED = (100, 120, 480, 600)
 
 
-@pytest.mark.slow
-def test_the_script_drops_what_is_not_there(tmp_path: Path) -> None:
-    [script] = re.findall(r"<!-- check -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
-    draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED]})
+def run_script(mark: str, model: ErringModel, folder: Path, **changes: str) -> list[str]:
+    """Run a script of the page, with some of its text replaced; returns the lines it prints."""
+    [script] = re.findall(rf"<!-- {mark} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    script = script.replace(changes.get("old", ""), changes.get("new", "")) if changes else script
+    (folder / "script.py").write_text(script + changes.get("more", ""), encoding="utf-8")
     environment = {**os.environ, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
     environment["PYTHONPATH"] = str(REPOSITORY)
-    with LoopbackServer(ErringModel(Errors(absent=1.0)), keep_bodies=True) as server:
+    with LoopbackServer(model, keep_bodies=True) as server:
         environment["DF_BASE_URL"] = server.base_url
         done = subprocess.run(
             [sys.executable, "script.py"],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
             timeout=120,
         )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_script_drops_what_is_not_there(tmp_path: Path) -> None:
+    draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED]})
+    assert run_script("check", ErringModel(Errors(absent=1.0)), tmp_path) == [
         "the red box grounded True",
         "the green box none True",
         "dropped: [100, 120, 480, 600] on another thing; crop: no",
     ]
 
 
-@pytest.mark.slow
-def test_the_script_about_proposals_drops_what_is_false(tmp_path: Path) -> None:
-    [script] = re.findall(r"<!-- proposals -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED], "blue": [(300, 650, 500, 800)]})
-    environment = {**os.environ, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
-    environment["PYTHONPATH"] = str(REPOSITORY)
-    script = script.replace("[300.25, 200, 500, 400]", "[300.25, 650, 500, 800]")
-    script += """
+SHOWN = """
 [expression] = record["expressions"]
 print(expression["rejected"][0]["bbox"], expression["rejected"][0]["reason"])
 for box in expression["instances"]:
     print(box["bbox"], box["found_by"])
 """
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
-    with LoopbackServer(ErringModel(Errors()), keep_bodies=True) as server:
-        environment["DF_BASE_URL"] = server.base_url
-        done = subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+
+
+@pytest.mark.slow
+def test_the_script_about_proposals_drops_what_is_false(tmp_path: Path) -> None:
+    draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED], "blue": [(300, 650, 500, 800)]})
+    changes = {"old": "[300.25, 200, 500, 400]", "new": "[300.25, 650, 500, 800]", "more": SHOWN}
+    assert run_script("proposals", ErringModel(Errors()), tmp_path, **changes) == [
         "[300.25, 650, 500, 800] on another thing",
         "[100, 120, 480, 600] missing_search",
     ]
@@ -79,24 +72,9 @@ for box in expression["instances"]:
 
 @pytest.mark.slow
 def test_the_script_about_negatives_keeps_what_is_absent(tmp_path: Path) -> None:
-    [script] = re.findall(r"<!-- negatives -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     boxes = {"red": [RED], "blue": [(300, 650, 500, 800)], "green": [(700, 100, 900, 300)]}
     draw(str(tmp_path / "photo.png"), (1200, 900), boxes)
-    environment = {**os.environ, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
-    environment["PYTHONPATH"] = str(REPOSITORY)
-    with LoopbackServer(PhrasingModel(Errors(absent=1.0)), keep_bodies=True) as server:
-        environment["DF_BASE_URL"] = server.base_url
-        done = subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_script("negatives", PhrasingModel(Errors(absent=1.0)), tmp_path)
     assert lines[:2] == ["the red box grounded ", "the blue box grounded "]
     absent = [line.split(" none ") for line in lines[2:5]]
     assert len({change for _, change in absent}) == 3

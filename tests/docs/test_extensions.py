@@ -208,29 +208,25 @@ def test_the_format_is_written_and_read(
     assert sum(len(e["instances"]) for r in again for e in r["expressions"]) == count
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        ("class Mine: pass", "is no format: derive a class from"),
-        ("def Mine(record): pass", "is no format: derive a class from"),
-        (
-            "from dataflow_grounding.formats.format import Format\nclass Mine(Format): pass",
-            "lacks read(), name, about, data_file",
-        ),
-    ],
-)
 def test_what_is_no_format_is_told_in_words_of_formats(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace.many(1)
     with LoopbackServer(EchoAnswers()) as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    name = f"formats_{abs(hash(code))}"
-    (workplace.folder / f"{name}.py").write_text(code)
     monkeypatch.chdir(workplace.folder)
-    done = command(["export", str(workplace.results), "--format", f"{name}:Mine", "-o", "out"])
-    assert (done.code, done.err.count("\n")) == (2, 1), done
-    assert f"format '{name}:Mine' {said}" in done.err
+    base = "from dataflow_grounding.formats.format import Format\n"
+    for number, (code, said) in enumerate(
+        (
+            ("def Mine(record): pass", "is no format: derive a class from"),
+            (f"{base}class Mine(Format): pass", "lacks read(), name, about, data_file"),
+        )
+    ):
+        name = f"formats_of_nobody_{number}"
+        (workplace.folder / f"{name}.py").write_text(code)
+        done = command(["export", str(workplace.results), "--format", f"{name}:Mine", "-o", "out"])
+        assert (done.code, done.err.count("\n")) == (2, 1), done
+        assert f"format '{name}:Mine' {said}" in done.err
 
 
 SERVING = """
@@ -316,7 +312,7 @@ def test_replies_from_before_settings_counted_serve_the_same_settings_alone(
 
 PIPELINE = """
 from dataflow_grounding import Operator, Pipeline
-from dataflow_grounding.operators.base import open_image
+from dataflow_grounding.operators.operator_base import open_image
 from dataflow_grounding.tasks import Request
 def read(reply): return reply, []
 class Mood(Operator):

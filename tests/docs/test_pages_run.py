@@ -1,5 +1,5 @@
 """The commands of the README and the tutorial, as they stand and in their order, where only the
-core is installed.
+core is installed; those of pages that are longer ways to the same, within this process.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import REPOSITORY
+from tests.support.workplace import REPOSITORY, command
 
 pytestmark = pytest.mark.slow
 
@@ -125,27 +126,63 @@ def test_the_readmes_commands_run_as_they_stand(clone: Path, tmp_path: Path) -> 
     assert "Traceback" not in out
 
 
-def test_the_readmes_commands_run_without_an_endpoint(clone: Path, tmp_path: Path) -> None:
-    passed_over = ("first", "tests", "endpoint")
-    texts = [text for mark, text in blocks(README, "bash") if mark not in passed_over]
-    place = tmp_path / "place"
-    place.mkdir()
-    (place / "example_data").symlink_to(clone / "example_data")
-    commands = "".join(texts).replace("source .venv/", f"source {clone}/.venv/")
-    commands = commands.replace("cache/image_grounding", str(clone / "cache/image_grounding"))
-    out = run(commands, place, tmp_path / "home")
-    assert (place / "boxes.png").is_file()
-    assert len((place / "out" / "annotations.jsonl").read_text("utf-8").splitlines()) == 10
-    assert "Traceback" not in out
+@pytest.fixture
+def of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a user's who has set nothing, as the current one."""
+    for name in [*os.environ]:
+        if name.startswith(("DF_", "OPENAI_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
 
 
-@pytest.mark.parametrize("place", range(2))
-def test_the_readmes_python_runs_as_it_stands(clone: Path, tmp_path: Path, place: int) -> None:
+def run_here(texts: list[str]) -> str:
+    """Run the commands of a page within this process, where what is installed isn't the question."""
+    said = ""
+    for line in "".join(texts).replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words or words[0] in ("cat", "wc"):
+            continue
+        assert words[0] == "dataflowgrounding", f"nobody runs {line}"
+        done = command(words[1:])
+        assert done.code == 0, f"{line}\n{done}"
+        said += done.out + done.err
+    assert "Traceback" not in said
+    return said
+
+
+def run_here_at_an_endpoint(page: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All commands of a page, at an endpoint of the reader's own."""
+    with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
+        for name, value in (
+            ("DF_BASE_URL", server.base_url),
+            ("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct"),
+            ("DF_API_KEY", "sk-mine"),
+        ):
+            monkeypatch.setenv(name, value)
+        said = run_here([EXPORT.sub("", text) for _, text in blocks(page, "bash")])
+        assert server.requests
+    return said
+
+
+def test_the_readmes_commands_run_without_an_endpoint(of_nobody: Path) -> None:
+    shutil.copytree(REPOSITORY / "example_data", "example_data")
+    texts = [text for mark, text in blocks(README, "bash") if mark in ("", "no endpoint")]
+    generated = [text for text in texts if "--backend" in text or "generate" in text]
+    assert generated
+    run_here(generated)
+    assert len(Path("out/annotations.jsonl").read_text("utf-8").splitlines()) == 10
+
+
+def test_the_readmes_python_runs_as_it_stands(clone: Path, tmp_path: Path) -> None:
     texts = [text for _, text in blocks(README, "python")]
-    assert len(texts) == 2
-    (tmp_path / "script.py").write_text(texts[place], encoding="utf-8")
-    out = run(f"{clone}/.venv/bin/python {tmp_path}/script.py", clone, tmp_path / "home")
-    assert ["the astronaut grounded", "10 images: 10 done"][place] in out
+    for text, said in zip(texts, ("the astronaut grounded", "10 images: 10 done"), strict=True):
+        (tmp_path / "script.py").write_text(text, encoding="utf-8")
+        script = f"{clone}/.venv/bin/python {tmp_path}/script.py"
+        assert said in run(script, clone, tmp_path / "home")
 
 
 def test_the_tutorial_runs_as_it_stands_to_a_file_for_training(clone: Path, tmp_path: Path) -> None:
@@ -164,92 +201,77 @@ def test_the_tutorial_runs_as_it_stands_to_a_file_for_training(clone: Path, tmp_
         check_odvg(line, work / "train")
 
 
-def test_the_detectors_page_runs_to_a_data_yaml(clone: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    shutil.copytree(clone / "example_data" / "images", work / "pictures")
+def test_the_detectors_page_runs_to_a_data_yaml(
+    of_nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(REPOSITORY / "example_data" / "images", "pictures")
     for mark, text in blocks(DETECTOR, "yaml"):
-        (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
-    activated = f"source {clone}/.venv/bin/activate\n"
-    out = run_page(DETECTOR, work, tmp_path / "home", before=activated)
-    data = yaml.safe_load((work / "yolo" / "data.yaml").read_text(encoding="utf-8"))
+        Path(mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+    out = run_here_at_an_endpoint(DETECTOR, monkeypatch)
+    data = yaml.safe_load(Path("yolo/data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == {0: "person", 1: "cat", 2: "cup"}
     for part in ("train", "val", "test"):
-        assert any((work / "yolo" / data[part]).iterdir())
-    labels = "".join(file.read_text() for file in (work / "yolo").glob("*/labels/*.txt"))
+        assert any(Path("yolo", data[part]).iterdir())
+    labels = "".join(file.read_text() for file in Path("yolo").glob("*/labels/*.txt"))
     assert {line.split()[0] for line in labels.splitlines()} <= {"0", "1", "2"}
     assert labels
     assert "| class " in out
 
 
-def captioned_photos(clone: Path, work: Path) -> None:
+def captioned_photos() -> None:
     """What the page on captions begins with: `photos/` and `captions.csv`, and its spec."""
-    shutil.copytree(clone / "example_data" / "images", work / "photos")
-    lines = (clone / "example_data" / "captions.jsonl").read_text("utf-8").splitlines()
-    with (work / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+    shutil.copytree(REPOSITORY / "example_data" / "images", "photos")
+    lines = (REPOSITORY / "example_data" / "captions.jsonl").read_text("utf-8").splitlines()
+    with open("captions.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file", "text"])
         for row in map(json.loads, lines):
             table.writerow([Path(row["image_path"]).name, row["caption"]])
     for mark, text in blocks(CAPTIONS, "yaml"):
-        (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+        Path(mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
 
 
+@pytest.mark.parametrize("has_endpoint", [True, False])
 def test_the_page_on_captions_runs_with_an_endpoint_and_without(
-    clone: Path, tmp_path: Path
+    of_nobody: Path, monkeypatch: pytest.MonkeyPatch, has_endpoint: bool
 ) -> None:
-    activated = f"source {clone}/.venv/bin/activate\n"
-    for way in ("with", "without"):
-        work = tmp_path / way / "work"
-        captioned_photos(clone, work)
-        if way == "with":
-            run_page(CAPTIONS, work, tmp_path / "home", before=activated)
-        else:
-            texts = [text for mark, text in blocks(CAPTIONS, "bash") if mark != "endpoint"]
-            run(activated + "".join(texts), work, tmp_path / "home")
-        records = (work / "results" / "annotations.jsonl").read_text("utf-8").splitlines()
-        assert len(records) == 10
-        assert (work / "train" / "odvg.jsonl").is_file()
-        assert (work / "yolo" / "data.yaml").is_file()
+    captioned_photos()
+    if has_endpoint:
+        run_here_at_an_endpoint(CAPTIONS, monkeypatch)
+    else:
+        run_here([text for mark, text in blocks(CAPTIONS, "bash") if mark != "endpoint"])
+    records = Path("results/annotations.jsonl").read_text("utf-8").splitlines()
+    assert len(records) == 10
+    assert Path("train/odvg.jsonl").is_file()
+    assert Path("yolo/data.yaml").is_file()
 
 
-def test_the_tutorial_can_be_gone_through_without_an_endpoint(clone: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    captioned_photos(clone, work)
+def test_the_tutorial_can_be_gone_through_without_an_endpoint(of_nobody: Path) -> None:
+    captioned_photos()
     [(_, text)] = blocks(TUTORIAL, "yaml")
     spec = yaml.safe_load(text)
     spec["image_grounding"]["vlm"] = {"backend": "embedded"}
-    of_table = yaml.safe_load((work / "captions.yaml").read_text("utf-8"))
+    of_table = yaml.safe_load(Path("captions.yaml").read_text("utf-8"))
     spec["image_grounding"]["data"] = of_table["image_grounding"]["data"]
-    (work / "grounding.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    texts = [text for _, text in blocks(TUTORIAL, "bash") if "export DF_BASE_URL" not in text]
-    activated = f"source {clone}/.venv/bin/activate\n"
-    run(activated + "".join(texts), work, tmp_path / "home")
-    assert (work / "train" / "odvg.jsonl").is_file()
+    Path("grounding.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    run_here([text for _, text in blocks(TUTORIAL, "bash") if "export DF_BASE_URL" not in text])
+    assert Path("train/odvg.jsonl").is_file()
 
 
-def test_every_command_of_the_page_on_troubles_runs(clone: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    captioned_photos(clone, work)
-    spec = yaml.safe_load((work / "captions.yaml").read_text("utf-8"))
+def test_every_command_of_the_page_on_troubles_runs(
+    of_nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioned_photos()
+    spec = yaml.safe_load(Path("captions.yaml").read_text("utf-8"))
     del spec["image_grounding"]["data"]["columns"]
-    (work / "data.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    table = (work / "captions.csv").read_text("utf-8")
+    Path("data.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    table = Path("captions.csv").read_text("utf-8")
     table = table.replace("file,text", "image_path,caption", 1)
-    (work / "captions.csv").write_text(table, encoding="utf-8")
-    (work / "classes.txt").write_text("person\nred circle\n", encoding="utf-8")
-    texts = [text for _, text in blocks(TROUBLESHOOTING, "bash")]
-    assert len(texts) > 10
-    with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
-        before = f"source {clone}/.venv/bin/activate\nexport DF_BASE_URL={server.base_url}"
-        before += " DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine\n"
-        out = run(before + "".join(texts), work, tmp_path / "home")
+    Path("captions.csv").write_text(table, encoding="utf-8")
+    Path("classes.txt").write_text("person\nred circle\n", encoding="utf-8")
+    assert len(blocks(TROUBLESHOOTING, "bash")) > 10
+    out = run_here_at_an_endpoint(TROUBLESHOOTING, monkeypatch)
     assert "10 images: 10 done, 0 failed" in out
-    # what people search the pages for
-    page = TROUBLESHOOTING.read_text("utf-8").lower()
-    for word in ("resume", "transparent", "heic", "min_score", "yolo export", "gpu memory"):
-        assert word in page
-    for word in ("rate limit", "proxy", "utf-8", "troubleshooting", "401", "unsupported"):
-        assert word in page
 
 
 def turned(path: Path) -> None:

@@ -94,24 +94,3 @@ def test_one_version_everywhere() -> None:
         r"^## \[([^]]*)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
     )
     assert headings[:2] == ["Unreleased", __version__]
-
-
-@pytest.mark.parametrize("name", ["bug.yml", "wrong_box.yml"])
-def test_issue_forms_ask_for_what_is_needed(name: str) -> None:
-    form = yaml.safe_load(Path(REPOSITORY, ".github", "ISSUE_TEMPLATE", name).read_text("utf-8"))
-    assert {"name", "description", "body"} <= form.keys()
-    asked = " ".join(str(part["attributes"]) for part in form["body"])
-    wanted = {
-        "bug.yml": ["version", "Command", "run.json"],
-        "wrong_box.yml": ["reply", "Model", "format"],
-    }[name]
-    assert all(word in asked for word in wanted)
-    assert len({part["id"] for part in form["body"]}) == len(form["body"])
-
-
-def test_the_hooks_run_tools_of_the_projects_own_environment() -> None:
-    config = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text("utf-8"))
-    [repository] = config["repos"]
-    assert repository["repo"] == "local"
-    assert all(hook["entry"].startswith(".venv/bin/") for hook in repository["hooks"])
-    assert {"ruff-format", "ruff-check", "mypy"} <= {hook["id"] for hook in repository["hooks"]}

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = ("docs", "example_data", "init_template", "skills")
 LONGEST = 120
@@ -45,28 +43,3 @@ def test_prose_keeps_to_120_columns() -> None:
         for number in too_long(page.read_text(encoding="utf-8"))
     ]
     assert not long, f"longer than {LONGEST} columns: {', '.join(long)}"
-
-
-WORDS = "a word " * 20
-
-
-@pytest.mark.parametrize(
-    ("page", "lines"),
-    [
-        pytest.param(f"short\n{WORDS}\n", [2], id="prose"),
-        pytest.param(f"- {WORDS}\n  {WORDS}", [1, 2], id="a list"),
-        pytest.param(
-            f"| {WORDS} |\n# {WORDS}\n```\n{WORDS}\n```\n{WORDS}",
-            [6],
-            id="tables, headings and code don't count",
-        ),
-        pytest.param(f"---\nname: {WORDS}\n---\n{WORDS}", [4], id="front matter doesn't count"),
-        pytest.param(f"~~~\n```\n{WORDS}\n~~~\n{WORDS}", [5], id="a fence ends with its like"),
-        pytest.param(
-            f"- `{WORDS}`.\n[a](https://{'x' * LONGEST})", [], id="one span of code or link"
-        ),
-        pytest.param(f"See `{WORDS}`", [1], id="a span of code behind a word"),
-    ],
-)
-def test_what_is_too_long(page: str, lines: list[int]) -> None:
-    assert list(too_long(page)) == lines

@@ -19,17 +19,6 @@ def test_the_path_has_at_most_12_files() -> None:
     assert 6 <= len(set(files)) == len(files) <= 12
 
 
-def test_it_goes_from_the_record_to_the_file() -> None:
-    assert [stage for stage, *_ in ROWS if stage] == [
-        "record",
-        "operator",
-        "ask",
-        "engine",
-        "reply",
-        "file",
-    ]
-
-
 def test_each_file_has_what_the_page_says_and_names_where_to_go_next() -> None:
     for _, path, there, next_one in ROWS:
         source = (REPOSITORY / path).read_text(encoding="utf-8")

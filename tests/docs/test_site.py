@@ -121,8 +121,3 @@ def test_without_an_address_it_links_nowhere_else(tmp_path: Path) -> None:
     page = site / "extending" / "index.html"
     assert "operator_of_your_own.py" in page.read_text(encoding="utf-8")
     assert not [link for link in Site(page).links if re.search(r"extensions|blob/HEAD", link)]
-
-
-def test_what_is_built_is_not_committed() -> None:
-    ignored = subprocess.run(["git", "check-ignore", "-q", "build/site"], cwd=REPOSITORY)
-    assert ignored.returncode == 0

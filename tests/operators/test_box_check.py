@@ -209,11 +209,11 @@ def test_a_denied_box_claims_nothing(photo: str) -> None:
     assert (dog["verified"], cup["verified"]) == (None, None)
 
 
-def test_a_denied_box_goes_where_the_model_boxed_what_is_absent(photo: str) -> None:
+def test_a_denied_box_of_an_absent_phrase_tells_nothing_of_another_phrase(photo: str) -> None:
     denied = dict.fromkeys(("dog", "cat"), "other")
     judge = Judge(denied, {"dog": 1, "cat": 0}, dict.fromkeys(denied, "no"))
     dog, cat, _ = checked(judge, record_with(photo, dog=[RED], cat=[BLUE], cup=[[1, 1, 9, 9]]))
-    assert (dog["instances"], cat["instances"]) == ([], [])
+    assert (len(dog["instances"]), cat["instances"]) == (1, [])
     assert (dog["verified"], cat["verified"]) == (None, True)
 
 
@@ -231,6 +231,23 @@ def test_a_denied_box_goes_that_the_count_does_not_need(
     [dog] = checked(says, record_with(photo, dog=[RED, BLUE]))
     assert [box["bbox"] for box in dog["instances"]] == ([RED, BLUE] if stays else [RED])
     assert dog["verified"] is (None if stays else True)
+
+
+@pytest.mark.parametrize(
+    ("count", "cup", "is_kept"), [(2, BLUE, True), (1, BLUE, False), (2, RED, False)]
+)
+@pytest.mark.parametrize(("fit", "crop"), [("right", "no"), ("other", "yes")])
+def test_answers_that_differ_are_decided_by_a_count_of_several(
+    photo: str, count: int, cup: list[int], is_kept: bool, fit: str, crop: str
+) -> None:
+    """But not where another phrase's box is on the same thing."""
+    finds = {"dog": [[1, 1, 9, 9], [900, 900, 990, 990]]}
+    judge = Judge({"dog": fit}, {"dog": count}, {"dog": crop}, finds)
+    dog, _ = checked(judge, record_with(photo, dog=[RED], cup=[cup]))
+    verdict = dog["verification"]["boxes"][0]
+    assert dog["instances"][0]["bbox"] == RED
+    assert verdict["decision"] == ("kept" if is_kept else "undecided")
+    assert verdict["score"] == 0.5
 
 
 # A box in doubt, of a phrase that the judge calls absent

@@ -248,11 +248,11 @@ def test_a_record_that_gets_no_negatives_keeps_its_boxes(place: Workplace, task:
     assert place.failures()
 
 
-@pytest.mark.parametrize("count", [-1, 101, "many", 2.5])
-def test_a_wrong_number_is_told(place: Workplace, count: Any) -> None:
-    done = command(["check", "-e", str(place.spec(**{"workflow.negatives": count}))])
-    assert done.code != 0
-    assert "workflow.negatives" in done.err + done.out
+def test_a_wrong_number_is_told(place: Workplace) -> None:
+    for count in (-1, 101, "many", 2.5):
+        done = command(["check", "-e", str(place.spec(**{"workflow.negatives": count}))])
+        assert done.code != 0
+        assert "workflow.negatives" in done.err + done.out
 
 
 def test_phrases_of_other_images_are_the_same_in_each_run_and_never_the_images_own(
@@ -280,7 +280,6 @@ def test_phrases_of_other_images_are_the_same_in_each_run_and_never_the_images_o
     ("there", "count", "verdict", "reason"),
     [
         (False, 0, "other", ""),
-        (False, 0, "nothing", ""),
         (True, 1, "other", "it may be there"),
         (False, 0, "right", "the answers differ: right; presence: no"),
         (False, 0, "loose", "the answers differ: too large; presence: no"),

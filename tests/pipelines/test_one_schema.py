@@ -42,26 +42,6 @@ def test_image_grounding(workplace: Workplace, server: LoopbackServer, stream: b
             assert all(row["verified"] is None for row in record["expressions"])
 
 
-@pytest.mark.slow
-def test_streamed_and_step_by_step_leave_the_same_bytes(
-    workplace: Workplace, server: LoopbackServer
-) -> None:
-    workplace.settings["vlm.openai.base_url"] = server.base_url
-    workplace.many(3)
-    left = []
-    for name, stream in (("streamed", True), ("by step", False)):
-        workplace.results = workplace.folder / name
-        done = workplace.run(**{"workflow.stream": stream, "workflow.verify": "reground"})
-        assert done.code == 0, done
-        left.append(
-            [path.read_bytes() for path in sorted(workplace.results.rglob("annotations.jsonl"))]
-        )
-    assert left[0] == left[1]
-    assert all(
-        row["verified"] is not None for row in json.loads(left[0][0].splitlines()[0])["expressions"]
-    )
-
-
 def test_referring_expressions_keep_their_regions(tmp_path: Path) -> None:
     with LoopbackServer() as server:
         place = ReferringPlace(tmp_path, server.base_url)

@@ -338,9 +338,10 @@ def differs(shown: Image.Image, area: tuple[int, int, int, int]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "size", [SIZE, (4096, 3072), (96, 64)], ids=["seed's", "reduced before it is sent", "tiny"]
+    ("size", "marks"),
+    [(SIZE, "outline"), (SIZE, "tag"), ((2600, 1950), "outline"), ((96, 64), "tag")],
+    ids=["seed's", "seed's, tags", "reduced before it is sent", "tiny"],
 )
-@pytest.mark.parametrize("marks", ["outline", "tag"])
 def test_marks_stand_beside_the_region_and_not_in_it(
     tmp_path: Path, marks: str, size: tuple[int, int]
 ) -> None:
@@ -368,10 +369,10 @@ def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
     scene = Image.new("RGB", (400, 300), "white")
     scene.paste("red", (50, 60, 150, 160))
     scene.save(tmp_path / "scene.png")
-    Image.new("RGB", (6000, 4000), "blue").save(tmp_path / "large.png")
+    Image.new("RGB", (3000, 2000), "blue").save(tmp_path / "large.png")
     rows = [
         {"image": "scene.png", "bbox": [[50, 60, 100, 100], [300, 200, 50, 80]]},
-        {"image": "large.png", "bbox": [[0, 0, 5000, 3000]]},
+        {"image": "large.png", "bbox": [[0, 0, 2500, 1500]]},
     ]
     with LoopbackServer(keep_bodies=True) as server:
         code, _ = generate(tmp_path, server.base_url, rows, "workflow.marks=crop")

@@ -138,21 +138,18 @@ def test_a_broken_coco_annotation_fails_its_image_alone(place: ReferringPlace) -
     assert "instances.json, annotation 1: 'bbox'" in place.failures()[0]["message"]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
+def test_what_is_no_coco_file_is_refused(place: ReferringPlace) -> None:
+    coco(place, [])
+    for text, expected in (
         ("[1]", "is not a COCO file"),
         ("{", "is not JSON"),
         ('{"images": [{"id": 1}], "annotations": []}', "without 'id' and 'file_name'"),
         ('{"images": [{"id": 1, "file_name": "z.png"}], "annotations": []}', "no image of"),
-    ],
-)
-def test_what_is_no_coco_file_is_refused(place: ReferringPlace, text: str, expected: str) -> None:
-    coco(place, [])
-    (place.folder / "instances.json").write_text(text)
-    done = place.run()
-    assert done.code == 2
-    assert expected in done.err
+    ):
+        (place.folder / "instances.json").write_text(text)
+        done = place.run()
+        assert done.code == 2
+        assert expected in done.err
 
 
 # --- YOLO
@@ -186,24 +183,23 @@ def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) ->
         assert " ".join(f"{value:.6f}" for value in again) == line[2:]
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("2 0.5 0.5 0.1 0.1", "not one of the 2 names"),
-        ("0 0.5 0.5 0.1", "has 4 fields"),
-        ("0 50 50 10 10", "parts of the image's sides"),
-        ("0 a b c d", "'a' is not a number"),
-    ],
-)
-def test_a_broken_yolo_line_fails_its_image(
-    place: ReferringPlace, line: str, expected: str
-) -> None:
-    yolo(place, [line])
-    place.label("a.txt", ["0 0.5 0.5 0.1 0.1"])
+def test_a_broken_yolo_line_fails_its_image(place: ReferringPlace) -> None:
+    yolo(place, ["0 0.5 0.5 0.1 0.1"])
+    broken = {
+        "2 0.5 0.5 0.1 0.1": "not one of the 2 names",
+        "0 0.5 0.5 0.1": "has 4 fields",
+        "0 50 50 10 10": "parts of the image's sides",
+        "0 a b c d": "'a' is not a number",
+    }
+    for number, line in enumerate(broken):
+        place.picture(f"broken/{number}.png")
+        place.label(f"broken/{number}.txt", [line])
     assert place.run().code == 1
-    [failure] = place.failures()
-    assert "sub/b.txt, line 1: " in failure["message"]
-    assert expected in failure["message"]
+    messages = {failure["id"]: failure["message"] for failure in place.failures()}
+    assert len(messages) == len(broken)
+    for number, expected in enumerate(broken.values()):
+        assert f"broken/{number}.txt, line 1: " in messages[f"broken/{number}"]
+        assert expected in messages[f"broken/{number}"]
 
 
 @pytest.mark.parametrize(

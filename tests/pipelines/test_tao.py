@@ -326,22 +326,6 @@ def test_steps_that_are_made_anew_are_not_named_before_they_are(place: Referring
     assert all(record["pipeline_steps"] == ["step0_region_expr"] for record in place.annotations())
 
 
-def test_a_converted_box_is_certain_or_the_record_fails(
-    place: ReferringPlace, server: LoopbackServer
-) -> None:
-    """No region tells by which size TAO converted, and the row states another than the file has."""
-    row = seed(
-        "a",
-        width=1920,
-        height=1080,
-        expressions=[{"text": "a dog", "instances": [{"bbox": [1, 2, 300, 400]}]}],
-    )
-    given(place, [row])
-    done = place.run(**{"workflow.steps": ["3"]})
-    assert (done.code, server.count()) == (4, 0), done
-    assert "not converted" in place.failures()[0]["message"]
-
-
 def test_boxes_of_taos_that_have_no_area_are_left_out_with_a_warning(place: ReferringPlace) -> None:
     rows = [seed("a", kitti_bboxes=[[5, 5, 5, 9, "Pole"], [150, 5, 210, 50, "Car"]])]
     given(place, rows)

@@ -33,8 +33,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bench_results/bench.html"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (400, "dark")])
 def test_a_document_is_read_whole_by_anyone(
     document: Path, new_page: Any, width: int, scheme: str
 ) -> None:

@@ -138,14 +138,6 @@ def test_a_picture_that_is_as_it_was_gets_its_decision_back(folder: Path) -> Non
     assert verdicts(folder) == [[False]]
 
 
-def test_another_picture_that_takes_the_id_gets_none(folder: Path) -> None:
-    write(folder, row(image_id="a"))
-    decide(page(folder))
-    drawn(folder, "a.jpg", "blue")
-    write(folder, row("a.jpg", image_id="a"), row(image_id="a.png"))
-    assert verdicts(folder) == [[None], [True]]
-
-
 @pytest.mark.parametrize("is_here", [True, False])
 def test_rows_of_one_picture_that_change_places_keep_their_own(folder: Path, is_here: bool) -> None:
     if not is_here:

@@ -175,11 +175,11 @@ def test_a_review_of_hostile_records_can_be_worked_on(
         server.process.communicate()
 
 
-@pytest.mark.parametrize("letter", ["x", "\U0001f600"])
 def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
-    tmp_path: Path, opened: Callable[[str], Any], expect: Any, letter: str
+    tmp_path: Path, opened: Callable[[str], Any], expect: Any
 ) -> None:
     """What is selected is found in the caption, though the page has not all of it."""
+    letter = "\U0001f600"
     Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
     caption = "a cup " + letter * 30_000 + " the end"
     rows = [
@@ -236,9 +236,10 @@ def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
     assert [*certificate["by"]["model"]] == [forged]
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_a_notebook_shows_it_as_text(text: str) -> None:
-    page = show(record(text))._repr_html_() or ""
-    page.encode()  # as a notebook does to send it
-    assert len(page) < 50_000
-    assert not [tag for tag in ("<script", "<img src=x", "\u202e", "\x1b", "\x9b") if tag in page]
+def test_a_notebook_shows_it_as_text() -> None:
+    for name, text in TEXTS.items():
+        page = show(record(text))._repr_html_() or ""
+        page.encode()  # as a notebook does to send it
+        assert len(page) < 50_000, name
+        tags = ("<script", "<img src=x", "\u202e", "\x1b", "\x9b")
+        assert not [tag for tag in tags if tag in page], name

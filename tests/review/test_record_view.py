@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from dataflow_grounding.review._record_view import Picture, utf16_span, view_of
 from dataflow_grounding.review._report import FLAGS, marks_of
 from dataflow_grounding.review._versions import changes_view
+from tests.support.workplace import command
 
 
 @pytest.mark.parametrize(
@@ -96,11 +95,8 @@ def test_a_picture_of_another_size_than_the_record_says_is_told(
 @pytest.mark.slow
 def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     a, b = run_folder(tmp_path / "a", "m1"), run_folder(tmp_path / "b", "m2", bbox=[1, 2, 30, 80])
-    command = [sys.executable, "-m", "dataflow_grounding", "report", "--json"]
-    done = subprocess.run([*command, str(a), str(b)], capture_output=True, text=True)
-    assert json.loads(done.stdout) == {"report": str(a / "report_with_b.html"), "records": 3}, (
-        done.stderr
-    )
+    done = command(["report", "--json", str(a), str(b)])
+    assert done.summary == {"report": str(a / "report_with_b.html"), "records": 3}
     (data,) = a.glob("report_with_b_files/*/records-1.js")
     both, second, first = json.loads(data.read_text().partition(", ")[2].removesuffix(");\n"))
     assert both["changes"] == [{"version": "b", "text": "a mug", "said": "box moved, IoU 0.49"}]
@@ -117,8 +113,8 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     assert [figures[name] for name in ("images", "expressions", "changed")] == ["2", "2", "3"], (
         "those of the second run"
     )
-    done = subprocess.run([*command, str(a), "--single-file"], capture_output=True, text=True)
-    assert json.loads(done.stdout)["report"] == str(a / "report.html")
+    done = command(["report", "--json", str(a), "--single-file"])
+    assert done.summary["report"] == str(a / "report.html")
     assert not (a / "report_files").exists()
 
 

@@ -137,26 +137,25 @@ PLACES = """all => all.map(line => {
 })"""
 
 
-@pytest.mark.parametrize("width", [1280, 800, 390], ids=["desktop", "tablet", "phone"])
-@pytest.mark.parametrize("there", [True, False], ids=["with its picture", "without its picture"])
-def test_boxes_sit_where_they_should_at_any_width(
-    folder: Path, show: Any, width: int, there: bool
-) -> None:
-    record = {**MUG_ON_TABLE, "image_path": "mug.png" if there else "gone.png"}
-    page = show(report(folder, [record]), viewport={"width": width, "height": 800})
-    places = page.locator(".box .line").evaluate_all(PLACES)
+def test_boxes_sit_where_they_should_at_any_width(folder: Path, show: Any) -> None:
     expected = [i["bbox"] for e in MUG_ON_TABLE["expressions"] for i in e["instances"]]  # type: ignore[attr-defined]
-    assert len(places) == len(expected)
-    for bbox in expected:
-        at = [
-            [bbox[k] / (400, 300)[k % 2] * place[4 + k % 2] for k in range(4)] for place in places
-        ]
-        nearest = min(
-            max(abs(a - b) for a, b in zip(want, got, strict=False))
-            for want, got in zip(at, places, strict=True)
-        )
-        assert nearest <= 1
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("mug.png", "gone.png"):  # with its picture, and without
+        page = show(report(folder, [{**MUG_ON_TABLE, "image_path": name}]))
+        for width in (1280, 800, 390):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.reload()
+            page.locator(".box .line").first.wait_for()
+            places = page.locator(".box .line").evaluate_all(PLACES)
+            assert len(places) == len(expected)
+            for bbox in expected:
+                assert min(farthest(bbox, place) for place in places) <= 1
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def farthest(bbox: list[float], place: list[float]) -> float:
+    """By how many pixels of the screen a side of a shown box is off."""
+    sides = (place[4] / 400, place[5] / 300)
+    return max(abs(value * sides[k % 2] - place[k]) for k, value in enumerate(bbox))
 
 
 TURNED = {"image_id": "a", "image_path": "turned.jpg", "caption": "x", "expressions": []}
@@ -174,7 +173,7 @@ def turned(folder: Path, size: tuple[int, int]) -> None:
     ("size", "copies"), [((1600, 800), True), ((1600, 1000), False)], ids=["asked for", "large"]
 )
 def test_a_small_copy_is_upright_and_without_metadata(
-    folder: Path, show: Any, size: tuple[int, int], copies: bool
+    folder: Path, size: tuple[int, int], copies: bool
 ) -> None:
     turned(folder, size)
     path = report(folder, [TURNED], copies=copies)
@@ -182,7 +181,7 @@ def test_a_small_copy_is_upright_and_without_metadata(
     picture = Image.open(small)
     assert picture.size == (size[1] * 320 // 1600, 320)
     assert not dict(picture.getexif())
-    assert f"{size[1]:,} × 1,600 px" in show(path).locator("article").inner_text()
+    assert f'"width":{size[1]},"height":1600' in data_of(path)
 
 
 def test_a_picture_that_is_neither_large_nor_odd_is_shown_itself_and_upright(
@@ -212,81 +211,74 @@ def test_large_pictures_and_those_of_odd_types_have_a_small_copy(folder: Path, n
     assert len(list(folder.glob("report_files/thumbnails/*.jpg"))) == 1
 
 
-def test_a_picture_that_has_gone_since_leaves_an_empty_frame(folder: Path, show: Any) -> None:
+def test_a_record_without_its_picture_is_still_shown(folder: Path, show: Any) -> None:
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture")
     Image.new("RGB", (400, 300)).save(folder / "gone.png")
-    path = report(folder, [{**TURNED, "image_path": "gone.png"}])
+    names = ("broken.png", "missing.png", "gone.png")
+    records = [{**MUG_ON_TABLE, "image_id": name, "image_path": name} for name in names]
+    path = report(folder, records)
     (folder / "gone.png").unlink()
-    page = show(path)
-    page.wait_for_selector("article svg.frame")
+    page = show(path, "#show=without+picture")
+    articles = page.locator("article")
+    assert "The image file can't be read." in articles.nth(0).inner_text()
+    assert "The image file is not there." in articles.nth(1).inner_text()
+    assert page.locator(".phrase", has_text="two spoons").count() == 2
+    page.goto("about:blank")
+    load(page, path, "#record=gone.png")
+    page.wait_for_selector("article svg.frame")  # which had a picture when the page was made
     assert page.locator("article img").count() == 0
 
 
-def test_it_is_told_how_far_it_is(folder: Path) -> None:
-    told: list[int] = []
-    records = [{"image_id": str(n), "expressions": []} for n in range(250)]
-    report(folder, records, on_progress=told.append)
+def test_it_is_told_how_far_it_is_and_records_are_not_read_far_ahead(folder: Path) -> None:
+    opened, told, ahead = [0], list[int](), list[int]()
+
+    def records() -> Iterator[dict[str, Any]]:
+        for n in range(250):
+            ahead.append(n - opened[0])
+            yield {"image_id": str(n), "expressions": []}
+
+    def found(record: Any) -> None:
+        opened[0] = int(record["image_id"])
+
+    report(folder, records(), find_image=found, on_progress=told.append)
+    assert max(ahead) <= 1
     assert told == [100, 200]
 
 
-HOSTILE = [
-    pytest.param("<script>document.title='hacked'</script>", id="a script"),
-    pytest.param("<img src=x onerror=\"document.title='hacked'\">", id="an image with a handler"),
-    pytest.param("\"'><svg onload=document.title='hacked'>", id="a quote that ends an attribute"),
-    pytest.param(
-        "</title></style><script>document.title='hacked'</script>", id="tags that end the head"
-    ),
-    pytest.param("<style>body{display:none}</style>", id="a style sheet"),
-    pytest.param(
-        "$title ${style} {0} %s &lt;b&gt; <!-- records --><!-- failures -->",
-        id="places of the template",
-    ),
-]
+HOSTILE = (
+    "<script>document.title='hacked'</script>"
+    "<img src=x onerror=\"document.title='hacked'\">"
+    "\"'><svg onload=document.title='hacked'>"
+    "</title></style><script>document.title='hacked'</script>"
+    "<style>body{display:none}</style>"
+    "$title ${style} {0} %s &lt;b&gt; <!-- records --><!-- failures -->"
+)
+"""Scripts, handlers, ends of attributes and of the head, styles, and places of the template."""
 
 
-@pytest.mark.sampled(5)
 @pytest.mark.parametrize("single", [False, True], ids=["a folder", "a single file"])
-@pytest.mark.parametrize("text", HOSTILE)
-def test_text_stays_text_wherever_it_stands(
-    folder: Path, show: Any, text: str, single: bool
-) -> None:
+def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, single: bool) -> None:
+    text = HOSTILE
     caption = f"{text} and more"
-    record = {
-        "image_id": text,
-        "image_path": text,
-        "width": 40,
-        "height": 30,
-        "cleaned_caption": caption,
-        "expressions": [
-            expression(
-                caption,
-                text,
-                box(1, 1, 20, 20, evidence=text),
-                verified=False,
-                verification={"reason": text},
-            ),
-            expression(caption, "more", status=text),
-        ],
-    }
-    failure = {"id": text, "step": text, "kind": text, "message": text}
-    versions = [
-        version(
-            folder,
-            [{**record, "expressions": [expression(caption, "more", box(1, 1, 2, 2))]}],
-            text,
-        )
+    checked = {"verified": False, "verification": {"reason": text}}
+    rows = [
+        expression(caption, text, box(1, 1, 20, 20, evidence=text), **checked),
+        expression(caption, "more", status=text),
     ]
+    record = {"image_id": text, "image_path": text, "width": 40, "height": 30}
+    record |= {"cleaned_caption": caption, "expressions": rows}
+    before = {**record, "expressions": [expression(caption, "more", box(1, 1, 2, 2))]}
     options = {
         "title": text,
         "summary": {"model": text},
-        "failures": [failure, {}],
-        "versions": versions,
+        "failures": [{"id": text, "step": text, "kind": text, "message": text}, {}],
+        "versions": [version(folder, [before], text)],
         "called": text,
     }
     path = report(folder, [record], find_image=lambda _: None, single=single, **options)
     page = show(path)
     assert page.title() == text
-    shown = page.locator(".caption").evaluate("e => e.textContent")
-    assert shown == caption
+    assert page.locator(".caption").evaluate("e => e.textContent") == caption
     for selector in (
         "h1",
         "article h2",
@@ -300,18 +292,11 @@ def test_text_stays_text_wherever_it_stands(
     ):
         assert page.locator(selector).first.evaluate("e => e.textContent") == text
     assert page.locator("article").first.is_visible()
-    assert (
-        page.evaluate(
-            "document.querySelectorAll('article script, #report style, [onerror], [onload]').length"
-        )
-        == 0
-    )
-    assert all(
-        s.startswith("report_files/")
-        for s in page.locator("head script").evaluate_all(
-            "all => all.map(s => s.getAttribute('src'))"
-        )
-    )
+    foreign = "article script, #report style, [onerror], [onload]"
+    assert page.locator(foreign).count() == 0
+    sources = "all => all.map(s => s.getAttribute('src'))"
+    scripts = page.locator("head script").evaluate_all(sources)
+    assert all(name.startswith("report_files/") for name in scripts)
 
 
 def test_the_page_asks_no_network_and_runs_no_other_script(folder: Path, browser: Any) -> None:
@@ -338,60 +323,57 @@ def test_the_page_asks_no_network_and_runs_no_other_script(folder: Path, browser
     page.close()
 
 
-@pytest.mark.parametrize(
-    "text", ["a \u202egnp.exe", "nul\x00 and \x1b[31m", "half \ud83d of a pair", "\ufeffmark"]
-)
-def test_characters_that_deceive_or_break_are_made_visible(
-    folder: Path, show: Any, text: str
-) -> None:
-    page = show(report(folder, [{"image_id": "a", "caption": text, "expressions": []}]))
-    shown = page.locator(".caption").evaluate("e => e.textContent")
-    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b\ud800-\udfff]", shown)
-    assert re.search(r"\[U\+202E\]|\ufffd|\ufeff", shown)
+def test_characters_that_deceive_or_break_are_made_visible(folder: Path, show: Any) -> None:
+    texts = ("a \u202egnp.exe", "nul\x00 and \x1b[31m", "half \ud83d of a pair", "\ufeffmark")
+    records = [{"image_id": str(n), "caption": t, "expressions": []} for n, t in enumerate(texts)]
+    page = show(report(folder, records))
+    captions = page.locator(".caption").evaluate_all("all => all.map(e => e.textContent)")
+    assert len(captions) == len(texts)
+    for shown in captions:
+        assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b\ud800-\udfff]", shown)
+        assert re.search(r"\[U\+202E\]|\ufffd|\ufeff", shown)
 
 
-@pytest.mark.parametrize(
-    "spans",
-    [
-        pytest.param([(0, 8), (12, 20)], id="apart"),
-        pytest.param([(0, 8), (8, 20)], id="side by side"),
-        pytest.param([(0, 20), (3, 8), (5, 7)], id="one within the other"),
-        pytest.param([(0, 10), (5, 15), (12, 20)], id="crossing"),
-        pytest.param([(2, 9), (2, 9), (2, 5)], id="the same twice"),
-        pytest.param([(0, 26)], id="all of it"),
-    ],
-)
-def test_each_phrase_is_marked_exactly_whatever_overlaps(
-    folder: Path, show: Any, spans: list[tuple[int, int]]
-) -> None:
+SPANS = {
+    "apart": [(0, 8), (12, 20)],
+    "side by side": [(0, 8), (8, 20)],
+    "one within the other": [(0, 20), (3, 8), (5, 7)],
+    "crossing": [(0, 10), (5, 15), (12, 20)],
+    "the same twice": [(2, 9), (2, 9), (2, 5)],
+    "all of it": [(0, 26)],
+}
+
+
+def test_each_phrase_is_marked_exactly_whatever_overlaps(folder: Path, show: Any) -> None:
     caption = "abc \U0001f600 <b>&amp;</b> e\u0301 xyz 12"
-    rows = [
-        {"text": caption[s:e], "char_span": [s, e], "instances": [box(1, 1, 9, 9)]}
-        for s, e in spans
-    ]
-    page = show(
-        report(
-            folder,
-            [{"image_id": "a", "caption": caption, "width": 9, "height": 9, "expressions": rows}],
-        )
-    )
-    assert page.locator(".caption").evaluate("e => e.textContent") == caption
-    for n, (start, end) in enumerate(spans):
-        parts = page.locator(f".mark.m{n}").evaluate_all("all => all.map(e => e.textContent)")
-        assert "".join(parts) == caption[start:end]
-        assert page.locator(f'.mark.m{n}[data-n="{n + 1}"]').count() == 1
+    records = []
+    for name, spans in SPANS.items():
+        rows = [
+            {"text": caption[s:e], "char_span": [s, e], "instances": [box(1, 1, 9, 9)]}
+            for s, e in spans
+        ]
+        one = {"image_id": name, "caption": caption, "width": 9, "height": 9}
+        records.append({**one, "expressions": rows})
+    page = show(report(folder, records))
+    for name, spans in SPANS.items():
+        article = page.locator("article", has=page.get_by_role("heading", name=name, exact=True))
+        assert article.locator(".caption").evaluate("e => e.textContent") == caption
+        for n, (start, end) in enumerate(spans):
+            parts = article.locator(f".mark.m{n}").evaluate_all(
+                "all => all.map(e => e.textContent)"
+            )
+            assert "".join(parts) == caption[start:end], name
+            assert article.locator(f'.mark.m{n}[data-n="{n + 1}"]').count() == 1
 
 
-@pytest.mark.parametrize(
-    "span", [None, [5, 3], [-1, 4], [0, 999], ["0", "3"], [0.0, 3.0], [True, False], "ab", 7]
-)
-def test_a_span_that_is_none_leaves_the_phrase_in_the_list(
-    folder: Path, show: Any, span: Any
-) -> None:
-    rows = [{"text": "a mug", "char_span": span, "instances": []}]
-    page = show(report(folder, [{"image_id": "a", "caption": "a mug", "expressions": rows}]))
+def test_a_span_that_is_none_leaves_the_phrase_in_the_list(folder: Path, show: Any) -> None:
+    records = []
+    for span in (None, [5, 3], [-1, 4], [0, 999], ["0", "3"], [0.0, 3.0], [True, False], "ab", 7):
+        rows = [{"text": "a mug", "char_span": span, "instances": []}]
+        records.append({"image_id": str(span), "caption": "a mug", "expressions": rows})
+    page = show(report(folder, records))
     assert page.locator(".mark").count() == 0
-    assert page.locator(".phrase").all_inner_texts() == ["a mug"]
+    assert page.locator(".phrase").all_inner_texts() == ["a mug"] * len(records)
 
 
 def test_hovering_a_phrase_shows_its_boxes_and_the_other_way_round(folder: Path, show: Any) -> None:
@@ -494,20 +476,13 @@ def test_filters_stand_in_the_address_and_hold_after_a_reload(folder: Path, show
     for more, expected in (
         ("", ["c", mug, "b"]),
         ("#show=none", ["b"]),
-        ("#show=ambiguous", [mug]),
         ("#show=verified", ["c"]),
         ("#show=doubtful", ["c"]),
         ("#q=Wooden+TABLE", [mug]),
-        ("#q=KITCHEN", [mug]),
         ("#head=cat", ["c"]),  # where it was found
         ("#head=cat&show=none", ["b"]),
-        ("#head=spoon", [mug]),
-        ("#head=dog", [mug]),  # which was found nowhere
         ("#size=small", ["c"]),
-        ("#size=large", [mug]),
         ("#low=0.9", [mug]),
-        ("#high=0.3", ["c"]),
-        ("#model=other", ["c", "b"]),
         ("#model=other&show=none", ["b"]),
         ("#record=b", ["b"]),
         ("#head=nothing", []),
@@ -546,38 +521,6 @@ def test_without_scripts_the_page_says_what_it_is_and_counts(folder: Path, brows
     assert "3 boxes cut at the edge" in page.locator("header").inner_text()
     assert "need scripts" in page.locator("body").inner_text()
     page.close()
-
-
-def test_labels_beside_the_pictures_choose_among_them(folder: Path, show: Any, expect: Any) -> None:
-    cup = {
-        **MUG_ON_TABLE,
-        "image_id": "cup",
-        "expressions": [expression(CAPTION, "a red mug", box(1, 2, 90, 90))],
-    }
-    page = show(report(folder, [MUG_ON_TABLE, cup]))
-    page.set_viewport_size({"width": 1400, "height": 900})
-    page.reload()
-    labels = page.locator(".labels a")
-    assert labels.nth(0).inner_text().split() == ["all", "5"]
-    counts = [tuple(text.split()) for text in labels.all_inner_texts()]
-    assert counts == [
-        ("all", "5"),
-        ("mug", "2"),
-        ("spoon", "2"),
-        ("table", "1"),
-        ("cat", "0"),
-        ("dog", "0"),
-    ]
-    labels.filter(has_text="spoon").click()
-    expect(page.locator("article h2")).to_have_text(["kitchen/0001"])
-    assert page.locator(".labels [aria-current]").inner_text().split()[0] == "spoon"
-    sidebar = page.locator(".labels").bounding_box()
-    assert sidebar["x"] + sidebar["width"] <= page.locator(".records").bounding_box()["x"]
-    page.set_viewport_size({"width": 400, "height": 900})
-    page.reload()
-    page.locator("article").wait_for()
-    assert not labels.first.is_visible()  # folded, above the pictures
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_several_labels_are_chosen_at_once_by_mouse_and_keyboard(
@@ -661,14 +604,15 @@ def test_a_grids_pictures_are_made_larger_and_smaller(folder: Path, show: Any, e
 
 
 def test_many_failures_are_folded_and_a_few_are_not(folder: Path, show: Any) -> None:
-    few = show(report(folder, [MUG_ON_TABLE], failures=[failure(n) for n in range(5)]))
-    assert few.locator(".failures table").is_visible()
-    many = show(report(folder, [MUG_ON_TABLE], failures=[failure(n) for n in range(6)]))
-    assert not many.locator(".failures table").is_visible()
-    many.locator(".failures summary").click()
-    assert many.locator(".failures table").is_visible()
-    nothing = show(report(folder, [], failures=[failure(n) for n in range(6)]))
-    assert nothing.locator(".failures table").is_visible()
+    page = show(report(folder, [MUG_ON_TABLE], failures=[failure(n) for n in range(6)]))
+    table = page.locator(".failures table")
+    assert not table.is_visible()
+    page.locator(".failures summary").click()
+    assert table.is_visible()
+    for records, count in ([MUG_ON_TABLE], 5), ([], 6):
+        report(folder, records, failures=[failure(n) for n in range(count)])
+        page.reload()
+        table.wait_for()
 
 
 def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
@@ -834,7 +778,9 @@ def test_the_grid_shows_pictures_alone_and_leads_to_each(folder: Path, show: Any
     assert page.locator("article h2").all_inner_texts() == ["kitchen/0001"]
 
 
-def test_what_was_not_found_is_folded_and_a_click_away(folder: Path, show: Any) -> None:
+def test_what_was_not_found_is_folded_and_only_unchecked_regions_are_dashed(
+    folder: Path, show: Any
+) -> None:
     page = show(report(folder, [MUG_ON_TABLE]))
     assert page.locator(".absent summary").inner_text() == "1 unsupported, 1 ambiguous"
     assert not page.locator(".absent li").first.is_visible()
@@ -851,6 +797,11 @@ def test_what_was_not_found_is_folded_and_a_click_away(folder: Path, show: Any) 
     assert "score 0.75 · evidence: seen" in (
         page.locator(".caption .link.e2").get_attribute("title") or ""
     )
+    dashes = page.locator(".box .line").evaluate_all(
+        "all => all.map(e => [e.parentNode.classList.contains('e1'), getComputedStyle(e).strokeDasharray != 'none'])"
+    )
+    assert all(is_region == dashed for is_region, dashed in dashes)
+    assert "Dashed" in page.get_by_role("status").inner_text()
 
 
 def test_of_a_picture_in_which_nothing_was_found_the_rest_is_open(folder: Path, show: Any) -> None:
@@ -862,15 +813,6 @@ def test_of_a_picture_in_which_nothing_was_found_the_rest_is_open(folder: Path, 
     texts = page.locator(behind_caption).evaluate("e => e.parentNode.textContent")
     between = texts.partition("1 unsupported")[0]
     assert not between.rstrip().endswith("0")
-
-
-def test_only_unchecked_regions_are_dashed(folder: Path, show: Any) -> None:
-    page = show(report(folder, [MUG_ON_TABLE]))
-    dashes = page.locator(".box .line").evaluate_all(
-        "all => all.map(e => [e.parentNode.classList.contains('e1'), getComputedStyle(e).strokeDasharray != 'none'])"
-    )
-    assert all(is_region == dashed for is_region, dashed in dashes)
-    assert "Dashed" in page.get_by_role("status").inner_text()
 
 
 def figures(page: Any) -> dict[str, str]:
@@ -887,7 +829,6 @@ STATUSES_OF_MUG = {"grounded": "3", "none": "0", "ambiguous": "1", "unsupported"
 @pytest.mark.parametrize(
     ("record", "counts"),
     [
-        pytest.param(MUG_ON_TABLE, {"expressions": "5", **STATUSES_OF_MUG}, id="grounding"),
         pytest.param(
             {
                 **MUG_ON_TABLE,
@@ -914,9 +855,6 @@ STATUSES_OF_MUG = {"grounded": "3", "none": "0", "ambiguous": "1", "unsupported"
             {"regions": "2", "captions": "1"},
             id="region captions, one without text",
         ),
-        pytest.param(
-            {"regions": REGIONS}, {"regions": "2"}, id="regions that nothing describes yet"
-        ),
         pytest.param({"caption": "A mug."}, {}, id="captions only"),
     ],
 )
@@ -930,6 +868,7 @@ def test_the_figures_are_those_of_the_pipeline_shown(
 
 
 def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path, show: Any) -> None:
+    """The counts are those of the records and of the failures, not what the summary says."""
     summary = {
         "images": 1234,
         "failed": 7,
@@ -938,17 +877,17 @@ def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path, 
         "api_key": "sk-secret",
     }
     path = report(folder, [MUG_ON_TABLE], summary=summary)
-    assert show(path).locator("header .facts").inner_text() == "embedded-opencv · 12 min 34 s"
     assert "sk-secret" not in path.read_text()
-    # the counts are those of the records and of the failures, not what the summary says
-    assert figures(show(path))["images"] == "8"
-    again = report(
-        folder, [MUG_ON_TABLE], summary={**summary, "seconds": 0.0, "already_complete": True}
-    )
-    assert show(again).locator("header .facts").inner_text() == "embedded-opencv"
-    rerun = report(folder, [MUG_ON_TABLE], summary={**summary, "seconds": 0.1, "replayed": 12})
-    facts = show(rerun).locator("header .facts").inner_text()
-    assert facts == "embedded-opencv · last run 0.1 s", "earlier runs took their time, too"
+    page = show(path)
+    assert page.locator("header .facts").inner_text() == "embedded-opencv · 12 min 34 s"
+    assert figures(page)["images"] == "8"
+    for more, said in (
+        ({"seconds": 0.0, "already_complete": True}, ""),
+        ({"seconds": 0.1, "replayed": 12}, " · last run 0.1 s"),  # earlier runs took theirs, too
+    ):
+        report(folder, [MUG_ON_TABLE], summary={**summary, **more})
+        page.reload()
+        assert page.locator("header .facts").inner_text() == f"embedded-opencv{said}"
 
 
 def failure(n: int, kind: str = "refused", message: str = "no") -> dict[str, Any]:
@@ -996,22 +935,23 @@ def test_failures_are_first_with_reasons_and_a_filter_by_kind(
     assert figures(page)["failures"] == "3"
 
 
-@pytest.mark.parametrize("width", [1280, 833, 400, 320])
-def test_nothing_is_cut_at_any_width(folder: Path, show: Any, width: int) -> None:
+def test_nothing_is_cut_at_any_width(folder: Path, show: Any) -> None:
     kinds = ["refused", "image_missing", "unreadable_reply", "truncated_reply", "server_overloaded"]
     failures = [
         failure(n, kind, "a_word_without_any_break_in_it_" * 3) for n, kind in enumerate(kinds)
     ]
-    page = show(
-        report(folder, [MUG_ON_TABLE], failures=failures), viewport={"width": width, "height": 900}
-    )
-    page.get_by_role("cell", name="server_overloaded").scroll_into_view_if_needed()
+    page = show(report(folder, [MUG_ON_TABLE], failures=failures))
     cut = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.outerHTML.slice(0, 90))"
-    assert page.locator("html, fieldset, table, tr, .failures div, .text").evaluate_all(cut) == []
-    right = page.locator("label, td, h2").evaluate_all(
-        "all => all.map(e => e.getBoundingClientRect().right)"
-    )
-    assert max(right) <= width
+    for width in (1280, 833, 400, 320):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.reload()
+        page.get_by_role("cell", name="server_overloaded").scroll_into_view_if_needed()
+        boxes = page.locator("html, fieldset, table, tr, .failures div, .text")
+        assert boxes.evaluate_all(cut) == []
+        right = page.locator("label, td, h2").evaluate_all(
+            "all => all.map(e => e.getBoundingClientRect().right)"
+        )
+        assert max(right) <= width
 
 
 def test_kinds_without_end_share_a_filter_and_stay_in_the_table(folder: Path, show: Any) -> None:
@@ -1102,44 +1042,20 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
     assert [name for name, text in told.items() if "Doubtful" in text] == marked["doubtful"]
 
 
-def broken_file(folder: Path) -> None:
-    (folder / "x.png").write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture")
-
-
-@pytest.mark.parametrize(
-    ("prepare", "note"),
-    [
-        pytest.param(lambda folder: None, "The image file is not there.", id="missing"),
-        pytest.param(broken_file, "The image file can't be read.", id="broken"),
-    ],
-)
-def test_a_record_without_its_picture_is_still_shown(
-    folder: Path, show: Any, prepare: Any, note: str
-) -> None:
-    prepare(folder)
-    page = show(report(folder, [{**MUG_ON_TABLE, "image_path": "x.png"}]), "#show=without+picture")
-    assert note in page.locator("article").inner_text()
-    assert page.locator(".phrase", has_text="two spoons").count() == 1
-
-
-@pytest.mark.parametrize(
-    "expressions",
-    [
-        pytest.param(
-            [{"text": "a", "instances": [{"bbox": [1, 2, 3]}]}], id="a bbox of three numbers"
-        ),
-        pytest.param(
-            [{"text": "a", "instances": [{"bbox": [1, 2, 3, float("nan")]}]}], id="a bbox with NaN"
-        ),
-        pytest.param([{"no": "text"}], id="an expression without text"),
-        pytest.param("a mug", id="no list"),
-    ],
-)
-def test_expressions_that_cannot_be_read_are_named(
-    folder: Path, show: Any, expressions: Any
-) -> None:
-    page = show(report(folder, [{"image_id": "a", "caption": "a", "expressions": expressions}]))
-    assert "column 'expressions'" in page.locator("article .missing").all_inner_texts()[-1]
+def test_expressions_that_cannot_be_read_are_named(folder: Path, show: Any) -> None:
+    broken: dict[str, Any] = {
+        "a bbox of three numbers": [{"text": "a", "instances": [{"bbox": [1, 2, 3]}]}],
+        "a bbox with NaN": [{"text": "a", "instances": [{"bbox": [1, 2, 3, float("nan")]}]}],
+        "an expression without text": [{"no": "text"}],
+        "no list": "a mug",
+    }
+    records = [
+        {"image_id": name, "caption": "a", "expressions": rows} for name, rows in broken.items()
+    ]
+    page = show(report(folder, records))
+    for article in page.locator("article").all():
+        assert "column 'expressions'" in article.locator(".missing").all_inner_texts()[-1]
+    assert page.locator("article").count() == len(broken)
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["a folder", "a single file"])
@@ -1232,53 +1148,31 @@ def test_a_report_takes_no_place_of_the_users_files(folder: Path, name: str) -> 
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "href"),
-    [
-        pytest.param("pictures/a b.png", "pictures/a%20b.png", id="below"),
-        pytest.param("../besides/a b.png", "../besides/a%20b.png", id="beside its folder"),
-        pytest.param("../../../data/mug.png", None, id="elsewhere"),
-        pytest.param(
-            "javascript:alert(1).png", "javascript%3Aalert%281%29.png", id="an address that runs"
-        ),
-        pytest.param('"><b>#x?y=%41&.png', None, id="characters of HTML and of addresses"),
-        pytest.param("\u05d0\u202e\udcff.png", None, id="another direction, and no UTF-8"),
-    ],
-)
-def test_a_picture_opens_in_full_size(
-    tmp_path: Path, show: Any, name: str, href: str | None
-) -> None:
+def test_a_picture_opens_in_full_size(tmp_path: Path, show: Any) -> None:
     folder = tmp_path / "a" / "b" / "out"
-    path = folder / name
-    for place in (folder, path.parent):
-        place.mkdir(exist_ok=True, parents=True)
-    Image.new("RGB", (1500, 900)).save(path.resolve())
-    out = report(folder, [{"image_id": "a", "expressions": []}], find_image=lambda _: str(path))
+    links = {
+        "pictures/a b.png": "pictures/a%20b.png",
+        "../besides/a b.png": "../besides/a%20b.png",
+        "../../../data/mug.png": (tmp_path / "data/mug.png").as_uri(),
+        "javascript:alert(1).png": "javascript%3Aalert%281%29.png",
+        '"><b>#x?y=%41&.png': None,  # characters of HTML and of addresses
+        "\u05d0\u202e\udcff.png": None,  # another direction, and no UTF-8
+    }
+    for name in links:
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (1500, 900)).save((folder / name).resolve())
+    records = [{"image_id": str(n), "expressions": []} for n in range(len(links))]
+    paths = [str(folder / name) for name in links]
+    out = report(folder, records, find_image=lambda record: paths[int(record["image_id"])])
     page = show(out)
-    link = page.locator("a.picture")
-    given = link.get_attribute("href")
-    assert given == (href or (path.resolve().as_uri() if ".." in name else given))
-    with page.expect_popup() as opened:
-        link.click()
-    opened.value.wait_for_load_state()
-    assert opened.value.evaluate("document.querySelector('img').naturalWidth") == 1500
-
-
-def test_a_folder_with_results_and_pictures_may_be_moved(tmp_path: Path, show: Any) -> None:
-    place = tmp_path / "here"
-    for name in ("pictures", "results/run"):
-        (place / name).mkdir(parents=True)
-    Image.new("RGB", (1500, 900)).save(place / "pictures" / "a.png")
-    report(
-        place / "results" / "run",
-        [{"image_id": "a"}],
-        find_image=lambda _: str(place / "pictures" / "a.png"),
-    )
-    page = show(place.rename(tmp_path / "there") / "results" / "run" / "report.html")
-    with page.expect_popup() as opened:
-        page.locator("a.picture").click()
-    opened.value.wait_for_load_state()
-    assert opened.value.evaluate("document.querySelector('img').naturalWidth") == 1500
+    for link, href in zip(page.locator("a.picture").all(), links.values(), strict=True):
+        given = link.get_attribute("href")
+        assert given == (href or given)
+        with page.expect_popup() as opened:
+            link.click()
+        opened.value.wait_for_load_state()
+        assert opened.value.evaluate("document.querySelector('img').naturalWidth") == 1500
+        opened.value.close()
 
 
 @pytest.mark.parametrize("name", ["picture.html", "picture.svg", "picture"])
@@ -1287,21 +1181,6 @@ def test_a_file_that_a_browser_could_run_is_no_link(folder: Path, name: str) -> 
     data = data_of(report(folder, [MUG_ON_TABLE], find_image=lambda _: str(folder / name)))
     assert "/thumbnails/" in data
     assert '"full":""' in data
-
-
-def test_records_are_not_read_far_ahead(folder: Path) -> None:
-    opened, ahead = [0], list[int]()
-
-    def records() -> Iterator[dict[str, Any]]:
-        for n in range(300):
-            ahead.append(n - opened[0])
-            yield {"image_id": str(n), "expressions": []}
-
-    def found(record: Any) -> None:
-        opened[0] = int(record["image_id"])
-
-    report(folder, records(), find_image=found)
-    assert max(ahead) <= 1
 
 
 def test_a_page_is_written_whole_or_not_at_all(folder: Path) -> None:
@@ -1503,23 +1382,25 @@ def test_a_page_without_its_folder_says_so(folder: Path, show: Any) -> None:
     assert "--single-file" in page.get_by_role("alert").inner_text()
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("more", ["", "#view=phrases", "#view=grid&head=mug&head=table"])
-@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize(
+    ("more", "width", "scheme"),
+    [
+        ("", 1400, "light"),
+        ("", 400, "dark"),
+        ("#view=phrases", 1400, "dark"),
+        ("#view=grid&head=mug&head=table", 1400, "light"),
+        ("#view=grid&head=mug&head=table", 400, "dark"),
+    ],
+)
 def test_axe_finds_nothing(folder: Path, show: Any, more: str, width: int, scheme: str) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
     )
     records = [{**MUG_ON_TABLE, "image_id": str(n)} for n in range(22)]
     versions = [version(folder, [{**records[0], "expressions": []}], "step 1")]
-    path = report(
-        folder,
-        records,
-        failures=[failure(0), failure(1, "lost")],
-        versions=versions,
-        called="step 2",
-    )
+    failures = [failure(0), failure(1, "lost")]
+    path = report(folder, records, failures=failures, versions=versions, called="step 2")
     size = {"width": width, "height": 900}
     page = show(path, more, color_scheme=scheme, bypass_csp=True, viewport=size)
     for closed in page.locator("summary").all():

@@ -127,8 +127,8 @@ def test_a_script_titles_its_report_by_its_records_and_its_storage(
     storage = FileStorage(str(results / first), str(results), prefix, "csv", image_root=images)
     summary = Summary(done=1, annotations=str(step))
     publish(summary, storage)
-    assert title_of(summary.report) == title
-    assert "a mug" in data_of(summary.report)
+    assert title_of(summary.shown.report) == title
+    assert "a mug" in data_of(summary.shown.report)
 
 
 def test_the_failures_of_a_script_are_listed_by_the_command_too(results: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_failures_of_a_script_are_listed_by_the_command_too(results: Path) -
         done=1, annotations=str(results / "annotations.jsonl"), failures_file=storage.failures_path
     )
     publish(summary, storage)
-    assert "not for us" in data_of(summary.report)
+    assert "not for us" in data_of(summary.shown.report)
     assert "not for us" in data_of(report_folder(str(results))[0])
 
 

@@ -311,7 +311,7 @@ def test_a_server_that_streams_is_told_not_to_and_read_all_the_same(
 
     def streams(request: ReceivedRequest) -> Fault:
         text = json.dumps(EchoAnswers("xyxy_px")(request))
-        return Fault(200, body=streamed(text), content_type="text/event-stream")
+        return Fault(200, body=streamed(text), headers={"content-type": "text/event-stream"})
 
     with LoopbackServer(faults=[streams]) as server:
         done = workplace.run(

@@ -68,7 +68,6 @@ def trusted(tmp_path: Path) -> Path:
     return certificate(tmp_path, "models.example")
 
 
-@pytest.mark.sampled(3)
 @each
 def test_a_proxy_is_told_its_own_password_and_nothing_else(
     kind: str, place: Workplace, trusted: Path
@@ -101,7 +100,7 @@ def thief() -> Iterator[LoopbackServer]:
 
 
 @each
-@pytest.mark.parametrize("status", [302, 307])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_serving_follows_a_redirect(
     kind: str, status: int, place: Workplace, thief: LoopbackServer
 ) -> None:
@@ -141,7 +140,7 @@ def test_a_client_of_ones_own_follows_none_here_either(
 # --- TLS
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @each
 @pytest.mark.parametrize("wrong", ["nobody vouches for it", "another host's"])
 def test_a_wrong_certificate_is_refused(

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -79,6 +79,16 @@ class _KnownRow(NamedTuple):
     unread: bool
 
 
+class _PictureBoxes(NamedTuple):
+    path: str
+    boxes: set[Bbox]
+
+    def repeats(self, before: "_PictureBoxes") -> bool:
+        # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
+        # issue 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
+        return len(self.boxes) > 1 and self.boxes == before.boxes and self.path != before.path
+
+
 def lint(
     data: str,
     tell: Callable[[int, Finding], object],
@@ -108,6 +118,7 @@ def lint(
     path = annotations_of(data)
     read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
     ids_seen = set[int]()
+    before = _PictureBoxes("", set())
     for row, picture in _with_facts(path, image_folders_of(data, image_root), read_sizes):
         if row.data is None and fix:
             raise InputError(
@@ -124,11 +135,16 @@ def lint(
             findings = _findings(rules, row, picture)
         for finding in findings:
             tell(row.line, finding)
-        # The one rule that looks at several rows: an id may stand in an earlier one.
+        # Two rules look at several rows.
+        record = row.data or {}
         if "DG003" in rules:
-            for finding in _repeated_ids(row.data or {}, ids_seen):
+            for finding in _repeated_ids(record, ids_seen):
                 tell(row.line, finding)
-        yield row.data or {}
+        here = _PictureBoxes(path_of(record), _boxes_of(record))
+        if "DG108" in rules and here.repeats(before):
+            tell(row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}"))
+        before = here
+        yield record
 
 
 def _with_facts(
@@ -212,34 +228,34 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
         if is_right:
             taken.add(tuple(expression["char_span"]))
     times = Counter(as_compared(expression["text"]) for expression in expressions)
-    spans_of = dict[str, list[Span | None]]()
+    free_of = dict[str, Iterator[Span]]()
     places: list[Span | None] = []
     for expression, is_right in zip(expressions, right, strict=True):
         place = None
         if not is_right:
             text = as_compared(expression["text"])
-            if text not in spans_of:
-                # Looked for once more than expressions say it: if the surplus one has a place too,
-                # it isn't certain which of the places are meant.
-                spans_of[text] = find_spans([expression["text"]] * (times[text] + 1), caption)
-            place = _free_place(spans_of[text], taken)
+            if text not in free_of:
+                spans = find_spans([expression["text"]] * (times[text] + 1), caption)
+                free_of[text] = _free_places(spans, taken)
+            place = next(free_of[text], None)
         if place:
             taken.add(place)
         places.append(place)
     return places
 
 
-def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) -> Span | None:
-    # Return the first of a text's spans that no expression has; None where it isn't certain. It
-    # isn't where the text stands in the caption more often, or less often, than expressions have
-    # it.
+def _free_places(
+    spans: Sequence[Span | None], taken: Collection[tuple[int, ...]]
+) -> Iterator[Span]:
+    # Yield those of a text's spans that no expression has; none where it isn't certain. The last
+    # one of them is surplus: if that has a place too, or another has none, the text stands in the
+    # caption more often, or less often, than expressions have it.
     *spans_of_text, surplus_span = spans
     if surplus_span is not None or None in spans_of_text:
-        return None
+        return
     for span in spans_of_text:
-        if span not in taken:
-            return span
-    return None
+        if span is not None and span not in taken:
+            yield span
 
 
 def _findings_in_picture(
@@ -283,6 +299,13 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
         return parse_facts(data, file_path)
     except RecordError as error:
         return str(error)
+
+
+def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
+    with suppress(BrokenRow):
+        expressions = read_any_expressions(Record(record))
+        return {box_of(one["bbox"]) for each in expressions for one in each["instances"]}
+    return set()
 
 
 def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:

@@ -150,7 +150,7 @@ class Worker:
                 cost_usd=None,
             )
             return ShardOutcome(summary, at_end, wrong)
-        self._run.summary.takes = self._takes()
+        self._run.summary.handover.takes = self._takes()
         return ShardOutcome(self._run.summary, now, wrong)
 
     def _takes(self) -> str:
