@@ -353,7 +353,8 @@ class _Sampling:
         """Return the answer to a request."""
         stored: list[object] = []
         try:
-            return await self._ask(request.put_so(sample=self._sample, stored=stored.append))
+            sending = replace(request.sending, stored=stored.append)
+            return await self._ask(request.put_so(sample=self._sample, sending=sending))
         finally:
             self.is_new = self.is_new or not stored
 

@@ -199,7 +199,8 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     counted_keys = [
         key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
     ]
-    names = ("class", *(_CLASS_COUNTS[key] for key in counted_keys), "mean side")
+    counted_heads = [_CLASS_COUNTS[key] for key in counted_keys]
+    names = ("class", *counted_heads, "mean side")
     heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in names)
     lines = []
     for row in rows[:_MOST_ROWS]:
