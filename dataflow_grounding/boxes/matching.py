@@ -4,7 +4,6 @@ Boxes are paired one to one, greedily by falling IoU (intersection over union).
 """
 
 import math
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -43,21 +42,67 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
             sureness = float(score) if score is not None and is_number(score) else -1.0
             places.append((-sureness, phrase, index))
     places.sort()
-    kept: list[tuple[float, int, Bbox]] = []  # left edge, phrase and box, sorted
+    seen: set[Bbox] = set()
+    things = _Things()
     staying: list[list[int]] = [[] for _ in phrases]
     for _, phrase, index in places:
         box = box_of(phrases[phrase][index]["bbox"])
-        # As in `without_duplicates`: boxes that overlap so much have left edges near each other.
-        reach = abs(box[2] - box[0]) * (1 - ONE_OF_CLASS) / ONE_OF_CLASS + 1
-        first = bisect_left(kept, (box[0] - reach,))
-        last = bisect_right(kept, (box[0] + reach, math.inf))
-        if not any(
-            other == box or (theirs != phrase and iou(box, other) >= ONE_OF_CLASS)
-            for _, theirs, other in kept[first:last]
-        ):
-            insort(kept, (box[0], phrase, box))
-            staying[phrase].append(index)
+        if box in seen or (len(phrases) > 1 and things.has(box, phrase)):
+            continue
+        seen.add(box)
+        staying[phrase].append(index)
+        if len(phrases) > 1:
+            things.add(box, phrase)
     return [sorted(indices) for indices in staying]
+
+
+class _Things:
+    """The boxes of a class in one picture, by cells of about their own size.
+
+    Boxes that overlap by ONE_OF_CLASS are about as large, and in cells next to each other: those of
+    a picture with thousands aren't all compared.
+    """
+
+    def __init__(self) -> None:
+        # by cell, then by phrase
+        self._boxes: dict[tuple[int, ...], dict[int, list[Bbox]]] = {}
+
+    def add(self, box: Bbox, phrase: int) -> None:
+        """Add a phrase's box."""
+        levels = [math.frexp(box[axis + 2] - box[axis])[1] for axis in (0, 1)]
+        columns = [_column(box[axis], levels[axis]) for axis in (0, 1)]
+        cell = self._boxes.setdefault((*levels, *columns), {})
+        cell.setdefault(phrase, []).append(box)
+
+    def has(self, box: Bbox, phrase: int) -> bool:
+        """Return whether another phrase has a box of the same thing."""
+        across, down = (_cells_near(box[axis], box[axis + 2]) for axis in (0, 1))
+        for width_level, column in across:
+            for height_level, row in down:
+                cell = self._boxes.get((width_level, height_level, column, row), {})
+                for other_phrase, others in cell.items():
+                    if other_phrase != phrase and any(
+                        iou(box, other) >= ONE_OF_CLASS for other in others
+                    ):
+                        return True
+        return False
+
+
+def _column(edge: float, level: int) -> int:
+    return math.floor(edge / math.ldexp(1.0, level))
+
+
+def _cells_near(low: float, high: float) -> list[tuple[int, int]]:
+    # Along one axis: the levels and columns in which boxes stand that may overlap so much. Their
+    # sides differ by a factor of ONE_OF_CLASS at the most, and their edges by what is left of it.
+    side = abs(high - low)
+    reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
+    cells = []
+    least = math.frexp(side * ONE_OF_CLASS)[1]
+    for level in range(least, math.frexp(side / ONE_OF_CLASS)[1] + 1):
+        for column in range(_column(low - reach, level), _column(low + reach, level) + 1):
+            cells.append((level, column))
+    return cells
 
 
 def match_boxes(
