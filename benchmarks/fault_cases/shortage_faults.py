@@ -103,17 +103,28 @@ def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
         return Outcome(witness.sent, witness.twice, lost_rows(place, 200))
 
 
+# A disk's answer, where Python asks the system to open that one file.
+BAD_SECTOR = """import errno, os
+opened = os.open
+
+def open_but_one(path, *arguments, **more):
+    if str(path).endswith("sector.jpg"):
+        raise OSError(errno.EIO, "Input/output error")
+    return opened(path, *arguments, **more)
+
+os.open = open_but_one
+"""
+
+
 def bad_sector(place: Workplace, full: bool) -> Outcome:
-    """One file that the disk can't read, among good ones; `/proc/self/mem` answers like one."""
+    """One file that the disk can't read, among good ones."""
     with at_work(place, 0) as witness:
         pictures(place, 20)
-        bad = {"image_path": "/proc/self/mem", "image_id": "r20", "caption": caption(20)}
+        bad = {"image_path": "sector.jpg", "image_id": "r20", "caption": caption(20)}
+        place.picture("sector.jpg")
         place.rows([*place.input.read_text().splitlines(), str(bad).replace("'", '"')])
-        (place.folder / "sitecustomize.py").write_text(
-            ""
-            if full
-            else "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
-        )
+        sooner = "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
+        (place.folder / "sitecustomize.py").write_text(BAD_SECTOR + ("" if full else sooner))
         done = ended(
             place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}), 100
         )
@@ -121,7 +132,7 @@ def bad_sector(place: Workplace, full: bool) -> Outcome:
         assert done.code == 1, done
         [failure] = place.failures()
         assert (failure["kind"], failure["passing"]) == ("machine_busy", True), failure
-        assert "/proc/self/mem" in failure["message"]
+        assert "sector.jpg" in failure["message"]
         return Outcome(witness.sent, witness.twice, lost_rows(place, 21))
 
 

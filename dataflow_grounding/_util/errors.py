@@ -130,6 +130,8 @@ class SuspectReply(UnreadableReply, kind="suspect_reply"):
     """
 
 
+OTHER_SCALE = "another scale"
+"""The reason of a reply whose numbers don't fit the box format."""
 REPLY_CUT_OFF = "cut off"
 """The reason of a TruncatedReply, unless another one is stated."""
 

@@ -4,7 +4,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dataflow_grounding._util.errors import REPLY_CUT_OFF, NothingUsable, UnreadableReply
+from dataflow_grounding._util.errors import (
+    OTHER_SCALE,
+    REPLY_CUT_OFF,
+    NothingUsable,
+    UnreadableReply,
+)
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.tasks.request import Request
@@ -141,6 +146,8 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     forms = facts["unreadable_forms"]
     if reason == REPLY_CUT_OFF:
         advice = "raise max_tokens"
+    elif reason == OTHER_SCALE:
+        advice = f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
     elif 2 * sum(forms.values()) < unreadable:
         advice = "try a stronger model"
     else:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.errors import OTHER_SCALE, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
@@ -131,7 +131,7 @@ class _BoxReader:
             raise UnreadableReply(
                 f"the reply has tags whose numbers are thousandths, x first, and {box_format.name}"
                 " was asked for",
-                "another scale",
+                OTHER_SCALE,
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
@@ -177,7 +177,7 @@ class _BoxReader:
             raise UnreadableReply(
                 f"the coordinates go from {min(numbers):g} to {max(numbers):g},"
                 f" where {scale} was asked for",
-                "another scale",
+                OTHER_SCALE,
             )
 
     def take_absence(self, absence: RawBox) -> None:

@@ -142,12 +142,6 @@ def test_gives_no_box_for(phrase: str, expected: str) -> None:
     assert outcome(scene(), phrase) == expected
 
 
-def test_two_names_for_one_place_are_both_ambiguous() -> None:
-    reply = ask(scene(), "the yellow ball", "the yellow moon")
-    assert reply["objects"] == []
-    assert [entry["status"] for entry in reply["statuses"]] == ["ambiguous", "ambiguous"]
-
-
 def test_evidence_and_score_say_what_was_seen() -> None:
     shape, thing = ask(scene(), "the red circle", "the yellow thing")["objects"]
     assert (shape["evidence"], thing["evidence"]) == ("seen", "region")

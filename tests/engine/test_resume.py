@@ -485,17 +485,18 @@ def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None
 
 
 @pytest.mark.parametrize(
-    "usage",
+    ("usage", "most"),
     [
-        pytest.param(Usage(0, 0), id="no usage"),
-        pytest.param(Usage(-5_000, 0, -5_000), id="less than nothing"),
-        pytest.param(Usage(8_000, 10_000_000, 0), id="more cached than sent"),
-        pytest.param(Usage(0, 0, 1), id="of the reply alone"),
-        pytest.param(Usage(100, 0, 0), id="of the question alone"),
+        pytest.param(Usage(0, 0), 20, id="no usage"),
+        pytest.param(Usage(-5_000, 0, -5_000), 20, id="less than nothing"),
+        pytest.param(Usage(8_000, 10_000_000, 0), 20, id="more cached than sent"),
+        # what it tells counts, and the worst case for the rest
+        pytest.param(Usage(0, 0, 1), 32, id="of the reply alone"),
+        pytest.param(Usage(100, 0, 0), 32, id="of the question alone"),
     ],
 )
 def test_a_budget_holds_whatever_usage_the_endpoint_claims(
-    workplace: Workplace, usage: Usage
+    workplace: Workplace, usage: Usage, most: int
 ) -> None:
     workplace.many(30)
     echo = EchoAnswers()
@@ -504,7 +505,7 @@ def test_a_budget_holds_whatever_usage_the_endpoint_claims(
         workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.prices": prices}
         done = workplace.run("--budget-usd", "10", **{"vlm.openai.max_tokens": 300})
         assert done.code == 3, done
-        assert server.count() < 20
+        assert server.count() < most
 
 
 @pytest.mark.parametrize("budget", ["nan", "-1", "much"])

@@ -70,6 +70,8 @@ SIGNS_ALONE: dict[str, Any] = {"vlm.check_every": None, "vlm.box_format": "xyxy_
 
 
 def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Workplace) -> None:
+    for n in range(24):  # most boxes are within 1000, and can be read
+        photo_album.picture(f"p{n}.jpg", (1500, 1000 + n))
     with LoopbackServer(words) as server:
         photo_album.settings |= {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url}
         done = photo_album.run(**{"vlm.on_suspect_boxes": "warn"})
