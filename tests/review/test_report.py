@@ -1020,6 +1020,7 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
     for name, expected in marked.items():
         page.locator(f"label[for=show-{name}]").click()
         page.locator("[role=status]", has_text=f"of {len(expected)}").wait_for()
+        page.locator("article h2:visible", has_text=expected[-1]).wait_for()
         assert page.locator("article h2:visible").all_inner_texts() == expected
     page.locator("label[for=show-all]").click()
     page.locator("article").nth(8).wait_for()
