@@ -290,6 +290,15 @@ recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", def
 """While a pipeline is compiled: the steps that its forward() called so far; else None."""
 
 
+is_rehearsal: ContextVar[bool] = ContextVar("is_rehearsal", default=False)
+"""Whether forward() is called only to check its steps, and nothing may be paid for."""
+
+
+def refuse_in_rehearsal(*given: Any, **keys: Any) -> Any:
+    """Raise RuntimeError: what is done here is for the run itself, not for its rehearsal."""
+    raise RuntimeError("forward() is only rehearsed")
+
+
 @contextmanager
 def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
     """Give the variable this value within a `with` block."""

@@ -285,6 +285,8 @@ class Operator(plan.Annotator, ABC):
         """
         # here, as a run over files needs none of it
         operator = self.bound(**columns)
+        if plan.is_rehearsal.get():
+            plan.refuse_in_rehearsal()
         row = in_memory.record_of(data)
         if row is None:
             return in_memory.annotated_rows(operator, data, on_error)

@@ -107,15 +107,21 @@ class Pipeline:
         # fails in it may only want what the steps before it will have written: the run itself tells
         # that. Without a storage of its own to copy, a rehearsal would count the steps twice.
         rehearsed = copy.copy(self)
-        storages = 0
-        for name, value in vars(self).items():
-            if callable(getattr(value, "step", None)):
-                vars(rehearsed)[name] = copy.copy(value)
-                storages += 1
+        storages = {
+            name: copy.copy(value)
+            for name, value in vars(self).items()
+            if callable(getattr(value, "step", None))
+        }
         if not storages:
             return
+        vars(rehearsed).update(storages)
         try:
-            rehearsed._checked_steps()
+            for storage in storages.values():
+                # else an operator of another library, in a list, say, would do its work twice
+                storage.read = plan.refuse_in_rehearsal
+                storage.write = plan.refuse_in_rehearsal
+            with holding(plan.is_rehearsal, True):
+                rehearsed._checked_steps()
         except PlanError:
             raise
         except Exception:

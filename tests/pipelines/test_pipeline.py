@@ -324,6 +324,29 @@ def test_what_forward_does_between_its_steps_is_no_plan(tmp_path: Path) -> None:
     assert sorted(files_of(tmp_path / "cache"))[-1] == "theirs_step2.jsonl"
 
 
+class Unplanned(Pipeline):
+    """Asks about a record, and has an operator of another library in a list."""
+
+    def __init__(self, folder: Path, serving: Serving) -> None:
+        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"), "s")
+        self.extract = ExpressionExtractor(serving)
+        self.others = [Elsewhere()]
+        self.row = {**ROWS[0], "image_path": str(folder / "a/x.png")}
+
+    def forward(self) -> None:
+        self.others[0].run(self.storage.step())
+        self.extract(self.row)
+        count.run(self.storage.step())
+
+
+def test_what_is_no_step_is_done_once(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:1])
+    serving = EveryWord()
+    pipeline = Unplanned(tmp_path, serving)
+    assert forward(pipeline).done == 1
+    assert (serving.asked, len(files_of(tmp_path / "cache"))) == (1, 3)
+
+
 def test_forward_again_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
     workspace(tmp_path, [ROWS[0], ROWS[1]])
     for way in ("eager", "streamed"):
