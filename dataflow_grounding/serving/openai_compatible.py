@@ -243,6 +243,8 @@ class OpenAIServing(Serving):
         return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
+        if not self._tier.name:
+            return await self._answer_at(request, "")
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
