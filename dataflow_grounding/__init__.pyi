@@ -114,6 +114,7 @@ from .operators import ask_in_parts as ask_in_parts
 from .operators import batched as batched
 from .operators import boxes_of as boxes_of
 from .operators import combine_verdicts as combine_verdicts
+from .operators import doubt_of as doubt_of
 from .operators import expressions_to_check as expressions_to_check
 from .operators import extracted_expressions as extracted_expressions
 from .operators import facts_of as facts_of

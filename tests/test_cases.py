@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from dataflow_grounding import read_boxes
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.errors import InputError, UnreadableReply
+from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.faults import Fault
-from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace, command
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "cases.jsonl"
 Case = dict[str, Any]
@@ -134,3 +139,238 @@ def test_an_answer(workplace: Workplace, case: Case) -> None:
     else:  # it stops and says it
         assert (done.code, sent <= 10) == (4, True), done
         assert "image input" in done.err or "maximum context" in done.err
+
+
+# Files of other tools
+
+
+def records_of(case: Case, folder: Path) -> tuple[list[Case], dict[str, int]]:
+    """What is read of a case's files, and the counts of what is left out."""
+    given = case["input"]
+    name = given["format"]
+    for path, content in given["files"].items():
+        file = folder / path
+        file.parent.mkdir(exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        file.write_text(text, encoding="utf-8")
+    picture = folder / "a.png" if name == "labelme" else folder / "images" / "a.png"
+    picture.parent.mkdir(exist_ok=True)
+    PIL.Image.new("RGB", (640, 480), "#886644").save(picture)
+    (first, *_) = given["files"]
+    source = folder / first if name in ("coco", "label-studio") else folder
+    made = find_format(name)
+    root = picture.parent if name in ("coco", "labelme") else folder
+    rows = list(read(str(source), made, image_root=str(root)))
+    return rows, dict(+made.passed_over)
+
+
+def boxes_in(rows: list[Case]) -> list[tuple[Any, ...]]:
+    return [
+        (expression["text"], *(round(edge, 2) for edge in instance["bbox"]))
+        for row in rows
+        for expression in row["expressions"]
+        for instance in expression["instances"]
+    ]
+
+
+BOXES = {
+    "f02": [("cup", 5, 5, 35, 35)],
+    "f04": [("cup", 10, 20, 110, 70)],
+    "f06": [],
+    "f07": [("red cup", 64, 48, 192, 144)],
+    "f07b": [("red cup", 64, 48, 192, 144)],
+    "f07c": [("red cup", 64, 48, 192, 144)],
+    "f09": [("cup", 100, 90, 150, 140)],
+    "f10": [("cup", 100, 90, 150, 140)],
+    "f12": [("cup", 100, 90, 150, 140)],
+    "f14": [("a", 635.64, 355.42, 640, 363.5)],
+    "f15": [("a", -25.6, 192, 38.4, 288)],
+    "f16": [("yes", 288, 192, 352, 288), ("no", 96, 72, 160, 120)],
+    "f18": [("Car", 10, 20, 200, 220)],
+}
+LEFT_OUT = {
+    "f06": "tasks without an annotation",
+    "f07b": "offsets of places in captions that were off, taken from their words",
+    "f07c": "offsets of places in captions that were off, taken from their words",
+    "f15": "label lines of no use, of which the first is ",
+}
+PLACES = {"f07": [18, 25], "f07b": [31, 38], "f07c": [31, 38]}
+PICTURES = {"f10": "../img/a.png", "f12": "a.png"}
+
+
+@pytest.mark.parametrize("case", cases("file"))
+def test_a_file(case: Case, tmp_path: Path) -> None:
+    own_id = case["id"]
+    if own_id == "f08":
+        with pytest.raises(InputError, match="tasks"):
+            records_of(case, tmp_path)
+        return
+    rows, left_out = records_of(case, tmp_path)
+    assert boxes_in(rows) == BOXES[own_id]
+    if own_id == "f04":  # the message names the picture
+        with pytest.raises(InputError, match="name it so"):
+            write(rows, "coco", str(tmp_path / "out"), folders=[str(tmp_path / "images")])
+    if own_id in PICTURES:
+        assert [row["image_path"] for row in rows] == [PICTURES[own_id]]
+    if own_id in PLACES:
+        assert [row["expressions"][0]["char_span"] for row in rows] == [PLACES[own_id]]
+    if own_id in LEFT_OUT:
+        assert any(what.startswith(LEFT_OUT[own_id]) for what in left_out)
+
+
+# Captions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases("caption"))
+def test_a_caption(workplace: Workplace, case: Case) -> None:
+    workplace.picture()
+    workplace.rows([{"image_path": "a.jpg", "caption": case["input"]["caption"]}])
+    with LoopbackServer() as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 0, done
+    (row,) = workplace.annotations()
+    spans = [expression["char_span"] for expression in row["expressions"]]
+    texts = [expression["text"] for expression in row["expressions"]]
+    assert texts
+    assert [row["cleaned_caption"][slice(*span)].lower() for span in spans] == [
+        text.lower() for text in texts
+    ]
+
+
+# Pictures
+
+
+def ramp(most: float, kind: Any) -> Any:
+    """640 x 480 values from 0 on the left to `most` on the right."""
+    return np.tile(np.linspace(0, most, 640), (480, 1)).astype(kind)
+
+
+def save_transparent(path: Path) -> None:
+    picture = PIL.Image.new("RGBA", (640, 480), (0, 0, 200, 255))
+    picture.paste((200, 0, 0, 0), (400, 0, 640, 480))
+    picture.save(path)
+
+
+def save_turned(path: Path, orientation: int) -> None:
+    """Upright it is 480 x 640, with a red half on the left or at the top, as it is stored."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    picture = PIL.Image.new("RGB", (640, 480), (0, 0, 200))
+    picture.paste((200, 0, 0), (0, 0, 320, 480))
+    picture.save(path, exif=exif)
+
+
+def save_frames(path: Path) -> None:
+    first = PIL.Image.new("RGB", (640, 480), (200, 0, 0))
+    first.save(path, save_all=True, append_images=[PIL.Image.new("RGB", (640, 480), (0, 0, 200))])
+
+
+RED = (200, 0, 0)
+BLUE = (0, 0, 200)
+WHITE = (255, 255, 255)
+SAVED: dict[str, list[tuple[str, Callable[[Path], object], dict[tuple[int, int], Any]]]] = {
+    "p01": [("a.png", save_transparent, {(100, 100): BLUE, (500, 100): WHITE})],
+    "p02": [
+        (name, lambda path: PIL.Image.fromarray(ramp(4080, "uint16")).save(path), {(639, 9): WHITE})
+        for name in ("a.png", "a.tiff")
+    ],
+    "p02b": [
+        (
+            "a.tiff",
+            lambda path: PIL.Image.fromarray(ramp(1, "float32")).save(path),
+            {(639, 9): WHITE},
+        )
+    ],
+    "p02e": [
+        (
+            "a.png",
+            lambda path: PIL.Image.fromarray(ramp(65535, "uint16")).save(path),
+            {(639, 9): WHITE, (320, 9): (127, 127, 127)},
+        ),
+        (
+            "b.tiff",
+            lambda path: PIL.Image.fromarray(ramp(2**31 - 1, "int32")).save(path),
+            {(639, 9): WHITE},
+        ),
+    ],
+    "p06": [
+        (f"{kind}{turn}.{kind}", lambda path, turn=turn: save_turned(path, turn), {(100, 100): RED})
+        for kind in ("jpg", "png", "webp")
+        for turn in (0, 6, 9)
+    ],
+    "p08": [
+        *((f"a.{kind}", save_frames, {(9, 9): RED}) for kind in ("gif", "webp", "png", "tiff")),
+        (
+            "cmyk.jpg",
+            lambda path: PIL.Image.new("RGB", (640, 480), RED).convert("CMYK").save(path),
+            {(9, 9): RED},
+        ),
+        (
+            "named.jpg",
+            lambda path: PIL.Image.new("RGB", (640, 480), RED).save(path, "PNG"),
+            {(9, 9): RED},
+        ),
+        ("one.png", lambda path: PIL.Image.new("1", (640, 480), 1).save(path), {(9, 9): WHITE}),
+    ],
+}
+
+
+def sent_picture(folder: Path, name: str) -> tuple[Any, Any]:
+    """The picture that a server gets of a run on a file, and how the run ended."""
+    workplace = Workplace(folder)
+    workplace.rows([{"image_path": name, "caption": "A red cup."}])
+    sent = []
+
+    def answer(request: ReceivedRequest) -> Any:
+        sent.extend(request.encoded_images)
+        return EchoAnswers("xyxy_px")(request)
+
+    with LoopbackServer(answers=answer) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    picture = PIL.Image.open(io.BytesIO(base64.b64decode(sent[-1]))) if sent else None
+    return picture, done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases("image"))
+def test_a_picture(case: Case, tmp_path: Path) -> None:
+    if case["id"] == "p04":
+        path = tmp_path / "a.jpg"
+        PIL.Image.effect_noise((640, 480), 90).convert("RGB").save(path)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+        _, done = sent_picture(tmp_path, "a.jpg")
+        assert done.summary["failures"] == {"image_broken": 1}, done
+        return
+    for number, (name, save, pixels) in enumerate(SAVED[case["id"]]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save(folder / name)
+        picture, done = sent_picture(folder, name)
+        assert done.code == 0, (name, done)
+        turned = case["id"] == "p06" and "6" in name
+        assert picture.size == ((480, 640) if turned else (640, 480))
+        assert picture.mode in ("RGB", "L", "1")
+        for place, colour in pixels.items():
+            found = picture.convert("RGB").getpixel(place)
+            assert found == pytest.approx(colour, abs=6), (name, place)
+
+
+# Specs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases("spec"))
+def test_a_spec(workplace: Workplace, case: Case) -> None:
+    workplace.picture()
+    workplace.rows([{"image_path": "a.jpg", "caption": "A red cup."}])
+    ((key, text),) = case["input"].items()
+    key = "data.classes" if key == "classes" else key
+    with LoopbackServer() as server:
+        path = workplace.spec(**{"vlm.openai.base_url": server.base_url, key: "§"})
+        path.write_text(path.read_text().replace('"§"', text).replace('"\\u00a7"', text))
+        done = command(["generate", "-e", str(path), "--json", "--no-report"])
+    if case["id"] == "s01":
+        assert (done.code, "true is not a text" in done.err) == (2, True), done
+    else:
+        assert done.code == 0, done

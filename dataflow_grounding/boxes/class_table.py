@@ -13,7 +13,8 @@ from typing import Any
 
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import in_columns
-from dataflow_grounding.boxes.geometry import Bbox, area, box_of
+from dataflow_grounding.boxes.geometry import area, box_of
+from dataflow_grounding.boxes.matching import each_thing_once
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_negative
 
@@ -73,6 +74,8 @@ class ClassTable:
 
     Attributes:
         order: The classes that the user lists, in whose order the rows are.
+        repeated: How many boxes didn't count, as they are of a thing that counts already: by
+            another phrase of the class, say.
 
     Example:
         >>> table = ClassTable()
@@ -86,6 +89,7 @@ class ClassTable:
 
     def __init__(self) -> None:
         self.order: Sequence[str] = ()
+        self.repeated = 0
         self._by_key: dict[str, ClassCounts] = {}
         self._with_class = 0
         self._without_class = 0
@@ -107,8 +111,8 @@ class ClassTable:
                 examples don't count.
         """
         digest = 0
-        # The class's number and the box: equal boxes of a class in one row count once.
-        counted: set[tuple[int, tuple[float, ...]]] = set()
+        # Of each class, the boxes of its phrases: each thing counts once.
+        instances_of: dict[str, list[list[Mapping[str, Any]]]] = {}
         for expression in expressions:
             if isinstance(expression, Mapping) and is_negative(expression):
                 continue  # a negative example was made up, and says nothing of a class
@@ -119,21 +123,29 @@ class ClassTable:
             self._with_class += 1
             if not digest:
                 digest = _digest_of(picture)
-            counts = self._counts_of(name)
-            state = 0
-            for bbox in _boxes_in(expression):
-                state = _BOXED
-                if (counts.number, bbox) not in counted:
-                    counted.add((counts.number, bbox))
-                    counts.boxes += 1
-                    counts.sides += float(area(bbox) ** 0.5)
-            self._raise_state(digest, counts, state or _state_of(expression))
+            instances = _boxed_in(expression)
+            if instances:
+                instances_of.setdefault(class_key(name), []).append(instances)
+            state = _BOXED if instances else _state_of(expression)
+            self._raise_state(digest, self._counts_of(name), state)
+        for key, phrases in instances_of.items():
+            self._count_boxes(self._by_key[key], phrases)
+
+    def _count_boxes(
+        self, counts: ClassCounts, phrases: Sequence[Sequence[Mapping[str, Any]]]
+    ) -> None:
+        for instances, staying in zip(phrases, each_thing_once(phrases), strict=True):
+            self.repeated += len(instances) - len(staying)
+            counts.boxes += len(staying)
+            for index in staying:
+                counts.sides += float(area(box_of(instances[index]["bbox"])) ** 0.5)
 
     def add_table(self, part: "ClassTable") -> None:
         """Add the counts of another part of the data set, which may have rows of the same pictures.
 
         Boxes are added up; a picture counts once for each class, as in `add`.
         """
+        self.repeated += part.repeated
         self._with_class += part._with_class
         self._without_class += part._without_class
         ours_by_their_number = {}  # the part numbers its classes by itself
@@ -216,13 +228,15 @@ def _state_of(expression: Mapping[str, Any]) -> int:
     return _UNDECIDED if status in ("ambiguous", "unsupported") else 0
 
 
-def _boxes_in(expression: Mapping[str, Any]) -> Iterator[Bbox]:
+def _boxed_in(expression: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     instances = expression.get("instances")
     if not isinstance(instances, list):
-        return
-    for instance in instances:
-        if isinstance(instance, dict) and is_box(instance.get("bbox")):
-            yield box_of(instance["bbox"])
+        return []
+    return [
+        instance
+        for instance in instances
+        if isinstance(instance, dict) and is_box(instance.get("bbox"))
+    ]
 
 
 def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
@@ -233,7 +247,8 @@ def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
     """
     if not rows:
         return
-    table = [["class", "pictures", "boxes", "none", "undecided", "mean side, px"]]
+    # "undecided" is a check's word for a phrase, which may stand on the same screen
+    table = [["class", "pictures", "boxes", "none", "unclear", "mean side, px"]]
     for row in rows[:most]:
         side = row["mean_side"]
         cells = [row["class"]]

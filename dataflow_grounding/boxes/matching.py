@@ -3,14 +3,106 @@
 Boxes are paired one to one, greedily by falling IoU (intersection over union).
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
+from dataflow_grounding.data.records import is_number
 
 A = TypeVar("A", bound=Hashable)
 B = TypeVar("B", bound=Hashable)
 SAME = 0.5  # IoU from which two boxes mean the same thing
+# IoU from which boxes of two phrases of one class are of one thing, as "a person" and "a human"
+# find each person twice. A phrase's own boxes aren't compared so: it tells its things apart itself.
+ONE_OF_CLASS = 0.75
+
+
+def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
+    """Return which boxes of the phrases of one class stay, if each thing is to have one.
+
+    A box is left out if a better one that stays is equal to it, or is another phrase's and overlaps
+    it by ONE_OF_CLASS. The better one has the higher score, or comes first.
+
+    Args:
+        phrases: The instances of each phrase, with `bbox` and perhaps `score`.
+
+    Returns:
+        For each phrase the indices of its instances that stay, in their order.
+
+    Example:
+        >>> person = [{"bbox": [0, 0, 40, 90]}, {"bbox": [50, 0, 90, 90]}]
+        >>> each_thing_once([person, [{"bbox": [51, 1, 90, 88]}, {"bbox": [100, 0, 140, 90]}]])
+        [[0, 1], [1]]
+    """
+    places = []
+    for phrase, instances in enumerate(phrases):
+        for index, instance in enumerate(instances):
+            score = instance.get("score")
+            sureness = float(score) if score is not None and is_number(score) else -1.0
+            places.append((-sureness, phrase, index))
+    places.sort()
+    seen: set[Bbox] = set()
+    things = _Things()
+    staying: list[list[int]] = [[] for _ in phrases]
+    for _, phrase, index in places:
+        box = box_of(phrases[phrase][index]["bbox"])
+        if box in seen or (len(phrases) > 1 and things.has(box, phrase)):
+            continue
+        seen.add(box)
+        staying[phrase].append(index)
+        if len(phrases) > 1:
+            things.add(box, phrase)
+    return [sorted(indices) for indices in staying]
+
+
+class _Things:
+    """The boxes of a class in one picture, by cells of about their own size.
+
+    Boxes that overlap by ONE_OF_CLASS are about as large, and in cells next to each other: those of
+    a picture with thousands aren't all compared.
+    """
+
+    def __init__(self) -> None:
+        # by cell, then by phrase
+        self._boxes: dict[tuple[int, ...], dict[int, list[Bbox]]] = {}
+
+    def add(self, box: Bbox, phrase: int) -> None:
+        """Add a phrase's box."""
+        levels = [math.frexp(box[axis + 2] - box[axis])[1] for axis in (0, 1)]
+        columns = [_column(box[axis], levels[axis]) for axis in (0, 1)]
+        cell = self._boxes.setdefault((*levels, *columns), {})
+        cell.setdefault(phrase, []).append(box)
+
+    def has(self, box: Bbox, phrase: int) -> bool:
+        """Return whether another phrase has a box of the same thing."""
+        across, down = (_cells_near(box[axis], box[axis + 2]) for axis in (0, 1))
+        for width_level, column in across:
+            for height_level, row in down:
+                cell = self._boxes.get((width_level, height_level, column, row), {})
+                for other_phrase, others in cell.items():
+                    if other_phrase != phrase and any(
+                        iou(box, other) >= ONE_OF_CLASS for other in others
+                    ):
+                        return True
+        return False
+
+
+def _column(edge: float, level: int) -> int:
+    return math.floor(edge / math.ldexp(1.0, level))
+
+
+def _cells_near(low: float, high: float) -> list[tuple[int, int]]:
+    # Along one axis: the levels and columns in which boxes stand that may overlap so much. Their
+    # sides differ by a factor of ONE_OF_CLASS at the most, and their edges by what is left of it.
+    side = abs(high - low)
+    reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
+    cells = []
+    least = math.frexp(side * ONE_OF_CLASS)[1]
+    for level in range(least, math.frexp(side / ONE_OF_CLASS)[1] + 1):
+        for column in range(_column(low - reach, level), _column(low + reach, level) + 1):
+            cells.append((level, column))
+    return cells
 
 
 def match_boxes(

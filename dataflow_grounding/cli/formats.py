@@ -30,7 +30,7 @@ from dataflow_grounding.data.classes import (
     split_of,
 )
 from dataflow_grounding.data.records import STATUSES, dump_text, path_of
-from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of
+from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
 from dataflow_grounding.formats import (
@@ -208,7 +208,11 @@ def import_(
             shutil.rmtree(out, ignore_errors=True)
         raise
     run = {
-        "imported": {"format": format, "path": os.path.abspath(path)},
+        "imported": {
+            "format": format,
+            "path": os.path.abspath(path),
+            "preamble": dict(source.preamble),
+        },
         "image_folders": [absolute(folder)],
     }
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
@@ -268,6 +272,8 @@ def convert(
         first = list(islice(records, 1))
         if takes(format, "class_list"):
             settings["class_list"] = source.class_names
+        if takes(format, "preamble") and format == source_name:
+            settings["preamble"] = source.preamble
         exported = _write(chain(first, records), format, out, tuple(folders), settings)
         return _tell(exported, format, as_json, source)
 
@@ -298,12 +304,23 @@ def export(
     parts = parts_of(results)
     if takes(format, "class_list"):
         settings["class_list"] = _classes_of_all(results, parts)
+    if takes(format, "preamble"):
+        settings["preamble"] = _preamble_of(results, format)
     records: Any = {name: RecordsOf(path) for name, path in parts.items()} or RecordsOf(results)
     exported = _write(records, format, out, image_folders_of(results, image_root), settings)
     list_file = file_of_classes(results)
     if list_file and any(UNLISTED in remark for remark in exported.remarks):
         exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
     return _tell(exported, format, as_json, None)
+
+
+def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
+    # What the file said that RESULTS were imported from; empty where that was of another format.
+    imported = run_of(results).get("imported")
+    if not isinstance(imported, dict) or imported.get("format") != format:
+        return {}
+    preamble = imported.get("preamble")
+    return preamble if isinstance(preamble, dict) else {}
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:

@@ -165,7 +165,7 @@ def of_certify(
         answer(as_json, {"changes": changes}, changes or ["nothing has changed"])
         return 1 if changes else 0
     certificate = certify(results, gold, max_error)
-    lines = list(told_lines(certificate))
+    lines = list(told_lines(certificate, results))
     if html:
         lines.append(f"page: {write_page(results, certificate)}")
     answer(as_json, certificate, lines)

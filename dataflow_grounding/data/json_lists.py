@@ -73,9 +73,9 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     """Yield the items of the lists in the object that a file holds, as (name, number, item).
 
     Each list begins with (name, -1, None), so that an empty one shows, too; then come its items,
-    with their numbers from 0. Values of the object that are no lists are left out. Raises
-    ValueError where the file holds something else, perhaps after some items; RecursionError where a
-    value is nested too deeply.
+    with their numbers from 0. Values of the object that are no lists come with the number -2.
+    Raises ValueError where the file holds something else, perhaps after some items; RecursionError
+    where a value is nested too deeply.
     """
     json_text = _PartlyReadJson(file, "{")
     for name, _ in json_text.values(_OBJECT, _MEMBER):
@@ -84,7 +84,8 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
             for number, (item, _) in enumerate(json_text.values(_LIST_OF_KEY, _ITEM)):
                 yield name, number, item
         else:
-            next(json_text.values(_VALUE, _VALUE))  # read one value, and pass it over
+            value, _ = next(json_text.values(_VALUE, _VALUE))
+            yield name, -2, value
     json_text.end()
 
 

@@ -37,6 +37,11 @@ NEGATIVE = "negative"
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 """What may have been found of an expression: boxes, that its thing isn't there, or neither."""
 REGIONS = "regions"  # the column of a record with its regions
+DOUBT = "doubt"
+"""The column that says in words why a record's replies are doubtful."""
+UNKNOWN_DOUBT = (
+    "much of a reply was dropped, moved or missing, or several phrases have the whole picture"
+)
 VERDICTS = ("verified", "not verified", "undecided", "not checked")
 """What a check may have said of an expression, in words; see `verdict_of`."""
 
@@ -328,6 +333,29 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
     verification = expression.get("verification")
     was_judged = isinstance(verification, dict) and isinstance(verification.get("boxes"), list)
     return "undecided" if was_judged else "not checked"
+
+
+def doubt_of_reply(record: Mapping[str, Any]) -> str:
+    """Return why much of a reply about a record was of no use, in words; "" where it wasn't.
+
+    A record is `doubtful`, too, where a check couldn't decide on a phrase. Such a phrase says so
+    itself, and has the reason in its `verification`.
+
+    Example:
+        >>> doubt_of_reply({"doubtful": True, "doubt": "much was dropped or moved"})
+        'much was dropped or moved'
+        >>> doubt_of_reply({"doubtful": True, "expressions": [{"doubtful": True}]})
+        ''
+    """
+    if record.get("doubtful") is not True:
+        return ""
+    doubt = record.get(DOUBT)
+    if doubt and isinstance(doubt, str):
+        return doubt
+    rows = record.get(annotated_column(record))
+    phrases = rows if isinstance(rows, list) else []
+    by_check = any(isinstance(row, dict) and row.get("doubtful") is True for row in phrases)
+    return "" if by_check else UNKNOWN_DOUBT
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:

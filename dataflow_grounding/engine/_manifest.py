@@ -87,7 +87,8 @@ class Manifest:
     def write(self, summary: Summary) -> None:
         """Remember a finished run, if the same would come out were it done again; else forget it.
 
-        To be remembered, a run has to have got a record through, without failures that may pass;
+        To be remembered, a run has to have got a record through, without failures that may pass,
+        and with a judge, if any, that it could obey: another may answer at the same address later;
         its settings have to be known, and its input and images must not have changed meanwhile.
         A changed input is noted in the summary; where an image has changed, the folder's other
         segments are forgotten, too. Raises StorageFailed.
@@ -98,7 +99,8 @@ class Manifest:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None
-        if not summary.handover.passing_failures and summary.done and self._settings is not None:
+        may_pass = summary.handover.passing_failures or summary.notes["judge_not_obeyed"]
+        if not may_pass and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
             # the run may have seen something of both

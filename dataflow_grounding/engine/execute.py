@@ -175,6 +175,11 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
             )
         elif options.shard is not None or run is not Run:
             raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
+    check_budget(options)
+
+
+def check_budget(options: RunOptions) -> None:
+    """Raise SpecError for a budget that is no number of USD, or has no prices to be counted by."""
     if options.budget_usd is None:
         return
     if options.prices is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding._util.nearest import nearest
-from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, Update
+from dataflow_grounding.data.records import DOUBT, ROW_OF_IMAGE, Record, Update
 
 if TYPE_CHECKING:
     from dataflow_grounding._util.errors import RecordError
@@ -41,6 +41,7 @@ FACT_COLUMNS = (
     "source",
     "pipeline_steps",
     "doubtful",
+    DOUBT,
     "model",
     ROW_OF_IMAGE,
     SUSPECT,
@@ -287,6 +288,15 @@ class PipelineRun:
 current_pipeline: ContextVar[PipelineRun | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
 """While a pipeline is compiled: the steps that its forward() called so far; else None."""
+
+
+is_rehearsal: ContextVar[bool] = ContextVar("is_rehearsal", default=False)
+"""Whether forward() is called only to check its steps, and nothing may be paid for."""
+
+
+def refuse_in_rehearsal(*given: Any, **keys: Any) -> Any:
+    """Raise RuntimeError: what is done here is for the run itself, not for its rehearsal."""
+    raise RuntimeError("forward() is only rehearsed")
 
 
 @contextmanager

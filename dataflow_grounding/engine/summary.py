@@ -272,6 +272,9 @@ class Summary:
             yield f"{total}: {parts}" if parts else total
         for line in class_lines(self.shown.classes.rows(), MOST_CLASSES):
             yield f"  {line}"
+        if self.shown.classes.repeated and self.shown.classes.is_of_classes:
+            times = counted(self.shown.classes.repeated, "box")
+            yield f"  {times} on a thing that another box of its class has: counted once"
         for _, line in self.shown.boxes:
             yield f"  {line}"
         more = self.expressions["grounded"] - len(self.shown.boxes)

@@ -100,8 +100,8 @@ def write(
     what the parts share is written once for all: the README, and YOLO's `data.yaml`.
 
     Args:
-        records: Read one at a time; for detectors (`yolo`, `coco`, `kitti`) twice, so that an
-            iterator is taken into a list first. Of a split, the records by the part's name:
+        records: Read one at a time; for detectors (`yolo`, `coco`, `kitti`, `voc`) twice, so that
+            an iterator is taken into a list first. Of a split, the records by the part's name:
             `train`, `val`, `test`. Categories have the same numbers in all parts of YOLO, and of
             COCO where `class_list` names all of them.
         format: One of FORMATS, or the user's own as `module:Class`.

@@ -9,17 +9,19 @@ data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 import marshal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import count
+from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_number, is_score
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
+from dataflow_grounding.formats.imported import Mark, OwnIds, column, keep, kept, marks_of
 from dataflow_grounding.formats.label_files import Labelled
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_lists, unite
 
@@ -53,15 +55,21 @@ class CocoFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
+        self._categories: dict[str, dict[str, Any]] = {}  # by id, as they stand there
+        self._largest = {"images": 0, "annotations": 0, "categories": 0}  # ids that are numbers
+        self._facts: dict[str, Any] = {}  # `info` and `licenses`
         # A database without a name is a temporary file of its own, which goes with it.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
         list_names = set()
         try:
             for list_name, number, item in read_lists(path):
-                list_names.add(list_name)
+                if number >= -1:
+                    list_names.add(list_name)
                 if number >= 0:  # -1 only says that the list is there
                     self._take(list_name, number, item if isinstance(item, dict) else {})
+                elif list_name == "info":
+                    self._facts["info"] = item
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
@@ -73,6 +81,8 @@ class CocoFile:
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
         # Other lists than COCO's are passed over.
         own_id = _id(item.get("id", number))
+        if list_name in self._largest and type(item.get("id")) is int:
+            self._largest[list_name] = max(self._largest[list_name], item["id"])
         try:
             if list_name == "images":
                 self._take_image(own_id, item)
@@ -80,6 +90,8 @@ class CocoFile:
                 self._take_annotation(own_id, item)
             elif list_name == "categories":
                 self._take_category(own_id, item)
+            elif list_name == "licenses":
+                self._facts.setdefault("licenses", []).append(item)
         except sqlite3.IntegrityError:
             raise InputError(
                 f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
@@ -99,7 +111,7 @@ class CocoFile:
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
         is_crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
         unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
-        packed = marshal.dumps({"id": own_id, **item})
+        packed = marshal.dumps((own_id, item))
         row = (unique_id, _id(item.get("image_id")), is_crowd, packed)
         self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
 
@@ -108,6 +120,19 @@ class CocoFile:
             raise sqlite3.IntegrityError
         name = item.get("name")
         self._category_names[own_id] = "" if name is None else str(name)
+        self._categories[own_id] = item
+
+    def preamble(self) -> dict[str, Any]:
+        """Return what the file says of all images: `info`, `licenses`, `categories`."""
+        return {**self._facts, "categories": list(self._categories.values())}
+
+    def column_of(
+        self, format: str, image: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what a record keeps of an image and of its annotations, as they stand there."""
+        used = {_id(source.get("category_id")): None for source in sources}
+        categories = [self._categories[key] for key in used if key in self._categories]
+        return column(format, sources, image=image, categories=categories, largest=self._largest)
 
     def category_names(self) -> list[str]:
         """Return the names of categories in the order of their ids.
@@ -147,12 +172,14 @@ class CocoFile:
         """Return the annotations of an image, in the order of the file; none of an unknown one.
 
         Besides its own keys each has `id`, its number in the list unless stated; `category`, the
-        category's name, empty where it isn't listed; and `crowd`, whether it is one.
+        category's name, empty where it isn't listed; `crowd`, whether it is one; and `source`, the
+        annotation as it stands there.
         """
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
         for crowd, packed in self._rows.execute(query, (image_id,)):
-            entry = {**marshal.loads(packed), "crowd": crowd}
+            own_id, item = marshal.loads(packed)
+            entry = {"id": own_id, **item, "crowd": crowd, "source": item}
             entry["category"] = self._category_names.get(_id(entry.get("category_id")), "")
             entries.append(entry)
         return entries
@@ -194,6 +221,7 @@ class Coco(Format):
     # as _classes.Classes takes them
     classes: str = "class"
     class_list: Sequence[str] = ()
+    preamble: Mapping[str, Any] = field(default_factory=dict)
 
     detects = True
 
@@ -207,40 +235,79 @@ class Coco(Format):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples; categories with a fixed order come first, others as they appear."""
         self._picture_numbers = Numbers()
-        annotation_ids = count(1)
-        head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
-        lists = out.lists(self.data_file, "images", "annotations", "categories", **head)
+        self._image_ids = _ImageIds()
+        annotation_ids = OwnIds()
+        facts = {"info": {"description": "dataflow-grounding"}, "licenses": []}
+        facts |= {key: value for key, value in self.preamble.items() if key != "categories"}
+        lists = out.lists(self.data_file, "images", "annotations", "categories", **facts)
         with lists as (put_image, put_annotation, put_category):
-
-            def put_new_category(number: int, name: str) -> None:
-                """Write the entry of a category whose number is asked for the first time."""
-                put_category({"id": number, "name": name, "supercategory": ONE})
-
-            categories = Numbers(put_new_category)
-            for name in self._classes.fixed:
-                categories.number_of(name)
-            for position, sample in enumerate(samples, 1):
-                image_id, is_new = self.image_number(sample, position)
+            categories = _Categories(put_category)
+            for entry in self.preamble.get("categories", ()):
+                categories.add(entry)
+            # Without the file's preamble its categories are those of its annotations.
+            first = next(samples, None)
+            if self.preamble or not (first and kept(first.record, self.name)):
+                for name in self._classes.fixed:
+                    categories.id_of(name)
+            count_of_fixed = categories.new
+            for position, sample in enumerate(chain([first] if first else [], samples), 1):
+                own = kept(sample.record, self.name)
+                largest = own.get("largest", {})
+                annotation_ids.rise(largest.get("annotations", 0))
+                categories.rise(largest.get("categories", 0))
+                for entry in own.get("categories", ()):
+                    categories.add(entry)
+                number, is_new = self.image_number(sample, position)
+                image_id = self._image_ids.id_of(number, is_new, own)
                 if is_new:
                     put_image(self._image_entry(sample, image_id))
-                for phrase in sample.phrases:
-                    category_id, _ = categories.number_of(
-                        self._classes.written_class_of(phrase.expression)
-                    )
-                    phrase_keys = {"category_id": category_id, **self.phrase_keys(phrase)}
-                    for box_keys in _keys_of_boxes(phrase):
-                        ids = {"id": next(annotation_ids), "image_id": image_id}
-                        put_annotation({**ids, **phrase_keys, **box_keys})
-            self.remarks += self._classes.remarks_on_numbers(len(categories))
+                for mark in marks_of(sample, self.name):
+                    entry = self._annotation(mark, own, categories)
+                    entry["id"] = annotation_ids.id_of((mark.item or {}).get("id"))
+                    put_annotation({"id": entry["id"], "image_id": image_id, **entry})
+            unlisted = categories.new - count_of_fixed
+            count = len(self._classes.fixed) + unlisted
+            self.remarks += self._classes.remarks_on_numbers(count)
 
-    def _image_entry(self, sample: Sample, number: int) -> dict[str, Any]:
-        return {
-            "id": number,
+    def _image_entry(self, sample: Sample, image_id: Any) -> dict[str, Any]:
+        facts = {
+            "id": image_id,
             "file_name": sample.file_name,
             "width": sample.size[0],
             "height": sample.size[1],
-            **self.image_keys(sample, number),
         }
+        source = kept(sample.record, self.name).get("image", {})
+        if source and source.get("caption") in (None, sample.caption):
+            return {**source, **facts}
+        return {**source, **facts, **self.image_keys(sample, image_id)}
+
+    def _annotation(
+        self, mark: Mark, own: Mapping[str, Any], categories: "_Categories"
+    ) -> dict[str, Any]:
+        # An item of the source stays as it is but for what has changed.
+        source: dict[str, Any] = {**mark.item} if mark.item else {}
+        phrase = mark.phrase
+        source.pop("image_id", None)  # which may be another one now
+        if phrase is None:
+            return source
+        name = self._classes.written_class_of(phrase.expression)
+        box_keys = _keys_of_box(phrase, mark.number)
+        if not source:
+            category = {"category_id": categories.id_of(name)}
+            if own and not any("expression_id" in item for item in own["items"]):
+                # Ids that are made for the source's annotations in reading would be these, too.
+                return {**category, **self.further_keys(phrase, name), **_without_ids(box_keys)}
+            return {**category, **self.phrase_keys(phrase), **box_keys}
+        has_category = categories.is_called(source.get("category_id"), name)
+        if not has_category:
+            source["category_id"] = categories.id_of(name)
+        if mark.is_renamed or not has_category:
+            has_words = "phrase" in source or "class" in source
+            source |= self.phrase_keys(phrase) if has_words else self.further_keys(phrase, name)
+        if mark.is_moved:
+            source.pop("segmentation", None)  # it is that of the old box
+            source |= {key: box_keys[key] for key in ("bbox", "area")}
+        return source | _known(box_keys, "verified", "score")
 
     def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
         """Return the number of a sample's image entry, and whether that is to be written now.
@@ -250,13 +317,20 @@ class Coco(Format):
         """
         return self._picture_numbers.number_of(sample.file_name)
 
-    def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
+    def image_keys(self, sample: Sample, number: Any) -> dict[str, Any]:
         """Return what an image entry says besides the picture."""
         return {"original_id": sample.record.get("image_id")}
 
     def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
         """Return what each annotation of a phrase says of the phrase."""
         return {"phrase": phrase.text, **_known(phrase.expression, "class")}
+
+    def further_keys(self, phrase: Phrase, name: str) -> dict[str, Any]:
+        """Return what an annotation says of its phrase among those of another tool.
+
+        That is nothing where the category, called `name`, is all that there is to say.
+        """
+        return {} if class_key(phrase.text) == class_key(name) else self.phrase_keys(phrase)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each image entry; annotations with one id and phrase are united.
@@ -267,6 +341,7 @@ class Coco(Format):
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
         self.class_names = coco.category_names()
+        self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
         for image_key, name, image in coco.images():  # its key is its id in the file
             row = _known(image, "width", "height", "caption")
@@ -275,12 +350,14 @@ class Coco(Format):
                 row["image_id"] = image_id
             entries = coco.entries(image_key)
             keyed: list[tuple[Any, dict[str, Any]]] = []
-            for entry in entries:
+            for number, entry in enumerate(entries):
                 if not entry["crowd"]:
                     caption = image.get("caption")
-                    keyed += _expressions(entry, caption, file, self.passed_over)
+                    keyed += _expressions(entry, number, caption, file, self.passed_over)
             if entries and not keyed:  # something is there, such as crowds
                 row["background"] = False
+            sources = [entry["source"] for entry in entries]
+            row |= coco.column_of(self.name, image, sources)
             yield {"image_path": name, **row, "expressions": unite(keyed)}
 
 
@@ -303,7 +380,7 @@ class CocoGrounding(Coco):
         """Return the sample's position: each has an entry of its own."""
         return position, True
 
-    def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
+    def image_keys(self, sample: Sample, number: Any) -> dict[str, Any]:
         """Return the further keys that MDETR's evaluation wants of an image."""
         return {
             "caption": sample.caption,
@@ -319,19 +396,84 @@ class CocoGrounding(Coco):
         return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
 
 
-def _keys_of_boxes(phrase: Phrase) -> Iterator[dict[str, Any]]:
+class _ImageIds:
+    """Gives images the ids of their source, or numbers."""
+
+    def __init__(self) -> None:
+        self._ids = OwnIds()
+        self._id_of_number: dict[int, Any] = {}  # by the number of the picture, where they differ
+
+    def id_of(self, number: int, is_new: bool, own: Mapping[str, Any]) -> Any:
+        """Return the id of the picture of that number, of which a source has kept `own`."""
+        if not is_new:
+            return self._id_of_number.get(number, number)
+        self._ids.rise(own.get("largest", {}).get("images", 0))
+        image_id = self._ids.id_of(own.get("image", {}).get("id"))
+        if image_id != number:
+            self._id_of_number[number] = image_id
+        return image_id
+
+
+class _Categories:
+    """The categories of a file that is written: those of a source, and others as they come.
+
+    Attributes:
+        new: How many there are that no source has.
+    """
+
+    def __init__(self, put: Callable[[Any], object]) -> None:
+        self._put = put
+        self._ids = OwnIds()
+        self._names = Numbers()
+        self._id_of_number: dict[int, Any] = {}  # by the number of the name, where they differ
+        self._key_of_id: dict[str, str] = {}  # of a source's own
+        self.rise = self._ids.rise
+        self.new = 0
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Write an entry of a source, unless its id is there already."""
+        own_id = entry.get("id")
+        if _id(own_id) in self._key_of_id or self._ids.id_of(own_id) != own_id:
+            return
+        name = " ".join(str(entry.get("name", "")).split())
+        self._key_of_id[_id(own_id)] = class_key(name)
+        number, is_new = self._names.number_of(name)
+        if is_new:
+            self._id_of_number[number] = own_id
+        self._put(entry)
+
+    def is_called(self, own_id: Any, name: str) -> bool:
+        """Whether a source calls its category of that id so; one that it doesn't list is ONE."""
+        return self._key_of_id.get(_id(own_id), ONE) == class_key(name)
+
+    def id_of(self, name: str) -> Any:
+        """Return the id of a category, whose entry is written where it is new."""
+        number, is_new = self._names.number_of(name)
+        if is_new:
+            own_id = self._ids.id_of()
+            self.new += 1
+            self._put({"id": own_id, "name": name, "supercategory": ONE})
+            if own_id != number:
+                self._id_of_number[number] = own_id
+        return self._id_of_number.get(number, number)
+
+
+def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     # `verified` and the like are those of the box, or where it states none, of its expression.
-    for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
-        x1, y1, x2, y2 = box
-        width = _sum(x2, -x1)
-        height = _sum(y2, -y1)
-        facts = {**phrase.expression, **instance}
-        yield {
-            "bbox": [x1, y1, width, height],
-            "area": width * height,
-            "iscrowd": 0,
-            **_known(facts, "expression_id", "verified", "bbox_id", "score"),
-        }
+    x1, y1, x2, y2 = phrase.boxes[number]
+    width = _sum(x2, -x1)
+    height = _sum(y2, -y1)
+    facts = {**phrase.expression, **phrase.expression["instances"][number]}
+    return {
+        "bbox": [x1, y1, width, height],
+        "area": width * height,
+        "iscrowd": 0,
+        **_known(facts, "expression_id", "verified", "bbox_id", "score"),
+    }
+
+
+def _without_ids(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: keys[key] for key in keys if key not in ("expression_id", "bbox_id")}
 
 
 def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -339,7 +481,7 @@ def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _expressions(
-    entry: Any, caption: Any, file: str, passed_over: Counter[str]
+    entry: Any, number: int, caption: Any, file: str, passed_over: Counter[str]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     # COCO has an annotation for each box, so that an expression's boxes stand in several. An
     # annotation without a box yields nothing, unless it says with gRefCOCO's category that nothing
@@ -358,7 +500,7 @@ def _expressions(
             instances = []
             # gRefCOCO writes zeros for no box: of one without width or height, none is there.
             if box and not (nothing_there and 0 in box[2:]):
-                instances = [_instance(entry, passed_over)]
+                instances = [keep(_instance(entry, passed_over), number, text)]
             # A phrase may have been corrected while its id stayed: only both together tell it.
             # Without an id, all that is said of it has to be alike.
             key = (expression.get("expression_id", repr(expression)), text)

@@ -7,15 +7,20 @@ the picture's caption, are tags. Source: docs.cvat.ai/docs/dataset_management/fo
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
+from dataflow_grounding.formats.imported import NO_BOX, Mark, column, keep, kept, marks_of
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_xml, unite
+from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
 
 # The labels of what the export writes.
 _BOX = "object"
@@ -37,23 +42,24 @@ _OURS = re.compile(
 )
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
-# A character that XML can't hold, such as a control character.
-_NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+@dataclass
 class Cvat(Format):
     """CVAT's own XML, which it takes as annotations of a task.
 
     The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes
-    are their phrases; other tags, and attributes that the export doesn't write, are left out and
-    counted; other shapes are refused.
+    are their phrases; other tags and shapes, and attributes that the export doesn't write, are left
+    out and counted. What was read comes out as it was, with all of these.
     """
+
+    preamble: Mapping[str, Any] = field(default_factory=dict)
 
     repeats = True
 
     def safe(self, text: str) -> str:
         """Return the text without characters that XML can't hold."""
-        return _NOT_XML.sub("", text)
+        return safe_for_xml(text)
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples as <image> elements, line by line, so that any number fits."""
@@ -61,29 +67,50 @@ class Cvat(Format):
             file.write(
                 '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
             )
-            file.write(_task_xml())
+            meta = self.preamble.get("meta")
+            file.write(f"{meta}\n" if meta else _task_xml())
+            labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
             for number, sample in enumerate(samples):
-                name = quoteattr(self.safe(sample.file_name))
-                width, height = sample.size
-                file.write(f'<image id="{number}" name={name} width="{width}" height="{height}">\n')
-                facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
-                if any(facts.values()):
-                    file.write(_mark_xml("tag", _PICTURE, facts))
-                for group_id, phrase in enumerate(sample.phrases, 1):
-                    file.writelines(_phrase_xml(phrase, group_id))
+                own = kept(sample.record, self.name)
+                facts = {"id": number, **own.get("image", {}), "name": sample.file_name}
+                facts |= {"width": sample.size[0], "height": sample.size[1]}
+                file.write(f"<image {self._attributes_xml(facts)}>\n")
+                if own:
+                    file.writelines(self._marks_back(sample, labels))
+                else:
+                    file.writelines(_picture_xml(sample))
                 file.write("</image>\n")
             file.write("</annotations>\n")
+
+    def _attributes_xml(self, facts: Mapping[str, Any]) -> str:
+        return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
+
+    def _marks_back(self, sample: Sample, labels: Mapping[str, str]) -> Iterator[str]:
+        # `labels` are those of the source's task, by their class_key.
+        sibling_of_phrase: dict[int, Element] = {}
+        for mark in marks_of(sample, self.name):
+            is_as_it_was = mark.phrase is None or not (mark.is_moved or mark.is_renamed)
+            if mark.item and is_as_it_was:
+                yield f"{mark.item}\n"
+            elif mark.item:
+                yield f"{_changed_xml(mark)}\n"
+            elif mark.phrase:
+                yield _new_xml(mark.phrase, mark, sibling_of_phrase.get(id(mark.phrase)), labels)
+            if mark.item and mark.box:
+                sibling_of_phrase.setdefault(id(mark.phrase), element_of(mark.item))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each <image>. A file of a video, or without images, is refused."""
         file = file_of(path, self.data_file)
         has_images = False
         for element in read_xml(file):
+            if element.tag == "meta":
+                self.preamble = {"meta": text_of(element)}
             if element.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
                 with entry_errors(f"{file}, image {element.get('name')!r}"):
-                    yield _record(element, self.passed_over)
+                    yield _record(element, self.name, self.passed_over)
                 has_images = True
         if not has_images:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
@@ -108,8 +135,67 @@ def _task_xml() -> str:
     )
 
 
-def _phrase_xml(phrase: Phrase, group_id: int) -> Iterator[str]:
+def _labels_in(meta: str) -> Iterator[str]:
+    for label in element_of(meta).iter("label"):
+        name = label.findtext("name")
+        if name:
+            yield name
+
+
+def _changed_xml(mark: Mark) -> str:
+    # Only its corners and its phrase are others, or its label where no attribute says the phrase.
+    element = element_of(mark.item)
+    assert mark.phrase is not None
+    if mark.box and mark.is_moved:
+        element.attrib.update(_corners_of(mark.box))
+    if mark.is_renamed:
+        said = [each for each in element if each.get("name") == "phrase" and each.text]
+        for attribute in said:
+            attribute.text = mark.phrase.text
+        if not said:
+            element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
+    return text_of(element)
+
+
+def _new_xml(phrase: Phrase, mark: Mark, sibling: Element | None, labels: Mapping[str, str]) -> str:
+    # A new box has the label of another box of its phrase, else its class where that is one of the
+    # task's `labels`, else ours. A phrase without boxes is written where the task has our label.
+    label = labels.get(class_key(class_of(phrase.expression)))
+    if sibling is None and label:
+        sibling = Element("box", {"label": label})
+    if mark.box and sibling is not None:
+        return f"{_further_xml(sibling, mark.box)}\n"
+    if mark.box or class_key(_NO_BOX) in labels:
+        return _mark_of_phrase_xml(phrase, mark.number, None)
+    return ""
+
+
+def _further_xml(sibling: Element, box: Bbox) -> str:
+    # Another box of the label, the group and the phrase of a box.
+    facts = {"label": sibling.get("label", ""), "source": "manual", "occluded": "0"}
+    facts |= {**_corners_of(box), "z_order": "0"}
+    if sibling.get("group_id"):
+        facts["group_id"] = sibling.get("group_id", "")
+    element = Element("box", facts)
+    element.extend(each for each in sibling if each.get("name") in _PHRASE_ATTRIBUTES)
+    return text_of(element)
+
+
+def _corners_of(box: Bbox) -> dict[str, str]:
+    return {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
+
+
+def _picture_xml(sample: Sample) -> Iterator[str]:
     # Boxes of one phrase have the same `group_id`.
+    facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
+    if any(facts.values()):
+        yield _mark_xml("tag", _PICTURE, facts)
+    for group_id, phrase in enumerate(sample.phrases, 1):
+        for number in range(len(phrase.boxes)) or (NO_BOX,):
+            yield _mark_of_phrase_xml(phrase, number, group_id)
+
+
+def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: int | None) -> str:
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -117,32 +203,33 @@ def _phrase_xml(phrase: Phrase, group_id: int) -> Iterator[str]:
         "end": end,
         "expression_id": phrase.expression["expression_id"],
     }
-    if not phrase.boxes:
-        yield _mark_xml("tag", _NO_BOX, {**facts, "status": phrase.status})
-    for box, score in zip(phrase.boxes, phrase.scores, strict=True):
-        corners = " ".join(f'{name}="{n}"' for name, n in zip(_CORNERS, box, strict=True))
-        position = f' occluded="0" {corners} z_order="0" group_id="{group_id}"'
-        yield _mark_xml("box", _BOX, {**facts, "score": score}, position)
+    if number == NO_BOX:
+        return _mark_xml("tag", _NO_BOX, {**facts, "status": phrase.status})
+    corners = " ".join(f'{name}="{n}"' for name, n in _corners_of(phrase.boxes[number]).items())
+    group = "" if group_id is None else f' group_id="{group_id}"'
+    position = f' occluded="0" {corners} z_order="0"{group}'
+    return _mark_xml("box", _BOX, {**facts, "score": phrase.scores[number]}, position)
 
 
 def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = "") -> str:
     # `position` is XML of further attributes of the element itself.
     attributes = ""
     for name, value in facts.items():
-        text = "" if value is None else escape(_NOT_XML.sub("", str(value)))
+        text = "" if value is None else escape(safe_for_xml(str(value)))
         attributes += f'<attribute name="{name}">{text}</attribute>'
     return f'<{tag} label="{label}" source="manual"{position}>{attributes}</{tag}>\n'
 
 
-def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
+def _record(image: Element, format: str, passed_over: Counter[str]) -> dict[str, Any]:
     # A phrase is the text of a box's or tag's attribute, else a box's label. Boxes and tags of one
     # phrase that have one id, or stand in one group, are one expression; so are those of one phrase
     # without either.
     record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
     record |= {side: int(image.attrib[side]) for side in ("width", "height")}
+    record |= column(format, [text_of(mark) for mark in image], image=dict(image.attrib))
     keyed: list[tuple[Any, dict[str, Any]]] = []
     other_shapes = 0
-    for mark in image:
+    for number, mark in enumerate(image):
         label = mark.get("label", "")
         facts = _facts(mark, passed_over)
         if mark.tag == "tag" and label == _PICTURE and facts:
@@ -150,8 +237,13 @@ def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
         elif mark.tag == "box" or (mark.tag == "tag" and label == _NO_BOX):
             text = facts.get("phrase") or label
             own_id = facts.get("expression_id") or mark.get("group_id")
-            instances = [_instance(mark, facts)] if mark.tag == "box" else []
-            keyed.append(((own_id, text), _expression(text, facts, instances)))
+            instances = []
+            if mark.tag == "box":
+                instances = [keep(_instance(mark, facts), number, text)]
+            expression = _expression(text, facts, instances)
+            keyed.append(
+                ((own_id, text), expression if instances else keep(expression, number, text))
+            )
         elif mark.tag == "tag":
             passed_over[f"tags {label!r}"] += 1
         else:

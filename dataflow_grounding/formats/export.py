@@ -4,7 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain
 from typing import Any, TypeAlias
@@ -14,10 +14,12 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
+from dataflow_grounding.boxes.matching import each_thing_once
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
+    doubt_of_reply,
     has_id,
     image_id_of,
     is_score,
@@ -51,6 +53,7 @@ from dataflow_grounding.formats.format import (
     Sample,
     stands,
 )
+from dataflow_grounding.formats.imported import comes_without_boxes
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 # A path that ends so is meant as one file; a new folder of such a name would be a mistake.
@@ -71,6 +74,7 @@ _ONLY_REJECTED = "pictures of rejected boxes alone"
 _MAYBE_THERE = "pictures of something"
 _NOT_KNOWN_EMPTY = "pictures of nothing known"
 _REPEATED = "repeated boxes"
+_OF_SAME_THING = "boxes of the same thing"
 _WRONG_SPAN = "wrong spans"
 _DOUBTFUL = "doubtful records"
 _REMARKS = {
@@ -89,6 +93,8 @@ _REMARKS = {
     " as where all boxes of a phrase were rejected (m in the review says that nothing is)",
     _NOT_KNOWN_EMPTY: "pictures left out, as nothing says what is there, or that nothing is",
     _REPEATED: "boxes that stand there already under the same words, written once",
+    _OF_SAME_THING: "boxes on a thing that another phrase of the same class has boxed, written"
+    " once",
     _WRONG_SPAN: "spans that don't hold their phrase, which was looked for in its caption",
     _DOUBTFUL: "records marked doubtful, of whose replies a part was of no use",
 }
@@ -418,7 +424,7 @@ class _SampleMaker:
             return None
         if not self._format.repeats and not self._format.whole:
             phrases = self._without_repeats(phrases)
-        if record.get("doubtful") is True:
+        if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
         self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
         if carries.captions:
@@ -521,6 +527,8 @@ class _SampleMaker:
         # selected. - Without expressions: if it is marked `background`, or a person reviewed it, or
         # the format writes whole records (`Format.whole`); and an expression that wasn't found
         # would be selected.
+        if comes_without_boxes(record, self._format.name):  # what its source says goes back
+            return True
         if record.get("background") is False:  # something is there that it doesn't say
             return False
         if not expressions:
@@ -606,6 +614,8 @@ class _SampleMaker:
         # A detector would take a box that comes twice for two things, and a model that is tuned on
         # such conversations learns to repeat itself. A phrase that loses all of its boxes so is
         # left out.
+        if self._format.detects:
+            return self._each_thing_once(phrases)
         kept: list[Phrase] = []
         boxes_of_thing: dict[str, set[Bbox]] = {}
         for phrase in phrases:
@@ -614,10 +624,29 @@ class _SampleMaker:
             seen.update(phrase.boxes)
             self._counts[_REPEATED] += len(phrase.boxes) - len(new)
             if len(new) < len(phrase.boxes):
-                phrase = _with_boxes(phrase, new)
+                phrase = phrase.with_boxes(new)
             if phrase.boxes or phrase.status != "grounded":
                 kept.append(phrase)
         return kept
+
+    def _each_thing_once(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+        # Phrases of one class, as "a person" and "a human", have each thing with a box of its own.
+        places_of_class: dict[str, list[int]] = {}
+        for place, phrase in enumerate(phrases):
+            places_of_class.setdefault(self._format.thing(phrase), []).append(place)
+        kept = list(phrases)
+        for places in places_of_class.values():
+            boxes = [box for place in places for box in phrases[place].boxes]
+            repeated = len(boxes) - len(set(boxes))
+            self._counts[_REPEATED] += repeated
+            self._counts[_OF_SAME_THING] -= repeated
+            instances = [_as_instances(phrases[place]) for place in places]
+            for place, staying in zip(places, each_thing_once(instances), strict=True):
+                phrase = phrases[place]
+                self._counts[_OF_SAME_THING] += len(phrase.boxes) - len(staying)
+                if len(staying) < len(phrase.boxes):
+                    kept[place] = phrase.with_boxes(staying)
+        return [phrase for phrase in kept if phrase.boxes or phrase.status != "grounded"]
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
         # Boxes outside are dropped. None where a `grounded` phrase has no box left, or the words of
@@ -694,16 +723,9 @@ def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
     return list(index_of_box.values())
 
 
-def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
-    # Return a copy of the phrase with only its boxes of these indices, and what belongs to them.
-    # That is their scores, and the instances of its expression.
-    instances = phrase.expression["instances"]
-    return replace(
-        phrase,
-        boxes=[phrase.boxes[index] for index in indices],
-        scores=[phrase.scores[index] for index in indices],
-        expression={**phrase.expression, "instances": [instances[index] for index in indices]},
-    )
+def _as_instances(phrase: Phrase) -> list[dict[str, Any]]:
+    scored = zip(phrase.boxes, phrase.scores, strict=True)
+    return [{"bbox": box, "score": score} for box, score in scored]
 
 
 def _have_ids(expressions: Any) -> bool:

@@ -5,7 +5,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding._util.errors import InputError
@@ -108,6 +109,16 @@ class Phrase:
     scores: list[float | None]
     expression: Mapping[str, Any]
 
+    def with_boxes(self, indices: Sequence[int]) -> "Phrase":
+        """Return a copy with only the boxes of these indices, and what belongs to them."""
+        instances = self.expression["instances"]
+        return replace(
+            self,
+            boxes=[self.boxes[index] for index in indices],
+            scores=[self.scores[index] for index in indices],
+            expression={**self.expression, "instances": [instances[index] for index in indices]},
+        )
+
 
 @dataclass(slots=True)
 class Sample:
@@ -145,6 +156,8 @@ class Format(ABC):
             next two, empty.
         remarks: Lines on what was written that a user should know, filled by `write`.
         class_names: The classes that the data lists, in the order of their numbers, set by `read`.
+        preamble: What else the data says of all pictures, as JSON: set by `read`, and given to
+            `write` where it is an option.
     """
 
     name: str
@@ -154,6 +167,7 @@ class Format(ABC):
     passed_over: Counter[str]
     remarks: list[str]
     class_names: Sequence[str]
+    preamble: Mapping[str, Any] = MappingProxyType({})
     pictures: str = ""
     """The folder in whose `pictures/` `read` puts pictures that are in the data itself.
 

@@ -23,12 +23,14 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number, name_within
 from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.class_tables import Classes, Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
+from dataflow_grounding.formats.imported import Mark, column, keep, marks_of
 from dataflow_grounding.formats.reading import files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 
@@ -257,10 +259,22 @@ class _LabelFormat(Format):
     def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
         """Return the line of a label file for a box of that class; `number` counts from 1."""
 
+    def name_back(self, mark: Mark) -> str:
+        """Return the class of a box that was read from a line, `mark.item`: here its phrase."""
+        return mark.phrase.text if mark.phrase else ""
+
     @abstractmethod
-    def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
+    def line_back(self, line: str, mark: Mark) -> str:
+        """Return the line for a box that was read from another one, `mark.item`.
+
+        `line` is the one that a new box would have.
+        """
+
+    @abstractmethod
+    def regions(self, label: str, size: Size, names: Any, lines: list[str]) -> list[Labelled]:
         """Return what is in a label file, of a picture of that size.
 
+        Its lines are added to `lines`; each region says in `line` which one of them it is from.
         `names` are what `names_of` read; None where there is no such file. Raises BrokenRow,
         InputError, OSError.
         """
@@ -304,10 +318,17 @@ class _LabelFormat(Format):
     def _lines(self, sample: Sample) -> str:
         # A new class gets its number, which writes its name into the names' file.
         lines = ""
-        for phrase in sample.phrases:
-            number, _ = self._numbers.number_of(phrase.text)
-            for box, score in zip(phrase.boxes, phrase.scores, strict=True):
-                lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
+        for mark in marks_of(sample, self.name):
+            line = mark.item
+            if mark.phrase:
+                name = self.name_back(mark) if mark.item else mark.phrase.text
+                number, _ = self._numbers.number_of(name)
+                box = mark.phrase.boxes[mark.number]
+                score = mark.phrase.scores[mark.number]
+                line = self.line(number, name, box, score, sample.size)
+            if mark.phrase and mark.item:
+                line = self.line_back(line, mark)
+            lines += f"{line}\n"
         return lines
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
@@ -354,11 +375,18 @@ class _LabelFormat(Format):
                 return names
         return None
 
-    def _usable(self, label: str, of_line: OfLine) -> list[Labelled]:
+    def _usable(self, label: str, of_line: OfLine, lines: list[str]) -> list[Labelled]:
         # As trainers do, lines of no use are left out, and counted with the first one's place. A
         # file in which all lines are of no use is likely of another format: it raises BrokenRow.
         bad_lines: list[str] = []
-        regions = read_labels(label, of_line, bad_lines)
+
+        def numbered(fields: list[str]) -> list[Labelled]:
+            """Return the regions of a line, with its number in `lines`."""
+            regions = [{**region, "line": len(lines)} for region in of_line(fields)]
+            lines.append(" ".join(fields))
+            return regions
+
+        regions = read_labels(label, numbered, bad_lines)
         if bad_lines and not regions:
             raise BrokenRow(bad_lines[0])
         if bad_lines:
@@ -370,16 +398,18 @@ class _LabelFormat(Format):
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
         # Regions of one class are one expression. `background` is false where the file has lines,
         # but none with a region, such as DontCare.
+        lines: list[str] = []
         try:
-            regions = self.regions(file, size, names)
+            regions = self.regions(file, size, names, lines)
             is_empty = os.path.getsize(file) == 0
         except (BrokenRow, OSError) as error:
             raise InputError(f"can't read a label: {error}") from None
         keyed = []
         for region in regions:
             class_name = region.pop("type")
-            keyed.append((class_name, {"text": class_name, "instances": [region]}))
-        columns: dict[str, Any] = {}
+            instance = keep(region, region.pop("line"), class_name)
+            keyed.append((class_name, {"text": class_name, "instances": [instance]}))
+        columns: dict[str, Any] = column(self.name, lines)
         if not regions and not is_empty:
             columns["background"] = False
         columns["expressions"] = unite(keyed)
@@ -410,13 +440,28 @@ class Kitti(_LabelFormat):
         score_field = "" if score is None else f" {score:.6g}"
         return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
 
-    def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
+    def name_back(self, mark: Mark) -> str:
+        """Return the class as the line has it, with its capitals, unless it is another now."""
+        read = str(mark.item).split()[0].replace("_", " ")
+        name = super().name_back(mark)
+        return read if class_key(read) == class_key(name) else name
+
+    def line_back(self, line: str, mark: Mark) -> str:
+        """Return the line that was read, with the class and perhaps the corners of the new one."""
+        fields = mark.item.split()
+        new_fields = line.split()
+        fields[0] = new_fields[0]
+        if mark.is_moved:
+            fields[4:8] = new_fields[4:8]
+        return " ".join(fields)
+
+    def regions(self, label: str, size: Size, names: Any, lines: list[str]) -> list[Labelled]:
         """Return the regions of a label file, with the names of classes.yaml for their types.
 
         A type that it doesn't name stays.
         """
         class_names = names or {}
-        regions = self._usable(label, kitti_regions)
+        regions = self._usable(label, kitti_regions, lines)
         for region in regions:
             region["type"] = class_names.get(region["type"], region["type"])
         return regions
@@ -456,14 +501,27 @@ class Yolo(_LabelFormat):
         )
         return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
-    def regions(self, label: str, size: Size, names: Names | None) -> list[Labelled]:
+    def line_back(self, line: str, mark: Mark) -> str:
+        """Return the new line with the numbers that were read, where they are of the same box.
+
+        Trainers take no scores, and no boxes among outlines or poses.
+        """
+        fields = mark.item.split()
+        if mark.is_moved or len(fields) not in (5, 6):
+            return line
+        return " ".join([line.split()[0], *fields[1:5]])
+
+    def regions(
+        self, label: str, size: Size, names: Names | None, lines: list[str]
+    ) -> list[Labelled]:
         """Return the regions of a label file. Raises InputError without the names of classes."""
         if names is None:
             raise InputError(
                 f"{label}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set"
             )
-        return self._usable(label, partial(yolo_regions, names.classes, names.keypoints, size))
+        of_line = partial(yolo_regions, names.classes, names.keypoints, size)
+        return self._usable(label, of_line, lines)
 
 
 def _label_of(image: str) -> str:

@@ -10,16 +10,19 @@ utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.imported import Mark, column, keep, kept, marks_of
 from dataflow_grounding.formats.reading import entry_errors, read_lines
 
 # labels and names of controls, as in label_studio.xml
@@ -52,7 +55,24 @@ class LabelStudio(Format):
             file.write(files(__package__).joinpath("label_studio.xml").read_text("utf-8"))
         with out.lists(self.data_file, "") as (put,):
             for sample in samples:
-                put({"data": self._data(sample), "predictions": [_prediction(sample)]})
+                own = kept(sample.record, self.name)
+                if own:
+                    put(self._task_back(sample, own))
+                else:
+                    put({"data": self._data(sample), "predictions": [_prediction(sample)]})
+
+    def _task_back(self, sample: Sample, own: Mapping[str, Any]) -> dict[str, Any]:
+        # The task that was read, with what is there now in place of the result that was read.
+        kind, number = own["place"]
+        task = {**own["task"]}
+        if sample.file_name != _path_of(task["data"][self.image]):
+            image = self._data(sample)[self.image]
+            task["data"] = {**task["data"], self.image: image}
+        has_same_caption = sample.caption == (task["data"].get(self.caption) or "")
+        result = _result_back(sample, self.name, own, has_same_caption)
+        task[kind] = [*task[kind]]
+        task[kind][number] = {**task[kind][number], "result": result}
+        return task
 
     def _data(self, sample: Sample) -> dict[str, Any]:
         name = sample.file_name
@@ -75,11 +95,14 @@ class LabelStudio(Format):
                     )
                 annotations = _whole(task.get("annotations"))
                 latest = _latest(annotations)
+                kind = "annotations"
                 if latest is None:
+                    kind = "predictions"
                     latest = _latest(_whole(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
-                    yield self._record(task["data"], latest)
+                    record = self._record(task["data"], latest)
+                    yield {**record, **_column_of(self.name, task, kind, latest)}
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled = [bool(each.get("was_cancelled")) for each in annotations]
@@ -115,6 +138,105 @@ class LabelStudio(Format):
         return record
 
 
+def _column_of(
+    format: str, task: Mapping[str, Any], kind: str, latest: Mapping[str, Any]
+) -> dict[str, Any]:
+    # The items are the regions of the result that is read, which is left out of the task.
+    number = next(index for index, each in enumerate(task[kind]) if each is latest)
+    others = [*task[kind]]
+    others[number] = {**latest, "result": []}
+    place = [kind, number]
+    return column(format, latest["result"], task={**task, kind: others}, place=place)
+
+
+def _result_back(
+    sample: Sample, format: str, own: Mapping[str, Any], has_same_caption: bool
+) -> list[dict[str, Any]]:
+    # Regions of the source that are still there, changed where a person or a model did, and new
+    # ones. With a region that is gone go its texts and its relations.
+    items: list[dict[str, Any]] = own["items"]
+    marks = [mark for mark in marks_of(sample, format) if mark.phrase]
+    mark_of_id = {mark.item.get("id"): mark for mark in marks if mark.item}
+    dropped = {*own["read"]} - {mark.number_of_item for mark in marks}
+    gone = {items[number]["id"] for number in dropped if "id" in items[number]} - mark_of_id.keys()
+    gone |= _left_alone(items, gone)
+    with_text = {item.get("id") for item in items if item["type"] == "textarea"}
+    result = []
+    for number, item in enumerate(items):
+        ids = (item.get("id"), item.get("from_id"), item.get("to_id"))
+        if number not in dropped and gone.isdisjoint(ids):
+            mark = mark_of_id.get(item.get("id"))
+            result.append(_region_back(item, mark, sample.size, with_text) if mark else item)
+    for mark in marks:
+        if not mark.item:
+            taken = {item.get("id") for item in (*items, *result)}
+            result += _new_regions(mark, sample, items, taken, has_same_caption)
+    return result
+
+
+def _left_alone(items: list[dict[str, Any]], gone: Set[Any]) -> set[Any]:
+    # Places in the caption all of whose relations were to regions that are gone.
+    related_to_gone: set[Any] = set()
+    related_to_others: set[Any] = set()
+    for item in items:
+        if item["type"] == "relation":
+            ends = {item["from_id"], item["to_id"]}
+            related = related_to_others if gone.isdisjoint(ends) else related_to_gone
+            related.update(ends)
+    places = {item["id"] for item in items if _role(item) == "span"}
+    return places & (related_to_gone - related_to_others)
+
+
+def _region_back(
+    item: dict[str, Any], mark: Mark, size: Size, with_text: Set[Any]
+) -> dict[str, Any]:
+    # The phrase of a region is its text; of one without a text, its label.
+    if not isinstance(item.get("value"), dict) or not mark.phrase:
+        return item
+    value = {**item["value"]}
+    if mark.box and mark.is_moved and "x" in value:
+        value |= _area(mark.box, size)
+    is_named = item["type"] == "textarea" or item.get("id") not in with_text
+    words = value.get("text" if item["type"] == "textarea" else item["type"])
+    if mark.is_renamed and is_named and isinstance(words, list):
+        key = "text" if item["type"] == "textarea" else item["type"]
+        value[key] = [mark.phrase.text if word == mark.text else word for word in words]
+    return {**item, "value": value}
+
+
+def _new_regions(
+    mark: Mark,
+    sample: Sample,
+    items: list[dict[str, Any]],
+    taken: Set[Any],
+    has_same_caption: bool,
+) -> Iterator[dict[str, Any]]:
+    # A new box is as the first of the task's is: with a text of its own, or its class for a label.
+    # In a task of ours, or without boxes, it is as ours are.
+    assert mark.phrase is not None
+    phrase = mark.phrase.with_boxes([] if mark.box is None else [mark.number])
+    numbers = (n for n in count() if taken.isdisjoint((f"p{n}", f"p{n}b0")))
+    span_id = f"p{next(numbers)}"
+    first = next((item for item in items if _role(item) == "box"), None)
+    if mark.box is None or first is None or first["value"].get(first["type"]) == [_BOX]:
+        if not has_same_caption:
+            phrase = replace(phrase, span=None)
+        yield from _span_regions(span_id, phrase, sample.caption)
+        yield from _box_regions(span_id, phrase, sample)
+        if not phrase.boxes and not phrase.span:
+            yield _absent_region(f"{span_id}b0", [phrase.text])
+        return
+    texts = [item for item in items if item["type"] == "textarea" and item["id"] == first["id"]]
+    label = str(phrase.expression.get("class") or phrase.text)
+    labels = first["value"].get(first["type"]) if texts else [label]
+    of_box = _box_facts(f"{span_id}b0", sample.size)
+    area = _area(mark.box, sample.size)
+    for item in (first, *texts[:1]):
+        names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
+        words = {"text": [phrase.text]} if item in texts else {item["type"]: labels}
+        yield {**of_box, **names, "value": {**area, **words}}
+
+
 def _path_of(address: str) -> str:
     # `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one;
     # any other address is returned as it is.
@@ -139,8 +261,7 @@ def _prediction(sample: Sample) -> dict[str, Any]:
         if not phrase.boxes and not phrase.span:
             absent.append(phrase.text)
     if absent:
-        region = {"id": _ABSENT, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
-        result.append({**region, "value": {"text": absent}})
+        result.append(_absent_region(_ABSENT, absent))
     prediction: dict[str, Any] = {
         "model_version": str(sample.record.get("model") or "dataflow-grounding")
     }
@@ -148,6 +269,11 @@ def _prediction(sample: Sample) -> dict[str, Any]:
         prediction["score"] = min(scores)
     prediction["result"] = result
     return prediction
+
+
+def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
+    region = {"id": own_id, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
+    return {**region, "value": {"text": texts}}
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
@@ -168,23 +294,9 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 
 def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
     # There is no relation where the phrase has no place in the caption.
-    width, height = sample.size
-    boxes = zip(phrase.boxes, phrase.scores, strict=True)
-    for number, ((x1, y1, x2, y2), score) in enumerate(boxes):
-        area = {
-            "x": x1 / width * 100,
-            "y": y1 / height * 100,
-            "width": (x2 - x1) / width * 100,
-            "height": (y2 - y1) / height * 100,
-            "rotation": 0,
-        }
-        region: dict[str, Any] = {
-            "id": f"{span_id}b{number}",
-            "to_name": "image",
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-        }
+    for number, score in enumerate(phrase.scores):
+        area = _area(phrase.boxes[number], sample.size)
+        region = _box_facts(f"{span_id}b{number}", sample.size)
         value = {**area, "rectanglelabels": [_BOX]}
         box = {**region, "from_name": "box", "type": "rectanglelabels", "value": value}
         if score is not None:
@@ -200,6 +312,28 @@ def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[
                 "direction": "right",
                 "labels": [],
             }
+
+
+def _area(box: Bbox, size: Size) -> dict[str, Any]:
+    x1, y1, x2, y2 = box
+    width, height = size
+    return {
+        "x": x1 / width * 100,
+        "y": y1 / height * 100,
+        "width": (x2 - x1) / width * 100,
+        "height": (y2 - y1) / height * 100,
+        "rotation": 0,
+    }
+
+
+def _box_facts(own_id: str, size: Size) -> dict[str, Any]:
+    return {
+        "id": own_id,
+        "to_name": "image",
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+    }
 
 
 def _whole(annotations: Any) -> list[dict[str, Any]]:
@@ -229,12 +363,14 @@ class _Mention(NamedTuple):
         text: The phrase.
         span_id: The id of its place in the caption; _NO_PLACE where the region has none.
         region: The region, as the file has it.
+        item: Its number in the result.
         is_box: Whether the region is a box of the phrase; else it says that it has none.
     """
 
     text: str
     span_id: str
     region: dict[str, Any]
+    item: int
     is_box: bool
 
 
@@ -254,6 +390,9 @@ def _expressions(
         text = mention.text
         key = (mention.span_id or _span_id_of(text, expressions), text)
         expression = expressions.setdefault(key, {"text": text, "instances": []})
+        if not mention.is_box and not expression["instances"]:
+            expression = keep(expression, mention.item, text)
+            expressions[key] = expression
         span = spans.get(mention.span_id)
         if span:
             expression["char_span"] = span
@@ -262,7 +401,8 @@ def _expressions(
             # the expression that it joins stays.
             expression.setdefault("char_span", None)
         if mention.is_box:
-            expression["instances"].append(_instance(mention.region))
+            instance = keep(_instance(mention.region), mention.item, text)
+            expression["instances"].append(instance)
     return list(expressions.values())
 
 
@@ -273,14 +413,14 @@ def _mentions(
     caption: str,
 ) -> Iterator[_Mention]:
     related = _related_spans(result, spans)
-    for region in result:
+    for number, region in enumerate(result):
         region_id = region.get("id", "")
         role = _role(region)
         span_ids = related.get(region_id, [_NO_PLACE])
         texts_by_span = _texts_by_span(span_ids, region_id, texts.get(region_id), spans, caption)
         for span_id, span_texts in texts_by_span:
             for text in _phrases(region, role, span_texts, spans.get(span_id), caption):
-                yield _Mention(text, span_id, region, is_box=role == "box")
+                yield _Mention(text, span_id, region, number, is_box=role == "box")
 
 
 def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:

@@ -38,6 +38,7 @@ from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.format import stands
+from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import MAX_FILE_BYTES
 
 _SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
@@ -132,8 +133,9 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
     """Yield the items of all lists in the object of a JSON file, without reading it as a whole.
 
     They come as the list's name, the item's number from 0, and the item. Each list begins with
-    number -1 and None, so that an empty one is seen, too. A file that is JSON but no object yields
-    nothing. Raises InputError where it can't be read or is not JSON, perhaps after some items.
+    number -1 and None, so that an empty one is seen, too; what is no list comes with number -2. A
+    file that is JSON but no object yields nothing. Raises InputError where it can't be read or is
+    not JSON, perhaps after some items.
     """
     try:
         with told_as(InputError, f"can't read {path}"), json_file(path) as file:
@@ -232,6 +234,13 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
                     open_elements[0].clear()  # which would keep all of its children in memory
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
+
+
+def xml_root(path: str) -> ElementTree.Element:
+    """Return the root of an XML file that `read_xml` has read, without what is in it."""
+    with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+        _, root = next(ElementTree.iterparse(file, ("start",)))
+        return ElementTree.Element(root.tag, dict(root.attrib))
 
 
 @dataclass
@@ -395,6 +404,8 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
         completed["background"] = True
     completed["cleaned_caption"] = caption
     completed["expressions"] = expressions
+    if isinstance(record.get(COLUMN), dict) and "read" not in record[COLUMN]:
+        completed[COLUMN] = with_read(record[COLUMN], expressions)
     return completed
 
 

@@ -16,6 +16,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import Made, Seeds
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.records import as_json, read_object, stated_size
 from dataflow_grounding.data.rows import Row, read_rows, write_rows, write_text
@@ -119,9 +120,16 @@ def _rows_with_classes(
     records: Iterable[dict[str, Any]], classes: Mapping[str, str]
 ) -> Iterator[Row]:
     # Yield a row for each record, with the phrases of `classes` that it lacks, without boxes. They
-    # are compared letter by letter with the phrases of the record. Rows are numbered from 1.
+    # are compared letter by letter with the phrases of the record. One of the record's that is a
+    # phrase or the name of a class, in any spelling, gets its class. Rows are numbered from 1.
+    class_of_words = {class_key(name): name for name in classes.values()}
+    class_of_words |= {class_key(phrase): name for phrase, name in classes.items()}
     for number, record in enumerate(records, 1):
-        expressions = list(record["expressions"])
+        expressions = []
+        for expression in record["expressions"]:
+            class_name = class_of_words.get(class_key(expression["text"]))
+            stated_class = {} if class_name is None else {"class": class_name}
+            expressions.append({**stated_class, **expression})
         stated = {expression["text"] for expression in expressions}
         for phrase, class_name in classes.items():
             if phrase not in stated:

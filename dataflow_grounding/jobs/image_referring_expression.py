@@ -19,7 +19,7 @@ from dataflow_grounding.formats import seed_records
 from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_job import SpecJob
-from dataflow_grounding.operators import NegativePhraser
+from dataflow_grounding.operators import CaptionGenerator, NegativePhraser
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
@@ -99,6 +99,11 @@ class ImageReferringExpressionJob(SpecJob):
             seed_records.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
         # of the steps of this run, from 0
         self._numbers = [step.storage.operator_step for step in self.steps]
+        if self._numbers == [CAPTION]:
+            # a caption is all that is asked for: each picture gets one
+            for step in self.steps:
+                assert isinstance(step.operator, CaptionGenerator)
+                step.operator.for_regions = False
         # A run of the caption alone, or of the check alone, does without regions in the seeds.
         without_regions = self._numbers in ([CAPTION], [CHECK])
         made = _made_by_steps(all_steps, self._numbers)

@@ -131,8 +131,8 @@ def merge_answers(
         `grounded`, with the boxes that stay. Where none does: without boxes, with the commonest
         status (of equally common ones the first) and its reason; but `ambiguous` in place of
         `grounded`, as then the answers' boxes differ. `disagreement` is False where all `samples`
-        answers could be read and have the same boxes and status, else True. `doubtful` says whether
-        answers that are doubtful make up half of `samples` or more.
+        answers could be read and have the same boxes and status, else True. `doubt` is the first
+        of the answers', if those that are doubtful make up half of `samples` or more.
     """
     clusters: list[_Cluster] = []
     for answer in answers:
@@ -142,16 +142,17 @@ def merge_answers(
         and all(len(cluster) == samples for cluster in clusters)
         and len({answer.status for answer in answers}) == 1
     )
-    doubtful = 2 * sum(answer.doubtful for answer in answers) >= samples
+    doubts = [answer.doubt for answer in answers if answer.doubtful]
+    doubt = doubts[0] if doubts and 2 * len(doubts) >= samples else ""
     staying = [cluster for cluster in clusters if len(cluster) >= least_share * samples]
     if staying:
         instances = [_instance_of(cluster, samples) for cluster in staying]
-        return Found("grounded", instances, None, not agree, doubtful)
+        return Found("grounded", instances, None, not agree, doubt)
     statuses = [answer.status for answer in answers]
     commonest = max(dict.fromkeys(statuses), key=statuses.count)
     reason = answers[statuses.index(commonest)].reason
     status = "ambiguous" if commonest == "grounded" else commonest
-    return Found(status, [], reason, not agree, doubtful)
+    return Found(status, [], reason, not agree, doubt)
 
 
 class _BoxedInstance(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.boxes.matching import SAME
-from dataflow_grounding.data.records import is_box, is_number, is_settled, whole_number
+from dataflow_grounding.data.records import STATUSES, is_box, is_number, is_settled, whole_number
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 
 Expression: TypeAlias = dict[str, Any]
@@ -371,6 +371,11 @@ def _with_decisions(
         result["rejected"] = rejected
     if expression["instances"] and not kept:
         result["status"] = "none"
+    elif expression.get("status") not in STATUSES:
+        # Nothing has looked for it but this check, as of a class without a proposal.
+        is_absent = presence_of(expression).there is False
+        without_boxes = "none" if is_absent else "ambiguous"
+        result["status"] = "grounded" if kept else without_boxes
     result["verification"] = verification
     return with_conclusion(result)
 

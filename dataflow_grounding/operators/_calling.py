@@ -41,3 +41,16 @@ def roles_of(operator: Any) -> dict[str, str]:
             argument = f"{prefix}_key" if role == prefix else f"{prefix}_{role}_key"
             roles[argument] = role
     return roles
+
+
+def roles_by_column(operator: Any) -> dict[str, str]:
+    """Return the roles by arguments that say the role's default column in place of the role.
+
+    For an output role `output` of the column `expressions` that is `output_expressions_key`, which
+    an operator whose role is called `expressions` takes, too.
+    """
+    roles: dict[str, str] = {}
+    for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
+        for role, column in columns.items():
+            roles[f"{prefix}_{column}_key"] = role
+    return roles

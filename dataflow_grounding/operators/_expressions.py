@@ -5,13 +5,13 @@ from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.regions import boxes_reach_out
-from dataflow_grounding.data.records import Record, expression_id
+from dataflow_grounding.data.records import DOUBT, Record, Update, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.extraction import Extracted
 from dataflow_grounding.tasks.grounding import Found
 
-EARLIER = ("reason", "disagreement", "verified", "verification")
+EARLIER = ("reason", "disagreement", "verified", "verification", "doubtful")
 """Keys of an expression that tell of its earlier boxes, and don't hold for new ones."""
 
 
@@ -90,6 +90,19 @@ def extracted_expressions(
             }
         )
     return expressions
+
+
+def doubt_of(record: Mapping[str, Any], answers: Iterable[Found]) -> Update:
+    """Return `doubtful`, and why in `doubt`, as the answers about a record are.
+
+    `doubtful` is True where any answer is; where none is, it is False if the record has it already,
+    and left out if not.
+    """
+    doubts = [answer.doubt for answer in answers if answer.doubt]
+    if doubts:
+        return {"doubtful": True, DOUBT: doubts[0]}
+    known = {"doubtful": False, DOUBT: None}
+    return {name: value for name, value in known.items() if name in record}
 
 
 def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:

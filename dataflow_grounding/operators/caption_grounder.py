@@ -2,7 +2,7 @@
 
 from dataflow_grounding._util.errors import TruncatedReply
 from dataflow_grounding.data.records import Record, Update, read_text
-from dataflow_grounding.operators._expressions import extracted_expressions, with_answer
+from dataflow_grounding.operators._expressions import doubt_of, extracted_expressions, with_answer
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
@@ -54,9 +54,10 @@ class CaptionGrounder(BoxOperator):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Returns `cleaned_caption`, `expressions` with their boxes, and the image's size.
 
-        `doubtful` is True where the answer for any expression is. Where none is, it is False if an
-        earlier step has set it, and left out if none has. Where the reply is cut off, the
-        expressions are asked for first and then their boxes, which is noted. Raises RecordError.
+        `doubtful` is True where the answer for any expression is, and `doubt` says why. Where none
+        is, it is False if an earlier step has set it, and left out if none has. Where the reply is
+        cut off, the expressions are asked for first and then their boxes, which is noted. Raises
+        RecordError.
         """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -74,10 +75,7 @@ class CaptionGrounder(BoxOperator):
             self.keys.cleaned_caption: fused.extracted.cleaned_caption,
             self.keys.output: grounded,
         }
-        is_doubtful = any(answer.doubtful for answer in fused.found)
-        if is_doubtful or "doubtful" in record:
-            update["doubtful"] = is_doubtful
-        return update
+        return {**update, **doubt_of(record, fused.found)}
 
     async def _in_one(self, image: Image, caption: str, ask: Ask) -> Fused:
         request = caption_grounding(image, caption, self.box_format, self.merge_iou)

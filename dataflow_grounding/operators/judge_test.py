@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding._util.terminal import say
@@ -27,7 +27,10 @@ from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.images.in_memory import as_path
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.checks import DrawnBox, box_check, crop_check
+from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.probes import Probe, probe_of
+
+T = TypeVar("T")
 
 JUDGE_EVERY = 100  # records that rely on one test of the judge
 SIZE = (896, 672)  # px, as a calibration's first picture
@@ -152,7 +155,7 @@ def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
 
 
 async def _marks_of_verdicts(
-    ask: Ask, image: Image, known: KnownPicture, box_format: BoxFormat
+    ask: "_Sampling", image: Image, known: KnownPicture, box_format: BoxFormat
 ) -> list[Mark]:
     # A verdict other than "other" and "nothing" is a yes; without one, the judge can't tell.
     checked = await ask(box_check(image, known.phrases, known.boxes, box_format))
@@ -166,7 +169,7 @@ async def _marks_of_verdicts(
 
 
 async def _marks_of_crops(
-    ask: Ask, image: Image, known: KnownPicture, box_format: BoxFormat
+    ask: "_Sampling", image: Image, known: KnownPicture, box_format: BoxFormat
 ) -> list[Mark]:
     boxes, right = crops_of(known)
     answers = await ask(crop_check(image, boxes, box_format))
@@ -220,6 +223,7 @@ class JudgeTests:
         serving: The judge.
         box_format: The format in which boxes are described to it.
         results: The results so far, as in `_results`.
+        fresh: Seconds for which a result holds.
     """
 
     def __init__(
@@ -229,23 +233,26 @@ class JudgeTests:
         serving: Serving,
         box_format: BoxFormat,
         results: dict[str, JudgeResult],
+        fresh: float = FRESH,
     ) -> None:
         self._question: Question = question
         self._every = every
         self._serving = serving
         self._box_format = box_format
         self._results = results
+        self._fresh = fresh
         self._warned: set[str] = set()  # the topics that the user was warned of
 
     async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
         """Return why the judge isn't obeyed for a record; None where it is.
 
-        The judge is tested once for each block of `every` records, and again after FRESH seconds.
+        The judge is tested once for each block of `every` records, and again once that is no more
+        fresh.
         """
         block = place // self._every
         key = self._key(ask, block)
         known = self._results.get(key)
-        if known is not None and time.monotonic() - known.tested_at < FRESH:
+        if known is not None and time.monotonic() - known.tested_at < self._fresh:
             return known.distrust
         distrust = await self._test(ask, block)
         self._results[key] = JudgeResult(time.monotonic(), distrust)
@@ -263,47 +270,93 @@ class JudgeTests:
         return json.dumps(key, sort_keys=True, default=repr)
 
     async def _test(self, ask: Ask, block: int) -> Distrust | None:
+        # Returns why the judge isn't obeyed, of which the user is warned; None where it is. Bad
+        # answers that are all in the store are an earlier run's: the judge may be mended since, and
+        # is tested once more, by other answers to the same questions. One that couldn't be tested
+        # fails its records, and is asked again as these are.
+        sample = 0
+        while True:
+            sampling = _Sampling(ask, sample)
+            distrust = await self._why_distrusted(sampling, block)
+            if distrust is None:
+                return None
+            if sampling.is_new or distrust.error is not None:
+                topic = "not obeyed" if distrust.error is None else "not tested"
+                self._warn(topic, f"{distrust.reason.rstrip('.')}. {_ADVICE[topic]}")
+                return distrust
+            sample += 1
+
+    async def _why_distrusted(self, ask: "_Sampling", block: int) -> Distrust | None:
         # Ask the judge questions of known answer, until guessing is ruled out, or likely. It is
-        # asked about MOST_PICTURES at most. Returns why it isn't obeyed, of which the user is
-        # warned; None where its answers are better than chance.
+        # asked about MOST_PICTURES at most. None where its answers are better than chance.
         marks: list[Mark] = []
         for number in range(MOST_PICTURES):
             try:
                 marks += await self._ask_about(ask, PICTURES_OF_ITS_OWN * block + number)
             except RecordError as error:
-                return self._untested(error)
+                return _untested(error)
             by_chance = right_by_chance(marks)
             if by_chance <= BY_CHANCE:
                 return None
             if number + 1 >= HOPELESS_AFTER and by_chance > HOPELESS:
                 break
         right = sum(mark.is_right for mark in marks)
-        reason = (
+        return Distrust(
             f"the judge is not obeyed: {right} of its {len(marks)} answers to questions of known"
             " answer are right, no more than by chance"
         )
-        self._warn("not obeyed", f"{reason}. Name a better one as vlm.check.")
-        return Distrust(reason)
 
-    async def _ask_about(self, ask: Ask, layout: int) -> list[Mark]:
+    async def _ask_about(self, ask: "_Sampling", layout: int) -> list[Mark]:
         path = as_path(_png_of(layout), "the test picture")
         record = Record({"image_path": path})
         image = open_image(record, "image_path", self._serving.image_limits)
         marks_of = _ASKED[self._question]
         return await marks_of(ask, image, known_picture(layout), self._box_format)
 
-    def _untested(self, error: RecordError) -> Distrust:
-        reason = f"the judge could not be tested: {error}"
-        self._warn("not tested", f"{reason.rstrip('.')}. What it was to check stays unchecked.")
-        # Records fail with an error of the same class, so that it is tried again or not as that is.
-        failure = copy.copy(error)
-        failure.args = (reason, *error.args[1:])
-        return Distrust(reason, failure)
-
     def _warn(self, topic: str, text: str) -> None:
         if topic not in self._warned:
             self._warned.add(topic)
             say(f"Warning: {text}")
+
+
+_ADVICE = {
+    "not obeyed": "Name a better one as vlm.check.",
+    "not tested": "What it was to check stays unchecked.",
+}
+
+
+def _untested(error: RecordError) -> Distrust:
+    # Records fail with an error of the same class, so that it is tried again or not as that is.
+    reason = f"the judge could not be tested: {error}"
+    failure = copy.copy(error)
+    failure.args = (reason, *error.args[1:])
+    return Distrust(reason, failure)
+
+
+class _Sampling:
+    """Asks for one of several independent answers to each question.
+
+    Args:
+        ask: Asks the judge.
+        sample: Which of the answers, from 0.
+
+    Attributes:
+        is_new: Whether any reply wasn't in the store.
+    """
+
+    def __init__(self, ask: Ask, sample: int) -> None:
+        self._ask = ask
+        self._sample = sample
+        self.is_new = False
+
+    async def __call__(self, request: Request[T]) -> T:
+        """Return the answer to a request."""
+        stored: list[object] = []
+        try:
+            sending = replace(request.sending, stored=stored.append)
+            return await self._ask(request.put_so(sample=self._sample, sending=sending))
+        finally:
+            self.is_new = self.is_new or not stored
 
 
 @dataclass(frozen=True)
@@ -348,13 +401,15 @@ class JudgeWatch:
         if self.every is None or not serving.takes_probes:
             return replace(self, tests=None)
         results: dict[str, JudgeResult] = {}
+        fresh = math.inf  # within a run, records of a block are judged alike
         if start.folder is None:
             results = _results
+            fresh = FRESH
             for key, result in list(results.items()):
                 # What failed may be mended by now: a new call tests the judge again.
                 if result.distrust is not None and result.distrust.error is not None:
                     results.pop(key, None)
-        tests = JudgeTests(self.question, self.every, serving, box_format, results)
+        tests = JudgeTests(self.question, self.every, serving, box_format, results, fresh)
         return replace(self, tests=tests)
 
     async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:

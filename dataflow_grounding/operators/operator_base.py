@@ -289,6 +289,8 @@ class Operator(plan.Annotator, ABC):
         """
         # here, as a run over files needs none of it
         operator = self.bound(**columns)
+        if plan.is_rehearsal.get():
+            plan.refuse_in_rehearsal()
         row = in_memory.record_of(data)
         if row is None:
             return in_memory.annotated_rows(operator, data, on_error)
@@ -301,8 +303,9 @@ class Operator(plan.Annotator, ABC):
         others.
 
         Args:
-            **arguments: `input_<role>_key=` and `output_<role>_key=` name columns; `input_key=`
-                names that of an only input, `output_key=` that of the first output.
+            **arguments: `input_<role>_key=` and `output_<role>_key=` name columns, also with the
+                default column in place of the role; `input_key=` names that of an only input,
+                `output_key=` that of the first output.
 
         Raises:
             PlanError: There is no such role, or `input_key=` doesn't say which of several is meant.
@@ -315,6 +318,7 @@ class Operator(plan.Annotator, ABC):
             roles["input_key"] = next(iter(self.input_keys))
         if self.output_keys:
             roles["output_key"] = next(iter(self.output_keys))
+        known = {**calling.roles_by_column(self), **roles}
         for argument, column in arguments.items():
             if argument == "input_key" and argument not in roles and self.input_keys:
                 inputs = [name for name, role in roles.items() if role in self.input_keys]
@@ -322,11 +326,11 @@ class Operator(plan.Annotator, ABC):
                     f"{type(self).__name__} reads several columns, and input_key doesn't say which:"
                     f" name it by {' or '.join(inputs)}"
                 )
-            if argument not in roles:
+            if argument not in known:
                 raise PlanError(
                     f"{type(self).__name__} takes no {argument}; it has {', '.join(roles)}"
                 )
-            columns[roles[argument]] = column
+            columns[known[argument]] = column
         operator.__dict__["_keys"] = Columns(columns)
         return operator
 

@@ -20,6 +20,7 @@ from dataflow_grounding import (
     ask_and_merge,
     batched,
     check_counts,
+    doubt_of,
     facts_of,
     open_image,
     read_expressions,
@@ -100,8 +101,9 @@ class PhraseGrounder(BoxOperator):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions with `instances` and `status`, from several answers `disagreement`.
 
-        `doubtful` is True where any answer is; False where none is and the record has it already.
-        Likewise, the record's suspicion of its former boxes becomes False. Raises RecordError.
+        `doubtful` is True where any answer is, and `doubt` says why; False where none is and the
+        record has it already. Likewise, the record's suspicion of its former boxes becomes False.
+        Raises RecordError.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -113,9 +115,7 @@ class PhraseGrounder(BoxOperator):
         for expression, answer in zip(expressions, answers, strict=True):
             grounded.append(with_answer(expression, answer))
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: grounded}
-        doubtful = any(answer.doubtful for answer in answers)
-        if doubtful or "doubtful" in record:
-            update["doubtful"] = doubtful
+        update |= doubt_of(record, answers)
         if SUSPECT in record:  # of boxes that these replace
             update[SUSPECT] = False
         return update

@@ -1,5 +1,6 @@
 """A pipeline: a plan written as plain calls of operators in `forward()`."""
 
+import copy
 import functools
 import inspect
 from contextlib import suppress
@@ -10,7 +11,12 @@ from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
-from dataflow_grounding.engine.execute import as_part_of_the_run, execute, summary_of_whole_file
+from dataflow_grounding.engine.execute import (
+    as_part_of_the_run,
+    check_budget,
+    execute,
+    summary_of_whole_file,
+)
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
 from dataflow_grounding.engine.plan import (
     Step,
@@ -78,30 +84,48 @@ class Pipeline:
         that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
         step or for columns that don't fit, InputError for a file that can't be read.
         """
-        steps = self.steps()
+        steps = self._checked_steps()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        written: set[str] = set()
-        for segment in plan.segments(steps):
-            first = segment[0]
-            path = first.storage.input_path
-            # A file that an earlier step writes is looked at when that step is through; so is a
-            # pipe, which can be read only once.
-            is_there_now = path not in written and kind_of(path) != "pipe"
-            if is_there_now and not isinstance(first.operator, WholeFile):
-                source = Source(segment)
-                columns = source.columns()
-                plan.check(segment, columns, source.empty_columns)
-            written.update(step.storage.output_path for step in segment)
         self.__dict__["_is_compiled"] = True
         return steps
 
     def steps(self) -> list[Step]:
         """Return the steps that `forward()` calls, none of them run."""
-        steps: list[Step] = []
+        return self._record([])
+
+    def _checked_steps(self) -> list[Step]:
+        return self._record(_CheckedSteps())
+
+    def _record(self, steps: list[Step]) -> list[Step]:
         with holding(recorded_steps, steps):
             self._call_operators()
         return steps
+
+    def _refuse_bad_plan(self) -> None:
+        # A rehearsal, by a copy with storages of its own, so that nothing is left of it here. What
+        # fails in it may only want what the steps before it will have written: the run itself tells
+        # that. Without a storage of its own to copy, a rehearsal would count the steps twice.
+        rehearsed = copy.copy(self)
+        storages = {
+            name: copy.copy(value)
+            for name, value in vars(self).items()
+            if callable(getattr(value, "step", None))
+        }
+        if not storages:
+            return
+        vars(rehearsed).update(storages)
+        try:
+            for storage in storages.values():
+                # else an operator of another library, in a list, say, would do its work twice
+                storage.read = plan.refuse_in_rehearsal
+                storage.write = plan.refuse_in_rehearsal
+            with holding(plan.is_rehearsal, True):
+                rehearsed._checked_steps()
+        except PlanError:
+            raise
+        except Exception:
+            return
 
     def _call_operators(self) -> None:
         # While it runs, wrappers stand in place of the operators of other libraries, so that they
@@ -184,6 +208,8 @@ class Pipeline:
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
         # Where no record is left after a step, the further ones aren't run.
+        check_budget(options)
+        self._refuse_bad_plan()
         ahead: list[plan.Annotator] = [
             value for value in vars(self).values() if isinstance(value, Operator)
         ]
@@ -230,6 +256,24 @@ class Pipeline:
 
         run = functools.partial(RayRun, address, workers)
         return execute(self.compile(), options or current_options.get(), self.name, run=run)
+
+
+class _CheckedSteps(list[Step]):
+    """The steps that `forward()` calls, the columns of each checked as it is called."""
+
+    def append(self, step: Step) -> None:
+        """Add a step. Raises PlanError for columns that don't fit, InputError for its input."""
+        *earlier, segment = plan.segments([*self, step])
+        path = segment[0].storage.input_path
+        written = {one.storage.output_path for part in earlier for one in part}
+        # A file that an earlier step writes is looked at when that step is through; so is a pipe,
+        # which can be read only once.
+        is_there_now = path not in written and kind_of(path) != "pipe"
+        if is_there_now and not isinstance(segment[0].operator, WholeFile):
+            source = Source(segment)
+            columns = source.columns()
+            plan.check(segment, columns, source.empty_columns)
+        super().append(step)
 
 
 class _ForeignOperator:

@@ -252,7 +252,7 @@ class ImageReferringExpressionPipeline(Pipeline):
     ) -> None:
         self.storage = storage
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
-        self.captioner = steps.CaptionGenerator(serving)
+        self.captioner = steps.CaptionGenerator(serving, for_regions=True)
         self.merger = steps.Merger(serving, marks=marks)
         self.checker = steps.DoubleChecker(serving, method, reground_serving, iou)
         self.negating = _negating(serving, serving, negatives, other_images)

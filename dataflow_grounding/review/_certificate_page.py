@@ -29,6 +29,7 @@ _HEADINGS = {
     "check": "By what the run's own check said",
     "model": "By model",
 }
+_MOST_NAMED = 3  # items that are not settled
 _MOST_GROUPS = 200
 """So many groups of a kind are listed, those with the most boxes."""
 
@@ -65,6 +66,8 @@ def certificate_page(certificate: Mapping[str, Any], results: str, file_name: st
         model = run.get("model") or "a model that run.json doesn't name"
     header = facts(f"Boxes of {model}", f"certified {readable_time(certificate.get('when', ''))}")
     header += f'<p class="sentence">{safe(_sentence_without_verdict(certificate))}</p>'
+    for line in ways_to_settle(certificate, results):
+        header += f'<p class="sentence">{safe(line)}.</p>'
     header += _verdict(certificate["target"], certificate["boxes"])
     return document_page(
         f"Certificate of {os.path.basename(os.path.abspath(results))}",
@@ -108,6 +111,28 @@ def widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
     low = math.floor(round(1000 * figure["low"], 3)) / 10
     high = math.ceil(round(1000 * figure["high"], 3)) / 10
     return low, high
+
+
+def ways_to_settle(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
+    """Yield a line for each sample that has open items: the command that asks for these alone.
+
+    A first line names some of them. There are none where all is settled.
+    """
+    items = certificate.get("not_settled")
+    if not items:
+        return
+    named = [
+        f"{key} {id}" if box is None else f"{key} {id} box {box + 1}" for key, id, box in items
+    ]
+    shown = ", ".join(named[:_MOST_NAMED])
+    if len(named) > _MOST_NAMED:
+        shown += f" and {len(named) - _MOST_NAMED} more"
+    yield f"not settled, as nobody judged it, or a run changed it since: {shown}"
+    for sample in certificate["samples"]:
+        yield (
+            f"`dataflowgrounding review {results} --sample {sample['size']} --seed"
+            f" {sample['seed']}` asks for the open ones of that sample; no model is asked"
+        )
 
 
 def verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
@@ -164,8 +189,8 @@ def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             text += ", with gold mixed in"
         yield "drawn", text
     for who, items in certificate["reviewers"].items():
-        name = "nobody" if who == "None" else who
-        yield f"judged by {name}", counted(items, "item")
+        name = "not settled" if who == "None" else f"judged by {who}"
+        yield name, counted(items, "item")
     if certificate["gold"]:
         yield "gold", certificate["gold"]["file"]
 

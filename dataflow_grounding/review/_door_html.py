@@ -23,9 +23,10 @@ from dataflow_grounding.review._report_files import GENERATOR, script_json
 _SCRIPTS = ("record.js", "report.js")  # of the page, in this order
 # What the page counts, in order: also where it is 0, and only where there is any.
 _FIGURES = ("images", "done", "failures", "captions", "expressions", *STATUSES)
-_FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, "doubtful", "suspect", "changed")
+_FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, "doubtful", "disputed", "suspect", "changed")
 _MOST_BARS = 15  # of a chart; further rows are in a table below it
-_CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")  # columns of the table of classes
+# Columns of the table of classes, with their heads: "undecided" is a check's word for a phrase.
+_CLASS_COUNTS = {"pictures": "pictures", "boxes": "boxes", "none": "none", "undecided": "unclear"}
 _MOST_ROWS = 200  # of a table; more make a page slow, and nobody reads them
 # In SVG units, which are pixels.
 _BAR_WIDTH = 200  # of the longest bar
@@ -198,7 +199,8 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     counted_keys = [
         key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
     ]
-    names = ("class", *counted_keys, "mean side")
+    counted_heads = [_CLASS_COUNTS[key] for key in counted_keys]
+    names = ("class", *counted_heads, "mean side")
     heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in names)
     lines = []
     for row in rows[:_MOST_ROWS]:

@@ -13,6 +13,7 @@ from dataflow_grounding.data.records import (
     STATUSES,
     Record,
     annotated_column,
+    doubt_of_reply,
     is_number,
     path_of,
     read_any_expressions,
@@ -198,6 +199,8 @@ def view_of(
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
     # `size` is the picture's: one that differs from the size that the record states is among them.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
+    if doubt := doubt_of_reply(record):
+        notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
     stated = stated_size(record)
     if stated is not None and stated != size:
         notes.append(_TEXTS["other_size"].format(*stated, *size))

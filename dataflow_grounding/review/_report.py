@@ -14,7 +14,7 @@ from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.boxes.geometry import area, box_of
 from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.data.records import STATUSES, doubt_of_reply
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._record_view import (
     FIRST,
@@ -209,13 +209,18 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
     """Return those of FLAGS that a record is marked with, of which it may have any number."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
-    is_disputed = any(expression["disputed"] for expression in expressions)
     marks = set()
     if record.get("suspect_boxes") is True:
         marks.add("suspect")
-    if record.get("doubtful") is True or view["problem"] or is_disputed:
+    if view["problem"]:
+        marks.add("unreadable")
+    if doubt_of_reply(record):
         marks.add("doubtful")
-    if checks - {"", "verified"}:
+    if any(expression["disputed"] for expression in expressions):
+        marks.add("disputed")
+    if "undecided" in checks:
+        marks.add("undecided")
+    if checks - {"", "verified", "undecided"}:
         marks.add("unverified")
     if "verified" in checks:
         marks.add("verified")
@@ -316,7 +321,7 @@ def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) ->
     # and leaves out what isn't counted at all.
     expressions = view["expressions"]
     counts = Counter(images=1)
-    for mark in ("doubtful", "suspect"):
+    for mark in ("doubtful", "disputed", "suspect"):
         if mark in marks:
             counts[mark] = 1
     regions = record.get("regions") or record.get("region_captions")

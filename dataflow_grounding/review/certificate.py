@@ -20,6 +20,7 @@ from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.review._certificate_page import (
     certificate_page,
     verdict_of,
+    ways_to_settle,
     widened_bounds,
 )
 from dataflow_grounding.review._decisions import Decisions, review_files
@@ -155,7 +156,8 @@ def certificate_of(
             for the current one.
 
     Returns:
-        JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses`
+        JSON: `sentence`; what `figures` gives; `not_settled`, the items that are open, if any are;
+            `samples`, `reviewers`, `gold`, `target`; `statuses`
             and `checks` of phrases and `run`, as the pipeline wrote them; `working_folder`; SHA-256
             of `files` (None for a picture that is not found) and `prompts` (None where no run.json
             says that prompts of ours were asked); `version`.
@@ -180,7 +182,12 @@ def certificate_of(
     settled = settled_of(reviewable, drawn)
     certificate = figures(groups, settled, 1 - 0.05 / len(samples))
     certificate["samples"] = [sample.about for sample in samples]
-    certificate["reviewers"] = _reviewers(reviewable, drawn)
+    certificate["reviewers"] = _reviewers(reviewable, settled)
+    unsettled = [item for item, is_right in settled.items() if is_right is None]
+    if unsettled:
+        certificate["not_settled"] = [
+            [reviewable.keys[item.record], item.id, item.box] for item in unsettled
+        ]
     certificate["gold"] = gold
     if gold:
         on_gold = _on_gold(reviewable, gold, samples)
@@ -195,11 +202,16 @@ def certificate_of(
     return {"sentence": _sentence(certificate), **certificate}
 
 
-def _reviewers(reviewable: Reviewable, drawn: Iterable[Item]) -> dict[str, int]:
+def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> dict[str, int]:
+    # One who judged another box of a phrase didn't judge this one.
     counts = Counter[str]()
-    for item in drawn:
-        outcome = reviewable.placed(item.record).outcomes.get(item.id)
-        counts[outcome.who if outcome else "None"] += 1
+    for item, is_right in settled.items():
+        if is_right is None:
+            counts["None"] += 1
+            continue
+        outcome = reviewable.placed(item.record).outcomes[item.id]
+        box = None if item.box is None else outcome.box_after(item.box)
+        counts[str((box or {}).get("reviewed_by") or outcome.who)] += 1
     return dict(counts)
 
 
@@ -247,10 +259,18 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
         if stated.get("gold"):
             samples[size, seed].about["gold"].append(stated["gold"])
     if not samples:
-        since = "has changed since one was stated" if decisions.samples else "has none"
-        command = f"dataflowgrounding review {reviewable.files.annotations} --sample 200"
+        since = "has none"
+        size = 200
+        further = ""
+        if decisions.samples:
+            since = "has changed since one was stated"
+            further = ": what was judged and is as it was still counts, only the rest is asked for"
+            stated_size = decisions.samples[-1].get("size")
+            size = stated_size if type(stated_size) is int and stated_size > 0 else size
+        command = f"dataflowgrounding review {reviewable.files.annotations} --sample {size}"
         raise InputError(
             f"no sample to certify: {reviewable.files.annotations} {since}. Run `{command}`"
+            f"{further}"
         )
     return list(samples.values())
 
@@ -363,12 +383,14 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     return text
 
 
-def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
+def told_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
     """Yield a certificate in lines for people.
 
-    These are its sentence, the shares by group, and what the pipeline's checks said of phrases.
+    These are its sentence, how to settle what isn't, the shares by group, and what the pipeline's
+    checks said of phrases. `results` is what the certified results are called.
     """
     yield certificate["sentence"]
+    yield from ways_to_settle(certificate, results)
     for name, groups in certificate["by"].items():
         largest = sorted(groups, key=lambda group: -groups[group]["of"])[:_MOST_TOLD]
         shares = [_in_percent(groups[group], f" of {excerpt(group, 80)}") for group in largest]

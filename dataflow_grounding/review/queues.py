@@ -539,12 +539,13 @@ class Queue:
         return self._reviewable.placed(item.record).outcomes.get(item.id)
 
     def _is_decided(self, item: Item) -> bool:
-        # A box that was only moved as a whole has yet to be judged.
+        # A box that was only moved as a whole has yet to be judged; so has one without a verdict of
+        # ours, which settles nothing for a certificate.
         outcome = self._outcome_of(item)
         if outcome is None:
             return False
         reviewed = _as_left(item, outcome)
-        return reviewed is None or bool(reviewed.get("reviewed_by"))
+        return reviewed is None or reviewer_verdict(reviewed) is not None
 
     def _is_there(self, item: Item) -> bool:
         outcome = self._outcome_of(item)

@@ -41,15 +41,19 @@ class Found:
             perhaps `evidence`.
         reason: Why there is no box, if the reply says so.
         disagreement: Whether several answers differed; None for a single one, as of this task.
-        doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had
-            the whole picture.
+        doubt: Why the reply is doubtful, in words; "" where it isn't.
     """
 
     status: str
     instances: list[dict[str, Any]]
     reason: str | None = None
     disagreement: bool | None = None
-    doubtful: bool = False
+    doubt: str = ""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether much of the reply was of no use, or several phrases had the whole picture."""
+        return bool(self.doubt)
 
 
 def phrase_grounding(
@@ -117,7 +121,7 @@ def phrase_grounding(
         if doubt is None:
             return answers, notes
         notes.append(Note("doubtful", doubt))
-        return [replace(answer, doubtful=True) for answer in answers], notes
+        return [replace(answer, doubt=doubt) for answer in answers], notes
 
     width, height = image.sent_size
     phrase_items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dataflow_grounding.boxes.class_table import ClassTable, in_order
 from dataflow_grounding.data.records import dump_line
@@ -50,6 +52,44 @@ def test_every_picture_that_was_asked_about_counts_in_one_column(tmp_path: Path)
     ]
     [row] = classes_of(tmp_path, rows)
     assert (row["pictures"], row["none"], row["undecided"]) == (1, 1, 2)
+
+
+def test_a_thing_that_two_phrases_of_a_class_find_is_one_everywhere(tmp_path: Path) -> None:
+    """`a person` and `a human` gave a detector two boxes for each person, and the table 19 for 10."""
+    row = [
+        {**expression("person", [0, 0, 40, 90], [50, 0, 90, 90]), "text": "a person"},
+        {**expression("person", [2, 1, 40, 90], [50, 0, 88, 90]), "text": "a human"},
+        {**expression("person", [100, 0, 140, 90], [99, 0, 140, 90]), "text": "a pedestrian"},
+    ]
+    gold = [{**expression("person", *[[x, 0, x + 40, 90] for x in (0, 50, 100)]), "text": "person"}]
+    [counts] = classes_of(tmp_path, [("a.png", row)])
+    assert counts["boxes"] == 4, "two for what one phrase says are two"
+    row[2]["instances"].pop()
+    [counts] = classes_of(tmp_path, [("a.png", row)])
+    assert counts["boxes"] == 3
+
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    gold_path = tmp_path / "gold.jsonl"
+    gold_path.write_text(dump_line({"image_path": "a.png", "expressions": gold}))
+    path = tmp_path / "in.jsonl"
+    path.write_text(dump_line({"image_path": "a.png", "expressions": row}))
+    done = command(["eval", str(path), "--gold", str(gold_path), "--json"])
+    assert done.code == 0, done
+    figures = done.summary["classes"]["person"]
+    assert (figures["boxes"], figures["precision"], figures["recall"]) == (3, 1, 1)
+    told = command(["eval", str(path), "--gold", str(gold_path)])
+    assert "2 boxes of " in told.out + told.err
+    for number, format in enumerate(("coco", "yolo")):
+        out = tmp_path / f"out{number}"
+        done = command(["export", str(path), "--format", format, "-o", str(out)])
+        assert done.code == 0, done
+        assert "boxes on a thing that another phrase of the same class has boxed" in done.err
+        if format == "coco":
+            [file] = out.rglob("*.json")
+            assert len(json.loads(file.read_text())["annotations"]) == 3
+        else:
+            [file] = [found for found in out.rglob("*.txt") if found.stem == "a"]
+            assert len(file.read_text().splitlines()) == 3
 
 
 def test_a_box_of_several_phrases_of_a_class_counts_once(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "messages": [{"target": "qwen3-vl"}],
     **{
         name: [{"classes": how} for how in ("phrase", "head", "one")]
-        for name in ("coco", "kitti", "yolo")
+        for name in ("coco", "kitti", "voc", "yolo")
     },
 }
 """Formats with options → those that are tried."""

@@ -52,6 +52,6 @@ def test_a_record_whose_boxes_were_mostly_moved_is_marked_doubtful(row: dict[str
     )
     far = f'{{"objects": [{{"id": 1, {cat}}}, {{"id": 2, {dog}}}]}}'
     record = PhraseGrounder(Answering(far), box_format="xyxy_1000")(row)
-    assert record["doubtful"] is True
+    assert (record["doubtful"], record["doubt"]) == (True, "much was dropped or moved")
     near = far.replace("1060", "990").replace("1080", "990")
     assert PhraseGrounder(Answering(near), box_format="xyxy_1000")(record)["doubtful"] is False

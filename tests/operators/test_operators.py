@@ -121,6 +121,23 @@ def test_a_file_is_worked_through_with_renamed_columns(photo: str, tmp_path: Pat
     assert grounder.keys.expressions == "expressions", "keys of one run are not those of the next"
 
 
+SHIPPED = [cls for _, cls in OPERATOR_REGISTRY if cls.__module__.startswith("dataflow_grounding.")]
+
+
+@pytest.mark.parametrize("shipped", SHIPPED)
+def test_a_column_is_named_by_its_role_or_by_its_default(shipped: Any) -> None:
+    """`output_expressions_key`, which an extractor takes, was refused by a grounder."""
+    operator = shipped.__new__(shipped)
+    for role, column in shipped.output_keys.items():
+        bound = operator.bound(**{f"output_{column}_key": "x"})
+        assert bound.writes() == {**shipped.output_keys, role: "x"}
+    for role, column in shipped.input_keys.items():
+        meant = column if column in shipped.input_keys else role  # a role's own name goes first
+        assert operator.bound(**{f"input_{column}_key": "x"}).reads()[meant] == "x"
+    if shipped.output_keys:
+        assert "x" in operator.bound(output_key="x").writes().values()
+
+
 @pytest.mark.parametrize("argument", ["input_imagekey", "image_key", "output_caption_key", "key"])
 def test_a_wrong_key_names_the_right_ones(argument: str, photo: str) -> None:
     with pytest.raises(

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
 from benchmarks.stand_ins.seeing_model import COLORS
+from dataflow_grounding.operators.judge_test import MOST_PICTURES
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Done, Workplace, command
@@ -266,6 +267,35 @@ def test_a_judge_who_guesses_is_noticed_and_changes_nothing(place: Workplace) ->
     assert all("not obeyed" in row["verification"]["reason"] for row in after)
     assert done.summary["notes"]["judge_not_obeyed"] >= PICTURES
     assert "the judge is not obeyed" in done.err
+
+
+@pytest.mark.parametrize("more", [[], ["--retry-failed"]], ids=["as before", "retried"])
+def test_a_judge_that_was_not_obeyed_is_tested_again_by_the_next_run(
+    place: Workplace, more: list[str]
+) -> None:
+    """Its test's answers are stored: they held for ever, whoever answered by then."""
+    coin, mended = Model(Errors(absent=0.9, accuracy=0.5)), Model()
+    answering = coin
+
+    def says(request: ReceivedRequest) -> dict[str, Any]:
+        return answering(request)
+
+    with LoopbackServer(says, keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.check": "fast"}
+        generate = ["generate", "-e", str(place.spec(**settings))]
+        assert "the judge is not obeyed" in command(generate).err
+        sent = server.count()
+        again = command([*generate, *more])
+        tests = server.count() - sent
+        assert 0 < tests <= MOST_PICTURES, "its test, and nothing else"
+        assert again.err.count("the judge is not obeyed") == 1
+        answering = mended
+        done = command([*generate, *more])
+        assert (done.code, "not obeyed" in done.err) == (0, False), done
+        sent = server.count()
+        assert command(generate).code == 0
+        assert server.count() == sent
+    assert any(row["verified"] for row in expressions(place))
 
 
 class NoJudge(Model):

@@ -280,6 +280,73 @@ def test_input_order_and_every_column_stay(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize(
+    ("second", "keys", "said"),
+    [
+        (PhraseGrounder, {"output_boxes_key": "x"}, "takes no output_boxes_key"),
+        (PhraseGrounder, {"input_expressions_key": "e"}, "which nobody provides"),
+        (PhraseGrounder, {"output_key": "n"}, "would overwrite column 'n' of the input"),
+    ],
+)
+def test_a_later_step_is_refused_before_the_first_one_is_paid_for(
+    tmp_path: Path, second: Any, keys: dict[str, str], said: str, is_compiled: bool
+) -> None:
+    workspace(tmp_path, ROWS[:1])
+    serving = EveryWord()
+    pipeline = pipeline_of(tmp_path, [(ExpressionExtractor(serving), {}), (second(serving), keys)])
+    with pytest.raises(PlanError, match=said):
+        pipeline.compile() if is_compiled else forward(pipeline)
+    assert serving.asked == 0
+    assert not (tmp_path / "cache").exists()
+
+
+class Between(Pipeline):
+    """Looks, between its steps, at the first one's file; its storage is DataFlow's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.storage = TheirStorage(str(folder / "in.jsonl"), str(folder / "cache"))
+        self.extract = ExpressionExtractor(EveryWord())
+        self.looks = 0
+
+    def forward(self) -> None:
+        self.extract.run(self.storage.step())
+        self.looks += 1
+        pandas.read_json(self.storage._path(1), lines=True)
+        count.run(self.storage.step())
+
+
+def test_what_forward_does_between_its_steps_is_no_plan(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:1])
+    pipeline = Between(tmp_path)
+    assert forward(pipeline).done == 1
+    assert pipeline.looks == 1
+    assert sorted(files_of(tmp_path / "cache"))[-1] == "theirs_step2.jsonl"
+
+
+class Unplanned(Pipeline):
+    """Asks about a record, and has an operator of another library in a list."""
+
+    def __init__(self, folder: Path, serving: Serving) -> None:
+        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"), "s")
+        self.extract = ExpressionExtractor(serving)
+        self.others = [Elsewhere()]
+        self.row = {**ROWS[0], "image_path": str(folder / "a/x.png")}
+
+    def forward(self) -> None:
+        self.others[0].run(self.storage.step())
+        self.extract(self.row)
+        count.run(self.storage.step())
+
+
+def test_what_is_no_step_is_done_once(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:1])
+    serving = EveryWord()
+    pipeline = Unplanned(tmp_path, serving)
+    assert forward(pipeline).done == 1
+    assert (serving.asked, len(files_of(tmp_path / "cache"))) == (1, 3)
+
+
 def test_forward_again_sends_nothing_and_changes_nothing(tmp_path: Path) -> None:
     workspace(tmp_path, [ROWS[0], ROWS[1]])
     for way in ("eager", "streamed"):

@@ -106,6 +106,23 @@ def test_false_ones_go_true_ones_keep_their_numbers_and_what_lacks_is_found(
     assert done.summary["n_acc"] == 1
 
 
+def test_every_class_has_a_status_in_every_picture(place: Workplace) -> None:
+    """What the check found absent was neither there nor absent, and proposals had no class."""
+    gold = scenes(place.folder, PICTURES, seed=5)
+    with LoopbackServer(Judge(), keep_bodies=True) as server:
+        classes = {phrase: phrase.split()[1] for phrase in PHRASES} | {"a grey cow": "cow"}
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "data.classes": classes})
+    assert done.code == 0, done
+    for truth, record in zip(gold, place.annotations(), strict=True):
+        there = {row["text"]: bool(row["instances"]) for row in truth["expressions"]}
+        assert [row["text"] for row in record["expressions"]].count("a grey cow") == 1
+        for row in record["expressions"]:
+            expected = "grounded" if there.get(row["text"]) else "none"
+            assert (row["status"], row["class"]) == (expected, classes[row["text"]])
+    for row in place.run_json()["summary"]["classes"]:
+        assert row["pictures"] + row["none"] == PICTURES, row
+
+
 def as_yolo(records: list[dict[str, Any]], folder: Path) -> None:
     names = dict(enumerate(PHRASES))
     (folder / "data.yaml").write_text(yaml.safe_dump({"names": names}), "utf-8")

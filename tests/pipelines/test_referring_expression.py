@@ -313,8 +313,12 @@ def test_missing_and_spare_labels_are_reported_and_fail_nothing(
     assert known["labels_without_image"] == {"count": 1, "first": ["stray/x.txt"]}
     without = {r["image_id"]: r for r in place.annotations() if not r["regions"]}
     assert set(without) == {"bare", "empty"}
-    assert all(r["expressions"] == [] and r["caption"] for r in without.values())
-    assert server.by_task["region_expression"] == 2
+    assert all(r["expressions"] == [] and r["caption"] is None for r in without.values())
+    tasks = ("region_expression", "image_caption", "grounding_expression", "double_check")
+    assert [server.by_task[task] for task in tasks] == [2, 2, 2, 2], "nothing for those without"
+    assert place.run(**{"workflow.steps": ["1"]}).code == 0  # captions are all that is asked for
+    assert all(record["caption"] for record in place.annotations(1))
+    assert server.by_task["image_caption"] == 4
 
 
 def test_a_record_that_fails_beside_a_good_step_fails_alone(

@@ -507,6 +507,40 @@ def test_a_stale_decision_on_other_boxes_says_nothing(results: Path, review: Any
 
 
 @pytest.mark.usefixtures("apart")
+def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
+    results: Path, review: Any
+) -> None:
+    """One page said "not judged: 0 to 100%", and "judged by ann" of all items."""
+    reviewer = review(80)
+    reviewer.judge_all()
+    path = results / "annotations.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows[:2]:
+        row["expressions"][0]["instances"][1]["bbox"] = [0, 0, 50, 50]  # another run
+    write(path, rows)
+    done = command(["certify", str(results)])
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    again = f"dataflowgrounding review {path} --sample 80`: what was judged and is as it was"
+    assert again in done.err
+    reviewer = review(80, "ben")
+    assert certified(results)["reviewers"] == {"ann": 78, "None": 2}
+    said = command(["certify", str(results), "--html"]).out
+    assert "not settled, as nobody judged it, or a run changed it since: " in said
+    for name in ("r0 r0#0 box 2", "r1 r1#0 box 2"):
+        assert name in said
+    assert f"`dataflowgrounding review {results} --sample 80 --seed 0` asks for the open" in said
+    page = (results / "certificate.html").read_text(encoding="utf-8")
+    assert "asks for the open ones" in page
+    assert "not settled" in page
+    asked = reviewer.left()
+    assert sorted((item["id"], item["box"]) for item in asked) == [("r0#0", 1), ("r1#0", 1)]
+    for item in asked:
+        reviewer.judge((item["id"][:2], item["id"], item["box"]))
+    found = certified(results)
+    assert (found["reviewers"], "not_settled" in found) == ({"ann": 78, "ben": 2}, False)
+
+
+@pytest.mark.usefixtures("apart")
 def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     results: Path, review: Any
 ) -> None:
@@ -785,6 +819,7 @@ def test_a_verdict_that_is_none_of_ours_settles_nothing(results: Path, review: A
                 instance["verified"] = said
         write(results / "reviews.jsonl", rows)
         assert certified(results)["boxes"]["unsettled"] > 0, said
+        assert review().left(), "they can be judged once more"
 
 
 def test_what_nobody_judged_has_bounds_and_no_share(results: Path, review: Any) -> None:

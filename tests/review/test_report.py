@@ -1005,6 +1005,11 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
         "unchecked": {"verified": None, "verification": {"reason": "not checked"}},
         "right": {"verified": True, "verification": {"reason": None}},
         "several": {"disagreement": True},
+        "differ": {
+            "verified": None,
+            "doubtful": True,
+            "verification": {"method": "check", "boxes": [], "reason": "the answers differ"},
+        },
         "plain": {},
     }
     records = [
@@ -1012,26 +1017,34 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
             "image_id": name,
             "caption": caption,
             "expressions": [expression(caption, caption, box(1, 1, 9, 9), **check)],
+            **({"doubtful": True} if check.get("doubtful") else {}),
         }
         for name, check in checks.items()
     ]
     records += [{**records[-1], "image_id": "much dropped", "doubtful": True}]
+    records += [
+        {**records[-2], "image_id": "everywhere", "doubtful": True, "doubt": "each has all"}
+    ]
     records += [{"image_id": "broken", "caption": caption, "expressions": "a mug"}]
     page = show(report(folder, records))
-    doubtful, unverified = ["several", "much dropped", "broken"], ["wrong", "unchecked"]
-    assert page.locator("article h2").all_inner_texts() == [
-        *doubtful,
-        *unverified,
-        "right",
-        "plain",
-    ]
-    for name, expected in (("doubtful", doubtful), ("unverified", unverified)):
+    marked = {
+        "unreadable": ["broken"],
+        "doubtful": ["much dropped", "everywhere"],
+        "disputed": ["several"],
+        "undecided": ["differ"],
+        "unverified": ["wrong", "unchecked"],
+    }
+    in_order = [name for names in marked.values() for name in names]
+    assert page.locator("article h2").all_inner_texts() == [*in_order, "right", "plain"]
+    for name, expected in marked.items():
         page.locator(f"label[for=show-{name}]").click()
         page.locator("[role=status]", has_text=f"of {len(expected)}").wait_for()
+        page.locator("article h2:visible", has_text=expected[-1]).wait_for()
         assert page.locator("article h2:visible").all_inner_texts() == expected
     page.locator("label[for=show-all]").click()
-    page.locator("article").nth(6).wait_for()
+    page.locator("article").nth(8).wait_for()
     for name, shown in (
+        ("differ", "1 a mug 1 box · score 0.90 · seen · undecided the answers differ"),
         ("wrong", "1 a mug 1 box · score 0.90 · seen · not verified it fits 2 regions"),
         ("unchecked", "1 a mug 1 box · score 0.90 · seen · not checked"),
         ("right", "1 a mug 1 box · score 0.90 · seen · verified"),
@@ -1041,7 +1054,12 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
             "article", has=page.locator("h2", has_text=re.compile(f"^{name}$"))
         ).locator("li")
         assert re.sub(r"\s+", " ", row.inner_text()) == shown
-    assert "Doubtful: much of a reply was dropped" in page.locator("article").nth(1).inner_text()
+    told = {}
+    for article in page.locator("article").all():
+        told[article.locator("h2").inner_text()] = article.inner_text()
+    assert "Doubtful: much of a reply was dropped" in told["much dropped"]
+    assert "Doubtful: each has all." in told["everywhere"]
+    assert [name for name, text in told.items() if "Doubtful" in text] == marked["doubtful"]
 
 
 def test_expressions_that_cannot_be_read_are_named(folder: Path, show: Any) -> None:

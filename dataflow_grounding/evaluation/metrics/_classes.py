@@ -21,6 +21,7 @@ from dataflow_grounding.evaluation.metrics.pairs import (
     Row,
     Rules,
     boxes_of,
+    boxes_of_things,
     one_to_one,
     overlaps_of,
 )
@@ -72,14 +73,14 @@ class _InImage:
 
     Attributes:
         name: The class.
-        gold, found: The boxes of all phrases of the class, on both sides.
+        gold, found: The boxes of each phrase of the class, on both sides.
         is_open: Whether any gold phrase of the class leaves open what is there.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.gold: list[Row] = []
-        self.found: list[Row] = []
+        self.gold: list[list[Row]] = []
+        self.found: list[list[Row]] = []
         self.is_open = False
 
 
@@ -93,10 +94,14 @@ class ClassFigures:
 
     Precision and recall are of boxes at the threshold that the rules state. A gold box that no
     found box of its class is on, and one of another class is, was found as that class.
+
+    Attributes:
+        repeated: Found boxes that don't count, as another one of the class is of their thing.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
+        self.repeated = 0
         self._by_key: dict[str, _ClassCounts] = {}
         self._image = -1  # the number of the image whose boxes are collected
         self._in_image: dict[str, _InImage] = {}  # these boxes, by class_key
@@ -114,13 +119,13 @@ class ClassFigures:
             if "class" not in gold and found is not None:
                 gold_class = class_of(found)
             boxes = self._boxes_of(gold_class)
-            boxes.gold += gold["instances"]
+            boxes.gold.append(gold["instances"])
             boxes.is_open = boxes.is_open or not is_judged(gold)
             if found is not None:
                 found_class = class_of(found) if "class" in found else gold_class
-                self._boxes_of(found_class).found += found["instances"]
+                self._boxes_of(found_class).found.append(found["instances"])
         for phrase in record.extra:
-            self._boxes_of(class_of(phrase)).found += phrase["instances"]
+            self._boxes_of(class_of(phrase)).found.append(phrase["instances"])
 
     def _boxes_of(self, name: str) -> _InImage:
         return self._in_image.setdefault(class_key(name), _InImage(name))
@@ -134,11 +139,10 @@ class ClassFigures:
                 counts.add(self._image, 0, 0, 0)
                 continue
             # All phrases of the class are measured as if they were one.
-            gold = {
-                "instances": _each_once(boxes.gold),
-                "status": "grounded" if boxes.gold else "none",
-            }
-            found = {"instances": _each_once(boxes.found)}
+            gold_boxes = boxes_of_things(boxes.gold)
+            gold = {"instances": gold_boxes, "status": "grounded" if gold_boxes else "none"}
+            found = {"instances": boxes_of_things(boxes.found)}
+            self.repeated += sum(map(len, boxes.found)) - len(found["instances"])
             columns, _ = phrase_columns(gold, found, self._rules)
             right = columns["precision"]  # this measure's numerator: how many boxes are right
             counts.add(self._image, right, columns["boxes"], columns["gold_boxes"])
@@ -177,8 +181,7 @@ class ClassFigures:
         """Return the figures of each class by its name, the one with most gold boxes first.
 
         Each has `intervals` from bootstrap samples of all images, and in `found_as` how many of its
-        gold boxes were found as another class. Classes after the first _MOST are
-        left out.
+        gold boxes were found as another class. Classes after the first _MOST are left out.
 
         Args:
             images: How many images the gold has, those without the class too.
@@ -226,18 +229,6 @@ def _figures_of_class(
     intervals["ap"] = interval(precision.draws(images))
     figures["intervals"] = intervals
     return figures
-
-
-def _each_once(boxes: Sequence[Row]) -> list[Row]:
-    # Of equal scores the first counts; a missing score is taken for 0. Several phrases of a class
-    # may have the same box; a detector's export writes it once.
-    best: dict[tuple[float, ...], Row] = {}
-    for box in boxes:
-        corners = tuple(box["bbox"])
-        score = box.get("score") or 0.0
-        if corners not in best or score > (best[corners].get("score") or 0.0):
-            best[corners] = box
-    return list(best.values())
 
 
 def _ratios(sums: Mapping[str, Any]) -> dict[str, Any]:

@@ -234,6 +234,11 @@ def _notes(
             f"{counted(counts.by_class, 'phrase')} of {answers.name} matched by class, as"
             f" {truth.name} has other words; several phrases of one class count as one"
         )
+    if counts.repeated:
+        yield (
+            f"{counted(counts.repeated, 'box')} of {answers.name} on a thing that another box of"
+            " its class has: counted once"
+        )
     if counts.scaled:
         yield (
             f"boxes of {counts.scaled:,} records of {answers.name} are scaled to the size that"
@@ -393,6 +398,7 @@ class _Counts:
         self.extra = 0
         self.scaled = 0
         self.by_class = 0
+        self._repeated = 0
 
     @property
     def groups(self) -> Groups:
@@ -408,10 +414,16 @@ class _Counts:
         self.extra += len(record.extra)
         self.scaled += record.scaled
         self.by_class += record.by_class
+        self._repeated += record.repeated
         for gold, found in record.phrases:
             self._add_phrase(record, gold, found)
         if self._classes is not None:
             self._classes.add(record)
+
+    @property
+    def repeated(self) -> int:
+        """How many found boxes don't count, as another one of their class is of their thing."""
+        return self._repeated + (self._classes.repeated if self._classes else 0)
 
     def class_rows(self, images: int) -> dict[str, dict[str, Any]]:
         """Return the figures of each class of that many images; empty where none is stated."""

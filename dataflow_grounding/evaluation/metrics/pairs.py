@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.boxes.geometry import Bbox, Size, around, box_of, iou
-from dataflow_grounding.boxes.matching import first_free
+from dataflow_grounding.boxes.matching import each_thing_once, first_free
 from dataflow_grounding.data.records import is_number, stated_size
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.evaluation.metrics.annotations import (
@@ -48,6 +48,7 @@ class PairedRecord:
         extra: The found phrases that the gold doesn't have.
         scaled: How many found records stated another size of the picture than the gold.
         by_class: How many found phrases are matched by their class, as their words are others.
+        repeated: How many boxes of these are left out, as another one is of their thing.
     """
 
     image: int
@@ -57,6 +58,7 @@ class PairedRecord:
     extra: list[Row]
     scaled: int
     by_class: int
+    repeated: int
 
 
 def pair(found: Annotations, gold: Annotations) -> "Pairs":
@@ -155,6 +157,7 @@ class Pairs:
                 matched.extra,
                 scaled,
                 matched.by_class,
+                matched.repeated,
             )
 
 
@@ -372,11 +375,12 @@ def _comparable(text: str) -> str:
 
 @dataclass
 class _Matched:
-    """Phrases of an image, matched: `phrases`, `extra` and `by_class` as PairedRecord has them."""
+    """Phrases of an image, matched: all columns are as PairedRecord has them."""
 
     phrases: list[Pair]
     extra: list[Row]
     by_class: int
+    repeated: int
 
 
 def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matched:
@@ -401,15 +405,18 @@ def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _M
         partner |= _match_by_key(gold, found, gold_side, found_side, partner)
     further = _further_of_class(gold_keys, found_keys, partner)
     pairs: list[Pair] = []
+    repeated = 0
     for index, phrase in enumerate(gold):
         found_phrase = None
         if index in partner:
-            of_phrase = [partner[index], *further[index]]
-            found_phrase = _as_one([found[number] for number in of_phrase])
+            of_phrase = [found[number] for number in (partner[index], *further[index])]
+            found_phrase = _as_one(of_phrase)
+            repeated += sum(len(each["instances"]) for each in of_phrase)
+            repeated -= len(found_phrase["instances"])
         pairs.append((phrase, found_phrase))
     matched = set(partner.values()).union(*further.values())
     extra = [phrase for index, phrase in enumerate(found) if index not in matched]
-    return _Matched(pairs, extra, len(matched) - by_words)
+    return _Matched(pairs, extra, len(matched) - by_words, repeated)
 
 
 def _match_by_key(
@@ -462,14 +469,23 @@ def _as_one(phrases: Sequence[Row]) -> Row:
     # the first. A single phrase is returned itself.
     if len(phrases) == 1:
         return phrases[0]
-    boxes: list[Row] = []
-    for phrase in phrases:
-        boxes += phrase["instances"]
+    boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
     boxes.sort(key=surest_first)
     with_boxes = [phrase for phrase in phrases if phrase["instances"]]
     first = (with_boxes or phrases)[0]
     text = ", ".join(phrase["text"] for phrase in phrases)
     return {**first, "text": text, "instances": boxes}
+
+
+def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return the boxes of all phrases of a class, each thing's once, as a detector's export has it.
+
+    `phrases` has the instances of each phrase.
+    """
+    boxes: list[Row] = []
+    for instances, staying in zip(phrases, each_thing_once(phrases), strict=True):
+        boxes += [instances[index] for index in staying]
+    return boxes
 
 
 class _Area(NamedTuple):

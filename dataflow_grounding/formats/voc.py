@@ -1,0 +1,265 @@
+"""Pascal VOC: one XML file for each picture, with an `object` for each box.
+
+The devkit counts pixels from 1, and both edges are in the box: its 1, 1, W, H is the whole picture.
+LabelImg, and other tools that took the form over, write edges that count from 0. A file of the
+devkit says so in `database` (The VOC2007 Database). Sources: the devkit's VOCreadrecxml.m and its
+annotation guidelines; labelImg's pascal_voc_io.py and labelFile.py; detectron2's pascal_voc.py;
+ultralytics' VOC.yaml.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement
+from xml.sax.saxutils import quoteattr
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.files import portable
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import name_within
+from dataflow_grounding.formats.class_tables import Classes, Numbers
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import Format, Sample
+from dataflow_grounding.formats.imported import Mark, column, keep, kept, marks_of
+from dataflow_grounding.formats.reading import (
+    entry_errors,
+    files_under,
+    read_xml,
+    unite,
+    xml_root,
+)
+from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
+from dataflow_grounding.images.files import ENDINGS
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_DATABASE = "dataflow-grounding, in VOC's pixels from 1"  # its VOC tells the reader
+# Folders of pictures beside that of the annotations: the devkit's, and what an export writes.
+_FOLDERS = ("JPEGImages", FOLDER)
+_END = "</annotation>\n"
+
+
+@dataclass
+class Voc(Format):
+    """Pascal VOC. Names of objects are classes.
+
+    `classes` and `class_list` are those of `class_tables.Classes`; `flat` puts all pictures into
+    one folder. `offset` is what the first pixel is called, 1 or 0; unless given it is 1 in files of
+    the devkit, and in those that are written, and 0 in files of other tools.
+    """
+
+    classes: str = "class"
+    class_list: Sequence[str] = ()
+    flat: bool = False
+    offset: int | None = None
+
+    detects = True
+
+    def __post_init__(self) -> None:
+        self._classes = Classes(self.classes, listed=self.class_list)
+
+    def safe(self, text: str) -> str:
+        """Return the text without characters that XML can't hold."""
+        return safe_for_xml(text)
+
+    def words_of(self, expression: Mapping[str, Any]) -> str:
+        """Return the expression's class: the format has no other words."""
+        return self._classes.written_class_of(expression)
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write an XML file for each picture.
+
+        Raises InputError where two pictures would have the same file.
+        """
+        pictures = Numbers()
+        for sample in samples:
+            _, is_new = pictures.number_of(sample.file_name)
+            stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)
+            path = out.place(portable(f"{self.data_file}/{os.path.splitext(stem)[0]}.xml"))
+            lines = "".join(f"\t{line}\n" for line in self._lines(sample, is_new))
+            try:
+                with open(path, "xb" if is_new else "r+b") as file:
+                    if is_new:
+                        root = kept(sample.record, self.name).get("root", {})
+                        attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
+                        file.write(f"<annotation{attributes}>\n".encode())
+                    else:  # a further record of the picture
+                        file.seek(-len(_END), os.SEEK_END)
+                    file.write(f"{lines}{_END}".encode())
+            except FileExistsError:
+                raise InputError(
+                    f"{sample.file_name} and another picture would share {os.path.basename(path)}:"
+                    " rename one"
+                ) from None
+
+    def _lines(self, sample: Sample, is_new: bool) -> Iterator[str]:
+        own = kept(sample.record, self.name)
+        offset = own.get("offset", 1) if self.offset is None else self.offset
+        if is_new and not own:
+            yield from _head(sample)
+        for mark in marks_of(sample, self.name):
+            if mark.phrase:
+                yield text_of(_object(mark, offset))
+            elif is_new:
+                yield _named(mark.item, sample.file_name)
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each XML file, in the order of their names; `path` may be one file.
+
+        In a folder with `Annotations` in it, only these are read. Raises InputError, also for a
+        folder without .xml files.
+        """
+        top = path if os.path.isdir(path) else os.path.dirname(path) or "."
+        names = [os.path.basename(path)]
+        if top == path:
+            inside = os.path.join(path, self.data_file)
+            top = inside if os.path.isdir(inside) else path
+            names = files_under(top, (".xml",), "the folder of VOC's files")
+            if not names:
+                raise InputError(f"{path} has no .xml files: name the folder of VOC's files")
+        for name in names:
+            file = os.path.join(top, name)
+            with entry_errors(file):
+                record = self._record(file, name, image_root)
+            yield record
+
+    def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
+        # `background` is false where there are objects, but none that is read.
+        items: list[str] = []
+        keyed: list[tuple[str, dict[str, Any]]] = []
+        facts: dict[str, Element] = {}
+        for element in read_xml(file):
+            if element.tag == "object":
+                keyed += _expressions(element, len(items), self.passed_over)
+            facts.setdefault(element.tag, element_of(text_of(element)))
+            items.append(text_of(element))
+        root = xml_root(file)
+        if root.tag != "annotation":
+            raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
+        offset = self.offset
+        if offset is None:
+            source = facts.get("source")
+            database = source.findtext("database") if source is not None else None
+            offset = 1 if "VOC" in (database or "") else 0
+        for _, expression in keyed:
+            (instance,) = expression["instances"]
+            x1, y1, x2, y2 = instance["bbox"]
+            bbox = [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]
+            expression["instances"] = [keep({"bbox": bbox}, instance["item"], expression["text"])]
+        record = {
+            "image_path": _picture_of(facts, file, name, image_root),
+            "caption": None,
+            **_sides(facts.get("size")),
+            **column(self.name, items, offset=offset, root=dict(root.attrib)),
+            "expressions": unite(keyed),
+        }
+        if "object" in facts and not keyed:
+            record["background"] = False
+        return record
+
+
+def _expressions(
+    element: Element, item: int, passed_over: Counter[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    # One, with its class and its box as it stands there; none of an object without a box.
+    name = " ".join((element.findtext("name") or "").split())
+    box = element.find("bndbox")
+    if box is None:
+        passed_over["objects without a bndbox"] += 1
+        return
+    if not name:
+        raise BrokenRow("an object without a name")
+    corners = [box.findtext(corner) for corner in _CORNERS]
+    bbox = [float(corner or "nothing") for corner in corners]
+    yield name, {"text": name, "class": name, "instances": [{"bbox": bbox, "item": item}]}
+
+
+def _sides(size: Element | None) -> dict[str, int]:
+    # Some tools leave the size out, or write zeros: then it is that of the picture.
+    if size is None:
+        return {}
+    sides = {side: int(float(size.findtext(side) or 0)) for side in ("width", "height")}
+    return sides if all(sides.values()) else {}
+
+
+def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: str) -> str:
+    # Return the picture's path from the image root. It is looked for under the names that the file
+    # says (perhaps without an ending, or with a path of another machine) and its own name.
+    stated = (facts["filename"].text or "") if "filename" in facts else ""
+    stated = os.path.basename(stated.strip().replace("\\", "/"))
+    stem = os.path.splitext(name)[0]
+    in_folder = os.path.join(os.path.dirname(name), stated)
+    top = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
+    beside = [os.path.join(top, os.pardir, folder) for folder in _FOLDERS]
+    inside = [os.path.join(image_root, folder) for folder in _FOLDERS]
+    folders = [image_root, *inside, *beside, top]
+    for wanted in (in_folder, stated, stem):
+        for folder in folders:
+            for ending in ("", *ENDINGS):
+                path = os.path.join(folder, wanted + ending)
+                if wanted and os.path.isfile(path):
+                    return os.path.relpath(path, image_root)
+    return stated or f"{stem}.jpg"
+
+
+def _named(item: str, file_name: str) -> str:
+    # The filename stays as it came, unless the picture is called otherwise now.
+    element = element_of(item)
+    if element.tag == "filename":
+        name = os.path.basename(file_name)
+        stated = os.path.basename((element.text or "").strip().replace("\\", "/"))
+        if stated not in (name, os.path.splitext(name)[0]):
+            element.text = safe_for_xml(name)
+            return text_of(element)
+    return item
+
+
+def _head(sample: Sample) -> Iterator[str]:
+    width, height = sample.size
+    facts = {"folder": FOLDER, "filename": safe_for_xml(os.path.basename(sample.file_name))}
+    for name, text in facts.items():
+        yield text_of(_with_texts(Element(name), text))
+    yield text_of(_with_texts(Element("source"), {"database": _DATABASE}))
+    sides = {"width": width, "height": height, "depth": 3}
+    yield text_of(_with_texts(Element("size"), sides))
+    yield text_of(_with_texts(Element("segmented"), "0"))
+
+
+def _with_texts(element: Element, texts: str | Mapping[str, Any]) -> Element:
+    if isinstance(texts, str):
+        element.text = texts
+        return element
+    for name, text in texts.items():
+        child = element.find(name)
+        (SubElement(element, name) if child is None else child).text = str(text)
+    return element
+
+
+def _object(mark: Mark, offset: int) -> Element:
+    # One that was read stays as it was, but for its corners and its name where they are others.
+    assert mark.phrase is not None
+    assert mark.box is not None
+    corners = _corners(mark.box, offset)
+    if not mark.item:
+        element = Element("object")
+        facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
+        _with_texts(element, facts)
+        _with_texts(SubElement(element, "bndbox"), corners)
+        return element
+    element = element_of(mark.item)
+    if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
+        _with_texts(element, {"name": mark.phrase.text})
+    box = element.find("bndbox")
+    if mark.is_moved and box is not None:
+        _with_texts(box, corners)
+    return element
+
+
+def _corners(box: Bbox, offset: int) -> dict[str, str]:
+    x1, y1, x2, y2 = box
+    numbers = (x1 + offset, y1 + offset, x2, y2)
+    texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
+    return dict(zip(_CORNERS, texts, strict=True))

@@ -1,0 +1,476 @@
+"""What other tools wrote comes back from `import` and `export` as it was, but for what was changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from dataflow_grounding.formats import read, write
+from dataflow_grounding.testing import LoopbackServer
+from tests.formats.data import draw, hostile, succeeds
+from tests.support.workplace import Workplace
+
+Records = list[dict[str, Any]]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        PIL.Image.new("RGB", (64, 48), "#886644").save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def back(tmp_path: Path, pictures: Path) -> Callable[..., Path]:
+    """What comes of a file that is imported, changed by a function, and exported again."""
+
+    def there_and_back(
+        source: Path, format: str, out: str, change: Callable[[Records], object] = len
+    ) -> Path:
+        results = tmp_path / "results"
+        root = ("--image-root", pictures)
+        succeeds("import", source, "--format", format, "-o", results, *root)
+        file = results / "annotations.jsonl"
+        records = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        change(records)
+        file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+        export = ("export", results, "--format", format, "-o", tmp_path / out)
+        images = () if "." not in out else ("--images", "reference")
+        succeeds(*export, *root, *images)
+        return tmp_path / out
+
+    return there_and_back
+
+
+def boxes_of(records: Records) -> dict[str, dict[str, Any]]:
+    """The boxes, by their phrases and their numbers among those: `cup 0`."""
+    return {
+        f"{expression['text']} {number}": box
+        for record in records
+        for expression in record["expressions"]
+        for number, box in enumerate(expression["instances"])
+    }
+
+
+def phrase(text: str, *boxes: list[float]) -> dict[str, Any]:
+    """An expression that a person or a model added."""
+    return {
+        "text": text,
+        "expression_id": f"new {text}",
+        "class": text,
+        "status": "grounded",
+        "instances": [{"bbox": box, "score": None} for box in boxes],
+    }
+
+
+# COCO
+
+COCO: dict[str, Any] = {
+    "info": {"description": "ours", "year": 2024},
+    "licenses": [{"id": 4, "name": "CC BY"}],
+    "categories": [
+        {"id": 18, "name": "dog", "supercategory": "animal"},
+        {"id": 3, "name": "cup", "supercategory": "kitchen", "synonyms": ["mug"]},
+        {"id": 90, "name": "unused", "supercategory": "x"},
+    ],
+    "images": [
+        {"id": 700, "width": 64, "height": 48, "file_name": "b.png", "license": 4, "own": [1]},
+        {"file_name": "a.png", "id": 12, "height": 48, "width": 64, "date_captured": "2013"},
+        {"file_name": "c.png", "id": 13, "height": 48, "width": 64},
+    ],
+    "annotations": [
+        {"id": 31, "image_id": 700, "category_id": 3, "bbox": [1, 2, 10, 11.5], "area": 70.25}
+        | {"iscrowd": 0, "segmentation": [[1, 2, 11, 2, 11, 13.5]], "attributes": {"dirty": True}},
+        {"id": 9, "image_id": 700, "category_id": 18, "bbox": [5, 6, 10, 10], "area": 100}
+        | {"iscrowd": 0},
+        {"id": 10, "image_id": 700, "category_id": 3, "bbox": [20, 6, 10, 10], "score": 87},
+        {"id": 11, "image_id": 700, "category_id": 18, "bbox": [0, 0, 64, 48], "iscrowd": 1}
+        | {"segmentation": {"counts": [0, 3072], "size": [48, 64]}},
+        {"id": 5000, "image_id": 12, "category_id": 18, "bbox": [0, 0, 64, 48.5], "iscrowd": 0},
+        {"id": 5001, "image_id": 13, "category_id": 18, "bbox": [0, 0, 64, 48], "iscrowd": 1},
+    ],
+}
+
+
+def coco_file(folder: Path) -> Path:
+    path = folder / "instances.json"
+    path.write_text(json.dumps(COCO))
+    return path
+
+
+def test_coco(tmp_path: Path, back: Callable[..., Path]) -> None:
+    out = back(coco_file(tmp_path), "coco", "annotations.json")
+    assert json.loads(out.read_text()) == COCO
+
+
+def test_coco_in_a_folder_names_the_pictures_there(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    out = json.loads((back(coco_file(tmp_path), "coco", "out") / "annotations.json").read_text())
+    for image in out["images"]:
+        image["file_name"] = image["file_name"].removeprefix("images/")
+    assert out == COCO
+
+
+def test_what_is_changed_of_coco(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """A box is moved, one deleted, one called otherwise, two are added, one of a new class."""
+
+    def change(records: Records) -> None:
+        cup, _ = records[0]["expressions"][0]["instances"]
+        cup["bbox"] = [2, 3, 12, 13]
+        records[0]["expressions"][0]["instances"] = [cup]
+        records[0]["expressions"][1] |= {"text": "cup", "class": "cup"}
+        records[1]["expressions"] += [phrase("plate", [1, 1, 9, 9]), phrase("cup", [2, 2, 9, 9])]
+
+    out = json.loads(back(coco_file(tmp_path), "coco", "annotations.json", change).read_text())
+    wanted = json.loads(json.dumps(COCO))
+    moved, renamed, _, *others = wanted["annotations"]
+    moved |= {"bbox": [2, 3, 10, 10], "area": 100}
+    del moved["segmentation"]
+    renamed["category_id"] = 3
+    wanted["annotations"] = [moved, renamed, *others]
+    added = [box for box in out["annotations"] if box["id"] > 5001]
+    assert [box for box in out["annotations"] if box["id"] <= 5001] == wanted["annotations"]
+    assert [(box["id"], box["image_id"], box["category_id"]) for box in added] == [
+        (5002, 12, 91),
+        (5003, 12, 3),
+    ]
+    assert {*added[1]} == {"id", "image_id", "category_id", "bbox", "area", "iscrowd"}
+    assert out["categories"][:3] == COCO["categories"]
+    assert [(one["id"], one["name"]) for one in out["categories"][3:]] == [(91, "plate")]
+    assert out["images"] == COCO["images"]
+
+
+def test_a_second_import_of_coco_has_each_id_once(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    """A box that was added to a phrase is one of that phrase's then."""
+
+    def change(records: Records) -> None:
+        records[0]["expressions"][0]["instances"].append({"bbox": [2, 2, 9, 9], "score": None})
+
+    out = back(coco_file(tmp_path), "coco", "annotations.json", change)
+    (row, *_) = read(str(out), "coco")
+    found = [
+        (one["text"], one["expression_id"], len(one["instances"])) for one in row["expressions"]
+    ]
+    assert found == [("cup", "b#0", 3), ("dog", "b#1", 1)]
+
+
+def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    """As after a run on what was imported: there is no run.json of the import."""
+    back(coco_file(tmp_path), "coco", "annotations.json")
+    records = tmp_path / "elsewhere.jsonl"
+    (tmp_path / "results" / "annotations.jsonl").rename(records)
+    (tmp_path / "results" / "classes.txt").rename(tmp_path / "elsewhere.classes.txt")
+    more = ("--images", "reference", "--image-root", tmp_path / "pictures")
+    path = tmp_path / "x" / "annotations.json"
+    done = succeeds("export", records, "--format", "coco", "-o", path, *more)
+    assert "aren't in the list" not in done.err
+    out = json.loads(path.read_text())
+    assert out["annotations"] == COCO["annotations"]
+    assert out["images"] == COCO["images"]
+    assert sorted(one["id"] for one in out["categories"]) == [3, 18]
+
+
+# CVAT
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta>
+    <job>
+      <id>9</id>
+      <labels>
+        <label>
+          <name>cup</name>
+          <color>#ff0000</color>
+          <attributes></attributes>
+        </label>
+        <label>
+          <name>dog</name>
+        </label>
+      </labels>
+    </job>
+    <dumped>2024-01-01 00:00:00+00:00</dumped>
+  </meta>
+  <image id="7" name="b.png" subset="Train" task_id="2" width="64" height="48">
+    <polygon label="dog" source="manual" occluded="0" points="1.00,2.00;3.00,4.00;5.00,1.00" z_order="0">
+    </polygon>
+    <box label="cup" source="semi-auto" occluded="1" xtl="1.00" ytl="2.50" xbr="10.00" ybr="12.00" z_order="3">
+      <attribute name="dirty">true</attribute>
+    </box>
+    <box label="dog" source="manual" occluded="0" xtl="5.00" ytl="2.50" xbr="60.00" ybr="48.20" z_order="0" group_id="4">
+    </box>
+    <box label="cup" source="manual" occluded="0" xtl="20.00" ytl="2.50" xbr="30.00" ybr="12.00" z_order="0">
+      <attribute name="dirty">false</attribute>
+    </box>
+    <tag label="blurred" source="manual">
+    </tag>
+  </image>
+  <image id="3" name="a.png" width="64" height="48">
+    <points label="dog" source="manual" occluded="0" points="1.00,2.00" z_order="0">
+    </points>
+  </image>
+  <image id="4" name="c.png" width="64" height="48">
+  </image>
+</annotations>
+"""
+
+
+def cvat_file(folder: Path) -> Path:
+    path = folder / "source.xml"
+    path.write_text(CVAT)
+    return path
+
+
+def parts_of(xml: str) -> list[str]:
+    """What an XML text says, without the space between its parts."""
+    return [part.strip() for part in xml.replace(">", ">\n").splitlines() if part.strip()]
+
+
+def test_cvat(tmp_path: Path, back: Callable[..., Path]) -> None:
+    out = back(cvat_file(tmp_path), "cvat", "annotations.xml")
+    assert parts_of(out.read_text()) == parts_of(CVAT)
+
+
+def test_what_is_changed_of_cvat(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """A box is moved, one deleted, one called otherwise; three are added: of a class of the task,
+    of a phrase with a box, and of something else, which gets a label of ours.
+    """
+
+    def change(records: Records) -> None:
+        boxes = boxes_of(records)
+        boxes["cup 0"]["bbox"] = [2, 3, 12, 13]
+        records[0]["expressions"][0]["instances"][1:] = [{"bbox": [7, 7, 9, 9], "score": None}]
+        records[0]["expressions"][1] |= {"text": "cat", "class": "cat"}
+        records[2] |= {
+            "expressions": [phrase("dog", [1, 1, 9, 9]), phrase("red mug", [2, 2, 9, 9])]
+        }
+
+    out = back(cvat_file(tmp_path), "cvat", "annotations.xml", change).read_text()
+    wanted = CVAT.replace(
+        'xtl="1.00" ytl="2.50" xbr="10.00" ybr="12.00"', 'xtl="2.0" ytl="3.0" xbr="12.0" ybr="13.0"'
+    )
+    wanted = wanted.replace('<box label="dog"', '<box label="cat"')
+    before, _, behind = wanted.partition('    <box label="cup" source="manual"')
+    wanted = before + behind.partition("</box>\n")[2]
+    here = 'source="manual" occluded="0" xtl="{0}" ytl="{0}" xbr="9.0" ybr="9.0" z_order="0"'
+    added = f'<box label="cup" {here.format("7.0")}></box>'
+    wanted = wanted.replace("</tag>", f"</tag>{added}")
+    assert parts_of(out.partition('<image id="4"')[0]) == parts_of(
+        wanted.partition('<image id="4"')[0]
+    )
+    last = out.partition('<image id="4"')[2]
+    assert f'<box label="dog" {here.format("1.0")}></box>' in last
+    assert f'<box label="object" {here.format("2.0")}><attribute name="phrase">red mug<' in last
+
+
+def test_what_ours_wrote_for_cvat(tmp_path: Path, back: Callable[..., Path]) -> None:
+    rows = list(hostile())
+    draw(tmp_path / "pictures", rows)
+    write(rows, "cvat", str(tmp_path / "first.xml"), folders=[str(tmp_path / "pictures")])
+    out = back(tmp_path / "first.xml", "cvat", "annotations.xml")
+    assert parts_of(out.read_text()) == parts_of((tmp_path / "first.xml").read_text())
+
+
+# Label Studio
+
+
+def region(own_id: str, label: str, x: float, **more: Any) -> dict[str, Any]:
+    value = {"x": x, "y": 12.3456789, "width": 20, "height": 33.3, "rotation": 0}
+    return {
+        "id": own_id,
+        "type": "rectanglelabels",
+        "from_name": "kind",
+        "to_name": "photo",
+        "original_width": 64,
+        "original_height": 48,
+        "image_rotation": 0,
+        "value": {**value, "rectanglelabels": [label]},
+        **more,
+    }
+
+
+CHOICE = {"id": "c1", "type": "choices", "from_name": "q", "to_name": "photo"}
+TASKS: list[dict[str, Any]] = [
+    {
+        "id": 17,
+        "inner_id": 3,
+        "file_upload": "x.png",
+        "data": {"image": "/data/local-files/?d=a.png", "weather": "rain"},
+        "meta": {"batch": 4},
+        "annotations": [
+            {"id": 70, "was_cancelled": True, "result": [region("zz", "cup", 1)]},
+            {
+                "id": 71,
+                "completed_by": 5,
+                "lead_time": 1.5,
+                "updated_at": "2024-01-01T00:00:00Z",
+                "result": [
+                    region("aB3_x", "cup", 10, origin="manual"),
+                    {**CHOICE, "value": {"choices": ["good"]}},
+                    region("dog-1", "dog", 50),
+                    region("cup-2", "cup", 70),
+                ],
+            },
+        ],
+        "predictions": [{"id": 8, "model_version": "v1", "result": []}],
+    },
+    {
+        "id": 4,
+        "data": {"image": "/data/local-files/?d=b.png"},
+        "predictions": [{"id": 9, "score": 0.3, "result": [region("r", "cup", 5, score=0.3)]}],
+    },
+]
+
+
+def tasks_file(folder: Path, tasks: list[dict[str, Any]]) -> Path:
+    path = folder / "source.json"
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
+    out = back(tasks_file(tmp_path, TASKS), "label-studio", "tasks.json")
+    assert json.loads(out.read_text()) == TASKS
+
+
+def test_what_is_changed_of_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """A box is moved, one deleted, one called otherwise, and one is added as the others are."""
+
+    def change(records: Records) -> None:
+        cup, _ = records[0]["expressions"][0]["instances"]
+        cup["bbox"] = [16, 12, 32, 24]
+        records[0]["expressions"][0]["instances"] = [cup]
+        records[0]["expressions"][1] |= {"text": "cat", "class": "cat"}
+        records[1]["expressions"].append(phrase("plate", [0, 0, 32, 24]))
+
+    out = json.loads(
+        back(tasks_file(tmp_path, TASKS), "label-studio", "tasks.json", change).read_text()
+    )
+    wanted = json.loads(json.dumps(TASKS))
+    moved, choice, renamed, _ = wanted[0]["annotations"][1]["result"]
+    moved["value"] |= {"x": 25, "y": 25, "width": 25, "height": 25}
+    renamed["value"]["rectanglelabels"] = ["cat"]
+    wanted[0]["annotations"][1]["result"] = [moved, choice, renamed]
+    added = region("p0b0", "plate", 0)
+    added["value"] |= {"y": 0, "width": 50, "height": 50}
+    wanted[1]["predictions"][0]["result"].append(added)
+    assert out == wanted
+
+
+def test_what_ours_wrote_for_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """With its texts, places in the caption and relations; a phrase goes with all of them."""
+    rows = list(hostile())
+    draw(tmp_path / "pictures", rows)
+    folders = [str(tmp_path / "pictures")]
+    write(rows, "label-studio", str(tmp_path / "first"), folders=folders, images="reference")
+    first = tmp_path / "first" / "tasks.json"
+    there = json.loads(first.read_text())
+    out = back(first, "label-studio", "tasks.json")
+    assert json.loads(out.read_text()) == there
+
+    def change(records: Records) -> None:
+        del records[0]["expressions"][0]
+        records[0]["expressions"].append(phrase("a cow", [1, 1, 9, 9]))
+
+    shutil.rmtree(tmp_path / "results")
+    out.unlink()
+    (task, *_) = json.loads(back(first, "label-studio", "tasks.json", change).read_text())
+    result = task["predictions"][0]["result"]
+    assert [part["value"].get("text") for part in result] == ["a dog", None, ["a cow"]]
+    assert result[1]["value"]["rectanglelabels"] == ["object"]
+
+
+# KITTI and YOLO
+
+KITTI = """\
+Car 0.50 2 -1.58 5.25 10.5 30 40.0625 1.02 1.64 2.94 3.82 1.29 14.64 -1.6
+DontCare -1 -1 -10 1 2 30 40 -1 -1 -1 -1000 -1000 -1000 -10
+Pedestrian 0 3 0.1 1 2 3.5 40 1 1 1 1 1 1 0.9
+Car 0.00 0 0.00 40 10 50 20 0 0 0 0 0 0 0
+"""
+YOLO = "1 0.5 0.5 0.25 0.125\n0 0.3 0.3 0.1 0.1\n1 0.123456789 0.4 0.1 0.1\n"
+
+
+def label_file(folder: Path, lines: str) -> Path:
+    (folder / "source" / "labels").mkdir(parents=True)
+    (folder / "source" / "labels" / "a.txt").write_text(lines)
+    (folder / "source" / "labels" / "b.txt").write_text(lines.splitlines()[1] + "\n")
+    return folder / "source"
+
+
+def test_kitti(tmp_path: Path, back: Callable[..., Path]) -> None:
+    out = back(label_file(tmp_path, KITTI), "kitti", "out")
+    assert (out / "labels" / "a.txt").read_text() == KITTI
+    assert (out / "labels" / "b.txt").read_text() == KITTI.splitlines()[1] + "\n"
+
+
+def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Path]) -> None:
+    def change(records: Records) -> None:
+        car, _ = records[0]["expressions"][0]["instances"]
+        car["bbox"] = [1, 2, 30, 40]
+        records[0]["expressions"][0]["instances"] = [car]
+        records[0]["expressions"][1] |= {"text": "Cyclist", "class": "Cyclist"}
+        records[0]["expressions"].append(phrase("tram", [1, 1, 9, 9]))
+
+    out = back(label_file(tmp_path, KITTI), "kitti", "out", change)
+    wanted = KITTI.replace("5.25 10.5 30 40.0625", "1.000 2.000 30.000 40.000")
+    wanted = wanted.replace("Pedestrian", "Cyclist").rpartition("Car")[0]
+    new = "tram 0.00 0 0.00 1.000 1.000 9.000 9.000 0.00 0.00 0.00 0.00 0.00 0.00 0.00\n"
+    assert (out / "labels" / "a.txt").read_text() == wanted + new
+
+
+def test_yolo(tmp_path: Path, back: Callable[..., Path]) -> None:
+    source = label_file(tmp_path, YOLO)
+    (source / "data.yaml").write_text("names: [cup, dog, unused]\n")
+    out = back(source, "yolo", "out")
+    assert (out / "labels" / "a.txt").read_text() == YOLO
+    assert (out / "data.yaml").read_text().endswith('0: "cup"\n  1: "dog"\n  2: "unused"\n')
+
+
+@pytest.mark.slow
+def test_what_a_run_has_verified_goes_back(tmp_path: Path) -> None:
+    """The run reads the COCO file itself, and its results are exported as COCO."""
+    workplace = Workplace(tmp_path)
+    for image in COCO["images"]:
+        workplace.picture(image["file_name"])
+    with LoopbackServer() as server:
+        done = workplace.run(
+            **{
+                "vlm.openai.base_url": server.base_url,
+                "data.proposals": "coco",
+                "data.input_jsonl": str(coco_file(tmp_path)),
+            }
+        )
+    assert done.code == 0, done
+    out = tmp_path / "out" / "annotations.json"
+    more = ("--images", "reference", "--image-root", tmp_path)
+    succeeds("export", workplace.results, "--format", "coco", "-o", out, *more)
+    found = json.loads(out.read_text())
+    assert found["images"] == COCO["images"]
+    there = {box["id"]: box for box in COCO["annotations"]}
+    verified = [box.pop("verified", None) for box in found["annotations"]]
+    assert found["annotations"] == [there[box["id"]] for box in found["annotations"]]
+    assert True in verified
+
+
+@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
+def test_what_ours_wrote_for_coco(tmp_path: Path, back: Callable[..., Path], format: str) -> None:
+    rows = list(hostile())
+    draw(tmp_path / "pictures", rows)
+    first = tmp_path / "first" / "annotations.json"
+    write(rows, format, str(first), folders=[str(tmp_path / "pictures")])
+    out = back(first, format, "annotations.json")
+    assert json.loads(out.read_text()) == json.loads(first.read_text())

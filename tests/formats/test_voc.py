@@ -1,0 +1,248 @@
+"""Pascal VOC: files of the devkit and of other tools, and what a trainer's own reader makes of ours."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from dataflow_grounding.errors import InputError
+from dataflow_grounding.formats import find_format, read, write
+from tests.formats.data import draw, hostile, record, succeeds
+
+# The first picture of VOC 2007, but for the address of its owner.
+DEVKIT = """\
+<annotation>
+	<folder>VOC2007</folder>
+	<filename>000001.jpg</filename>
+	<source>
+		<database>The VOC2007 Database</database>
+		<annotation>PASCAL VOC2007</annotation>
+		<image>flickr</image>
+		<flickrid>341012865</flickrid>
+	</source>
+	<size>
+		<width>353</width>
+		<height>500</height>
+		<depth>3</depth>
+	</size>
+	<segmented>0</segmented>
+	<object>
+		<name>dog</name>
+		<pose>Left</pose>
+		<truncated>1</truncated>
+		<difficult>0</difficult>
+		<bndbox>
+			<xmin>48</xmin>
+			<ymin>240</ymin>
+			<xmax>195</xmax>
+			<ymax>371</ymax>
+		</bndbox>
+	</object>
+	<object>
+		<name>person</name>
+		<pose>Left</pose>
+		<truncated>1</truncated>
+		<difficult>1</difficult>
+		<bndbox>
+			<xmin>1</xmin>
+			<ymin>12</ymin>
+			<xmax>353</xmax>
+			<ymax>498</ymax>
+		</bndbox>
+		<part>
+			<name>head</name>
+			<bndbox>
+				<xmin>9</xmin>
+				<ymin>20</ymin>
+				<xmax>99</xmax>
+				<ymax>120</ymax>
+			</bndbox>
+		</part>
+	</object>
+</annotation>
+"""
+LABELIMG = """\
+<annotation verified="yes">
+	<folder>cups</folder>
+	<filename>cup 1</filename>
+	<path>C:\\Users\\me\\cups\\cup 1.jpg</path>
+	<source>
+		<database>Unknown</database>
+	</source>
+	<segmented>0</segmented>
+	<object>
+		<name>Red Cup</name>
+		<pose>Unspecified</pose>
+		<truncated>0</truncated>
+		<difficult>0</difficult>
+		<bndbox>
+			<xmin>10</xmin>
+			<ymin>20</ymin>
+			<xmax>30</xmax>
+			<ymax>40</ymax>
+		</bndbox>
+	</object>
+	<object>
+		<name>tilted</name>
+		<robndbox>
+			<cx>1</cx>
+		</robndbox>
+	</object>
+</annotation>
+"""
+
+
+def devkit(folder: Path) -> Path:
+    """A folder as VOC's, with its picture in JPEGImages."""
+    (folder / "Annotations").mkdir(parents=True)
+    (folder / "Annotations" / "000001.xml").write_text(DEVKIT)
+    (folder / "JPEGImages").mkdir()
+    PIL.Image.new("RGB", (353, 500)).save(folder / "JPEGImages" / "000001.jpg")
+    return folder
+
+
+def labelimg(folder: Path) -> Path:
+    """A folder as LabelImg leaves it: pictures and files side by side."""
+    folder.mkdir(parents=True)
+    (folder / "cup 1.xml").write_text(LABELIMG)
+    PIL.Image.new("RGB", (64, 48)).save(folder / "cup 1.jpg")
+    return folder
+
+
+def boxes(row: dict[str, Any]) -> list[tuple[str, list[float]]]:
+    return [
+        (expression["class"], instance["bbox"])
+        for expression in row["expressions"]
+        for instance in expression["instances"]
+    ]
+
+
+@pytest.mark.parametrize("named", ["", "Annotations", "Annotations/000001.xml"])
+def test_the_devkits_pixels_are_counted_from_1_and_both_edges_are_in_the_box(
+    tmp_path: Path, named: str
+) -> None:
+    source = devkit(tmp_path / "VOC2007")
+    (row,) = read(str(source / named), "voc")
+    assert boxes(row) == [("dog", [47, 239, 195, 371]), ("person", [0, 11, 353, 498])]
+    assert (row["width"], row["height"]) == (353, 500)
+    top = source if named != "Annotations/000001.xml" else source / "Annotations"
+    assert (top / named / row["image_path"]).resolve().is_file() or (
+        top / row["image_path"]
+    ).resolve().is_file()
+
+
+def test_labelimgs_edges_are_counted_from_0(tmp_path: Path) -> None:
+    """The file name lacks its ending, and the size is missing."""
+    source = labelimg(tmp_path / "cups")
+    made = find_format("voc")
+    (row,) = read(str(source), made)
+    assert boxes(row) == [("Red Cup", [10, 20, 30, 40])]
+    assert (row["image_path"], row["expressions"][0]["text"]) == ("cup 1.jpg", "Red Cup")
+    assert +made.passed_over == {"objects without a bndbox": 1}
+    (row,) = read(str(source), "voc", offset=1)
+    assert boxes(row) == [("Red Cup", [9, 19, 30, 40])]
+    succeeds("import", source, "--format", "voc", "-o", tmp_path / "results")
+    (line,) = (tmp_path / "results" / "annotations.jsonl").read_text().splitlines()
+    assert (json.loads(line)["width"], json.loads(line)["height"]) == (64, 48)
+
+
+@pytest.mark.parametrize("kind", ["devkit", "labelimg"])
+def test_what_came_in_goes_back(tmp_path: Path, kind: str) -> None:
+    """Parts, poses, `difficult`, paths and objects that were not read, in their order."""
+    source, text = {
+        "devkit": (devkit, DEVKIT),
+        "labelimg": (labelimg, LABELIMG),
+    }[kind]
+    folder = source(tmp_path / "source")
+    succeeds("import", folder, "--format", "voc", "-o", tmp_path / "results")
+    succeeds("export", tmp_path / "results", "--format", "voc", "-o", tmp_path / "out")
+    (file,) = (tmp_path / "out" / "Annotations").rglob("*.xml")
+    assert file.read_text() == text
+    (row,) = read(str(tmp_path / "out"), "voc")
+    (first,) = read(str(folder), "voc")
+    assert boxes(row) == boxes(first)
+
+
+def test_what_is_changed_is_changed_in_its_place(tmp_path: Path) -> None:
+    """A box is moved, one deleted, and one is added, each in the pixels of that tool."""
+    for source, moved, added in (
+        (devkit(tmp_path / "a"), (3, 4, 20, 30), (6, 7, 9, 9)),
+        (labelimg(tmp_path / "b"), (2, 3, 20, 30), (5, 6, 9, 9)),
+    ):
+        (row,) = read(str(source), "voc")
+        row |= {"width": 353, "height": 500} if row.get("width") else {"width": 64, "height": 48}
+        row["expressions"][0]["instances"][0]["bbox"] = [2, 3, 20, 30]
+        row["expressions"][0]["instances"].append({"bbox": [5, 6, 9, 9], "score": None})
+        del row["expressions"][1:]
+        out = source / "out"
+        write([row], "voc", str(out), folders=[str(source)])
+        (file,) = (out / "Annotations").rglob("*.xml")
+        found = [
+            tuple(float(edge.text or "") for edge in box)
+            for box in ET.parse(file).getroot().iterfind("object/bndbox")
+        ]
+        assert found == [moved, added]
+
+
+def yolo_of(file: Path) -> list[tuple[str, tuple[float, ...]]]:
+    """What ultralytics makes of a file: the function in its VOC.yaml, with the names of classes."""
+    root = ET.parse(file).getroot()
+    size: Any = root.find("size")
+    width, height = int(size.find("width").text), int(size.find("height").text)
+    found = []
+    each: Any
+    for each in root.iter("object"):
+        if int(each.find("difficult").text) == 1:
+            continue
+        x1, x2, y1, y2 = (
+            float(each.find("bndbox").find(edge).text) for edge in ("xmin", "xmax", "ymin", "ymax")
+        )
+        centre = ((x1 + x2) / 2.0 - 1) / width, ((y1 + y2) / 2.0 - 1) / height
+        found.append((each.find("name").text, (*centre, (x2 - x1) / width, (y2 - y1) / height)))
+    return found
+
+
+def test_a_trainers_reader(tmp_path: Path) -> None:
+    rows = list(hostile())
+    draw(tmp_path / "pictures", rows)
+    write(rows, "voc", str(tmp_path / "out"), folders=[str(tmp_path / "pictures")])
+    assert yolo_of(tmp_path / "out" / "Annotations" / "empty.xml") == []
+    (first, second) = yolo_of(tmp_path / "out" / "Annotations" / "a b" / "ü x.xml")
+    assert (first[0], second[0]) == ("a red mug", "a red mug")
+    # a box of whole pixels; the reader takes a pixel off its sides, as for the devkit's files
+    assert second[1] == ((75 / 2 - 1) / 64, (54 / 2 - 1) / 48, 53 / 64, 42 / 48)
+
+
+def test_records_of_one_picture_are_one_file(tmp_path: Path) -> None:
+    box = [{"bbox": [1, 2, 30, 40], "score": None}]
+    rows = [
+        record("a.png", (64, 48), [{"text": text, "instances": box}], image_id=text)
+        for text in ("a mug", "a dog")
+    ]
+    draw(tmp_path / "pictures", rows)
+    write(rows, "voc", str(tmp_path / "out"), folders=[str(tmp_path / "pictures")])
+    (row,) = read(str(tmp_path / "out"), "voc")
+    assert boxes(row) == [("a mug", [1, 2, 30, 40]), ("a dog", [1, 2, 30, 40])]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<annotations><image/></annotations>", "is a <annotations>"),
+        ("<annotation><object><name>a</name><bndbox/></object></annotation>", "not of this format"),
+        ("<annotation>", "is not XML"),
+        (DEVKIT.replace("<name>dog</name>", ""), "an object without a name"),
+        (DEVKIT.replace("<xmax>195", "<xmax>19"), "ends before it begins"),
+        ("<!DOCTYPE x [<!ENTITY l 'ha'>]><annotation>&l;</annotation>", "DOCTYPE"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "x.xml").write_text(text)
+    with pytest.raises(InputError, match=said) as error:
+        list(read(str(tmp_path), "voc"))
+    assert "x.xml" in str(error.value) or "record 1" in str(error.value)
