@@ -156,8 +156,8 @@ class ClassFigures:
         for boxes in self._in_image.values():
             if boxes.is_open:
                 continue
-            gold = _each_once(boxes.gold)
-            found = _each_once(boxes.found)
+            gold = boxes_of_things(boxes.gold)
+            found = boxes_of_things(boxes.found)
             pairs = self._right_pairs(found, gold)
             matched_gold = {pair.gold for pair in pairs}
             matched_found = {pair.found for pair in pairs}
