@@ -115,7 +115,12 @@ class Asking:
             if not lines:
                 from_store = False
                 by.unstored()
-                lines = [await self._sent(this_try, key, by, check)]
+                try:
+                    lines = [await self._sent(this_try, key, by, check)]
+                except errors.NoCompletion as lost:
+                    with self._stopping():
+                        self._unreadable.lost(request, lost)
+                    raise
             attempt += 1
             try:
                 reply = read_lines(this_try, lines, attempt)

@@ -23,8 +23,10 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
-CUT_OFF = ("length", "MAX_TOKENS", "max_tokens")
-"""What endpoints call the finish reason of a reply that was cut off at the token limit."""
+CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
+"""What endpoints call the finish reason of a reply that was cut off at the token limit, in lower
+case.
+"""
 
 
 def line_of(
@@ -125,7 +127,7 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
     error: RecordError
     if line.get("refusal"):
         error = RequestRefused(str(line["refusal"]))
-    elif line.get("finish_reason") in CUT_OFF and not is_whole(line.get("reply")):
+    elif str(line.get("finish_reason")).lower() in CUT_OFF and not is_whole(line.get("reply")):
         error = TruncatedReply("the reply was cut off at the token limit.")
     elif not isinstance(line.get("reply"), str):
         error = UnreadableReply("the reply has no text.")

@@ -7,6 +7,7 @@ from typing import Any
 from dataflow_grounding._util.errors import (
     OTHER_SCALE,
     REPLY_CUT_OFF,
+    NoCompletion,
     NothingUsable,
     UnreadableReply,
 )
@@ -68,13 +69,24 @@ class UnreadableReplies:
         self._keys.add(key)
         self.count(request, error)
         self._by_task[request.task] += 1
+        self._check(request, too_many_unreadable(unreadable_facts(self._counts)))
+
+    def _check(self, request: Request[Any], sentence: str) -> None:
         came = self._by_task[request.task]
         if came >= MOST_UNUSABLE and request.task not in self._read_tasks:
-            sentence = too_many_unreadable(unreadable_facts(self._counts))
             raise NothingUsable(
                 f"none of {came} replies to {request.task} could be used. {sentence}, or see what"
-                f" came in failures.jsonl; then run the same command again"
+                f" came in failures.jsonl; the same command goes on with the other records"
             )
+
+    def lost(self, request: Request[Any], error: NoCompletion) -> None:
+        """Count the answers to a request that were no replies at all: pages, empty bodies.
+
+        Raises:
+            NothingUsable: As `add` does.
+        """
+        self._by_task[request.task] += error.attempts
+        self._check(request, f"{error}")
 
     def count(self, request: Request[Any], error: UnreadableReply) -> None:
         """Count a reply, be it one that was counted before: a check's is another each time."""

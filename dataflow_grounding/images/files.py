@@ -69,6 +69,7 @@ MAX_SEGMENTS = 10_000
 # without the second, Windows would change the ends of lines.
 _PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all endpoints read
+_DIM = 64  # of 255: the brightest that 14 bits in 16 come to
 _MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
 _said_stretched: list[str] = []  # the path of which it was said: once in a process
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a picture is to be turned
@@ -236,9 +237,30 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
         plain = orientation == 1 and picture.mode in _PLAIN_MODES and not is_animated
         plain = plain and not _is_transparent(picture)
+        _refuse_dim(picture, data, path)
         digest = hashlib.sha256(data).hexdigest()
         stretched = _is_stretched(picture, path)
         return ImageFacts(digest, *size, media_type, plain, len(data), stretched)
+
+
+def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
+    # Of colors with 16 bits each, Pillow keeps the upper eight: with 12 or 14 bits in them nothing
+    # is left that could be stretched. Raises ImageBroken.
+    bits: Any = ()
+    if picture.format == "PNG":
+        bits = data[24:25]  # in the header, after width and height
+    elif picture.format == "TIFF":
+        bits = picture.tag_v2.get(258, ())  # type: ignore[attr-defined]
+    if 16 not in bits or _is_deep(picture):
+        return
+    brightest: Any = 255
+    with suppress(Exception):  # it is told when the picture is decoded
+        brightest = max(most for _, most in picture.convert("RGB").getextrema())  # type: ignore[misc]
+    if brightest < _DIM:
+        raise ImageBroken(
+            f"{quoted(path)} has 16 bits a color and uses few of them, so that it would be black:"
+            " save it with 8 bits"
+        )
 
 
 def _is_transparent(picture: "PillowImage") -> bool:
@@ -515,7 +537,7 @@ def on_white(picture: "PillowImage") -> "PillowImage":
 
     if _is_deep(picture):
         picture = _in_8_bits(picture)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         if picture.mode != "RGBA":
             picture = picture.convert("RGBA")
         white = PIL.Image.new("RGB", picture.size, "white")
@@ -539,11 +561,17 @@ def _black_and_white(picture: "PillowImage") -> tuple[float, float]:
     import numpy as np
 
     values = np.asarray(picture)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return 0.0, float(_whole_range(picture))
-    least = float(finite.min())
-    most = float(finite.max())
+    seen = np.unique(values[np.isfinite(values) & ~_transparent_in(picture, values)])
+    if not seen.size:
+        raise ValueError("it has no finite values")
+    # What is further from all others than these are from each other is no data (65535, -9999), or
+    # a broken sensor's.
+    while len(seen) > 2 and seen[-1] - float(seen[-2]) > float(seen[-2]) - seen[0]:
+        seen = seen[:-1]
+    while len(seen) > 2 and float(seen[1]) - seen[0] > seen[-1] - float(seen[1]):
+        seen = seen[1:]
+    least = float(seen[0])
+    most = float(seen[-1])
     whole = _whole_range(picture)
     is_wide = most - least >= whole / 2 or most == least
     if least >= 0 and most <= whole and is_wide:
@@ -556,9 +584,16 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     import PIL.Image
 
     least, most = _black_and_white(picture)
-    values = np.nan_to_num(np.asarray(picture).astype("float32"), nan=least)
+    given = np.asarray(picture)
+    values = np.nan_to_num(given.astype("float32"), nan=least)
     parts = (np.clip(values, least, most) - least) / np.float32((most - least) or 1)
+    parts[_transparent_in(picture, given)] = 1  # white
     return PIL.Image.fromarray((255 * parts).astype("uint8"))
+
+
+def _transparent_in(picture: "PillowImage", values: Any) -> Any:
+    # A PNG of 16 bits may name one value that is transparent.
+    return values == picture.info.get("transparency", math.nan)
 
 
 def encoded(picture: "PillowImage", max_bytes: int, *, progressive: bool = False) -> bytes:

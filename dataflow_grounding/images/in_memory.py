@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import BrokenRow, GroundingError, ImageBroken, machine_fault
-from dataflow_grounding.images.files import parse_facts
+from dataflow_grounding.images.files import on_white, parse_facts
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -138,6 +138,8 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
             " to RGB"
         )
     upright = PIL.ImageOps.exif_transpose(value)
+    if upright.mode.startswith("I;16") and upright.has_transparency_data:
+        return on_white(upright)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
     return upright if upright.mode in _EXACT else upright.convert("RGB")

@@ -204,7 +204,11 @@ class Pipeline:
                 )
 
             return execute(steps[resume_step:], options, self.name)
-        return self._run_step_by_step(options)
+        outer = current_pipeline.get()
+        summary = self._run_step_by_step(options)
+        if outer is not None:  # another pipeline's `forward()` has called this one
+            outer.summaries.append(summary)
+        return summary
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
         # Where no record is left after a step, the further ones aren't run.

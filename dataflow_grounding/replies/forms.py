@@ -33,6 +33,7 @@ _LINE = lazy_pattern(
     re.IGNORECASE,
 )
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
+_PADDING = 12  # characters behind JSON from which the model surely didn't go on with it
 _BLANK = " .,;:\r\n\t"  # around words
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 
@@ -61,20 +62,24 @@ def parse_any(
 
 
 def is_whole(reply: Any) -> bool:
-    """Return whether a reply is JSON that is closed, and nothing but blanks or tokens follow.
+    """Return whether a reply is JSON that is closed, and ends in nothing but blanks or tokens.
 
     Some servers go on with these up to the token limit, and call the reply cut off
-    (vllm-project/vllm#8020, jundot/omlx#2990).
+    (vllm-project/vllm#8020, jundot/omlx#2990). Without many of them it may be cut off at the end of
+    an object, and more objects would have come.
 
     Example:
-        >>> is_whole('{"objects": []}\\n\\n\\n'), is_whole('{"objects": [')
+        >>> is_whole('{"objects": []}' + 20 * "\\n"), is_whole('{"objects": []}\\n')
         (True, False)
     """
     try:
         answer = enclosed(answer_of(reply))
     except (UnreadableReply, TypeError):
         return False
-    return strict_json(answer.text) is not None and not answer.after.strip()
+    if strict_json(answer.text) is None or answer.after.strip():
+        return False
+    end: int = max(reply.rfind("}"), reply.rfind("]"))
+    return len(reply) - end > _PADDING
 
 
 def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply:

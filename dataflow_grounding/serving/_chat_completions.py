@@ -7,6 +7,7 @@ and `usage_of`.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,13 @@ from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import Reply, Usage, is_token_count, tier_named
 
 _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying
+
+
+# Finish reasons of a server that broke off amid a reply (vLLM, SGLang, OpenRouter).
+_BROKEN_OFF = ("error", "abort", "error_finish")
+_NO_ERROR = (0, "0", None)  # codes that some gateways send with each answer
+_CHUNK_ERRORS = {"error", "errors", "detail", "message", "code"}  # keys of a chunk that is one
+_CALL = "tool call "  # begins what the pieces of a call's arguments are kept under
 
 
 @dataclass(frozen=True)
@@ -101,48 +109,66 @@ def _is_under(domain: str, endpoint: str) -> bool:
 def completion_in(body: bytes) -> Any:
     """Return the `chat.completion` object in an answer's body, whole or streamed.
 
-    A stream's lines begin with `data:`; the pieces of the first choice's text are joined. The last
-    value counts of all else that they state.
+    A stream's lines begin with `data:`; the pieces of the first choice's text are joined, and those
+    of its tool calls. The last value counts of all else that they state.
 
     Raises:
-        ValueError, RecursionError: The body is no JSON, and no stream of it.
+        ValueError, RecursionError: The body is no JSON, and no stream of it that has an end.
     """
     if not body.lstrip().startswith((b"data:", b"event:", b":")):
         return json.loads(body)
     whole: dict[str, Any] = {}
     choice: dict[str, Any] = {}
     pieces: dict[str, list[str]] = {}
+    has_ended = False
     for line in body.splitlines():
         value = line.removeprefix(b"data:").strip()
+        has_ended = has_ended or value == b"[DONE]"
         if not line.startswith(b"data:") or value == b"[DONE]":
             continue
         chunk = json.loads(value)
         if not isinstance(chunk, dict):
             raise ValueError("a line of the stream is no object")
+        if "choices" not in chunk and _CHUNK_ERRORS & chunk.keys():
+            chunk = {"error": chunk.get("error") or chunk}
         whole |= {key: part for key, part in chunk.items() if part is not None}
         for part in chunk.get("choices") or []:
             if isinstance(part, dict) and not part.get("index"):
                 _add_chunk(part, choice, pieces)
+    if not (has_ended or choice.get("finish_reason") or whole.get("error")):
+        raise ValueError("the stream breaks off")
     if choice:
-        message = {name: "".join(parts) for name, parts in pieces.items()}
-        whole["choices"] = [{**choice, "message": {**choice.get("message", {}), **message}}]
+        texts = {name: "".join(parts) for name, parts in pieces.items()}
+        calls = [
+            {"function": {"arguments": texts.pop(name)}}
+            for name in [name for name in texts if name.startswith(_CALL)]
+        ]
+        message = {**choice.get("message", {}), **texts}
+        if calls:
+            message["tool_calls"] = calls
+        whole["choices"] = [{**choice, "message": message}]
     return whole
 
 
 def _add_chunk(part: dict[str, Any], choice: dict[str, Any], pieces: dict[str, list[str]]) -> None:
     choice |= {key: value for key, value in part.items() if value is not None}
     delta = choice.pop("delta", None)
-    if isinstance(delta, dict):
-        for name, text in delta.items():
-            if isinstance(text, str) and name != "role":
-                pieces.setdefault(name, []).append(text)
+    if not isinstance(delta, dict):
+        return
+    for name, text in delta.items():
+        if isinstance(text, str) and name != "role":
+            pieces.setdefault(name, []).append(text)
+    for call in delta.get("tool_calls") or []:
+        arguments = call["function"].get("arguments") or ""
+        pieces.setdefault(f"{_CALL}{call.get('index')}", []).append(arguments)
 
 
 def error_in(completion: Any) -> dict[str, Any] | None:
     """Return the error that an answer with status 200 holds, as an object; None without one.
 
-    It is in the body's `error` or its first choice's (OpenRouter, gateways), or the choice's
-    `finish_reason` is "error". A `code` of it is an HTTP status if it is a whole number.
+    It is in the body's `error` or its first choice's (OpenRouter, gateways), in `base_resp`
+    (MiniMax), or the choice's `finish_reason` is that of a server that broke off. A `code` of it is
+    an HTTP status if it is a whole number.
 
     Example:
         >>> error_in({"choices": [{"error": {"code": 429, "message": "Rate limit exceeded"}}]})
@@ -151,23 +177,46 @@ def error_in(completion: Any) -> dict[str, Any] | None:
     if not isinstance(completion, dict):
         return None
     choices = completion.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    choice = _first_choice(choices) if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         choice = {}
-    error = completion.get("error") or choice.get("error")
+    error = completion.get("error") or choice.get("error") or completion.get("errors")
+    if isinstance(error, dict) and not _is_error(error):
+        error = None
+    about = completion.get("base_resp")
+    if not error and isinstance(about, dict) and about.get("status_code"):
+        error = {"message": str(about)}
     if error:
         return error if isinstance(error, dict) else {"message": str(error)}
-    if choice.get("finish_reason") != "error":
+    if choice.get("finish_reason") not in _BROKEN_OFF:
         return None
-    reason = choice.get("native_finish_reason") or "error"
+    reason = choice.get("native_finish_reason") or choice["finish_reason"]
     return {"message": f"the endpoint broke off (finish_reason: {reason})"}
+
+
+def _is_error(said: Mapping[str, Any]) -> bool:
+    # Some gateways send a code and an empty message with each answer.
+    if said.get("code") in (200, "200"):
+        return False
+    return said.get("code") not in _NO_ERROR or any(
+        value for key, value in said.items() if key != "code"
+    )
+
+
+def _first_choice(choices: list[Any]) -> Any:
+    # Its place in the list says nothing: it has index 0.
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("index") in (0, None):
+            return choice
+    return choices[0]
 
 
 def reply_of(data: dict[str, Any], hold: float) -> Reply:
     """Return the reply in a `chat.completion` object.
 
     Without any other text, the arguments of its one tool call are the text: some gateways ask for
-    JSON by a tool (BerriAI/litellm#6741). A reasoning model's answer may stand where its thoughts
+    JSON by a tool (BerriAI/litellm#6741). With other text both are, and say so: which of them
+    counts nobody knows. A reasoning model's answer may stand where its thoughts
     should, at a server that was set up with the wrong parser: without any other text, it is read
     there. It isn't where the reply was cut off or blocked: these are thoughts then.
 
@@ -178,12 +227,15 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
     Raises:
         KeyError, TypeError, IndexError, AttributeError: It is no such object.
     """
-    choice = data["choices"][0]
+    choice = _first_choice(data["choices"])
     message = choice["message"]
     text = _text(message.get("content"))
     finish_reason = choice.get("finish_reason") or "stop"
-    if not text.strip():
-        text = _arguments_of_call(message)
+    arguments = _arguments_of_call(message)
+    if text.strip() and arguments.strip():
+        text = f"{text}\n\nThe tool call, in other words, has:\n{arguments}"
+    else:
+        text = text if text.strip() else arguments
     if text and finish_reason in ("tool_calls", "function_call"):
         finish_reason = "stop"
     if not text.strip() and finish_reason == "stop":

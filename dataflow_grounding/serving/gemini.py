@@ -320,7 +320,7 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reply_of(response: Any, where: str) -> Reply:
     # After a finish reason that says nothing of the content, such as OTHER or MALFORMED_RESPONSE,
-    # the text is read as it is: without any, the question is asked again
+    # nobody knows whether the text is whole: the question is asked again
     # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
     usage = _usage_of(response.usage_metadata)
     tier = _tier_of(response)
@@ -333,8 +333,10 @@ def _reply_of(response: Any, where: str) -> Reply:
     candidate = response.candidates[0]
     text = _text_of(candidate)
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
+    if finish in _FINISHED:
+        return Reply(text, _FINISHED[finish], usage, tier=tier)
     if finish not in _BLOCKED:
-        return Reply(text, _FINISHED.get(finish, finish), usage, tier=tier)
+        return Reply("", finish, usage, tier=tier)
     refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
     return Reply(text, finish, usage, refusal, tier=tier)
 

@@ -117,6 +117,8 @@ def error_of_success(
     with suppress(ValueError, TypeError):
         code = int(code) if isinstance(code, str) else code
     status = code if type(code) is int and 400 <= code < 600 else 500
+    if status == 500 and is_about_content(f"{code} {error.get('message')}"):
+        status = 400
     body = json.dumps({"error": error}).encode()
     return error_of(status, headers, body, where=where, said="inside a 200")
 

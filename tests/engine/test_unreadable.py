@@ -26,6 +26,7 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
+from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.faults import Fault, FaultRule
 from tests.support.workplace import Workplace, command
 
@@ -194,6 +195,32 @@ def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(
     with LoopbackServer(faults=[on(padded)]) as server:
         done = place.run(**{"vlm.openai.base_url": server.base_url})
         assert (done.code, server.count()) == (0, 20), done
+
+
+def test_a_run_whose_answers_to_one_task_are_no_replies_stops_too(workplace: Workplace) -> None:
+    rows(workplace, 60)
+    page = on(Fault(200, body=b"<html>busy</html>"), task="phrase_grounding")
+    with LoopbackServer(faults=[page]) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        assert (done.code, server.count() < 150) == (4, True), done
+    assert "replies to phrase_grounding could be used" in done.err
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_json_that_ends_at_the_limit_may_lack_what_would_have_come(
+    place: Workplace, end: str
+) -> None:
+    """The second object's phrase would be absent, though the reply was cut off before it."""
+
+    def first_alone(answer: Answer) -> Answer:
+        objects = json.loads(answer.text)["objects"]
+        return replace(answer, text=json.dumps(objects[0]) + end, finish_reason="length")
+
+    fault = on(Fault(change=first_alone), task="phrase_grounding", times_each=1)
+    with LoopbackServer(faults=[fault]) as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    statuses = {one["status"] for row in place.annotations() for one in row["expressions"]}
+    assert statuses == {"grounded"}
 
 
 # --- the counts of several runs together

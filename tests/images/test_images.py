@@ -345,6 +345,42 @@ def test_a_file_of_the_kernel_is_no_picture_and_not_read(path: str) -> None:
         opened(Path(path))
 
 
+@pytest.mark.parametrize("given", ["file", "PIL"])
+def test_a_transparent_value_of_16_bits_is_white(tmp_path: Path, given: str) -> None:
+    values = numpy.zeros((8, 8), "uint16")
+    values[2:6, 2:6] = 50_000
+    values[3, 3] = 0
+    values[:, :2] = 9
+    path = tmp_path / "x.png"
+    PIL.Image.fromarray(values).save(path, transparency=0)
+    whole: Any = path if given == "file" else PIL.Image.open(path)
+    shown = numpy.asarray(pixels(opened(Path(as_path(whole, "image")))))[..., 0]
+    assert (shown[7, 7], shown[3, 3], shown[7, 0]) == (255, 255, 0)
+    assert 150 < shown[2, 2] < 255 or given == "file"
+
+
+@pytest.mark.parametrize("nothing", [65_535, 0], ids=["no data is the largest", "… the least"])
+def test_a_value_that_stands_for_no_data_hides_nothing(tmp_path: Path, nothing: int) -> None:
+    values = numpy.linspace(30_000, 31_000, 64).reshape(8, 8).astype("uint16")
+    values[0, :4] = nothing
+    path = tmp_path / "x.png"
+    PIL.Image.fromarray(values).save(path)
+    shown = numpy.asarray(pixels(opened(path)))[..., 0]
+    assert shown[7, 7] == 255
+    assert shown[1, 0] < 60
+
+
+def test_colors_of_12_bits_in_16_are_refused(tmp_path: Path) -> None:
+    """Pillow keeps the upper eight bits, in which next to nothing is left."""
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "x.png"
+    cv2.imwrite(str(path), numpy.full((8, 8, 3), 4_000, "uint16"))
+    with pytest.raises(ImageBroken, match="16 bits a color"):
+        opened(path)
+    cv2.imwrite(str(path), numpy.full((8, 8, 3), 40_000, "uint16"))
+    assert opened(path).size == (8, 8)
+
+
 DEEP = {
     "12 bits in 16": (0, 4080, "uint16"),
     "depth in mm": (500, 7300, "uint16"),

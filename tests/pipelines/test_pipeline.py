@@ -598,6 +598,23 @@ def by_a_thread(pipeline: Any) -> None:
 
 
 @pytest.mark.parametrize("compiled", [True, False])
+def test_a_forward_that_calls_another_pipelines_alone(tmp_path: Path, compiled: bool) -> None:
+    workspace(tmp_path, ROWS[:2])
+
+    class Outer(Pipeline):
+        def __init__(self) -> None:
+            self.inner = pipeline_of(tmp_path, [(count, {})])
+
+        def forward(self) -> None:
+            self.inner.forward()
+
+    pipeline = Outer()
+    if compiled:
+        pipeline.compile()
+    assert forward(pipeline).done == 2
+
+
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize(
     ("body", "said"),
     [

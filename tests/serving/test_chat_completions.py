@@ -14,6 +14,7 @@ from dataflow_grounding.operators import ExpressionExtractor
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving._chat_completions import (
     completion_in,
+    error_in,
     first_habits,
     first_limits,
     reply_of,
@@ -269,6 +270,11 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
         ('{"a": 1}', "stop", None),
     ),
     (
+        "text and a call say so, as nobody knows which counts",
+        completion({"content": "[]", "tool_calls": [{"function": {"arguments": "{}"}}]}),
+        ("[]\n\nThe tool call, in other words, has:\n{}", "stop", None),
+    ),
+    (
         "two tool calls are no answer",
         completion({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}] * 2}),
         ("", "stop", None),
@@ -301,6 +307,57 @@ def test_a_streamed_answer_is_read() -> None:
     reply = reply_of(completion_in(streamed('{"objects": ["é"]}')), 0.0)
     assert (reply.text, reply.finish_reason) == ('{"objects": ["é"]}', "stop")
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (9, 2)
+
+
+BROKEN_STREAMS = {
+    "no end": b'data: {"choices": [{"delta": {"content": "none"}}]}\n\n',
+    "an error without choices": streamed("[]").replace(b"[DONE]", b'{"detail": "out of memory"}'),
+}
+
+
+@pytest.mark.parametrize("body", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS)
+def test_a_stream_that_breaks_off_is_no_answer(body: bytes) -> None:
+    try:
+        completion = completion_in(body)
+    except ValueError:
+        return
+    assert error_in(completion) is not None
+
+
+def test_a_streamed_tool_call_is_read() -> None:
+    pieces = ['{"a"', ": 1}"]
+    lines = [
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}}]}
+        for piece in pieces
+    ]
+    lines.append({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    body = "".join(f"data: {json.dumps(line)}\n\n" for line in lines).encode()
+    assert reply_of(completion_in(body), 0.0).text == '{"a": 1}'
+
+
+NO_ANSWERS: dict[str, dict[str, Any]] = {
+    "aborted": completion({"content": "none"}, "abort"),
+    "errors next to choices": {**completion({"content": "[]"}), "errors": ["no room"]},
+    "MiniMax": {**completion({"content": "[]"}), "base_resp": {"status_code": 1002}},
+}
+
+
+@pytest.mark.parametrize("data", NO_ANSWERS.values(), ids=NO_ANSWERS)
+def test_what_a_server_says_of_an_answer_counts(data: dict[str, Any]) -> None:
+    assert error_in(data) is not None
+
+
+def test_codes_that_are_no_errors_are_passed_over() -> None:
+    for error in ({"code": 0, "message": ""}, {"code": 200, "message": "ok"}, {}, None):
+        assert error_in({**completion({"content": "{}"}), "error": error}) is None
+
+
+def test_the_choice_with_index_0_counts() -> None:
+    choices = [
+        {"index": 1, "message": {"content": "[]"}},
+        {"index": 0, "message": {"content": "{}"}},
+    ]
+    assert reply_of({"choices": choices}, 0.0).text == "{}"
 
 
 @pytest.mark.parametrize("extra", [{}, {"stream": True}])

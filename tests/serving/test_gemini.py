@@ -169,9 +169,9 @@ def test_a_reply_that_ends_for_a_reason_of_its_own_is_read_or_asked_again(
     """epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487"""
     empty = Fault(change=lambda answer: replace(answer, text="", finish_reason=reason))
     whole = Fault(change=lambda answer: replace(answer, finish_reason=reason))
-    with server(on(empty, containing="Cup 1 ", times=1), on(whole)) as endpoint:
+    with server(on(empty, times=1), on(whole, times=1)) as endpoint:
         assert gemini.run(**at(endpoint)).code == 0
-        assert endpoint.count() == 7
+        assert endpoint.count() == 8, "nobody knows whether its text is whole"
 
 
 def test_a_reply_at_the_token_limit_is_no_refusal(gemini: Workplace) -> None:
