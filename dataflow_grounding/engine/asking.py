@@ -115,12 +115,7 @@ class Asking:
             if not lines:
                 from_store = False
                 by.unstored()
-                try:
-                    lines = [await self._sent(this_try, key, by, check)]
-                except errors.NoCompletion as lost:
-                    with self._stopping():
-                        self._unreadable.lost(request, lost)
-                    raise
+                lines = [await self._sent_or_lost(this_try, key, by, check)]
             attempt += 1
             try:
                 reply = read_lines(this_try, lines, attempt)
@@ -183,6 +178,16 @@ class Asking:
             further = this_try.again(this_try.tries.unread + 1, "")
             stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
         return lines
+
+    async def _sent_or_lost(
+        self, request: Request[T], key: str, by: "StepAsk", check: bool
+    ) -> dict[str, Any]:
+        try:
+            return await self._sent(request, key, by, check)
+        except errors.NoCompletion as lost:
+            with self._stopping():
+                self._unreadable.lost(request, lost)
+            raise
 
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool

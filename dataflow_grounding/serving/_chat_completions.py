@@ -23,7 +23,6 @@ _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, 
 _BROKEN_OFF = ("error", "abort", "error_finish")
 _NO_ERROR = (0, "0", None)  # codes that some gateways send with each answer
 _CHUNK_ERRORS = {"error", "errors", "detail", "message", "code"}  # keys of a chunk that is one
-_CALL = "tool call "  # begins what the pieces of a call's arguments are kept under
 
 
 @dataclass(frozen=True)
@@ -117,50 +116,63 @@ def completion_in(body: bytes) -> Any:
     """
     if not body.lstrip().startswith((b"data:", b"event:", b":")):
         return json.loads(body)
-    whole: dict[str, Any] = {}
-    choice: dict[str, Any] = {}
-    pieces: dict[str, list[str]] = {}
-    has_ended = False
+    stream = _Stream()
     for line in body.splitlines():
-        value = line.removeprefix(b"data:").strip()
-        has_ended = has_ended or value == b"[DONE]"
-        if not line.startswith(b"data:") or value == b"[DONE]":
-            continue
-        chunk = json.loads(value)
+        if line.startswith(b"data:"):
+            stream.add(line.removeprefix(b"data:").strip())
+    return stream.completion()
+
+
+class _Stream:
+    """The chunks of a streamed answer, put together."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {}  # the first one
+        self._texts: dict[str, str] = {}  # its message's texts by their keys
+        self._calls: dict[Any, str] = {}  # the arguments of its tool calls by their index
+        self._is_done = False
+
+    def add(self, data: bytes) -> None:
+        """Add the data of an event. Raises ValueError for what is no chunk."""
+        if data == b"[DONE]":
+            self._is_done = True
+            return
+        chunk = json.loads(data)
         if not isinstance(chunk, dict):
             raise ValueError("a line of the stream is no object")
         if "choices" not in chunk and _CHUNK_ERRORS & chunk.keys():
             chunk = {"error": chunk.get("error") or chunk}
-        whole |= {key: part for key, part in chunk.items() if part is not None}
-        for part in chunk.get("choices") or []:
-            if isinstance(part, dict) and not part.get("index"):
-                _add_chunk(part, choice, pieces)
-    if not (has_ended or choice.get("finish_reason") or whole.get("error")):
-        raise ValueError("the stream breaks off")
-    if choice:
-        texts = {name: "".join(parts) for name, parts in pieces.items()}
-        calls = [
-            {"function": {"arguments": texts.pop(name)}}
-            for name in [name for name in texts if name.startswith(_CALL)]
-        ]
-        message = {**choice.get("message", {}), **texts}
-        if calls:
-            message["tool_calls"] = calls
-        whole["choices"] = [{**choice, "message": message}]
-    return whole
+        self._whole |= {key: part for key, part in chunk.items() if part is not None}
+        for choice in chunk.get("choices") or []:
+            if isinstance(choice, dict) and not choice.get("index"):
+                self._add_choice(choice)
 
+    def _add_choice(self, choice: dict[str, Any]) -> None:
+        self._choice |= {key: value for key, value in choice.items() if value is not None}
+        delta = self._choice.pop("delta", None)
+        if not isinstance(delta, dict):
+            return
+        for name, text in delta.items():
+            if isinstance(text, str) and name != "role":
+                self._texts[name] = self._texts.get(name, "") + text
+        for call in delta.get("tool_calls") or []:
+            index = call.get("index")
+            arguments = call["function"].get("arguments") or ""
+            self._calls[index] = self._calls.get(index, "") + arguments
 
-def _add_chunk(part: dict[str, Any], choice: dict[str, Any], pieces: dict[str, list[str]]) -> None:
-    choice |= {key: value for key, value in part.items() if value is not None}
-    delta = choice.pop("delta", None)
-    if not isinstance(delta, dict):
-        return
-    for name, text in delta.items():
-        if isinstance(text, str) and name != "role":
-            pieces.setdefault(name, []).append(text)
-    for call in delta.get("tool_calls") or []:
-        arguments = call["function"].get("arguments") or ""
-        pieces.setdefault(f"{_CALL}{call.get('index')}", []).append(arguments)
+    def completion(self) -> dict[str, Any]:
+        """Return the whole object. Raises ValueError where the stream has no end."""
+        has_ended = self._is_done or self._choice.get("finish_reason")
+        if not (has_ended or self._whole.get("error")):
+            raise ValueError("the stream breaks off")
+        if not self._choice:
+            return self._whole
+        message: dict[str, Any] = {**self._choice.get("message", {}), **self._texts}
+        if self._calls:
+            calls = self._calls.values()
+            message["tool_calls"] = [{"function": {"arguments": each}} for each in calls]
+        return {**self._whole, "choices": [{**self._choice, "message": message}]}
 
 
 def error_in(completion: Any) -> dict[str, Any] | None:
@@ -180,14 +192,14 @@ def error_in(completion: Any) -> dict[str, Any] | None:
     choice = _first_choice(choices) if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         choice = {}
-    error = completion.get("error") or choice.get("error") or completion.get("errors")
-    if isinstance(error, dict) and not _is_error(error):
-        error = None
     about = completion.get("base_resp")
-    if not error and isinstance(about, dict) and about.get("status_code"):
-        error = {"message": str(about)}
-    if error:
-        return error if isinstance(error, dict) else {"message": str(error)}
+    if isinstance(about, dict) and about.get("status_code"):
+        return {"message": str(about)}
+    for error in (completion.get("error"), choice.get("error"), completion.get("errors")):
+        if isinstance(error, dict) and _is_error(error):
+            return error
+        if error and not isinstance(error, dict):
+            return {"message": str(error)}
     if choice.get("finish_reason") not in _BROKEN_OFF:
         return None
     reason = choice.get("native_finish_reason") or choice["finish_reason"]
