@@ -78,10 +78,11 @@ class Voc(Format):
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
             stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)
-            path = out.place(portable(f"{self.data_file}/{os.path.splitext(stem)[0]}.xml"))
+            name = portable(f"{self.data_file}/{os.path.splitext(stem)[0]}.xml")
+            mode = "xb" if is_new else "r+b"
             lines = "".join(f"\t{line}\n" for line in self._lines(sample, is_new))
             try:
-                with open(path, "xb" if is_new else "r+b") as file:
+                with open(out.place(name), mode) as file:
                     if is_new:
                         root = kept(sample.record, self.name).get("root", {})
                         attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
@@ -91,7 +92,7 @@ class Voc(Format):
                     file.write(f"{lines}{_END}".encode())
             except FileExistsError:
                 raise InputError(
-                    f"{sample.file_name} and another picture would share {os.path.basename(path)}:"
+                    f"{sample.file_name} and another picture would share {os.path.basename(name)}:"
                     " rename one"
                 ) from None
 

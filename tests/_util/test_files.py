@@ -283,6 +283,8 @@ JOINED = {
         *("label", "min(label_files)", "image", "name"),
         *("pictures_name", "labels_name"),
     },
+    "formats/voc.py": {"folder", "name", "self.data_file", "stated", "wanted + ending"},
+    "jobs/downloads.py": {"result"},  # which `Downloads` has named
     "formats/reading.py": {"name"},
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "review/_versions.py": {"name"},

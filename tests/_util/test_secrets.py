@@ -122,7 +122,7 @@ def test_a_key_that_an_older_store_holds_reaches_no_other_file(
     secret: str, place: Workplace
 ) -> None:
     garbled = Fault(change=lambda answer: replace(answer, text=f"no answer to {secret}"))
-    with LoopbackServer(faults=[on(garbled, containing="Cup 1")]) as server:
+    with LoopbackServer(faults=[on(garbled, containing="Cup 0")]) as server:
         assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 1
         again = place.run(
             "--pilot", "2", **{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
