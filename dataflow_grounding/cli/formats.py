@@ -5,14 +5,15 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields
 from itertools import chain, islice
 from typing import Any
 
 import click
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import (
@@ -29,7 +30,7 @@ from dataflow_grounding.data.classes import (
     parts_of,
     split_of,
 )
-from dataflow_grounding.data.records import STATUSES, dump_text, path_of
+from dataflow_grounding.data.records import STATUSES, Record, dump_text, path_of
 from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
@@ -47,6 +48,7 @@ from dataflow_grounding.formats.export import Exported, Selection
 from dataflow_grounding.formats.export_folder import is_data_file
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import with_sizes
+from dataflow_grounding.images.image import find_image
 
 
 class _ClassScore(click.ParamType):  # type: ignore[type-arg]
@@ -167,6 +169,9 @@ _set_option = click.option(
 )
 
 
+_LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
+
+
 @click.command("import")
 @click.argument("path", type=click.Path(exists=True))
 @click.option(
@@ -194,6 +199,7 @@ def import_(
     source.pictures = source.pictures or out
     is_new = not os.path.exists(out)
     stems = SharedStems()
+    first_pictures: list[str] = []
     # Where this fails another import is at work there: its folder isn't ours to remove.
     with told_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
@@ -201,6 +207,8 @@ def import_(
         with closing(writer):
             for record in with_sizes(read(path, source, image_root=image_root), folder):
                 stems.add(path_of(record))
+                if len(first_pictures) < _LOOKED_FOR:
+                    first_pictures.append(path_of(record))
                 writer.write(_with_classes(record, source.class_names))
             writer.commit()
     except BaseException:
@@ -222,7 +230,19 @@ def import_(
     line = f"{annotations}: {counted(writer.count, 'record')}"
     passed_over = _positive(source.passed_over)
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *stems.remarks()])
+    missing = _missing_pictures(first_pictures, folder)
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *stems.remarks(), *missing])
+
+
+def _missing_pictures(paths: list[str], folder: str) -> list[str]:
+    # Of a store nothing is asked: it is seen when the pictures are used.
+    if not paths or is_elsewhere(folder) or any(map(is_elsewhere, paths)):
+        return []
+    for path in paths:
+        with suppress(GroundingError):
+            find_image(Record({"image_path": path}, (folder, ".")), "image_path")
+            return []
+    return [f"Note: no picture was found in {folder}, the first is {paths[0]}: name --image-root"]
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

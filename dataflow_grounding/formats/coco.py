@@ -435,6 +435,8 @@ class _Categories:
         own_id = entry.get("id")
         if _id(own_id) in self._key_of_id or self._ids.id_of(own_id) != own_id:
             return
+        if type(own_id) is int:
+            self.rise(own_id)
         name = " ".join(str(entry.get("name", "")).split())
         self._key_of_id[_id(own_id)] = class_key(name)
         number, is_new = self._names.number_of(name)

@@ -272,7 +272,8 @@ class _Asker:
         except NothingAnswered as refused:
             raise EndpointRefused(
                 f"calibrating {self.serving.model!r} got no answer, not even to a small picture:"
-                f" {refused}. {way_out()}"
+                f" {refused}. Check the address and the server. If other pictures are answered"
+                f" there: {way_out()}"
             ) from None
         finally:
             await self.serving.aclose()

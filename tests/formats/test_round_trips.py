@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from dataflow_grounding.boxes.matching import each_thing_once
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.formats import WRITTEN, find_format, read, write
 from dataflow_grounding.formats.export import Exported
@@ -66,15 +67,18 @@ def said(rows: list[dict[str, Any]], format: Format) -> list[tuple[dict[str, Any
     """The expressions that a format can say, each with its record.
 
     Formats that are trained on have a box once of what is the same there: the class of detectors,
-    else the words up to case.
+    else the words up to case. Detectors have one box, too, of several that overlap.
     """
     sayable = []
     for row in rows:
         seen: set[tuple[str, tuple[float, ...]]] = set()
-        for one in row["expressions"]:
-            if format.carries.why_lost(one["status"], one["char_span"]):
-                continue
-            boxes = one["instances"]
+        kept = [
+            one
+            for one in row["expressions"]
+            if not format.carries.why_lost(one["status"], one["char_span"])
+        ]
+        once = things_once(kept, format) if format.detects else [one["instances"] for one in kept]
+        for one, boxes in zip(kept, once, strict=True):
             if not (format.whole or format.repeats):
                 thing = what_it_is(one, format)
                 boxes = [box for box in boxes if (thing, tuple(box["bbox"])) not in seen]
@@ -82,6 +86,17 @@ def said(rows: list[dict[str, Any]], format: Format) -> list[tuple[dict[str, Any
             if boxes or not one["instances"]:
                 sayable.append((row, {**one, "instances": boxes}))
     return sayable
+
+
+def things_once(expressions: list[dict[str, Any]], format: Format) -> list[list[dict[str, Any]]]:
+    once: list[list[dict[str, Any]]] = [[] for _ in expressions]
+    things = [what_it_is(one, format) for one in expressions]
+    for thing in set(things):
+        places = [place for place, other in enumerate(things) if other == thing]
+        phrases = [expressions[place]["instances"] for place in places]
+        for place, staying in zip(places, each_thing_once(phrases), strict=True):
+            once[place] = [expressions[place]["instances"][index] for index in staying]
+    return once
 
 
 def what_it_is(expression: dict[str, Any], format: Format) -> str:
