@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util import errors
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine._endpoints import (
     Endpoint,
     Endpoints,
@@ -36,6 +37,7 @@ _FINAL = (errors.RequestRefused, errors.OperatorFailed)
 FIRST_PAUSE = 0.5  # seconds before a request is tried again; each further pause is twice as long
 LONGEST_PAUSE = 8.0  # seconds, unless the endpoint asks for more
 LEAST_OF_PAUSE = 0.1  # what part of the pause is kept, however little the endpoint asks for
+SAID_AFTER = 15.0  # seconds without any answer, after which it is told
 LOOK_SECONDS = 0.25  # after which a request that waits looks whether the run has stopped
 
 
@@ -80,6 +82,7 @@ class Asking:
         # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._unreadable = UnreadableReplies(self.counts)
+        self._begun = time.monotonic()  # 0 once it was told that it waits
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it.
@@ -285,11 +288,19 @@ class Asking:
             if request.sending.at is None and self.endpoints.askable(failed_at):
                 continue
             failed_at.clear()
+            self._tell_of_waiting(fault)
             self.waiting_for_rate_limit += is_rate_limit
             try:
                 await self._wait(seconds_asked(fault), tries.total())
             finally:
                 self.waiting_for_rate_limit -= is_rate_limit
+
+    def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
+        # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
+        waited = time.monotonic() - self._begun
+        if self._begun and waited > SAID_AFTER and not self.counts["answered"]:
+            self._begun = 0.0
+            say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
     async def _wait_for_room(
         self, request: Request[Any], priority: Any, failed: set[Endpoint]
