@@ -246,7 +246,13 @@ class Coco(Format):
                 categories.add(entry)
             # Without the file's preamble its categories are those of its annotations.
             first = next(samples, None)
-            if self.preamble or not (first and kept(first.record, self.name)):
+            came_from_coco = bool(first and kept(first.record, self.name))
+            if came_from_coco and not self.preamble:
+                self.remarks.append(
+                    "info, licenses and unused categories of the imported file aren't in it: export"
+                    " the results folder of the import to have them"
+                )
+            if self.preamble or not came_from_coco:
                 for name in self._classes.fixed:
                     categories.id_of(name)
             count_of_fixed = categories.new

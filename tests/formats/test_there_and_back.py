@@ -177,6 +177,7 @@ def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
     path = tmp_path / "x" / "annotations.json"
     done = succeeds("export", records, "--format", "coco", "-o", path, *more)
     assert "aren't in the list" not in done.err
+    assert "export the results folder of the import" in done.out + done.err
     out = json.loads(path.read_text())
     assert out["annotations"] == COCO["annotations"]
     assert out["images"] == COCO["images"]
