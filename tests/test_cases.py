@@ -19,6 +19,7 @@ from dataflow_grounding._util.errors import InputError, UnreadableReply
 from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.faults import Fault
+from tests.support.streams import streamed
 from tests.support.workplace import Workplace, command
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "cases.jsonl"
@@ -82,22 +83,12 @@ def strikes(case: Case) -> Callable[[ReceivedRequest], bool]:
     return strike
 
 
-def streamed(text: str) -> str:
-    chunks: list[Any] = [{"choices": [{"index": 0, "delta": {"role": "assistant"}}]}]
-    for start in range(0, len(text), 7):
-        delta = {"content": text[start : start + 7]}
-        chunks.append({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
-    return "".join([*lines, "data: [DONE]\n\n"])
-
-
 def fault_of(case: Case, request: ReceivedRequest) -> Fault:
     given = case["input"]
     answer = json.dumps(EchoAnswers("xyxy_px")(request))
     headers = given.get("headers") or {}
     if given["body"] == "§SSE§":
-        body = streamed(answer)
+        body = streamed(answer).decode()
     else:
         body = json.dumps(given["body"], ensure_ascii=False)
         body = body.replace("§ANSWER§", json.dumps(answer)[1:-1])

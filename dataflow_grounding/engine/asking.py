@@ -118,7 +118,7 @@ class Asking:
             if not lines:
                 from_store = False
                 by.unstored()
-                lines = [await self._sent_or_lost(this_try, key, by, check)]
+                lines = [await self._sent(this_try, key, by, check)]
             attempt += 1
             try:
                 reply = read_lines(this_try, lines, attempt)
@@ -181,16 +181,6 @@ class Asking:
             further = this_try.again(this_try.tries.unread + 1, "")
             stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
         return lines
-
-    async def _sent_or_lost(
-        self, request: Request[T], key: str, by: "StepAsk", check: bool
-    ) -> dict[str, Any]:
-        try:
-            return await self._sent(request, key, by, check)
-        except errors.NoCompletion as lost:
-            with self._stopping():
-                self._unreadable.lost(request, lost)
-            raise
 
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
@@ -283,6 +273,9 @@ class Asking:
             is_out_of_tries = tries[fault.kind] >= most_tries(fault, self.options.max_attempts)
             if is_out_of_tries and not is_rate_limit:
                 fault.attempts = tries[fault.kind]
+                if isinstance(fault, errors.NoCompletion):
+                    with self._stopping():
+                        self._unreadable.lost(request, fault)
                 raise fault
             # another endpoint may take it at once; only where none is left is there a wait
             if request.sending.at is None and self.endpoints.askable(failed_at):

@@ -69,15 +69,20 @@ class UnreadableReplies:
         self._keys.add(key)
         self.count(request, error)
         self._by_task[request.task] += 1
-        self._check(request, too_many_unreadable(unreadable_facts(self._counts)))
+        if self._are_of_no_use(request):
+            sentence = too_many_unreadable(unreadable_facts(self._counts))
+            raise NothingUsable(self._why_stopped(request, sentence))
 
-    def _check(self, request: Request[Any], sentence: str) -> None:
+    def _are_of_no_use(self, request: Request[Any]) -> bool:
+        is_read = request.task in self._read_tasks
+        return not is_read and self._by_task[request.task] >= MOST_UNUSABLE
+
+    def _why_stopped(self, request: Request[Any], sentence: str) -> str:
         came = self._by_task[request.task]
-        if came >= MOST_UNUSABLE and request.task not in self._read_tasks:
-            raise NothingUsable(
-                f"none of {came} replies to {request.task} could be used. {sentence}, or see what"
-                f" came in failures.jsonl; the same command goes on with the other records"
-            )
+        return (
+            f"none of {came} replies to {request.task} could be used. {sentence}, or see what came"
+            " in failures.jsonl; the same command goes on with the other records"
+        )
 
     def lost(self, request: Request[Any], error: NoCompletion) -> None:
         """Count the answers to a request that were no replies at all: pages, empty bodies.
@@ -86,7 +91,8 @@ class UnreadableReplies:
             NothingUsable: As `add` does.
         """
         self._by_task[request.task] += error.attempts
-        self._check(request, f"{error}")
+        if self._are_of_no_use(request):
+            raise NothingUsable(self._why_stopped(request, str(error)))
 
     def count(self, request: Request[Any], error: UnreadableReply) -> None:
         """Count a reply, be it one that was counted before: a check's is another each time."""

@@ -138,18 +138,20 @@ class Selection:
     keep_rejected: bool = False
     partly_verified: bool = False
     unmet: set[str] = field(default_factory=set, init=False, compare=False)
+    _by_key: dict[str, float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Note which classes have a lowest score of their own."""
-        self.unmet.update(map(class_key, self.min_scores))
+        for name, score in self.min_scores.items():
+            self._by_key[class_key(name)] = score
+        self.unmet.update(self._by_key)
 
     def _lowest_score(self, expression: Mapping[str, Any]) -> float | None:
-        if not self.min_scores:
+        if not self._by_key:
             return self.min_score
-        by_key = {class_key(name): score for name, score in self.min_scores.items()}
         key = class_key(class_of(expression))
         self.unmet.discard(key)
-        return by_key.get(key, self.min_score)
+        return self._by_key.get(key, self.min_score)
 
     def of(
         self, record: Mapping[str, Any], expression: Mapping[str, Any]

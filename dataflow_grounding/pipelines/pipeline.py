@@ -265,6 +265,10 @@ class Pipeline:
 class _CheckedSteps(list[Step]):
     """The steps that `forward()` calls, the columns of each checked as it is called."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._source_of_path: dict[str, tuple[list[str], list[str]]] = {}  # its columns, the empty
+
     def append(self, step: Step) -> None:
         """Add a step. Raises PlanError for columns that don't fit, InputError for its input."""
         *earlier, segment = plan.segments([*self, step])
@@ -274,9 +278,10 @@ class _CheckedSteps(list[Step]):
         # which can be read only once.
         is_there_now = path not in written and kind_of(path) != "pipe"
         if is_there_now and not isinstance(segment[0].operator, WholeFile):
-            source = Source(segment)
-            columns = source.columns()
-            plan.check(segment, columns, source.empty_columns)
+            if path not in self._source_of_path:  # the segment's first step: the file is read once
+                source = Source(segment)
+                self._source_of_path[path] = source.columns(), source.empty_columns
+            plan.check(segment, *self._source_of_path[path])
         super().append(step)
 
 

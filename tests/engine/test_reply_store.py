@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,20 @@ class Changing:
         return EchoAnswers("xyxy_1000")(request)
 
 
+@contextmanager
+def changing(place: Workplace, change: Callable[[Path], None]) -> Iterator[Changing]:
+    """A model behind a server that runs of the place ask, one request after the other."""
+    model = Changing(place.replies, change)
+    with LoopbackServer(model) as server:
+        place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+        yield model
+
+
 @pytest.mark.parametrize("change", [replaced_by_a_copy, moved, Path.unlink])
 def test_a_store_that_is_moved_or_replaced_during_a_run_is_put_back(
     place: Workplace, change: Callable[[Path], None]
 ) -> None:
-    model = Changing(place.replies, change)
-    with LoopbackServer(model) as server:
-        place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+    with changing(place, change) as model:
         done = place.run()
         given = model.given
         assert done.code == 0, done
@@ -103,9 +111,7 @@ def test_a_store_that_is_moved_or_replaced_during_a_run_is_put_back(
 def test_a_run_whose_store_is_lost_stops_and_says_so(
     place: Workplace, change: Callable[[Path], None]
 ) -> None:
-    model = Changing(place.replies, change)
-    with LoopbackServer(model) as server:
-        place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+    with changing(place, change) as model:
         done = place.run()
         assert (done.code, model.given) == (130, 7), done
         [line] = done.err.splitlines()

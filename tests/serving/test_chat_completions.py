@@ -29,6 +29,7 @@ from dataflow_grounding.testing import (
     on,
 )
 from dataflow_grounding.testing.faults import Fault
+from tests.support.streams import streamed
 from tests.support.workplace import Workplace
 
 SECRET = "header-secret-42"
@@ -289,17 +290,6 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
 def test_replies(data: dict[str, Any], expected: tuple[str, str, str | None]) -> None:
     reply = reply_of(data, 0.0)
     assert (reply.text, reply.finish_reason, reply.refusal) == expected
-
-
-def streamed(text: str) -> bytes:
-    pieces = [{"role": "assistant"}, *({"content": char} for char in text), {}]
-    chunks: list[dict[str, Any]] = []
-    for delta in pieces:
-        reason = None if delta else "stop"
-        chunks.append({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
-    chunks.append({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
-    lines = [": a comment", *(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"]
-    return "\r\n\r\n".join(lines).encode()
 
 
 def test_a_streamed_answer_is_read() -> None:
