@@ -383,6 +383,7 @@ def test_published_slips_are_read(reply: str) -> None:
         "none. The image seems to be missing.",
         '{"objects": [], "reason": "The image is completely black."}',
         "```json\n[]\n```\nEverything looks fine to me otherwise.",
+        "[]\nLet me know if you need anything else!",
         "[] // the file is corrupted",
     ],
 )
