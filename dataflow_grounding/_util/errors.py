@@ -66,6 +66,17 @@ class MissingExtra(GroundingError):
         return f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'"
 
 
+class MissingPackage(GroundingError):
+    """A package of the full install is missing, as an install without it leaves it out."""
+
+    def __init__(self, what: str, package: str) -> None:
+        super().__init__(what, package)  # both, as an unpickled one is made of them
+
+    def __str__(self) -> str:
+        what, package = self.args
+        return f"{what} needs {package}, which isn't installed: pip install {package}"
+
+
 class RecordError(GroundingError):
     """One record can't be done; the others go on.
 
@@ -328,6 +339,15 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
         yield
     except ImportError:
         raise MissingExtra(what, extra) from None
+
+
+@contextmanager
+def needs_package(what: str, package: str) -> Iterator[None]:
+    """Raise MissingPackage where an import in the block fails: `what` needs `package`."""
+    try:
+        yield
+    except ImportError:
+        raise MissingPackage(what, package) from None
 
 
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:

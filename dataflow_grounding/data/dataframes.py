@@ -22,6 +22,7 @@ from dataflow_grounding._util.errors import (
     InputError,
     MissingExtra,
     needs_extra,
+    needs_package,
     told_as,
 )
 from dataflow_grounding._util.paths import open_file, plain_path, system_errors
@@ -95,7 +96,8 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     Columns stand in the order in which they come first; what a record lacks is None. With types of
     pandas' choice, 2**53 + 1 beside null would be the float 2**53.
     """
-    import pandas
+    with needs_package("a DataFrame", "pandas"):
+        import pandas
 
     rows = [dict(record) for record in records]
     names = dict.fromkeys(chain.from_iterable(rows))

@@ -4,9 +4,10 @@ import asyncio
 import functools
 import json
 import os
+from importlib.util import find_spec
 from typing import Any
 
-from dataflow_grounding._util.errors import RequestRefused
+from dataflow_grounding._util.errors import MissingPackage, RequestRefused, needs_package
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.embedded.captions import extract_expressions
 from dataflow_grounding.images.image import Image
@@ -18,6 +19,7 @@ VERSION = 5
 
 _say_once = functools.cache(say)
 
+EMBEDDED, OPENCV = "the embedded grounder", "opencv-python-headless"  # and what it needs
 ABOUT_REGIONS = (
     "region_expression",
     "image_caption",
@@ -51,6 +53,12 @@ class EmbeddedServing(Serving):
         self.max_workers = min(8, os.cpu_count() or 1)
         self._notice = notice  # said with the first answer of a process; "" says nothing
 
+    def obstacles(self) -> list[str]:
+        """Return what prevents it from answering: OpenCV is missing."""
+        if find_spec("cv2") is None:
+            return [str(MissingPackage(EMBEDDED, OPENCV))]
+        return []
+
     async def answer(self, request: Request[Any]) -> Reply:
         """Return the answer to a task, as the text that a model would reply with.
 
@@ -66,11 +74,13 @@ def _answer(request: Request[Any]) -> str:
     if request.task == "expression_extraction":
         answer: dict[str, Any] = extract_expressions(request.input["caption"])
     elif request.task == "phrase_grounding":
-        from dataflow_grounding.embedded._grounder import ground_phrases
+        with needs_package(EMBEDDED, OPENCV):
+            from dataflow_grounding.embedded._grounder import ground_phrases
 
         answer = ground_phrases(_bgr(request.images[0]), list(request.input["phrases"]))
     elif request.task in ABOUT_REGIONS:
-        from dataflow_grounding.embedded._descriptions import answer_about_regions
+        with needs_package(EMBEDDED, OPENCV):
+            from dataflow_grounding.embedded._descriptions import answer_about_regions
 
         answer = answer_about_regions(request.task, _bgr(request.images[0]), request.input)
     else:

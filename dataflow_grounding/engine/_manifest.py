@@ -1,6 +1,5 @@
 """What a finished run leaves behind, so that the same run isn't done again."""
 
-import hashlib
 import json
 import os
 import time
@@ -13,11 +12,12 @@ from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import as_json, read_object, write_bytes
+from dataflow_grounding.engine.finished_rows import settings_of
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.summary import MAY_CHANGE, Summary
 
 NAME = "finished.json"  # the file's name in a checkpoint folder
 
@@ -47,18 +47,7 @@ class Manifest:
     def _settings(self) -> str | None:
         # Ask for it once all is settled that the operators ask before the first record: it is
         # worked out then, and kept.
-        parts: list[Any] = [self._extra]
-        for step in self._steps:
-            operator = step.operator
-            settings = operator.settings()
-            if settings is None:
-                return None
-            serving = operator.serving.identity() if operator.serving else None
-            parts.append([step.label, operator.reads(), operator.writes(), settings, serving])
-        try:
-            return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        except (TypeError, ValueError):
-            return None
+        return settings_of(self._steps, self._extra)
 
     def finished(self) -> Summary | None:
         """Return the summary of the earlier run that did just this; None where none did.
@@ -99,7 +88,7 @@ class Manifest:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None
-        may_pass = summary.handover.passing_failures or summary.notes["judge_not_obeyed"]
+        may_pass = summary.handover.passing_failures or not MAY_CHANGE.isdisjoint(+summary.notes)
         if not may_pass and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):

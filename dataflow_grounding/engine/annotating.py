@@ -46,6 +46,23 @@ T = TypeVar("T")
 
 
 @dataclass(eq=False)
+class RowWork:
+    """What was done for one row so far.
+
+    Attributes:
+        notes: Remarks by code.
+        read: How many replies were read.
+        replayed: How many of these were stored before.
+        sent: Whether a request had to be sent.
+    """
+
+    notes: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    replayed: int = 0
+    sent: bool = False
+
+
+@dataclass(eq=False)
 class StepAsk:
     """The `ask` that an operator is given for one record in one step.
 
@@ -54,8 +71,7 @@ class StepAsk:
         store: Where replies are kept.
         step: The step's label.
         priority: Orders requests that wait: the smallest goes first.
-        notes: Counts remarks by code, for the whole run.
-        unstored: Called when a request has to be sent, as no stored reply answers it.
+        work: Filled in: what was done for the row.
         suspects: Filled in: the `priority` of each one that got boxes that may be wrong.
         wording: The user's own words, in which every question is put, checks too: other words may
             bring boxes of another format.
@@ -65,8 +81,7 @@ class StepAsk:
     store: KeyedLog
     step: str
     priority: Any
-    notes: Counter[str]
-    unstored: Callable[[], None] = lambda: None
+    work: RowWork = field(default_factory=RowWork)
     suspects: set[Any] = field(default_factory=set)
     wording: "Wording | None" = None
 
@@ -105,7 +120,8 @@ class StepAsk:
         self.asking.counts["probes"] += 1
         if self.wording is not None:
             request = self.wording.of(request)
-        apart = StepAsk(self.asking, self.store, self.step, (-1,), self.notes)
+        work = RowWork(self.work.notes)  # the check is no work for the row
+        apart = StepAsk(self.asking, self.store, self.step, (-1,), work)
         return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
@@ -120,7 +136,7 @@ class StepAsk:
         if code == SUSPECT:
             self.suspects.add(self.priority)
         else:
-            self.notes[code] += 1
+            self.work.notes[code] += 1
 
 
 def _is_read_reply(reply: Any) -> bool:

@@ -95,8 +95,7 @@ class Asking:
 
         Args:
             request: What is asked.
-            by: Who asks: a step, for one of its records. Its `unstored` is called before each try
-                that is sent.
+            by: Who asks: a step, for one of its records. Its `work` tells what was done.
             check: Whether the request is a check of the endpoint, which is never taken from the
                 store.
 
@@ -117,12 +116,14 @@ class Asking:
             lines = self._stored_replies(this_try, key, by) if from_store else []
             if not lines:
                 from_store = False
-                by.unstored()
+                by.work.sent = True
                 lines = [await self._sent(this_try, key, by, check)]
             attempt += 1
             try:
                 reply = read_lines(this_try, lines, attempt)
                 self.counts["replayed"] += from_store
+                by.work.replayed += from_store
+                by.work.read += 1
                 self._unreadable.read(request)
                 return reply
             except errors.RecordError as failed:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -74,9 +73,7 @@ def annotate_all(
     with closing(KeyedLog(options.replies or "")) as store:
         # What the operator asks with when it concludes: behind all rows, whose priority is their
         # index. Each record gets a copy with its own.
-        ask_at_end = StepAsk(
-            asking, store, operator.name, (len(rows),), Counter(), wording=operator.wording
-        )
+        ask_at_end = StepAsk(asking, store, operator.name, (len(rows),), wording=operator.wording)
         try:
             work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
             run_blocking(work.execute)

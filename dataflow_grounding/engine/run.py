@@ -6,7 +6,14 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Sequence,
+)
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +21,11 @@ from typing import Any
 from dataflow_grounding._util.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.data.records import Record, in_one_schema
 from dataflow_grounding.data.rows import Row
-from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.annotating import RowWork, StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.concurrency import resumed
+from dataflow_grounding.engine.finished_rows import FinishedRows, rows_path
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.options import RunOptions
@@ -47,7 +55,6 @@ class _Rows:
     Attributes:
         waiting: Those that are read, but not begun, with their places.
         taken: How many were read so far.
-        asked: The places of those at work for which something was asked.
         replayed: For how many stored replies alone were enough.
         most_ahead: How far one may be ahead of the oldest unfinished one.
         moved_on: Pulsed when the oldest unfinished one has moved on.
@@ -55,7 +62,6 @@ class _Rows:
 
     waiting: deque[tuple[int, Row]] = field(default_factory=deque)
     taken: int = 0
-    asked: set[int] = field(default_factory=set)
     replayed: int = 0
     most_ahead: int = LEAST_WINDOW
     moved_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -133,6 +139,8 @@ class Run:
             self._replies = held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             self._memo = ImageMemo(held.enter_context(closing(images)))
+            rows = held.enter_context(closing(KeyedLog(rows_path(self._folder), buffered=True)))
+            self._finished = FinishedRows(rows, self.steps, self.source.name, replies)
             servings = self._servings()
             self._askings: dict[int, Asking] = {}
             for serving in servings:
@@ -272,11 +280,14 @@ class Run:
                 record = error
             while place - self._outputs.next >= rows.most_ahead and self.stopped is None:
                 await rows.moved_on.wait()
-            self._outputs.put(place, await self._finish(place, row, record))
-            has_waited = place in rows.asked
+            work = RowWork()
+            outcome = self._known(row, record)
+            if outcome is None:
+                outcome = await self._finish(place, row, record, work)
+            self._outputs.put(place, outcome)
+            has_waited = work.sent
             if self._askings and not has_waited:
                 rows.replayed += 1
-            rows.asked.discard(place)
             if place < self._outputs.next:
                 self._wake()
             if not has_waited and time.perf_counter() - turn > LONGEST_TURN:
@@ -299,14 +310,32 @@ class Run:
 
     async def _conclude(self) -> None:
         for index, step in enumerate(self.steps):
-            await step.operator.conclude(self._ask(index, self._outputs.next))
+            work = RowWork()
+            await step.operator.conclude(self._ask(index, self._outputs.next, work))
+            self.summary.notes.update(work.notes)
 
     def _wake(self) -> None:
         self._rows.moved_on.set()
         self._rows.moved_on.clear()
 
+    def _known(self, row: Row, record: Record | RecordError) -> Outcome | None:
+        # What became of a row in an earlier run; None where that isn't known.
+        if isinstance(record, RecordError) or self.options.force_reprocess:
+            return None
+        kept = self._finished.get(record)
+        if kept is None:
+            return None
+        self.summary.notes.update(kept.notes)
+        self.summary.requests["replayed"] += kept.replies
+        return self._outcome(row, record, [(columns, None) for columns in kept.columns])
+
     async def _finish(
-        self, place: int, row: Row, record: Record | RecordError, again: bool = False
+        self,
+        place: int,
+        row: Row,
+        record: Record | RecordError,
+        work: RowWork,
+        again: bool = False,
     ) -> Outcome:
         # Steps of a level, which don't need each other's columns, work on it side by side. Where
         # its image is found to be another than was known, all steps are done once more.
@@ -317,17 +346,28 @@ class Run:
             now = record
             for columns, _ in results:
                 now = now.updated(columns or {})
-            work = [self._annotate(index, place, now) for index in level]
+            steps = [self._annotate(index, place, now, work) for index in level]
             # nearly always it is one, which needs no task of its own
-            of_level = [await work[0]] if len(work) == 1 else await all_done(work)
+            of_level = [await steps[0]] if len(steps) == 1 else await all_done(steps)
             for index, result in zip(level, of_level, strict=True):
                 results[index] = result
             if any(columns is None for columns, _ in of_level):
                 break
         is_changed = any(columns is None and isinstance(e, ImageChanged) for columns, e in results)
         if is_changed and not again:
-            return await self._finish(place, row, record, again=True)
+            self._finished.forget()
+            return await self._finish(place, row, record, work, again=True)
+        self.summary.notes.update(work.notes)
+        self._keep(place, record, results, work)
         return self._outcome(row, record, results)
+
+    def _keep(self, place: int, record: Record, results: Sequence[Result], work: RowWork) -> None:
+        columns = []
+        for index, (of_step, error) in enumerate(results):
+            if of_step is None or error is not None or (place, index) in self._outputs.suspects:
+                return
+            columns.append(of_step)
+        self._finished.put(record, columns, work)
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         # Failures are those of the steps up to that one, too. `results` has one for each step.
@@ -345,11 +385,11 @@ class Run:
             outcome.records.append(record)
         return outcome
 
-    async def _annotate(self, index: int, place: int, record: Record) -> Result:
+    async def _annotate(self, index: int, place: int, record: Record, work: RowWork) -> Result:
         # Returns the columns that it adds, None where the record doesn't go on, and what went
         # wrong.
         operator = self.steps[index].operator
-        ask = self._ask(index, place)
+        ask = self._ask(index, place, work)
         columns, error = await self._workers.until_done(
             lambda: annotated(operator, record, ask, self._memo, lambda: self._workers.cancelled)
         )
@@ -359,7 +399,7 @@ class Run:
             columns = in_one_schema(record, columns)
         return columns, error
 
-    def _ask(self, index: int, place: int) -> StepAsk:
+    def _ask(self, index: int, place: int, work: RowWork) -> StepAsk:
         step = self.steps[index]
         asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         return StepAsk(
@@ -367,8 +407,7 @@ class Run:
             self._replies,
             step.label,
             priority=(place, index),
-            notes=self.summary.notes,
-            unstored=functools.partial(self._rows.asked.add, place),
+            work=work,
             suspects=self._outputs.suspects,
             wording=step.operator.wording,
         )

@@ -45,6 +45,9 @@ WARNINGS = {
 }
 """Notes that the user should read, by code: the noun of what is counted, and what about it."""
 
+MAY_CHANGE = {"judge_not_tested", "judge_not_obeyed", "image_changed"}
+"""Notes on what may come out differently when the same is done again: another judge may answer."""
+
 REMARKS = {
     "dropped": ("answer", "dropped from replies: of no phrase that was asked for, or of no use"),
     "not_in_caption": ("phrase", "that the caption doesn't have: kept, with char_span null"),

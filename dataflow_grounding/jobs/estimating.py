@@ -7,7 +7,6 @@ step's stored replies took, such as a pilot's, else that request and a stated me
 
 import functools
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -274,7 +273,7 @@ class Trial:
             store = _StepReplies(self._replies)
             wording = step.operator.wording
             asking = self._askings[number]
-            ask = StepAsk(asking, store, step.label, (0,), Counter(), wording=wording)
+            ask = StepAsk(asking, store, step.label, (0,), wording=wording)
             update, _ = await annotated(step.operator, record, ask, self._memo)
             asked = frozenset(store.asked)
             if number == 0 and asked:

@@ -6,11 +6,12 @@ It is for `vlm.openai.client: sdk`, and for Azure with Entra ID.
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl
 
 from dataflow_grounding._util.environment import names_address
-from dataflow_grounding._util.errors import EndpointRefused, SpecError
+from dataflow_grounding._util.errors import EndpointRefused, MissingPackage, SpecError
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._transport import ClientTransport, Transport, shown_address
@@ -101,6 +102,13 @@ class OpenAISdkServing(OpenAIServing):
     @property
     def has_key(self) -> bool:
         return self._api_key is not None or self._provider is not None
+
+    def obstacles(self) -> list[str]:
+        """Return what prevents it from sending: openai's client is missing, too."""
+        obstacles = super().obstacles()
+        if find_spec("openai") is None:
+            obstacles.append(str(MissingPackage(f"{setting('vlm.openai.client')} sdk", "openai")))
+        return obstacles
 
     def _open(self) -> Transport:
         import openai

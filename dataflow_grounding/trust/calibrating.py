@@ -332,7 +332,7 @@ class _Asker:
         # A picture that is asked for again is another sample of the model, not the stored reply.
         question = replace(question, sample=self._asked[key])
         self._asked[key] += 1
-        step = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,), Counter())
+        step = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,))
         try:
             picture, _ = await self.asking.answer(question, step)
             return picture

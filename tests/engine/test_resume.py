@@ -25,7 +25,7 @@ from dataflow_grounding.testing import (
 )
 from dataflow_grounding.testing.faults import FaultRule
 from tests.support.waiting import wait_until
-from tests.support.workplace import Workplace, caption, ended
+from tests.support.workplace import LONG_AGO, Workplace, caption, ended
 
 KEY = "image_grounding.vlm.openai"
 
@@ -36,6 +36,7 @@ def ten(workplace: Workplace, server: LoopbackServer) -> Workplace:
     rows = []
     for n in range(10):
         workplace.picture(f"p{n}.jpg", color=f"#{n:02}{n:02}30")
+        os.utime(workplace.folder / f"p{n}.jpg", LONG_AGO)  # so that its row is kept
         rows.append({"image_path": f"p{n}.jpg", "caption": caption(n)})
     workplace.rows(rows)
     workplace.settings["vlm.openai.base_url"] = server.base_url
@@ -60,9 +61,14 @@ def manifest_gone(place: Workplace) -> list[str]:
     return []
 
 
+def finished_rows_gone(place: Workplace) -> list[str]:
+    (place.results / ".ckpt" / "rows.jsonl").unlink()
+    return manifest_gone(place)
+
+
 def facts_gone(place: Workplace) -> list[str]:
     (place.results / ".ckpt" / "images.jsonl").unlink()
-    return manifest_gone(place)
+    return finished_rows_gone(place)
 
 
 def results_gone(place: Workplace) -> list[str]:
@@ -130,7 +136,7 @@ def one_line_damaged(place: Workplace) -> list[str]:
     lines = path.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2][:60] + b"\x00\xff" + lines[2][62:]
     path.write_bytes(b"".join(lines))
-    return manifest_gone(place)
+    return finished_rows_gone(place)
 
 
 def zeroed(place: Workplace) -> list[str]:
@@ -138,18 +144,20 @@ def zeroed(place: Workplace) -> list[str]:
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
     path.write_bytes(whole[:last] + b"\0" * (len(whole) - last))
-    return manifest_gone(place)
+    return finished_rows_gone(place)
 
 
 def newest_counts(place: Workplace) -> list[str]:
     path = place.replies
     path.write_bytes(path.read_bytes() * 2 + b"not a line of a store\n\n{}\n[]\n")
-    return manifest_gone(place)
+    return finished_rows_gone(place)
 
 
 # a torn last line, and lines of an older version: benchmarks/fault_cases/machine_faults.py
 CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
     ("nothing", same, 0),
+    ("the mark of a finished run is gone", manifest_gone, 0),
+    ("the finished rows are gone", finished_rows_gone, 0),
     ("what is known of the images is gone", facts_gone, 0),
     ("the results are gone", results_gone, 0),
     ("all but the replies is gone", all_but_replies_gone, 0),
@@ -177,7 +185,15 @@ CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
 
 
 RESULTS_STAY = (
-    *(same, manifest_gone, facts_gone, results_gone, all_but_replies_gone, touched),
+    *(
+        same,
+        manifest_gone,
+        finished_rows_gone,
+        facts_gone,
+        results_gone,
+        all_but_replies_gone,
+        touched,
+    ),
     *(one_line_damaged, zeroed, newest_counts),
 )
 

@@ -21,6 +21,7 @@ from tests.support.warm import WarmProcesses
 
 REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 ORIENTATION = 0x0112
+LONG_AGO = (10**9, 10**9)  # when an old picture was read and changed last
 MAIN = "from dataflow_grounding.cli.main import main; main()"
 Rows = list[dict[str, Any]]
 
@@ -99,8 +100,12 @@ class Workplace:
         self.input.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def many(self, count: int) -> None:
-        """Write an input of `count` rows with captions of their own and one picture."""
+        """Write an input of `count` rows with captions of their own and one picture, an old one.
+
+        Rows of a picture that has changed just now aren't kept by a run.
+        """
         self.picture()
+        os.utime(self.folder / "a.jpg", LONG_AGO)
         self.rows(
             {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}
             for n in range(count)
