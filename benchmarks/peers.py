@@ -36,7 +36,12 @@ from tests.support.measuring import Used, median, run, workplace
 WARMING, FEW, MORE, ROUNDS = 20, 400, 800, 3
 QUALITY = 87  # of JPEGs: 140 KB each on average
 SCRIPTS = Path(__file__).parent / "peer_ways"
-OURS, BY_HAND = "dataflow-grounding", "AsyncOpenAI loop"
+OURS = "dataflow-grounding"
+BY_HAND = {  # loops as people write them: their scripts, and the package whose version is shown
+    "AsyncOpenAI loop": ("with_openai.py", "openai"),
+    "threads + openai": ("with_threads.py", "openai"),
+    "aiohttp loop that stores": ("with_aiohttp.py", "aiohttp"),
+}
 SETTINGS = {
     "OPENAI_API_KEY": "sk-test",
     "DF_API_KEY": "sk-test",
@@ -144,8 +149,8 @@ def ask_with(
 def clients(
     pythons: Mapping[str, str], pictures: Sequence[Path], folder: Path, base_url: str
 ) -> dict[str, Ask]:
-    """Every client that can be run, by the name that the table gives it: ours, by hand, and those
-    with a Python.
+    """Every client that can be run, by the name that the table gives it: ours, loops by hand, and
+    those with a Python.
     """
     job = {
         "base_url": base_url,
@@ -164,7 +169,9 @@ def clients(
             python, script, job, pictures[:count], folder / f"{script}-{next(turns)}"
         )
 
-    asks: dict[str, Ask] = {OURS: with_ours, BY_HAND: with_script(sys.executable, "with_openai.py")}
+    asks: dict[str, Ask] = {OURS: with_ours}
+    for name, (script, _) in BY_HAND.items():
+        asks[name] = with_script(sys.executable, script)
     for peer in PEERS:
         if peer.name in pythons:
             asks[peer.name] = with_script(pythons[peer.name], peer.script)
@@ -336,7 +343,9 @@ def main() -> None:
     unknown = pythons.keys() - {peer.name for peer in PEERS}
     if unknown or len(pythons) < len(arguments.python):
         parser.error(f"--python takes CLIENT=PYTHON, once a client; CLIENT is one of {names}")
-    versions = {OURS: __version__, BY_HAND: version(sys.executable, "openai")}
+    versions = {OURS: __version__}
+    for name, (_, distribution) in BY_HAND.items():
+        versions[name] = version(sys.executable, distribution)
     reasons = {}
     for peer in PEERS:
         try:
