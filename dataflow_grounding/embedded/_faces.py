@@ -103,8 +103,8 @@ def _is_seen_again(gray: Array, box: Box) -> bool:
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
-    x1, y1, x2, y2 = map(int, _relative(face, _MIDDLE_OF_FACE, picture).bbox)
-    _, chroma, hue = (plane[y1:y2, x1:x2] for plane in picture.lch)
+    middle = picture.around(_relative(face, _MIDDLE_OF_FACE, picture).bbox)
+    _, chroma, hue = (plane[middle] for plane in picture.lch)
     first, last = _SKIN_HUES
     is_skin = (chroma > _LEAST_SKIN_CHROMA) & ((hue < last) | (hue > first))
     return bool(np.median(chroma) < _GREY_CHROMA or is_skin.mean() > _LEAST_SKIN)
