@@ -76,11 +76,13 @@ class ColorRegion(Candidate):
 
     Attributes:
         pixels: 1 where it is, else 0: uint8, of the reduced copy's size.
+        size: How many pixels it has.
         is_steady: Whether a looser and a stricter reading of the colour give nearly the same box,
             and it stands out from what is around it.
     """
 
     pixels: Array
+    size: int
     is_steady: bool = False
 
 
@@ -118,9 +120,9 @@ def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion
     for label in range(1, len(stats)):
         if stats[label, cv2.CC_STAT_AREA] >= least:
             pixels = opened & (labels == label).astype(np.uint8)
-            size = float(cv2.countNonZero(pixels))
             box = box_of(*cv2.boundingRect(pixels))
-            regions.append(ColorRegion(box, size, _REGION_SCORE, "region", pixels))
+            size = cv2.countNonZero(pixels)
+            regions.append(ColorRegion(box, _REGION_SCORE, "region", pixels, size))
     return sorted(regions, key=lambda region: (-region.size, region.bbox))
 
 

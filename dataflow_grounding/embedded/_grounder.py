@@ -17,9 +17,8 @@ from dataflow_grounding.embedded._picture import Array, Candidate, Picture
 from dataflow_grounding.embedded._scenery import find_greenery, find_sky
 from dataflow_grounding.embedded._shapes import Shape, read_shape
 
-_LEAST_REGION_SHARE = 0.025  # of the picture's area: a smaller region may be a part of anything
-_LEAST_SHAPE_SHARE = 0.001
-_MOST_BOX_SHARE = 0.65  # of the picture's area: a larger box is that of a background
+_LEAST_THING = 0.025  # of the picture's area: a smaller region may be a part of anything
+_MOST_BOX = 0.65  # of the picture's area: a larger box is that of a background
 _LEAST_FILL = 0.3  # of its box: a region that fills less is scattered
 # How much of a shape a region fills that is drawn as this shape, and one that is only like it: a
 # ball that is shaded, say.
@@ -84,7 +83,7 @@ def _find_sky(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 def _find_greenery(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     is_one_plant = phrase.head == "leaf" and not phrase.is_plural
-    is_chosen = phrase.count is not None or bool(phrase.positions)
+    is_chosen = phrase.wanted not in (None, 1) or bool(phrase.positions)
     if phrase.color not in (None, "green") or is_one_plant or is_chosen:
         raise Undecided("unsupported", "single plants can't be told apart")
     return find_greenery(picture)
@@ -104,37 +103,36 @@ def _find_people(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
-    # Of a thing the colour is looked for, and whether it is round; the noun itself is not.
     shape = words.SHAPES.get(phrase.head)
     terms = words.COLOR_BOUNDS if shape else words.CHROMATIC
     if phrase.color is None or phrase.color not in terms:
         raise Undecided("unsupported", f"{phrase.head!r} can't be looked for")
-    is_round = phrase.head in words.ROUND
-    pieces_are_one = not (shape or is_round or phrase.is_plural)
-    regions = find_regions(picture, phrase.color, joined=pieces_are_one)
-    if regions and shape:
-        regions = _drawn(shape, regions, picture)
-    elif regions and is_round:
-        regions = _discs(phrase.color, regions, picture)
-    if regions:
-        is_small_thing = shape or is_round or phrase.head in ("thing", "object")
-        least_share = _LEAST_SHAPE_SHARE if is_small_thing else _LEAST_REGION_SHARE
-        _refuse_doubtful(regions, least_share, picture)
+    if shape:
+        regions = _find_drawn(shape, phrase.color, picture)
+    elif phrase.head in words.ROUND:
+        regions = _find_round(phrase.color, picture)
+    else:
+        regions = _find_things(phrase.color, picture, pieces_are_one=not phrase.is_plural)
+    if not all(region.is_steady for region in regions):
+        raise Undecided("ambiguous", "the colour's region has no clear border")
+    if regions and _is_spread(regions[0], picture):
+        raise Undecided("ambiguous", "the colour is spread over the picture")
     return regions
 
 
-def _drawn(name: str, regions: list[ColorRegion], picture: Picture) -> list[ColorRegion]:
-    shapes = _like(name, regions, picture)
+def _find_drawn(name: str, color: str, picture: Picture) -> list[ColorRegion]:
+    shapes = _like(name, find_regions(picture, color), picture)
     if any(shape.fit < _DRAWN_FIT for shape in shapes):
         raise Undecided("ambiguous", f"what is there is only like a {name}")
     return [shape.drawn for shape in shapes]
 
 
-def _discs(color: str, regions: list[ColorRegion], picture: Picture) -> list[ColorRegion]:
-    shapes = _like("circle", regions, picture)
-    if not shapes:
+def _find_round(color: str, picture: Picture) -> list[ColorRegion]:
+    regions = find_regions(picture, color)
+    discs = [shape.region for shape in _like("circle", regions, picture)]
+    if regions and not discs:
         raise Undecided("ambiguous", f"something {color} is there, but nothing round")
-    return [shape.region for shape in shapes]
+    return discs
 
 
 def _like(name: str, regions: list[ColorRegion], picture: Picture) -> list[Shape]:
@@ -142,16 +140,17 @@ def _like(name: str, regions: list[ColorRegion], picture: Picture) -> list[Shape
     return [shape for shape in shapes if shape.kind == name and shape.fit >= _LIKE_FIT]
 
 
-def _refuse_doubtful(regions: list[ColorRegion], least_share: float, picture: Picture) -> None:
-    # ``regions`` begins with the largest.
-    if not all(region.is_steady for region in regions):
-        raise Undecided("ambiguous", "the colour's region has no clear border")
-    largest = regions[0]
-    if largest.size < least_share * picture.area:
+def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[ColorRegion]:
+    # The noun itself isn't looked for.
+    regions = find_regions(picture, color, joined=pieces_are_one)
+    if regions and regions[0].size < _LEAST_THING * picture.area:
         raise Undecided("ambiguous", "the colour's region is too small to tell")
-    x1, y1, x2, y2 = largest.bbox
+    return regions
+
+
+def _is_spread(region: ColorRegion, picture: Picture) -> bool:
+    x1, y1, x2, y2 = region.bbox
     edges = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
-    box_area = area(largest.bbox)
-    is_sparse = largest.size < _LEAST_FILL * box_area
-    if is_sparse or edges.count(True) >= 2 or box_area > _MOST_BOX_SHARE * picture.area:
-        raise Undecided("ambiguous", "the colour is spread over the picture")
+    box_area = area(region.bbox)
+    is_sparse = region.size < _LEAST_FILL * box_area
+    return is_sparse or edges.count(True) >= 2 or box_area > _MOST_BOX * picture.area

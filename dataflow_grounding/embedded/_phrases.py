@@ -36,17 +36,15 @@ class Phrase:
     Attributes:
         head: The singular noun.
         is_plural: Whether the noun stands in the plural.
-        is_bare: Whether it is a singular without article, number or any selecting word: as names
-            of classes are, of which there may be several.
-        count: An exact number.
+        wanted: How many things are meant; None for all: of a plural, and of a bare singular, as
+            names of classes are.
         color: A colour term of the word lists.
         positions: Where in the picture: "left", "right", "top", "bottom", "middle".
     """
 
     head: str
     is_plural: bool
-    is_bare: bool
-    count: int | None
+    wanted: int | None
     color: str | None
     positions: frozenset[str]
 
@@ -75,12 +73,12 @@ def parse_phrase(text: str) -> Phrase:
     has_size = not words.SIZES.isdisjoint(modifiers)
     if has_size and is_plural and not counts:
         raise Undecided("unsupported", "sizes are not compared")
-    is_chosen = bool(counts or positions or has_size)
+    is_bare = plain == tokens and not positions and not has_size
+    wanted = None if is_plural or is_bare else 1
     return Phrase(
         head=head,
         is_plural=is_plural,
-        is_bare=plain == tokens and not is_plural and not is_chosen,
-        count=counts[0] if counts else None,
+        wanted=counts[0] if counts else wanted,
         color=min(colors, default=None),
         positions=frozenset(positions),
     )
@@ -116,10 +114,7 @@ def select_meant(
     class. Raises Undecided where it isn't told which of the candidates are meant.
     """
     meant = [each for each in candidates if _is_at(each.bbox, phrase.positions, picture)]
-    wanted = phrase.count
-    if wanted is None and not phrase.is_plural and not phrase.is_bare:
-        wanted = 1
-    if candidates and (not meant or wanted not in (None, len(meant))):
+    if candidates and (not meant or phrase.wanted not in (None, len(meant))):
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
         raise Undecided("ambiguous", f"{count}, and the words don't tell which")
     return sorted(meant, key=lambda each: each.bbox)

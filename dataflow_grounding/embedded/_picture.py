@@ -27,14 +27,12 @@ class Candidate:
 
     Attributes:
         bbox: x1, y1, x2, y2 in pixels of the reduced copy.
-        size: Its area in these pixels. A region's is less than its box's.
         score: A constant set by hand for this sort of evidence, from 0 to 1.
         evidence: "seen" by a detector or as a shape, a "region" of pixels, or "inferred" from
             something else that is seen.
     """
 
     bbox: Box
-    size: float
     score: float
     evidence: str
 

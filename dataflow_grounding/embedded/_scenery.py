@@ -50,7 +50,7 @@ def find_sky(picture: Picture) -> list[Candidate]:
     least_blue, most_blue = _SKY_BLUE
     if not least_blue <= -lab[:, 2].mean() <= most_blue or lab[:, 2].std() > _SKY_SPREAD:
         return []
-    return [Candidate(box_of(*cv2.boundingRect(region)), float(size), _SKY_SCORE, "region")]
+    return [Candidate(box_of(*cv2.boundingRect(region)), _SKY_SCORE, "region")]
 
 
 def _smooth_from_top(picture: Picture) -> Array:
@@ -116,5 +116,5 @@ def find_greenery(picture: Picture) -> list[Candidate]:
             if area(intersection(other.bbox, box)):
                 regions.remove(other)
                 box = around([other.bbox, box])
-        regions.append(Candidate(box, float(size), _GREENERY_SCORE, "region"))
+        regions.append(Candidate(box, _GREENERY_SCORE, "region"))
     return regions
