@@ -88,7 +88,7 @@ def _kind(outline: Array) -> tuple[str, float]:
     areas = {
         "circle": np.pi * radius**2,
         "square" if is_square else "rectangle": sides[0] * sides[1],
-        "triangle": triangle,
+        "triangle": triangle or np.inf,  # 0 where OpenCV finds none
     }
     best = min(areas, key=lambda name: areas[name])
     return best, size / max(areas[best], 1.0)

@@ -58,8 +58,8 @@ class Thing:
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
     """Return the regions of a request as things, in their order.
 
-    Each region has ``id``, perhaps ``type`` (its label), and a box in pixels of the
-    picture as sent, under a key that is named after the box format: it is the only list.
+    Each region has ``id``, perhaps ``type`` (its label), and a box in pixels of the picture as
+    sent, under a key that is named after the box format: it is the only list.
     """
     scale_x = picture.width / picture.full_width
     scale_y = picture.height / picture.full_height
@@ -127,7 +127,7 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     """
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]
-    for term in set(words.CHROMATIC.values()):
+    for term in dict.fromkeys(words.CHROMATIC.values()):
         regions = find_regions(picture, term)
         boxes += [region.bbox for region in regions if region.is_steady]
     edges = cv2.Canny(picture.smooth, *_EDGE_STEPS)
