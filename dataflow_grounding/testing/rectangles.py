@@ -6,17 +6,23 @@ for a model finds them as a model does: it looks at the pixels.
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.images.files import open_picture
-from dataflow_grounding.trust.probes import COLORS, color_of
+from dataflow_grounding.trust.probes import COLORS
 
-LEAST = 4  # pixels of a rectangle: fewer may be anything
+Block: TypeAlias = tuple[int, int]
+"""The row and the column of a block of pixels, from 0."""
+Pixels: TypeAlias = NDArray[np.int16]
+
+# Pixels are first looked at in steps of a hundredth of the shorter side, of MOST_APART at most.
+FINEST, MOST_APART = 100, 4
+LEAST_BLOCKS = 4  # of these that a rectangle has: fewer may be anything
 LIKE = 40  # that a channel may be off, of 255: JPEG changes colors, most at edges
 FILLED = 0.85  # share of its box that an area of the color fills, if it is a rectangle
 FULL = 0.5  # share of a row or column of pixels that is of the color, up to a rectangle's edge
@@ -30,29 +36,64 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
         phrases: Such as "the red rectangle". What isn't seen is left out.
     """
     with open_picture(io.BytesIO(base64.b64decode(encoded))) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+        pixels = np.asarray(picture.convert("RGB")).astype(np.int16)
     boxes: dict[str, Bbox] = {}
     for phrase in phrases:
-        color = COLORS.get(color_of(phrase))
-        if color is not None:
-            box = _largest(pixels, np.array(color))
-            if box is not None:
-                boxes[phrase] = box
+        color = COLORS.get(phrase.split()[1])
+        if color is None:
+            continue
+        box = _largest(pixels, np.array(color, np.int16))
+        if box is not None:
+            boxes[phrase] = box
     return boxes
 
 
-def _largest(pixels: Any, color: Any) -> Bbox | None:
-    is_like = cv2.inRange(pixels, color - LIKE, color + LIKE)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(is_like, connectivity=4)
-    sizes = stats[:, cv2.CC_STAT_AREA]
-    box_areas = stats[:, cv2.CC_STAT_WIDTH] * stats[:, cv2.CC_STAT_HEIGHT]
-    is_rectangle = (sizes >= LEAST) & (sizes >= FILLED * box_areas)
-    is_rectangle[0] = False  # what isn't of the color
-    if not is_rectangle.any():
+def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
+    return np.asarray((np.abs(pixels - color) <= LIKE).all(axis=-1))
+
+
+def _largest(pixels: Pixels, color: Pixels) -> Bbox | None:
+    step = min(MOST_APART, max(1, min(pixels.shape[:2]) // FINEST))
+    sampled = _is_like(pixels[::step, ::step], color)
+    largest: list[Block] = []
+    for area in _areas({(row, column) for row, column in np.argwhere(sampled).tolist()}):
+        if len(area) > len(largest) and _is_filled(area):
+            largest = area
+    if len(largest) < LEAST_BLOCKS:
         return None
-    label = np.where(is_rectangle, sizes, 0).argmax()
-    left, top, width, height, _ = stats[label].tolist()
-    is_area = labels[top : top + height, left : left + width] == label
-    columns = left + np.flatnonzero(is_area.mean(axis=0) >= FULL)
-    rows = top + np.flatnonzero(is_area.mean(axis=1) >= FULL)
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    top, left = (step * np.array(largest).min(axis=0)).tolist()
+    bottom, right = (step * np.array(largest).max(axis=0) + 1).tolist()
+    return _grown(pixels, color, (left, top, right, bottom))
+
+
+def _areas(unseen: set[Block]) -> Iterator[list[Block]]:
+    while unseen:
+        area = [unseen.pop()]
+        for row, column in area:  # which grows meanwhile
+            around = (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)
+            for near in around:
+                if near in unseen:
+                    unseen.remove(near)
+                    area.append(near)
+        yield area
+
+
+def _is_filled(area: Sequence[Block]) -> bool:
+    rows = [row for row, _ in area]
+    columns = [column for _, column in area]
+    box = (max(rows) - min(rows) + 1) * (max(columns) - min(columns) + 1)
+    return len(area) >= FILLED * box
+
+
+def _grown(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
+    left, top, right, bottom = box
+    height, width = pixels.shape[:2]
+    while left > 0 and _is_like(pixels[top:bottom, left - 1], color).mean() >= FULL:
+        left -= 1
+    while right < width and _is_like(pixels[top:bottom, right], color).mean() >= FULL:
+        right += 1
+    while top > 0 and _is_like(pixels[top - 1, left:right], color).mean() >= FULL:
+        top -= 1
+    while bottom < height and _is_like(pixels[bottom, left:right], color).mean() >= FULL:
+        bottom += 1
+    return left, top, right, bottom
