@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -34,19 +34,6 @@ OF_SPANS = ("span_exact_f1", "span_overlap_f1")
 """The figures of a way, of boxes and of spans, by the names that `eval` has for them."""
 _OF_KINDS = ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc")
 _DIGITS = 4
-_FOLDERS_OF_STEPS = "cache"
-
-
-class Replayed(NamedTuple):
-    """What a way's pipeline makes of the replies that are kept.
-
-    Attributes:
-        records: Those that got through all steps.
-        summary: What the run over them counted.
-    """
-
-    records: list[dict[str, Any]]
-    summary: Summary
 
 
 def scored(
@@ -77,26 +64,27 @@ def scored(
         if "figures" in of_way:
             ways[way] = of_way
             continue
-        replayed = _replayed(way, of_way, pictures, f"{path}: ways.{way}")
-        counts = _counts(replayed.summary, len(gold))
-        figures = _figures(way, replayed.records, gold)
+        records, summary = _replayed(way, of_way, pictures, f"{path}: ways.{way}")
+        counts = _counts(summary, len(gold))
+        figures = _figures(way, records, gold)
         ways[way] = {**of_way, "figures": {"counts": counts, **figures}}
     return {**document, "ways": ways}
 
 
 def _replayed(
-    way: str,
-    of_way: Mapping[str, Any],
-    pictures: PictureSet,
-    where: str,
-) -> Replayed:
+    way: str, of_way: Mapping[str, Any], pictures: PictureSet, where: str
+) -> tuple[list[dict[str, Any]], Summary]:
+    # Return the records that got through all steps with the replies that are kept, and the run's
+    # counts.
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
         rows = os.path.join(folder, "questions.jsonl")
-        whole = [_with_whole_path(record, pictures.folder) for record in pictures.records]
-        questions = WAYS[way].rows_of(whole)
-        write_text(rows, "".join(map(dump_line, questions)))
-        storage = FileStorage(rows, os.path.join(folder, _FOLDERS_OF_STEPS), "bench")
+        whole = []
+        for record in pictures.records:
+            path = within(pictures.folder, record["image_path"])
+            whole.append({**record, "image_path": path})
+        write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(whole))))
+        storage = FileStorage(rows, os.path.join(folder, "cache"), "bench")
         pipeline = WAYS[way](storage, serving)
         try:
             with _in_silence():
@@ -109,13 +97,9 @@ def _replayed(
                 " one that asked"
             )
         if not summary.done:
-            return Replayed([], summary)
+            return [], summary
         with open(summary.annotations, encoding="utf-8") as file:
-            return Replayed([json.loads(line) for line in file], summary)
-
-
-def _with_whole_path(record: Mapping[str, Any], set_folder: str) -> dict[str, Any]:
-    return {**record, "image_path": within(set_folder, record["image_path"])}
+            return [json.loads(line) for line in file], summary
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """The ways of asking that `bench` compares, each a pipeline as a user would write it."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from dataflow_grounding.bench import bench_set
@@ -26,6 +28,7 @@ class Plain(Pipeline):
         about: What the way does, in words.
         keys: The keys of a spec's block that ask in this way; those of other ways state only what
             differs.
+        then: Makes the operators that look at the boxes again, in order.
         rows_of: Returns the rows that are asked about, of gold records.
     """
 
@@ -38,11 +41,20 @@ class Plain(Pipeline):
         "workflow.zoom": False,
         "workflow.check": False,
     }
+    then: ClassVar[Sequence[Callable[[Serving], Operator]]] = ()
     rows_of = staticmethod(bench_set.questions)
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
-        self.operators: list[Operator] = [PhraseGrounder(serving)]
+        keys = {**Plain.keys, **self.keys}
+        grounder = PhraseGrounder(
+            serving,
+            phrases_per_request=keys["workflow.phrases_per_request"],
+            samples=keys["workflow.samples"],
+        )
+        if keys["vlm.asking"] != "auto":
+            grounder = grounder.with_words(asking=keys["vlm.asking"])
+        self.operators = [grounder, *[make(serving) for make in self.then]]
 
     def forward(self) -> None:
         """Run all operators, one after the other, each on what the one before wrote."""
@@ -60,20 +72,13 @@ class Samples(Plain):
     about = "three answers to the same question, merged"
     keys: ClassVar[dict[str, Any]] = {"workflow.samples": 3}
 
-    def __init__(self, storage: FileStorage, serving: Serving) -> None:
-        self.storage = storage
-        self.operators = [PhraseGrounder(serving, samples=3)]
-
 
 class Zoom(Plain):
     """Small boxes are asked for again from closer by."""
 
     about = "small boxes asked for again from closer by"
     keys: ClassVar[dict[str, Any]] = {"workflow.zoom": True}
-
-    def __init__(self, storage: FileStorage, serving: Serving) -> None:
-        self.storage = storage
-        self.operators = [PhraseGrounder(serving), BoxRefiner(serving)]
+    then = (BoxRefiner,)
 
 
 class Check(Plain):
@@ -81,17 +86,13 @@ class Check(Plain):
 
     about = "the same model judges its boxes, as by workflow.check: true"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": True}
-
-    def __init__(self, storage: FileStorage, serving: Serving) -> None:
-        self.storage = storage
-        self.operators = [
-            PhraseGrounder(serving),
-            BoxChecker(serving, decides=False),  # CropJudge decides, of these verdicts and its own
-            MissingFinder(serving),
-            CropJudge(serving),
-            DoubtGrounder(serving),
-            BoxMender(serving),
-        ]
+    then = (
+        partial(BoxChecker, decides=False),  # CropJudge decides, of these verdicts and its own
+        MissingFinder,
+        CropJudge,
+        DoubtGrounder,
+        BoxMender,
+    )
 
 
 class FastCheck(Plain):
@@ -99,45 +100,38 @@ class FastCheck(Plain):
 
     about = "the same model judges its boxes once, as by workflow.check: fast"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": "fast"}
-
-    def __init__(self, storage: FileStorage, serving: Serving) -> None:
-        self.storage = storage
-        self.operators = [PhraseGrounder(serving), BoxChecker(serving)]
+    then = (BoxChecker,)
 
 
 class InJson(Plain):
-    """The same JSON, asked for by the prompt's words alone; subclasses ask in another form."""
+    """The same JSON, asked for by the prompt's words alone."""
 
     about = "no schema: JSON by the prompt's words alone"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json"}
 
-    def __init__(self, storage: FileStorage, serving: Serving) -> None:
-        self.storage = storage
-        self.operators = [PhraseGrounder(serving).with_words(asking=self.keys["vlm.asking"])]
 
-
-class InLines(InJson):
+class InLines(Plain):
     """A line of text for each box."""
 
     about = "a line of text for each box"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "lines"}
 
 
-class InLists(InJson):
+class InLists(Plain):
     """One object for each phrase, with all of its boxes."""
 
     about = "JSON by words, with one list of boxes for each phrase"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_lists"}
 
 
-class WithoutThinking(InJson):
+class WithoutThinking(Plain):
     """As plain, by a model that is told not to think first."""
 
     about = "the model is told not to think first"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "no_thinking"}
 
 
-class InJsonWithoutThinking(InJson):
+class InJsonWithoutThinking(Plain):
     """No schema and no thinking."""
 
     about = "JSON by words, and no thinking"
@@ -149,10 +143,6 @@ class ByFour(Plain):
 
     about = "four phrases in a request"
     keys: ClassVar[dict[str, Any]] = {"workflow.phrases_per_request": 4}
-
-    def __init__(self, storage: FileStorage, serving: Serving) -> None:
-        self.storage = storage
-        self.operators = [PhraseGrounder(serving, phrases_per_request=4)]
 
 
 class Spans(Pipeline):

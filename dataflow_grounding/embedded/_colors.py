@@ -11,19 +11,21 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from dataflow_grounding.boxes.geometry import around, iou
+from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.embedded import _words as words
-from dataflow_grounding.embedded._picture import Array, Box, Candidate, Picture, box_of
+from dataflow_grounding.embedded._picture import Array, Candidate, Picture, box_of
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
-REGION_SCORE = 0.6
+_REGION_SCORE = 0.6
 _LEAST_OF_LARGEST = 0.03  # of the largest region's size; smaller ones are left out
 _STEADY_IOU = 0.75  # of a region's boxes by a looser and a stricter reading of its colour
 _MIN_CONTRAST = 24.0  # ΔE (CIE 1976)
 _MIN_CLEAR_BAND = 0.8  # of the pixels in the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
-
-
+# Widest gap in parts of the picture's long side: between pixels of one region, and between regions
+# that are pieces of one thing.
+_HOLE = 0.01
+_REACH = 0.04
 # How a colour term is read, loosely to strictly: degrees that are taken off each end of its hues,
 # and a factor on its least chroma.
 _READINGS = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
@@ -68,134 +70,74 @@ def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
     return np.asarray((hue < 297) | ((hue < 312) & is_deep))
 
 
-def color_matches(term: str, lab: Array) -> bool:
-    """Return whether one L*a*b* colour, that of a flat fill, may be called by the term.
-
-    Chromatic terms are read a little more loosely than for pixels of a photo.
-    """
-    lightness, a, b = map(float, lab)
-    chroma = np.hypot(a, b)
-    hue = np.degrees(np.arctan2(b, a)) % 360
-    lch = np.array([lightness, chroma, hue], np.float32)
-    if term in words.CHROMATIC:
-        return bool(color_mask(term, lch, inset=-2.0, factor=0.9))
-    return bool(color_mask(term, lch))
-
-
 @dataclass(frozen=True, slots=True)
 class ColorRegion(Candidate):
     """A region of one colour.
 
     Attributes:
-        labels: Those of its pixels in the label image of its colour; several for joined pieces.
+        pixels: 1 where it is, else 0: uint8, of the reduced copy's size.
+        size: How many pixels it has.
         is_steady: Whether a looser and a stricter reading of the colour give nearly the same box,
             and it stands out from what is around it.
     """
 
-    labels: tuple[int, ...]
+    pixels: Array
+    size: int
     is_steady: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ColorRegions:
-    """The regions of a colour.
-
-    Attributes:
-        regions: Those of at least _LEAST_OF_LARGEST of the largest one's size, largest first.
-        whole: The largest joined with the pieces near it; None without regions.
-    """
-
-    regions: list[ColorRegion]
-    whole: ColorRegion | None
-
-
-def find_regions(picture: Picture, term: str) -> ColorRegions:
-    """Return the regions of a chromatic colour term, each with whether it is steady.
+def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[ColorRegion]:
+    """Return the regions of a colour term, largest first, each with whether it is steady.
 
     The colour is read three times, loosely to strictly: what has a clear border then keeps its box.
-    Regions are those of the medium reading.
+    Regions are those of the medium reading; ``joined`` takes pieces with a small gap between them
+    as one. Those far below the largest one's size are left out.
     """
-    masks = [color_mask(term, picture.lch, inset=inset, factor=by) for inset, by in _READINGS]
-    (_, loose), (labels, medium), (_, strict) = [_regions_of(mask, picture) for mask in masks]
-
-    def judged(region: ColorRegion, others: Sequence[list[ColorRegion]]) -> ColorRegion:
+    loose, medium, strict = [
+        _regions_of(color_mask(term, picture.lch, inset=inset, factor=factor), picture, joined)
+        for inset, factor in _READINGS
+    ]
+    regions = []
+    for region in medium:
+        if region.size < _LEAST_OF_LARGEST * medium[0].size:
+            break
         is_steady = all(
-            any(iou(region.bbox, other.bbox) >= _STEADY_IOU for other in regions)
-            for regions in others
+            any(iou(region.bbox, other.bbox) >= _STEADY_IOU for other in others)
+            for others in (loose, strict)
         )
-        is_of_region = np.isin(labels, region.labels)
-        is_steady = is_steady and _stands_out(picture, is_of_region, region.bbox)
-        return replace(region, is_steady=is_steady)
-
-    if not medium:
-        return ColorRegions([], None)
-    least = _LEAST_OF_LARGEST * medium[0].size
-    regions = [judged(region, (loose, strict)) for region in medium if region.size >= least]
-    joined = [[_joined_to_largest(each, picture)] if each else [] for each in (loose, strict)]
-    return ColorRegions(regions, judged(_joined_to_largest(medium, picture), joined))
+        regions.append(replace(region, is_steady=is_steady and _stands_out(picture, region)))
+    return regions
 
 
-def _joined_to_largest(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
-    # Near is what lies within 3% of the picture's long side. Pieces below 1% of the largest region
-    # aren't joined. Without anything near, the largest itself is returned. ``regions`` has at least
-    # one, the largest first.
-    reach = 0.03 * max(picture.width, picture.height)
-    grown = regions[0]
-    apart = [region for region in regions[1:] if region.size >= 0.01 * grown.size]
-    while True:
-        near = [region for region in apart if _gap(region.bbox, grown.bbox) <= reach]
-        if not near:
-            return grown
-        parts = [grown, *near]
-        labels: list[int] = []
-        for part in parts:
-            labels.extend(part.labels)
-        grown = replace(
-            grown,
-            bbox=around([part.bbox for part in parts]),
-            size=sum(part.size for part in parts),
-            labels=tuple(labels),
-        )
-        apart = [region for region in apart if region not in near]
-
-
-def _gap(first: Box, second: Box) -> float:
-    # The unit is a pixel; where they overlap on both axes, the gap is negative.
-    across = max(first[0] - second[2], second[0] - first[2])
-    down = max(first[1] - second[3], second[1] - first[3])
-    return max(across, down)
-
-
-def _regions_of(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
-    # Small holes are filled before, and what is thinner than 3 px is removed. In the label image
-    # the pixels of each region have the region's label, others 0. Specks have a label but are no
-    # regions. Whether a region is steady isn't known here: ``is_steady`` is False.
-    # Holes are filled with a square of about 1% of the long side, an odd number of pixels.
-    side = max(3, round(max(picture.width, picture.height) / 100) | 1)
-    closed = cv2.morphologyEx(
-        mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
-    )
+def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion]:
+    # Largest first. Small holes are filled, and what is thinner than 3 px is removed.
+    closed = _with_gaps_filled(mask.astype(np.uint8), _HOLE, picture)
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    _, label_image, stats, _ = cv2.connectedComponentsWithStats(opened)
+    grouped = _with_gaps_filled(opened, _REACH, picture) if joined else opened
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(grouped)
     least = max(30, 0.0003 * picture.area)  # pixels; anything smaller is a speck
     regions = []
-    for label, (x, y, w, h, size) in enumerate(stats[1:], start=1):
-        if size >= least:
-            box = box_of(x, y, w, h)
-            regions.append(ColorRegion(box, float(size), REGION_SCORE, "region", (label,)))
-    return label_image, sorted(regions, key=lambda region: (-region.size, region.bbox))
+    for label in range(1, len(stats)):
+        if stats[label, cv2.CC_STAT_AREA] >= least:
+            pixels = opened & (labels == label).astype(np.uint8)
+            box = box_of(*cv2.boundingRect(pixels))
+            size = cv2.countNonZero(pixels)
+            regions.append(ColorRegion(box, _REGION_SCORE, "region", pixels, size))
+    return sorted(regions, key=lambda region: (-region.size, region.bbox))
 
 
-def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
+def _with_gaps_filled(mask: Array, gap: float, picture: Picture) -> Array:
+    side = max(3, round(gap * max(picture.width, picture.height)) | 1)  # an odd number of pixels
+    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)))
+
+
+def _stands_out(picture: Picture, region: ColorRegion) -> bool:
     # The band leaves out the pixels at the region's very edge, which are of mixed colour. A region
     # doesn't stand out if it is itself of many colours, or fills the picture and has no band.
     band = max(4, round(0.02 * max(picture.width, picture.height)))
-    x1 = max(0, int(box[0]) - 2 * band)
-    y1 = max(0, int(box[1]) - 2 * band)
-    x2 = int(box[2]) + 2 * band
-    y2 = int(box[3]) + 2 * band
-    inside = region[y1:y2, x1:x2].astype(np.uint8)
-    lab = picture.lab[y1:y2, x1:x2]
+    part = picture.around(region.bbox, 2 * band)
+    inside = region.pixels[part]
+    lab = picture.lab[part]
     with_edge = cv2.dilate(inside, np.ones((5, 5), np.uint8))
     with_band = cv2.dilate(inside, np.ones((2 * band + 1, 2 * band + 1), np.uint8))
     is_band = with_band - with_edge

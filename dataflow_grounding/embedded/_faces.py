@@ -6,7 +6,6 @@ trained apart from the first, sees it at nearly the same place; else it is doubt
 
 import os
 import threading
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -58,8 +57,8 @@ def find_faces(picture: Picture) -> Faces:
         has_many_votes = votes >= _CLEAR_VOTES
         x1, y1, x2, y2 = (side / scale for side in box)
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
-        if is_confirmed and has_many_votes and _has_skin(face.bbox, picture):
-            clear.append(face)
+        if is_confirmed and has_many_votes and _has_skin(face, picture):
+            clear.append(Candidate(face, _FACE_SCORE, "seen"))
         elif is_confirmed or has_many_votes:
             doubtful += 1
     return Faces(clear, doubtful)
@@ -68,7 +67,7 @@ def find_faces(picture: Picture) -> Faces:
 def person_of(face: Candidate, picture: Picture) -> Candidate:
     """Return the person whose face it is: a box guessed around it."""
     person = _relative(face.bbox, _PERSON_OF_FACE, picture)
-    return replace(person, score=_PERSON_SCORE, evidence="inferred")
+    return Candidate(person, _PERSON_SCORE, "inferred")
 
 
 def _hits(
@@ -103,18 +102,17 @@ def _is_seen_again(gray: Array, box: Box) -> bool:
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
-    x1, y1, x2, y2 = map(int, _relative(face, _MIDDLE_OF_FACE, picture).bbox)
-    _, chroma, hue = (plane[y1:y2, x1:x2] for plane in picture.lch)
+    middle = picture.around(_relative(face, _MIDDLE_OF_FACE, picture))
+    _, chroma, hue = (plane[middle] for plane in picture.lch)
     first, last = _SKIN_HUES
     is_skin = (chroma > _LEAST_SKIN_CHROMA) & ((hue < last) | (hue > first))
     return bool(np.median(chroma) < _GREY_CHROMA or is_skin.mean() > _LEAST_SKIN)
 
 
-def _relative(box: Box, relative: Box, picture: Picture) -> Candidate:
+def _relative(box: Box, relative: Box, picture: Picture) -> Box:
     x1, y1, x2, y2 = box
     width = x2 - x1
     height = y2 - y1
     left, top, right, bottom = relative
     whole = (x1 + left * width, y1 + top * height, x1 + right * width, y1 + bottom * height)
-    bbox = clamp(whole, (picture.width, picture.height))
-    return Candidate(bbox, width * height, _FACE_SCORE, "seen")
+    return clamp(whole, (picture.width, picture.height))

@@ -20,58 +20,67 @@ _MOST_CHARACTERS = 400  # of a phrase that is read
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 
 
+class Undecided(Exception):
+    """A phrase gets no box: its status, "ambiguous" or "unsupported", and why."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Phrase:
     """What a phrase asks for.
 
     Attributes:
-        head: The singular noun; empty where none was read.
+        head: The singular noun.
         is_plural: Whether the noun stands in the plural.
-        is_bare: Whether it is a singular without article, number or any selecting word: as names
-            of classes are, of which there may be several.
-        count: An exact number.
+        wanted: How many things are meant; None for all: of a plural, and of a bare singular, as
+            names of classes are.
         color: A colour term of the word lists.
         positions: Where in the picture: "left", "right", "top", "bottom", "middle".
-        refusal: Why the phrase can't be looked for; empty if it can.
     """
 
     head: str
-    is_plural: bool = False
-    is_bare: bool = False
-    count: int | None = None
-    color: str | None = None
-    positions: frozenset[str] = frozenset()
-    refusal: str = ""
+    is_plural: bool
+    wanted: int | None
+    color: str | None
+    positions: frozenset[str]
 
 
 def parse_phrase(text: str) -> Phrase:
-    """Return what one phrase asks for; `refusal` says what is not understood."""
+    """Return what one phrase asks for. Raises Undecided where a word of it isn't understood."""
     if len(text) > _MOST_CHARACTERS:
-        return Phrase("", refusal="the phrase is too long")
+        raise Undecided("unsupported", "the phrase is too long")
     tokens, place = _words_and_place(text)
     if not words.NEGATIONS.isdisjoint(tokens):
-        return Phrase("", refusal="negation is not understood")
+        raise Undecided("unsupported", "negation is not understood")
     plain = [word for word in tokens if word not in words.ARTICLES]
     if not plain:
-        return Phrase("", refusal="no object is named")
+        raise Undecided("unsupported", "no object is named")
     *modifiers, noun = plain
+    head = singular(noun)
+    if head not in words.FOUND:
+        raise Undecided("unsupported", f"{head!r} can't be looked for")
+    _refuse_unknown(modifiers)
     colors = {words.COLORS[word] for word in modifiers if word in words.COLORS}
+    if len(colors) > 1:
+        raise Undecided("unsupported", "only one colour at a time can be looked for")
     positions = [words.POSITIONS[word] for word in modifiers + place if word in words.POSITIONS]
     counts = [count for count in map(_count, tokens[:-1]) if count is not None]
-    is_plural = singular(noun) != noun
+    is_plural = head != noun
     has_size = not words.SIZES.isdisjoint(modifiers)
-    refusal = _refusal(noun, modifiers, len(colors))
     if has_size and is_plural and not counts:
-        refusal = refusal or "sizes are not compared"
-    is_chosen = bool(counts or positions or has_size)
+        raise Undecided("unsupported", "sizes are not compared")
+    is_bare = plain == tokens and not positions and not has_size
+    wanted = None if is_plural or is_bare else 1
     return Phrase(
-        head=singular(noun),
+        head=head,
         is_plural=is_plural,
-        is_bare=plain == tokens and not is_plural and not is_chosen,
-        count=counts[0] if counts else None,
+        wanted=counts[0] if counts else wanted,
         color=min(colors, default=None),
         positions=frozenset(positions),
-        refusal=refusal,
     )
 
 
@@ -89,31 +98,25 @@ def _count(word: str) -> int | None:
     return 2 if word == "both" else words.NUMBERS.get(word)
 
 
-def _refusal(noun: str, modifiers: Sequence[str], colors: int) -> str:
-    if noun in words.COLORS and noun != "orange":
-        return "no object is named"
+def _refuse_unknown(modifiers: Sequence[str]) -> None:
+    known = {*words.COLORS, *words.SIZES, *words.POSITIONS, *words.HARMLESS}
     for word in modifiers:
-        if _count(word) is None and not any(
-            word in known for known in (words.COLORS, words.SIZES, words.POSITIONS, words.HARMLESS)
-        ):
-            return f"{word!r} is not understood"
-    return "only one colour at a time can be looked for" if colors > 1 else ""
+        if _count(word) is None and word not in known:
+            raise Undecided("unsupported", f"{word!r} is not understood")
 
 
 def select_meant(
     candidates: Sequence[Candidate], phrase: Phrase, picture: Picture
-) -> list[Candidate] | None:
-    """Return the candidates that a phrase means, from left to right; None where that isn't told.
+) -> list[Candidate]:
+    """Return the candidates that a phrase means, from left to right.
 
     "The left ball" means one, "two balls" two, "balls" all, and so does "ball", the bare name of a
-    class.
+    class. Raises Undecided where it isn't told which of the candidates are meant.
     """
     meant = [each for each in candidates if _is_at(each.bbox, phrase.positions, picture)]
-    wanted = phrase.count
-    if wanted is None and not phrase.is_plural and not phrase.is_bare:
-        wanted = 1
-    if not meant or wanted not in (None, len(meant)):
-        return None
+    if candidates and (not meant or phrase.wanted not in (None, len(meant))):
+        count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
+        raise Undecided("ambiguous", f"{count}, and the words don't tell which")
     return sorted(meant, key=lambda each: each.bbox)
 
 

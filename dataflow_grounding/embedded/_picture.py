@@ -13,10 +13,7 @@ from dataflow_grounding.boxes.geometry import whole_pixels
 Array: TypeAlias = npt.NDArray[Any]
 Box = tuple[float, float, float, float]
 
-# Long side of the copy that is worked on, in pixels; small pictures are enlarged, up to twice.
-WORKING_SIDE = 640
-_MOST_ENLARGED = 2.0
-_LEAST_ENLARGED = 1.5  # to enlarge by less would blur the picture and help little
+_MOST_SIDE = 640  # px, of the reduced copy
 
 
 def box_of(x: float, y: float, width: float, height: float) -> Box:
@@ -30,14 +27,12 @@ class Candidate:
 
     Attributes:
         bbox: x1, y1, x2, y2 in pixels of the reduced copy.
-        size: Its area in these pixels. A region's is less than its box's.
         score: A constant set by hand for this sort of evidence, from 0 to 1.
         evidence: "seen" by a detector or as a shape, a "region" of pixels, or "inferred" from
             something else that is seen.
     """
 
     bbox: Box
-    size: float
     score: float
     evidence: str
 
@@ -45,9 +40,7 @@ class Candidate:
 class Picture:
     """A BGR uint8 image (H, W, 3), and a copy to work on, called the reduced copy.
 
-    The copy's long side has at most 640 px. A small image is enlarged for it, up to twice; where
-    that would be by less than half, and at just 640 px, the image is its own copy. What is derived
-    from the copy is computed at first use.
+    The copy's long side has at most 640 px. What is derived from it is computed at first use.
 
     Attributes:
         full_width, full_height: The image's size in pixels.
@@ -57,16 +50,12 @@ class Picture:
 
     def __init__(self, image: Array) -> None:
         self.full_height, self.full_width = image.shape[:2]
-        scale = min(_MOST_ENLARGED, WORKING_SIDE / max(self.full_height, self.full_width))
-        if 1.0 < scale < _LEAST_ENLARGED:
-            scale = 1.0
+        scale = min(1.0, _MOST_SIDE / max(self.full_height, self.full_width))
         self.width: int = max(1, round(self.full_width * scale))
         self.height: int = max(1, round(self.full_height * scale))
         self.area = self.width * self.height
-        self.bgr: Array = image
-        if scale != 1.0:
-            method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
-            self.bgr = cv2.resize(image, (self.width, self.height), interpolation=method)
+        size = (self.width, self.height)
+        self.bgr: Array = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
     @cached_property
     def gray(self) -> Array:
@@ -92,9 +81,23 @@ class Picture:
         chroma, hue = cv2.cartToPolar(a, b, angleInDegrees=True)
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
+    def around(self, bbox: Box, margin: int = 0) -> tuple[slice, slice]:
+        """Return the rows and columns of a box with a margin, for the arrays of this copy.
+
+        There is at least one of each, and all are inside the copy.
+        """
+        x1, y1, x2, y2 = map(int, bbox)
+        rows = _span(y1 - margin, y2 + margin, self.height)
+        return rows, _span(x1 - margin, x2 + margin, self.width)
+
     def to_full(self, bbox: Box) -> list[int]:
         """Return a box of the reduced copy in whole pixels of the image, at least 1 px each way."""
         x_scale = self.full_width / self.width
         y_scale = self.full_height / self.height
         scaled = (bbox[0] * x_scale, bbox[1] * y_scale, bbox[2] * x_scale, bbox[3] * y_scale)
         return list(whole_pixels(scaled, (self.full_width, self.full_height)))
+
+
+def _span(first: int, last: int, length: int) -> slice:
+    start = min(max(first, 0), length - 1)
+    return slice(start, min(max(last, start) + 1, length))

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, around, intersection
-from dataflow_grounding.embedded._colors import color_matches
 from dataflow_grounding.embedded._picture import Array, Candidate, Picture, box_of
 
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
@@ -35,10 +34,10 @@ _LEAST_TEXTURE = 40.0  # variance of gray within 5 px: all plants have more, a c
 _MOST_PLANT_HUE = 140  # median, in degrees
 
 
-def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
+def find_sky(picture: Picture) -> list[Candidate]:
     """Return the sky: the smooth bluish area along the top, down to a horizon.
 
-    A gray area may be a wall. With another colour term than "blue", the sky has to be called so.
+    A gray area may be a wall.
     """
     if picture.area < _LEAST_SKY_PICTURE:
         return []
@@ -48,12 +47,10 @@ def find_sky(picture: Picture, color: str | None) -> list[Candidate]:
     if size < _SKY_AREA * picture.area or not is_wide:
         return []
     lab = picture.lab[region > 0]
-    mean = lab.mean(axis=0)
     least_blue, most_blue = _SKY_BLUE
-    is_blue = least_blue <= -mean[2] <= most_blue and lab[:, 2].std() <= _SKY_SPREAD
-    if not is_blue or (color not in (None, "blue") and not color_matches(color, mean)):
+    if not least_blue <= -lab[:, 2].mean() <= most_blue or lab[:, 2].std() > _SKY_SPREAD:
         return []
-    return [Candidate(box_of(*cv2.boundingRect(region)), float(size), _SKY_SCORE, "region")]
+    return [Candidate(box_of(*cv2.boundingRect(region)), _SKY_SCORE, "region")]
 
 
 def _smooth_from_top(picture: Picture) -> Array:
@@ -119,5 +116,5 @@ def find_greenery(picture: Picture) -> list[Candidate]:
             if area(intersection(other.bbox, box)):
                 regions.remove(other)
                 box = around([other.bbox, box])
-        regions.append(Candidate(box, float(size), _GREENERY_SCORE, "region"))
+        regions.append(Candidate(box, _GREENERY_SCORE, "region"))
     return regions

@@ -41,7 +41,7 @@ class Thing:
         id: The region's, in the request.
         bbox: x1, y1, x2, y2 in pixels of the picture's reduced copy.
         kind: Its label as a noun in lower case; "thing" for a region without a label.
-        color: A colour term; empty where none is clear.
+        color: A colour term; empty where none is clear, and for people.
     """
 
     id: int
@@ -58,8 +58,8 @@ class Thing:
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
     """Return the regions of a request as things, in their order.
 
-    Each region has ``id``, perhaps ``type`` (its label) and ``color``, and a box in pixels of the
-    picture as sent, under a key that is named after the box format: it is the only list.
+    Each region has ``id``, perhaps ``type`` (its label), and a box in pixels of the picture as
+    sent, under a key that is named after the box format: it is the only list.
     """
     scale_x = picture.width / picture.full_width
     scale_y = picture.height / picture.full_height
@@ -69,21 +69,10 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
         bbox = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
         label = str(region.get("type") or "").replace("_", " ").lower()
         kind = " ".join(_WORD.findall(label)) or "thing"  # "Person_sitting" is "person sitting"
-        color = _color(picture, bbox, kind, str(region.get("color") or ""))
+        is_colored = words.NOT_COLORED.isdisjoint(map(singular, kind.split()))
+        color = dominant_color(picture, bbox) if is_colored else ""
         things.append(Thing(int(region["id"]), bbox, kind, color))
     return things
-
-
-def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
-    # Return the colour that the request names, if it is a term, else the one that is seen. It is
-    # empty where no colour is clear, and for people and other things that are not called by a
-    # colour.
-    if any(singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
-        return ""
-    requested = requested.strip().lower()
-    if requested in words.COLOR_BOUNDS:
-        return requested
-    return dominant_color(picture, bbox)
 
 
 def plural_of(kind: str) -> str:
@@ -121,20 +110,12 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
     The inner part leaves out a quarter at each side, where the background may be.
     """
     x1, y1, x2, y2 = bbox
-    left, right = _middle_half(x1, x2, picture.width)
-    top, bottom = _middle_half(y1, y2, picture.height)
-    lch = [plane[top:bottom, left:right] for plane in picture.lch]
+    width, height = (x2 - x1) / 4, (y2 - y1) / 4
+    inner = picture.around((x1 + width, y1 + height, x2 - width, y2 - height))
+    lch = [plane[inner] for plane in picture.lch]
     shares = {term: float(color_mask(term, lch).mean()) for term in words.COLOR_BOUNDS}
     best = max(shares, key=lambda term: shares[term])
     return best if shares[best] >= _DOMINANT_SHARE else ""
-
-
-def _middle_half(start: float, end: float, length: int) -> tuple[int, int]:
-    # There is at least one, and all are inside a picture whose side has ``length`` pixels.
-    quarter = (end - start) / 4
-    first = min(max(int(start + quarter), 0), length - 1)
-    behind = min(max(int(end - quarter) + 1, first + 1), length)
-    return first, behind
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
@@ -146,10 +127,9 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     """
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]
-    for term in words.COLOR_BOUNDS:
-        if term in words.CHROMATIC:
-            regions = find_regions(picture, term).regions
-            boxes += [region.bbox for region in regions if region.is_steady]
+    for term in dict.fromkeys(words.CHROMATIC.values()):
+        regions = find_regions(picture, term)
+        boxes += [region.bbox for region in regions if region.is_steady]
     edges = cv2.Canny(picture.smooth, *_EDGE_STEPS)
     closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((_EDGE_GAP, _EDGE_GAP), np.uint8))
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -14,7 +14,7 @@ from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks import Request
 
-VERSION = 5
+VERSION = 6
 """Counts changes to its answers, so that stored ones are not taken for them."""
 
 _say_once = functools.cache(say)

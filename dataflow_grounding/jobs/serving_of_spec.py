@@ -27,9 +27,9 @@ _HOW_IT_IS_ASKED = frozenset(
 )
 # what the user is told where `auto` found no endpoint
 NOTICE = (
-    "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and"
-    " cats by their faces, license plates, sky, greenery, clearly colored things and drawn shapes;"
-    " other phrases get status unsupported."
+    "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, people by"
+    " their faces, blue sky, greenery, and drawn shapes, balls and boxes of a clear color; other"
+    " phrases get status unsupported."
 )
 
 
