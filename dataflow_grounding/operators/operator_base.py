@@ -199,8 +199,9 @@ class Operator(plan.Annotator, ABC):
     def run(self, storage: Any, **columns: str) -> str:
         """Run this step over the records of a storage.
 
-        While a pipeline is compiled, the step is only noted down. Outside of a pipeline, the rows
-        that failed are counted on the terminal.
+        In a pipeline's `forward()` the step is checked and noted down, and runs when `forward()`
+        is through. Outside of a pipeline it runs at once, and the rows that failed are counted on
+        the terminal.
 
         Args:
             storage: A FileStorage, pinned to its step: `storage.step()`.
@@ -224,15 +225,7 @@ class Operator(plan.Annotator, ABC):
                 f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
             )
         step = plan.Step(operator, FileStorage.like(storage))
-        recorded = plan.recorded_steps.get()
-        pipeline = plan.current_pipeline.get()
-        if recorded is not None:
-            plan.refuse_second_writer(recorded, step)
-            recorded.append(step)
-        elif pipeline:
-            _run_in_pipeline(step, pipeline)
-        else:
-            plan.check_thread(step.storage, self.name)
+        if not plan.note(step):
             self._run_alone(step)
         return next(iter(operator.writes().values()), "")
 
@@ -287,10 +280,7 @@ class Operator(plan.Annotator, ABC):
                 on_error="raise", and with "drop" where all rows failed.
             RunStopped: Nothing more could be sent.
         """
-        # here, as a run over files needs none of it
         operator = self.bound(**columns)
-        if plan.is_rehearsal.get():
-            plan.refuse_in_rehearsal()
         row = in_memory.record_of(data)
         if row is None:
             return in_memory.annotated_rows(operator, data, on_error)
@@ -468,18 +458,6 @@ class Operator(plan.Annotator, ABC):
             return description
         first_paragraph = (inspect.getdoc(cls) or cls.__name__).partition("\n\n")[0]
         return " ".join(first_paragraph.split())
-
-
-def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
-    # with all that running takes, where something is run
-    plan.refuse_second_writer(pipeline.steps, step)
-    ahead = pipeline.ahead  # settled with the first step that runs, and not again
-    pipeline.ahead = []
-    summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
-    pipeline.summaries.append(summary)
-    pipeline.steps.append(step)  # not one that has raised: another may take its place
-    if summary.failed and not summary.done:
-        raise plan.NoRecordLeft
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,29 +1,32 @@
 """A pipeline: a plan written as plain calls of operators in `forward()`."""
 
-import copy
 import functools
 import inspect
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
-from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding._util.errors import InputError, PlanError
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.data.storage import FileStorage
-from dataflow_grounding.engine import plan
-from dataflow_grounding.engine.execute import (
-    as_part_of_the_run,
-    check_budget,
-    execute,
-    summary_of_whole_file,
+from dataflow_grounding.data.storage import (
+    NAMES,
+    FileStorage,
+    before_looking,
+    run_noted_steps,
 )
+from dataflow_grounding.engine import plan
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.execute import check_budget, execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
 from dataflow_grounding.engine.plan import (
     Step,
     WholeFile,
-    current_pipeline,
     holding,
-    recorded_steps,
+    note,
+    noted_steps,
+    out_of_forward,
 )
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
@@ -36,9 +39,10 @@ class Pipeline:
     """Subclass it, and call operators one after the other in `forward()`, each on
     `self.storage.step()`.
 
-    `run()` works step by step; after `compile()` it streams records through all steps, to the same
-    files. `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow,
-    an object's `forward(…)` is the same call. Operators of other libraries (anything with
+    `run()` calls `forward()` once, which notes the steps down and checks each, then runs them step
+    by step; after `compile()` it streams records through all steps, to the same files.
+    `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow, an
+    object's `forward(…)` is the same call. Operators of other libraries (anything with
     `run(storage, …)`), kept as attributes, run in their turn on whole files.
     """
 
@@ -84,7 +88,7 @@ class Pipeline:
         that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
         step or for columns that don't fit, InputError for a file that can't be read.
         """
-        steps = self._checked_steps()
+        steps = self._record(_CheckedSteps())
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
         self.__dict__["_is_compiled"] = True
@@ -94,50 +98,24 @@ class Pipeline:
         """Return the steps that `forward()` calls, none of them run."""
         return self._record([])
 
-    def _checked_steps(self) -> list[Step]:
-        return self._record(_CheckedSteps())
-
     def _record(self, steps: list[Step]) -> list[Step]:
-        with holding(recorded_steps, steps):
+        with holding(noted_steps, steps), holding(before_looking, None):
             self._call_operators()
         return steps
 
-    def _refuse_bad_plan(self) -> None:
-        # A rehearsal, by a copy with storages of its own, so that nothing is left of it here. What
-        # fails in it may only want what the steps before it will have written: the run itself tells
-        # that. Without a storage of its own to copy, a rehearsal would count the steps twice.
-        rehearsed = copy.copy(self)
-        storages = {
-            name: copy.copy(value)
-            for name, value in vars(self).items()
-            if callable(getattr(value, "step", None))
-        }
-        if not storages:
-            return
-        vars(rehearsed).update(storages)
-        try:
-            for storage in storages.values():
-                # else an operator of another library, in a list, say, would do its work twice
-                storage.read = plan.refuse_in_rehearsal
-                storage.write = plan.refuse_in_rehearsal
-            with holding(plan.is_rehearsal, True):
-                rehearsed._checked_steps()
-        except PlanError:
-            raise
-        except Exception:
-            return
-
     def _call_operators(self) -> None:
-        # While it runs, wrappers stand in place of the operators of other libraries, so that they
-        # take part in the run as steps.
-        foreign = self._foreign_operators()
+        # While it runs, wrappers stand in place of what is of other libraries, so that their
+        # operators take part in the run as steps, and a look at a file of their storages is seen.
+        foreign = self._of_other_libraries()
         strays: list[str] = []
         try:
             for one in self._storages():
                 one.reset()
                 one.strays = strays
-            for name, operator in foreign.items():
-                vars(self)[name] = _ForeignOperator(operator)
+            for name, value in foreign.items():
+                is_operator = callable(getattr(value, "run", None))
+                stand_in = _ForeignOperator if is_operator else _ForeignStorage
+                vars(self)[name] = stand_in(value)
             returned = type(self).forward(self)
             _check_plain(returned, type(self).__name__)
             if strays:
@@ -163,22 +141,24 @@ class Pipeline:
     def _storages(self) -> list[FileStorage]:
         return [value for value in vars(self).values() if isinstance(value, FileStorage)]
 
-    def _foreign_operators(self) -> dict[str, Any]:
-        # Return the attributes, by name, that have a `run` and are of other libraries. Those in
-        # lists aren't among them.
+    def _of_other_libraries(self) -> dict[str, Any]:
+        # Return the attributes, by name, that are operators and storages of other libraries. Those
+        # in lists aren't among them.
         foreign = {}
         for name, value in vars(self).items():
-            if isinstance(value, (Operator, Pipeline, type)):
+            if isinstance(value, (Operator, Pipeline, FileStorage, type)):
                 continue
-            if callable(getattr(value, "run", None)):
+            is_storage = all(hasattr(value, attribute) for attribute in (*NAMES, "step"))
+            if is_storage or callable(getattr(value, "run", None)):
                 foreign[name] = value
         return foreign
 
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         """Run what `forward()` calls. Calling `forward()` of a pipeline from outside does the same.
 
-        After `compile()` records are streamed through all steps, else each step runs where
-        `forward()` calls it. With `resume_step`, steps are streamed, too.
+        After `compile()`, and with `resume_step`, records are streamed through all steps. Else the
+        steps run one after the other, once `forward()` has called them all; where it asks for a
+        file of its storages, those that it has called so far run first.
 
         Args:
             resume_step: The step to begin with, from 0; its input file must be there.
@@ -193,6 +173,21 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
+        outer = noted_steps.get()
+        if outer is None:
+            return self._run(resume_step, options)
+        # another pipeline's `forward()` has called this one
+        if not isinstance(outer, _StepByStep):
+            for step in self.steps()[resume_step:]:
+                outer.append(step)
+            return Summary()
+        outer.run()
+        with out_of_forward():
+            summary = self._run(resume_step, options)
+        outer.summaries.append(summary)
+        return summary
+
+    def _run(self, resume_step: int, options: RunOptions) -> Summary:
         if self.__dict__.get("_is_compiled") or resume_step:
             # called anew, as operators may have been exchanged or changed since it was compiled
             steps = self.steps()
@@ -204,30 +199,25 @@ class Pipeline:
                 )
 
             return execute(steps[resume_step:], options, self.name)
-        outer = current_pipeline.get()
-        summary = self._run_step_by_step(options)
-        if outer is not None:  # another pipeline's `forward()` has called this one
-            outer.summaries.append(summary)
-        return summary
+        return self._run_step_by_step(options)
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
-        # Where no record is left after a step, the further ones aren't run.
         check_budget(options)
-        self._refuse_bad_plan()
-        ahead: list[plan.Annotator] = [
-            value for value in vars(self).values() if isinstance(value, Operator)
-        ]
-        at_work = plan.PipelineRun(self.name, budget_of(options), ahead)
-        with (
-            holding(current_options, options),
-            holding(current_pipeline, at_work),
-            suppress(plan.NoRecordLeft),
-        ):
-            self._call_operators()
+        ahead = [value for value in vars(self).values() if isinstance(value, Operator)]
+        steps = _StepByStep(self.name, budget_of(options), ahead)
+        # Where no record is left after a step, the further ones aren't run.
+        with holding(current_options, options), suppress(_NoRecordLeft):
+            try:
+                with holding(noted_steps, steps), holding(before_looking, steps.run):
+                    self._call_operators()
+            except FileNotFoundError as error:
+                steps.refuse_early_look(error.filename)
+                raise
+            steps.run()
             # Steps of other libraries may leave no summary, but they go on to a step.
-            if not at_work.summaries and all(one.operator_step < 0 for one in self._storages()):
+            if not steps.summaries and all(one.operator_step < 0 for one in self._storages()):
                 raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        *earlier, last = at_work.summaries or [Summary()]
+        *earlier, last = steps.summaries or [Summary()]
         for summary in earlier:
             last.add_earlier(summary)
         return last
@@ -285,6 +275,69 @@ class _CheckedSteps(list[Step]):
         super().append(step)
 
 
+class _NoRecordLeft(Exception):
+    """No record got through a step: those that come have nothing to do."""
+
+
+class _StepByStep(_CheckedSteps):
+    """The steps that `forward()` calls, each checked as it is called, and run one by one.
+
+    Args:
+        name: The pipeline's, for the records' column `source`.
+        budget: Of all steps.
+        ahead: Operators that settle what they have to know before the first step runs.
+
+    Attributes:
+        summaries: Of the steps that have run.
+    """
+
+    def __init__(self, name: str | None, budget: Budget, ahead: Sequence[Operator]) -> None:
+        super().__init__()
+        self._name = name
+        self._budget = budget
+        self._ahead = ahead
+        self._started = 0  # how many steps have run, or are running
+        self.summaries: list[Summary] = []
+
+    def append(self, step: Step) -> None:
+        """Add a step, as `_CheckedSteps` does."""
+        try:
+            super().append(step)
+        except InputError:
+            if self._started == len(self):
+                raise
+            # the steps so far may write what it reads, those of another library any file
+            self.run()
+            super().append(step)
+
+    def refuse_early_look(self, path: Any) -> None:
+        """Raise PlanError where a path is that of a file that a step is still to write."""
+        for step in self[self._started :]:
+            written = step.storage.output_path
+            if isinstance(path, str) and os.path.abspath(path) == os.path.abspath(written):
+                raise PlanError(
+                    f"forward() opens {path} before {step.label} has written it: ask the storage"
+                    f" for it, self.storage.path_of({step.storage.operator_step + 1})"
+                )
+
+    def run(self) -> None:
+        """Run the steps that haven't run. Raises _NoRecordLeft where one leaves no record."""
+        waiting = self[self._started :]
+        self._started = len(self)
+        for step in waiting:
+            with out_of_forward():
+                summary = execute(
+                    [step], current_options.get(), self._name, self._budget, ahead=self._ahead
+                )
+            if not isinstance(step.operator, WholeFile):  # which settles nothing
+                self._ahead = ()
+            if not summary.annotations:  # an operator of another library that wrote no file
+                continue
+            self.summaries.append(summary)
+            if summary.failed and not summary.done:
+                raise _NoRecordLeft
+
+
 class _ForeignOperator:
     """Stands for an operator of another library while `forward()` is called.
 
@@ -303,33 +356,41 @@ class _ForeignOperator:
             keys: The same, by name.
 
         Returns:
-            What the operator returns. While the pipeline is compiled, it isn't run: then the column
-            that the call says it writes.
+            The column that the operator says it writes: it runs later.
         """
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
             return self._operator.run(*arguments, **keys)
         work = functools.partial(self._operator.run, *arguments, **keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
-        steps = recorded_steps.get()
-        if steps is not None:
-            steps.append(step)
-            return _output_column(keys)
-        pipeline = current_pipeline.get()
-        if pipeline is None:
-            plan.check_thread(storage, type(self._operator).__name__)
+        if not note(step):
             return work()
-        # What our servings are asked by the operator is counted in `sent`, as the step's.
-        with as_part_of_the_run(step, current_options.get(), pipeline.budget) as sent:
-            returned = work()
-        summary = summary_of_whole_file(step, sent)
-        if summary:
-            pipeline.summaries.append(summary)
-        return returned
+        storage.strays = None  # what it calls itself, in whichever thread, is its own
+        return _output_column(self._operator, arguments, keys)
 
     def __getattr__(self, name: str) -> Any:
         """Return the operator's attribute."""
         return getattr(self._operator, name)
+
+
+class _ForeignStorage:
+    """Stands for a storage of another library while `forward()` is called.
+
+    Asked for anything but its next step, it has the steps run that were called so far.
+    """
+
+    def __init__(self, storage: Any) -> None:
+        self._storage = storage
+
+    def step(self) -> "_ForeignStorage":
+        """Return what stands for the storage at its next step."""
+        return _ForeignStorage(self._storage.step())
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the storage's attribute."""
+        if name not in NAMES:
+            run_noted_steps()
+        return getattr(self._storage, name)
 
 
 def _check_plain(returned: Any, name: str) -> None:
@@ -345,15 +406,25 @@ def _check_plain(returned: Any, name: str) -> None:
 
 def _storage_in(arguments: list[Any]) -> FileStorage | None:
     for argument in arguments:
-        if isinstance(argument, FileStorage):
-            return argument
+        if isinstance(argument, (FileStorage, _ForeignStorage)):
+            return FileStorage.like(argument)
     return None
 
 
-def _output_column(keys: dict[str, Any]) -> Any:
-    # Return the column that a call says its operator writes, as `output_key=…`; "" for none. It is
-    # the first argument whose name begins with `output`.
-    for name, value in keys.items():
+def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
+    # Return the column that an operator of another library is told to write, as `output_key=…`, or
+    # writes by default; "" for none. It is the first argument whose name begins with `output`.
+    # Raises PlanError for arguments that its `run` doesn't take.
+    given = dict(keys)
+    with suppress(ValueError):  # not every callable tells its arguments
+        signature = inspect.signature(operator.run)
+        try:
+            bound = signature.bind(*arguments, **keys)
+        except TypeError as error:
+            raise PlanError(f"{type(operator).__name__}.run(): {error}") from None
+        bound.apply_defaults()
+        given.update(bound.arguments)
+    for name, value in given.items():
         if name.startswith("output"):
             return value
     return ""
