@@ -14,6 +14,7 @@ from dataflow_grounding.operators import (
     MissingFinder,
     Operator,
     PhraseGrounder,
+    VerdictCollector,
 )
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.serving.serving import Serving
@@ -86,7 +87,7 @@ class Check(Plain):
         self.storage = storage
         self.operators = [
             PhraseGrounder(serving),
-            BoxChecker(serving, decides=False),  # CropJudge decides, of these verdicts and its own
+            VerdictCollector(serving),  # CropJudge decides, of these verdicts and its own
             MissingFinder(serving),
             CropJudge(serving),
             DoubtGrounder(serving),
