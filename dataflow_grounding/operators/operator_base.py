@@ -230,7 +230,6 @@ class Operator(plan.Annotator, ABC):
         return next(iter(operator.writes().values()), "")
 
     def _run_alone(self, step: plan.Step) -> None:
-        # imported only here: most who import an operator don't run it over files
         summary = execute([step], current_options.get())
         if summary.failed and not summary.done:
             raise NothingDone(
@@ -419,15 +418,12 @@ class Operator(plan.Annotator, ABC):
         for name, value in vars(self).items():
             if name not in _NO_SETTINGS:
                 attributes[name] = value
-        stated = {name: _stated(value) for name, value in attributes.items() if _is_stated(value)}
-        others = {name: value for name, value in attributes.items() if name not in stated}
-        if others:  # no shipped operator has any
-            from dataflow_grounding.operators._settings import CantTell, distinct_setting
+        from dataflow_grounding.operators._settings import CantTell, distinct_setting  # a circle
 
-            try:
-                stated |= {name: distinct_setting(value) for name, value in others.items()}
-            except CantTell:
-                return None
+        try:
+            stated = {name: distinct_setting(value) for name, value in attributes.items()}
+        except CantTell:
+            return None
         return {"class": type(self).__qualname__, "source": source, "attributes": stated}
 
     def facts(self) -> dict[str, Any]:
@@ -464,14 +460,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(item is None or isinstance(item, (str, int, float)) for item in value)
     return value is None or isinstance(value, (str, int, float))
-
-
-def _is_stated(value: Any) -> bool:
-    return _is_plain(value) or hasattr(type(value), "as_setting")
-
-
-def _stated(value: Any) -> Any:
-    return value if _is_plain(value) else value.as_setting()
 
 
 def _values_of(classes: list[type[Any]]) -> dict[str, Any]:
