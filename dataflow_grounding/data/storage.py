@@ -20,11 +20,22 @@ from dataflow_grounding.data.working_folder import working_folder
 
 S = TypeVar("S", bound="FileStorage")
 PREFIX = "dataflow_cache_step"  # of steps' files, as DataFlow has it
-NAMES = ("first_entry_file_name", "cache_path", "file_name_prefix", "cache_type", "operator_step")
+STORAGE_ATTRIBUTES = (
+    "first_entry_file_name",
+    "cache_path",
+    "file_name_prefix",
+    "cache_type",
+    "operator_step",
+)
 """What DataFlow's storages have as well, by which FileStorage is made like one of them."""
 
 before_looking: ContextVar[Callable[[], None] | None] = ContextVar("before_looking", default=None)
 """While a pipeline's `forward()` is noted down: runs the steps so far, for who asks for a file."""
+
+
+def is_storage(thing: Any) -> bool:
+    """Whether a thing is a storage, ours or one with the attributes that DataFlow's have."""
+    return all(hasattr(thing, name) for name in STORAGE_ATTRIBUTES)
 
 
 def run_noted_steps() -> None:
@@ -102,7 +113,7 @@ class FileStorage:
         """
         if isinstance(storage, FileStorage):
             return storage
-        if not all(hasattr(storage, name) for name in NAMES):
+        if not is_storage(storage):
             raise InputError(
                 f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()"
             )

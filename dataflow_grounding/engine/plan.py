@@ -305,10 +305,8 @@ def out_of_forward() -> Iterator[None]:
 
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    """Raise PlanError where a step would write over a file, and an earlier one's columns be gone.
-
-    A step that writes the same columns again, as a second try does, is no harm.
-    """
+    # Raise PlanError where a step would write over a file, and an earlier one's columns be gone. A
+    # step that writes the same columns again, as a second try does, is no harm.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:

@@ -11,9 +11,10 @@ from dataflow_grounding._util.errors import InputError, PlanError
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.storage import (
-    NAMES,
+    STORAGE_ATTRIBUTES,
     FileStorage,
     before_looking,
+    is_storage,
     run_noted_steps,
 )
 from dataflow_grounding.engine import plan
@@ -148,8 +149,7 @@ class Pipeline:
         for name, value in vars(self).items():
             if isinstance(value, (Operator, Pipeline, FileStorage, type)):
                 continue
-            is_storage = all(hasattr(value, attribute) for attribute in (*NAMES, "step"))
-            if is_storage or callable(getattr(value, "run", None)):
+            if is_storage(value) or callable(getattr(value, "run", None)):
                 foreign[name] = value
         return foreign
 
@@ -189,7 +189,7 @@ class Pipeline:
 
     def _run(self, resume_step: int, options: RunOptions) -> Summary:
         if self.__dict__.get("_is_compiled") or resume_step:
-            # called anew, as operators may have been exchanged or changed since it was compiled
+            # called again, as operators may have been exchanged or changed since it was compiled
             steps = self.steps()
             if not steps:
                 raise PlanError(f"forward() of {self.name} runs no operator")
@@ -388,7 +388,7 @@ class _ForeignStorage:
 
     def __getattr__(self, name: str) -> Any:
         """Return the storage's attribute."""
-        if name not in NAMES:
+        if name not in STORAGE_ATTRIBUTES:
             run_noted_steps()
         return getattr(self._storage, name)
 
