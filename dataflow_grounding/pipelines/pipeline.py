@@ -361,7 +361,9 @@ class _ForeignOperator:
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
             return self._operator.run(*arguments, **keys)
-        work = functools.partial(self._operator.run, *arguments, **keys)
+        given = [_itself(argument) for argument in arguments]
+        given_keys = {name: _itself(value) for name, value in keys.items()}
+        work = functools.partial(self._operator.run, *given, **given_keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note(step):
             return work()
@@ -379,6 +381,8 @@ class _ForeignStorage:
     Asked for anything but its next step, it has the steps run that were called so far.
     """
 
+    _storage: Any = None  # also of a copy that is only being made
+
     def __init__(self, storage: Any) -> None:
         self._storage = storage
 
@@ -391,6 +395,10 @@ class _ForeignStorage:
         if name not in STORAGE_ATTRIBUTES:
             run_noted_steps()
         return getattr(self._storage, name)
+
+
+def _itself(value: Any) -> Any:
+    return value._storage if isinstance(value, _ForeignStorage) else value
 
 
 def _check_plain(returned: Any, name: str) -> None:

@@ -402,6 +402,28 @@ def test_a_wrong_key_of_or_after_another_librarys_operator_is_refused_before_a_s
     assert serving.asked == 0
 
 
+def test_another_librarys_operator_is_given_that_librarys_storage(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:1])
+    given: list[Any] = []
+
+    class Strict(Elsewhere):
+        def run(self, storage: Any, input_key: str = "caption", output_key: str = "upper") -> str:
+            given.append(storage)
+            return super().run(storage, input_key, output_key)
+
+    class Theirs(Pipeline):
+        def __init__(self) -> None:
+            self.storage = TheirStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+            self.theirs = Strict()
+
+        def forward(self) -> None:
+            count.run(self.storage.step())
+            self.theirs.run(copy.copy(self.storage).step())
+
+    assert forward(Theirs()).done == 1
+    assert [type(storage) for storage in given] == [TheirStorage]
+
+
 def test_the_column_of_another_librarys_operator_is_its_default_too(tmp_path: Path) -> None:
     workspace(tmp_path, ROWS[:1])
 
