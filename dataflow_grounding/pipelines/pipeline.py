@@ -2,36 +2,19 @@
 
 import functools
 import inspect
-import os
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
-from dataflow_grounding._util.errors import InputError, PlanError
-from dataflow_grounding._util.paths import kind_of
+from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.data.storage import (
-    STORAGE_ATTRIBUTES,
-    FileStorage,
-    before_looking,
-    is_storage,
-    run_noted_steps,
-)
-from dataflow_grounding.engine import plan
-from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.data.storage import FileStorage, before_looking
 from dataflow_grounding.engine.execute import check_budget, execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import (
-    Step,
-    WholeFile,
-    holding,
-    note,
-    noted_steps,
-    out_of_forward,
-)
-from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.plan import Step, holding, noted_steps, out_of_forward
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.operator_base import Operator
+from dataflow_grounding.pipelines._noted_steps import CheckedSteps, NoRecordLeft, StepByStep
+from dataflow_grounding.pipelines._other_libraries import stand_in_for
 
 P = TypeVar("P", bound="Pipeline")
 
@@ -89,7 +72,7 @@ class Pipeline:
         that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
         step or for columns that don't fit, InputError for a file that can't be read.
         """
-        steps = self._record(_CheckedSteps())
+        steps = self._record(CheckedSteps())
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
         self.__dict__["_is_compiled"] = True
@@ -107,16 +90,19 @@ class Pipeline:
     def _call_operators(self) -> None:
         # While it runs, wrappers stand in place of what is of other libraries, so that their
         # operators take part in the run as steps, and a look at a file of their storages is seen.
-        foreign = self._of_other_libraries()
+        # Those in lists stay as they are.
+        foreign: dict[str, Any] = {}
         strays: list[str] = []
         try:
             for one in self._storages():
                 one.reset()
                 one.strays = strays
-            for name, value in foreign.items():
-                is_operator = callable(getattr(value, "run", None))
-                stand_in = _ForeignOperator if is_operator else _ForeignStorage
-                vars(self)[name] = stand_in(value)
+            for name, value in list(vars(self).items()):
+                is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
+                stand_in = None if is_ours else stand_in_for(value)
+                if stand_in is not None:
+                    foreign[name] = value
+                    vars(self)[name] = stand_in
             returned = type(self).forward(self)
             _check_plain(returned, type(self).__name__)
             if strays:
@@ -142,17 +128,6 @@ class Pipeline:
     def _storages(self) -> list[FileStorage]:
         return [value for value in vars(self).values() if isinstance(value, FileStorage)]
 
-    def _of_other_libraries(self) -> dict[str, Any]:
-        # Return the attributes, by name, that are operators and storages of other libraries. Those
-        # in lists aren't among them.
-        foreign = {}
-        for name, value in vars(self).items():
-            if isinstance(value, (Operator, Pipeline, FileStorage, type)):
-                continue
-            if is_storage(value) or callable(getattr(value, "run", None)):
-                foreign[name] = value
-        return foreign
-
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         """Run what `forward()` calls. Calling `forward()` of a pipeline from outside does the same.
 
@@ -177,7 +152,7 @@ class Pipeline:
         if outer is None:
             return self._run(resume_step, options)
         # another pipeline's `forward()` has called this one
-        if not isinstance(outer, _StepByStep):
+        if not isinstance(outer, StepByStep):
             for step in self.steps()[resume_step:]:
                 outer.append(step)
             return Summary()
@@ -204,9 +179,9 @@ class Pipeline:
     def _run_step_by_step(self, options: RunOptions) -> Summary:
         check_budget(options)
         ahead = [value for value in vars(self).values() if isinstance(value, Operator)]
-        steps = _StepByStep(self.name, budget_of(options), ahead)
+        steps = StepByStep(self.name, budget_of(options), ahead)
         # Where no record is left after a step, the further ones aren't run.
-        with holding(current_options, options), suppress(_NoRecordLeft):
+        with holding(current_options, options), suppress(NoRecordLeft):
             try:
                 with holding(noted_steps, steps), holding(before_looking, steps.run):
                     self._call_operators()
@@ -252,155 +227,6 @@ class Pipeline:
         return execute(self.compile(), options or current_options.get(), self.name, run=run)
 
 
-class _CheckedSteps(list[Step]):
-    """The steps that `forward()` calls, the columns of each checked as it is called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._source_of_path: dict[str, tuple[list[str], list[str]]] = {}  # its columns, the empty
-
-    def append(self, step: Step) -> None:
-        """Add a step. Raises PlanError for columns that don't fit, InputError for its input."""
-        *earlier, segment = plan.segments([*self, step])
-        path = segment[0].storage.input_path
-        written = {one.storage.output_path for part in earlier for one in part}
-        # A file that an earlier step writes is looked at when that step is through; so is a pipe,
-        # which can be read only once.
-        is_there_now = path not in written and kind_of(path) != "pipe"
-        if is_there_now and not isinstance(segment[0].operator, WholeFile):
-            if path not in self._source_of_path:  # the segment's first step: the file is read once
-                source = Source(segment)
-                self._source_of_path[path] = source.columns(), source.empty_columns
-            plan.check(segment, *self._source_of_path[path])
-        super().append(step)
-
-
-class _NoRecordLeft(Exception):
-    """No record got through a step: those that come have nothing to do."""
-
-
-class _StepByStep(_CheckedSteps):
-    """The steps that `forward()` calls, each checked as it is called, and run one by one.
-
-    Args:
-        name: The pipeline's, for the records' column `source`.
-        budget: Of all steps.
-        ahead: Operators that settle what they have to know before the first step runs.
-
-    Attributes:
-        summaries: Of the steps that have run.
-    """
-
-    def __init__(self, name: str | None, budget: Budget, ahead: Sequence[Operator]) -> None:
-        super().__init__()
-        self._name = name
-        self._budget = budget
-        self._ahead = ahead
-        self._started = 0  # how many steps have run, or are running
-        self.summaries: list[Summary] = []
-
-    def append(self, step: Step) -> None:
-        """Add a step, as `_CheckedSteps` does."""
-        try:
-            super().append(step)
-        except InputError:
-            if self._started == len(self):
-                raise
-            # the steps so far may write what it reads, those of another library any file
-            self.run()
-            super().append(step)
-
-    def refuse_early_look(self, path: Any) -> None:
-        """Raise PlanError where a path is that of a file that a step is still to write."""
-        for step in self[self._started :]:
-            written = step.storage.output_path
-            if isinstance(path, str) and os.path.abspath(path) == os.path.abspath(written):
-                raise PlanError(
-                    f"forward() opens {path} before {step.label} has written it: ask the storage"
-                    f" for it, self.storage.path_of({step.storage.operator_step + 1})"
-                )
-
-    def run(self) -> None:
-        """Run the steps that haven't run. Raises _NoRecordLeft where one leaves no record."""
-        waiting = self[self._started :]
-        self._started = len(self)
-        for step in waiting:
-            with out_of_forward():
-                summary = execute(
-                    [step], current_options.get(), self._name, self._budget, ahead=self._ahead
-                )
-            if not isinstance(step.operator, WholeFile):  # which settles nothing
-                self._ahead = ()
-            if not summary.annotations:  # an operator of another library that wrote no file
-                continue
-            self.summaries.append(summary)
-            if summary.failed and not summary.done:
-                raise _NoRecordLeft
-
-
-class _ForeignOperator:
-    """Stands for an operator of another library while `forward()` is called.
-
-    It has the operator's attributes, but a `run` of its own.
-    """
-
-    def __init__(self, operator: Any) -> None:
-        self._operator = operator
-
-    def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Run the operator on the file of the storage's step, as one step of the run.
-
-        Args:
-            arguments: What `forward()` passes. Without a storage among these and the `keys`, the
-                operator is called as if there were no pipeline.
-            keys: The same, by name.
-
-        Returns:
-            The column that the operator says it writes: it runs later.
-        """
-        storage = _storage_in([*arguments, *keys.values()])
-        if storage is None:
-            return self._operator.run(*arguments, **keys)
-        given = [_itself(argument) for argument in arguments]
-        given_keys = {name: _itself(value) for name, value in keys.items()}
-        work = functools.partial(self._operator.run, *given, **given_keys)
-        step = Step(WholeFile(type(self._operator).__name__, work), storage)
-        if not note(step):
-            return work()
-        storage.strays = None  # what it calls itself, in whichever thread, is its own
-        return _output_column(self._operator, arguments, keys)
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the operator's attribute."""
-        return getattr(self._operator, name)
-
-
-class _ForeignStorage:
-    """Stands for a storage of another library while `forward()` is called.
-
-    Asked for anything but its next step, it has the steps run that were called so far.
-    """
-
-    _storage: Any = None  # also of a copy that is only being made
-
-    def __init__(self, storage: Any) -> None:
-        self._storage = storage
-
-    def step(self) -> "_ForeignStorage":
-        """Return what stands for the storage at its next step."""
-        return _ForeignStorage(self._storage.step())
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the storage's attribute."""
-        if name not in STORAGE_ATTRIBUTES:
-            run_noted_steps()
-        return getattr(self._storage, name)
-
-
-def _itself(value: Any) -> Any:
-    return value._storage if isinstance(value, _ForeignStorage) else value
-
-
 def _check_plain(returned: Any, name: str) -> None:
     # Raise PlanError for a forward() whose body hasn't run yet.
     is_waiting = inspect.iscoroutine(returned) or inspect.isgenerator(returned)
@@ -410,29 +236,3 @@ def _check_plain(returned: Any, name: str) -> None:
         raise PlanError(
             f"{name}.forward() is async, or has a yield: write it as plain calls of the operators"
         )
-
-
-def _storage_in(arguments: list[Any]) -> FileStorage | None:
-    for argument in arguments:
-        if isinstance(argument, (FileStorage, _ForeignStorage)):
-            return FileStorage.like(argument)
-    return None
-
-
-def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
-    # Return the column that an operator of another library is told to write, as `output_key=…`, or
-    # writes by default; "" for none. It is the first argument whose name begins with `output`.
-    # Raises PlanError for arguments that its `run` doesn't take.
-    given = dict(keys)
-    with suppress(ValueError):  # not every callable tells its arguments
-        signature = inspect.signature(operator.run)
-        try:
-            bound = signature.bind(*arguments, **keys)
-        except TypeError as error:
-            raise PlanError(f"{type(operator).__name__}.run(): {error}") from None
-        bound.apply_defaults()
-        given.update(bound.arguments)
-    for name, value in given.items():
-        if name.startswith("output"):
-            return value
-    return ""
