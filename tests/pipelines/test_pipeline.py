@@ -728,7 +728,9 @@ def test_a_forward_that_calls_another_pipelines_alone(tmp_path: Path, compiled: 
 
     pipeline = Outer()
     if compiled:
-        pipeline.compile()
+        pipeline.inner.compile()
+        assert len(pipeline.compile()) == 1
+        assert not (tmp_path / "cache").exists(), "compiling runs nothing"
     assert forward(pipeline).done == 2
 
 
