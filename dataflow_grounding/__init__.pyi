@@ -86,6 +86,7 @@ from .operators import BoxOperator as BoxOperator
 from .operators import BoxProposer as BoxProposer
 from .operators import BoxRefiner as BoxRefiner
 from .operators import BoxVerifier as BoxVerifier
+from .operators import CaptionForRegions as CaptionForRegions
 from .operators import CaptionGenerator as CaptionGenerator
 from .operators import CaptionGrounder as CaptionGrounder
 from .operators import CropJudge as CropJudge
@@ -108,6 +109,7 @@ from .operators import RegionMarks as RegionMarks
 from .operators import RegionOperator as RegionOperator
 from .operators import Regions as Regions
 from .operators import Verdict as Verdict
+from .operators import VerdictCollector as VerdictCollector
 from .operators import any_has_boxes as any_has_boxes
 from .operators import ask_and_merge as ask_and_merge
 from .operators import ask_in_parts as ask_in_parts

@@ -25,6 +25,7 @@ from dataflow_grounding import (
     MissingFinder,
     Operator,
     PhraseGrounder,
+    VerdictCollector,
 )
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.evaluation.metrics import evaluate
@@ -104,7 +105,7 @@ OLD_WAYS = {
 def full_check(serving: Serving) -> list[Operator]:
     """The steps of `workflow.check: true`."""
     return [
-        BoxChecker(serving, decides=False),
+        VerdictCollector(serving),
         MissingFinder(serving),
         CropJudge(serving),
         DoubtGrounder(serving),

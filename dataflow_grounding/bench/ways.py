@@ -1,7 +1,6 @@
 """The ways of asking that `bench` compares, each a pipeline as a user would write it."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from dataflow_grounding.bench import bench_set
@@ -16,6 +15,7 @@ from dataflow_grounding.operators import (
     MissingFinder,
     Operator,
     PhraseGrounder,
+    VerdictCollector,
 )
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.serving.serving import Serving
@@ -87,7 +87,7 @@ class Check(Plain):
     about = "the same model judges its boxes, as by workflow.check: true"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": True}
     then = (
-        partial(BoxChecker, decides=False),  # CropJudge decides, of these verdicts and its own
+        VerdictCollector,  # CropJudge decides, of these verdicts and its own
         MissingFinder,
         CropJudge,
         DoubtGrounder,

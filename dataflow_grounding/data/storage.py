@@ -7,6 +7,7 @@ for each step.
 import copy
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,29 @@ from dataflow_grounding.data.working_folder import working_folder
 
 S = TypeVar("S", bound="FileStorage")
 PREFIX = "dataflow_cache_step"  # of steps' files, as DataFlow has it
+STORAGE_ATTRIBUTES = (
+    "first_entry_file_name",
+    "cache_path",
+    "file_name_prefix",
+    "cache_type",
+    "operator_step",
+)
+"""What DataFlow's storages have as well, by which FileStorage is made like one of them."""
+
+before_looking: ContextVar[Callable[[], None] | None] = ContextVar("before_looking", default=None)
+"""While a pipeline's `forward()` is noted down: runs the steps so far, for who asks for a file."""
+
+
+def is_storage(thing: Any) -> bool:
+    """Whether a thing is a storage, ours or one with the attributes that DataFlow's have."""
+    return all(hasattr(thing, name) for name in STORAGE_ATTRIBUTES)
+
+
+def run_noted_steps() -> None:
+    """Have the steps run that `forward()` has called so far, as their files are asked for."""
+    run_steps = before_looking.get()
+    if run_steps is not None:
+        run_steps()
 
 
 class FileStorage:
@@ -89,14 +113,7 @@ class FileStorage:
         """
         if isinstance(storage, FileStorage):
             return storage
-        names = (
-            "first_entry_file_name",
-            "cache_path",
-            "file_name_prefix",
-            "cache_type",
-            "operator_step",
-        )
-        if not all(hasattr(storage, name) for name in names):
+        if not is_storage(storage):
             raise InputError(
                 f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()"
             )
@@ -129,12 +146,14 @@ class FileStorage:
     def path_of(self, step: int) -> str:
         """Return the file that step `step` reads, which step `step - 1` wrote.
 
-        Raises InputError before the first `step()`.
+        In a pipeline's `forward()` the steps that it has called are run first. Raises InputError
+        before the first `step()`.
         """
         if step < 0:
             raise InputError("call storage.step() before reading or writing")
         if step == 0:
             return self.first_entry_file_name
+        run_noted_steps()
         return os.path.join(
             self.cache_path, f"{self.file_name_prefix}_step{step}.{self.cache_type}"
         )
@@ -157,7 +176,8 @@ class FileStorage:
 
     @property
     def failures_path(self) -> str:
-        """The file with one line per failed record."""
+        """The file with one line per failed record; asking for it is as for `path_of`."""
+        run_noted_steps()
         return os.path.join(self.cache_path, f"{self.file_name_prefix}_failures.jsonl")
 
     @property

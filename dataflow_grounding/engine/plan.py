@@ -9,19 +9,18 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding.data.records import DOUBT, ROW_OF_IMAGE, Record, Update
+from dataflow_grounding.data.storage import before_looking
 
 if TYPE_CHECKING:
     from dataflow_grounding._util.errors import RecordError
     from dataflow_grounding.data.storage import FileStorage
-    from dataflow_grounding.engine.budget import Budget
     from dataflow_grounding.engine.options import RunStart
-    from dataflow_grounding.engine.summary import Summary
     from dataflow_grounding.engine.vouching import Vouching
     from dataflow_grounding.serving.serving import Serving
     from dataflow_grounding.tasks.wording import Wording
@@ -266,37 +265,9 @@ def image_column(operator: Annotator, record: Record) -> str | None:
     return column if path and isinstance(path, str) else None
 
 
-class NoRecordLeft(Exception):
-    """No record got through a step: what is left of `forward()` has nothing to do."""
-
-
-@dataclass
-class PipelineRun:
-    """What the operators that a pipeline's forward() calls have in common while it is at work."""
-
-    name: str | None  # what `source` of its records says
-    budget: Budget
-    ahead: list[Annotator]
-    """Operators that forward() may come to, none of which has settled what it has to know."""
-    summaries: list[Summary] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    """The steps that forward() has called so far."""
-
-
-# DataFlow's `operator.run(storage, …)` and `pipeline.forward()` have no argument by which to hand
-# operators their run.
-current_pipeline: ContextVar[PipelineRun | None] = ContextVar("current_pipeline", default=None)
-recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
-"""While a pipeline is compiled: the steps that its forward() called so far; else None."""
-
-
-is_rehearsal: ContextVar[bool] = ContextVar("is_rehearsal", default=False)
-"""Whether forward() is called only to check its steps, and nothing may be paid for."""
-
-
-def refuse_in_rehearsal(*given: Any, **keys: Any) -> Any:
-    """Raise RuntimeError: what is done here is for the run itself, not for its rehearsal."""
-    raise RuntimeError("forward() is only rehearsed")
+# DataFlow's `operator.run(storage, …)` has no argument by which to tell it what calls it.
+noted_steps: ContextVar[list[Step] | None] = ContextVar("noted_steps", default=None)
+"""While a pipeline's forward() is called: the steps that it called so far; else None."""
 
 
 @contextmanager
@@ -309,11 +280,33 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
         variable.reset(token)
 
 
-def refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    """Raise PlanError where a step would write over a file, and an earlier one's columns be gone.
+def note(step: Step) -> bool:
+    """Note a step down where a pipeline's `forward()` calls it.
 
-    A step that writes the same columns again, as a second try does, is no harm.
+    Returns whether one does; else the step is to be run now. Raises PlanError for a step that
+    doesn't fit the earlier ones, or is called by a thread that `forward()` has started.
     """
+    noted = noted_steps.get()
+    if noted is None:
+        _refuse_thread(step.storage, step.operator.name)
+        return False
+    with holding(before_looking, None):
+        if not isinstance(step.operator, WholeFile):
+            _refuse_second_writer(noted, step)
+        noted.append(step)
+    return True
+
+
+@contextmanager
+def out_of_forward() -> Iterator[None]:
+    """Run what is called in a `with` block at once, also within a pipeline's `forward()`."""
+    with holding(noted_steps, None), holding(before_looking, None):
+        yield
+
+
+def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
+    # Raise PlanError where a step would write over a file, and an earlier one's columns be gone. A
+    # step that writes the same columns again, as a second try does, is no harm.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:
@@ -434,12 +427,9 @@ def levels(steps: list[Step]) -> list[list[int]]:
     return groups
 
 
-def check_thread(storage: FileStorage, name: str) -> None:
-    """Raise PlanError where an operator is called by a thread that `forward()` has started.
-
-    The pipeline would know nothing of that step. It is told, too, because the thread's error may
-    be lost.
-    """
+def _refuse_thread(storage: FileStorage, name: str) -> None:
+    # Raise PlanError where a thread that `forward()` has started calls an operator: the pipeline
+    # would know nothing of that step. It is told, too, because the thread's error may be lost.
     if storage.strays is not None:
         problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
         storage.strays.append(problem)

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -101,9 +102,8 @@ class ImageReferringExpressionJob(SpecJob):
         self._numbers = [step.storage.operator_step for step in self.steps]
         if self._numbers == [CAPTION]:
             # a caption is all that is asked for: each picture gets one
-            for step in self.steps:
-                assert isinstance(step.operator, CaptionGenerator)
-                step.operator.for_regions = False
+            [step] = self.steps
+            self.steps = [replace(step, operator=CaptionGenerator(self.serving))]
         # A run of the caption alone, or of the check alone, does without regions in the seeds.
         without_regions = self._numbers in ([CAPTION], [CHECK])
         made = _made_by_steps(all_steps, self._numbers)

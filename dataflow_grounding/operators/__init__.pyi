@@ -24,6 +24,7 @@ from .box_operator import BoxOperator as BoxOperator
 from .box_proposer import BoxProposer as BoxProposer
 from .box_refiner import BoxRefiner as BoxRefiner
 from .box_verifier import BoxVerifier as BoxVerifier
+from .caption_for_regions import CaptionForRegions as CaptionForRegions
 from .caption_generator import CaptionGenerator as CaptionGenerator
 from .caption_grounder import CaptionGrounder as CaptionGrounder
 from .crop_judge import CropJudge as CropJudge
@@ -61,3 +62,4 @@ from .region_marker import RegionMarker as RegionMarker
 from .region_operator import RegionMarks as RegionMarks
 from .region_operator import RegionOperator as RegionOperator
 from .region_operator import Regions as Regions
+from .verdict_collector import VerdictCollector as VerdictCollector

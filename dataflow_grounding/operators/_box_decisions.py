@@ -273,9 +273,8 @@ def decided(
     """
     verdicts = verdicts_of(expression)
     presence = presence_of(expression)
-    kept = []
-    rejected = _list_of_rejected(expression)
     boxes = []
+    why_dropped: dict[str, str] = {}
     for instance in expression["instances"]:
         bbox_id = str(instance.get("bbox_id"))
         verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
@@ -283,19 +282,18 @@ def decided(
         second = seconds.get(bbox_id)
         is_addition = bool(verdict.get("found_by"))
         decision = _decision_of(first, second, is_addition=is_addition)
-        if bbox_id in affirmed:
+        if bbox_id in affirmed and decision == "dropped":
+            decision = "undecided"
+        elif bbox_id in affirmed and (first or second) and not is_addition:
             # presence is the first answer of an addition, and can't be its third
-            has_affirmed = (first or second) and not is_addition
-            decision = _raised(decision, has_affirmed=bool(has_affirmed))
+            decision = "kept"
         score = _score_of([first, second])
         verdict = {**verdict, name: second, "score": score, "decision": decision}
         boxes.append(verdict)
         if decision == "dropped":
-            rejected.append({**instance, "reason": _in_words(verdict, name)})
-        else:
-            kept.append(instance)
+            why_dropped[bbox_id] = _in_words(verdict, name)
     verification = {**check_of(expression), "second": name, "boxes": boxes}
-    return _with_decisions(expression, kept, rejected, verification)
+    return _with_decisions(expression, why_dropped, verification)
 
 
 def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) -> str:
@@ -304,12 +302,6 @@ def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) 
     if first is None or first is not second:
         return "undecided"
     return "kept" if first else "dropped"
-
-
-def _raised(decision: str, *, has_affirmed: bool) -> str:
-    if decision == "undecided" and has_affirmed:
-        return "kept"
-    return "undecided" if decision == "dropped" else decision
 
 
 def in_doubt(expression: Mapping[str, Any]) -> list[str]:
@@ -341,31 +333,33 @@ def with_second_grounding(
     name = str(check_of(expression).get("second"))
     verdicts = verdicts_of(expression)
     doubts = in_doubt(expression)
-    kept = []
-    rejected = _list_of_rejected(expression)
+    why_dropped: dict[str, str] = {}
     for instance in expression["instances"]:
         bbox_id = str(instance.get("bbox_id"))
-        if bbox_id in doubts:
-            bbox = box_of(instance["bbox"])
-            is_found = any(iou(bbox, other) >= SAME for other in boxes_again)
-            verdict = {**verdicts[bbox_id], "found_again": is_found}
-            verdicts[bbox_id] = verdict
-            if not is_found:
-                verdict["decision"] = "dropped"
-                reason = f"{_in_words(verdict, name)}; found again: no"
-                rejected.append({**instance, "reason": reason})
-                continue
-        kept.append(instance)
+        if bbox_id not in doubts:
+            continue
+        verdict = verdicts[bbox_id]
+        bbox = box_of(instance["bbox"])
+        verdict["found_again"] = any(iou(bbox, other) >= SAME for other in boxes_again)
+        if not verdict["found_again"]:
+            verdict["decision"] = "dropped"
+            why_dropped[bbox_id] = f"{_in_words(verdict, name)}; found again: no"
     verification = {**check_of(expression), "boxes": list(verdicts.values())}
-    return _with_decisions(expression, kept, rejected, verification)
+    return _with_decisions(expression, why_dropped, verification)
 
 
 def _with_decisions(
-    expression: Expression,
-    kept: Sequence[dict[str, Any]],
-    rejected: Sequence[dict[str, Any]],
-    verification: dict[str, Any],
+    expression: Expression, why_dropped: Mapping[str, str], verification: dict[str, Any]
 ) -> Expression:
+    # Return the expression without the boxes that go, each of which has a reason by its id.
+    kept = []
+    rejected = _list_of_rejected(expression)
+    for instance in expression["instances"]:
+        reason = why_dropped.get(str(instance.get("bbox_id")))
+        if reason is None:
+            kept.append(instance)
+        else:
+            rejected.append({**instance, "reason": reason})
     result = {**expression, "instances": kept}
     if rejected:
         result["rejected"] = rejected
@@ -388,9 +382,8 @@ def decided_by_verdicts(expression: Expression) -> Expression:
     """
     presence = presence_of(expression)
     verdicts = verdicts_of(expression)
-    kept = []
-    rejected = _list_of_rejected(expression)
     boxes = []
+    why_dropped: dict[str, str] = {}
     for instance in expression["instances"]:
         bbox_id = str(instance.get("bbox_id"))
         verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
@@ -399,11 +392,9 @@ def decided_by_verdicts(expression: Expression) -> Expression:
         verdict = {**verdict, "score": _score_of([answer]), "decision": decision}
         boxes.append(verdict)
         if answer is False:
-            rejected.append({**instance, "reason": _first_in_words(verdict)})
-        else:
-            kept.append(instance)
+            why_dropped[bbox_id] = _first_in_words(verdict)
     verification = {**check_of(expression), "boxes": boxes}
-    return _with_decisions(expression, kept, rejected, verification)
+    return _with_decisions(expression, why_dropped, verification)
 
 
 def with_conclusion(expression: Expression) -> Expression:
@@ -418,9 +409,10 @@ def with_conclusion(expression: Expression) -> Expression:
     check = check_of(expression)
     name = check.get("second")
     rejected = rejected_of(expression)
+    verdict_of_box = verdicts_of(expression)
     verdicts = []
     for instance in expression["instances"]:
-        verdicts.append(verdicts_of(expression).get(str(instance.get("bbox_id")), {}))
+        verdicts.append(verdict_of_box.get(str(instance.get("bbox_id")), {}))
     scores = [verdict.get("score", 0.5) for verdict in verdicts]
     doubts = [_doubt_of(verdict, name) for verdict in verdicts if verdict.get("decision") != "kept"]
     if not verdicts:
@@ -451,13 +443,9 @@ def with_conclusion(expression: Expression) -> Expression:
 def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
     if second not in SECONDS:
         return f"a box is {_first_in_words(verdict)}"
-    if _is_denied(verdict):
+    if verdict.get("verdict") in ("other", "nothing") and verdict.get("crop") is False:
         return f"denied, though it is said to be there: {_in_words(verdict, second)}"
     return f"the answers differ: {_in_words(verdict, second)}"
-
-
-def _is_denied(verdict: Mapping[str, Any]) -> bool:
-    return verdict.get("verdict") in ("other", "nothing") and verdict.get("crop") is False
 
 
 def _misfits_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -23,9 +23,10 @@ class CantTell(Exception):
 def distinct_setting(value: Any) -> Any:
     """Return a setting as JSON that differs where the setting differs.
 
-    Numbers, texts and lists are as they are. An operator is its settings, a serving its identity, a
-    function what `function_settings` says. Anything else is a digest of all that pickle would store
-    of it: a `repr` may show a part alone, as NumPy's does.
+    Numbers, texts and lists are as they are. What has `as_setting` is what that returns, an
+    operator its settings, a serving its identity, a function what `function_settings` says.
+    Anything else is a digest of all that pickle would store of it: a `repr` may show a part alone,
+    as NumPy's does.
 
     Raises:
         CantTell: It can't be pickled, holds itself, or is an operator or function that can't tell.
@@ -45,6 +46,8 @@ def _distinct(value: Any) -> Any:
         return [[_distinct(key), _distinct(item)] for key, item in value.items()]
     if isinstance(value, (set, frozenset)):
         return sorted((_distinct(item) for item in value), key=repr)
+    if hasattr(type(value), "as_setting"):
+        return value.as_setting()
     stated = _stated_by(value)
     if stated is not None:
         return stated

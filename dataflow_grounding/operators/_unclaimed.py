@@ -39,8 +39,11 @@ def unclaimed(
         for other_place, boxes in staying.items():
             if other_place != place:
                 claims += boxes
-        lacks_boxes = _lacks_boxes(expressions[place], len(staying[place]))
-        is_several = _is_several(expressions[place])
+        presence = presence_of(expressions[place])
+        count = presence.count
+        lacks_boxes = presence.there and (count is None or len(staying[place]) < count)
+        # A judge that wrongly says that a thing is there says so of one, hardly ever of several.
+        is_several = presence.there and count is not None and count > 1
         for instance in expressions[place]["instances"]:
             bbox_id = str(instance.get("bbox_id"))
             is_affirmed = lacks_boxes if bbox_id in dropped_ids else is_several
@@ -48,17 +51,6 @@ def unclaimed(
             if is_affirmed and all(iou(bbox, claim) < SAME for claim in claims):
                 affirmed.setdefault(place, []).append(bbox_id)
     return affirmed
-
-
-def _lacks_boxes(expression: Expression, left_count: int) -> bool:
-    presence = presence_of(expression)
-    return bool(presence.there) and (presence.count is None or left_count < presence.count)
-
-
-def _is_several(expression: Expression) -> bool:
-    # A judge that wrongly says that a thing is there says so of one, hardly ever of several.
-    presence = presence_of(expression)
-    return bool(presence.there) and presence.count is not None and presence.count > 1
 
 
 def _boxes_without(expression: Expression, bbox_ids: Sequence[str]) -> list[Bbox]:

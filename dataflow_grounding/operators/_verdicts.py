@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.geometry import Bbox, iou
@@ -95,13 +95,13 @@ def verdict_of_regrounding(
     if answer.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, answer.reason or answer.status)
     boxes = boxes_of(answer.instances)
-    own = _match_regions(boxes, places, regions, threshold)
-    if len(own.overlaps) == len(places) and not own.stray:
-        return Verdict("matches", text, places, "", _mean(own.overlaps.values()))
-    other_places = [place for place in range(len(regions)) if place not in own.overlaps]
-    others = _match_regions(own.stray, other_places, regions, threshold)
-    if boxes and not others.stray:
-        overlaps = {**own.overlaps, **others.overlaps}
+    own_overlaps, not_on_own = _match_regions(boxes, places, regions, threshold)
+    if len(own_overlaps) == len(places) and not not_on_own:
+        return Verdict("matches", text, places, "", _mean(own_overlaps.values()))
+    other_places = [place for place in range(len(regions)) if place not in own_overlaps]
+    other_overlaps, stray = _match_regions(not_on_own, other_places, regions, threshold)
+    if boxes and not stray:
+        overlaps = {**own_overlaps, **other_overlaps}
         new_places = sorted(overlaps)
         kind: Kind = "mended"
         if len(places) == 1 and len(new_places) > 1:
@@ -110,7 +110,7 @@ def verdict_of_regrounding(
         return Verdict(kind, text, new_places, reason, _mean(overlaps.values()))
     reason = "nothing is found"
     if boxes:
-        reason = f"{len(others.stray)} of {len(boxes)} boxes are on no region"
+        reason = f"{len(stray)} of {len(boxes)} boxes are on no region"
     best_overlaps: list[float] = []
     for place in places:
         overlaps_here = [iou(regions[place], box) for box in boxes]
@@ -118,21 +118,11 @@ def verdict_of_regrounding(
     return Verdict("wrong", text, places, f"grounded afresh, {reason}", _mean(best_overlaps))
 
 
-class _RegionMatches(NamedTuple):
-    """Which of some boxes lie on which of some regions.
-
-    Attributes:
-        overlaps: Place of a region with a box on it → their IoU.
-        stray: The boxes that lie on none of the regions.
-    """
-
-    overlaps: dict[int, float]
-    stray: list[Bbox]
-
-
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
-) -> _RegionMatches:
+) -> tuple[dict[int, float], list[Bbox]]:
+    # Return the IoU of each region that has a box on it, by the region's place, and the boxes that
+    # are on none of the regions at these places.
     candidates = [regions[place] for place in places]
     overlaps: dict[int, float] = {}
     matched: set[int] = set()
@@ -141,7 +131,7 @@ def _match_regions(
         overlaps[places[candidate]] = overlap
         matched.add(box_number)
     stray = [box for number, box in enumerate(boxes) if number not in matched]
-    return _RegionMatches(overlaps, stray)
+    return overlaps, stray
 
 
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:

@@ -13,22 +13,18 @@ from dataflow_grounding.operators._box_decisions import (
 from dataflow_grounding.operators._expressions import within_image
 from dataflow_grounding.operators._judgement import ask_judge
 from dataflow_grounding.operators.judge_operator import JudgeOperator
-from dataflow_grounding.operators.judge_test import JUDGE_EVERY
 from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, open_image
-from dataflow_grounding.serving.serving import Serving
 
 
 @OPERATOR_REGISTRY.register()
 class BoxChecker(JudgeOperator):
     """Has a judge say how each box fits, and whether each phrase's thing is there, and how often.
 
-    One request shows all boxes of an image, drawn and numbered. The answers go into `verification`.
+    One request shows all boxes of an image, drawn and numbered. The answers go into `verification`,
+    and a box's verdict and its phrase's presence, which are of one reply, decide.
 
     Args:
         serving, box_format, check_every: As JudgeOperator's.
-        decides: Whether a box's verdict and its phrase's presence, which are of one reply, are
-            enough to decide. Else they are only noted down for a CropJudge, which decides by these
-            and its own answers.
 
     Example:
         >>> from dataflow_grounding import BoxChecker, OpenAIServing
@@ -49,17 +45,6 @@ class BoxChecker(JudgeOperator):
     tasks = ("box_check",)
     descriptions = {"zh": "由评判模型逐一核对每个边界框,并判断每个短语所指是否存在。"}
     question = "verdicts"
-
-    def __init__(
-        self,
-        serving: Serving,
-        *,
-        decides: bool = True,
-        box_format: str | None = None,
-        check_every: int | None = JUDGE_EVERY,
-    ) -> None:
-        super().__init__(serving, box_format=box_format, check_every=check_every)
-        self.decides = decides
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions with `verified`, `verification` and, of boxes that go, `rejected`.
@@ -94,10 +79,5 @@ class BoxChecker(JudgeOperator):
         return update
 
     def decision_on(self, expression: Expression) -> Expression:
-        """Return the expression as its verdicts decide it; as it is where they aren't to decide."""
-        return by_presence(expression) if self.decides else expression
-
-
-def by_presence(expression: Expression) -> Expression:
-    """Return the expression as the verdicts on its boxes and its phrase's presence decide it."""
-    return decided(expression, seconds_of_presence(expression), name="presence")
+        """Return the expression as its boxes' verdicts and its phrase's presence decide it."""
+        return decided(expression, seconds_of_presence(expression), name="presence")

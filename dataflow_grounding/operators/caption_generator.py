@@ -28,8 +28,6 @@ class CaptionGenerator(Operator):
 
     Args:
         serving: The model that is asked.
-        for_regions: Whether the caption is wanted for the picture's regions alone: a picture
-            without any then gets none, and the model isn't asked.
 
     Example:
         >>> from dataflow_grounding import CaptionGenerator, EmbeddedServing
@@ -45,22 +43,13 @@ class CaptionGenerator(Operator):
     output_keys = {"caption": "caption", "cleaned_caption": "cleaned_caption"}
     descriptions = {"zh": "为整幅图像生成描述文本。"}
 
-    def __init__(self, serving: Serving, *, for_regions: bool = False) -> None:
+    def __init__(self, serving: Serving) -> None:
         self.serving: Serving = self.checked_serving(serving)
-        self.for_regions = for_regions
         if serving.needs_labels:
             self.input_keys = {"image": "image_path", "regions": "regions"}  # type: ignore[misc]
 
-    def asks(self, record: Record) -> bool:
-        """Whether a caption is wanted: of each record, or of those with regions."""
-        return bool(record.get("regions")) or not self.for_regions
-
-    def requests_for(self, record: Record) -> int:
-        """Return one for a record that gets a caption."""
-        return int(self.asks(record))
-
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `caption`, `cleaned_caption` and the image's size; captions may be null.
+        """Adds `caption`, `cleaned_caption` and the image's size.
 
         Raises RecordError: also where the record's regions are in a picture of another size, or the
         labels that it was made from couldn't be read.
@@ -71,8 +60,6 @@ class CaptionGenerator(Operator):
             # else the step that describes them would refuse it, with the caption paid for
             check_stated_size(record, image.size)
         facts = facts_of(record, image, ask, self.serving)
-        if not self.asks(record):
-            return {**facts, self.keys.caption: None, self.keys.cleaned_caption: None}
         known = {}
         if self.serving.needs_labels:
             box_format = find_box_format(self.serving.box_format, self.serving.model)

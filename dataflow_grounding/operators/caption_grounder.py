@@ -62,7 +62,8 @@ class CaptionGrounder(BoxOperator):
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         try:
-            fused = await self._in_one(image, caption, ask)
+            request = caption_grounding(image, caption, self.box_format, self.merge_iou)
+            fused = await self.watch.ask(ask, request, image, ())
         except TruncatedReply:
             ask.note("divided", "a reply that was cut off: asked for in two")
             fused = await self._in_two(image, caption, ask)
@@ -76,10 +77,6 @@ class CaptionGrounder(BoxOperator):
             self.keys.output: grounded,
         }
         return {**update, **doubt_of(record, fused.found)}
-
-    async def _in_one(self, image: Image, caption: str, ask: Ask) -> Fused:
-        request = caption_grounding(image, caption, self.box_format, self.merge_iou)
-        return await self.watch.ask(ask, request, image, ())
 
     async def _in_two(self, image: Image, caption: str, ask: Ask) -> Fused:
         extracted = await ask(expression_extraction(image, caption))

@@ -33,7 +33,7 @@ class Crop(NamedTuple):
 class CropJudge(JudgeOperator):
     """Has a judge say of each box's crop whether it shows what the phrase means, and decides.
 
-    It follows a `BoxChecker(serving, decides=False)`, whose verdict on a box is the first answer,
+    It follows a `VerdictCollector`, whose verdict on a box is the first answer,
     as that about the crop is the second. One request shows all crops of an image, or several, of
     many. A box stays where both answers affirm it, and goes into `rejected` where both deny it;
     where they differ it stays, `verified` null and `doubtful`. The phrase's presence is a third

@@ -7,7 +7,6 @@ from typing import Any, Literal, TypeAlias, get_args
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
     Ask,
-    Bbox,
     ExpressionsToCheck,
     Found,
     Image,
@@ -162,18 +161,15 @@ class DoubleChecker(RegionOperator):
         # its expressions has the error as its result, and the others are asked about all the same.
         boxes = boxes_of(to_check.regions)
         first_region = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
-
-        def box_of_expression(number: int) -> Bbox:
-            """Return the box of the first region that an expression names."""
-            return boxes[first_region[number]]
-
         results: dict[int, Result] = {}
         for group in near_groups(boxes, self.regions_per_request):
             in_group = [number for number, place in first_region.items() if place in group]
             ask_about = partial(self._ask_about_some, image, to_check, group, ask)
             for chunk in batched(in_group, self.regions_per_request):
                 try:
-                    answers = await ask_in_parts(chunk, ask_about, box_of_expression)
+                    answers = await ask_in_parts(
+                        chunk, ask_about, lambda number: boxes[first_region[number]]
+                    )
                 except RecordError as error:
                     results.update(dict.fromkeys(chunk, error))
                     continue

@@ -106,7 +106,10 @@ class JudgeOperator(Operator):
         The judge is tested first, where its last test is `check_every` records ago. That it isn't
         trusted is noted, as `judge_not_tested` where a test failed, else as `judge_not_obeyed`.
         """
-        distrust = await self.judge_watch.why_not_trusted(ask, record.place)
+        tests = self.judge_watch.tests
+        if tests is None:
+            return None
+        distrust = await tests.why_not_trusted(ask, record.place)
         if distrust is not None:
             code = "judge_not_tested" if distrust.error is not None else "judge_not_obeyed"
             ask.note(code, distrust.reason)

@@ -54,17 +54,19 @@ class KnownPicture(NamedTuple):
 
     Attributes:
         probe: The picture's rectangles.
-        phrases: The phrases that the judge is asked about.
-        there: For each phrase, whether the picture has its rectangle.
-        boxes: The boxes that are drawn in the picture, each with a phrase.
-        right: For each box, whether it is around the rectangle of its phrase.
+        boxes: The boxes that are drawn in the picture, each with a phrase of its own.
+        right: For each box, whether it is around the rectangle of its phrase. So it is if and only
+            if the picture has that rectangle.
     """
 
     probe: Probe
-    phrases: list[str]
-    there: list[bool]
     boxes: list[DrawnBox]
     right: list[bool]
+
+    @property
+    def phrases(self) -> list[str]:
+        """The phrases that the judge is asked about, in the order of their boxes."""
+        return [box.text for box in self.boxes]
 
 
 class Mark(NamedTuple):
@@ -125,10 +127,7 @@ def known_picture(layout: int) -> KnownPicture:
         boxes.append(DrawnBox(absent[number], whole.boxes[wrongly_boxed]))
     if layout % 2:
         boxes.reverse()
-    asked = [box.text for box in boxes]
-    # A phrase is there if and only if its box is right.
-    is_there = [phrase in there for phrase in asked]
-    return KnownPicture(probe, asked, is_there, boxes, list(is_there))
+    return KnownPicture(probe, boxes, [box.text in there for box in boxes])
 
 
 @lru_cache(maxsize=2 * MOST_PICTURES)
@@ -160,8 +159,8 @@ async def _marks_of_verdicts(
     # A verdict other than "other" and "nothing" is a yes; without one, the judge can't tell.
     checked = await ask(box_check(image, known.phrases, known.boxes, box_format))
     marks = []
-    for presence, there in zip(checked.presences, known.there, strict=True):
-        marks.append(Mark(presence.there, there))
+    for presence, right in zip(checked.presences, known.right, strict=True):
+        marks.append(Mark(presence.there, right))
     for verdict, right in zip(checked.verdicts, known.right, strict=True):
         says_yes = verdict.fit not in ("other", "nothing")
         marks.append(Mark(None if verdict.fit is None else says_yes, right))
@@ -214,6 +213,7 @@ A run with a store doesn't share this: its tests are in its store, so that it ca
 """
 
 
+@dataclass(eq=False)
 class JudgeTests:
     """Tests a judge in one run. Replies are stored, and read again, as any others.
 
@@ -224,46 +224,42 @@ class JudgeTests:
         box_format: The format in which boxes are described to it.
         results: The results so far, as in `_results`.
         fresh: Seconds for which a result holds.
+        warned: The topics that the user was warned of.
     """
 
-    def __init__(
-        self,
-        question: Question,
-        every: int,
-        serving: Serving,
-        box_format: BoxFormat,
-        results: dict[str, JudgeResult],
-        fresh: float = FRESH,
-    ) -> None:
-        self._question: Question = question
-        self._every = every
-        self._serving = serving
-        self._box_format = box_format
-        self._results = results
-        self._fresh = fresh
-        self._warned: set[str] = set()  # the topics that the user was warned of
+    question: Question
+    every: int
+    serving: Serving
+    box_format: BoxFormat
+    results: dict[str, JudgeResult]
+    fresh: float
+    warned: set[str] = field(default_factory=set)
 
     async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
         """Return why the judge isn't obeyed for a record; None where it is.
 
         The judge is tested once for each block of `every` records, and again once that is no more
         fresh.
+
+        Args:
+            ask: The record's means to send requests.
+            place: The record's number in the run, from 0.
         """
-        block = place // self._every
+        block = place // self.every
         key = self._key(ask, block)
-        known = self._results.get(key)
-        if known is not None and time.monotonic() - known.tested_at < self._fresh:
+        known = self.results.get(key)
+        if known is not None and time.monotonic() - known.tested_at < self.fresh:
             return known.distrust
         distrust = await self._test(ask, block)
-        self._results[key] = JudgeResult(time.monotonic(), distrust)
+        self.results[key] = JudgeResult(time.monotonic(), distrust)
         return distrust
 
     def _key(self, ask: Ask, block: int) -> str:
         key = {
-            **self._serving.identity_there(),
-            "asked": self._question,
+            **self.serving.identity_there(),
+            "asked": self.question,
             "block": block,
-            "as": self._box_format.name,
+            "as": self.box_format.name,
             # The user's wording belongs to it: in other words a judge may judge otherwise.
             "wording": getattr(ask, "wording", None),
         }
@@ -282,7 +278,9 @@ class JudgeTests:
                 return None
             if sampling.is_new or distrust.error is not None:
                 topic = "not obeyed" if distrust.error is None else "not tested"
-                self._warn(topic, f"{distrust.reason.rstrip('.')}. {_ADVICE[topic]}")
+                if topic not in self.warned:
+                    self.warned.add(topic)
+                    say(f"Warning: {distrust.reason.rstrip('.')}. {_ADVICE[topic]}")
                 return distrust
             sample += 1
 
@@ -294,7 +292,11 @@ class JudgeTests:
             try:
                 marks += await self._ask_about(ask, PICTURES_OF_ITS_OWN * block + number)
             except RecordError as error:
-                return _untested(error)
+                # Records fail with an error of the same class: it is tried again, or not, as that.
+                reason = f"the judge could not be tested: {error}"
+                failure = copy.copy(error)
+                failure.args = (reason, *error.args[1:])
+                return Distrust(reason, failure)
             by_chance = right_by_chance(marks)
             if by_chance <= BY_CHANCE:
                 return None
@@ -309,28 +311,15 @@ class JudgeTests:
     async def _ask_about(self, ask: "_Sampling", layout: int) -> list[Mark]:
         path = as_path(_png_of(layout), "the test picture")
         record = Record({"image_path": path})
-        image = open_image(record, "image_path", self._serving.image_limits)
-        marks_of = _ASKED[self._question]
-        return await marks_of(ask, image, known_picture(layout), self._box_format)
-
-    def _warn(self, topic: str, text: str) -> None:
-        if topic not in self._warned:
-            self._warned.add(topic)
-            say(f"Warning: {text}")
+        image = open_image(record, "image_path", self.serving.image_limits)
+        marks_of = _ASKED[self.question]
+        return await marks_of(ask, image, known_picture(layout), self.box_format)
 
 
 _ADVICE = {
     "not obeyed": "Name a better one as vlm.check.",
     "not tested": "What it was to check stays unchecked.",
 }
-
-
-def _untested(error: RecordError) -> Distrust:
-    # Records fail with an error of the same class, so that it is tried again or not as that is.
-    reason = f"the judge could not be tested: {error}"
-    failure = copy.copy(error)
-    failure.args = (reason, *error.args[1:])
-    return Distrust(reason, failure)
 
 
 class _Sampling:
@@ -411,14 +400,3 @@ class JudgeWatch:
                     results.pop(key, None)
         tests = JudgeTests(self.question, self.every, serving, box_format, results, fresh)
         return replace(self, tests=tests)
-
-    async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
-        """Return why the judge isn't obeyed for a record; None where it is.
-
-        Args:
-            ask: The record's means to send requests.
-            place: The record's number in the run, from 0.
-        """
-        if self.tests is None:
-            return None
-        return await self.tests.why_not_trusted(ask, place)

@@ -199,8 +199,9 @@ class Operator(plan.Annotator, ABC):
     def run(self, storage: Any, **columns: str) -> str:
         """Run this step over the records of a storage.
 
-        While a pipeline is compiled, the step is only noted down. Outside of a pipeline, the rows
-        that failed are counted on the terminal.
+        In a pipeline's `forward()` the step is checked and noted down, and runs when `forward()`
+        is through. Outside of a pipeline it runs at once, and the rows that failed are counted on
+        the terminal.
 
         Args:
             storage: A FileStorage, pinned to its step: `storage.step()`.
@@ -224,20 +225,11 @@ class Operator(plan.Annotator, ABC):
                 f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
             )
         step = plan.Step(operator, FileStorage.like(storage))
-        recorded = plan.recorded_steps.get()
-        pipeline = plan.current_pipeline.get()
-        if recorded is not None:
-            plan.refuse_second_writer(recorded, step)
-            recorded.append(step)
-        elif pipeline:
-            _run_in_pipeline(step, pipeline)
-        else:
-            plan.check_thread(step.storage, self.name)
+        if not plan.note(step):
             self._run_alone(step)
         return next(iter(operator.writes().values()), "")
 
     def _run_alone(self, step: plan.Step) -> None:
-        # imported only here: most who import an operator don't run it over files
         summary = execute([step], current_options.get())
         if summary.failed and not summary.done:
             raise NothingDone(
@@ -287,10 +279,7 @@ class Operator(plan.Annotator, ABC):
                 on_error="raise", and with "drop" where all rows failed.
             RunStopped: Nothing more could be sent.
         """
-        # here, as a run over files needs none of it
         operator = self.bound(**columns)
-        if plan.is_rehearsal.get():
-            plan.refuse_in_rehearsal()
         row = in_memory.record_of(data)
         if row is None:
             return in_memory.annotated_rows(operator, data, on_error)
@@ -429,15 +418,12 @@ class Operator(plan.Annotator, ABC):
         for name, value in vars(self).items():
             if name not in _NO_SETTINGS:
                 attributes[name] = value
-        stated = {name: _stated(value) for name, value in attributes.items() if _is_stated(value)}
-        others = {name: value for name, value in attributes.items() if name not in stated}
-        if others:  # no shipped operator has any
-            from dataflow_grounding.operators._settings import CantTell, distinct_setting
+        from dataflow_grounding.operators._settings import CantTell, distinct_setting  # a circle
 
-            try:
-                stated |= {name: distinct_setting(value) for name, value in others.items()}
-            except CantTell:
-                return None
+        try:
+            stated = {name: distinct_setting(value) for name, value in attributes.items()}
+        except CantTell:
+            return None
         return {"class": type(self).__qualname__, "source": source, "attributes": stated}
 
     def facts(self) -> dict[str, Any]:
@@ -470,30 +456,10 @@ class Operator(plan.Annotator, ABC):
         return " ".join(first_paragraph.split())
 
 
-def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
-    # with all that running takes, where something is run
-    plan.refuse_second_writer(pipeline.steps, step)
-    ahead = pipeline.ahead  # settled with the first step that runs, and not again
-    pipeline.ahead = []
-    summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
-    pipeline.summaries.append(summary)
-    pipeline.steps.append(step)  # not one that has raised: another may take its place
-    if summary.failed and not summary.done:
-        raise plan.NoRecordLeft
-
-
 def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(item is None or isinstance(item, (str, int, float)) for item in value)
     return value is None or isinstance(value, (str, int, float))
-
-
-def _is_stated(value: Any) -> bool:
-    return _is_plain(value) or hasattr(type(value), "as_setting")
-
-
-def _stated(value: Any) -> Any:
-    return value if _is_plain(value) else value.as_setting()
 
 
 def _values_of(classes: list[type[Any]]) -> dict[str, Any]:

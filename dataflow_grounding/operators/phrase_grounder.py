@@ -12,7 +12,6 @@ from dataflow_grounding import (
     Ask,
     BoxOperator,
     Found,
-    Image,
     OnSuspect,
     Record,
     Serving,
@@ -110,7 +109,8 @@ class PhraseGrounder(BoxOperator):
         texts = texts_of(expressions)
         answers: list[Found] = []
         for chunk in batched(texts, self.phrases_per_request):
-            answers += await self._answers_for(chunk, image, ask)
+            ground = partial(self.ground, image, chunk, ask)
+            answers += await ask_and_merge(ground, self.samples, image.size, self.least_share)
         grounded: list[dict[str, Any]] = []
         for expression, answer in zip(expressions, answers, strict=True):
             grounded.append(with_answer(expression, answer))
@@ -119,9 +119,3 @@ class PhraseGrounder(BoxOperator):
         if SUSPECT in record:  # of boxes that these replace
             update[SUSPECT] = False
         return update
-
-    async def _answers_for(self, phrases: list[str], image: Image, ask: Ask) -> list[Found]:
-        if self.samples == 1:
-            return await self.ground(image, phrases, ask)
-        ground = partial(self.ground, image, phrases, ask)
-        return await ask_and_merge(ground, self.samples, image.size, self.least_share)

@@ -6,9 +6,7 @@ from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.operators._box_decisions import Expression, decided_by_verdicts
 from dataflow_grounding.operators.box_checker import BoxChecker
-from dataflow_grounding.operators.judge_test import JUDGE_EVERY
 from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.serving.serving import Serving
 
 
 @OPERATOR_REGISTRY.register()
@@ -40,15 +38,6 @@ class ProposalVerifier(BoxChecker):
 
     name = "proposal_check"
     descriptions = {"zh": "由评判模型逐一判断候选框是否符合其短语,并指出遗漏。"}
-
-    def __init__(
-        self,
-        serving: Serving,
-        *,
-        box_format: str | None = None,
-        check_every: int | None = JUDGE_EVERY,
-    ) -> None:
-        super().__init__(serving, box_format=box_format, check_every=check_every)
 
     def asked_about(self, record: Record) -> dict[int, Expression]:
         """Return the base class's expressions, ordered by phrase, their boxes by their edges.

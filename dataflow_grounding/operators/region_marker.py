@@ -163,11 +163,10 @@ class RegionMarker(BoxWatching):
             boxes = row_boxes
             bbox_column = record[self.keys.bbox]
         else:
-            boxes = await self._propose(image, ask)
+            boxes, region_fields["proposed_by"] = await self._propose(image, ask)
             bbox_column = []
             for _, bbox in boxes.boxes:
                 bbox_column.append(list(from_xyxy(bbox, "xywh")))
-            region_fields["proposed_by"] = self._proposer
         numbered_boxes = largest(boxes.boxes, self.max_boxes)
         self._note_problems(boxes, numbered_boxes, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
@@ -192,25 +191,21 @@ class RegionMarker(BoxWatching):
             update[self.keys.bbox_problems] = boxes.problems
         return update
 
-    @property
-    def _proposer(self) -> str:
-        if self.format_choice is not None and self.serving is not None:
-            return self.serving.model
-        return "opencv"
-
-    async def _propose(self, image: Image, ask: Ask) -> GivenBoxes:
-        # There may be none, which is noted.
+    async def _propose(self, image: Image, ask: Ask) -> tuple[GivenBoxes, str]:
+        # Return boxes and who proposes them. There may be none, which is noted.
+        proposer = "opencv"
         if self.format_choice is not None and self.serving is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
             boxes = boxes_of(answer.instances)
+            proposer = self.serving.model
         else:
             boxes = await asyncio.to_thread(
                 _propose_with_opencv, image, self.max_boxes or MOST_PROPOSED
             )
         if not boxes:
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
-        return GivenBoxes(list(enumerate(boxes)))
+        return GivenBoxes(list(enumerate(boxes))), proposer
 
     def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
         # Note each box that is unusable, was cut at the image's edge, or is one too many. Those

@@ -1,33 +1,20 @@
 """A pipeline: a plan written as plain calls of operators in `forward()`."""
 
-import copy
 import functools
 import inspect
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
-from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.data.storage import FileStorage
-from dataflow_grounding.engine import plan
-from dataflow_grounding.engine.execute import (
-    as_part_of_the_run,
-    check_budget,
-    execute,
-    summary_of_whole_file,
-)
+from dataflow_grounding.data.storage import FileStorage, before_looking
+from dataflow_grounding.engine.execute import check_budget, execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import (
-    Step,
-    WholeFile,
-    current_pipeline,
-    holding,
-    recorded_steps,
-)
-from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.plan import Step, holding, noted_steps, out_of_forward
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.operator_base import Operator
+from dataflow_grounding.pipelines._noted_steps import CheckedSteps, NoRecordLeft, StepByStep
+from dataflow_grounding.pipelines._other_libraries import stand_in_for
 
 P = TypeVar("P", bound="Pipeline")
 
@@ -36,9 +23,10 @@ class Pipeline:
     """Subclass it, and call operators one after the other in `forward()`, each on
     `self.storage.step()`.
 
-    `run()` works step by step; after `compile()` it streams records through all steps, to the same
-    files. `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow,
-    an object's `forward(…)` is the same call. Operators of other libraries (anything with
+    `run()` calls `forward()` once, which notes the steps down and checks each, then runs them step
+    by step; after `compile()` it streams records through all steps, to the same files.
+    `run(resume_step=k)` begins with step k, whose input file must be there. As in DataFlow, an
+    object's `forward(…)` is the same call. Operators of other libraries (anything with
     `run(storage, …)`), kept as attributes, run in their turn on whole files.
     """
 
@@ -84,7 +72,7 @@ class Pipeline:
         that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
         step or for columns that don't fit, InputError for a file that can't be read.
         """
-        steps = self._checked_steps()
+        steps = self._record(CheckedSteps())
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
         self.__dict__["_is_compiled"] = True
@@ -94,50 +82,27 @@ class Pipeline:
         """Return the steps that `forward()` calls, none of them run."""
         return self._record([])
 
-    def _checked_steps(self) -> list[Step]:
-        return self._record(_CheckedSteps())
-
     def _record(self, steps: list[Step]) -> list[Step]:
-        with holding(recorded_steps, steps):
+        with holding(noted_steps, steps), holding(before_looking, None):
             self._call_operators()
         return steps
 
-    def _refuse_bad_plan(self) -> None:
-        # A rehearsal, by a copy with storages of its own, so that nothing is left of it here. What
-        # fails in it may only want what the steps before it will have written: the run itself tells
-        # that. Without a storage of its own to copy, a rehearsal would count the steps twice.
-        rehearsed = copy.copy(self)
-        storages = {
-            name: copy.copy(value)
-            for name, value in vars(self).items()
-            if callable(getattr(value, "step", None))
-        }
-        if not storages:
-            return
-        vars(rehearsed).update(storages)
-        try:
-            for storage in storages.values():
-                # else an operator of another library, in a list, say, would do its work twice
-                storage.read = plan.refuse_in_rehearsal
-                storage.write = plan.refuse_in_rehearsal
-            with holding(plan.is_rehearsal, True):
-                rehearsed._checked_steps()
-        except PlanError:
-            raise
-        except Exception:
-            return
-
     def _call_operators(self) -> None:
-        # While it runs, wrappers stand in place of the operators of other libraries, so that they
-        # take part in the run as steps.
-        foreign = self._foreign_operators()
+        # While it runs, wrappers stand in place of what is of other libraries, so that their
+        # operators take part in the run as steps, and a look at a file of their storages is seen.
+        # Those in lists stay as they are.
+        foreign: dict[str, Any] = {}
         strays: list[str] = []
         try:
             for one in self._storages():
                 one.reset()
                 one.strays = strays
-            for name, operator in foreign.items():
-                vars(self)[name] = _ForeignOperator(operator)
+            for name, value in list(vars(self).items()):
+                is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
+                stand_in = None if is_ours else stand_in_for(value)
+                if stand_in is not None:
+                    foreign[name] = value
+                    vars(self)[name] = stand_in
             returned = type(self).forward(self)
             _check_plain(returned, type(self).__name__)
             if strays:
@@ -163,22 +128,12 @@ class Pipeline:
     def _storages(self) -> list[FileStorage]:
         return [value for value in vars(self).values() if isinstance(value, FileStorage)]
 
-    def _foreign_operators(self) -> dict[str, Any]:
-        # Return the attributes, by name, that have a `run` and are of other libraries. Those in
-        # lists aren't among them.
-        foreign = {}
-        for name, value in vars(self).items():
-            if isinstance(value, (Operator, Pipeline, type)):
-                continue
-            if callable(getattr(value, "run", None)):
-                foreign[name] = value
-        return foreign
-
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         """Run what `forward()` calls. Calling `forward()` of a pipeline from outside does the same.
 
-        After `compile()` records are streamed through all steps, else each step runs where
-        `forward()` calls it. With `resume_step`, steps are streamed, too.
+        After `compile()`, and with `resume_step`, records are streamed through all steps. Else the
+        steps run one after the other, once `forward()` has called them all; where it asks for a
+        file of its storages, those that it has called so far run first.
 
         Args:
             resume_step: The step to begin with, from 0; its input file must be there.
@@ -193,8 +148,23 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
+        outer = noted_steps.get()
+        if outer is None:
+            return self._run(resume_step, options)
+        # another pipeline's `forward()` has called this one
+        if not isinstance(outer, StepByStep):
+            for step in self.steps()[resume_step:]:
+                outer.append(step)
+            return Summary()
+        outer.run()
+        with out_of_forward():
+            summary = self._run(resume_step, options)
+        outer.summaries.append(summary)
+        return summary
+
+    def _run(self, resume_step: int, options: RunOptions) -> Summary:
         if self.__dict__.get("_is_compiled") or resume_step:
-            # called anew, as operators may have been exchanged or changed since it was compiled
+            # called again, as operators may have been exchanged or changed since it was compiled
             steps = self.steps()
             if not steps:
                 raise PlanError(f"forward() of {self.name} runs no operator")
@@ -204,30 +174,25 @@ class Pipeline:
                 )
 
             return execute(steps[resume_step:], options, self.name)
-        outer = current_pipeline.get()
-        summary = self._run_step_by_step(options)
-        if outer is not None:  # another pipeline's `forward()` has called this one
-            outer.summaries.append(summary)
-        return summary
+        return self._run_step_by_step(options)
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
-        # Where no record is left after a step, the further ones aren't run.
         check_budget(options)
-        self._refuse_bad_plan()
-        ahead: list[plan.Annotator] = [
-            value for value in vars(self).values() if isinstance(value, Operator)
-        ]
-        at_work = plan.PipelineRun(self.name, budget_of(options), ahead)
-        with (
-            holding(current_options, options),
-            holding(current_pipeline, at_work),
-            suppress(plan.NoRecordLeft),
-        ):
-            self._call_operators()
+        ahead = [value for value in vars(self).values() if isinstance(value, Operator)]
+        steps = StepByStep(self.name, budget_of(options), ahead)
+        # Where no record is left after a step, the further ones aren't run.
+        with holding(current_options, options), suppress(NoRecordLeft):
+            try:
+                with holding(noted_steps, steps), holding(before_looking, steps.run):
+                    self._call_operators()
+            except FileNotFoundError as error:
+                steps.refuse_early_look(error.filename)
+                raise
+            steps.run()
             # Steps of other libraries may leave no summary, but they go on to a step.
-            if not at_work.summaries and all(one.operator_step < 0 for one in self._storages()):
+            if not steps.summaries and all(one.operator_step < 0 for one in self._storages()):
                 raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        *earlier, last = at_work.summaries or [Summary()]
+        *earlier, last = steps.summaries or [Summary()]
         for summary in earlier:
             last.add_earlier(summary)
         return last
@@ -262,76 +227,6 @@ class Pipeline:
         return execute(self.compile(), options or current_options.get(), self.name, run=run)
 
 
-class _CheckedSteps(list[Step]):
-    """The steps that `forward()` calls, the columns of each checked as it is called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._source_of_path: dict[str, tuple[list[str], list[str]]] = {}  # its columns, the empty
-
-    def append(self, step: Step) -> None:
-        """Add a step. Raises PlanError for columns that don't fit, InputError for its input."""
-        *earlier, segment = plan.segments([*self, step])
-        path = segment[0].storage.input_path
-        written = {one.storage.output_path for part in earlier for one in part}
-        # A file that an earlier step writes is looked at when that step is through; so is a pipe,
-        # which can be read only once.
-        is_there_now = path not in written and kind_of(path) != "pipe"
-        if is_there_now and not isinstance(segment[0].operator, WholeFile):
-            if path not in self._source_of_path:  # the segment's first step: the file is read once
-                source = Source(segment)
-                self._source_of_path[path] = source.columns(), source.empty_columns
-            plan.check(segment, *self._source_of_path[path])
-        super().append(step)
-
-
-class _ForeignOperator:
-    """Stands for an operator of another library while `forward()` is called.
-
-    It has the operator's attributes, but a `run` of its own.
-    """
-
-    def __init__(self, operator: Any) -> None:
-        self._operator = operator
-
-    def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Run the operator on the file of the storage's step, as one step of the run.
-
-        Args:
-            arguments: What `forward()` passes. Without a storage among these and the `keys`, the
-                operator is called as if there were no pipeline.
-            keys: The same, by name.
-
-        Returns:
-            What the operator returns. While the pipeline is compiled, it isn't run: then the column
-            that the call says it writes.
-        """
-        storage = _storage_in([*arguments, *keys.values()])
-        if storage is None:
-            return self._operator.run(*arguments, **keys)
-        work = functools.partial(self._operator.run, *arguments, **keys)
-        step = Step(WholeFile(type(self._operator).__name__, work), storage)
-        steps = recorded_steps.get()
-        if steps is not None:
-            steps.append(step)
-            return _output_column(keys)
-        pipeline = current_pipeline.get()
-        if pipeline is None:
-            plan.check_thread(storage, type(self._operator).__name__)
-            return work()
-        # What our servings are asked by the operator is counted in `sent`, as the step's.
-        with as_part_of_the_run(step, current_options.get(), pipeline.budget) as sent:
-            returned = work()
-        summary = summary_of_whole_file(step, sent)
-        if summary:
-            pipeline.summaries.append(summary)
-        return returned
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the operator's attribute."""
-        return getattr(self._operator, name)
-
-
 def _check_plain(returned: Any, name: str) -> None:
     # Raise PlanError for a forward() whose body hasn't run yet.
     is_waiting = inspect.iscoroutine(returned) or inspect.isgenerator(returned)
@@ -341,19 +236,3 @@ def _check_plain(returned: Any, name: str) -> None:
         raise PlanError(
             f"{name}.forward() is async, or has a yield: write it as plain calls of the operators"
         )
-
-
-def _storage_in(arguments: list[Any]) -> FileStorage | None:
-    for argument in arguments:
-        if isinstance(argument, FileStorage):
-            return argument
-    return None
-
-
-def _output_column(keys: dict[str, Any]) -> Any:
-    # Return the column that a call says its operator writes, as `output_key=…`; "" for none. It is
-    # the first argument whose name begins with `output`.
-    for name, value in keys.items():
-        if name.startswith("output"):
-            return value
-    return ""

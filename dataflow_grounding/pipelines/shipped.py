@@ -154,7 +154,7 @@ def _checking(
     if is_fast:
         return [steps.BoxChecker(judge)]
     return [
-        steps.BoxChecker(judge, decides=False),
+        steps.VerdictCollector(judge),
         steps.MissingFinder(serving, **boxes),
         steps.CropJudge(judge),
         steps.DoubtGrounder(serving, samples=samples, **boxes),
@@ -252,7 +252,7 @@ class ImageReferringExpressionPipeline(Pipeline):
     ) -> None:
         self.storage = storage
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
-        self.captioner = steps.CaptionGenerator(serving, for_regions=True)
+        self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
         self.checker = steps.DoubleChecker(serving, method, reground_serving, iou)
         self.negating = _negating(serving, serving, negatives, other_images)

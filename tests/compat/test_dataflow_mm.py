@@ -293,6 +293,25 @@ def test_what_our_serving_answers_its_operator_is_paid_for_once(
     assert json.loads(command(["cost", storage.cache_path, "--json"]).out)["requests"] == 3
 
 
+def test_a_wrong_key_after_its_drawing_operator_is_refused_before_anything_is_asked(
+    server: LoopbackServer, storage: FileStorage
+) -> None:
+    class Wrong(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(storage.first_entry_file_name, storage.cache_path)
+            self.asker = PromptedVQAGenerator(ours_at(server))
+            self.marker = ImageBboxGenerator()
+
+        def forward(self) -> None:
+            self.asker.run(self.storage.step(), input_prompt_key="prompt", input_image_key="image")
+            self.marker.run(self.storage.step(), output_prompt_key="asked")
+            PhraseGrounder(ours_at(server)).run(self.storage.step(), output_boxes="found")
+
+    with pytest.raises(PlanError, match="takes no output_boxes"):
+        Wrong().run()
+    assert server.count() == 0
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_runs_limits_hold_for_its_operators_on_our_serving(
     server: LoopbackServer, storage: FileStorage, compiled: bool

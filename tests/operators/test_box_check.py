@@ -33,6 +33,7 @@ from dataflow_grounding import (
     MissingFinder,
     Operator,
     Pipeline,
+    VerdictCollector,
 )
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.engine.options import RunOptions, current_options
@@ -136,7 +137,8 @@ def record_with(photo: str, **boxes: list[list[int]]) -> dict[str, Any]:
 def checked(judge: Says, record: dict[str, Any], *, fast: bool = False) -> list[dict[str, Any]]:
     with LoopbackServer(judge, keep_bodies=True) as server:
         serving = serving_at(server)
-        steps: list[Operator] = [BoxChecker(serving, decides=fast, check_every=None)]
+        first = BoxChecker if fast else VerdictCollector
+        steps: list[Operator] = [first(serving, check_every=None)]
         if not fast:
             steps.append(MissingFinder(serving, check_every=None))
             steps.append(CropJudge(serving, check_every=None))
@@ -290,7 +292,7 @@ def test_all_in_doubt_is_asked_for_in_one_request_and_once(photo: str) -> None:
     with LoopbackServer(judge, keep_bodies=True) as server:
         serving = serving_at(server)
         record = record_with(photo, **boxes)
-        record = BoxChecker(serving, decides=False, check_every=None)(record)
+        record = VerdictCollector(serving, check_every=None)(record)
         record = CropJudge(serving, check_every=None)(record)
         once = DoubtGrounder(serving, check_every=None)(record)
         twice = DoubtGrounder(serving, check_every=None)(once)
@@ -325,7 +327,7 @@ def test_a_second_grounding_that_cant_be_had_leaves_the_box(photo: str) -> None:
     with LoopbackServer(says, keep_bodies=True) as server:
         serving = serving_at(server)
         steps: list[Operator] = [
-            BoxChecker(serving, decides=False, check_every=None),
+            VerdictCollector(serving, check_every=None),
             CropJudge(serving, check_every=None),
             DoubtGrounder(serving, check_every=None),
         ]
@@ -622,7 +624,7 @@ def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: 
         LoopbackServer(says, keep_bodies=True) as server,
     ):
         serving = serving_at(server)
-        checker = BoxChecker(serving, decides=False, check_every=None)
+        checker = VerdictCollector(serving, check_every=None)
         steps: list[Operator] = [checker, CropJudge(serving, check_every=None)]
         steps.append(DoubtGrounder(serving, check_every=None))
         (dog, cat), failures = rows_after(steps, record, Path(photo).parent)
@@ -644,7 +646,7 @@ def test_more_boxes_than_lacked_are_counted(photo: str) -> None:
     class Search(Pipeline):
         def __init__(self, serving: OpenAIServing) -> None:
             self.storage = storage
-            self.checker = BoxChecker(serving, decides=False, check_every=None)
+            self.checker = VerdictCollector(serving, check_every=None)
             self.finder = MissingFinder(serving, check_every=None)
 
         def forward(self) -> None:
@@ -837,8 +839,8 @@ def test_a_good_judge_is_soon_found_good(tmp_path: Path) -> None:
 def test_known_answers_are_half_right_half_wrong() -> None:
     for layout in range(20):
         known = known_picture(layout)
-        assert sum(known.right) == sum(known.there) == 4
-        assert len(known.right) == len(known.there) == 8
+        assert sum(known.right) == 4
+        assert len(known.right) == len(known.phrases) == 8
         boxes, right = crops_of(known)
         assert (len(boxes), sum(right)) == (16, 4)
 
@@ -913,7 +915,7 @@ def test_a_judge_who_says_the_same_of_all_crops_is_not_obeyed(photo: str, word: 
     boxes = {"the red box": [RED], "the green box": [BLUE]}
     with LoopbackServer(says, keep_bodies=True) as server:
         serving = serving_at(server)
-        record = BoxChecker(serving, decides=False)(record_with(photo, **boxes))
+        record = VerdictCollector(serving)(record_with(photo, **boxes))
         red, green = CropJudge(serving)(record)["expressions"]
     assert [red["instances"][0]["bbox"], green["instances"][0]["bbox"]] == [RED, BLUE]
     assert (red["verified"], green["verified"]) == (None, None)

@@ -28,6 +28,7 @@ from dataflow_grounding import (
     operator,
 )
 from dataflow_grounding._util.errors import InputError, PlanError
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.tasks import Request
 
@@ -301,27 +302,144 @@ def test_a_later_step_is_refused_before_the_first_one_is_paid_for(
     assert not (tmp_path / "cache").exists()
 
 
-class Between(Pipeline):
-    """Looks, between its steps, at the first one's file; its storage is DataFlow's."""
+class Looking(Pipeline):
+    """Looks, between its steps, at the first one's file in a `way` of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.storage = TheirStorage(str(folder / "in.jsonl"), str(folder / "cache"))
-        self.extract = ExpressionExtractor(EveryWord())
-        self.looks = 0
+    def __init__(self, folder: Path, storage: Any, way: Any) -> None:
+        self.storage = storage
+        self.serving = EveryWord()
+        self.extract = ExpressionExtractor(self.serving)
+        self.way = way
+        self.asked: list[int] = []
 
     def forward(self) -> None:
+        say("forward() is called")
+        self.asked.append(self.serving.asked)
         self.extract.run(self.storage.step())
-        self.looks += 1
-        pandas.read_json(self.storage._path(1), lines=True)
+        self.asked.append(self.serving.asked)
+        if self.way is not None:
+            [row] = self.way(self.storage)
+            assert row["expressions"]
+        self.asked.append(self.serving.asked)
         count.run(self.storage.step())
 
 
-def test_what_forward_does_between_its_steps_is_no_plan(tmp_path: Path) -> None:
+def read_by_path(storage: Any) -> Any:
+    return [json.loads(line) for line in Path(storage.path_of(1)).read_text().splitlines()]
+
+
+def read_by_pandas(storage: Any) -> Any:
+    return pandas.read_json(storage._path(1), lines=True).to_dict("records")
+
+
+@pytest.mark.parametrize(
+    ("way", "kind", "asked"),
+    [
+        (None, FileStorage, [0, 0, 0]),
+        (lambda storage: copy.copy(storage).step().read("dict"), FileStorage, [0, 0, 1]),
+        (read_by_path, FileStorage, [0, 0, 1]),
+        (read_by_pandas, None, [0, 0, 1]),
+    ],
+    ids=["not", "read", "path", "another library's storage"],
+)
+def test_forward_is_called_once_and_what_it_looks_at_is_there(
+    tmp_path: Path, way: Any, kind: Any, asked: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
     workspace(tmp_path, ROWS[:1])
-    pipeline = Between(tmp_path)
+    storage = (kind or TheirStorage)(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    pipeline = Looking(tmp_path, storage, way)
     assert forward(pipeline).done == 1
-    assert pipeline.looks == 1
-    assert sorted(files_of(tmp_path / "cache"))[-1] == "theirs_step2.jsonl"
+    assert (pipeline.asked, pipeline.serving.asked) == (asked, 1)
+    assert capsys.readouterr().err.count("forward() is called") == 1
+    assert pipeline.storage is storage
+
+
+def test_a_file_that_forward_opens_too_early_is_told(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:1])
+    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "s")
+    too_early = tmp_path / "cache" / "s_step1.jsonl"
+    pipeline = Looking(tmp_path, storage, lambda _: too_early.read_text())
+    with pytest.raises(PlanError, match=r"step0_expression_extraction has.*path_of\(1\)"):
+        forward(pipeline)
+    assert pipeline.serving.asked == 0
+
+
+def test_no_step_is_called_behind_a_look_at_nothing(tmp_path: Path) -> None:
+    workspace(tmp_path, [ROWS[3]])
+    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    pipeline = Looking(tmp_path, storage, read_by_path)
+    assert forward(pipeline).exit_code == 4
+    assert len(pipeline.asked) == 2
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+@pytest.mark.parametrize(
+    ("their_keys", "keys", "said"),
+    [
+        ({}, {"input_sentence_key": "loud"}, "Length takes no input_sentence_key"),
+        ({"input_ky": "caption"}, {}, r"Elsewhere.run\(\): got an unexpected keyword"),
+    ],
+)
+def test_a_wrong_key_of_or_after_another_librarys_operator_is_refused_before_a_step_is_paid_for(
+    tmp_path: Path, theirs: bool, their_keys: dict[str, str], keys: dict[str, str], said: str
+) -> None:
+    workspace(tmp_path, ROWS[:1])
+    kind: Any = TheirStorage if theirs else FileStorage
+    serving = EveryWord()
+
+    class Wrong(Pipeline):
+        def __init__(self) -> None:
+            self.storage = kind(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+            self.theirs = Elsewhere()
+
+        def forward(self) -> None:
+            ExpressionExtractor(serving).run(self.storage.step())
+            self.theirs.run(self.storage.step(), **their_keys)
+            Length().run(self.storage.step(), **keys)
+
+    with pytest.raises(PlanError, match=said):
+        forward(Wrong())
+    assert serving.asked == 0
+
+
+def test_another_librarys_operator_is_given_that_librarys_storage(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:1])
+    given: list[Any] = []
+
+    class Strict(Elsewhere):
+        def run(self, storage: Any, input_key: str = "caption", output_key: str = "upper") -> str:
+            given.append(storage)
+            return super().run(storage, input_key, output_key)
+
+    class Theirs(Pipeline):
+        def __init__(self) -> None:
+            self.storage = TheirStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+            self.theirs = Strict()
+
+        def forward(self) -> None:
+            count.run(self.storage.step())
+            self.theirs.run(copy.copy(self.storage).step())
+
+    assert forward(Theirs()).done == 1
+    assert [type(storage) for storage in given] == [TheirStorage]
+
+
+def test_the_column_of_another_librarys_operator_is_its_default_too(tmp_path: Path) -> None:
+    workspace(tmp_path, ROWS[:1])
+
+    class Defaults(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+            self.theirs = Elsewhere()
+
+        def forward(self) -> None:
+            for arguments, column in (((), "upper"), (("caption", "loud"), "loud")):
+                assert self.theirs.run(self.storage.step(), *arguments) == column
+
+    pipeline = Defaults()
+    pipeline.compile()
+    assert forward(pipeline).done == 1
+    assert forward(Defaults()).done == 1
 
 
 class Unplanned(Pipeline):
@@ -610,7 +728,9 @@ def test_a_forward_that_calls_another_pipelines_alone(tmp_path: Path, compiled: 
 
     pipeline = Outer()
     if compiled:
-        pipeline.compile()
+        pipeline.inner.compile()
+        assert len(pipeline.compile()) == 1
+        assert not (tmp_path / "cache").exists(), "compiling runs nothing"
     assert forward(pipeline).done == 2
 
 
@@ -803,16 +923,14 @@ def test_an_operator_from_elsewhere_that_writes_nothing_leaves_the_result_as_it_
 
     workspace(tmp_path, ROWS[:2])
     for way in ("eager", "compiled"):
-        pipeline = Looking(tmp_path, way)
+        pipeline = EndsWithTheirs(tmp_path, way)
         pipeline.theirs = Looks()
         if way == "compiled":
             pipeline.compile()
         assert forward(pipeline).annotations == str(tmp_path / way / "s_step1.jsonl")
 
 
-class Looking(Mixed):
-    """Ends with theirs."""
-
+class EndsWithTheirs(Mixed):
     def forward(self) -> None:
         self.extractor.run(self.storage.step())
         self.theirs.run(self.storage.step())

@@ -1,0 +1,114 @@
+"""What is of other libraries in a pipeline: their operators as steps, and looks at their files."""
+
+import functools
+import inspect
+from contextlib import suppress
+from typing import Any
+
+from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding.data.storage import (
+    STORAGE_ATTRIBUTES,
+    FileStorage,
+    is_storage,
+    run_noted_steps,
+)
+from dataflow_grounding.engine.plan import Step, WholeFile, note
+
+
+def stand_in_for(value: Any) -> Any:
+    """Return what stands for an operator or a storage of another library while `forward()` runs.
+
+    None for anything else.
+    """
+    if callable(getattr(value, "run", None)):
+        return ForeignOperator(value)
+    return ForeignStorage(value) if is_storage(value) else None
+
+
+class ForeignOperator:
+    """Stands for an operator of another library while `forward()` is called.
+
+    It has the operator's attributes, but a `run` of its own.
+    """
+
+    def __init__(self, operator: Any) -> None:
+        self._operator = operator
+
+    def run(self, *arguments: Any, **keys: Any) -> Any:
+        """Run the operator on the file of the storage's step, as one step of the run.
+
+        Args:
+            arguments: What `forward()` passes. Without a storage among these and the `keys`, the
+                operator is called as if there were no pipeline.
+            keys: The same, by name.
+
+        Returns:
+            The column that the operator says it writes: it runs later.
+        """
+        storage = _storage_in([*arguments, *keys.values()])
+        if storage is None:
+            return self._operator.run(*arguments, **keys)
+        given = [_itself(argument) for argument in arguments]
+        given_keys = {name: _itself(value) for name, value in keys.items()}
+        work = functools.partial(self._operator.run, *given, **given_keys)
+        step = Step(WholeFile(type(self._operator).__name__, work), storage)
+        if not note(step):
+            return work()
+        storage.strays = None  # what it calls itself, in whichever thread, is its own
+        return _output_column(self._operator, arguments, keys)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the operator's attribute."""
+        return getattr(self._operator, name)
+
+
+class ForeignStorage:
+    """Stands for a storage of another library while `forward()` is called.
+
+    Asked for anything but its next step, it has the steps run that were called so far.
+    """
+
+    _storage: Any = None  # also of a copy that is only being made
+
+    def __init__(self, storage: Any) -> None:
+        self._storage = storage
+
+    def step(self) -> "ForeignStorage":
+        """Return what stands for the storage at its next step."""
+        return ForeignStorage(self._storage.step())
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the storage's attribute."""
+        if name not in STORAGE_ATTRIBUTES:
+            run_noted_steps()
+        return getattr(self._storage, name)
+
+
+def _itself(value: Any) -> Any:
+    return value._storage if isinstance(value, ForeignStorage) else value
+
+
+def _storage_in(arguments: list[Any]) -> FileStorage | None:
+    for argument in arguments:
+        if isinstance(argument, (FileStorage, ForeignStorage)):
+            return FileStorage.like(argument)
+    return None
+
+
+def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
+    # Return the column that an operator of another library is told to write, as `output_key=…`, or
+    # writes by default; "" for none. It is the first argument whose name begins with `output`.
+    # Raises PlanError for arguments that its `run` doesn't take.
+    given = dict(keys)
+    with suppress(ValueError):  # not every callable tells its arguments
+        signature = inspect.signature(operator.run)
+        try:
+            bound = signature.bind(*arguments, **keys)
+        except TypeError as error:
+            raise PlanError(f"{type(operator).__name__}.run(): {error}") from None
+        bound.apply_defaults()
+        given.update(bound.arguments)
+    for name, value in given.items():
+        if name.startswith("output"):
+            return value
+    return ""
