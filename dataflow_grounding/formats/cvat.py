@@ -17,8 +17,15 @@ from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample
-from dataflow_grounding.formats.imported import NO_BOX, Mark, column, keep, kept, marks_of
+from dataflow_grounding.formats.format import Phrase, Sample
+from dataflow_grounding.formats.imported import (
+    NO_BOX,
+    Mark,
+    ReturningFormat,
+    Source,
+    column,
+    keep,
+)
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_xml, unite
 from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
 
@@ -45,7 +52,7 @@ _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 
 
 @dataclass
-class Cvat(Format):
+class Cvat(ReturningFormat):
     """CVAT's own XML, which it takes as annotations of a task.
 
     The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes
@@ -69,35 +76,52 @@ class Cvat(Format):
             )
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
+            self._labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
             for number, sample in enumerate(samples):
-                own = kept(sample.record, self.name)
-                facts = {"id": number, **own.get("image", {}), "name": sample.file_name}
+                source = self.source_of(sample)
+                facts = {"id": number, **source.own.get("image", {}), "name": sample.file_name}
                 facts |= {"width": sample.size[0], "height": sample.size[1]}
                 file.write(f"<image {self._attributes_xml(facts)}>\n")
-                if own:
-                    file.writelines(self._marks_back(sample, labels))
-                else:
-                    file.writelines(_picture_xml(sample))
+                marks = self.items_of(source) if source.own else _picture_xml(sample)
+                file.writelines(f"{mark}\n" for mark in marks)
                 file.write("</image>\n")
             file.write("</annotations>\n")
 
     def _attributes_xml(self, facts: Mapping[str, Any]) -> str:
         return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
 
-    def _marks_back(self, sample: Sample, labels: Mapping[str, str]) -> Iterator[str]:
-        # `labels` are those of the source's task, by their class_key.
-        sibling_of_phrase: dict[int, Element] = {}
-        for mark in marks_of(sample, self.name):
-            is_as_it_was = mark.phrase is None or not (mark.is_moved or mark.is_renamed)
-            if mark.item and is_as_it_was:
-                yield f"{mark.item}\n"
-            elif mark.item:
-                yield f"{_changed_xml(mark)}\n"
-            elif mark.phrase:
-                yield _new_xml(mark.phrase, mark, sibling_of_phrase.get(id(mark.phrase)), labels)
-            if mark.item and mark.box:
-                sibling_of_phrase.setdefault(id(mark.phrase), element_of(mark.item))
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return an element with its corners and its phrase as they are now.
+
+        The phrase is its label where no attribute says it.
+        """
+        if not mark.is_moved and not mark.is_renamed:
+            return item
+        element = element_of(item)
+        if mark.box and mark.is_moved:
+            element.attrib.update(_corners_of(mark.box))
+        if mark.is_renamed:
+            said = [each for each in element if each.get("name") == "phrase" and each.text]
+            for attribute in said:
+                attribute.text = mark.phrase.text
+            if not said:
+                element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
+        return text_of(element)
+
+    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
+        """Yield the element of a new box or phrase.
+
+        A box has the label of another box of its phrase, else its class where that is one of the
+        task's labels, else ours. A phrase without boxes is written where the task has our label.
+        """
+        label = self._labels.get(class_key(class_of(mark.phrase.expression)))
+        sibling = _sibling_of(mark.phrase, source)
+        if sibling is None and label:
+            sibling = Element("box", {"label": label})
+        if mark.box and sibling is not None:
+            yield _further_xml(sibling, mark.box)
+        elif mark.box or class_key(_NO_BOX) in self._labels:
+            yield _mark_of_phrase_xml(mark.phrase, mark.number, None)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each <image>. A file of a video, or without images, is refused."""
@@ -142,32 +166,9 @@ def _labels_in(meta: str) -> Iterator[str]:
             yield name
 
 
-def _changed_xml(mark: Mark) -> str:
-    # Only its corners and its phrase are others, or its label where no attribute says the phrase.
-    element = element_of(mark.item)
-    assert mark.phrase is not None
-    if mark.box and mark.is_moved:
-        element.attrib.update(_corners_of(mark.box))
-    if mark.is_renamed:
-        said = [each for each in element if each.get("name") == "phrase" and each.text]
-        for attribute in said:
-            attribute.text = mark.phrase.text
-        if not said:
-            element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
-    return text_of(element)
-
-
-def _new_xml(phrase: Phrase, mark: Mark, sibling: Element | None, labels: Mapping[str, str]) -> str:
-    # A new box has the label of another box of its phrase, else its class where that is one of the
-    # task's `labels`, else ours. A phrase without boxes is written where the task has our label.
-    label = labels.get(class_key(class_of(phrase.expression)))
-    if sibling is None and label:
-        sibling = Element("box", {"label": label})
-    if mark.box and sibling is not None:
-        return f"{_further_xml(sibling, mark.box)}\n"
-    if mark.box or class_key(_NO_BOX) in labels:
-        return _mark_of_phrase_xml(phrase, mark.number, None)
-    return ""
+def _sibling_of(phrase: Phrase, source: Source) -> Element | None:
+    boxes = [number for number, mark in source.marks.items() if mark.phrase is phrase and mark.box]
+    return element_of(source.items[min(boxes)]) if boxes else None
 
 
 def _further_xml(sibling: Element, box: Bbox) -> str:
@@ -217,7 +218,7 @@ def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = ""
     for name, value in facts.items():
         text = "" if value is None else escape(safe_for_xml(str(value)))
         attributes += f'<attribute name="{name}">{text}</attribute>'
-    return f'<{tag} label="{label}" source="manual"{position}>{attributes}</{tag}>\n'
+    return f'<{tag} label="{label}" source="manual"{position}>{attributes}</{tag}>'
 
 
 def _record(image: Element, format: str, passed_over: Counter[str]) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.class_tables import Classes, Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.imported import Mark, column, keep, marks_of
+from dataflow_grounding.formats.format import Sample
+from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
 from dataflow_grounding.formats.reading import files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 
@@ -216,7 +216,7 @@ def _checked_name(name: Any) -> str:
 
 
 @dataclass
-class _LabelFormat(Format):
+class _LabelFormat(ReturningFormat):
     """Base of KITTI and YOLO. Pictures that would have one label file are refused.
 
     `classes` and `class_list` are those of `_classes.Classes`; `flat` puts all pictures into one
@@ -259,17 +259,6 @@ class _LabelFormat(Format):
     def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
         """Return the line of a label file for a box of that class; `number` counts from 1."""
 
-    def name_back(self, mark: Mark) -> str:
-        """Return the class of a box that was read from a line, `mark.item`: here its phrase."""
-        return mark.phrase.text if mark.phrase else ""
-
-    @abstractmethod
-    def line_back(self, line: str, mark: Mark) -> str:
-        """Return the line for a box that was read from another one, `mark.item`.
-
-        `line` is the one that a new box would have.
-        """
-
     @abstractmethod
     def regions(self, label: str, size: Size, names: Any, lines: list[str]) -> list[Labelled]:
         """Return what is in a label file, of a picture of that size.
@@ -306,7 +295,7 @@ class _LabelFormat(Format):
         pictures = Numbers()
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
-            lines = self._lines(sample)
+            lines = "".join(f"{line}\n" for line in self.items_of(self.source_of(sample)))
             name = _label_file_of(sample.file_name)
             mode = "xb" if is_new else "ab"
             try:
@@ -315,21 +304,15 @@ class _LabelFormat(Format):
             except FileExistsError:  # another picture has it: a.jpg and a.png
                 raise InputError(_shared_label(sample.file_name, pictures)) from None
 
-    def _lines(self, sample: Sample) -> str:
+    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
+        """Yield the line of a new box."""
+        yield self._line_of(mark.phrase.text, mark, source)
+
+    def _line_of(self, name: str, mark: Mark, source: Source) -> str:
         # A new class gets its number, which writes its name into the names' file.
-        lines = ""
-        for mark in marks_of(sample, self.name):
-            line = mark.item
-            if mark.phrase:
-                name = self.name_back(mark) if mark.item else mark.phrase.text
-                number, _ = self._numbers.number_of(name)
-                box = mark.phrase.boxes[mark.number]
-                score = mark.phrase.scores[mark.number]
-                line = self.line(number, name, box, score, sample.size)
-            if mark.phrase and mark.item:
-                line = self.line_back(line, mark)
-            lines += f"{line}\n"
-        return lines
+        number, _ = self._numbers.number_of(name)
+        box = mark.phrase.boxes[mark.number]
+        return self.line(number, name, box, mark.score, source.sample.size)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.
@@ -440,16 +423,16 @@ class Kitti(_LabelFormat):
         score_field = "" if score is None else f" {score:.6g}"
         return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
 
-    def name_back(self, mark: Mark) -> str:
-        """Return the class as the line has it, with its capitals, unless it is another now."""
-        read = str(mark.item).split()[0].replace("_", " ")
-        name = super().name_back(mark)
-        return read if class_key(read) == class_key(name) else name
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return a line with the class and the corners as they are now.
 
-    def line_back(self, line: str, mark: Mark) -> str:
-        """Return the line that was read, with the class and perhaps the corners of the new one."""
-        fields = mark.item.split()
-        new_fields = line.split()
+        The class keeps its capitals, unless it is another one.
+        """
+        fields = item.split()
+        name = fields[0].replace("_", " ")
+        if class_key(name) != class_key(mark.phrase.text):
+            name = mark.phrase.text
+        new_fields = self._line_of(name, mark, source).split()
         fields[0] = new_fields[0]
         if mark.is_moved:
             fields[4:8] = new_fields[4:8]
@@ -501,12 +484,13 @@ class Yolo(_LabelFormat):
         )
         return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
-    def line_back(self, line: str, mark: Mark) -> str:
-        """Return the new line with the numbers that were read, where they are of the same box.
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return a line with its class's number now, and new numbers where the box is another.
 
         Trainers take no scores, and no boxes among outlines or poses.
         """
-        fields = mark.item.split()
+        line = self._line_of(mark.phrase.text, mark, source)
+        fields = item.split()
         if mark.is_moved or len(fields) not in (5, 6):
             return line
         return " ".join([line.split()[0], *fields[1:5]])

@@ -17,14 +17,13 @@ from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
-from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import name_within
 from dataflow_grounding.formats.class_tables import Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.imported import Mark, column, keep, kept, marks_of
+from dataflow_grounding.formats.format import Sample
+from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
 from dataflow_grounding.formats.reading import (
     entry_errors,
     files_under,
@@ -43,7 +42,7 @@ _END = "</annotation>\n"
 
 
 @dataclass
-class Voc(Format):
+class Voc(ReturningFormat):
     """Pascal VOC. Names of objects are classes.
 
     `classes` and `class_list` are those of `class_tables.Classes`; `flat` puts all pictures into
@@ -80,11 +79,12 @@ class Voc(Format):
             stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)
             name = portable(f"{self.data_file}/{os.path.splitext(stem)[0]}.xml")
             mode = "xb" if is_new else "r+b"
-            lines = "".join(f"\t{line}\n" for line in self._lines(sample, is_new))
+            source = self.source_of(sample)
+            lines = "".join(f"\t{line}\n" for line in self._lines(source, is_new))
             try:
                 with open(out.place(name), mode) as file:
                     if is_new:
-                        root = kept(sample.record, self.name).get("root", {})
+                        root = source.own.get("root", {})
                         attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
                         file.write(f"<annotation{attributes}>\n".encode())
                     else:  # a further record of the picture
@@ -96,16 +96,38 @@ class Voc(Format):
                     " rename one"
                 ) from None
 
-    def _lines(self, sample: Sample, is_new: bool) -> Iterator[str]:
-        own = kept(sample.record, self.name)
-        offset = own.get("offset", 1) if self.offset is None else self.offset
-        if is_new and not own:
-            yield from _head(sample)
-        for mark in marks_of(sample, self.name):
-            if mark.phrase:
-                yield text_of(_object(mark, offset))
-            elif is_new:
-                yield _named(mark.item, sample.file_name)
+    def _lines(self, source: Source, is_new: bool) -> Iterator[str]:
+        if is_new and not source.own:
+            yield from _head(source.sample)
+        if not is_new:  # all but its boxes stands there already
+            source.gone.update(set(range(len(source.items))) - source.marks.keys())
+        for item in self.items_of(source):
+            yield _named(item, source.sample.file_name)
+
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return an object with its corners and its name as they are now."""
+        element = element_of(item)
+        if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
+            _with_texts(element, {"name": mark.phrase.text})
+        box = element.find("bndbox")
+        if mark.is_moved and box is not None:
+            _with_texts(box, self._corners(mark, source))
+        return text_of(element)
+
+    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
+        """Yield a new object."""
+        element = Element("object")
+        facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
+        _with_texts(element, facts)
+        _with_texts(SubElement(element, "bndbox"), self._corners(mark, source))
+        yield text_of(element)
+
+    def _corners(self, mark: Mark, source: Source) -> dict[str, str]:
+        offset = source.own.get("offset", 1) if self.offset is None else self.offset
+        x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
+        numbers = (x1 + offset, y1 + offset, x2, y2)
+        texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
+        return dict(zip(_CORNERS, texts, strict=True))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each XML file, in the order of their names; `path` may be one file.
@@ -237,30 +259,3 @@ def _with_texts(element: Element, texts: str | Mapping[str, Any]) -> Element:
         child = element.find(name)
         (SubElement(element, name) if child is None else child).text = str(text)
     return element
-
-
-def _object(mark: Mark, offset: int) -> Element:
-    # One that was read stays as it was, but for its corners and its name where they are others.
-    assert mark.phrase is not None
-    assert mark.box is not None
-    corners = _corners(mark.box, offset)
-    if not mark.item:
-        element = Element("object")
-        facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
-        _with_texts(element, facts)
-        _with_texts(SubElement(element, "bndbox"), corners)
-        return element
-    element = element_of(mark.item)
-    if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
-        _with_texts(element, {"name": mark.phrase.text})
-    box = element.find("bndbox")
-    if mark.is_moved and box is not None:
-        _with_texts(box, corners)
-    return element
-
-
-def _corners(box: Bbox, offset: int) -> dict[str, str]:
-    x1, y1, x2, y2 = box
-    numbers = (x1 + offset, y1 + offset, x2, y2)
-    texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
-    return dict(zip(_CORNERS, texts, strict=True))
