@@ -13,24 +13,22 @@ converter; ultralytics' data/utils.py.
 import codecs
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import dump_text, is_number, name_within
+from dataflow_grounding.data.records import dump_text, is_number
 from dataflow_grounding.formats._picture_finder import PictureFinder
-from dataflow_grounding.formats.class_tables import Classes, Numbers, read_texts
+from dataflow_grounding.formats.class_tables import Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Sample
-from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
+from dataflow_grounding.formats.imported import Mark, Source, column, keep
+from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 
@@ -215,30 +213,17 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-@dataclass
-class _LabelFormat(ReturningFormat):
-    """Base of KITTI and YOLO. Pictures that would have one label file are refused.
+class _LabelFormat(PictureFiles):
+    """Base of KITTI and YOLO."""
 
-    `classes` and `class_list` are those of `_classes.Classes`; `flat` puts all pictures into one
-    folder, for readers that don't look into others.
-    """
-
-    classes: str = "class"
-    class_list: Sequence[str] = ()
-    flat: bool = False
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
     names_of: ClassVar[Any]  # reads such a file by its path
-    joint: ClassVar[str]  # a character that can't stand in a class's name
-    detects = True
+    ending = ".txt"
 
     def __post_init__(self) -> None:
-        self._classes = Classes(self.classes, self.joint, self.class_list)
+        super().__post_init__()
         self._first_bad = ""  # where the first line of no use is, and why
-
-    def words_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the expression's class: these formats have no other words."""
-        return self._classes.written_class_of(expression)
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return what the file with the names begins with, here nothing.
@@ -287,22 +272,18 @@ class _LabelFormat(ReturningFormat):
                 names.write("  {}\n")  # no names, in YAML
             self.remarks += self._classes.remarks_on_numbers(len(classes))
 
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write the label files.
-
-        Raises InputError where two pictures have the same label file.
-        """
-        pictures = Numbers()
-        for sample in samples:
-            _, is_new = pictures.number_of(sample.file_name)
-            lines = "".join(f"{line}\n" for line in self.items_of(self.source_of(sample)))
-            name = _label_file_of(sample.file_name)
-            mode = "xb" if is_new else "ab"
-            try:
-                with open(out.place(name), mode, 0) as file:
-                    file.write(lines.encode())
-            except FileExistsError:  # another picture has it: a.jpg and a.png
-                raise InputError(_shared_label(sample.file_name, pictures)) from None
+    def why_shared(self, file_name: str, pictures: Numbers) -> str:
+        """Return which other picture it is, if its name differs in nothing but the ending."""
+        stem, own_ending = os.path.splitext(file_name)
+        earlier = "another picture"
+        for ending in ENDINGS:
+            for spelled in (ending, ending.upper()):
+                if spelled != own_ending and f"{stem}{spelled}" in pictures:
+                    earlier = f"{stem}{spelled}"
+        return (
+            f"{earlier} and {file_name} would share {self.file_of(file_name)}: rename one, in the"
+            " run's input too, and run generate again, which asks for nothing that is stored"
+        )
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
         """Yield the line of a new box."""
@@ -526,22 +507,3 @@ def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
             if os.path.isdir(labels):
                 pairs.append((pictures if os.path.isdir(pictures) else image_root, labels))
     return pairs or [(image_root, top)]
-
-
-def _label_file_of(file_name: str) -> str:
-    stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
-    return portable(f"labels/{stem}.txt")
-
-
-def _shared_label(file_name: str, pictures: Numbers) -> str:
-    # The other one is named if its name differs in nothing but the ending.
-    stem, own_ending = os.path.splitext(file_name)
-    earlier = "another picture"
-    for ending in ENDINGS:
-        for spelled in (ending, ending.upper()):
-            if spelled != own_ending and f"{stem}{spelled}" in pictures:
-                earlier = f"{stem}{spelled}"
-    return (
-        f"{earlier} and {file_name} would share {_label_file_of(file_name)}: rename one, in the"
-        " run's input too, and run generate again, which asks for nothing that is stored"
-    )
