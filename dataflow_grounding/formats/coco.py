@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_number, is_score
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
@@ -37,6 +38,7 @@ from dataflow_grounding.formats.reading import entry_errors, file_of, read_lists
 CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
+SHARED_NAMES = "file names of several images, which stay records of their own"
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 # SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _TABLES = """
@@ -176,6 +178,14 @@ class CocoFile:
         for own_id, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
             yield own_id, name, marshal.loads(item)
 
+    def shared_names(self) -> list[str]:
+        """Return each file name that several images have, with their ids, in words."""
+        query = (
+            "SELECT name, group_concat(id, ' and ') FROM images GROUP BY name HAVING count(*) > 1"
+            " ORDER BY min(rowid)"
+        )
+        return [f"{name}, of the ids {ids:.80}" for name, ids in self._rows.execute(query)]
+
     def entries(self, image_id: str) -> list[dict[str, Any]]:
         """Return the annotations of an image, in the order of the file; none of an unknown one.
 
@@ -248,7 +258,8 @@ class Coco(ReturningFormat):
         facts |= {key: value for key, value in self.preamble.items() if key != "categories"}
         lists = out.lists(self.data_file, "images", "annotations", "categories", **facts)
         with lists as (put_image, put_annotation, put_category):
-            self._categories = categories = _Categories(put_category)
+            categories = _Categories(put_category)
+            self._categories = categories
             for entry in self.preamble.get("categories", ()):
                 categories.add(entry)
             # Without the file's preamble its categories are those of its annotations.
@@ -271,8 +282,7 @@ class Coco(ReturningFormat):
                 self._image_ids.rise(largest.get("images", 0))
                 for entry in source.own.get("categories", ()):
                     categories.add(entry)
-                own_id = source.own.get("image", {}).get("id")
-                image_id, is_new = self._image_ids.id_of(self.image_key(sample, position), own_id)
+                image_id, is_new = self._image_id(source, position)
                 if is_new:
                     put_image(self._image_entry(source, image_id))
                 for item in self.items_of(source):
@@ -281,6 +291,15 @@ class Coco(ReturningFormat):
             unlisted = categories.new - count_of_fixed
             count = len(self._classes.fixed) + unlisted
             self.remarks += self._classes.remarks_on_numbers(count)
+
+    def _image_id(self, source: Source, position: int) -> tuple[Any, bool]:
+        # With whether it has no entry yet. A source may have several entries of one file name.
+        own_id = source.own.get("image", {}).get("id")
+        key = self.image_key(source.sample, position)
+        image_id, is_new = self._image_ids.id_of(key, own_id)
+        if is_new or own_id in (None, image_id):
+            return image_id, is_new
+        return self._image_ids.id_of(f"{own_id} {key}", own_id)
 
     def _image_entry(self, source: Source, image_id: Any) -> dict[str, Any]:
         sample = source.sample
@@ -357,6 +376,8 @@ class Coco(ReturningFormat):
         self.class_names = coco.category_names()
         self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
+        if self.detects:  # with captions, a picture has an entry for each
+            self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
         for image_key, name, image in coco.images():  # its key is its id in the file
             row = _known(image, "width", "height", "caption")
             image_id = image.get("original_id", image.get("original_img_id"))

@@ -90,6 +90,10 @@ class Cvat(ReturningFormat):
     def _attributes_xml(self, facts: Mapping[str, Any]) -> str:
         return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
 
+    def is_rest(self, item: str) -> bool:
+        """Return whether an element is a shape or a tag, but not that of the caption."""
+        return element_of(item).get("label") != _PICTURE
+
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return an element with its corners and its phrase as they are now.
 

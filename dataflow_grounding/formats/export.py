@@ -53,7 +53,7 @@ from dataflow_grounding.formats.format import (
     Sample,
     stands,
 )
-from dataflow_grounding.formats.imported import comes_without_boxes
+from dataflow_grounding.formats.imported import ReturningFormat
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 # A path that ends so is meant as one file; a new folder of such a name would be a mistake.
@@ -529,8 +529,10 @@ class _SampleMaker:
         # selected. - Without expressions: if it is marked `background`, or a person reviewed it, or
         # the format writes whole records (`Format.whole`); and an expression that wasn't found
         # would be selected.
-        if comes_without_boxes(record, self._format.name):  # what its source says goes back
-            return True
+        if isinstance(self._format, ReturningFormat):
+            nothing_left = all(map(_is_rejected_or_absent, expressions))
+            if self._format.goes_back_empty(record, nothing_left):
+                return True
         if record.get("background") is False:  # something is there that it doesn't say
             return False
         if not expressions:
@@ -694,6 +696,10 @@ def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
     # thing is nowhere in the picture.
     kept_boxes = not_rejected(expression) or []
     return bool(expression["instances"]) and len(kept_boxes) == 0
+
+
+def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
+    return _is_all_rejected(expression) or status_of(expression) == "none"
 
 
 def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:

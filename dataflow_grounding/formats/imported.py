@@ -104,6 +104,26 @@ class ReturningFormat(Format):
         source.gone = read - source.marks.keys()
         return source
 
+    def is_rest(self, item: Any) -> bool:
+        """Return whether an item that isn't read as a box says something of its picture."""
+        return True
+
+    def has_rest(self, record: Mapping[str, Any]) -> bool:
+        """Return whether a source says something of a record's picture besides its boxes."""
+        source = self.source_of(Sample("", (1, 1), "", [], record))
+        rest = set(range(len(source.items))) - source.gone
+        return any(self.is_rest(source.items[number]) for number in rest)
+
+    def goes_back_empty(self, record: Mapping[str, Any], is_without_boxes: bool) -> bool:
+        """Return whether a picture goes back without any box.
+
+        It does where it came so, and nobody has added one; and where something else of it goes
+        back, as a crowd, when a person has taken all boxes away (`is_without_boxes`).
+        """
+        own = kept(record, self.name)
+        came_empty = bool(own) and not own["read"] and not record.get("expressions")
+        return came_empty or (is_without_boxes and self.has_rest(record))
+
     def items_of(self, source: Source) -> Iterator[Any]:
         """Yield all that is to be written of a sample."""
         for number, item in enumerate(source.items):
@@ -155,12 +175,6 @@ def kept(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
         return {}
     numbers = range(len(items))
     return own if all(type(number) is int and number in numbers for number in read) else {}
-
-
-def comes_without_boxes(record: Mapping[str, Any], format: str) -> bool:
-    """Whether the format's import read no box of a picture of which it kept something."""
-    own = kept(record, format)
-    return bool(own) and not own["read"] and not record.get("expressions")
 
 
 def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:

@@ -252,7 +252,7 @@ def _names_file_beside(label_dir: str, key: str) -> str:
 def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
-    Raises InputError: the file can't be read, or names no image of the folder.
+    Raises InputError: the file can't be read, names no image of the folder, or one twice.
     """
     coco = CocoFile(path)
     left_out = coco.left_out()
@@ -261,7 +261,12 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
     stated_sizes: dict[str, Size] = {}
     for image_id, name, image in coco.images():
         path_in_folder = os.path.normpath(name).replace(os.sep, "/")
-        id_of_name[path_in_folder] = image_id
+        earlier_id = id_of_name.setdefault(path_in_folder, image_id)
+        if earlier_id != image_id:
+            raise InputError(
+                f"{path}: the images {earlier_id} and {image_id} have one file_name, {name!r}: give"
+                " all of its annotations one image_id, and leave one of the two images"
+            )
         stated = stated_size(image)
         if stated is not None:
             stated_sizes[path_in_folder] = stated

@@ -67,6 +67,10 @@ class Voc(PictureFiles):
         for item in self.items_of(source):
             yield f"\t{_named(item, source.sample.file_name)}"
 
+    def is_rest(self, item: str) -> bool:
+        """Return whether an element is an object, as one without a box."""
+        return item.startswith("<object")
+
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return an object with its corners and its name as they are now."""
         element = element_of(item)

@@ -184,6 +184,36 @@ def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
     assert sorted(one["id"] for one in out["categories"]) == [3, 18]
 
 
+def reject(records: Records) -> None:
+    """A person says of every box that it is wrong."""
+    for record in records:
+        for expression in record["expressions"]:
+            expression |= {"verified": False, "reviewed_by": "ann"}
+
+
+def test_a_crowd_of_coco_goes_back_without_the_boxes_that_were_rejected(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    """Pictures of which nothing is left at all, as a.png, stay out, as they may show something."""
+    out = json.loads(back(coco_file(tmp_path), "coco", "annotations.json", reject).read_text())
+    assert out["annotations"] == [box for box in COCO["annotations"] if box.get("iscrowd")]
+    assert out["images"] == [image for image in COCO["images"] if image["id"] in (700, 13)]
+
+
+def test_two_images_of_coco_with_one_file_name_stay_two(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    file = coco_file(tmp_path)
+    twins = json.loads(file.read_text())
+    twins["images"][1]["file_name"] = "b.png"
+    file.write_text(json.dumps(twins))
+    out = json.loads(back(file, "coco", "annotations.json").read_text())
+    assert out == twins
+    done = succeeds("import", file, "--format", "coco", "-o", tmp_path / "again")
+    told = "file names of several images, which stay records of their own: 1 (b.png, of the ids"
+    assert f"{told} 700 and 12)" in done.out
+
+
 # CVAT
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -283,6 +313,15 @@ def test_what_ours_wrote_for_cvat(tmp_path: Path, back: Callable[..., Path]) -> 
     write(rows, "cvat", str(tmp_path / "first.xml"), folders=[str(tmp_path / "pictures")])
     out = back(tmp_path / "first.xml", "cvat", "annotations.xml")
     assert parts_of(out.read_text()) == parts_of((tmp_path / "first.xml").read_text())
+
+
+def test_shapes_of_cvat_go_back_without_the_boxes_that_were_rejected(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    out = back(cvat_file(tmp_path), "cvat", "annotations.xml", reject).read_text()
+    before, _, behind = CVAT.partition("    <box")
+    wanted = before + behind.rpartition("</box>")[2]
+    assert parts_of(out) == parts_of(wanted)
 
 
 # Label Studio
@@ -431,6 +470,13 @@ def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Path]) -> 
     wanted = wanted.replace("Pedestrian", "Cyclist").rpartition("Car")[0]
     new = "tram 0.00 0 0.00 1.000 1.000 9.000 9.000 0.00 0.00 0.00 0.00 0.00 0.00 0.00\n"
     assert (out / "labels" / "a.txt").read_text() == wanted + new
+
+
+def test_dont_care_lines_of_kitti_go_back_without_the_boxes_that_were_rejected(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    out = back(label_file(tmp_path, KITTI), "kitti", "out", reject)
+    assert (out / "labels" / "a.txt").read_text() == KITTI.splitlines()[1] + "\n"
 
 
 def test_yolo(tmp_path: Path, back: Callable[..., Path]) -> None:
