@@ -47,7 +47,7 @@ from dataflow_grounding.formats.class_tables import UNLISTED
 from dataflow_grounding.formats.export import Exported, Selection
 from dataflow_grounding.formats.export_folder import is_data_file
 from dataflow_grounding.formats.format import Format
-from dataflow_grounding.formats.reading import with_sizes
+from dataflow_grounding.formats.reading import Doubts, with_sizes
 from dataflow_grounding.images.image import find_image
 
 
@@ -200,12 +200,14 @@ def import_(
     is_new = not os.path.exists(out)
     stems = SharedStems()
     first_pictures: list[str] = []
+    doubts = Doubts(compares=not source.measures)
     # Where this fails another import is at work there: its folder isn't ours to remove.
     with told_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
     try:
         with closing(writer):
-            for record in with_sizes(read(path, source, image_root=image_root), folder):
+            records = read(path, source, image_root=image_root)
+            for record in with_sizes(records, folder, doubts):
                 stems.add(path_of(record))
                 if len(first_pictures) < _LOOKED_FOR:
                     first_pictures.append(path_of(record))
@@ -230,7 +232,7 @@ def import_(
     line = f"{annotations}: {counted(writer.count, 'record')}"
     passed_over = _positive(source.passed_over)
     missing = _missing_pictures(first_pictures, folder)
-    remarks = [*source.remarks, *stems.remarks(), *missing]
+    remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
     facts["remarks"] = remarks
     answer(as_json, facts, [line, *_passed_over_lines(passed_over), *remarks])

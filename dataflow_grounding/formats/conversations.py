@@ -174,6 +174,7 @@ class Conversations(Format):
         "<box>",
         "</box>",
     )
+    measures = True
     dialect: ClassVar[Dialect]
     boxes: BoxFormat  # of the answers
 

@@ -184,6 +184,8 @@ class Format(ABC):
     """Whether a phrase that is said twice of one box stays there twice, as in the records."""
     detects: ClassVar[bool] = False
     """Whether its readers learn as background whatever has no box in a picture."""
+    measures: ClassVar[bool] = False
+    """Whether `read` takes the sizes of its records from their pictures."""
     whole: ClassVar[bool] = False
     """Whether its rows are whole records: one without expressions says nothing of its picture."""
 

@@ -220,6 +220,7 @@ class _LabelFormat(PictureFiles):
     names_files: ClassVar[tuple[str, ...]]
     names_of: ClassVar[Any]  # reads such a file by its path
     ending = ".txt"
+    measures = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
