@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_number, is_score
@@ -24,7 +25,6 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 from dataflow_grounding.formats.imported import (
     Mark,
-    OwnIds,
     ReturningFormat,
     Source,
     column,
@@ -253,7 +253,7 @@ class Coco(ReturningFormat):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples; categories with a fixed order come first, others as they appear."""
         self._image_ids = _NamedIds()
-        annotation_ids = OwnIds()
+        annotation_ids = _OwnIds()
         facts = {"info": {"description": "dataflow-grounding"}, "licenses": []}
         facts |= {key: value for key, value in self.preamble.items() if key != "categories"}
         lists = out.lists(self.data_file, "images", "annotations", "categories", **facts)
@@ -431,11 +431,36 @@ class CocoGrounding(Coco):
         return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
 
 
+class _OwnIds:
+    """Gives ids of a source back where they are free, and others above the largest."""
+
+    def __init__(self) -> None:
+        self._taken = NumberTable()  # hashes of ids
+        self._last = 0  # the number that was given last to what is new
+
+    def rise(self, largest: int) -> None:
+        """Leave numbers up to `largest` to a source."""
+        self._last = max(self._last, largest)
+
+    def id_of(self, own: Any = None) -> Any:
+        """Return `own` where no other has it, else a new number."""
+        if not isinstance(own, (int, float, str)) or self._is_taken(own):
+            own = self._last + 1
+            while self._is_taken(own):
+                own += 1
+            self._last = own
+        self._taken.set(hash(own), 1)
+        return own
+
+    def _is_taken(self, own: Any) -> bool:
+        return self._taken.get(hash(own)) is not None
+
+
 class _NamedIds:
     """Gives names ids: those of their source, or numbers from 1 in the order of the names."""
 
     def __init__(self) -> None:
-        self._ids = OwnIds()
+        self._ids = _OwnIds()
         self._numbers = Numbers()
         self._id_of_number: dict[int, Any] = {}  # by the number of the name, where they differ
         self.rise = self._ids.rise

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp
 from dataflow_grounding.data.records import is_box
 from dataflow_grounding.formats.format import Format, Phrase, Sample
@@ -189,28 +188,3 @@ def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
         box: Any = source.get("bbox")
         is_moved = not is_box(box) or clamp(box_of(box), size) != phrase.boxes[number]
     return source["item"], Mark(phrase, number, is_moved, str(source.get("text")))
-
-
-class OwnIds:
-    """Gives ids of a source back where they are free, and others above the largest."""
-
-    def __init__(self) -> None:
-        self._taken = NumberTable()  # hashes of ids
-        self._last = 0  # the number that was given last to what is new
-
-    def rise(self, largest: int) -> None:
-        """Leave numbers up to `largest` to a source."""
-        self._last = max(self._last, largest)
-
-    def id_of(self, own: Any = None) -> Any:
-        """Return `own` where no other has it, else a new number."""
-        if not isinstance(own, (int, float, str)) or self._is_taken(own):
-            own = self._last + 1
-            while self._is_taken(own):
-                own += 1
-            self._last = own
-        self._taken.set(hash(own), 1)
-        return own
-
-    def _is_taken(self, own: Any) -> bool:
-        return self._taken.get(hash(own)) is not None

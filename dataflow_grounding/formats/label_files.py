@@ -23,7 +23,6 @@ from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
-from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.class_tables import Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
@@ -312,11 +311,10 @@ class _LabelFormat(PictureFiles):
                 where = os.path.join(labels, min(label_files))
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
             self.passed_over["label files without a picture"] += len(label_files - wanted)
-            finder = PictureFinder((pictures,))
             for image in images:
                 label = _label_of(image)
                 file = os.path.join(labels, label)
-                size = picture_size(finder, image, file)
+                size = picture_size(pictures, image, file)
                 columns: dict[str, Any] = {"expressions": []}
                 if label in label_files:
                     columns = self._columns_of(file, size, names)

@@ -37,10 +37,10 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.format import stands
 from dataflow_grounding.formats.imported import COLUMN, with_read
-from dataflow_grounding.images.files import MAX_FILE_BYTES
+from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
+from dataflow_grounding.images.image import find_image
 
 ROUNDING = 0.5  # px by which a box may reach out of its image without a word
 # What is told of an import; the boxes stay as they are.
@@ -327,13 +327,14 @@ def _tar_sample(
     return sample
 
 
-def picture_size(finder: PictureFinder, name: Any, where: str) -> Size:
+def picture_size(folder: str, name: Any, where: str) -> Size:
     """Return the width and height in pixels of a picture, as it is upright.
 
-    Raises InputError that begins with `where`, the place that names the picture.
+    Its path, if relative, starts from `folder`. Raises InputError that begins with `where`, the
+    place that names the picture.
     """
     try:
-        return finder.find(name, "image").header.size
+        return read_header(find_image(Record({"image": name}, (folder,)), "image").path).size
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -549,14 +550,13 @@ def with_sizes(
     is broken, stays without a size. A size that a record states stays, as its boxes are in it; with
     `doubts` it is compared with that of the picture, unless that would have to be fetched.
     """
-    finder = PictureFinder((folder,))
     for record in records:
         stated = stated_size(record)
         real = None
         compares = doubts is not None and doubts.compares and not is_elsewhere(folder)
         if stated is None or (compares and not is_elsewhere(path_of(record))):
             with suppress(InputError):
-                real = picture_size(finder, record.get("image_path"), "")
+                real = picture_size(folder, record.get("image_path"), "")
         if stated is None and real is not None:
             record |= {"width": real[0], "height": real[1]}
         if doubts is not None:
