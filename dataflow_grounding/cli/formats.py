@@ -44,10 +44,11 @@ from dataflow_grounding.formats import (
     write,
 )
 from dataflow_grounding.formats.class_tables import UNLISTED
-from dataflow_grounding.formats.export import Exported, Selection
 from dataflow_grounding.formats.export_folder import is_data_file
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import Doubts, with_sizes
+from dataflow_grounding.formats.samples import Exported
+from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.images.image import find_image
 
 
