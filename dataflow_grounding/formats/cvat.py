@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree.ElementTree import Element
-from xml.sax.saxutils import escape, quoteattr
+from xml.etree.ElementTree import Element, SubElement
+from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Bbox
@@ -177,13 +177,15 @@ def _sibling_of(phrase: Phrase, source: Source) -> Element | None:
 
 def _further_xml(sibling: Element, box: Bbox) -> str:
     # Another box of the label, the group and the phrase of a box.
-    facts = {"label": sibling.get("label", ""), "source": "manual", "occluded": "0"}
-    facts |= {**_corners_of(box), "z_order": "0"}
-    if sibling.get("group_id"):
-        facts["group_id"] = sibling.get("group_id", "")
-    element = Element("box", facts)
+    element = _box_element(sibling.get("label", ""), box, sibling.get("group_id"))
     element.extend(each for each in sibling if each.get("name") in _PHRASE_ATTRIBUTES)
     return text_of(element)
+
+
+def _box_element(label: str, box: Bbox, group_id: str | None) -> Element:
+    facts = {"label": label, "source": "manual", "occluded": "0", **_corners_of(box)}
+    group = {"group_id": group_id} if group_id else {}
+    return Element("box", {**facts, "z_order": "0", **group})
 
 
 def _corners_of(box: Bbox) -> dict[str, str]:
@@ -194,13 +196,13 @@ def _picture_xml(sample: Sample) -> Iterator[str]:
     # Boxes of one phrase have the same `group_id`.
     facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
     if any(facts.values()):
-        yield _mark_xml("tag", _PICTURE, facts)
+        yield _with_attributes(_tag(_PICTURE), facts)
     for group_id, phrase in enumerate(sample.phrases, 1):
         for number in range(len(phrase.boxes)) or (NO_BOX,):
-            yield _mark_of_phrase_xml(phrase, number, group_id)
+            yield _mark_of_phrase_xml(phrase, number, str(group_id))
 
 
-def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: int | None) -> str:
+def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> str:
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -209,20 +211,20 @@ def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: int | None) -> st
         "expression_id": phrase.expression["expression_id"],
     }
     if number == NO_BOX:
-        return _mark_xml("tag", _NO_BOX, {**facts, "status": phrase.status})
-    corners = " ".join(f'{name}="{n}"' for name, n in _corners_of(phrase.boxes[number]).items())
-    group = "" if group_id is None else f' group_id="{group_id}"'
-    position = f' occluded="0" {corners} z_order="0"{group}'
-    return _mark_xml("box", _BOX, {**facts, "score": phrase.scores[number]}, position)
+        return _with_attributes(_tag(_NO_BOX), {**facts, "status": phrase.status})
+    element = _box_element(_BOX, phrase.boxes[number], group_id)
+    return _with_attributes(element, {**facts, "score": phrase.scores[number]})
 
 
-def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = "") -> str:
-    # `position` is XML of further attributes of the element itself.
-    attributes = ""
+def _tag(label: str) -> Element:
+    return Element("tag", {"label": label, "source": "manual"})
+
+
+def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
     for name, value in facts.items():
-        text = "" if value is None else escape(safe_for_xml(str(value)))
-        attributes += f'<attribute name="{name}">{text}</attribute>'
-    return f'<{tag} label="{label}" source="manual"{position}>{attributes}</{tag}>'
+        attribute = SubElement(element, "attribute", {"name": name})
+        attribute.text = "" if value is None else safe_for_xml(str(value))
+    return text_of(element)
 
 
 def _record(image: Element, format: str, passed_over: Counter[str]) -> dict[str, Any]:
