@@ -521,15 +521,14 @@ class Doubts:
             return
         sides = f"{size[0]} x {size[1]} px"
         if real is not None and real != size:
-            self._add(_OTHER_SIZE, f"{name}, stated as {sides}, of {real[0]} x {real[1]} px")
+            self._add(_OTHER_SIZE, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
         for expression in record["expressions"]:
             for instance in expression["instances"]:
                 box = box_of(instance["bbox"])
-                where = f"{expression['text']!r:.60} {list(box)} in {name} of {sides}"
-                if area(clamp(box, size)) <= 0:
-                    self._add(_OUTSIDE, where)
-                elif reaches_beyond(box, size):
-                    self._add(_BEYOND, where)
+                is_outside = area(clamp(box, size)) <= 0
+                if is_outside or reaches_beyond(box, size):
+                    where = f"{expression['text']!r:.60} {list(box)} in {name} ({sides})"
+                    self._add(_OUTSIDE if is_outside else _BEYOND, where)
 
     def _add(self, what: str, where: str) -> None:
         self._first.setdefault(what, where)

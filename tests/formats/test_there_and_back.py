@@ -552,11 +552,11 @@ def test_boxes_outside_and_other_sizes_of_coco_are_told(tmp_path: Path, pictures
     file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
     assert told_on_import(tmp_path, file, "coco") == [
         "boxes outside of their picture, which an export leaves out: 2, the first is 'cup' [64, 1,"
-        " 69, 6] in gone.png of 64 x 48 px",
+        " 69, 6] in gone.png (64 x 48 px)",
         "boxes that reach beyond their picture, which an export cuts: 1, the first is 'cup' [9, 40,"
-        " 18, 49] in a.png of 64 x 48 px",
-        "pictures of another size than is stated, which no export takes: 1, the first is b.png,"
-        " stated as 640 x 480 px, of 64 x 48 px",
+        " 18, 49] in a.png (64 x 48 px)",
+        "pictures of another size than is stated, which no export takes: 1, the first is b.png"
+        " (640 x 480 px stated, 64 x 48 px found)",
     ]
 
 
@@ -567,9 +567,9 @@ def test_percents_above_100_of_label_studio_are_told(tmp_path: Path, pictures: P
     result[0]["value"]["width"] = 101
     assert told_on_import(tmp_path, tasks_file(tmp_path, tasks[1:]), "label-studio") == [
         "boxes that reach beyond their picture, which an export cuts: 1, the first is 'cup' [3.2,"
-        " 5.925926, 67.84, 21.909926] in b.png of 64 x 48 px",
+        " 5.925926, 67.84, 21.909926] in b.png (64 x 48 px)",
         "boxes outside of their picture, which an export leaves out: 1, the first is 'cup' [96.0,"
-        " 5.925926, 108.8, 21.909926] in b.png of 64 x 48 px",
+        " 5.925926, 108.8, 21.909926] in b.png (64 x 48 px)",
     ]
 
 
@@ -583,6 +583,6 @@ def test_a_size_that_is_not_the_pictures_is_told(
     folders = [str(tmp_path / "large")]
     write(rows, format, str(tmp_path / "out"), folders=folders, images="reference")
     assert told_on_import(tmp_path, tmp_path / "out", format) == [
-        "pictures of another size than is stated, which no export takes: 1, the first is a.png,"
-        " stated as 640 x 480 px, of 64 x 48 px"
+        "pictures of another size than is stated, which no export takes: 1, the first is a.png"
+        " (640 x 480 px stated, 64 x 48 px found)"
     ]
