@@ -104,8 +104,9 @@ class LabelStudio(ReturningFormat):
         is_text = item["type"] == "textarea"
         key = "text" if is_text else item["type"]
         words = value.get(key)
-        is_named = is_text or not _texts_of(item.get("id"), source)
-        if mark.is_renamed and is_named and isinstance(words, list):
+        if not isinstance(words, list) or not mark.is_renamed:
+            return {**item, "value": value}
+        if is_text or not _texts_of(item.get("id"), source):
             value[key] = [mark.phrase.text if word == mark.text else word for word in words]
         return {**item, "value": value}
 
