@@ -47,9 +47,10 @@ class PictureFiles(ReturningFormat):
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
             lines = [*self.lines(self.source_of(sample), is_new), *self.last_line.splitlines()]
-            path = out.place(self.file_of(sample.file_name))
+            name = self.file_of(sample.file_name)
+            mode = "xb" if is_new else "r+b"
             try:
-                with open(path, "xb" if is_new else "r+b", 0) as file:
+                with open(out.place(name), mode, 0) as file:
                     if not is_new:
                         file.seek(-len(self.last_line), os.SEEK_END)
                     file.write("".join(f"{line}\n" for line in lines).encode())
