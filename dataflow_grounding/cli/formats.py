@@ -44,10 +44,11 @@ from dataflow_grounding.formats import (
     write,
 )
 from dataflow_grounding.formats.class_tables import UNLISTED
-from dataflow_grounding.formats.export import Exported, Selection
 from dataflow_grounding.formats.export_folder import is_data_file
 from dataflow_grounding.formats.format import Format
-from dataflow_grounding.formats.reading import with_sizes
+from dataflow_grounding.formats.reading import Doubts, with_sizes
+from dataflow_grounding.formats.samples import Exported
+from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.images.image import find_image
 
 
@@ -200,12 +201,14 @@ def import_(
     is_new = not os.path.exists(out)
     stems = SharedStems()
     first_pictures: list[str] = []
+    doubts = Doubts(compares=not source.measures)
     # Where this fails another import is at work there: its folder isn't ours to remove.
     with told_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
     try:
         with closing(writer):
-            for record in with_sizes(read(path, source, image_root=image_root), folder):
+            records = read(path, source, image_root=image_root)
+            for record in with_sizes(records, folder, doubts):
                 stems.add(path_of(record))
                 if len(first_pictures) < _LOOKED_FOR:
                     first_pictures.append(path_of(record))
@@ -229,9 +232,11 @@ def import_(
         write_text(os.path.join(out, CLASSES_FILE), names)
     line = f"{annotations}: {counted(writer.count, 'record')}"
     passed_over = _positive(source.passed_over)
-    facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
     missing = _missing_pictures(first_pictures, folder)
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *stems.remarks(), *missing])
+    remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
+    facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
+    facts["remarks"] = remarks
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *remarks])
 
 
 def _missing_pictures(paths: list[str], folder: str) -> list[str]:
@@ -397,6 +402,7 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     # `source` is the format that the records were read from, whose reader may have left something
     # out; None of a run's results.
     passed_over = Counter[str]() if source is None else _positive(source.passed_over)
+    remarks = [*(source.remarks if source else ()), *exported.remarks]
     if as_json:
         facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
         facts["lost"] = dict(exported.lost)
@@ -407,7 +413,7 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
         facts |= {
             "left_out": exported.left_out,
             "reasons": exported.reasons,
-            "remarks": exported.remarks,
+            "remarks": remarks,
         }
         say_json(facts)
         return 1 if exported.left_out else 0
@@ -416,7 +422,7 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     say(f"{exported.path}: {_counts(exported.written)}", err=False)
     if exported.lost:
         say(f"{format} has no place for: {exported.losses()}")
-    for remark in (*_passed_over_lines(passed_over), *exported.remarks):
+    for remark in (*_passed_over_lines(passed_over), *remarks):
         say(remark)
     if exported.left_out:
         records = counted(exported.left_out, "record")

@@ -14,9 +14,10 @@ from dataflow_grounding._util.errors import InputError, SpecError, told_as
 from dataflow_grounding._util.lazy import load_table
 
 if TYPE_CHECKING:
-    from dataflow_grounding.formats.export import Exported, Selection
     from dataflow_grounding.formats.export_pictures import Images
     from dataflow_grounding.formats.format import Format
+    from dataflow_grounding.formats.samples import Exported
+    from dataflow_grounding.formats.selection import Selection
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml: by a format's name, what it is and can say."""
@@ -138,7 +139,8 @@ def write(
         >>> sorted(os.listdir(out))
         ['README.md', 'data.yaml', 'train', 'val']
     """
-    from dataflow_grounding.formats.export import Selection, export
+    from dataflow_grounding.formats.export import export
+    from dataflow_grounding.formats.selection import Selection
 
     return export(
         records,

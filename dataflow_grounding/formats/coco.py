@@ -16,12 +16,21 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_number, is_score
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
-from dataflow_grounding.formats.imported import Mark, OwnIds, column, keep, kept, marks_of
+from dataflow_grounding.formats.imported import (
+    Mark,
+    ReturningFormat,
+    Source,
+    column,
+    keep,
+    kept,
+)
 from dataflow_grounding.formats.label_files import Labelled
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_lists, unite
 
@@ -29,6 +38,7 @@ from dataflow_grounding.formats.reading import entry_errors, file_of, read_lists
 CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
+SHARED_NAMES = "file names of several images, which stay records of their own"
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 # SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _TABLES = """
@@ -168,6 +178,14 @@ class CocoFile:
         for own_id, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
             yield own_id, name, marshal.loads(item)
 
+    def shared_names(self) -> list[str]:
+        """Return each file name that several images have, with their ids, in words."""
+        query = (
+            "SELECT name, group_concat(id, ' and ') FROM images GROUP BY name HAVING count(*) > 1"
+            " ORDER BY min(rowid)"
+        )
+        return [f"{name}, of the ids {ids:.80}" for name, ids in self._rows.execute(query)]
+
     def entries(self, image_id: str) -> list[dict[str, Any]]:
         """Return the annotations of an image, in the order of the file; none of an unknown one.
 
@@ -211,7 +229,7 @@ def _id(value: Any) -> str:
 
 
 @dataclass
-class Coco(Format):
+class Coco(ReturningFormat):
     """COCO as detectors read it.
 
     Phrases, ids and scores stand in keys of annotations that detectors pass over. There is no
@@ -234,14 +252,14 @@ class Coco(Format):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples; categories with a fixed order come first, others as they appear."""
-        self._picture_numbers = Numbers()
-        self._image_ids = _ImageIds()
-        annotation_ids = OwnIds()
+        self._image_ids = _NamedIds()
+        annotation_ids = _OwnIds()
         facts = {"info": {"description": "dataflow-grounding"}, "licenses": []}
         facts |= {key: value for key, value in self.preamble.items() if key != "categories"}
         lists = out.lists(self.data_file, "images", "annotations", "categories", **facts)
         with lists as (put_image, put_annotation, put_category):
             categories = _Categories(put_category)
+            self._categories = categories
             for entry in self.preamble.get("categories", ()):
                 categories.add(entry)
             # Without the file's preamble its categories are those of its annotations.
@@ -257,71 +275,80 @@ class Coco(Format):
                     categories.id_of(name)
             count_of_fixed = categories.new
             for position, sample in enumerate(chain([first] if first else [], samples), 1):
-                own = kept(sample.record, self.name)
-                largest = own.get("largest", {})
+                source = self.source_of(sample)
+                largest = source.own.get("largest", {})
                 annotation_ids.rise(largest.get("annotations", 0))
                 categories.rise(largest.get("categories", 0))
-                for entry in own.get("categories", ()):
+                self._image_ids.rise(largest.get("images", 0))
+                for entry in source.own.get("categories", ()):
                     categories.add(entry)
-                number, is_new = self.image_number(sample, position)
-                image_id = self._image_ids.id_of(number, is_new, own)
+                image_id, is_new = self._image_id(source, position)
                 if is_new:
-                    put_image(self._image_entry(sample, image_id))
-                for mark in marks_of(sample, self.name):
-                    entry = self._annotation(mark, own, categories)
-                    entry["id"] = annotation_ids.id_of((mark.item or {}).get("id"))
-                    put_annotation({"id": entry["id"], "image_id": image_id, **entry})
+                    put_image(self._image_entry(source, image_id))
+                for item in self.items_of(source):
+                    ids = {"id": annotation_ids.id_of(item.get("id")), "image_id": image_id}
+                    put_annotation({**ids, **item, **ids})
             unlisted = categories.new - count_of_fixed
             count = len(self._classes.fixed) + unlisted
             self.remarks += self._classes.remarks_on_numbers(count)
 
-    def _image_entry(self, sample: Sample, image_id: Any) -> dict[str, Any]:
+    def _image_id(self, source: Source, position: int) -> tuple[Any, bool]:
+        # With whether it has no entry yet. A source may have several entries of one file name.
+        own_id = source.own.get("image", {}).get("id")
+        key = self.image_key(source.sample, position)
+        image_id, is_new = self._image_ids.id_of(key, own_id)
+        if is_new or own_id in (None, image_id):
+            return image_id, is_new
+        return self._image_ids.id_of(f"{own_id} {key}", own_id)
+
+    def _image_entry(self, source: Source, image_id: Any) -> dict[str, Any]:
+        sample = source.sample
         facts = {
             "id": image_id,
             "file_name": sample.file_name,
             "width": sample.size[0],
             "height": sample.size[1],
         }
-        source = kept(sample.record, self.name).get("image", {})
-        if source and source.get("caption") in (None, sample.caption):
-            return {**source, **facts}
-        return {**source, **facts, **self.image_keys(sample, image_id)}
+        own = source.own.get("image", {})
+        if own and own.get("caption") in (None, sample.caption):
+            return {**own, **facts}
+        return {**own, **facts, **self.image_keys(sample, image_id)}
 
-    def _annotation(
-        self, mark: Mark, own: Mapping[str, Any], categories: "_Categories"
-    ) -> dict[str, Any]:
-        # An item of the source stays as it is but for what has changed.
-        source: dict[str, Any] = {**mark.item} if mark.item else {}
+    def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+        """Return an annotation with its category, its words and its box as they are now."""
+        item = {**item}
         phrase = mark.phrase
-        source.pop("image_id", None)  # which may be another one now
-        if phrase is None:
-            return source
         name = self._classes.written_class_of(phrase.expression)
         box_keys = _keys_of_box(phrase, mark.number)
-        if not source:
-            category = {"category_id": categories.id_of(name)}
-            if own and not any("expression_id" in item for item in own["items"]):
-                # Ids that are made for the source's annotations in reading would be these, too.
-                return {**category, **self.further_keys(phrase, name), **_without_ids(box_keys)}
-            return {**category, **self.phrase_keys(phrase), **box_keys}
-        has_category = categories.is_called(source.get("category_id"), name)
+        has_category = self._categories.is_called(item.get("category_id"), name)
         if not has_category:
-            source["category_id"] = categories.id_of(name)
+            item["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
-            has_words = "phrase" in source or "class" in source
-            source |= self.phrase_keys(phrase) if has_words else self.further_keys(phrase, name)
+            has_words = "phrase" in item or "class" in item
+            item |= self.phrase_keys(phrase) if has_words else self.further_keys(phrase, name)
         if mark.is_moved:
-            source.pop("segmentation", None)  # it is that of the old box
-            source |= {key: box_keys[key] for key in ("bbox", "area")}
-        return source | _known(box_keys, "verified", "score")
+            item.pop("segmentation", None)  # it is that of the old box
+            item |= {key: box_keys[key] for key in ("bbox", "area")}
+        return item | _known(box_keys, "verified", "score")
 
-    def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
-        """Return the number of a sample's image entry, and whether that is to be written now.
+    def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
+        """Yield the annotation of a new box."""
+        phrase = mark.phrase
+        name = self._classes.written_class_of(phrase.expression)
+        box_keys = _keys_of_box(phrase, mark.number)
+        category = {"category_id": self._categories.id_of(name)}
+        if source.own and not any("expression_id" in item for item in source.items):
+            # Ids that are made for the source's annotations in reading would be these, too.
+            yield {**category, **self.further_keys(phrase, name), **_without_ids(box_keys)}
+        else:
+            yield {**category, **self.phrase_keys(phrase), **box_keys}
 
-        It isn't where an earlier sample of the same picture has it: they share an entry here.
+    def image_key(self, sample: Sample, position: int) -> str:
+        """Return what samples of one image entry have in common: here the picture.
+
         `position` is that of the sample, from 1.
         """
-        return self._picture_numbers.number_of(sample.file_name)
+        return sample.file_name
 
     def image_keys(self, sample: Sample, number: Any) -> dict[str, Any]:
         """Return what an image entry says besides the picture."""
@@ -349,6 +376,8 @@ class Coco(Format):
         self.class_names = coco.category_names()
         self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
+        if self.detects:  # with captions, a picture has an entry for each
+            self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
         for image_key, name, image in coco.images():  # its key is its id in the file
             row = _known(image, "width", "height", "caption")
             image_id = image.get("original_id", image.get("original_img_id"))
@@ -382,9 +411,9 @@ class CocoGrounding(Coco):
         """Return the phrase's words, as other formats do: all are of one category here."""
         return Format.thing(self, phrase)
 
-    def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
+    def image_key(self, sample: Sample, position: int) -> str:
         """Return the sample's position: each has an entry of its own."""
-        return position, True
+        return str(position)
 
     def image_keys(self, sample: Sample, number: Any) -> dict[str, Any]:
         """Return the further keys that MDETR's evaluation wants of an image."""
@@ -402,22 +431,57 @@ class CocoGrounding(Coco):
         return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
 
 
-class _ImageIds:
-    """Gives images the ids of their source, or numbers."""
+class _OwnIds:
+    """Gives ids of a source back where they are free, and others above the largest."""
 
     def __init__(self) -> None:
-        self._ids = OwnIds()
-        self._id_of_number: dict[int, Any] = {}  # by the number of the picture, where they differ
+        self._taken = NumberTable()  # hashes of ids
+        self._last = 0  # the number that was given last to what is new
 
-    def id_of(self, number: int, is_new: bool, own: Mapping[str, Any]) -> Any:
-        """Return the id of the picture of that number, of which a source has kept `own`."""
-        if not is_new:
-            return self._id_of_number.get(number, number)
-        self._ids.rise(own.get("largest", {}).get("images", 0))
-        image_id = self._ids.id_of(own.get("image", {}).get("id"))
-        if image_id != number:
-            self._id_of_number[number] = image_id
-        return image_id
+    def rise(self, largest: int) -> None:
+        """Leave numbers up to `largest` to a source."""
+        self._last = max(self._last, largest)
+
+    def id_of(self, own: Any = None) -> Any:
+        """Return `own` where no other has it, else a new number."""
+        if not isinstance(own, (int, float, str)) or self._is_taken(own):
+            own = self._last + 1
+            while self._is_taken(own):
+                own += 1
+            self._last = own
+        self._taken.set(hash(own), 1)
+        return own
+
+    def _is_taken(self, own: Any) -> bool:
+        return self._taken.get(hash(own)) is not None
+
+
+class _NamedIds:
+    """Gives names ids: those of their source, or numbers from 1 in the order of the names."""
+
+    def __init__(self) -> None:
+        self._ids = _OwnIds()
+        self._numbers = Numbers()
+        self._id_of_number: dict[int, Any] = {}  # by the number of the name, where they differ
+        self.rise = self._ids.rise
+
+    def id_of(self, name: str, own_id: Any = None) -> tuple[Any, bool]:
+        """Return the id of a name, and whether it is a new one: `own_id` where that is free."""
+        number, is_new = self._numbers.number_of(name)
+        if is_new:
+            new_id = self._ids.id_of(own_id)
+            if new_id != number:
+                self._id_of_number[number] = new_id
+        return self._id_of_number.get(number, number), is_new
+
+    def take(self, name: str, own_id: Any) -> bool:
+        """Return whether an id was free; it is taken now, by the name if that has none."""
+        if self._ids.id_of(own_id) != own_id:
+            return False
+        number, is_new = self._numbers.number_of(name)
+        if is_new:
+            self._id_of_number[number] = own_id
+        return True
 
 
 class _Categories:
@@ -429,9 +493,7 @@ class _Categories:
 
     def __init__(self, put: Callable[[Any], object]) -> None:
         self._put = put
-        self._ids = OwnIds()
-        self._names = Numbers()
-        self._id_of_number: dict[int, Any] = {}  # by the number of the name, where they differ
+        self._ids = _NamedIds()
         self._key_of_id: dict[str, str] = {}  # of a source's own
         self.rise = self._ids.rise
         self.new = 0
@@ -439,15 +501,12 @@ class _Categories:
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry of a source, unless its id is there already."""
         own_id = entry.get("id")
-        if _id(own_id) in self._key_of_id or self._ids.id_of(own_id) != own_id:
+        name = " ".join(str(entry.get("name", "")).split())
+        if _id(own_id) in self._key_of_id or not self._ids.take(name, own_id):
             return
         if type(own_id) is int:
             self.rise(own_id)
-        name = " ".join(str(entry.get("name", "")).split())
         self._key_of_id[_id(own_id)] = class_key(name)
-        number, is_new = self._names.number_of(name)
-        if is_new:
-            self._id_of_number[number] = own_id
         self._put(entry)
 
     def is_called(self, own_id: Any, name: str) -> bool:
@@ -456,14 +515,11 @@ class _Categories:
 
     def id_of(self, name: str) -> Any:
         """Return the id of a category, whose entry is written where it is new."""
-        number, is_new = self._names.number_of(name)
+        own_id, is_new = self._ids.id_of(name)
         if is_new:
-            own_id = self._ids.id_of()
             self.new += 1
             self._put({"id": own_id, "name": name, "supercategory": ONE})
-            if own_id != number:
-                self._id_of_number[number] = own_id
-        return self._id_of_number.get(number, number)
+        return own_id
 
 
 def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_box
-from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Sample
 from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines, unite
@@ -174,6 +173,7 @@ class Conversations(Format):
         "<box>",
         "</box>",
     )
+    measures = True
     dialect: ClassVar[Dialect]
     boxes: BoxFormat  # of the answers
 
@@ -266,13 +266,12 @@ class Conversations(Format):
         Each picture's header is read, as numbers are parts of its sides, or of what it is resized
         to. Raises InputError where a picture isn't there.
         """
-        finder = PictureFinder((image_root,))
         for where, line in read_lines(path, self.data_file):
             with entry_errors(where):
                 name = _picture_of(line)
                 if name is None:
                     continue
-                size = picture_size(finder, name, where)
+                size = picture_size(image_root, name, where)
                 yield {
                     "image_path": name,
                     "caption": None,

@@ -9,16 +9,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree.ElementTree import Element
-from xml.sax.saxutils import escape, quoteattr
+from xml.etree.ElementTree import Element, SubElement
+from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample
-from dataflow_grounding.formats.imported import NO_BOX, Mark, column, keep, kept, marks_of
+from dataflow_grounding.formats.format import Phrase, Sample
+from dataflow_grounding.formats.imported import (
+    NO_BOX,
+    Mark,
+    ReturningFormat,
+    Source,
+    column,
+    keep,
+)
 from dataflow_grounding.formats.reading import entry_errors, file_of, read_xml, unite
 from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
 
@@ -45,7 +52,7 @@ _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 
 
 @dataclass
-class Cvat(Format):
+class Cvat(ReturningFormat):
     """CVAT's own XML, which it takes as annotations of a task.
 
     The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes
@@ -69,35 +76,56 @@ class Cvat(Format):
             )
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
+            self._labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
             for number, sample in enumerate(samples):
-                own = kept(sample.record, self.name)
-                facts = {"id": number, **own.get("image", {}), "name": sample.file_name}
+                source = self.source_of(sample)
+                facts = {"id": number, **source.own.get("image", {}), "name": sample.file_name}
                 facts |= {"width": sample.size[0], "height": sample.size[1]}
                 file.write(f"<image {self._attributes_xml(facts)}>\n")
-                if own:
-                    file.writelines(self._marks_back(sample, labels))
-                else:
-                    file.writelines(_picture_xml(sample))
+                marks = self.items_of(source) if source.own else _picture_xml(sample)
+                file.writelines(f"{mark}\n" for mark in marks)
                 file.write("</image>\n")
             file.write("</annotations>\n")
 
     def _attributes_xml(self, facts: Mapping[str, Any]) -> str:
         return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
 
-    def _marks_back(self, sample: Sample, labels: Mapping[str, str]) -> Iterator[str]:
-        # `labels` are those of the source's task, by their class_key.
-        sibling_of_phrase: dict[int, Element] = {}
-        for mark in marks_of(sample, self.name):
-            is_as_it_was = mark.phrase is None or not (mark.is_moved or mark.is_renamed)
-            if mark.item and is_as_it_was:
-                yield f"{mark.item}\n"
-            elif mark.item:
-                yield f"{_changed_xml(mark)}\n"
-            elif mark.phrase:
-                yield _new_xml(mark.phrase, mark, sibling_of_phrase.get(id(mark.phrase)), labels)
-            if mark.item and mark.box:
-                sibling_of_phrase.setdefault(id(mark.phrase), element_of(mark.item))
+    def is_rest(self, item: str) -> bool:
+        """Return whether an element is a shape or a tag, but not that of the caption."""
+        return element_of(item).get("label") != _PICTURE
+
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return an element with its corners and its phrase as they are now.
+
+        The phrase is its label where no attribute says it.
+        """
+        if not mark.is_moved and not mark.is_renamed:
+            return item
+        element = element_of(item)
+        if mark.box and mark.is_moved:
+            element.attrib.update(_corners_of(mark.box))
+        if mark.is_renamed:
+            said = [each for each in element if each.get("name") == "phrase" and each.text]
+            for attribute in said:
+                attribute.text = mark.phrase.text
+            if not said:
+                element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
+        return text_of(element)
+
+    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
+        """Yield the element of a new box or phrase.
+
+        A box has the label of another box of its phrase, else its class where that is one of the
+        task's labels, else ours. A phrase without boxes is written where the task has our label.
+        """
+        label = self._labels.get(class_key(class_of(mark.phrase.expression)))
+        sibling = _sibling_of(mark.phrase, source)
+        if sibling is None and label:
+            sibling = Element("box", {"label": label})
+        if mark.box and sibling is not None:
+            yield _further_xml(sibling, mark.box)
+        elif mark.box or class_key(_NO_BOX) in self._labels:
+            yield _mark_of_phrase_xml(mark.phrase, mark.number, None)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each <image>. A file of a video, or without images, is refused."""
@@ -142,43 +170,22 @@ def _labels_in(meta: str) -> Iterator[str]:
             yield name
 
 
-def _changed_xml(mark: Mark) -> str:
-    # Only its corners and its phrase are others, or its label where no attribute says the phrase.
-    element = element_of(mark.item)
-    assert mark.phrase is not None
-    if mark.box and mark.is_moved:
-        element.attrib.update(_corners_of(mark.box))
-    if mark.is_renamed:
-        said = [each for each in element if each.get("name") == "phrase" and each.text]
-        for attribute in said:
-            attribute.text = mark.phrase.text
-        if not said:
-            element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
-    return text_of(element)
-
-
-def _new_xml(phrase: Phrase, mark: Mark, sibling: Element | None, labels: Mapping[str, str]) -> str:
-    # A new box has the label of another box of its phrase, else its class where that is one of the
-    # task's `labels`, else ours. A phrase without boxes is written where the task has our label.
-    label = labels.get(class_key(class_of(phrase.expression)))
-    if sibling is None and label:
-        sibling = Element("box", {"label": label})
-    if mark.box and sibling is not None:
-        return f"{_further_xml(sibling, mark.box)}\n"
-    if mark.box or class_key(_NO_BOX) in labels:
-        return _mark_of_phrase_xml(phrase, mark.number, None)
-    return ""
+def _sibling_of(phrase: Phrase, source: Source) -> Element | None:
+    boxes = [number for number, mark in source.marks.items() if mark.phrase is phrase and mark.box]
+    return element_of(source.items[min(boxes)]) if boxes else None
 
 
 def _further_xml(sibling: Element, box: Bbox) -> str:
     # Another box of the label, the group and the phrase of a box.
-    facts = {"label": sibling.get("label", ""), "source": "manual", "occluded": "0"}
-    facts |= {**_corners_of(box), "z_order": "0"}
-    if sibling.get("group_id"):
-        facts["group_id"] = sibling.get("group_id", "")
-    element = Element("box", facts)
+    element = _box_element(sibling.get("label", ""), box, sibling.get("group_id"))
     element.extend(each for each in sibling if each.get("name") in _PHRASE_ATTRIBUTES)
     return text_of(element)
+
+
+def _box_element(label: str, box: Bbox, group_id: str | None) -> Element:
+    facts = {"label": label, "source": "manual", "occluded": "0", **_corners_of(box)}
+    group = {"group_id": group_id} if group_id else {}
+    return Element("box", {**facts, "z_order": "0", **group})
 
 
 def _corners_of(box: Bbox) -> dict[str, str]:
@@ -189,13 +196,13 @@ def _picture_xml(sample: Sample) -> Iterator[str]:
     # Boxes of one phrase have the same `group_id`.
     facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
     if any(facts.values()):
-        yield _mark_xml("tag", _PICTURE, facts)
+        yield _with_attributes(_tag(_PICTURE), facts)
     for group_id, phrase in enumerate(sample.phrases, 1):
         for number in range(len(phrase.boxes)) or (NO_BOX,):
-            yield _mark_of_phrase_xml(phrase, number, group_id)
+            yield _mark_of_phrase_xml(phrase, number, str(group_id))
 
 
-def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: int | None) -> str:
+def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> str:
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -204,20 +211,20 @@ def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: int | None) -> st
         "expression_id": phrase.expression["expression_id"],
     }
     if number == NO_BOX:
-        return _mark_xml("tag", _NO_BOX, {**facts, "status": phrase.status})
-    corners = " ".join(f'{name}="{n}"' for name, n in _corners_of(phrase.boxes[number]).items())
-    group = "" if group_id is None else f' group_id="{group_id}"'
-    position = f' occluded="0" {corners} z_order="0"{group}'
-    return _mark_xml("box", _BOX, {**facts, "score": phrase.scores[number]}, position)
+        return _with_attributes(_tag(_NO_BOX), {**facts, "status": phrase.status})
+    element = _box_element(_BOX, phrase.boxes[number], group_id)
+    return _with_attributes(element, {**facts, "score": phrase.scores[number]})
 
 
-def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = "") -> str:
-    # `position` is XML of further attributes of the element itself.
-    attributes = ""
+def _tag(label: str) -> Element:
+    return Element("tag", {"label": label, "source": "manual"})
+
+
+def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
     for name, value in facts.items():
-        text = "" if value is None else escape(safe_for_xml(str(value)))
-        attributes += f'<attribute name="{name}">{text}</attribute>'
-    return f'<{tag} label="{label}" source="manual"{position}>{attributes}</{tag}>\n'
+        attribute = SubElement(element, "attribute", {"name": name})
+        attribute.text = "" if value is None else safe_for_xml(str(value))
+    return text_of(element)
 
 
 def _record(image: Element, format: str, passed_over: Counter[str]) -> dict[str, Any]:

@@ -16,10 +16,16 @@ from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
 from dataflow_grounding._util.paths import is_absolute
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import name_within, path_of, path_within, stated_size
-from dataflow_grounding.formats._picture_finder import PictureFinder
+from dataflow_grounding.data.records import (
+    Record,
+    name_within,
+    path_of,
+    path_within,
+    stated_size,
+)
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.images.files import Header, decode, read_file
+from dataflow_grounding.images.files import Header, decode, read_file, read_header
+from dataflow_grounding.images.image import find_image
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"  # of an export, with its pictures
@@ -77,7 +83,6 @@ class ExportPictures:
         self._folders = tuple(folders)
         self._packs = packs
         self._flat = flat
-        self._finder = PictureFinder(folders)
         # The folder of an export that will be removed, with a separator behind it: pictures in it
         # can't be linked or referenced. Empty where there is none.
         self._replaced_folder = ""
@@ -102,7 +107,9 @@ class ExportPictures:
         name = self._canonical(path_in_record)
         stated = stated_size(record)
         try:
-            path, header = self._finder.find(path_in_record, "image_path")
+            row = Record({"image_path": path_in_record}, self._folders)
+            path = find_image(row, "image_path").path
+            header = read_header(path)
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise

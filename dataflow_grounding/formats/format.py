@@ -154,7 +154,8 @@ class Format(ABC):
         data_file: What a trainer is pointed at, relative to the export's folder.
         passed_over: Counts of what `read` leaves out, in words. `find_format` sets this and the
             next two, empty.
-        remarks: Lines on what was written that a user should know, filled by `write`.
+        remarks: Lines on what was read or written that a user should know, filled by `read` and
+            `write`.
         class_names: The classes that the data lists, in the order of their numbers, set by `read`.
         preamble: What else the data says of all pictures, as JSON: set by `read`, and given to
             `write` where it is an option.
@@ -183,6 +184,8 @@ class Format(ABC):
     """Whether a phrase that is said twice of one box stays there twice, as in the records."""
     detects: ClassVar[bool] = False
     """Whether its readers learn as background whatever has no box in a picture."""
+    measures: ClassVar[bool] = False
+    """Whether `read` takes the sizes of its records from their pictures."""
     whole: ClassVar[bool] = False
     """Whether its rows are whole records: one without expressions says nothing of its picture."""
 

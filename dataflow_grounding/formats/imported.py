@@ -7,48 +7,131 @@ box that was read has `imported`, too: the number of its `item`, and the `text` 
 made of it. Other formats pass over both.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp
 from dataflow_grounding.data.records import is_box
-from dataflow_grounding.formats.format import Phrase, Sample
+from dataflow_grounding.formats.format import Format, Phrase, Sample
 
 COLUMN = "imported"
 NO_BOX = -1
 
 
 class Mark(NamedTuple):
-    """A box to be written, or an item of the source that was not read as one.
+    """A box that is there now, or a phrase that has none.
 
     Attributes:
-        item: What the source has of it; None of a box that is new.
-        phrase: Whose box it is; None of an item that was not read.
+        phrase: Whose box it is.
         number: Of the box among the phrase's; NO_BOX of a phrase that has none.
-        is_moved: Whether the box is no longer the one of the item.
-        text: The words that were read of the item.
-        number_of_item: Its number among the source's.
+        is_moved: Whether the box is no longer the one of its item.
+        text: The words that were read of its item.
     """
 
-    item: Any
-    phrase: Phrase | None = None
-    number: int = 0
+    phrase: Phrase
+    number: int
     is_moved: bool = False
     text: str = ""
-    number_of_item: int = -1
 
     @property
     def is_renamed(self) -> bool:
         """Whether the phrase has other words than those that were read of the item."""
-        return self.phrase is not None and self.phrase.expression["text"] != self.text
+        return bool(self.phrase.expression["text"] != self.text)
 
     @property
     def box(self) -> Bbox | None:
         """The box; None where there is none."""
-        if self.phrase is None or self.number == NO_BOX:
-            return None
-        return self.phrase.boxes[self.number]
+        return None if self.number == NO_BOX else self.phrase.boxes[self.number]
+
+    @property
+    def score(self) -> float | None:
+        """The score of the box; None where there is none."""
+        return None if self.number == NO_BOX else self.phrase.scores[self.number]
+
+
+@dataclass
+class Source:
+    """What a source had of a sample's picture, and what became of it.
+
+    Args:
+        sample: The sample.
+        own: What the import kept of it; empty where it came from no file of the format.
+        items: What the source has of the picture, in its order.
+        marks: The boxes that are there of items, by the item's number.
+        gone: Numbers of items that were read, and have no box any more.
+        new: Boxes of no item.
+    """
+
+    sample: Sample
+    own: Mapping[str, Any]
+    items: Sequence[Any]
+    marks: dict[int, Mark] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    new: list[Mark] = field(default_factory=list)
+
+
+class ReturningFormat(Format):
+    """A format whose export gives back what its import has kept: what came in goes back.
+
+    Items of the source come in their order, those that were read and have no box any more left out;
+    behind them comes what is new.
+    """
+
+    @abstractmethod
+    def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
+        """Return an item of the source as it is to be written: itself where nothing has changed."""
+
+    @abstractmethod
+    def new_items(self, mark: Mark, source: Source) -> Iterable[Any]:
+        """Return the items of a box that the source doesn't have."""
+
+    def source_of(self, sample: Sample) -> Source:
+        """Return what the source had of a sample.
+
+        A second box of one item is new, unless it is the same one, as of another phrase.
+        """
+        own = kept(sample.record, self.name)
+        source = Source(sample, own, own.get("items", ()))
+        read = set(own.get("read", ()))
+        for phrase in sample.phrases:
+            for number in range(len(phrase.boxes)) or (NO_BOX,):
+                item, mark = _mark(phrase, number, sample.size)
+                if item not in read or source.marks.setdefault(item, mark).box != mark.box:
+                    source.new.append(mark)
+        source.gone = read - source.marks.keys()
+        return source
+
+    def is_rest(self, item: Any) -> bool:
+        """Return whether an item that isn't read as a box says something of its picture."""
+        return True
+
+    def has_rest(self, record: Mapping[str, Any]) -> bool:
+        """Return whether a source says something of a record's picture besides its boxes."""
+        source = self.source_of(Sample("", (1, 1), "", [], record))
+        rest = set(range(len(source.items))) - source.gone
+        return any(self.is_rest(source.items[number]) for number in rest)
+
+    def goes_back_empty(self, record: Mapping[str, Any], is_without_boxes: bool) -> bool:
+        """Return whether a picture goes back without any box.
+
+        It does where it came so, and nobody has added one; and where something else of it goes
+        back, as a crowd, when a person has taken all boxes away (`is_without_boxes`).
+        """
+        own = kept(record, self.name)
+        came_empty = bool(own) and not own["read"] and not record.get("expressions")
+        return came_empty or (is_without_boxes and self.has_rest(record))
+
+    def items_of(self, source: Source) -> Iterator[Any]:
+        """Yield all that is to be written of a sample."""
+        for number, item in enumerate(source.items):
+            if number in source.gone:
+                continue
+            mark = source.marks.get(number)
+            yield item if mark is None else self.item_back(item, mark, source)
+        for mark in source.new:
+            yield from self.new_items(mark, source)
 
 
 def keep(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
@@ -93,77 +176,15 @@ def kept(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
     return own if all(type(number) is int and number in numbers for number in read) else {}
 
 
-def comes_without_boxes(record: Mapping[str, Any], format: str) -> bool:
-    """Whether the format's import read no box of a picture of which it kept something."""
-    own = kept(record, format)
-    return bool(own) and not own["read"] and not record.get("expressions")
-
-
-def marks_of(sample: Sample, format: str) -> Iterator[Mark]:
-    """Yield what is to be written of a sample: the source's items in their order, then new boxes.
-
-    Items that were read and have no box any more are left out. A second box of one item is new,
-    unless it is the same one, as of another phrase.
-    """
-    own = kept(sample.record, format)
-    items: Sequence[Any] = own.get("items", ())
-    read = set(own.get("read", ()))
-    marks_of_item: dict[int, Mark] = {}
-    new = []
-    for phrase in sample.phrases:
-        for number in range(len(phrase.boxes)) or (NO_BOX,):
-            mark = _mark(phrase, number, items, sample.size)
-            item = mark.number_of_item
-            if item not in read:
-                new.append(Mark(None, phrase, number))
-            elif item not in marks_of_item:
-                marks_of_item[item] = mark
-            elif marks_of_item[item].box != mark.box:
-                new.append(Mark(None, phrase, number))
-    for number, item in enumerate(items):
-        if number in marks_of_item:
-            yield marks_of_item[number]
-        elif number not in read:
-            yield Mark(item)
-    yield from new
-
-
-def _mark(phrase: Phrase, number: int, items: Sequence[Any], size: Size) -> Mark:
-    # Without an item where the box is new, or somebody has written something else into the column.
+def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
+    # With the number of its item, which is -1 where the box is new, or somebody has written
+    # something else into the column.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
-    if not isinstance(source, Mapping):
-        return Mark(None, phrase, number)
-    item = source.get("item")
-    if type(item) is not int or item not in range(len(items)):
-        return Mark(None, phrase, number)
+    if not isinstance(source, Mapping) or type(source.get("item")) is not int:
+        return -1, Mark(phrase, number)
     is_moved = False
     if number != NO_BOX:
         box: Any = source.get("bbox")
         is_moved = not is_box(box) or clamp(box_of(box), size) != phrase.boxes[number]
-    return Mark(items[item], phrase, number, is_moved, str(source.get("text")), item)
-
-
-class OwnIds:
-    """Gives ids of a source back where they are free, and others above the largest."""
-
-    def __init__(self) -> None:
-        self._taken = NumberTable()  # hashes of ids
-        self._last = 0  # the number that was given last to what is new
-
-    def rise(self, largest: int) -> None:
-        """Leave numbers up to `largest` to a source."""
-        self._last = max(self._last, largest)
-
-    def id_of(self, own: Any = None) -> Any:
-        """Return `own` where no other has it, else a new number."""
-        if not isinstance(own, (int, float, str)) or self._is_taken(own):
-            own = self._last + 1
-            while self._is_taken(own):
-                own += 1
-            self._last = own
-        self._taken.set(hash(own), 1)
-        return own
-
-    def _is_taken(self, own: Any) -> bool:
-        return self._taken.get(hash(own)) is not None
+    return source["item"], Mark(phrase, number, is_moved, str(source.get("text")))

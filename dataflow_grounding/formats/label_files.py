@@ -13,24 +13,21 @@ converter; ultralytics' data/utils.py.
 import codecs
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import dump_text, is_number, name_within
-from dataflow_grounding.formats._picture_finder import PictureFinder
-from dataflow_grounding.formats.class_tables import Classes, Numbers, read_texts
+from dataflow_grounding.data.records import dump_text, is_number
+from dataflow_grounding.formats.class_tables import Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.imported import Mark, column, keep, marks_of
+from dataflow_grounding.formats.imported import Mark, Source, column, keep
+from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 
@@ -215,30 +212,18 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-@dataclass
-class _LabelFormat(Format):
-    """Base of KITTI and YOLO. Pictures that would have one label file are refused.
+class _LabelFormat(PictureFiles):
+    """Base of KITTI and YOLO."""
 
-    `classes` and `class_list` are those of `_classes.Classes`; `flat` puts all pictures into one
-    folder, for readers that don't look into others.
-    """
-
-    classes: str = "class"
-    class_list: Sequence[str] = ()
-    flat: bool = False
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
     names_of: ClassVar[Any]  # reads such a file by its path
-    joint: ClassVar[str]  # a character that can't stand in a class's name
-    detects = True
+    ending = ".txt"
+    measures = True
 
     def __post_init__(self) -> None:
-        self._classes = Classes(self.classes, self.joint, self.class_list)
+        super().__post_init__()
         self._first_bad = ""  # where the first line of no use is, and why
-
-    def words_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the expression's class: these formats have no other words."""
-        return self._classes.written_class_of(expression)
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return what the file with the names begins with, here nothing.
@@ -258,17 +243,6 @@ class _LabelFormat(Format):
     @abstractmethod
     def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
         """Return the line of a label file for a box of that class; `number` counts from 1."""
-
-    def name_back(self, mark: Mark) -> str:
-        """Return the class of a box that was read from a line, `mark.item`: here its phrase."""
-        return mark.phrase.text if mark.phrase else ""
-
-    @abstractmethod
-    def line_back(self, line: str, mark: Mark) -> str:
-        """Return the line for a box that was read from another one, `mark.item`.
-
-        `line` is the one that a new box would have.
-        """
 
     @abstractmethod
     def regions(self, label: str, size: Size, names: Any, lines: list[str]) -> list[Labelled]:
@@ -298,38 +272,28 @@ class _LabelFormat(Format):
                 names.write("  {}\n")  # no names, in YAML
             self.remarks += self._classes.remarks_on_numbers(len(classes))
 
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write the label files.
+    def why_shared(self, file_name: str, pictures: Numbers) -> str:
+        """Return which other picture it is, if its name differs in nothing but the ending."""
+        stem, own_ending = os.path.splitext(file_name)
+        earlier = "another picture"
+        for ending in ENDINGS:
+            for spelled in (ending, ending.upper()):
+                if spelled != own_ending and f"{stem}{spelled}" in pictures:
+                    earlier = f"{stem}{spelled}"
+        return (
+            f"{earlier} and {file_name} would share {self.file_of(file_name)}: rename one, in the"
+            " run's input too, and run generate again, which asks for nothing that is stored"
+        )
 
-        Raises InputError where two pictures have the same label file.
-        """
-        pictures = Numbers()
-        for sample in samples:
-            _, is_new = pictures.number_of(sample.file_name)
-            lines = self._lines(sample)
-            name = _label_file_of(sample.file_name)
-            mode = "xb" if is_new else "ab"
-            try:
-                with open(out.place(name), mode, 0) as file:
-                    file.write(lines.encode())
-            except FileExistsError:  # another picture has it: a.jpg and a.png
-                raise InputError(_shared_label(sample.file_name, pictures)) from None
+    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
+        """Yield the line of a new box."""
+        yield self._line_of(mark.phrase.text, mark, source)
 
-    def _lines(self, sample: Sample) -> str:
+    def _line_of(self, name: str, mark: Mark, source: Source) -> str:
         # A new class gets its number, which writes its name into the names' file.
-        lines = ""
-        for mark in marks_of(sample, self.name):
-            line = mark.item
-            if mark.phrase:
-                name = self.name_back(mark) if mark.item else mark.phrase.text
-                number, _ = self._numbers.number_of(name)
-                box = mark.phrase.boxes[mark.number]
-                score = mark.phrase.scores[mark.number]
-                line = self.line(number, name, box, score, sample.size)
-            if mark.phrase and mark.item:
-                line = self.line_back(line, mark)
-            lines += f"{line}\n"
-        return lines
+        number, _ = self._numbers.number_of(name)
+        box = mark.phrase.boxes[mark.number]
+        return self.line(number, name, box, mark.score, source.sample.size)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.
@@ -347,11 +311,10 @@ class _LabelFormat(Format):
                 where = os.path.join(labels, min(label_files))
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
             self.passed_over["label files without a picture"] += len(label_files - wanted)
-            finder = PictureFinder((pictures,))
             for image in images:
                 label = _label_of(image)
                 file = os.path.join(labels, label)
-                size = picture_size(finder, image, file)
+                size = picture_size(pictures, image, file)
                 columns: dict[str, Any] = {"expressions": []}
                 if label in label_files:
                     columns = self._columns_of(file, size, names)
@@ -440,16 +403,16 @@ class Kitti(_LabelFormat):
         score_field = "" if score is None else f" {score:.6g}"
         return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
 
-    def name_back(self, mark: Mark) -> str:
-        """Return the class as the line has it, with its capitals, unless it is another now."""
-        read = str(mark.item).split()[0].replace("_", " ")
-        name = super().name_back(mark)
-        return read if class_key(read) == class_key(name) else name
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return a line with the class and the corners as they are now.
 
-    def line_back(self, line: str, mark: Mark) -> str:
-        """Return the line that was read, with the class and perhaps the corners of the new one."""
-        fields = mark.item.split()
-        new_fields = line.split()
+        The class keeps its capitals, unless it is another one.
+        """
+        fields = item.split()
+        name = fields[0].replace("_", " ")
+        if class_key(name) != class_key(mark.phrase.text):
+            name = mark.phrase.text
+        new_fields = self._line_of(name, mark, source).split()
         fields[0] = new_fields[0]
         if mark.is_moved:
             fields[4:8] = new_fields[4:8]
@@ -501,12 +464,13 @@ class Yolo(_LabelFormat):
         )
         return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
-    def line_back(self, line: str, mark: Mark) -> str:
-        """Return the new line with the numbers that were read, where they are of the same box.
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return a line with its class's number now, and new numbers where the box is another.
 
         Trainers take no scores, and no boxes among outlines or poses.
         """
-        fields = mark.item.split()
+        line = self._line_of(mark.phrase.text, mark, source)
+        fields = item.split()
         if mark.is_moved or len(fields) not in (5, 6):
             return line
         return " ".join([line.split()[0], *fields[1:5]])
@@ -542,22 +506,3 @@ def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
             if os.path.isdir(labels):
                 pairs.append((pictures if os.path.isdir(pictures) else image_root, labels))
     return pairs or [(image_root, top)]
-
-
-def _label_file_of(file_name: str) -> str:
-    stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
-    return portable(f"labels/{stem}.txt")
-
-
-def _shared_label(file_name: str, pictures: Numbers) -> str:
-    # The other one is named if its name differs in nothing but the ending.
-    stem, own_ending = os.path.splitext(file_name)
-    earlier = "another picture"
-    for ending in ENDINGS:
-        for spelled in (ending, ending.upper()):
-            if spelled != own_ending and f"{stem}{spelled}" in pictures:
-                earlier = f"{stem}{spelled}"
-    return (
-        f"{earlier} and {file_name} would share {_label_file_of(file_name)}: rename one, in the"
-        " run's input too, and run generate again, which asks for nothing that is stored"
-    )

@@ -30,13 +30,12 @@ from dataflow_grounding.formats.label_files import (
     read_names,
     yolo_regions,
 )
-from dataflow_grounding.formats.reading import files_under
+from dataflow_grounding.formats.reading import files_under, reaches_beyond
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
 BEYOND = "boxes reach beyond their image and are kept as they are"  # what is told of such boxes
-ROUNDING = 0.5  # px by which a box may reach out of its image without a word
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
 """Returns the regions of an image.
 
@@ -252,7 +251,7 @@ def _names_file_beside(label_dir: str, key: str) -> str:
 def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
-    Raises InputError: the file can't be read, or names no image of the folder.
+    Raises InputError: the file can't be read, names no image of the folder, or one twice.
     """
     coco = CocoFile(path)
     left_out = coco.left_out()
@@ -261,7 +260,12 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
     stated_sizes: dict[str, Size] = {}
     for image_id, name, image in coco.images():
         path_in_folder = os.path.normpath(name).replace(os.sep, "/")
-        id_of_name[path_in_folder] = image_id
+        earlier_id = id_of_name.setdefault(path_in_folder, image_id)
+        if earlier_id != image_id:
+            raise InputError(
+                f"{path}: the images {earlier_id} and {image_id} have one file_name, {name!r}: give"
+                " all of its annotations one image_id, and leave one of the two images"
+            )
         stated = stated_size(image)
         if stated is not None:
             stated_sizes[path_in_folder] = stated
@@ -294,15 +298,8 @@ def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -
     taken in their order: x1 and y1 may reach out to the left and above, x2 and y2 to the right and
     below.
     """
-    width, height = size
-    lines = []
-    for region in regions:
-        box = region["bbox"]
-        x1, y1, x2, y2 = box
-        is_left_or_above = min(x1, y1) < -ROUNDING
-        if is_left_or_above or x2 > width + ROUNDING or y2 > height + ROUNDING:
-            lines.append(f"{where}: {box} in {width} x {height} px")
-    return lines
+    beyond = [region["bbox"] for region in regions if reaches_beyond(region["bbox"], size)]
+    return [f"{where}: {box} in {size[0]} x {size[1]} px" for box in beyond]
 
 
 def size_columns(size: Size | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
@@ -21,8 +21,8 @@ from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
-from dataflow_grounding.formats.imported import Mark, column, keep, kept, marks_of
+from dataflow_grounding.formats.format import Phrase, Sample, stands
+from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
 from dataflow_grounding.formats.reading import entry_errors, read_lines
 
 # labels and names of controls, as in label_studio.xml
@@ -38,7 +38,7 @@ _DECIMALS = 6  # of a pixel
 
 
 @dataclass
-class LabelStudio(Format):
+class LabelStudio(ReturningFormat):
     """Label Studio's JSON. `image` and `caption` are what these two are called in a task's data.
 
     Of a task's annotations only the last is read; without any, its last prediction.
@@ -55,24 +55,86 @@ class LabelStudio(Format):
             file.write(files(__package__).joinpath("label_studio.xml").read_text("utf-8"))
         with out.lists(self.data_file, "") as (put,):
             for sample in samples:
-                own = kept(sample.record, self.name)
-                if own:
-                    put(self._task_back(sample, own))
+                source = self.source_of(sample)
+                if source.own:
+                    put(self._task_back(source))
                 else:
                     put({"data": self._data(sample), "predictions": [_prediction(sample)]})
 
-    def _task_back(self, sample: Sample, own: Mapping[str, Any]) -> dict[str, Any]:
+    def _task_back(self, source: Source) -> dict[str, Any]:
         # The task that was read, with what is there now in place of the result that was read.
-        kind, number = own["place"]
-        task = {**own["task"]}
-        if sample.file_name != _path_of(task["data"][self.image]):
-            image = self._data(sample)[self.image]
+        kind, number = source.own["place"]
+        task = {**source.own["task"]}
+        if source.sample.file_name != _path_of(task["data"][self.image]):
+            image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
-        has_same_caption = sample.caption == (task["data"].get(self.caption) or "")
-        result = _result_back(sample, self.name, own, has_same_caption)
+        self._has_same_caption = source.sample.caption == (task["data"].get(self.caption) or "")
+        self._taken = {item.get("id") for item in source.items}
         task[kind] = [*task[kind]]
-        task[kind][number] = {**task[kind][number], "result": result}
+        task[kind][number] = {**task[kind][number], "result": list(self.items_of(source))}
         return task
+
+    def source_of(self, sample: Sample) -> Source:
+        """Return what the source had: what goes with a region has its box, or is gone with it."""
+        source = super().source_of(sample)
+        items = source.items
+        marks = {number: source.marks[number] for number in sorted(source.marks)}
+        mark_of_id = {items[number].get("id"): mark for number, mark in marks.items()}
+        gone = {items[number]["id"] for number in source.gone if "id" in items[number]}
+        gone -= mark_of_id.keys()
+        gone |= _left_alone(items, gone)
+        for number, item in enumerate(items):
+            own_id = item.get("id")
+            if not gone.isdisjoint((own_id, item.get("from_id"), item.get("to_id"))):
+                source.gone.add(number)
+            elif own_id in mark_of_id:
+                source.marks[number] = mark_of_id[own_id]
+        return source
+
+    def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+        """Return a region with its area and its words as they are now.
+
+        The phrase of a region is its text; of one without a text, its label.
+        """
+        if not isinstance(item.get("value"), dict):
+            return item
+        value = {**item["value"]}
+        if mark.box and mark.is_moved and "x" in value:
+            value |= _area(mark.box, source.sample.size)
+        is_text = item["type"] == "textarea"
+        key = "text" if is_text else item["type"]
+        words = value.get(key)
+        if not isinstance(words, list) or not mark.is_renamed:
+            return {**item, "value": value}
+        if is_text or not _texts_of(item.get("id"), source):
+            value[key] = [mark.phrase.text if word == mark.text else word for word in words]
+        return {**item, "value": value}
+
+    def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
+        """Yield the regions of a new box or phrase.
+
+        A box is as the first of the task's is: with a text of its own, or its class for a label. In
+        a task of ours, or without boxes, it is as ours are.
+        """
+        numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
+        span_id = f"p{next(numbers)}"
+        first = next((item for item in source.items if _role(item) == "box"), None)
+        if mark.box is None or first is None or first["value"].get(first["type"]) == [_BOX]:
+            regions = self._our_regions(span_id, mark, source.sample)
+        else:
+            regions = _regions_like(first, f"{span_id}b0", mark, source)
+        for region in regions:
+            self._taken.add(region.get("id"))
+            yield region
+
+    def _our_regions(self, span_id: str, mark: Mark, sample: Sample) -> Iterator[dict[str, Any]]:
+        phrase = mark.phrase.with_boxes([] if mark.box is None else [mark.number])
+        if not self._has_same_caption:
+            phrase = replace(phrase, span=None)
+        yield from _span_regions(span_id, phrase, sample.caption)
+        yield from _box_regions(span_id, phrase, sample)
+        if not phrase.boxes and not phrase.span:
+            yield _absent_region(f"{span_id}b0", [phrase.text])
 
     def _data(self, sample: Sample) -> dict[str, Any]:
         name = sample.file_name
@@ -149,32 +211,7 @@ def _column_of(
     return column(format, latest["result"], task={**task, kind: others}, place=place)
 
 
-def _result_back(
-    sample: Sample, format: str, own: Mapping[str, Any], has_same_caption: bool
-) -> list[dict[str, Any]]:
-    # Regions of the source that are still there, changed where a person or a model did, and new
-    # ones. With a region that is gone go its texts and its relations.
-    items: list[dict[str, Any]] = own["items"]
-    marks = [mark for mark in marks_of(sample, format) if mark.phrase]
-    mark_of_id = {mark.item.get("id"): mark for mark in marks if mark.item}
-    dropped = {*own["read"]} - {mark.number_of_item for mark in marks}
-    gone = {items[number]["id"] for number in dropped if "id" in items[number]} - mark_of_id.keys()
-    gone |= _left_alone(items, gone)
-    with_text = {item.get("id") for item in items if item["type"] == "textarea"}
-    result = []
-    for number, item in enumerate(items):
-        ids = (item.get("id"), item.get("from_id"), item.get("to_id"))
-        if number not in dropped and gone.isdisjoint(ids):
-            mark = mark_of_id.get(item.get("id"))
-            result.append(_region_back(item, mark, sample.size, with_text) if mark else item)
-    for mark in marks:
-        if not mark.item:
-            taken = {item.get("id") for item in (*items, *result)}
-            result += _new_regions(mark, sample, items, taken, has_same_caption)
-    return result
-
-
-def _left_alone(items: list[dict[str, Any]], gone: Set[Any]) -> set[Any]:
+def _left_alone(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
     # Places in the caption all of whose relations were to regions that are gone.
     related_to_gone: set[Any] = set()
     related_to_others: set[Any] = set()
@@ -187,50 +224,23 @@ def _left_alone(items: list[dict[str, Any]], gone: Set[Any]) -> set[Any]:
     return places & (related_to_gone - related_to_others)
 
 
-def _region_back(
-    item: dict[str, Any], mark: Mark, size: Size, with_text: Set[Any]
-) -> dict[str, Any]:
-    # The phrase of a region is its text; of one without a text, its label.
-    if not isinstance(item.get("value"), dict) or not mark.phrase:
-        return item
-    value = {**item["value"]}
-    if mark.box and mark.is_moved and "x" in value:
-        value |= _area(mark.box, size)
-    is_named = item["type"] == "textarea" or item.get("id") not in with_text
-    words = value.get("text" if item["type"] == "textarea" else item["type"])
-    if mark.is_renamed and is_named and isinstance(words, list):
-        key = "text" if item["type"] == "textarea" else item["type"]
-        value[key] = [mark.phrase.text if word == mark.text else word for word in words]
-    return {**item, "value": value}
+def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
+    # Return the texts of the region of that id.
+    texts = [item for item in source.items if item["type"] == "textarea"]
+    return [item for item in texts if item.get("id") == own_id]
 
 
-def _new_regions(
-    mark: Mark,
-    sample: Sample,
-    items: list[dict[str, Any]],
-    taken: Set[Any],
-    has_same_caption: bool,
+def _regions_like(
+    first: Mapping[str, Any], own_id: str, mark: Mark, source: Source
 ) -> Iterator[dict[str, Any]]:
-    # A new box is as the first of the task's is: with a text of its own, or its class for a label.
-    # In a task of ours, or without boxes, it is as ours are.
-    assert mark.phrase is not None
-    phrase = mark.phrase.with_boxes([] if mark.box is None else [mark.number])
-    numbers = (n for n in count() if taken.isdisjoint((f"p{n}", f"p{n}b0")))
-    span_id = f"p{next(numbers)}"
-    first = next((item for item in items if _role(item) == "box"), None)
-    if mark.box is None or first is None or first["value"].get(first["type"]) == [_BOX]:
-        if not has_same_caption:
-            phrase = replace(phrase, span=None)
-        yield from _span_regions(span_id, phrase, sample.caption)
-        yield from _box_regions(span_id, phrase, sample)
-        if not phrase.boxes and not phrase.span:
-            yield _absent_region(f"{span_id}b0", [phrase.text])
-        return
-    texts = [item for item in items if item["type"] == "textarea" and item["id"] == first["id"]]
+    # `first` is a box of the task.
+    assert mark.box is not None
+    phrase = mark.phrase
+    texts = _texts_of(first["id"], source)
     label = str(phrase.expression.get("class") or phrase.text)
     labels = first["value"].get(first["type"]) if texts else [label]
-    of_box = _box_facts(f"{span_id}b0", sample.size)
-    area = _area(mark.box, sample.size)
+    of_box = _box_facts(own_id, source.sample.size)
+    area = _area(mark.box, source.sample.size)
     for item in (first, *texts[:1]):
         names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
         words = {"text": [phrase.text]} if item in texts else {item["type"]: labels}

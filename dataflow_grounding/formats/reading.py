@@ -7,7 +7,7 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,11 +24,12 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
-from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
     Record,
     is_score,
+    path_of,
     read_expressions,
     stated_size,
     whole_number,
@@ -36,11 +37,16 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.format import stands
 from dataflow_grounding.formats.imported import COLUMN, with_read
-from dataflow_grounding.images.files import MAX_FILE_BYTES
+from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
+from dataflow_grounding.images.image import find_image
 
+ROUNDING = 0.5  # px by which a box may reach out of its image without a word
+# What is told of an import; the boxes stay as they are.
+_OTHER_SIZE = "pictures of another size than is stated, which no export takes"
+_OUTSIDE = "boxes outside of their picture, which an export leaves out"
+_BEYOND = "boxes that reach beyond their picture, which an export cuts"
 _SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
 # types of tar members that only say something of the next one, such as its long name
 _NOTES = (
@@ -321,13 +327,14 @@ def _tar_sample(
     return sample
 
 
-def picture_size(finder: PictureFinder, name: Any, where: str) -> Size:
+def picture_size(folder: str, name: Any, where: str) -> Size:
     """Return the width and height in pixels of a picture, as it is upright.
 
-    Raises InputError that begins with `where`, the place that names the picture.
+    Its path, if relative, starts from `folder`. Raises InputError that begins with `where`, the
+    place that names the picture.
     """
     try:
-        return finder.find(name, "image").header.size
+        return read_header(find_image(Record({"image": name}, (folder,)), "image").path).size
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -482,17 +489,75 @@ def _has_area(instance: dict[str, Any]) -> bool:
     return bool(x1 < x2 and y1 < y2)
 
 
-def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
+def reaches_beyond(box: Bbox, size: Size) -> bool:
+    """Whether a box reaches out of a picture of that size, by more than ROUNDING.
+
+    Corners are taken in their order: x1 and y1 may reach out to the left and above, x2 and y2 to
+    the right and below.
+    """
+    x1, y1, x2, y2 = box
+    width, height = size
+    is_left_or_above = min(x1, y1) < -ROUNDING
+    return is_left_or_above or x2 > width + ROUNDING or y2 > height + ROUNDING
+
+
+class Doubts:
+    """What of an import can't be right, counted, with the first place of each kind.
+
+    Args:
+        compares: Whether sizes that records state are compared with those of their pictures.
+    """
+
+    def __init__(self, compares: bool) -> None:
+        self.compares = compares
+        self._counts = Counter[str]()
+        self._first: dict[str, str] = {}
+
+    def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
+        """Take in a record, the size that it states, and that of its picture, if they are known."""
+        name = path_of(record)
+        size = stated or real
+        if size is None:
+            return
+        sides = f"{size[0]} x {size[1]} px"
+        if real is not None and real != size:
+            self._add(_OTHER_SIZE, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
+        for expression in record["expressions"]:
+            for instance in expression["instances"]:
+                box = box_of(instance["bbox"])
+                is_outside = area(clamp(box, size)) <= 0
+                if is_outside or reaches_beyond(box, size):
+                    where = f"{expression['text']!r:.60} {list(box)} in {name} ({sides})"
+                    self._add(_OUTSIDE if is_outside else _BEYOND, where)
+
+    def _add(self, what: str, where: str) -> None:
+        self._first.setdefault(what, where)
+        self._counts[what] += 1
+
+    def remarks(self) -> list[str]:
+        """Return a line for each kind of doubt."""
+        counts = self._counts.items()
+        return [f"{what}: {count:,}, the first is {self._first[what]}" for what, count in counts]
+
+
+def with_sizes(
+    records: Iterable[dict[str, Any]], folder: str, doubts: Doubts | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the records, those without a size with that of their picture, as it is upright.
 
     It is set in place. Pictures are looked for in `folder`; a record whose picture isn't there, or
-    is broken, stays without a size. A size that a record states is not checked: its boxes are in
-    it, and a picture of another size is found out when it is used.
+    is broken, stays without a size. A size that a record states stays, as its boxes are in it; with
+    `doubts` it is compared with that of the picture, unless that would have to be fetched.
     """
-    finder = PictureFinder((folder,))
     for record in records:
-        if not stated_size(record):
+        stated = stated_size(record)
+        real = None
+        compares = doubts is not None and doubts.compares and not is_elsewhere(folder)
+        if stated is None or (compares and not is_elsewhere(path_of(record))):
             with suppress(InputError):
-                size = picture_size(finder, record["image_path"], "")
-                record |= {"width": size[0], "height": size[1]}
+                real = picture_size(folder, record.get("image_path"), "")
+        if stated is None and real is not None:
+            record |= {"width": real[0], "height": real[1]}
+        if doubts is not None:
+            doubts.look_at(record, stated, real)
         yield record

@@ -13,7 +13,6 @@ from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.data.records import is_box, is_number
 from dataflow_grounding.data.spans import clean_caption, find_spans
-from dataflow_grounding.formats._picture_finder import PictureFinder
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
 from dataflow_grounding.formats.label_files import LEFT_OUT
@@ -47,11 +46,10 @@ class Tao(Format):
         If a span of a record doesn't hold its phrase, and an expression of it has no status, all of
         its spans are looked up. Raises InputError where it isn't certain what numbers mean.
         """
-        finder = PictureFinder((image_root,))
         for where, row in read_lines(path, self.data_file):
             with entry_errors(where):
                 if is_tao(row):
-                    row, _ = from_tao(row, picture_size(finder, row["image_path"], where))
+                    row, _ = from_tao(row, picture_size(image_root, row["image_path"], where))
                 elif row.get("source") == SOURCE:
                     raise BrokenRow(
                         f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"

@@ -9,22 +9,18 @@ ultralytics' VOC.yaml.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding._util.files import portable
-from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import name_within
-from dataflow_grounding.formats.class_tables import Classes, Numbers
-from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.imported import Mark, column, keep, kept, marks_of
+from dataflow_grounding.formats.format import Sample
+from dataflow_grounding.formats.imported import Mark, Source, column, keep
+from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
     entry_errors,
     files_under,
@@ -39,73 +35,66 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DATABASE = "dataflow-grounding, in VOC's pixels from 1"  # its VOC tells the reader
 # Folders of pictures beside that of the annotations: the devkit's, and what an export writes.
 _FOLDERS = ("JPEGImages", FOLDER)
-_END = "</annotation>\n"
 
 
 @dataclass
-class Voc(Format):
-    """Pascal VOC. Names of objects are classes.
+class Voc(PictureFiles):
+    """Pascal VOC.
 
-    `classes` and `class_list` are those of `class_tables.Classes`; `flat` puts all pictures into
-    one folder. `offset` is what the first pixel is called, 1 or 0; unless given it is 1 in files of
-    the devkit, and in those that are written, and 0 in files of other tools.
+    `offset` is what the first pixel is called, 1 or 0; unless given it is 1 in files of the devkit,
+    and in those that are written, and 0 in files of other tools.
     """
 
-    classes: str = "class"
-    class_list: Sequence[str] = ()
-    flat: bool = False
     offset: int | None = None
-
-    detects = True
-
-    def __post_init__(self) -> None:
-        self._classes = Classes(self.classes, listed=self.class_list)
+    ending = ".xml"
+    last_line = "</annotation>\n"
 
     def safe(self, text: str) -> str:
         """Return the text without characters that XML can't hold."""
         return safe_for_xml(text)
 
-    def words_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the expression's class: the format has no other words."""
-        return self._classes.written_class_of(expression)
+    def lines(self, source: Source, is_new: bool) -> Iterator[str]:
+        """Yield the elements of a picture; of a further record of it the objects alone."""
+        if is_new:
+            root = source.own.get("root", {})
+            attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
+            yield f"<annotation{attributes}>"
+        else:
+            source.gone.update(set(range(len(source.items))) - source.marks.keys())
+        if is_new and not source.own:
+            for item in _head(source.sample):
+                yield f"\t{item}"
+        for item in self.items_of(source):
+            yield f"\t{_named(item, source.sample.file_name)}"
 
-    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write an XML file for each picture.
+    def is_rest(self, item: str) -> bool:
+        """Return whether an element is an object, as one without a box."""
+        return item.startswith("<object")
 
-        Raises InputError where two pictures would have the same file.
-        """
-        pictures = Numbers()
-        for sample in samples:
-            _, is_new = pictures.number_of(sample.file_name)
-            stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)
-            name = portable(f"{self.data_file}/{os.path.splitext(stem)[0]}.xml")
-            mode = "xb" if is_new else "r+b"
-            lines = "".join(f"\t{line}\n" for line in self._lines(sample, is_new))
-            try:
-                with open(out.place(name), mode) as file:
-                    if is_new:
-                        root = kept(sample.record, self.name).get("root", {})
-                        attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
-                        file.write(f"<annotation{attributes}>\n".encode())
-                    else:  # a further record of the picture
-                        file.seek(-len(_END), os.SEEK_END)
-                    file.write(f"{lines}{_END}".encode())
-            except FileExistsError:
-                raise InputError(
-                    f"{sample.file_name} and another picture would share {os.path.basename(name)}:"
-                    " rename one"
-                ) from None
+    def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return an object with its corners and its name as they are now."""
+        element = element_of(item)
+        if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
+            _with_texts(element, {"name": mark.phrase.text})
+        box = element.find("bndbox")
+        if mark.is_moved and box is not None:
+            _with_texts(box, self._corners(mark, source))
+        return text_of(element)
 
-    def _lines(self, sample: Sample, is_new: bool) -> Iterator[str]:
-        own = kept(sample.record, self.name)
-        offset = own.get("offset", 1) if self.offset is None else self.offset
-        if is_new and not own:
-            yield from _head(sample)
-        for mark in marks_of(sample, self.name):
-            if mark.phrase:
-                yield text_of(_object(mark, offset))
-            elif is_new:
-                yield _named(mark.item, sample.file_name)
+    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
+        """Yield a new object."""
+        element = Element("object")
+        facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
+        _with_texts(element, facts)
+        _with_texts(SubElement(element, "bndbox"), self._corners(mark, source))
+        yield text_of(element)
+
+    def _corners(self, mark: Mark, source: Source) -> dict[str, str]:
+        offset = source.own.get("offset", 1) if self.offset is None else self.offset
+        x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
+        numbers = (x1 + offset, y1 + offset, x2, y2)
+        texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
+        return dict(zip(_CORNERS, texts, strict=True))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each XML file, in the order of their names; `path` may be one file.
@@ -237,30 +226,3 @@ def _with_texts(element: Element, texts: str | Mapping[str, Any]) -> Element:
         child = element.find(name)
         (SubElement(element, name) if child is None else child).text = str(text)
     return element
-
-
-def _object(mark: Mark, offset: int) -> Element:
-    # One that was read stays as it was, but for its corners and its name where they are others.
-    assert mark.phrase is not None
-    assert mark.box is not None
-    corners = _corners(mark.box, offset)
-    if not mark.item:
-        element = Element("object")
-        facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
-        _with_texts(element, facts)
-        _with_texts(SubElement(element, "bndbox"), corners)
-        return element
-    element = element_of(mark.item)
-    if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
-        _with_texts(element, {"name": mark.phrase.text})
-    box = element.find("bndbox")
-    if mark.is_moved and box is not None:
-        _with_texts(box, corners)
-    return element
-
-
-def _corners(box: Bbox, offset: int) -> dict[str, str]:
-    x1, y1, x2, y2 = box
-    numbers = (x1 + offset, y1 + offset, x2, y2)
-    texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
-    return dict(zip(_CORNERS, texts, strict=True))

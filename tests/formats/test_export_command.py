@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
-from dataflow_grounding.formats.export import Selection
+from dataflow_grounding.formats.selection import Selection
 from tests.formats.data import command, draw, hostile, record, succeeds
 
 SIZE = (64, 48)

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from dataflow_grounding.boxes.matching import each_thing_once
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.formats import WRITTEN, find_format, read, write
-from dataflow_grounding.formats.export import Exported
 from dataflow_grounding.formats.format import Format
+from dataflow_grounding.formats.samples import Exported
 from tests.formats.data import data_sets, draw, hostile
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 
 from dataflow_grounding.formats import read, write
 from dataflow_grounding.testing import LoopbackServer
-from tests.formats.data import draw, hostile, succeeds
+from tests.formats.data import draw, hostile, record, succeeds
 from tests.support.workplace import Workplace
 
 Records = list[dict[str, Any]]
@@ -184,6 +184,36 @@ def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
     assert sorted(one["id"] for one in out["categories"]) == [3, 18]
 
 
+def reject(records: Records) -> None:
+    """A person says of every box that it is wrong."""
+    for row in records:
+        for expression in row["expressions"]:
+            expression |= {"verified": False, "reviewed_by": "ann"}
+
+
+def test_a_crowd_of_coco_goes_back_without_the_boxes_that_were_rejected(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    """Pictures of which nothing is left at all, as a.png, stay out, as they may show something."""
+    out = json.loads(back(coco_file(tmp_path), "coco", "annotations.json", reject).read_text())
+    assert out["annotations"] == [box for box in COCO["annotations"] if box.get("iscrowd")]
+    assert out["images"] == [image for image in COCO["images"] if image["id"] in (700, 13)]
+
+
+def test_two_images_of_coco_with_one_file_name_stay_two(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    file = coco_file(tmp_path)
+    twins = json.loads(file.read_text())
+    twins["images"][1]["file_name"] = "b.png"
+    file.write_text(json.dumps(twins))
+    out = json.loads(back(file, "coco", "annotations.json").read_text())
+    assert out == twins
+    done = succeeds("import", file, "--format", "coco", "-o", tmp_path / "again")
+    told = "file names of several images, which stay records of their own: 1 (b.png, of the ids"
+    assert f"{told} 700 and 12)" in done.out
+
+
 # CVAT
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -283,6 +313,15 @@ def test_what_ours_wrote_for_cvat(tmp_path: Path, back: Callable[..., Path]) -> 
     write(rows, "cvat", str(tmp_path / "first.xml"), folders=[str(tmp_path / "pictures")])
     out = back(tmp_path / "first.xml", "cvat", "annotations.xml")
     assert parts_of(out.read_text()) == parts_of((tmp_path / "first.xml").read_text())
+
+
+def test_shapes_of_cvat_go_back_without_the_boxes_that_were_rejected(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    out = back(cvat_file(tmp_path), "cvat", "annotations.xml", reject).read_text()
+    before, _, behind = CVAT.partition("    <box")
+    wanted = before + behind.rpartition("</box>")[2]
+    assert parts_of(out) == parts_of(wanted)
 
 
 # Label Studio
@@ -433,6 +472,13 @@ def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Path]) -> 
     assert (out / "labels" / "a.txt").read_text() == wanted + new
 
 
+def test_dont_care_lines_of_kitti_go_back_without_the_boxes_that_were_rejected(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    out = back(label_file(tmp_path, KITTI), "kitti", "out", reject)
+    assert (out / "labels" / "a.txt").read_text() == KITTI.splitlines()[1] + "\n"
+
+
 def test_yolo(tmp_path: Path, back: Callable[..., Path]) -> None:
     source = label_file(tmp_path, YOLO)
     (source / "data.yaml").write_text("names: [cup, dog, unused]\n")
@@ -475,3 +521,68 @@ def test_what_ours_wrote_for_coco(tmp_path: Path, back: Callable[..., Path], for
     write(rows, format, str(first), folders=[str(tmp_path / "pictures")])
     out = back(first, format, "annotations.json")
     assert json.loads(out.read_text()) == json.loads(first.read_text())
+
+
+# What can't be right
+
+
+def told_on_import(tmp_path: Path, source: Path, format: str) -> list[str]:
+    """The lines of an import, each of which accepts all that there is."""
+    folder = tmp_path / f"imported {format}"
+    root = ("--image-root", tmp_path / "pictures")
+    done = succeeds("import", source, "--format", format, "-o", folder, *root)
+    assert "left out" not in done.out
+    _, *lines = done.out.splitlines()
+    return lines
+
+
+def test_boxes_outside_and_other_sizes_of_coco_are_told(tmp_path: Path, pictures: Path) -> None:
+    images = [{"id": 1, "file_name": "gone.png"}, {"id": 2, "file_name": "a.png"}]
+    images += [{"id": 3, "file_name": "b.png", "width": 640, "height": 480}]
+    images[0] |= {"width": 64, "height": 48}
+    boxes = [
+        {"image_id": 1, "category_id": 1, "bbox": [64, 1, 5, 5]},
+        {"image_id": 1, "category_id": 1, "bbox": [60, 1, 4.5, 5]},
+        {"image_id": 2, "category_id": 1, "bbox": [-9, 1, 9, 5]},
+        {"image_id": 2, "category_id": 1, "bbox": [9, 40, 9, 9]},
+        {"image_id": 3, "category_id": 1, "bbox": [600, 400, 9, 9]},
+    ]
+    file = tmp_path / "coco.json"
+    categories = [{"id": 1, "name": "cup"}]
+    file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    assert told_on_import(tmp_path, file, "coco") == [
+        "boxes outside of their picture, which an export leaves out: 2, the first is 'cup' [64, 1,"
+        " 69, 6] in gone.png (64 x 48 px)",
+        "boxes that reach beyond their picture, which an export cuts: 1, the first is 'cup' [9, 40,"
+        " 18, 49] in a.png (64 x 48 px)",
+        "pictures of another size than is stated, which no export takes: 1, the first is b.png"
+        " (640 x 480 px stated, 64 x 48 px found)",
+    ]
+
+
+def test_percents_above_100_of_label_studio_are_told(tmp_path: Path, pictures: Path) -> None:
+    tasks = json.loads(json.dumps(TASKS))
+    result = tasks[1]["predictions"][0]["result"]
+    result.append(region("far", "cup", 150))
+    result[0]["value"]["width"] = 101
+    assert told_on_import(tmp_path, tasks_file(tmp_path, tasks[1:]), "label-studio") == [
+        "boxes that reach beyond their picture, which an export cuts: 1, the first is 'cup' [3.2,"
+        " 5.925926, 67.84, 21.909926] in b.png (64 x 48 px)",
+        "boxes outside of their picture, which an export leaves out: 1, the first is 'cup' [96.0,"
+        " 5.925926, 108.8, 21.909926] in b.png (64 x 48 px)",
+    ]
+
+
+@pytest.mark.parametrize("format", ["cvat", "voc", "label-studio"])
+def test_a_size_that_is_not_the_pictures_is_told(
+    tmp_path: Path, pictures: Path, format: str
+) -> None:
+    box = {"text": "cup", "instances": [{"bbox": [1, 2, 30, 40], "score": None}]}
+    rows = [record("a.png", (640, 480), [box])]
+    draw(tmp_path / "large", rows)
+    folders = [str(tmp_path / "large")]
+    write(rows, format, str(tmp_path / "out"), folders=folders, images="reference")
+    assert told_on_import(tmp_path, tmp_path / "out", format) == [
+        "pictures of another size than is stated, which no export takes: 1, the first is a.png"
+        " (640 x 480 px stated, 64 x 48 px found)"
+    ]

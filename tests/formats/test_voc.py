@@ -246,3 +246,12 @@ def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str, said: st
     with pytest.raises(InputError, match=said) as error:
         list(read(str(tmp_path), "voc"))
     assert "x.xml" in str(error.value) or "record 1" in str(error.value)
+
+
+def test_a_name_with_several_dots_loses_its_ending_alone(tmp_path: Path) -> None:
+    """v1.2.png and v1.3.png would both have been v1.xml, which was refused."""
+    mug = {"text": "mug", "instances": [{"bbox": [1, 2, 30, 40], "score": None}]}
+    rows = [record(name, (64, 48), [dict(mug)]) for name in ("v1.2.png", "v1.3.png")]
+    write(rows, "voc", str(tmp_path / "out"), images="reference")
+    names = [path.name for path in sorted((tmp_path / "out" / "Annotations").iterdir())]
+    assert names == ["v1.2.xml", "v1.3.xml"]

@@ -152,6 +152,16 @@ def test_what_is_no_coco_file_is_refused(place: ReferringPlace) -> None:
         assert expected in done.err
 
 
+def test_two_images_of_coco_with_one_file_name_are_refused(place: ReferringPlace) -> None:
+    """The boxes of the first one were lost without a word."""
+    twins = [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "./a.png"}]
+    boxes = [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]}]
+    coco(place, boxes, twins)
+    done = place.run()
+    assert done.code == 2
+    assert "instances.json: the images 7 and 9 have one file_name, './a.png': give" in done.err
+
+
 # --- YOLO
 
 

@@ -34,7 +34,7 @@ from dataflow_grounding.evaluation.figures.alike import Place, alike_in, first_s
 from dataflow_grounding.evaluation.figures.duplicates import first_alike, known_id, looks_of
 from dataflow_grounding.evaluation.figures.same_files import DataSet, files_of, short_digest
 from dataflow_grounding.evaluation.metrics.annotations import names_of
-from dataflow_grounding.formats.export import status_of
+from dataflow_grounding.formats.selection import status_of
 
 Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")

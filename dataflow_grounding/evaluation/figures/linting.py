@@ -40,8 +40,8 @@ from dataflow_grounding.evaluation.figures._phrases import (
     same_box_twice,
     sharing_boxes,
 )
-from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.formats.format import TOKEN, stands
+from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.images.files import ImageFacts, decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_image, is_far
 

@@ -1,0 +1,72 @@
+"""Formats of detectors that have a file for each picture, called as the picture is."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.files import portable
+from dataflow_grounding.data.records import name_within
+from dataflow_grounding.formats.class_tables import Classes, Numbers
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import Sample
+from dataflow_grounding.formats.imported import ReturningFormat, Source
+
+
+@dataclass
+class PictureFiles(ReturningFormat):
+    """Base of KITTI, YOLO and Pascal VOC. Names of boxes are classes.
+
+    `classes` and `class_list` are those of `class_tables.Classes`; `flat` puts all pictures into
+    one folder, for readers that don't look into others.
+    """
+
+    classes: str = "class"
+    class_list: Sequence[str] = ()
+    flat: bool = False
+    ending: ClassVar[str]  # of the files
+    last_line: ClassVar[str] = ""  # of each file
+    joint: ClassVar[str] = " "  # a character that can't stand in a class's name
+    detects = True
+
+    def __post_init__(self) -> None:
+        self._classes = Classes(self.classes, self.joint, self.class_list)
+
+    def words_of(self, expression: Mapping[str, Any]) -> str:
+        """Return the expression's class: the format has no other words."""
+        return self._classes.written_class_of(expression)
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a file for each picture; further records of a picture are added to its file.
+
+        Raises InputError where two pictures would have the same file.
+        """
+        pictures = Numbers()
+        for sample in samples:
+            _, is_new = pictures.number_of(sample.file_name)
+            lines = [*self.lines(self.source_of(sample), is_new), *self.last_line.splitlines()]
+            name = self.file_of(sample.file_name)
+            mode = "xb" if is_new else "r+b"
+            try:
+                with open(out.place(name), mode, 0) as file:
+                    if not is_new:
+                        file.seek(-len(self.last_line), os.SEEK_END)
+                    file.write("".join(f"{line}\n" for line in lines).encode())
+            except FileExistsError:  # another picture has it: a.jpg and a.png
+                raise InputError(self.why_shared(sample.file_name, pictures)) from None
+
+    def lines(self, source: Source, is_new: bool) -> Iterable[str]:
+        """Return the lines of a sample's file, or where that isn't new, the lines to add."""
+        return self.items_of(source)
+
+    def file_of(self, file_name: str) -> str:
+        """Return the path in the export of the file of a picture."""
+        stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
+        return portable(f"{self.data_file}/{stem}{self.ending}")
+
+    def why_shared(self, file_name: str, pictures: Numbers) -> str:
+        """Return what is told of a picture whose file is that of another one of `pictures`."""
+        name = os.path.basename(self.file_of(file_name))
+        return f"{file_name} and another picture would share {name}: rename one"

@@ -1,0 +1,483 @@
+"""Make samples of records for an export, and count what is lost and left out."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, TypeAlias
+
+from dataflow_grounding._util.errors import BrokenRow, RecordError
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
+from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import (
+    STATUSES,
+    Record,
+    doubt_of_reply,
+    has_id,
+    image_id_of,
+    is_score,
+    path_of,
+    read_any_expressions,
+)
+from dataflow_grounding.data.rejected import not_rejected, twins_rejected
+from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.engine.source import identify
+from dataflow_grounding.formats.export_pictures import ExportPictures
+from dataflow_grounding.formats.format import (
+    EXACT,
+    Carries,
+    Format,
+    Phrase,
+    Sample,
+    stands,
+)
+from dataflow_grounding.formats.imported import ReturningFormat
+from dataflow_grounding.formats.selection import Selection, status_of
+from dataflow_grounding.formats.whole_pictures import (
+    MISSED_BOX,
+    UNDECIDED_CLASS,
+    UNVERIFIED,
+    WholePictures,
+)
+
+Rows: TypeAlias = Iterable[Mapping[str, Any]]
+_MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
+# What is told of such pictures where the format has no place for them.
+_WITHOUT_PHRASE = "pictures without a phrase to write"
+# What is told of the records in the end, with how often: by what is counted, in the order of lines.
+_CHANGED = "changed texts"  # captions and phrases
+_UNSELECTED = "unselected phrases"
+_REJECTED = "rejected boxes"
+_ONLY_REJECTED = "pictures of rejected boxes alone"
+_MAYBE_THERE = "pictures of something"
+_NOT_KNOWN_EMPTY = "pictures of nothing known"
+_REPEATED = "repeated boxes"
+_OF_SAME_THING = "boxes of the same thing"
+_WRONG_SPAN = "wrong spans"
+_DOUBTFUL = "doubtful records"
+_REMARKS = {
+    _CHANGED: "texts changed, as {name} can't have them as they are",
+    _UNSELECTED: "phrases left out, by their status or score, or as an option or a reviewer says",
+    _REJECTED: "boxes that a reviewer rejected",
+    UNVERIFIED: "pictures left out, as boxes that nobody has verified or looked at would be"
+    " background there (--partly-verified keeps them)",
+    MISSED_BOX: "pictures left out, as a reviewer says that something is there, which has no box"
+    " and would be background (--partly-verified keeps them)",
+    UNDECIDED_CLASS: "pictures left out, as it is undecided whether a class is there, which would"
+    " be background (--partly-verified keeps them)",
+    _ONLY_REJECTED: "pictures left out, as all boxes of a phrase were rejected and nobody said that"
+    " nothing is there (m in the review says so: the picture is then a background)",
+    _MAYBE_THERE: "pictures left out, as something may be there without a box (background: false),"
+    " as where all boxes of a phrase were rejected (m in the review says that nothing is)",
+    _NOT_KNOWN_EMPTY: "pictures left out, as nothing says what is there, or that nothing is",
+    _REPEATED: "boxes that stand there already under the same words, written once",
+    _OF_SAME_THING: "boxes on a thing that another phrase of the same class has boxed, written"
+    " once",
+    _WRONG_SPAN: "spans that don't hold their phrase, which was looked for in its caption",
+    _DOUBTFUL: "records marked doubtful, of whose replies a part was of no use",
+}
+
+
+@dataclass
+class Exported:
+    """What an export wrote, and what it could not.
+
+    Args:
+        path: The folder, or the one file; of a part of a split, the part's name.
+        written: Counts of `records`, `phrases`, `boxes`; empty where nothing was written.
+        lost: What the format can't say, in words → how often.
+        left_out: Records that could not be written; `reasons` has the first few.
+        remarks: What else is good to know, in lines.
+        parts: Counts as in `written` of each part of a split, by its name.
+    """
+
+    path: str
+    written: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
+    reasons: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    parts: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def losses(self) -> str:
+        """Return what is lost, in a line, `scores (2), spans (1)`; empty where nothing is."""
+        return ", ".join(f"{what} ({count})" for what, count in self.lost.items())
+
+
+class SampleMaker:
+    """Makes samples of records, and counts in an `Exported` what is written and what is lost."""
+
+    def __init__(
+        self, format: Format, pictures: ExportPictures, select: Selection, exported: Exported
+    ) -> None:
+        self._format = format
+        self._pictures = pictures
+        self._select = select
+        # Filled while samples are made; its remarks after the last one, from the counts below.
+        self._exported = exported
+        self._counts = Counter[str]()  # of what _REMARKS tells
+        self._whole_pictures = WholePictures(select)  # filled for detectors alone
+        # hash of an image_id → how many rows of that picture came before, so that the ids that are
+        # made for their expressions differ; only rows with expressions that lack ids are counted
+        self._rows_of_image = NumberTable()
+        self._without_picture = 0  # rows so far that name none
+
+    def samples(self, records: Rows) -> Iterator[Sample]:
+        """Yield a sample of each record that the format can say something of.
+
+        Its picture is put into the export. A record that raises RecordError is counted in
+        `left_out` and passed over. At the end, remarks are added. For detectors `records` are read
+        twice: what one row of a picture leaves open holds for all of its rows.
+        """
+        if self._format.detects:
+            if iter(records) is records:  # an iterator, which can be gone through once
+                records = list(records)
+            self._look_at_whole_pictures(records)
+            self._counts.update(self._whole_pictures.false_backgrounds.values())
+        for number, record in enumerate(records, 1):
+            try:
+                sample = self._sample(record)
+            except RecordError as error:
+                self._exported.left_out += 1
+                if len(self._exported.reasons) < _MAX_REASONS:
+                    self._exported.reasons.append(f"record {number}: {error}")
+                continue
+            if sample is not None:
+                boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
+                self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
+                yield sample
+        self._add_remarks()
+
+    def _add_remarks(self) -> None:
+        remarks = self._exported.remarks
+        for what, text in _REMARKS.items():
+            if self._counts[what]:
+                remarks.append(f"{text.format(name=self._format.name)}: {self._counts[what]}")
+        if self._pictures.missing:
+            remarks.append(
+                "pictures that aren't there, and may be turned by their EXIF:"
+                f" {self._pictures.missing}"
+            )
+        if self._counts[UNDECIDED_CLASS]:
+            remarks += self._whole_pictures.remarks()
+
+    def _sample(self, record: Mapping[str, Any]) -> Sample | None:
+        # What is lost of it is counted, and its picture is put into the export.
+        carries = self._format.carries
+        caption = str(record.get("cleaned_caption") or record.get("caption") or "")
+        expressions = self._expressions(record, caption)
+        selected = self._selected(record, expressions)
+        false_backgrounds = self._whole_pictures.false_backgrounds
+        if false_backgrounds and self._pictures.name_of(record) in false_backgrounds:
+            return None
+        may_be_empty = carries.empty and self._shows_nothing(record, expressions)
+        if not selected and not may_be_empty:
+            self._count_without_phrase(record, expressions)
+            return None
+        picture = self._pictures.find(record)
+        phrases = self._phrases(selected, picture.size)
+        if not phrases and not may_be_empty:
+            self._count_without_phrase(record, expressions)
+            return None
+        if not self._format.repeats and not self._format.whole:
+            phrases = self._without_repeats(phrases)
+        if doubt_of_reply(record):
+            self._counts[_DOUBTFUL] += 1
+        self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
+        if carries.captions:
+            caption = self._safe(caption)
+        data = self._pictures.data(picture) if self._format.packs else b""
+        return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
+
+    def _count_without_phrase(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        if not self._format.carries.empty:
+            self._exported.lost[_WITHOUT_PHRASE] += 1
+        elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
+            self._counts[_ONLY_REJECTED] += 1
+        elif record.get("background") is False:  # as of a split, which leaves out such phrases
+            self._counts[_MAYBE_THERE] += 1
+        else:
+            self._counts[_NOT_KNOWN_EMPTY] += 1
+
+    def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
+        phrases = []
+        for expression in expressions:
+            phrase = self._phrase(expression, size)
+            if phrase is not None:
+                phrases.append(phrase)
+        return phrases
+
+    def _look_at_whole_pictures(self, records: Rows) -> None:
+        # Records that can't be read are passed over: what is wrong with them is told when they are
+        # written. Another maker reads, so that nothing is counted twice.
+        reader = SampleMaker(self._format, self._pictures, self._select, Exported(""))
+        for record in records:
+            try:
+                caption = str(record.get("cleaned_caption") or record.get("caption") or "")
+                expressions = reader._expressions(record, caption)
+                name = self._pictures.name_of(record)
+            except RecordError:
+                continue
+            self._whole_pictures.note(name, record, expressions)
+
+    def _shows_nothing(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        # - Marked `background: false`: no. - With expressions: if each has the status `none` and is
+        # selected. - Without expressions: if it is marked `background`, or a person reviewed it, or
+        # the format writes whole records (`Format.whole`); and an expression that wasn't found
+        # would be selected.
+        if isinstance(self._format, ReturningFormat):
+            nothing_left = all(map(_is_rejected_or_absent, expressions))
+            if self._format.goes_back_empty(record, nothing_left):
+                return True
+        if record.get("background") is False:  # something is there that it doesn't say
+            return False
+        if not expressions:
+            is_known_empty = record.get("background") is True or record.get("reviewed_by")
+            if not self._format.whole and not is_known_empty:
+                return False
+            expressions = [{"status": "none", "instances": []}]
+        for expression in expressions:
+            if status_of(expression) != "none" or self._select.of(record, expression) is None:
+                return False
+        return True
+
+    def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
+        # A score that isn't a number from 0 to 1 becomes None, and is counted as lost.
+        if record.get("suspect_boxes") is True:
+            raise BrokenRow("its boxes may be in another format (suspect_boxes)")
+        row = Record(record)
+        if not _have_ids(row.get("expressions")):
+            identify(row, "image_path", None, self._rows_of_image)
+            if row.image_id is None:
+                row.occurrence = self._without_picture
+                self._without_picture += 1
+        expressions = read_any_expressions(row)
+        for expression in expressions:
+            status = status_of(expression)
+            if status not in STATUSES and status != "pending":
+                raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
+            for box in expression["instances"]:
+                if not is_score(box["score"]):
+                    box["score"] = None
+                    self._exported.lost["scores that aren't numbers from 0 to 1"] += 1
+        self._set_spans(expressions, caption)
+        if self._select.keep_rejected:
+            return expressions
+        others = None
+        if self._whole_pictures.rejections:
+            others = self._whole_pictures.rejections.get(self._pictures.name_of(record))
+        return twins_rejected(expressions, others)
+
+    def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
+        # Set `char_span` of expressions in place, to where the phrase is found in the caption. It
+        # is set of those whose span doesn't hold their phrase, which are counted, and of all where
+        # none states one; to None where the phrase isn't found.
+        unset = []  # indices of the expressions that get a span
+        for index, expression in enumerate(expressions):
+            span = expression.get("char_span")
+            if span and not stands(expression["text"], span, caption):
+                unset.append(index)
+        self._counts[_WRONG_SPAN] += len(unset)
+        if not any("char_span" in expression for expression in expressions):
+            unset = list(range(len(expressions)))
+        if not unset:
+            return
+        # All are looked for, as they take their places in the caption from each other.
+        spans = find_spans([expression["text"] for expression in expressions], caption)
+        for index in unset:
+            span = spans[index]
+            expressions[index]["char_span"] = list(span) if span else None
+
+    def _selected(
+        self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        # Return the expressions that are selected and that the format can say. They have only the
+        # boxes that are selected. Expressions that are left out are counted, and so are boxes that
+        # a person rejected, unless they are kept.
+        wanted = []
+        for expression in expressions:
+            if not self._select.keep_rejected:
+                kept = not_rejected(expression) or ()
+                self._counts[_REJECTED] += len(expression["instances"]) - len(kept)
+            selected = self._select.of(record, expression)
+            if selected is None:
+                self._counts[_UNSELECTED] += 1
+                continue
+            why_lost = self._format.carries.why_lost(status_of(selected), selected.get("char_span"))
+            if why_lost:
+                self._exported.lost[why_lost] += 1
+            else:
+                wanted.append(selected)
+        return wanted
+
+    def _without_repeats(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+        # A detector would take a box that comes twice for two things, and a model that is tuned on
+        # such conversations learns to repeat itself. A phrase that loses all of its boxes so is
+        # left out.
+        if self._format.detects:
+            return self._each_thing_once(phrases)
+        kept: list[Phrase] = []
+        boxes_of_thing: dict[str, set[Bbox]] = {}
+        for phrase in phrases:
+            seen = boxes_of_thing.setdefault(self._format.thing(phrase), set())
+            new = _indices_of_new(phrase.boxes, seen)
+            seen.update(phrase.boxes)
+            self._counts[_REPEATED] += len(phrase.boxes) - len(new)
+            if len(new) < len(phrase.boxes):
+                phrase = phrase.with_boxes(new)
+            if phrase.boxes or phrase.status != "grounded":
+                kept.append(phrase)
+        return kept
+
+    def _each_thing_once(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+        # Phrases of one class, as "a person" and "a human", have each thing with a box of its own.
+        places_of_class: dict[str, list[int]] = {}
+        for place, phrase in enumerate(phrases):
+            places_of_class.setdefault(self._format.thing(phrase), []).append(place)
+        kept = list(phrases)
+        for places in places_of_class.values():
+            boxes = [box for place in places for box in phrases[place].boxes]
+            repeated = len(boxes) - len(set(boxes))
+            self._counts[_REPEATED] += repeated
+            self._counts[_OF_SAME_THING] -= repeated
+            instances = [_as_instances(phrases[place]) for place in places]
+            for place, staying in zip(places, each_thing_once(instances), strict=True):
+                phrase = phrases[place]
+                self._counts[_OF_SAME_THING] += len(phrase.boxes) - len(staying)
+                if len(staying) < len(phrase.boxes):
+                    kept[place] = phrase.with_boxes(staying)
+        return [phrase for phrase in kept if phrase.boxes or phrase.status != "grounded"]
+
+    def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
+        # Boxes outside are dropped. None where a `grounded` phrase has no box left, or the words of
+        # any phrase are blank once the format made them safe. What is lost so is counted.
+        instances = []
+        for instance in expression["instances"]:
+            stated = box_of(instance["bbox"])
+            box = clamp(stated, size)
+            if area(box) <= 0:
+                self._exported.lost["boxes without an area in their picture"] += 1
+                continue
+            if math.dist(box, stated) > EXACT:
+                self._exported.lost["parts of boxes outside of their picture"] += 1
+            instances.append(instance if box == stated else {**instance, "bbox": [*box]})
+        status = status_of(expression)
+        text = self._safe(self._format.words_of(expression))
+        if not text.strip():
+            self._exported.lost["phrases left without a word"] += 1
+            return None
+        if status == "grounded" and not instances:
+            # Written without boxes it would say that nothing is there.
+            self._exported.lost["phrases left without a box"] += 1
+            return None
+        span = expression.get("char_span")
+        return Phrase(
+            text=text,
+            span=(span[0], span[1]) if span else None,
+            status=status,
+            boxes=[box_of([*map(float, instance["bbox"])]) for instance in instances],
+            scores=[_score_of(instance) for instance in instances],
+            expression={**expression, "instances": instances},
+        )
+
+    def _safe(self, text: str) -> str:
+        safe = self._format.safe(text)
+        if safe != text:
+            self._counts[_CHANGED] += 1
+        return safe
+
+
+def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
+    # Whether an expression has boxes, and a person rejected each of them. That doesn't say that its
+    # thing is nowhere in the picture.
+    kept_boxes = not_rejected(expression) or []
+    return bool(expression["instances"]) and len(kept_boxes) == 0
+
+
+def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
+    return _is_all_rejected(expression) or status_of(expression) == "none"
+
+
+def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
+    index_of_box: dict[Bbox, int] = {}
+    for index, box in enumerate(boxes):
+        if box not in seen:
+            index_of_box.setdefault(box, index)
+    return list(index_of_box.values())
+
+
+def _as_instances(phrase: Phrase) -> list[dict[str, Any]]:
+    scored = zip(phrase.boxes, phrase.scores, strict=True)
+    return [{"bbox": box, "score": score} for box, score in scored]
+
+
+def _have_ids(expressions: Any) -> bool:
+    if type(expressions) is not list:
+        return False
+    return all(
+        type(expression) is dict and has_id(expression.get("expression_id"))
+        for expression in expressions
+    )
+
+
+def _score_of(instance: Mapping[str, Any]) -> float | None:
+    score = instance["score"]
+    return None if score is None else float(score)
+
+
+def _lost_of(
+    record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
+) -> Counter[str]:
+    # Counts may be 0. `caption` is the record's, `phrases` are those that are written of it.
+    lost: Counter[str] = Counter()
+    if not carries.captions:
+        lost["captions"] = int(bool(caption))
+    if not carries.ids:
+        lost["records' own ids"] = int(_has_own_ids(record, phrases))
+    if not carries.spans:
+        lost["spans"] = sum(phrase.span is not None for phrase in phrases)
+    if not carries.several_boxes:
+        lost["further boxes of a phrase"] = sum(len(phrase.boxes[1:]) for phrase in phrases)
+    if not carries.scores:
+        scores = chain.from_iterable(phrase.scores for phrase in phrases)
+        lost["scores"] = sum(score is not None for score in scores)
+    if not carries.verified:
+        verdicts = [phrase.expression.get("verified") for phrase in phrases]
+        lost["verdicts of checks"] = sum(verdict is not None for verdict in verdicts)
+    if not carries.classes:
+        classes = [phrase.expression.get("class") for phrase in phrases]
+        lost["classes of phrases"] = sum(
+            isinstance(name, str) and class_key(name) != class_key(phrase.text)
+            for name, phrase in zip(classes, phrases, strict=True)
+        )
+    if carries.numbers:
+        boxes = sum(len(phrase.boxes) for phrase in phrases)
+        lost[f"exact numbers of boxes: {carries.numbers}"] = boxes
+    return lost
+
+
+def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
+    # Ours are the path (`record` without one), with or without its ending, alone or followed by
+    # `@2` and the like or `#0` and the like; they are made again on reading, so that they needn't
+    # be carried.
+    made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
+    ending = os.path.splitext(path_of(record))[1]
+    ids = [record.get("image_id")]
+    ids += [phrase.expression["expression_id"] for phrase in phrases]
+    for own_id in ids:
+        if own_id is None:
+            continue
+        if not str(own_id).startswith(made_id):
+            return True
+        behind = str(own_id).removeprefix(made_id).removeprefix(ending)
+        if behind[:1] not in ("", "@", "#"):
+            return True
+    return False

@@ -1,0 +1,119 @@
+"""Which expressions and boxes of records are wanted in an export."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding.data.classes import class_key, class_of
+from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.data.rejected import not_rejected
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is asked of an expression, and of each of its boxes.
+
+    Args:
+        min_score: Boxes with a lower score are left out, and those without a score, of which
+            nothing is known. An expression that loses all of its boxes so is left out: that doesn't
+            make it one that isn't there.
+        min_scores: Other lowest scores, by class. `unmet` has the classes among them of which no
+            expression was.
+        verified_only: Boxes that a check or a person confirmed (`verified: true`); one without a
+            word of its own has that of its expression, as has an expression without boxes.
+        reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its
+            record).
+        statuses: Of `records.STATUSES`.
+        partly_verified: Also pictures of which a detector would learn something as background that
+            may be there: a class that is undecided, a box that a person missed, and with
+            `verified_only` other boxes.
+        keep_rejected: Also boxes that a person found wrong, and phrases of which nothing else is
+            left. A phrase that loses all of its boxes is left out, as with `min_score`.
+
+    Example:
+        >>> sure = {"bbox": [0, 0, 9, 9], "score": 0.9}
+        >>> unsure = {"bbox": [5, 5, 9, 9], "score": 0.2}
+        >>> both = {"instances": [sure, unsure]}
+        >>> [box["score"] for box in Selection(min_score=0.5).of({}, both)["instances"]]
+        [0.9]
+    """
+
+    min_score: float | None = None
+    min_scores: Mapping[str, float] = field(default_factory=dict)
+    verified_only: bool = False
+    reviewed_only: bool = False
+    statuses: tuple[str, ...] = STATUSES
+    keep_rejected: bool = False
+    partly_verified: bool = False
+    unmet: set[str] = field(default_factory=set, init=False, compare=False)
+    _by_key: dict[str, float] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Note which classes have a lowest score of their own."""
+        for name, score in self.min_scores.items():
+            self._by_key[class_key(name)] = score
+        self.unmet.update(self._by_key)
+
+    def _lowest_score(self, expression: Mapping[str, Any]) -> float | None:
+        if not self._by_key:
+            return self.min_score
+        key = class_key(class_of(expression))
+        self.unmet.discard(key)
+        return self._by_key.get(key, self.min_score)
+
+    def of(
+        self, record: Mapping[str, Any], expression: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Return the expression with the boxes that are wanted; None where it isn't wanted.
+
+        Nor is one wanted that had boxes and loses all of them. An expression that loses no box is
+        returned itself, another one as a copy.
+        """
+        if self.reviewed_only and not reviewer_of(record, expression):
+            return None
+        if status_of(expression) not in self.statuses:
+            return None
+        boxes = expression["instances"]
+        kept = boxes if self.keep_rejected else not_rejected(expression)
+        if self.verified_only:
+            kept = verified_boxes(expression, kept)
+        if kept is None:
+            return None
+        lowest = self._lowest_score(expression)
+        if lowest is not None:
+            scored = [box for box in kept if box.get("score") is not None]
+            kept = [box for box in scored if box["score"] >= lowest]
+        if len(kept) == len(boxes):
+            return expression
+        if not kept:
+            return None
+        return {**expression, "instances": kept}
+
+
+def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any:
+    """Return the person who looked at an expression, or at all of its record; None without one."""
+    return expression.get("reviewed_by") or record.get("reviewed_by")
+
+
+def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
+    """Return those of an expression's `boxes` that are verified; None where none is.
+
+    A box without a verdict of its own has that of its expression. For an expression that never had
+    boxes and is itself verified, so that nothing is there, the list is empty. `boxes` are its boxes
+    that are left; None counts as none.
+    """
+    verdict = expression.get("verified")
+    kept = [box for box in boxes or () if box.get("verified", verdict) is True]
+    is_confirmed_absent = not expression["instances"] and verdict is True
+    return kept if kept or is_confirmed_absent else None
+
+
+def status_of(expression: Mapping[str, Any]) -> str:
+    """Return the expression's status.
+
+    Where none is stated it is `grounded` with boxes, else `pending`: not looked for yet.
+    """
+    status = expression.get("status")
+    if not status:
+        status = "grounded" if expression.get("instances") else "pending"
+    return str(status)

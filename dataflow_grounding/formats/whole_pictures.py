@@ -1,0 +1,133 @@
+"""What a record says of its whole picture, to detectors, which learn as background what has no box.
+
+It holds for all records of the picture, so that they are gone through before any is written.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.rejected import (
+    MISSED,
+    Rejections,
+    is_missed,
+    not_rejected,
+    rejections_in,
+)
+from dataflow_grounding.formats.selection import (
+    Selection,
+    reviewer_of,
+    status_of,
+    verified_boxes,
+)
+
+# Why a picture is left out: a box that nobody has verified or looked at; a thing that a person says
+# is there, without a box; a class of which it couldn't be told whether it is there.
+UNVERIFIED = "unverified"
+MISSED_BOX = "missed"
+UNDECIDED_CLASS = "undecided"
+_MAX_NAMED = 3  # classes
+
+
+class WholePictures:
+    """Notes what a person rejected in each picture, and why it would be a false background.
+
+    Args:
+        select: Which expressions and boxes are wanted.
+
+    Attributes:
+        false_backgrounds: By picture, why a detector would learn a thing as background.
+        rejections: By picture, what a person rejected in any of its records.
+    """
+
+    def __init__(self, select: Selection) -> None:
+        self.false_backgrounds: dict[str, str] = {}
+        self.rejections: dict[str, Rejections] = {}
+        self._select = select
+        # by class, in how many records it was looked for, and in how many it is undecided
+        self._records_of_class = Counter[str]()
+        self._undecided_of_class = Counter[str]()
+
+    def note(
+        self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Take in a record of the picture of that name."""
+        rejections = rejections_in(expressions)
+        if rejections:
+            self.rejections.setdefault(name, {}).update(rejections)
+        self._records_of_class.update(_stated_classes(expressions))
+        self._undecided_of_class.update(_undecided_classes(expressions))
+        why = self._why_false(record, expressions)
+        if why and not self._select.partly_verified:
+            self.false_backgrounds.setdefault(name, why)
+
+    def remarks(self) -> list[str]:
+        """Return a line on classes that are undecided wherever they were looked for, if any are.
+
+        The first _MAX_NAMED are named, by the alphabet.
+        """
+        always = []  # what is told of each
+        for name, count in sorted(self._undecided_of_class.items()):
+            of_all = self._records_of_class[name]
+            if count == of_all:
+                always.append(f"{name}: undecided in {count} of {of_all} pictures")
+        if not always:
+            return []
+        if len(always) > _MAX_NAMED:
+            always[_MAX_NAMED:] = [f"and {len(always) - _MAX_NAMED} more"]
+        return [
+            f"{', '.join(always)} (ambiguous or unsupported: neither there nor absent); take such a"
+            " class out of data.classes, or have another model look for it"
+        ]
+
+    def _why_false(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> str:
+        # Return why a detector would learn a thing in a record's picture as background. It is one
+        # of UNVERIFIED, MISSED_BOX and UNDECIDED_CLASS, the first that holds; "" where it
+        # wouldn't.
+        if self._leaves_out_boxes(record, expressions):
+            return UNVERIFIED
+        if record.get(MISSED) or any(map(is_missed, expressions)):
+            return MISSED_BOX
+        return UNDECIDED_CLASS if _undecided_classes(expressions) else ""
+
+    def _leaves_out_boxes(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        if not self._select.verified_only and not self._select.reviewed_only:
+            return False
+        # Boxes as their phrase and their numbers, so that equal boxes of one phrase count as one.
+        not_wrong: set[tuple[str, tuple[float, ...]]] = set()
+        wanted: set[tuple[str, tuple[float, ...]]] = set()
+        for expression in expressions:
+            thing = class_key(str(expression["text"]))
+            boxes = not_rejected(expression) or []
+            not_wrong.update((thing, tuple(box["bbox"])) for box in boxes)
+            if self._select.verified_only:
+                boxes = verified_boxes(expression, boxes) or []
+            if not self._select.reviewed_only or reviewer_of(record, expression):
+                wanted.update((thing, tuple(box["bbox"])) for box in boxes)
+        return wanted < not_wrong  # what is wanted is among them, so that some is left out
+
+
+def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+    names = [expression.get("class") for expression in expressions]
+    return {class_key(name) for name in names if isinstance(name, str)}
+
+
+def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+    # A class that has a box in any of the expressions isn't one of them. Expressions without a
+    # class, as those of captions, don't count: nobody looks for them in other pictures either.
+    undecided = set()
+    boxed = set()
+    for expression in expressions:
+        name = expression.get("class")
+        if not isinstance(name, str):
+            continue
+        if expression["instances"]:
+            boxed.add(class_key(name))
+        elif status_of(expression) in ("ambiguous", "unsupported"):
+            undecided.add(class_key(name))
+    return undecided - boxed
