@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,15 +65,6 @@ class Parts:
 
     files: Sequence[File]
     overrides: Overrides
-
-    def sources(self) -> list[tuple[str, Any]]:
-        """Return the folder from which paths of each file and of the overrides start, with what it
-        states as plain dicts and lists.
-        """
-        sources = []
-        for file in self.files:
-            sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
-        return [*sources, (".", OmegaConf.to_container(self.overrides.values))]
 
     def place(self, location: Location) -> str:
         """Return where a key of the merged spec stands, for a message, as `place_of` does."""
