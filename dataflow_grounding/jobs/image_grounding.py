@@ -100,23 +100,17 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of all models that are asked: `vlm`, and another judge's."""
-        return [self.vlm] if self.judge_vlm is None else [self.vlm, self.judge_vlm]
+        """The blocks of all models that are asked: `vlm`, and another judge's.
 
-    @property
-    def judge_vlm(self) -> VlmBlock | None:
-        """The block of the judge, where it is another model and there is something to judge.
-
-        That is a check, negatives, or proposals. Else None.
+        The latter is there where another model is to judge, and there is something to judge: a
+        check, negatives, or proposals.
         """
-        if self.vlm.check is None:
-            return None
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
         has_proposals = data is not None and bool(data.proposals)
-        has_negatives = self.workflow.negatives > 0
-        if not (self.workflow.check or has_negatives or has_proposals):
-            return None
-        return judge_block(self.vlm, self.vlm.check)
+        judges = self.workflow.check or self.workflow.negatives > 0 or has_proposals
+        if self.vlm.check is None or not judges:
+            return [self.vlm]
+        return [self.vlm, judge_block(self.vlm, self.vlm.check)]
 
 
 def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
@@ -203,7 +197,9 @@ class ImageGroundingJob(RowsJob):
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
-        judge = self._serving_of_judge(block.judge_vlm)
+        judge = None
+        for vlm in block.vlms[1:]:  # one at the most
+            judge = self._serving_of_judge(vlm)
         if block.data.proposals == SAMPLES:
             _refuse_beside_proposals(block.workflow, ("fuse", "zoom", "verify", "check"))
             return SampleProposalPipeline(
@@ -235,10 +231,8 @@ class ImageGroundingJob(RowsJob):
             **settings,
         ).steps()
 
-    def _serving_of_judge(self, vlm: VlmBlock | None) -> Serving | None:
+    def _serving_of_judge(self, vlm: VlmBlock) -> Serving:
         # A SpecError names keys of `vlm.check`.
-        if vlm is None:
-            return None
         block = self.spec.block
         try:
             serving = serving_of(vlm, block.workflow, self.spec.folders)
@@ -296,7 +290,7 @@ class ImageGroundingJob(RowsJob):
 
     def definitions(self) -> dict[str, str]:
         """Return the terms of the glossary, and the classes' phrases, with what counts as each."""
-        definitions = super().definitions()
+        definitions = dict(self._data.glossary)
         classes = self._stated_classes()
         if classes:
             definitions.update(definitions_of(classes))
@@ -308,11 +302,10 @@ class ImageGroundingJob(RowsJob):
         With step 1, which finds boxes, all steps behind it are wanted, which look at them again.
         With `workflow.fuse` all steps are.
         """
-        numbers = super().wanted(steps)
         workflow = self.spec.block.workflow
         assert isinstance(workflow, GroundingWorkflow)
         if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
             return [str(number) for number in range(len(steps))]
-        if str(GROUND) not in numbers:
-            return numbers
-        return numbers + [str(number) for number in range(GROUND + 1, len(steps))]
+        if str(GROUND) not in workflow.steps:
+            return workflow.steps
+        return workflow.steps + [str(number) for number in range(GROUND + 1, len(steps))]

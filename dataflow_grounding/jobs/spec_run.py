@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
@@ -174,7 +175,7 @@ def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
         _refuse_to_begin_late(job.steps[0], folder)
     remarks += _remark_on_another_endpoint(before, serving, vlm)
     job.pilot = options.pilot
-    if options.pilot is not None and job.reads_a_pipe():
+    if options.pilot is not None and kind_of(job.reads) == "pipe":
         remarks.append(
             f"{job.reads} can be read once only: the pilot takes its first {options.pilot} rows"
         )
