@@ -73,7 +73,10 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     yield f"A run asks {figures['asks']}: {records}, {stored} stored. Nothing was sent."
     yield from _aside_lines(figures)
     if figures["looked_at"] < figures["records"]:
-        yield f"Extrapolated from {figures['looked_at']:,} of them."
+        yield (
+            f"Extrapolated from {figures['looked_at']:,} of them, drawn by chance: tokens are right"
+            f" to {figures['error']:.1%}."
+        )
     if figures["measured"]:
         yield "What a record takes is the mean of the stored replies, for steps that have any."
     else:
