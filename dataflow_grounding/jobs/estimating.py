@@ -134,8 +134,8 @@ class _StandIn(Serving):
             self.unanswerable.add(request.task)
         self.counted.requests += 1
         if self.rules is not None:
-            texts = [request.system, *(turn.text for turn in request.messages)]
-            self.counted.input += sum(map(self.rules.text, texts))
+            self.counted.input += self.rules.text(request.system)
+            self.counted.input += sum(self.rules.text(turn.text) for turn in request.messages)
             self.counted.input += sum(self.rules.image(each.sent_size) for each in request.images)
             self.counted.output += self._output
         raise _NotStored("no reply is stored")
