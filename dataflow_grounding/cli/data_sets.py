@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import IO, Any
 
@@ -241,13 +241,10 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
 
 
 def _says_something(name: str, figure: Any) -> bool:
-    if FIGURES[name].get("kind") == "grid":
-        return _is_mapped(figure)
+    if figure and FIGURES[name].get("kind") == "grid":
+        boxes: int = sum(map(sum, figure))
+        return boxes >= _FEWEST_MAPPED
     return bool(figure)
-
-
-def _is_mapped(grid: Sequence[Sequence[int]] | None) -> bool:
-    return grid is not None and sum(map(sum, grid)) >= _FEWEST_MAPPED
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
@@ -404,7 +401,7 @@ def of_lint(
         if out:
             write_rows(out, rows)
         else:
-            _exhaust(rows)
+            deque(rows, maxlen=0)  # each is checked as it comes
     unfixed_count = told.counts.total()
     if as_json:
         counts = dict(sorted(told.counts.items()))
@@ -417,10 +414,6 @@ def of_lint(
         keep_classes(data, out)
         _say_lost_folders(data, out, image_root)
     return 1 if unfixed_count else 0
-
-
-def _exhaust(rows: Iterable[Any]) -> None:
-    deque(rows, maxlen=0)
 
 
 def _say_lost_folders(data: str, out: str, image_root: str | None) -> None:

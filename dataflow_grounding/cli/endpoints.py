@@ -24,7 +24,7 @@ from dataflow_grounding.jobs.diagnosis import (
     endpoint_of_spec,
     installation,
 )
-from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.registry import spec_of_endpoint
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.serving import Serving
@@ -66,11 +66,9 @@ def doctor(
     could not be read, it says so. Exits with 4 if there is no answer, with 1 if the answer can't be
     read.
     """
-    if overrides and not spec_paths:
-        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    spec = spec_of_endpoint(spec_paths, overrides)
     findings = installation()
-    if spec_paths:
-        spec = load_spec(spec_paths, overrides, whole=False)
+    if spec is not None:
         findings["endpoint"] = endpoint_of_spec(spec, send=not offline)
     elif backend_named():
         try:
@@ -196,14 +194,12 @@ def _serving(
     endpoint_named = base_url is not None or model is not None
     if spec_paths and endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
-    if spec_paths:
-        spec = load_spec(spec_paths, overrides, whole=False)
+    spec = spec_of_endpoint(spec_paths, overrides)
+    if spec is not None:
         vlm = spec.block.vlm
         workflow = spec.block.workflow
         serving = serving_of(vlm, workflow, spec.folders)
         options = options_of(vlm, workflow)
-    elif overrides:
-        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     elif not endpoint_named and backend_named() is None:
         raise SpecError(
             "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL"

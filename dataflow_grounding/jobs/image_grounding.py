@@ -11,7 +11,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.class_files import read_class_file
 from dataflow_grounding.data.classes import ClassError, definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
@@ -248,8 +247,7 @@ class ImageGroundingJob(RowsJob):
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         source = self._input
-        can_be_read_twice = not source.plain or kind_of(source.path) == "file"
-        if data.classes or source.bare or not can_be_read_twice:
+        if data.classes or source.bare or self._is_pipe:
             return []
         column = data.columns.get("caption") or source.columns.get("caption", "caption")
         return phrases_in_captions((row.data or {}).get(column) for row in source.read())

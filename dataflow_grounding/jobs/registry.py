@@ -85,6 +85,18 @@ def load_spec(
     return spec
 
 
+def spec_of_endpoint(paths: Sequence[str], overrides: Sequence[str]) -> Spec | None:
+    """Return the spec whose endpoint a command asks; None without one: that of the environment.
+
+    Raises SpecError, also for overrides without a spec.
+    """
+    if paths:
+        return load_spec(paths, overrides, whole=False)
+    if overrides:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    return None
+
+
 def look_into_spec(
     paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
 ) -> tuple[Spec | None, list[str]]:

@@ -59,11 +59,12 @@ def _facts(
     # The arguments are those of `write_run_json`.
     folders = run.job.steps[0].storage.image_folders
     image_folders = [address_of(absolute(folder)) for folder in folders]
+    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
     facts: dict[str, Any] = {
         "state": "stopped" if summary is None else "finished",
         "stopped_by": str(stopped) if stopped else None,
         "version": __version__,
-        "started": _in_utc(started),
+        "started": f"{whole_seconds}.{int(started * 1000) % 1000:03}Z",
         "model": run.serving.model,
         "endpoint": run.serving.endpoint,
         "endpoints_before": run.before.addresses,
@@ -132,8 +133,3 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
             if "classes" in data:
                 data["classes"] = classes
     return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
-
-
-def _in_utc(seconds: float) -> str:
-    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole_seconds}.{int(seconds * 1000) % 1000:03}Z"

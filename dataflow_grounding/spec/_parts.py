@@ -206,7 +206,11 @@ def merge(parts: Parts) -> Any:
             # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
             # mapping here, and is still refused.
             if part is not parts.overrides or path in parts.overrides.whole:
-                _set_to_null(config, path)
+                *outer, name = path
+                block = config
+                for part_of_path in outer:
+                    block = block[part_of_path]
+                block[name] = None
         config = OmegaConf.merge(config, part.values)
         # References are checked after each part: merging the next one may fill them in.
         check_references(config)
@@ -222,10 +226,3 @@ def _paths_of_other_kind(
             yield from _paths_of_other_kind(before[name], after[name], (*path, name))
     elif {type(before), type(after)} == {dict, list}:
         yield path
-
-
-def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
-    *parents, name = path
-    for parent in parents:
-        config = config[parent]
-    config[name] = None
