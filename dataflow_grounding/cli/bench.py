@@ -30,7 +30,12 @@ from dataflow_grounding.bench.running import (
 )
 from dataflow_grounding.bench.scoring import scored
 from dataflow_grounding.bench.ways import OWN_USUAL, USUAL, WAYS
-from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import (
+    answer,
+    json_option,
+    overrides_argument,
+    spec_option_for,
+)
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.run_lock import only_run
@@ -77,7 +82,7 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--rescore", metavar="FILE", help="Make the figures of a bench.json anew, without a model."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print figures as one JSON object.")
+@json_option
 @overrides_argument
 @click.pass_context
 def of_bench(

@@ -14,7 +14,12 @@ from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
-from dataflow_grounding.cli.arguments import say_what_is_not_reviewed, together
+from dataflow_grounding.cli.arguments import (
+    image_root_option,
+    json_option,
+    say_what_is_not_reviewed,
+    together,
+)
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import write_rows
@@ -39,9 +44,8 @@ _FEWEST_MAPPED = 50
 _SHADES = " .:-=+*#%@"  # of that map: from no boxes to most
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
 _PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the number of ratios
-_ROOT = "Where the pictures are, if not where the run found them."
 _of_data_sets = together(
-    click.option("--image-root", metavar="DIR", help=_ROOT),
+    image_root_option,
     click.option(
         "--no-pictures",
         "read",
@@ -49,7 +53,7 @@ _of_data_sets = together(
         default=True,
         help="Read no pictures, records alone.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+    json_option,
 )
 
 

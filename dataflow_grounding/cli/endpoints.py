@@ -13,6 +13,7 @@ from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.cli.arguments import (
     answer,
     check_writable,
+    json_option,
     overrides_argument,
     spec_option_for,
 )
@@ -54,7 +55,7 @@ _OF_ENDPOINT = (
 @click.command("doctor")
 @spec_option_for("Check this spec's endpoint; without it, that of the environment")
 @click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@json_option
 @overrides_argument
 def doctor(
     spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]
@@ -151,7 +152,7 @@ def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
     metavar="FILE",
     help="Write a picture of the rectangles asked for and those answered.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@json_option
 @overrides_argument
 def of_calibrate(
     spec_paths: tuple[str, ...],

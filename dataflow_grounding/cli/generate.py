@@ -14,6 +14,7 @@ from dataflow_grounding.cli.arguments import (
     FailedRecords,
     Range,
     answer,
+    json_option,
     overrides_argument,
     pilot_option,
     spec_option,
@@ -93,7 +94,7 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@json_option
 @overrides_argument
 def generate(
     spec_paths: tuple[str, ...],

@@ -195,40 +195,30 @@ class ImageGroundingJob(RowsJob):
         """
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
-        settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
-        judge = None
+        workflow = block.workflow
+        settings: dict[str, Any] = {
+            "negatives": workflow.negatives,
+            "merge_iou": workflow.merge_iou,
+            "judge": None,
+        }
         for vlm in block.vlms[1:]:  # one at the most
-            judge = self._serving_of_judge(vlm)
+            settings["judge"] = self._serving_of_judge(vlm)
+        if block.data.proposals not in ("", SAMPLES):
+            _refuse_beside_proposals(workflow, ("samples", "zoom", "verify", "check"))
+            return ProposalPipeline(storage, self.serving, **settings).steps()
+        pipeline: type[SampleProposalPipeline | ImageGroundingPipeline] = ImageGroundingPipeline
+        own = {**workflow.own(), "verify": workflow.verify == "reground"}
         if block.data.proposals == SAMPLES:
-            _refuse_beside_proposals(block.workflow, ("fuse", "zoom", "verify", "check"))
-            return SampleProposalPipeline(
-                storage,
-                self.serving,
-                samples=_samples_to_unite(block.workflow),
-                phrases_per_request=block.workflow.phrases_per_request,
-                classes=self._stated_classes(),
-                judge=judge,
-                negatives=block.workflow.negatives,
-                other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
-                merge_iou=block.workflow.merge_iou,
-            ).steps()
-        if block.data.proposals:
-            _refuse_beside_proposals(block.workflow, ("samples", "zoom", "verify", "check"))
-            return ProposalPipeline(
-                storage,
-                self.serving,
-                judge=judge,
-                negatives=block.workflow.negatives,
-                merge_iou=block.workflow.merge_iou,
-            ).steps()
-        return ImageGroundingPipeline(
-            storage,
-            self.serving,
-            classes=self._stated_classes(),
-            judge=judge,
-            other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
-            **settings,
-        ).steps()
+            _refuse_beside_proposals(workflow, ("fuse", "zoom", "verify", "check"))
+            pipeline = SampleProposalPipeline
+            own = {
+                "samples": _samples_to_unite(workflow),
+                "phrases_per_request": workflow.phrases_per_request,
+            }
+        settings |= own
+        settings["classes"] = self._stated_classes()
+        settings["other_images"] = self._phrases_of_other_images() if workflow.negatives else ()
+        return pipeline(storage, self.serving, **settings).steps()
 
     def _serving_of_judge(self, vlm: VlmBlock) -> Serving:
         # A SpecError names keys of `vlm.check`.

@@ -123,14 +123,6 @@ class RowsJob(SpecJob):
     def _is_pipe(self) -> bool:  # or the like, which can be read only once
         return self._input.plain and kind_of(self._input.path) != "file"
 
-    def count_records(self) -> int | None:
-        """Return how many rows the input has; None for a pipe, which can be read only once."""
-        if not self._from_input:
-            return super().count_records()
-        if self._is_pipe:
-            return None
-        return sum(1 for _ in self._input.read())
-
     def definitions(self) -> dict[str, str]:
         """Return the terms of `data.glossary`, with what counts as each."""
         return dict(self._data.glossary)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.files import within
-from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.data.working_folder import LEGACY_STATE
@@ -170,15 +169,6 @@ class SpecJob:
         """Yield the first step's rows, made where they aren't made yet. Raises InputError."""
         self.prepare()
         yield from read_rows(self.steps[0].storage.input_path)
-
-    def count_records(self) -> int | None:
-        """Return how many rows the input has, which may be more than a pilot takes.
-
-        None where it is no file, such as a pipe, which can be read only once.
-        """
-        if kind_of(self.steps[0].storage.input_path) != "file":
-            return None
-        return sum(1 for _ in self.rows())
 
     def where(self, row: Row) -> str:
         """Return where a row stands, for people, as in `rows.jsonl, line 3`."""
