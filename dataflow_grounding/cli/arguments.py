@@ -32,6 +32,14 @@ def spec_option_for(what: str) -> Callable[[F], F]:
 
 spec_option = spec_option_for("The spec, a YAML file")
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+image_root_option = click.option(
+    "--image-root",
+    metavar="DIR",
+    help="Where the pictures are, if not where the run found them.",
+)
+
 pilot_option = click.option(
     "--pilot",
     type=click.IntRange(1, _MOST_RECORDS),

@@ -11,6 +11,7 @@ import click
 from dataflow_grounding._util.terminal import counted, grouped, in_columns, say, say_json
 from dataflow_grounding.cli.arguments import (
     answer,
+    json_option,
     overrides_argument,
     pilot_option,
     spec_option,
@@ -24,7 +25,7 @@ from dataflow_grounding.trust.choice import REQUESTS
 
 @click.command("check")
 @spec_option
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@json_option
 @overrides_argument
 def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ...]) -> int:
     """List everything that is wrong with SPEC, its input and its images. Sends nothing. Exits with
@@ -51,7 +52,7 @@ def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, .
 @click.command("estimate")
 @spec_option
 @pilot_option
-@click.option("--json", "as_json", is_flag=True, help="Print the estimate as one JSON object.")
+@json_option
 @overrides_argument
 def of_estimate(
     spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, overrides: tuple[str, ...]
@@ -73,7 +74,10 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     yield f"A run asks {figures['asks']}: {records}, {stored} stored. Nothing was sent."
     yield from _aside_lines(figures)
     if figures["looked_at"] < figures["records"]:
-        yield f"Extrapolated from {figures['looked_at']:,} of them."
+        yield (
+            f"Extrapolated from {figures['looked_at']:,} of them, drawn by chance: tokens are right"
+            f" to {figures['error']:.1%}."
+        )
     if figures["measured"]:
         yield "What a record takes is the mean of the stored replies, for steps that have any."
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.environment import read_env_files
-from dataflow_grounding._util.errors import InputError, RunStopped, SpecError, told_as
+from dataflow_grounding._util.errors import InputError, RunStopped, told_as
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.bench.choosing import best_yaml, choice_of, gain_lines, verdict_of
 from dataflow_grounding.bench.document import read_document
@@ -30,11 +30,16 @@ from dataflow_grounding.bench.running import (
 )
 from dataflow_grounding.bench.scoring import scored
 from dataflow_grounding.bench.ways import OWN_USUAL, USUAL, WAYS
-from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import (
+    answer,
+    json_option,
+    overrides_argument,
+    spec_option_for,
+)
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.run_lock import only_run
-from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.registry import spec_of_endpoint
 from dataflow_grounding.spec import VlmBlock
 from dataflow_grounding.spec.environment import with_environment
 
@@ -77,7 +82,7 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--rescore", metavar="FILE", help="Make the figures of a bench.json anew, without a model."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print figures as one JSON object.")
+@json_option
 @overrides_argument
 @click.pass_context
 def of_bench(
@@ -124,7 +129,11 @@ def of_bench(
     say(f"{path} has every reply; page: {page}")
     if own:
         _choose(document, ways, folder, silent=as_json)
-    return _exit_code(document, ways)
+    # Ways of the document that this call didn't ask don't count.
+    asked = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
+    if any(failed_all(of_way) for of_way in asked):
+        return 4
+    return 1 if any(checked_nothing(of_way) for of_way in asked) else 0
 
 
 def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> Any:
@@ -182,7 +191,9 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
             document = scored(measured, bench.own)
             measured["ways"] = document["ways"]
             if earlier and not is_taken_over(earlier, document):
-                why_not = _difference(earlier, document, path)
+                why_not = f"{path} is of another version or of other pictures"
+                if earlier["endpoint"] != document["endpoint"]:
+                    why_not = f"{path} is of {earlier['endpoint']}"
             if why_not:
                 _put_aside(path, why_not)
             earlier = None  # from here on the file is this call's own
@@ -196,12 +207,6 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     return document
 
 
-def _difference(earlier: dict[str, Any], document: dict[str, Any], path: str) -> str:
-    if earlier["endpoint"] != document["endpoint"]:
-        return f"{path} is of {earlier['endpoint']}"
-    return f"{path} is of another version or of other pictures"
-
-
 def _put_aside(path: str, reason: str) -> None:
     number = 1
     while os.path.exists(f"{path}.old{number}"):
@@ -212,31 +217,20 @@ def _put_aside(path: str, reason: str) -> None:
     say(f"Note: {reason}. It is kept as {aside}.")
 
 
-def _exit_code(document: dict[str, Any], ways: Sequence[str]) -> int:
-    # As `generate` ends, it is 4 where every picture of a way failed, and 1 where a way's check
-    # checked nothing. Ways of the document that this call didn't ask don't count.
-    figures = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
-    if any(failed_all(of_way) for of_way in figures):
-        return 4
-    return 1 if any(checked_nothing(of_way) for of_way in figures) else 0
-
-
 def _bench(
     spec_paths: Sequence[str],
     overrides: Sequence[str],
     folder: str,
     ways: Sequence[str],
 ) -> Any:
-    if spec_paths:
-        spec = load_spec(spec_paths, overrides, whole=False)
+    spec = spec_of_endpoint(spec_paths, overrides)
+    if spec is not None:
         return Bench(
             spec.block.vlm,
             folder,
             ways,
             max_workers=spec.block.workflow.max_workers,
         )
-    if overrides:
-        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     read_env_files()
     vlm = with_environment(VlmBlock(backend="auto"))
     return Bench(vlm, folder, ways)

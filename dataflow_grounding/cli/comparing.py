@@ -6,7 +6,7 @@ import click
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.files import within
-from dataflow_grounding.cli.arguments import Range, answer
+from dataflow_grounding.cli.arguments import Range, answer, image_root_option, json_option
 from dataflow_grounding.data.records import dump_text
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import write_rows, write_text
@@ -50,13 +50,9 @@ from dataflow_grounding.review import report_results
     metavar="FOLDER",
     help="Write figures and a page of the worst cases into FOLDER.",
 )
-@click.option(
-    "--image-root",
-    metavar="DIR",
-    help="Where the page's images are, if not where the run found them.",
-)
+@image_root_option
 @click.option("--all", "show_all", is_flag=True, help="Print every measure, and all groups.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@json_option
 def of_eval(
     results: tuple[str, ...],
     gold: str,
@@ -110,7 +106,7 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
 @click.command("agree")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@json_option
 def of_agree(first: str, second: str, as_json: bool) -> None:
     """Show how far two annotators agree: A and B are folders or annotations files of the same
     images and captions.

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.terminal import counted
-from dataflow_grounding.cli.arguments import Folder, answer
+from dataflow_grounding.cli.arguments import Folder, answer, json_option
 from dataflow_grounding.engine.costs import costs_of
 from dataflow_grounding.engine.results_elsewhere import readable
 from dataflow_grounding.serving.serving import FLEX
@@ -14,7 +14,7 @@ from dataflow_grounding.serving.serving import FLEX
 
 @click.command("cost")
 @click.argument("results", type=Folder(exists=True, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@json_option
 def cost(results: str, as_json: bool) -> None:
     """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples
     and checks.

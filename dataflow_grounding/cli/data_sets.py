@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import IO, Any
 
@@ -14,7 +14,12 @@ from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
-from dataflow_grounding.cli.arguments import say_what_is_not_reviewed, together
+from dataflow_grounding.cli.arguments import (
+    image_root_option,
+    json_option,
+    say_what_is_not_reviewed,
+    together,
+)
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import write_rows
@@ -39,9 +44,8 @@ _FEWEST_MAPPED = 50
 _SHADES = " .:-=+*#%@"  # of that map: from no boxes to most
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
 _PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the number of ratios
-_ROOT = "Where the pictures are, if not where the run found them."
 _of_data_sets = together(
-    click.option("--image-root", metavar="DIR", help=_ROOT),
+    image_root_option,
     click.option(
         "--no-pictures",
         "read",
@@ -49,7 +53,7 @@ _of_data_sets = together(
         default=True,
         help="Read no pictures, records alone.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+    json_option,
 )
 
 
@@ -241,13 +245,10 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
 
 
 def _says_something(name: str, figure: Any) -> bool:
-    if FIGURES[name].get("kind") == "grid":
-        return _is_mapped(figure)
+    if figure and FIGURES[name].get("kind") == "grid":
+        boxes: int = sum(map(sum, figure))
+        return boxes >= _FEWEST_MAPPED
     return bool(figure)
-
-
-def _is_mapped(grid: Sequence[Sequence[int]] | None) -> bool:
-    return grid is not None and sum(map(sum, grid)) >= _FEWEST_MAPPED
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
@@ -404,7 +405,7 @@ def of_lint(
         if out:
             write_rows(out, rows)
         else:
-            _exhaust(rows)
+            deque(rows, maxlen=0)  # each is checked as it comes
     unfixed_count = told.counts.total()
     if as_json:
         counts = dict(sorted(told.counts.items()))
@@ -417,10 +418,6 @@ def of_lint(
         keep_classes(data, out)
         _say_lost_folders(data, out, image_root)
     return 1 if unfixed_count else 0
-
-
-def _exhaust(rows: Iterable[Any]) -> None:
-    deque(rows, maxlen=0)
 
 
 def _say_lost_folders(data: str, out: str, image_root: str | None) -> None:

@@ -13,6 +13,7 @@ from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
 from dataflow_grounding.cli.arguments import (
     answer,
     check_writable,
+    json_option,
     overrides_argument,
     spec_option_for,
 )
@@ -24,7 +25,7 @@ from dataflow_grounding.jobs.diagnosis import (
     endpoint_of_spec,
     installation,
 )
-from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.registry import spec_of_endpoint
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.serving import Serving
@@ -54,7 +55,7 @@ _OF_ENDPOINT = (
 @click.command("doctor")
 @spec_option_for("Check this spec's endpoint; without it, that of the environment")
 @click.option("--offline", is_flag=True, help="Send nothing to the endpoint.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@json_option
 @overrides_argument
 def doctor(
     spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]
@@ -66,11 +67,9 @@ def doctor(
     could not be read, it says so. Exits with 4 if there is no answer, with 1 if the answer can't be
     read.
     """
-    if overrides and not spec_paths:
-        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    spec = spec_of_endpoint(spec_paths, overrides)
     findings = installation()
-    if spec_paths:
-        spec = load_spec(spec_paths, overrides, whole=False)
+    if spec is not None:
         findings["endpoint"] = endpoint_of_spec(spec, send=not offline)
     elif backend_named():
         try:
@@ -153,7 +152,7 @@ def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
     metavar="FILE",
     help="Write a picture of the rectangles asked for and those answered.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@json_option
 @overrides_argument
 def of_calibrate(
     spec_paths: tuple[str, ...],
@@ -196,14 +195,12 @@ def _serving(
     endpoint_named = base_url is not None or model is not None
     if spec_paths and endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
-    if spec_paths:
-        spec = load_spec(spec_paths, overrides, whole=False)
+    spec = spec_of_endpoint(spec_paths, overrides)
+    if spec is not None:
         vlm = spec.block.vlm
         workflow = spec.block.workflow
         serving = serving_of(vlm, workflow, spec.folders)
         options = options_of(vlm, workflow)
-    elif overrides:
-        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
     elif not endpoint_named and backend_named() is None:
         raise SpecError(
             "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL"

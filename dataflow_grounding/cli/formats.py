@@ -19,6 +19,8 @@ from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
+    image_root_option,
+    json_option,
     say_what_is_not_reviewed,
     together,
 )
@@ -80,11 +82,7 @@ _writing_options = together(
             " where they are."
         ),
     ),
-    click.option(
-        "--image-root",
-        metavar="DIR",
-        help="Where the pictures are, if not where the run found them.",
-    ),
+    image_root_option,
     click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
     click.option(
         "--min-score",
@@ -138,7 +136,7 @@ _writing_options = together(
         default=None,
         help="YOLO, KITTI: all pictures in one folder, the names of theirs before them.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object."),
+    json_option,
 )
 
 
@@ -185,7 +183,7 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
 @click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to make.")
 @click.option("--image-root", metavar="DIR", help="Where the pictures are, if not beside PATH.")
 @_set_option
-@click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
+@json_option
 def import_(
     path: str, format: str, out: str, image_root: str | None, options: dict[str, Any], as_json: bool
 ) -> None:

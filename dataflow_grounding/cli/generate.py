@@ -3,7 +3,7 @@
 import os
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,6 +14,7 @@ from dataflow_grounding.cli.arguments import (
     FailedRecords,
     Range,
     answer,
+    json_option,
     overrides_argument,
     pilot_option,
     spec_option,
@@ -30,9 +31,6 @@ from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.spec import Spec
 
-if TYPE_CHECKING:
-    from dataflow_grounding.engine.shard import Shard
-
 _STRONGER = {
     "gemini": "use a stronger model, or raise media_resolution or max_output_tokens",
     "openai": "use a stronger model, or raise max_tokens",
@@ -45,16 +43,12 @@ _MOST_IN_PILOT = 256  # requests in flight up to which a pilot measures what the
 _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
 
 
-def _shard_named(text: str) -> "Shard":
-    return Shard.parse(text)
-
-
 @click.command("generate")
 @spec_option
 @pilot_option
 @click.option(
     "--shard",
-    type=_shard_named,
+    type=Shard.parse,
     metavar="I/N",
     help="Only part I of N, in RESULTS/shards; then `merge`.",
 )
@@ -100,7 +94,7 @@ def _shard_named(text: str) -> "Shard":
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@json_option
 @overrides_argument
 def generate(
     spec_paths: tuple[str, ...],
@@ -133,7 +127,11 @@ def generate(
     if options["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
-    _say_who_is_asked(run, as_json)
+    # Where there are obstacles nobody is asked; programs read the model in `run.json`.
+    if not as_json and not run.job.obstacles():
+        say(f"{run.spec.autolabel_type} asks {run.who}.")
+    for remark in run.remarks:
+        say(f"Note: {remark}.")
     summary = _executed(run, engine, as_json)
     if summary.done and not options["no_report"]:
         _report(run, summary, silent=options["no_progress"])
@@ -145,15 +143,6 @@ def generate(
     if limit is not None and summary.done and limit.allows(summary):
         return 0
     return summary.exit_code
-
-
-def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
-    # With `as_json` the remarks alone: programs read the model in `run.json`. Without it, too,
-    # where there are obstacles, with which nobody is asked.
-    if not as_json and not run.job.obstacles():
-        say(f"{run.spec.autolabel_type} asks {run.who}.")
-    for remark in run.remarks:
-        say(f"Note: {remark}.")
 
 
 def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:

@@ -3,7 +3,7 @@
 import click
 
 from dataflow_grounding._util.terminal import counted
-from dataflow_grounding.cli.arguments import Folder, answer
+from dataflow_grounding.cli.arguments import Folder, answer, json_option
 from dataflow_grounding.data.working_folder import sent, working_folder
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.scale.merging import merge as merge_shards
@@ -15,7 +15,7 @@ from dataflow_grounding.scale.merging import merge as merge_shards
     "--of", type=click.IntRange(1), metavar="N", help="Of N shards, where there are others."
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
-@click.option("--json", "as_json", is_flag=True, help="Print the sums as one JSON object.")
+@json_option
 def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:
     """Put the shards in the folder RESULTS together there, in the input's order: what one machine
     would have left.

@@ -3,7 +3,7 @@
 import click
 
 from dataflow_grounding._util.terminal import counted, telling
-from dataflow_grounding.cli.arguments import answer
+from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
 from dataflow_grounding.data.working_folder import sent
 from dataflow_grounding.engine.results_elsewhere import readable
 from dataflow_grounding.review.results import report_folder
@@ -16,14 +16,12 @@ _REPORTED_FILES = ("run.json", "annotations.jsonl", "failures.jsonl")
 @click.argument("results", metavar="RESULTS")
 @click.argument("other", metavar="[OTHER]", required=False)
 @click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
-@click.option(
-    "--image-root", metavar="DIR", help="Where the images are, if not where the run found them."
-)
+@image_root_option
 @click.option("--single-file", "single", is_flag=True, help="Everything in one file.")
 @click.option(
     "--copies", is_flag=True, help="Small copies of all pictures, to be moved without them."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
+@json_option
 def report(
     results: str,
     other: str | None,

@@ -6,7 +6,7 @@ from contextlib import suppress
 import click
 
 from dataflow_grounding._util.terminal import counted, say
-from dataflow_grounding.cli.arguments import answer
+from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
 from dataflow_grounding.review.applying import apply_decisions
 from dataflow_grounding.review.certificate import certify, changes_since, told_lines, write_page
 from dataflow_grounding.review.queues import Reviewable
@@ -44,9 +44,7 @@ from dataflow_grounding.review.session import Session
     default="doubt",
     help="What comes first.",
 )
-@click.option(
-    "--image-root", metavar="DIR", help="Where the images are, if not where the run found them."
-)
+@image_root_option
 def of_review(
     results: str,
     port: int,
@@ -89,7 +87,7 @@ def _user() -> str:
     help="A file for training, without rejected boxes; annotations.reviewed.jsonl unless given.",
 )
 @click.option("--keep-rejected", is_flag=True, help="With -o: rejected boxes, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print path and counts as one JSON object.")
+@json_option
 def of_apply(
     results: str,
     downloads: tuple[str, ...],
@@ -145,7 +143,7 @@ def _share(text: str) -> float:
 @click.option(
     "--html", is_flag=True, help="Write it as a page to be handed over, certificate.html, too."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+@json_option
 def of_certify(
     results: str,
     max_error: float | None,

@@ -131,33 +131,23 @@ def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
     checkpoints = run.job.steps[0].storage.checkpoint_folder
     inner = [checkpoints, os.path.join(results, "pictures")]
     missing_inner = [folder for folder in inner if not os.path.exists(folder)]
-    outer = [results, *_missing_parents(results)]
-    missing_outer = [folder for folder in outer if not os.path.exists(folder)]
+    missing_outer = []
+    outer = os.path.abspath(results)
+    while not os.path.exists(outer):
+        missing_outer.append(outer)
+        outer = os.path.dirname(outer)
     try:
         yield
     finally:
-        _delete_made(run, missing_inner, missing_outer)
-
-
-def _delete_made(run: SpecRun, inner: Sequence[str], outer: Sequence[str]) -> None:
-    # Nothing is deleted where a run has begun there meanwhile, or pictures are fetched.
-    checkpoints = run.job.steps[0].storage.checkpoint_folder
-    lock = os.path.join(checkpoints, "lock")
-    is_a_runs = os.path.exists(lock) or os.path.exists(store_path(checkpoints))
-    if is_a_runs or getattr(run.spec.block.data, "fetches", False):
-        return
-    for folder in inner:
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in outer:
-        with suppress(OSError):  # it isn't empty, or isn't there
-            os.rmdir(folder)
-
-
-def _missing_parents(folder: str) -> Iterator[str]:
-    parent = os.path.dirname(os.path.abspath(folder))
-    while not os.path.exists(parent):
-        yield parent
-        parent = os.path.dirname(parent)
+        # Nor where a run has begun there meanwhile.
+        marks = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
+        is_a_runs = any(map(os.path.exists, marks))
+        if not (is_a_runs or getattr(run.spec.block.data, "fetches", False)):
+            for folder in missing_inner:
+                shutil.rmtree(folder, ignore_errors=True)
+            for folder in missing_outer:
+                with suppress(OSError):  # it isn't empty, or isn't there
+                    os.rmdir(folder)
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
@@ -227,7 +217,9 @@ class _RowCheck:
         """
         record = self.source.record(row)
         check_seed(record)
-        if self._has_image(record):
+        # Where the operator names no image's column, a record has one that has the usual column.
+        unnamed = self._step.image_key is None and self.source.image_key in record
+        if unnamed or image_column(self._step.operator, record):
             self._check_image(record, row.line)
         operator = self._step.operator
         if isinstance(operator, Operator):
@@ -237,13 +229,6 @@ class _RowCheck:
         if "regions" in self._reads:
             read_regions(record, "regions")
         return self._check_id(str(record.image_id), row)
-
-    def _has_image(self, record: Record) -> bool:
-        # Whether a record is to have an image. That is one that the operator reads; or, of an
-        # operator that names no image's column, the usual column's, where the record has it.
-        if image_column(self._step.operator, record):
-            return True
-        return self._step.image_key is None and self.source.image_key in record
 
     def _check_image(self, record: Record, line: int) -> None:
         image_key = self.source.image_key

@@ -65,10 +65,14 @@ def installation() -> dict[str, Any]:
     An extra has the version of what it installs, None where that isn't installed. Of the
     environment's variables only whether each is set, and not empty, is told: they may hold keys.
     """
+    extras: dict[str, str | None] = dict.fromkeys(EXTRAS)
+    for extra, package in EXTRAS.items():
+        with suppress(importlib.metadata.PackageNotFoundError):
+            extras[extra] = importlib.metadata.version(package)
     return {
         "version": __version__,
         "python": platform.python_version(),
-        "extras": {extra: _version(package) for extra, package in EXTRAS.items()},
+        "extras": extras,
         "environment": {name: bool(os.environ.get(name)) for name in NAMES},
     }
 
@@ -210,9 +214,3 @@ def _models_instead(serving: Serving, error: GroundingError) -> str:
     names = list(dict.fromkeys([*likely, *names]))
     more = f", … ({len(names):,})" if len(names) > MOST_MODELS else ""
     return f" It has {', '.join(names[:MOST_MODELS])}{more}."
-
-
-def _version(package: str) -> str | None:
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None

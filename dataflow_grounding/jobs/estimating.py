@@ -1,16 +1,19 @@
 """What a run will send and cost, before it sends anything.
 
-The run's own operators are put to work on its data, with the replies that are stored. A record
+The run's own operators are put to work on its rows, with the replies that are stored. A record
 stops at the first request that none answers. What it takes from there on is the mean of what the
-step's stored replies took, such as a pilot's, else that request and a stated mean for later steps.
+step's stored replies took, such as a pilot's, else that request, and for later steps their prompt
+and a stated mean.
 """
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from math import ceil, nan
+from dataclasses import replace
+from math import ceil, nan, sqrt
+from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
@@ -18,7 +21,7 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.budget import Budget, Prices
+from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
@@ -40,10 +43,8 @@ from dataflow_grounding.trust.checks import probes_for, sent_sizes
 
 TRIED = 20
 """How many first records are worked through to see what steps of the user's own ask."""
-ALL_UP_TO = 2000
-"""Up to so many records, all are looked at; of more, so many: HEAD first ones, and others."""
-HEAD = 300
-"""How many first records are looked at; the others are evenly spread."""
+MOST = 20_000
+"""Up to so many records, all are looked at; of more, so many, drawn by chance."""
 
 
 class _Mean(NamedTuple):
@@ -85,66 +86,35 @@ _MEANS = {
 }
 
 
-@dataclass
-class StepEstimate:
-    """One step: what is counted of it, what is stored, and what is foreseen.
-
-    Attributes:
-        label: The step's.
-        to_send: What it sends for records that wait for it or for an earlier step, by what was
-            counted and by stated means.
-        left: How many records these are.
-        measured: What its stored replies have cost, of records that it is through with.
-        done: How many these are of those that are looked at.
-    """
-
-    label: str
-    to_send: Amount = field(default_factory=Amount)
-    left: float = 0.0
-    measured: Amount = field(default_factory=Amount)
-    done: int = 0
-
-    def expected(self) -> Amount:
-        """Return what is still to be sent; USD aren't filled in.
-
-        Where replies are stored, each record that is left is taken to cost their mean.
-        """
-        if not self.measured.requests:
-            return self.to_send
-        mean = self.measured * (self.left / self.done)
-        if self.measured.input or not self.to_send.requests:
-            return mean
-        # the endpoint counts no tokens
-        return self.to_send * (mean.requests / self.to_send.requests)
-
-
 class _NotStored(RecordError, kind="not_stored"):
     """No stored reply answers a request."""
 
 
 class _StandIn(Serving):
-    """Stands for the real serving: counts what would be sent, and answers nothing.
+    """Stands for a step's serving: counts what would be sent, and answers nothing.
 
     Args:
         serving: The real one.
-        rules: How the endpoint counts tokens; None counts requests alone.
         output: How many tokens a reply is taken to have.
 
     Attributes:
+        rules: How the endpoint counts tokens; None counts requests alone.
         counted: What was counted since it was last set.
-        unanswerable_tasks: Tasks that were asked and that the real serving can't answer.
+        unanswerable: Tasks that were asked and that the real serving can't answer.
     """
 
-    def __init__(self, serving: Serving, rules: TokenRules | None, output: int) -> None:
+    def __init__(self, serving: Serving, output: int) -> None:
         self.model = serving.model
         self.endpoint = serving.endpoint
         self.image_limits = serving.image_limits
         self.max_output_tokens = serving.max_output_tokens
         self.other_identities = serving.other_identities
         self.tasks = serving.tasks
+        self.rules: TokenRules | None = None
+        if serving.endpoint.startswith(("http://", "https://")):
+            self.rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
         self.counted = Amount()
-        self.unanswerable_tasks: set[str] = set()
-        self.rules = rules
+        self.unanswerable: set[str] = set()
         self._output = output
         self._identity = serving.identity()
         self._identity_there = serving.identity_there()
@@ -160,7 +130,7 @@ class _StandIn(Serving):
     async def answer(self, request: Request[Any]) -> Reply:
         """Count a request. Raises _NotStored."""
         if self.tasks is not None and request.task not in self.tasks:
-            self.unanswerable_tasks.add(request.task)
+            self.unanswerable.add(request.task)
         self.counted.requests += 1
         if self.rules is not None:
             self.counted.input += self.rules.text(request.system)
@@ -170,39 +140,31 @@ class _StandIn(Serving):
         raise _NotStored("no reply is stored")
 
 
-class _StepReplies(KeyedLog):
-    """The stored replies as one step asks for them, of one record.
-
-    What the step puts is kept in memory.
+class _Stored(KeyedLog):
+    """The stored replies, and which of them a step asks for of one record.
 
     Args:
-        stored: The stored replies; None for none.
+        replies: Those that are stored.
 
     Attributes:
         asked: The keys of all replies that were asked for.
         used: Of those that are stored, by key, the tokens.
     """
 
-    def __init__(self, stored: KeyedLog | None) -> None:
+    def __init__(self, replies: KeyedLog) -> None:
         super().__init__("")
-        self._stored = stored
+        self._replies = replies
         self.asked: set[str] = set()
         self.used: dict[str, Usage] = {}
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the reply put here, or else the stored one; None where there is none.
-
-        `since`, a place in a file, says nothing here, as what is put stays in memory.
-        """
+        """Return the stored reply; None where there is none, or a new one is wanted (`since`)."""
         self.asked.add(key)
-        return super().get(key)  # which asks `every` for what wasn't put here
+        return super().get(key, since)  # which asks `every` unless a new one is wanted
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """Return the replies put here, or else all stored ones; none where there are none."""
-        lines = super().every(key)
-        if lines or self._stored is None:
-            return lines
-        lines = self._stored.every(key)
+        """Return all stored replies; none where there are none."""
+        lines = self._replies.every(key)
         if lines:
             self.asked.add(key)
             self.used[key] = usage_of(lines[0])
@@ -211,137 +173,144 @@ class _StepReplies(KeyedLog):
     @property
     def has_earlier(self) -> bool:
         """Whether there are stored replies."""
-        return self._stored is not None and (len(self._stored) > 0 or self._stored.has_earlier)
-
-    def cost(self) -> Amount:
-        """Return what the stored replies that were asked for have cost, in requests and tokens."""
-        amounts = [Amount(1, *usage.as_list()) for usage in self.used.values()]
-        return sum(amounts, Amount())
+        return len(self._replies) > 0 or self._replies.has_earlier
 
 
-class StepOnRecord(NamedTuple):
-    """What one step does with one record.
+class _StepEstimate:
+    """A step at work, with a stand-in for its serving: what it has cost, and what it will send.
 
     Attributes:
-        to_send: What it would send.
-        measured: What its stored replies have cost.
-        is_done: Whether it is through with the record.
+        to_send: What it sends for records that wait for it or for an earlier step, by what was
+            counted and by stated means.
+        left: How many records these are.
+        paid: What its stored replies have cost, of records that it is through with.
+        done: How many these are.
     """
 
-    to_send: Amount
-    measured: Amount
-    is_done: bool
-
-
-class Trial:
-    """The steps at work on records, with stand-ins for their servings, so that nothing is sent.
-
-    Args:
-        run: The run whose steps these are.
-        rules: How the endpoint counts tokens; None counts none.
-        replies: Those that are stored.
-        images: What is known of the pictures, if anything.
-    """
-
-    def __init__(
-        self, run: SpecRun, rules: TokenRules | None, replies: KeyedLog, images: KeyedLog | None
-    ) -> None:
-        self._steps = run.job.steps
-        self._replies = replies
-        self._servings: list[_StandIn] = []
-        for step in self._steps:
-            real_serving = step.operator.serving or run.serving
-            own_rules = rules if real_serving is run.serving else _token_rules(real_serving)
-            self._servings.append(_StandIn(real_serving, own_rules, _mean_of(step).output))
+    def __init__(self, step: Step, run: SpecRun) -> None:
+        self.step = step
+        self.mean = _MEANS.get(step.operator.name, _USUAL)
+        self.serving = _StandIn(step.operator.serving or run.serving, self.mean.output)
         # A run that processes anew is given no stored replies, rather than told to pass them over.
         options = replace(run.options, force_reprocess=False)
-        budget = Budget(None, None, None)
-        self._askings = [Asking(serving, options, budget) for serving in self._servings]
-        self._memo = ImageMemo(images, keeps=False)
-        self._known_rows: set[frozenset[str]] = set()  # by the keys of what the first step asks
+        self._asking = Asking(self.serving, options, Budget(None, None, None))
+        self.to_send = Amount()
+        self.left = 0
+        self.paid = Amount()
+        self.done = 0
 
-    async def take(self, record: Record) -> list[StepOnRecord]:
-        """Take a record through the steps; return for each what it would send and what is stored.
+    async def work_on(self, record: Record, stored: _Stored, memo: ImageMemo) -> Any:
+        """Return what the operator adds to a record; None where it fails, or a reply lacks."""
+        self.serving.counted = Amount()
+        stored.asked = set()
+        stored.used = {}
+        wording = self.step.operator.wording
+        ask = StepAsk(self._asking, stored, self.step.label, (0,), wording=wording)
+        update, _ = await annotated(self.step.operator, record, ask, memo)
+        return update
 
-        Those after one that fails aren't among them. There are none for a record of which the first
-        step asks the same as of an earlier one.
+    def counted(self, record: Record) -> Amount:
+        """Return what it sends for a record, by what it has just asked.
+
+        An operator that asks one thing after the other was stopped at the first.
         """
-        results: list[StepOnRecord] = []
-        for number, step in enumerate(self._steps):
-            serving = self._servings[number]
-            serving.counted = Amount()
-            store = _StepReplies(self._replies)
-            wording = step.operator.wording
-            asking = self._askings[number]
-            ask = StepAsk(asking, store, step.label, (0,), wording=wording)
-            update, _ = await annotated(step.operator, record, ask, self._memo)
-            asked = frozenset(store.asked)
-            if number == 0 and asked:
-                if asked in self._known_rows:
-                    return []
-                self._known_rows.add(asked)
-            if serving.counted.requests:
-                results.append(StepOnRecord(_whole(serving.counted, step, record), Amount(), False))
-                for later in range(number + 1, len(self._steps)):
-                    foreseen = await self._foreseen(later, record)
-                    results.append(StepOnRecord(foreseen, Amount(), False))
-                return results
-            if update is None:
-                return results
-            results.append(StepOnRecord(Amount(), store.cost(), True))
-            record = record.updated(update)
-        return results
+        counted = self.serving.counted
+        return counted * max(1, self._stated_requests(record) / counted.requests)
 
-    async def _foreseen(self, number: int, record: Record) -> Amount:
-        step = self._steps[number]
-        operator = step.operator
-        mean = _mean_of(step)
-        if operator.serving is None or not mean.requests:
+    async def foreseen(self, record: Record, memo: ImageMemo) -> Amount:
+        """Return what it will send for a record that an earlier step isn't through with."""
+        operator = self.step.operator
+        rules = self.serving.rules
+        if operator.serving is None or not self.mean.requests:
             return Amount()
-        requests = max(mean.requests, _stated_requests(step, record))
-        rules = self._servings[number].rules
+        requests = max(self.mean.requests, self._stated_requests(record))
         if rules is None:
             return Amount(requests)
-        # a task of the user's own has no prompt here
-        prompts = [name for name in _tasks_of(step)[:1] if name in prompt_names()]
-        image = 0
+        beginning = rules.text(load_prompt("system"))
         with suppress(RecordError):
             key = image_column(operator, record)
             if key is not None:
                 limits = operator.serving.image_limits
-                await self._memo.prepare(record, key, limits)
-                image = rules.image(open_image(record, key, limits).sent_size)
+                await memo.prepare(record, key, limits)
+                beginning += rules.image(open_image(record, key, limits).sent_size)
         # a judge is sent a picture with the boxes drawn in, or cut-outs, as no earlier step is
-        beginning = rules.text(load_prompt("system")) + image
         is_cached = beginning >= rules.least_cached and not isinstance(operator, JudgeOperator)
-        text = sum(rules.text(load_prompt(name)) for name in prompts) + _DATA
-        each = Amount(1, beginning + text, beginning if is_cached else 0, mean.output)
-        return each * requests
+        text = _DATA
+        for name in _tasks_of(self.step)[:1]:
+            if name in prompt_names():  # a task of the user's own has no prompt here
+                text += rules.text(load_prompt(name))
+        cached = beginning if is_cached else 0
+        return Amount(1, beginning + text, cached, self.mean.output) * requests
 
-    def lines_of_unanswerable(self) -> list[str]:
-        """Return what steps have asked so far that their servings can't answer, one line each."""
-        lines = []
-        for step, serving in zip(self._steps, self._servings, strict=True):
-            for task in sorted(serving.unanswerable_tasks):
-                lines.append(_cannot_answer(step, task, serving.model))
-        return lines
-
-
-def _mean_of(step: Step) -> _Mean:
-    return _MEANS.get(step.operator.name, _USUAL)
-
-
-def _stated_requests(step: Step, record: Record) -> int:
-    if not isinstance(step.operator, Operator):
+    def _stated_requests(self, record: Record) -> int:
+        if isinstance(self.step.operator, Operator):
+            with suppress(RecordError):
+                return self.step.operator.requests_for(record)
         return 1
-    with suppress(RecordError):
-        return step.operator.requests_for(record)
-    return 1
+
+    def expected(self, weight: float) -> Amount:
+        """Return what is still to be sent; USD aren't filled in.
+
+        Where replies are stored, each record that is left is taken to cost their mean.
+
+        Args:
+            weight: How many records each stands for that was looked at.
+        """
+        if not self.paid.requests:
+            return self.to_send * weight
+        mean = self.paid * (self.left * weight / self.done)
+        if self.paid.input or not self.to_send.requests:
+            return mean
+        # the endpoint counts no tokens
+        return self.to_send * (mean.requests / self.to_send.requests)
 
 
-def _whole(counted: Amount, step: Step, record: Record) -> Amount:
-    # An operator that asks one thing after the other is stopped at the first.
-    return counted * max(1, _stated_requests(step, record) / counted.requests)
+async def _work_through(
+    steps: Sequence[_StepEstimate],
+    records: Iterable[Record],
+    replies: KeyedLog,
+    images: KeyedLog | None,
+) -> list[float]:
+    # Takes each record through the steps. Returns what each will send, in tokens of input, or in
+    # requests where tokens aren't counted.
+    stored = _Stored(replies)
+    memo = ImageMemo(images, keeps=False)
+    known_rows: set[frozenset[str]] = set()  # by the keys of what the first step asks
+    sent = []
+    for record in records:
+        amount = Amount()
+        for number, step in enumerate(steps):
+            update = await step.work_on(record, stored, memo)
+            asked = frozenset(stored.asked)
+            if number == 0 and asked:
+                if asked in known_rows:
+                    break
+                known_rows.add(asked)
+            if step.serving.counted.requests:
+                amounts = [step.counted(record)]
+                amounts += [await later.foreseen(record, memo) for later in steps[number + 1 :]]
+                for waiting, to_send in zip(steps[number:], amounts, strict=True):
+                    waiting.to_send += to_send
+                    waiting.left += 1
+                    amount += to_send
+                break
+            if update is None:
+                break
+            step.paid += sum(
+                (Amount(1, *used.as_list()) for used in stored.used.values()), Amount()
+            )
+            step.done += 1
+            record = record.updated(update)
+        sent.append(amount.input or amount.requests)
+    return sent
+
+
+def _records(run: SpecRun, rows: Iterable[Row]) -> Iterator[Record]:
+    # A row that can't be read counts for nothing.
+    source = Source(run.job.steps)
+    for row in rows:
+        with suppress(RecordError):
+            yield source.record(row)
 
 
 def unanswerable(run: SpecRun) -> list[str]:
@@ -361,20 +330,25 @@ def unanswerable(run: SpecRun) -> list[str]:
         for task in tasks:
             if task not in serving.tasks:
                 lines.append(_cannot_answer(step, task, serving.model))
-    if (
-        lines
-        or all_are_stated
-        or any(isinstance(step.operator, WholeFile) for step in run.job.steps)
-    ):
+    works_on_files = any(isinstance(step.operator, WholeFile) for step in run.job.steps)
+    if lines or all_are_stated or works_on_files:
         return lines
-    trial = Trial(run, None, KeyedLog(""), None)
-    rows = list(itertools.islice(run.job.rows(), TRIED))
-    run_blocking(lambda: _estimate_steps(run, iter(rows), len(rows), trial))
-    return trial.lines_of_unanswerable()
+    steps = [_StepEstimate(step, run) for step in run.job.steps]
+    records = _records(run, itertools.islice(run.job.rows(), TRIED))
+    run_blocking(lambda: _work_through(steps, records, KeyedLog(""), None))
+    return _asked_in_vain(steps)
 
 
 def _tasks_of(step: Step) -> Sequence[str]:
     return getattr(step.operator, "tasks", ())
+
+
+def _asked_in_vain(steps: Sequence[_StepEstimate]) -> list[str]:
+    lines = []
+    for step in steps:
+        for task in sorted(step.serving.unanswerable):
+            lines.append(_cannot_answer(step.step, task, step.serving.model))
+    return lines
 
 
 def _cannot_answer(step: Step, task: str, model: str) -> str:
@@ -389,7 +363,8 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     What is stored already costs nothing more. Among its members:
 
     - `requests`, `tokens`, `cost_usd`: the totals, and under `steps` those of each step.
-    - `records`: how many the input has; `looked_at` of them were worked through.
+    - `records`: how many the input has; `looked_at` of them were worked through, and `error` is the
+      share of the tokens that the totals may be off by for that (95%); None where all were.
     - `probes`: how many of the requests check the box format; `judge_tests`: how many test a judge.
     - `stored`: how many replies to records' questions are stored.
     - `measured`: whether the figures rest on stored replies.
@@ -400,21 +375,21 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     for step in run.job.steps:
         if isinstance(step.operator, WholeFile):
             raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
-    rules = _token_rules(run.serving)
-    asks_anew = run.options.force_reprocess
+    steps = [_StepEstimate(step, run) for step in run.job.steps]
+    records, rows = _rows_to_look_at(run)
+    looked_at = min(records, MOST)
     folder = run.job.steps[0].storage.checkpoint_folder
+    asks_anew = run.options.force_reprocess
     with (
         closing(KeyedLog("")) if asks_anew else readable_replies(folder) as replies,
         closing(log_of(folder)) as images,
     ):
         stored = _count_answers(replies)
-        trial = Trial(run, rules, replies, images)
-        rows, records = _rows_of_pilot(run)
-        steps = run_blocking(lambda: _estimate_steps(run, rows, records, trial))
-    unanswerable_lines = trial.lines_of_unanswerable() or unanswerable(run)
-    if unanswerable_lines:
-        raise SpecError("\n".join(unanswerable_lines))
-    of_records = [estimated.expected() for estimated in steps]
+        sent = run_blocking(lambda: _work_through(steps, _records(run, rows), replies, images))
+    lines = _asked_in_vain(steps) or unanswerable(run)
+    if lines:
+        raise SpecError("\n".join(lines))
+    of_records = [step.expected(records / max(1, looked_at)) for step in steps]
     probes = _probes(run, of_records)
     judge_tests = _judge_tests(run.job.steps, of_records, records)
     expected = []
@@ -422,15 +397,15 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         if amount.requests:
             # Each of these costs about what a request of its step does.
             amount += amount * (sum(further) / amount.requests)
-        serving = step.operator.serving or run.serving
-        prices = run.judges_prices.get(serving.model, run.options.prices)
-        expected.append(with_cost(amount, prices, serving.service_tier))
+        expected.append(_with_cost(amount, run, step.operator.serving or run.serving))
+    rules = _StandIn(run.serving, 0).rules
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
         "asks": run.who,
         "records": records,
-        "looked_at": min(records, ALL_UP_TO),
+        "looked_at": looked_at,
+        "error": None if looked_at == records else _error(sent, records),
         **sum(expected, Amount()).to_json(),
         "stored": stored,
         "probes": sum(probes),
@@ -438,68 +413,42 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "steps": [
             {"step": step.label, **amount.to_json(), "probes": of_step, "judge_tests": tests}
             for step, amount, of_step, tests in zip(
-                steps, expected, probes, judge_tests, strict=True
+                run.job.steps, expected, probes, judge_tests, strict=True
             )
         ],
-        "measured": any(step.measured.requests for step in steps),
-        "image_rule": _image_rule(rules),
+        "measured": any(step.paid.requests for step in steps),
+        "image_rule": rules and ("published" if rules.known else "assumed"),
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
 
 
-def _token_rules(serving: Serving) -> TokenRules | None:
-    if not serving.endpoint.startswith(("http://", "https://")):
-        return None
-    return TokenRules(serving.model, getattr(serving, "media_resolution", ""))
-
-
-def _image_rule(rules: TokenRules | None) -> str | None:
-    if rules is None:
-        return None
-    return "published" if rules.known else "assumed"
-
-
-def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
-    """Return an amount with its cost in USD at these prices, in a service tier ("" for the usual).
-
-    It is NaN without prices. All of the amount is taken to be served in the tier.
-    """
-    cost = nan
-    if prices:
-        tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
-        cost = prices.cost(tokens, tier)
+def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
+    # USD are NaN without prices. All of the amount is taken to be served in the serving's tier.
+    prices = run.judges_prices.get(serving.model, run.options.prices)
+    tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
+    cost = prices.cost(tokens, serving.service_tier) if prices else nan
     return replace(amount, cost_usd=cost)
 
 
-def _rows_of_pilot(run: SpecRun) -> tuple[Iterator[Row], int]:
-    # Also how many they are. Without a pilot these are all rows.
+def _rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
+    # How many rows the run, or the pilot, takes, and those that are looked at.
     pilot = run.options.pilot
     total = sum(1 for _ in run.job.rows())
-    numbered = enumerate(run.job.rows())
-    rows = (row for place, row in numbered if in_pilot(place, total, pilot))
-    return rows, total if pilot is None else min(total, pilot)
+    places: Sequence[int] = range(total)
+    if pilot is not None:
+        places = [place for place in places if in_pilot(place, total, pilot)]
+    drawn = set(places if len(places) <= MOST else random.Random(0).sample(places, MOST))
+    return len(places), (row for place, row in enumerate(run.job.rows()) if place in drawn)
 
 
-async def _estimate_steps(
-    run: SpecRun, rows: Iterator[Row], records: int, trial: Trial
-) -> list[StepEstimate]:
-    # A row that can't be read counts for nothing.
-    source = Source(run.job.steps)
-    steps = [StepEstimate(step.label) for step in run.job.steps]
-    for row, stands_for in _sample(rows, records):
-        try:
-            record = source.record(row)
-        except RecordError:
-            continue
-        for step, on_record in zip(steps, await trial.take(record), strict=False):
-            if on_record.is_done:
-                step.measured += on_record.measured
-                step.done += 1
-            else:
-                step.to_send += on_record.to_send * stands_for
-                step.left += stands_for
-    return steps
+def _error(sent: Sequence[float], records: int) -> float:
+    # Of a sum of `records`, of which these are a sample without repeats: two standard errors.
+    mean = fmean(sent) if sent else 0
+    if not mean:
+        return 0.0
+    standard_error = sqrt(pvariance(sent) / len(sent) * (1 - len(sent) / records))
+    return round(1.96 * standard_error / mean, 4)
 
 
 def _count_answers(replies: KeyedLog) -> int:
@@ -559,22 +508,3 @@ def _check_every(step: Step) -> int | None:
     if not isinstance(operator, Operator):
         return None
     return operator.facts().get("check_every")
-
-
-def _sample(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
-    # Up to ALL_UP_TO rows these are all. Of more they are the first HEAD ones, and as many evenly
-    # spread others as make ALL_UP_TO.
-    if total <= ALL_UP_TO:
-        for row in itertools.islice(rows, total):
-            yield row, 1.0
-        return
-    for row in itertools.islice(rows, HEAD):
-        yield row, 1.0
-    rest = total - HEAD
-    wanted = ALL_UP_TO - HEAD
-    taken = 0
-    for number, row in enumerate(rows):
-        due = number * wanted // rest  # how many are to be taken before this row, evenly spread
-        if due >= taken:
-            taken += 1
-            yield row, rest / wanted

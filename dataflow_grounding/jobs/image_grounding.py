@@ -11,7 +11,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.class_files import read_class_file
 from dataflow_grounding.data.classes import ClassError, definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
@@ -100,23 +99,17 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of all models that are asked: `vlm`, and another judge's."""
-        return [self.vlm] if self.judge_vlm is None else [self.vlm, self.judge_vlm]
+        """The blocks of all models that are asked: `vlm`, and another judge's.
 
-    @property
-    def judge_vlm(self) -> VlmBlock | None:
-        """The block of the judge, where it is another model and there is something to judge.
-
-        That is a check, negatives, or proposals. Else None.
+        The latter is there where another model is to judge, and there is something to judge: a
+        check, negatives, or proposals.
         """
-        if self.vlm.check is None:
-            return None
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
         has_proposals = data is not None and bool(data.proposals)
-        has_negatives = self.workflow.negatives > 0
-        if not (self.workflow.check or has_negatives or has_proposals):
-            return None
-        return judge_block(self.vlm, self.vlm.check)
+        judges = self.workflow.check or self.workflow.negatives > 0 or has_proposals
+        if self.vlm.check is None or not judges:
+            return [self.vlm]
+        return [self.vlm, judge_block(self.vlm, self.vlm.check)]
 
 
 def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
@@ -202,43 +195,33 @@ class ImageGroundingJob(RowsJob):
         """
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
-        settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
-        judge = self._serving_of_judge(block.judge_vlm)
+        workflow = block.workflow
+        settings: dict[str, Any] = {
+            "negatives": workflow.negatives,
+            "merge_iou": workflow.merge_iou,
+            "judge": None,
+        }
+        for vlm in block.vlms[1:]:  # one at the most
+            settings["judge"] = self._serving_of_judge(vlm)
+        if block.data.proposals not in ("", SAMPLES):
+            _refuse_beside_proposals(workflow, ("samples", "zoom", "verify", "check"))
+            return ProposalPipeline(storage, self.serving, **settings).steps()
+        pipeline: type[SampleProposalPipeline | ImageGroundingPipeline] = ImageGroundingPipeline
+        own = {**workflow.own(), "verify": workflow.verify == "reground"}
         if block.data.proposals == SAMPLES:
-            _refuse_beside_proposals(block.workflow, ("fuse", "zoom", "verify", "check"))
-            return SampleProposalPipeline(
-                storage,
-                self.serving,
-                samples=_samples_to_unite(block.workflow),
-                phrases_per_request=block.workflow.phrases_per_request,
-                classes=self._stated_classes(),
-                judge=judge,
-                negatives=block.workflow.negatives,
-                other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
-                merge_iou=block.workflow.merge_iou,
-            ).steps()
-        if block.data.proposals:
-            _refuse_beside_proposals(block.workflow, ("samples", "zoom", "verify", "check"))
-            return ProposalPipeline(
-                storage,
-                self.serving,
-                judge=judge,
-                negatives=block.workflow.negatives,
-                merge_iou=block.workflow.merge_iou,
-            ).steps()
-        return ImageGroundingPipeline(
-            storage,
-            self.serving,
-            classes=self._stated_classes(),
-            judge=judge,
-            other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
-            **settings,
-        ).steps()
+            _refuse_beside_proposals(workflow, ("fuse", "zoom", "verify", "check"))
+            pipeline = SampleProposalPipeline
+            own = {
+                "samples": _samples_to_unite(workflow),
+                "phrases_per_request": workflow.phrases_per_request,
+            }
+        settings |= own
+        settings["classes"] = self._stated_classes()
+        settings["other_images"] = self._phrases_of_other_images() if workflow.negatives else ()
+        return pipeline(storage, self.serving, **settings).steps()
 
-    def _serving_of_judge(self, vlm: VlmBlock | None) -> Serving | None:
+    def _serving_of_judge(self, vlm: VlmBlock) -> Serving:
         # A SpecError names keys of `vlm.check`.
-        if vlm is None:
-            return None
         block = self.spec.block
         try:
             serving = serving_of(vlm, block.workflow, self.spec.folders)
@@ -254,8 +237,7 @@ class ImageGroundingJob(RowsJob):
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         source = self._input
-        can_be_read_twice = not source.plain or kind_of(source.path) == "file"
-        if data.classes or source.bare or not can_be_read_twice:
+        if data.classes or source.bare or self._is_pipe:
             return []
         column = data.columns.get("caption") or source.columns.get("caption", "caption")
         return phrases_in_captions((row.data or {}).get(column) for row in source.read())
@@ -296,7 +278,7 @@ class ImageGroundingJob(RowsJob):
 
     def definitions(self) -> dict[str, str]:
         """Return the terms of the glossary, and the classes' phrases, with what counts as each."""
-        definitions = super().definitions()
+        definitions = dict(self._data.glossary)
         classes = self._stated_classes()
         if classes:
             definitions.update(definitions_of(classes))
@@ -308,11 +290,10 @@ class ImageGroundingJob(RowsJob):
         With step 1, which finds boxes, all steps behind it are wanted, which look at them again.
         With `workflow.fuse` all steps are.
         """
-        numbers = super().wanted(steps)
         workflow = self.spec.block.workflow
         assert isinstance(workflow, GroundingWorkflow)
         if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
             return [str(number) for number in range(len(steps))]
-        if str(GROUND) not in numbers:
-            return numbers
-        return numbers + [str(number) for number in range(GROUND + 1, len(steps))]
+        if str(GROUND) not in workflow.steps:
+            return workflow.steps
+        return workflow.steps + [str(number) for number in range(GROUND + 1, len(steps))]

@@ -116,7 +116,10 @@ class ImageReferringExpressionJob(SpecJob):
         # whether the first step reads the seeds, not an earlier step's file
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
         if block.workflow.negatives:
-            self._offer_types_of_other_images()
+            types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
+            for step in self.steps:
+                if isinstance(step.operator, NegativePhraser):
+                    step.operator.phrases = tuple(types)
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of the steps that the spec asks for.
@@ -149,12 +152,6 @@ class ImageReferringExpressionJob(SpecJob):
             step.storage.folders = self._seeds.folders
             step.storage.reads = os.path.relpath(path, self.spec.results_dir)
             path = step.storage.output_path
-
-    def _offer_types_of_other_images(self) -> None:
-        types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
-        for step in self.steps:
-            if isinstance(step.operator, NegativePhraser):
-                step.operator.phrases = tuple(types)
 
     def _first_input(self, all_steps: list[Step]) -> str:
         # Return the path that the first step reads: of the seeds, or of the step before's file. It

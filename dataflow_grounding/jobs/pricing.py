@@ -1,7 +1,6 @@
 """What a run's tokens cost, and who says so."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.engine.budget import Prices, listed_price
@@ -11,31 +10,25 @@ from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import VlmBlock
 
 
-class Pricing(NamedTuple):
-    """What tokens cost, and in words who says so; both None where nobody does."""
+def pricing_of(stated: Prices | None, serving: Serving) -> tuple[Prices | None, str | None]:
+    """Return what tokens cost, and in words who says so; both None where nobody does.
 
-    prices: Prices | None
-    source: str | None
-
-
-def pricing_of(stated: Prices | None, serving: Serving) -> Pricing:
-    """Return the prices that the spec states, else the published ones of the serving's model.
-
-    A model on this machine is free even where the spec states prices: nobody bills it.
+    The prices are those that the spec states, else the published ones of the serving's model. A
+    model on this machine is free even where the spec states prices: nobody bills it.
 
     Args:
         stated: The prices that the spec states; None for none.
         serving: Who is asked.
     """
     if serving.free:
-        return Pricing(FREE, "it runs on this machine")
+        return FREE, "it runs on this machine"
     if stated is not None:
-        return Pricing(stated, f"vlm.prices{_tier_in_words(stated, serving)}")
+        return stated, f"vlm.prices{_tier_in_words(stated, serving)}"
     listed = listed_price(serving.model)
     if listed is None:
-        return Pricing(None, None)
+        return None, None
     of_tier = _tier_in_words(listed.prices, serving)
-    return Pricing(listed.prices, f"{listed.source}, {listed.date}{of_tier}")
+    return listed.prices, f"{listed.source}, {listed.date}{of_tier}"
 
 
 def price_others(
@@ -60,7 +53,7 @@ def price_others(
         if not is_asked or serving.model == servings[0].model:
             continue
         stated = None if vlm.prices is None else Prices(**vlm.prices.model_dump())
-        serving.prices = pricing_of(stated, serving).prices
+        serving.prices, _ = pricing_of(stated, serving)
         prices[serving.model] = serving.prices
         if serving.prices is None and budget_usd is not None:
             raise SpecError(

@@ -11,6 +11,7 @@ from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
+from dataflow_grounding.spec.loading import read_spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
@@ -84,6 +85,18 @@ def load_spec(
     return spec
 
 
+def spec_of_endpoint(paths: Sequence[str], overrides: Sequence[str]) -> Spec | None:
+    """Return the spec whose endpoint a command asks; None without one: that of the environment.
+
+    Raises SpecError, also for overrides without a spec.
+    """
+    if paths:
+        return load_spec(paths, overrides, whole=False)
+    if overrides:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    return None
+
+
 def look_into_spec(
     paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
 ) -> tuple[Spec | None, list[str]]:
@@ -100,8 +113,6 @@ def look_into_spec(
     Raises:
         SpecError: A file can't be read, or names no pipeline that is there.
     """
-    # This loads OmegaConf, which nothing but reading a spec needs.
-    from dataflow_grounding.spec.loading import read_spec
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
         """Return the key of a pipeline's block, and the block's class. Raises SpecError."""

@@ -119,13 +119,9 @@ class RowsJob(SpecJob):
         """The path of what the run reads first, for people: the user's own, or a step's file."""
         return self._input.path if self._from_input else super().reads
 
-    def count_records(self) -> int | None:
-        """Return how many rows the input has; None for a pipe, which can be read only once."""
-        if not self._from_input:
-            return super().count_records()
-        if self._input.plain and kind_of(self._input.path) != "file":
-            return None  # a pipe
-        return sum(1 for _ in self._input.read())
+    @property
+    def _is_pipe(self) -> bool:  # or the like, which can be read only once
+        return self._input.plain and kind_of(self._input.path) != "file"
 
     def definitions(self) -> dict[str, str]:
         """Return the terms of `data.glossary`, with what counts as each."""
@@ -195,11 +191,11 @@ class RowsJob(SpecJob):
         """
         if self._ready or not self._from_input:
             return
-        if not self._input.plain or kind_of(self._input.path) == "file":
+        if not self._is_pipe:
             sources = self._sources()
             if self._made is not None:
                 self._make(self._made, sources)
-        elif self._made is not None:  # of a pipe, which can be read once
+        elif self._made is not None:
             raise InputError(
                 f"{self._input.path} is not a file: save its rows in one to use"
                 f" {self._data_key}.columns"

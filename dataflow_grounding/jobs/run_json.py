@@ -15,10 +15,10 @@ from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.limiter import share_of
+from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.registry import JOBS
-from dataflow_grounding.jobs.shard_of_run import facts_of_shard
 from dataflow_grounding.jobs.spec_job import facts_of
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
@@ -59,11 +59,12 @@ def _facts(
     # The arguments are those of `write_run_json`.
     folders = run.job.steps[0].storage.image_folders
     image_folders = [address_of(absolute(folder)) for folder in folders]
+    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
     facts: dict[str, Any] = {
         "state": "stopped" if summary is None else "finished",
         "stopped_by": str(stopped) if stopped else None,
         "version": __version__,
-        "started": _in_utc(started),
+        "started": f"{whole_seconds}.{int(started * 1000) % 1000:03}Z",
         "model": run.serving.model,
         "endpoint": run.serving.endpoint,
         "endpoints_before": run.before.addresses,
@@ -83,11 +84,8 @@ def _facts(
         for step in run.job.steps
         if isinstance(step.operator, Operator)
     }
-    shard = run.options.shard
-    if shard is not None:
-        facts["shard"] = facts_of_shard(
-            shard, run.job.steps, run.spec.results_dir, image_folders, summary
-        )
+    if run.options.shard is not None:
+        facts["shard"] = _facts_of_shard(run, image_folders, summary)
     shares = [share_of(endpoint) for endpoint, _ in run.serving.endpoints()]
     facts["sustained_concurrency"] = sum(share.level for share in shares)
     facts["summary"] = stopped.summary if stopped else None
@@ -99,6 +97,26 @@ def _facts(
         facts["steps"] = paid_by_step(run.spec.results_dir, run.options.prices, run.judges_prices)
     facts["spec"] = stated_spec(run.spec)
     return facts
+
+
+def _facts_of_shard(
+    run: SpecRun, image_folders: list[str], summary: Summary | None
+) -> dict[str, Any]:
+    # By these, the shards are merged.
+    shard = run.options.shard
+    assert shard is not None
+    paths = [step.storage.output_path for step in run.job.steps]
+    return {
+        "number": shard.number,
+        "of": shard.of,
+        "rows_of_all": summary and summary.handover.seen,
+        "digest_of_all": summary and summary.handover.digest,
+        "files": [os.path.relpath(path, run.spec.results_dir) for path in paths],
+        "bytes": [bytes_of(path) for path in paths],
+        "digests": [digest_of(path) for path in paths],
+        "pictures": summary and pictures_of(paths[-1], image_folders),
+        "code": [(step.operator.settings() or {}).get("source") for step in run.job.steps],
+    }
 
 
 def stated_spec(spec: Spec) -> dict[str, Any]:
@@ -115,8 +133,3 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
             if "classes" in data:
                 data["classes"] = classes
     return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
-
-
-def _in_utc(seconds: float) -> str:
-    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole_seconds}.{int(seconds * 1000) % 1000:03}Z"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.files import within
-from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.data.working_folder import LEGACY_STATE
@@ -81,8 +80,18 @@ class SpecJob:
         there, and where no step is wanted.
         """
         _put_in_folders(all_steps)
-        self.steps = _selected(all_steps, self.wanted(all_steps))
-        self.box_format = _recalled_box_format(all_steps)
+        known = [str(number) for number in range(len(all_steps))]
+        wanted = self.wanted(all_steps)
+        if not wanted or not set(wanted).issubset(known):
+            raise SpecError(f"workflow.steps {wanted}: the steps are {', '.join(known)}")
+        self.steps = [
+            step for step, number in zip(all_steps, known, strict=True) if number in wanted
+        ]
+        choices = [getattr(step.operator, "format_choice", None) for step in all_steps]
+        asked = [choice for choice in choices if choice is not None]
+        for choice in asked:
+            choice.recall(all_steps[0].storage.checkpoint_folder)
+        self.box_format = asked[0] if asked else None
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of the steps that the spec asks for, as texts.
@@ -160,19 +169,6 @@ class SpecJob:
         """Yield the first step's rows, made where they aren't made yet. Raises InputError."""
         self.prepare()
         yield from read_rows(self.steps[0].storage.input_path)
-
-    def count_records(self) -> int | None:
-        """Return how many rows the input has, which may be more than a pilot takes.
-
-        None where it is no file, such as a pipe, which can be read only once.
-        """
-        if kind_of(self.steps[0].storage.input_path) != "file":
-            return None
-        return sum(1 for _ in self.rows())
-
-    def reads_a_pipe(self) -> bool:
-        """Return whether the input can be read only once."""
-        return kind_of(self.reads) == "pipe"
 
     def where(self, row: Row) -> str:
         """Return where a row stands, for people, as in `rows.jsonl, line 3`."""
@@ -271,7 +267,12 @@ def _put_in_folders(steps: list[Step]) -> None:
     names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
         name = step.operator.name
-        if "/" in name or not _names_a_file(f"step_{name}"):  # a backslash, a line break
+        try:
+            within(".", f"step_{name}")  # neither a backslash nor a line break is in it
+            names_a_folder = "/" not in name
+        except InputError:
+            names_a_folder = False
+        if not names_a_folder:
             culprit = "slash" if "/" in name or "\\" in name else "control character"
             what = f"a name with a {culprit} names no folder: give it another `name`"
             raise SpecError(f"operator {name!r}: {what}")
@@ -280,38 +281,10 @@ def _put_in_folders(steps: list[Step]) -> None:
         step.storage.bring_up_to_date = _bring_up_to_date
 
 
-def _names_a_file(name: str) -> bool:
-    try:
-        return bool(within(".", name))
-    except InputError:
-        return False
-
-
 def _bring_up_to_date(annotations: str) -> None:
     from dataflow_grounding.review.applying import bring_up_to_date  # once a run
 
     bring_up_to_date(annotations)
-
-
-def _recalled_box_format(steps: list[Step]) -> FormatChoice | None:
-    # The steps' operators take up the box formats that their results folder remembers. The choice
-    # of the first operator that has one is returned; None where no operator asks for boxes.
-    first: FormatChoice | None = None
-    for step in steps:
-        choice = getattr(step.operator, "format_choice", None)
-        if choice is not None:
-            choice.recall(steps[0].storage.checkpoint_folder)
-            if first is None:
-                first = choice
-    return first
-
-
-def _selected(steps: list[Step], numbers: list[str]) -> list[Step]:
-    known = [str(number) for number in range(len(steps))]
-    unknown = [number for number in numbers if number not in known]
-    if unknown or not numbers:
-        raise SpecError(f"workflow.steps {numbers}: the steps are {', '.join(known)}")
-    return [step for number, step in enumerate(steps) if str(number) in numbers]
 
 
 def _remove_legacy(step: Step) -> None:

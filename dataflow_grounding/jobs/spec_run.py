@@ -5,17 +5,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.jobs.earlier_run import RUN_JSON, EarlierRun, with_earlier_replies
 from dataflow_grounding.jobs.pricing import price_others, pricing_of
 from dataflow_grounding.jobs.registry import job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.jobs.shard_of_run import part_of_limits, refuse_to_begin_late
 from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.serving.serving import Serving
@@ -161,24 +164,67 @@ def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
     facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, anew=True))
     serving = serving_of(vlm, workflow, spec.folders)
     before = with_earlier_replies(serving, spec.autolabel_type, facts_before)
-    pricing = pricing_of(options.prices, serving)
-    options = replace(options, prices=pricing.prices)
     job = job_named(spec.autolabel_type, spec.folders)(spec, serving)
     job.put_in_words()
+    prices, prices_from = pricing_of(options.prices, serving)
+    options = replace(options, prices=prices)
     judges_prices = price_others(job.servings, spec.block.vlms, job.steps, options.budget_usd)
     remarks: list[str] = []
     if shard is not None:
-        options, remarks = part_of_limits(shard, options, job.servings)
-        refuse_to_begin_late(job.steps[0], folder)
+        options, remarks = _part_of_limits(shard, options, job.servings)
+        _refuse_to_begin_late(job.steps[0], folder)
     remarks += _remark_on_another_endpoint(before, serving, vlm)
     job.pilot = options.pilot
-    if options.pilot is not None and job.reads_a_pipe():
+    if options.pilot is not None and kind_of(job.reads) == "pipe":
         remarks.append(
             f"{job.reads} can be read once only: the pilot takes its first {options.pilot} rows"
         )
-    run = SpecRun(spec, job, serving, options, before, pricing.source, judges_prices, remarks)
+    run = SpecRun(spec, job, serving, options, before, prices_from, judges_prices, remarks)
     _refuse_to_write_over_others_files(run)
     return run
+
+
+def _part_of_limits(
+    shard: Shard, options: RunOptions, servings: Sequence[Serving]
+) -> tuple[RunOptions, list[str]]:
+    # All shards together keep to the run's limits. A model in this process isn't divided: each
+    # shard has one of its own. The limits of the servings are changed in place; what is divided is
+    # told in a line for the user.
+    if shard.of == 1:
+        return options, []
+    parts = []
+    for serving in {id(each): each for each in servings}.values():
+        if "://" not in serving.endpoint:
+            continue
+        of_all = serving.max_workers
+        serving.max_workers = max(1, shard.part_of(of_all))
+        for endpoint, _ in serving.endpoints():
+            endpoint.max_workers = serving.max_workers
+        parts.append(f"max_workers {serving.max_workers} of {of_all}")
+    if options.max_requests is not None:
+        requests = shard.part_of(options.max_requests)
+        parts.append(f"max_requests {requests} of {options.max_requests}")
+        options = replace(options, max_requests=requests)
+    if options.budget_usd is not None:
+        usd = options.budget_usd / shard.of
+        parts.append(f"budget_usd {usd:g} of {options.budget_usd:g}")
+        options = replace(options, budget_usd=usd)
+    if not parts:
+        return options, []
+    in_words = ", ".join(dict.fromkeys(parts))
+    return options, [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
+
+
+def _refuse_to_begin_late(first: Step, results_dir: str) -> None:
+    # A step's file doesn't tell which rows of the input it was made of.
+    path = os.path.relpath(first.storage.input_path, results_dir)
+    top_folder = path.split(os.sep)[0]
+    is_outside = top_folder == os.pardir  # the user's own file
+    is_made_of_input = top_folder == CKPT  # our rows
+    is_in_no_folder = os.path.basename(path) == top_folder  # the seeds; steps have folders
+    if not (is_outside or is_made_of_input or is_in_no_folder):
+        way = "name the steps before in workflow.steps, too: what they were answered is kept"
+        raise SpecError(f"a shard begins with the input, not with {path}: {way}")
 
 
 def _remark_on_another_endpoint(

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,15 +65,6 @@ class Parts:
 
     files: Sequence[File]
     overrides: Overrides
-
-    def sources(self) -> list[tuple[str, Any]]:
-        """Return the folder from which paths of each file and of the overrides start, with what it
-        states as plain dicts and lists.
-        """
-        sources = []
-        for file in self.files:
-            sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
-        return [*sources, (".", OmegaConf.to_container(self.overrides.values))]
 
     def place(self, location: Location) -> str:
         """Return where a key of the merged spec stands, for a message, as `place_of` does."""
@@ -216,7 +206,11 @@ def merge(parts: Parts) -> Any:
             # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
             # mapping here, and is still refused.
             if part is not parts.overrides or path in parts.overrides.whole:
-                _set_to_null(config, path)
+                *outer, name = path
+                block = config
+                for part_of_path in outer:
+                    block = block[part_of_path]
+                block[name] = None
         config = OmegaConf.merge(config, part.values)
         # References are checked after each part: merging the next one may fill them in.
         check_references(config)
@@ -232,10 +226,3 @@ def _paths_of_other_kind(
             yield from _paths_of_other_kind(before[name], after[name], (*path, name))
     elif {type(before), type(after)} == {dict, list}:
         yield path
-
-
-def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
-    *parents, name = path
-    for parent in parents:
-        config = config[parent]
-    config[name] = None

@@ -60,18 +60,24 @@ def check_references(config: Any) -> None:
         )
 
 
-def filled_in(config: Any) -> tuple[dict[str, Any], list[str]]:
-    """Return a config with its references filled in, as plain dicts, and the keys that are `???`.
+def filled_in(config: Any) -> tuple[dict[str, Any], Any, list[str]]:
+    """Return a config with its references filled in, the same as it is stated, and its `???` keys.
 
-    The keys are as OmegaConf writes them, `a.b[0]`, and become null in the config. Raises
-    OmegaConf's errors for references that can't be filled in.
+    The first two are plain dicts. The keys are as OmegaConf writes them, `a.b[0]`, and become null
+    in the config. Values of secret variables are learnt. Raises OmegaConf's errors for references
+    that can't be filled in.
     """
     _empty_other_backends(config)
     missing = sorted(OmegaConf.missing_keys(config))
     for key in missing:
         OmegaConf.update(config, key, None)
     values: Any = OmegaConf.to_container(config, resolve=True)
-    return {str(name): value for name, value in values.items()}, missing
+    stated: Any = OmegaConf.to_container(config)
+    # A variable is secret by its own name, or by that of the key that takes it.
+    for text, is_secret in texts_in(stated):
+        for variable in _VARIABLE_BEGUN.findall(text):
+            learn_fields(os.environ.get(variable), is_secret or is_secret_variable(variable))
+    return {str(name): value for name, value in values.items()}, stated, missing
 
 
 def _empty_other_backends(config: Any) -> None:
@@ -92,13 +98,6 @@ def _empty_other_backends(config: Any) -> None:
             for part in place[:-1]:
                 block = block[part]
             block[place[-1]] = ""
-
-
-def learn_variables(stated: Any) -> None:
-    """Learn which values of variables are secret: by the variable's name, or that of their key."""
-    for text, is_secret in texts_in(stated):
-        for variable in _VARIABLE_BEGUN.findall(text):
-            learn_fields(os.environ.get(variable), is_secret or is_secret_variable(variable))
 
 
 def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> Iterator[str]:

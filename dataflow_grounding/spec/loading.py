@@ -5,26 +5,29 @@ in, keys that the pipeline has no use for are taken out, paths are made absolute
 validated by the models of `schema.py`. Every mistake is reported with its file and line.
 """
 
+import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.environment import may_be_in_env_file, read_env_files
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import has_scheme, joined, plain_path
 from dataflow_grounding.spec._parts import Parts, first_line, merge, read_parts
-from dataflow_grounding.spec._paths import make_absolute
-from dataflow_grounding.spec._pipeline import endpoint_alone, name_pipeline, take_out_unused
-from dataflow_grounding.spec._references import empty_variables, filled_in, learn_variables
+from dataflow_grounding.spec._references import empty_variables, filled_in
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import END_OF_PART, missing_keys, validated
-from dataflow_grounding.spec.schema import PipelineBlock, Spec, SpecHead, spec_with
+from dataflow_grounding.spec.problems import END_OF_PART, block_with, missing_keys, validated
+from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 # What OmegaConf says of a variable that isn't set.
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
+# Keys of `data` whose texts are no paths.
+_NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
 """From an `autolabel_type` and the folders of the spec's files to the pipeline's block.
@@ -74,19 +77,16 @@ def read_spec(
     try:
         config = merge(parts)
         if not whole:
-            config = endpoint_alone(config, others)
-        name_pipeline(config, others)
+            config = _endpoint_alone(config, others)
+        _name_pipeline(config, others)
         model, unknown = _model_of(config.get("autolabel_type"), block_of, folders)
-        passed_over = take_out_unused(config, model, others)
-        values, missing = filled_in(config)
+        passed_over = _take_out_unused(config, model, others)
+        values, stated, missing = filled_in(config)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
         raise _why_not_merged(error, parts) from None
-    # The values as they are stated, with their references.
-    stated: Any = OmegaConf.to_container(config)
-    learn_variables(stated)
-    make_absolute(values, parts.sources())
-    problems = missing_keys(values, missing, parts.place)
-    problems += empty_variables(stated, parts.place)
+    empty = list(empty_variables(stated, parts.place))
+    _make_absolute(values, parts)
+    problems = missing_keys(values, missing, parts.place) + empty
     if unknown:
         problems.append(f"{parts.place(['autolabel_type'])}: {unknown}")
     spec, wrong = validated(values, model, parts.place)
@@ -103,6 +103,37 @@ def read_spec(
     return spec, problems
 
 
+def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
+    # Without what only a run needs: `data` is left out, and a missing `results_dir` is the current
+    # folder. A `vlm` at the top is taken to be that of the first known pipeline's block, and all
+    # else is left out.
+    plain: Any = OmegaConf.to_container(config)
+    if "vlm" in plain:
+        first_block = next(iter(others))
+        plain = {first_block: {"vlm": plain["vlm"]}}
+    for block in plain.values():
+        if isinstance(block, dict):
+            block.pop("data", None)
+    if plain.get("results_dir") in (None, "", "???"):
+        plain["results_dir"] = "."
+    return OmegaConf.create(plain)
+
+
+def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
+    # A missing `autolabel_type` becomes the pipeline that the spec has a block for, or one whose
+    # name is similar. It stays unset where there are blocks for several pipelines, or for none.
+    if config.get("autolabel_type") is not None:
+        return
+    names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
+    blocks = [name for name in names if name in known_pipelines]
+    if not blocks:
+        # The block's name may be misspelt: with the right type, this is reported as a wrong key.
+        for name in names:
+            blocks += difflib.get_close_matches(name, known_pipelines, n=1, cutoff=0.8)
+    if len(blocks) == 1:
+        config.update({"autolabel_type": blocks[0]})
+
+
 def _model_of(
     autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]
 ) -> tuple[type[SpecHead], str]:
@@ -115,6 +146,78 @@ def _model_of(
     except SpecError as error:
         return SpecHead, str(error)
     return spec_with(name, block), ""
+
+
+def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
+    # Keys of other pipelines or tools are taken out, and returned. Unknown keys stay, to be
+    # reported. Where no pipeline is known, blocks that may be the pipeline's are taken out, too.
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    taken_out = []
+    for name in list(config):
+        if name in known:
+            continue
+        if name in others or name in OTHER_KEYS["blocks"]:
+            taken_out.append(name)
+            del config[name]
+        elif model is SpecHead and OmegaConf.is_dict(config.get(name)):
+            # This may be the block of the pipeline that isn't known. Which keys it may have isn't
+            # known either, so it isn't reported.
+            del config[name]
+    for block in others:
+        if block not in config:
+            continue
+        for inner_block, keys in OTHER_KEYS["keys"].items():
+            inside = OmegaConf.select(config, f"{block}.{inner_block}")
+            if not OmegaConf.is_dict(inside):
+                continue
+            for key in keys:
+                if key in inside:
+                    del inside[key]
+                    taken_out.append(f"{block}.{inner_block}.{key}")
+    return taken_out
+
+
+def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
+    # A path starts from the folder of the file that states it, that of an override from the current
+    # folder; of several that state it, the last counts. A `~` at its beginning is the user's own
+    # folder.
+    sources: list[tuple[str, Any]] = []
+    for file in parts.files:
+        sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
+    sources.append((".", OmegaConf.to_container(parts.overrides.values)))
+    for *outer, key in _places_of_paths(values):
+        folder = "."
+        for source_folder, stated in sources:
+            if block_with(stated, [*outer, key]) is not None:
+                folder = source_folder
+        block = values
+        for name in outer:
+            block = block[name]
+        path = joined(folder, os.path.expanduser(plain_path(str(block[key]))))
+        block[key] = path if is_elsewhere(path) else os.path.abspath(path)
+
+
+def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
+    # Where a path without a scheme stands, which starts from some folder. An address is none, also
+    # `file://…`, nor is a data set (`datasets:…`), nor an empty text. A number is one: a folder may
+    # be called 2024.
+    places = [["results_dir"]]
+    for name, block in values.items():
+        data = block.get("data") if isinstance(block, dict) else None
+        if isinstance(data, dict):
+            places += [[name, "data", key] for key in data if key not in _NO_PATHS]
+        if isinstance(block, dict) and isinstance(block.get("prompts"), dict):
+            places.append([name, "prompts", "dir"])
+    for place in places:
+        value: Any = values
+        for name in place:
+            value = value.get(name)
+        if isinstance(value, str):
+            is_path = value and not value.startswith("datasets:") and not has_scheme(value)
+        else:
+            is_path = isinstance(value, int)
+        if is_path:
+            yield place
 
 
 def _why_not_merged(error: Exception, parts: Parts) -> SpecError:

@@ -1,19 +1,23 @@
 """A run by workers in other processes, as its driver sees it.
 
 The driver splits the input into blocks (each a shard), hands them out to workers one after the
-other, replaces workers that are lost, and puts the blocks' files together. How workers are started
-and spoken to is up to a subclass.
+other, replaces workers that are lost, and puts the blocks' files together. `ray_run` has the
+cluster, and starts the workers.
 """
 
 import asyncio
+import os
+import sys
+import sysconfig
 from abc import abstractmethod
 from collections import Counter, deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.settings import speaks_of_specs
+from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.limiter import FoundPlaces, Key, share_of
 from dataflow_grounding.engine.progress import Now
@@ -41,26 +45,74 @@ class WorkerLost(Exception):
     """A worker is gone, or can't be made; the text says how, as far as that is known."""
 
 
-class WorkerHandle(Protocol):
+class WorkerHandle:
     """A worker, from its driver's side.
 
     What waits for an answer raises WorkerLost where none will come.
+
+    Args:
+        ray: The module.
+        actor: The worker's, on Ray.
+        gone: Tells the limiter that it has been ended.
     """
+
+    def __init__(self, ray: Any, actor: Any, gone: Callable[[], object]) -> None:
+        self._ray = ray
+        self._actor = actor
+        self._gone = gone
 
     async def begin(self, work: bytes) -> WorkError | None:
         """Make the worker ready for shipped Work; return what keeps it from that."""
+        wrong: WorkError | None = await self._answer(
+            self._actor.begin.remote(work, __version__, os.getcwd(), _own_modules())
+        )
+        return wrong
 
     async def work_on(self, shard: Shard) -> ShardOutcome:
         """Have the worker take a shard's rows through the steps."""
+        done: ShardOutcome = await self._answer(self._actor.work_on.remote(shard))
+        return done
 
     async def now(self) -> Now | None:
         """Return how far the worker's shard is; None before it has begun."""
+        now: Now | None = await self._answer(self._actor.now.remote())
+        return now
 
     def interrupt(self) -> None:
         """Have the worker finish what is in flight, and no more."""
+        self._actor.interrupt.remote()
 
     def end(self) -> None:
         """End the worker at once, whatever it is doing."""
+        with suppress(Exception):  # it is gone already
+            self._ray.kill(self._actor)
+        with suppress(Exception):  # the limiter is gone, too
+            self._gone()
+
+    async def _answer(self, call: Any) -> Any:
+        try:
+            return await call
+        except self._ray.exceptions.RayError as lost:
+            raise WorkerLost(last_line(lost)) from None
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an error's text, where Ray puts what happened; "" without a text."""
+    return (str(error).strip().splitlines() or [""])[-1].strip()
+
+
+def _own_modules() -> list[str]:
+    # There are the modules of the user, beside a spec or a script. Zip files, and folders that
+    # don't exist, are left out.
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    # each with a slash at its end, so that `startswith` tells a folder in it from one beside it
+    installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
+    own = []
+    for path in sys.path:
+        folder = os.path.join(os.path.abspath(path), "")
+        if os.path.isdir(path or ".") and not folder.startswith(installed):
+            own.append(folder.rstrip(os.sep))
+    return own
 
 
 class DrivenRun(Run):

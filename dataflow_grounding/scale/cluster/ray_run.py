@@ -6,12 +6,10 @@ import logging
 import os
 import re
 import socket
-import sys
-import sysconfig
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,16 +18,14 @@ from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, Spec
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.threads import LEAVING
-from dataflow_grounding._util.version import __version__
 from dataflow_grounding.engine.limiter import FoundPlaces, Key, share_of
-from dataflow_grounding.engine.progress import Now
-from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.scale.cluster._worker import ShardOutcome, Worker, WorkError
+from dataflow_grounding.scale.cluster._worker import Worker
 from dataflow_grounding.scale.cluster.driver import (
     LOOK_SECONDS,
     DrivenRun,
     WorkerHandle,
     WorkerLost,
+    last_line,
 )
 from dataflow_grounding.scale.cluster.limits import Permits, Report, SharedLimiter
 from dataflow_grounding.serving.serving import check_counts
@@ -121,9 +117,9 @@ class RayRun(DrivenRun):
             )
             name = uuid.uuid4().hex
             actor = worker_class.remote(partial(_exchanged, self._limiter, name))
-            return _Actor(self._ray, actor, partial(self._limiter.gone.remote, name))
+            return WorkerHandle(self._ray, actor, partial(self._limiter.gone.remote, name))
         except self._ray.exceptions.RayError as lost:
-            raise WorkerLost(_last_line(lost)) from None
+            raise WorkerLost(last_line(lost)) from None
 
     async def _totals(self) -> tuple[int, float]:
         totals: tuple[int, float] = await self._limiter.totals.remote()
@@ -176,68 +172,10 @@ class RayRun(DrivenRun):
                 pass
 
 
-class _Actor:
-    """A worker on Ray; see WorkerHandle. `gone` tells the limiter that it has been ended."""
-
-    def __init__(self, ray: Any, actor: Any, gone: Callable[[], object]) -> None:
-        self._ray = ray
-        self._actor = actor
-        self._gone = gone
-
-    async def begin(self, work: bytes) -> WorkError | None:
-        wrong: WorkError | None = await self._answer(
-            self._actor.begin.remote(work, __version__, os.getcwd(), _own_modules())
-        )
-        return wrong
-
-    async def work_on(self, shard: Shard) -> ShardOutcome:
-        done: ShardOutcome = await self._answer(self._actor.work_on.remote(shard))
-        return done
-
-    async def now(self) -> Now | None:
-        now: Now | None = await self._answer(self._actor.now.remote())
-        return now
-
-    def interrupt(self) -> None:
-        self._actor.interrupt.remote()
-
-    def end(self) -> None:
-        with suppress(Exception):  # it is gone already
-            self._ray.kill(self._actor)
-        with suppress(Exception):  # the limiter is gone, too
-            self._gone()
-
-    async def _answer(self, call: Any) -> Any:
-        try:
-            return await call
-        except self._ray.exceptions.RayError as lost:
-            raise WorkerLost(_last_line(lost)) from None
-
-
 def _block_count(workers: int) -> int:
     # Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS,
     # whose files are open at once, unless there are more workers.
     return max(FEWEST_BLOCKS, workers, min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS))
-
-
-def _last_line(error: Exception) -> str:
-    # Return the last line of an error's text, where Ray puts what happened, below a traceback.
-    # Empty for an error without a text.
-    return (str(error).strip().splitlines() or [""])[-1].strip()
-
-
-def _own_modules() -> list[str]:
-    # There are the modules of the user, beside a spec or a script. Zip files, and folders that
-    # don't exist, are left out.
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    # each with a slash at its end, so that `startswith` tells a folder in it from one beside it
-    installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
-    own = []
-    for path in sys.path:
-        folder = os.path.join(os.path.abspath(path), "")
-        if os.path.isdir(path or ".") and not folder.startswith(installed):
-            own.append(folder.rstrip(os.sep))
-    return own
 
 
 def _exchanged(limiter: Any, worker: str, seconds: float, report: Report) -> Permits:
