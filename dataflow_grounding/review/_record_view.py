@@ -8,12 +8,14 @@ from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.matching import things_of
 from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
     annotated_column,
     doubt_of_reply,
+    is_negative,
     is_number,
     path_of,
     read_any_expressions,
@@ -225,6 +227,31 @@ def expressions_of(record: Record) -> dict[str, Expression]:
             key = f"{id}~{number}"
         expressions[key] = expression
     return expressions
+
+
+def boxes_of_same_thing(
+    expressions: Mapping[str, Expression],
+) -> dict[tuple[str, int], list[tuple[str, int]]]:
+    """Return the boxes of each thing that several phrases of one class have a box of.
+
+    Args:
+        expressions: A record's, as `expressions_of` returns them.
+
+    Returns:
+        By each such box, the expression's id and the index: all boxes of its thing, the surest
+        first, which is the one that exports have.
+    """
+    ids_of_class: dict[str, list[str]] = {}
+    for id, row in expressions.items():
+        if isinstance(row.get("class"), str) and not is_negative(row):
+            ids_of_class.setdefault(class_key(row["class"]), []).append(id)
+    same: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for ids in ids_of_class.values():
+        for thing in things_of([expressions[id]["instances"] for id in ids]):
+            if len(thing) > 1:
+                boxes = [(ids[phrase], index) for phrase, index in thing]
+                same.update(dict.fromkeys(boxes, boxes))
+    return same
 
 
 def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:

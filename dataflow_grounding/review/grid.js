@@ -102,7 +102,7 @@ const reviewGrid = (() => {
       : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, side);
     const number = node("kbd", null, numberOf(n));
     const cell = node("button", { type: "button", class: "cell" }, picture,
-      node("span", { class: "phrase", dir: "auto" }, number, " ", e.text),
+      node("span", { class: "phrase", dir: "auto" }, number, " ", [e.text, ...alsoOf(item)].join(", ")),
       item.box === null && e.status !== "none" && node("span", { class: "open" }, e.status));
     cell.addEventListener("click", (event) => {
       mark(n);
@@ -110,6 +110,8 @@ const reviewGrid = (() => {
     });
     return cell;
   }
+  // Other phrases of the class that have a box of the item's thing.
+  const alsoOf = (item) => [...new Set(item.also.map(([, , text]) => text))];
   // The whole picture, in which a phrase has no box.
   function wholeOf(view) {
     const frame = node("div", { class: "crop" });

@@ -25,6 +25,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
+from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.review._decisions import Decisions, review_files
 from dataflow_grounding.review._judged_pictures import (
     file_name,
@@ -32,7 +33,12 @@ from dataflow_grounding.review._judged_pictures import (
     whole_digest,
 )
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
-from dataflow_grounding.review._record_view import Expression, expressions_of, picture_column
+from dataflow_grounding.review._record_view import (
+    Expression,
+    boxes_of_same_thing,
+    expressions_of,
+    picture_column,
+)
 from dataflow_grounding.review._standing import Placed
 
 RANDOM_EVERY = 5
@@ -58,6 +64,8 @@ class Item(NamedTuple):
         status: The expression's.
         score: The box's, from 0 to 1; None where it has none.
         doubt: From 0; the larger, the sooner it is shown.
+        also: Further boxes of the same thing, which other phrases of the class have: of each the
+            expression's id, the index and the phrase. They are judged with this one, the surest.
     """
 
     record: int
@@ -68,6 +76,7 @@ class Item(NamedTuple):
     status: str
     score: float | None
     doubt: float
+    also: tuple[tuple[str, int, str], ...] = ()
 
 
 class Reviewable:
@@ -86,7 +95,8 @@ class Reviewable:
         keys: What decisions call each record, in the file's order.
         places: By that key the record's index.
         names: The name of each record's image file.
-        items: All boxes, and phrases without one, in the file's order.
+        items: All boxes, and phrases without one, in the file's order. Boxes of one thing, which
+            several phrases of a class have, are one item.
         unread: A line for each record whose phrases can't be read: why.
 
     Raises:
@@ -248,31 +258,48 @@ def records_with_keys(
 def _items_of(
     record_index: int, record: Record, expressions: Mapping[str, Expression]
 ) -> Iterator[Item]:
-    # An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
-    # record; 1 each for samples that disagree and for a check that didn't say yes; and 1 - score,
-    # or 0.5 where there is no score.
+    doubts = _doubts_of(record, expressions)
+    of_thing = boxes_of_same_thing(expressions)
+    for id, row in expressions.items():
+        text = row["text"]
+        head = class_of(row) if "class" in row else head_of(text)
+        status = status_of(row)
+        if not row["instances"]:
+            yield Item(record_index, id, None, text, head, status, None, doubts[id, None])
+        for index, instance in enumerate(row["instances"]):
+            first, *others = of_thing.get((id, index), [(id, index)])
+            if first != (id, index):
+                continue  # it is judged with the first
+            score = float(instance["score"]) if is_number(instance["score"]) else None
+            doubt = max(doubts[box] for box in (first, *others))
+            also = tuple((other, box, expressions[other]["text"]) for other, box in others)
+            yield Item(record_index, id, index, text, head, status, score, doubt, also)
+
+
+def _doubts_of(
+    record: Record, expressions: Mapping[str, Expression]
+) -> dict[tuple[str, int | None], float]:
+    # By expression and box, or None for a phrase without one. A doubt is a sum without a unit: 2
+    # for a record of suspect boxes, 0.5 for a doubtful record; 1 each for samples that disagree and
+    # for a check that didn't say yes; and 1 - score, or 0.5 where there is no score.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
     if record.get("doubtful") is True:
         record_doubt += 0.5
+    doubts: dict[tuple[str, int | None], float] = {}
     for id, row in expressions.items():
         doubt = record_doubt
         if row.get("disagreement") is True:
             doubt += 1
         if was_checked(row) and row.get("verified") is not True:
             doubt += 1
-        text = row["text"]
-        head = class_of(row) if "class" in row else head_of(text)
-        status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
         if not row["instances"]:
-            yield Item(record_index, id, None, text, head, status, None, doubt + 0.5)
+            doubts[id, None] = doubt + 0.5
         for index, instance in enumerate(row["instances"]):
-            if is_number(instance["score"]):
-                score = float(instance["score"])
-                yield Item(record_index, id, index, text, head, status, score, doubt + (1 - score))
-            else:
-                yield Item(record_index, id, index, text, head, status, None, doubt + 0.5)
+            score = instance["score"]
+            doubts[id, index] = doubt + (1 - float(score) if is_number(score) else 0.5)
+    return doubts
 
 
 class Undecided(NamedTuple):
@@ -370,7 +397,8 @@ class Queue:
             return False
         if wanted["status"] and item.status != wanted["status"]:
             return False
-        if wanted["text"] and wanted["text"].casefold() not in item.text.casefold():
+        phrases = (item.text, *[text for _, _, text in item.also])
+        if not any(wanted["text"].casefold() in phrase.casefold() for phrase in phrases):
             return False
         if wanted["head"] and class_key(item.head) != class_key(wanted["head"]):
             return False

@@ -28,6 +28,7 @@ from dataflow_grounding.review._overlay import (
 from dataflow_grounding.review._record_view import (
     Expression,
     Picture,
+    boxes_of_same_thing,
     expressions_of,
     known_classes,
     path_of_picture,
@@ -197,18 +198,22 @@ class Session:
         `id`, the `classColor` of its class where it states one, its `version`, `reviewed_by` and
         `verified`; for each box `verified`, and `box`, the index that items know it by: of the
         pipeline's box that it is, or was drawn in place of. A box that a reviewer added has no
-        `box`. `verified` is a reviewer's word alone, else None. A record whose expressions can't be
-        read has none, and says why in `problem`.
+        `box`. `also` are the other boxes of its thing, which phrases of its class have, each by
+        `id` and `box`. `verified` is a reviewer's word alone, else None. A record whose expressions
+        can't be read has none, and says why in `problem`.
         """
         record = self.reviewable.record(index)
         key = self.reviewable.keys[index]
         rows: dict[str, Expression] = {}
+        same_thing: dict[tuple[str, int], list[tuple[str, int]]] = {}
         shown = record
         placed = None
         with suppress(BrokenRow):  # the page says why
             self.reviewable.find_decisions(index)
             placed = self.reviewable.placed(index)
-            rows = standing_expressions(record, expressions_of(record), placed.outcomes)
+            own = expressions_of(record)
+            same_thing = boxes_of_same_thing(own)
+            rows = standing_expressions(record, own, placed.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
         view = view_of(shown, self._picture_of(index), self._classes)
         view["place"] = index
@@ -228,6 +233,9 @@ class Session:
             for box, instance in zip(expression["instances"], row["instances"], strict=True):
                 box["verified"] = reviewer_verdict(instance)
             _number_boxes(expression["instances"], outcomes.get(id))
+            for box in expression["instances"]:
+                own_box = (id, box.get("box"))
+                box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
         return view
 
     def _picture_of(self, index: int) -> Picture:
