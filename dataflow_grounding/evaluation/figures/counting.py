@@ -196,6 +196,7 @@ class FigureCounts:
                 figures[name] = None
         figures["rejected"] = self.rejected
         figures["classes"] = self._classes.rows()
+        figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
             # a list of classes has the words that it has
             figures.update({name: None for name, row in FIGURES.items() if row.get("of_words")})
