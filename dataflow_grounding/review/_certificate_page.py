@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.boxes.geometry import COCO_SIZES
 from dataflow_grounding.engine.summary import PROBE_AS_ASKED, what_probes_prove
 from dataflow_grounding.images.document import (
     TableRow,
@@ -17,7 +18,6 @@ from dataflow_grounding.images.document import (
     section,
     table,
 )
-from dataflow_grounding.review._sampling import SIZES
 
 _MOST_FILES = 500
 """Digests of so many files are listed; the JSON file has them all."""
@@ -98,7 +98,7 @@ def _group_tables(by: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             continue
         largest = sorted(groups, key=lambda group: -groups[group]["of"])[:_MOST_GROUPS]
         if name == "size":
-            largest = [size for size in SIZES if size in groups]
+            largest = [size for size in COCO_SIZES.values() if size in groups]
         note = "Share of boxes that are wrong."
         if len(groups) > len(largest):
             note += f" The largest {len(largest)} of {len(groups):,}; certificate.json has all."

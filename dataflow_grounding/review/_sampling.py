@@ -2,14 +2,13 @@
 
 import os
 import random
-from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.boxes.geometry import area, box_of, iou
+from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size, iou
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
 from dataflow_grounding.formats.export import status_of
@@ -17,8 +16,6 @@ from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import Expression, expressions_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
 
-SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
-SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
 GOLD_IOU = 0.5  # from which a box is the gold's
 LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
 
@@ -142,7 +139,7 @@ def groups_of(
             own = {**of_phrase[item.id], "model": model}
             if item.box is not None:
                 box = box_of(row["instances"][item.box]["bbox"])
-                own["size"] = SIZES[bisect(SIZE_AREAS, area(box))]
+                own["size"] = COCO_SIZES[coco_size(area(box))]
             if "class" in row:
                 own["class"] = class_of(row)
             groups[item] = own

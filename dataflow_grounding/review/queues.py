@@ -2,8 +2,6 @@
 
 import os
 import random
-import tempfile
-from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,13 +10,12 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
+from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     Record,
-    dump_text,
     is_number,
-    parse_value,
     path_of,
     was_checked,
 )
@@ -119,9 +116,7 @@ class Reviewable:
         self._decided: set[int] = set()  # records on whose pictures there are decisions
         self._placed: dict[int, Placed] = {}  # by record
         self._decisions_seen = 0  # lines of `decisions.decided_rows` that `_decided` knows of
-        self._lines = tempfile.TemporaryFile()  # noqa: SIM115
-        # The offset at which each record's line begins in it, and the end of the last.
-        self._begins = array("Q")
+        self._rows = RowsOnDisk()
         for index, (key, record) in enumerate(
             records_with_keys(self.files.annotations, self.folders)
         ):
@@ -130,14 +125,11 @@ class Reviewable:
             self._records_of_picture[f"path {short_digest(path_of(record))}"].append(index)
             self._note_decisions(index, key, record)
             self.names.append(file_name(path_of(record)))
-            self._begins.append(self._lines.tell())
-            self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
+            self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
             try:
                 self.items += _items_of(index, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
                 self.unread.append(f"record {index + 1}: {why}")
-        self._begins.append(self._lines.tell())
-        self._lines.flush()
         self._decisions_seen = len(self.decisions.decided_rows)
 
     def _note_decisions(self, index: int, key: str, record: Record) -> None:
@@ -176,11 +168,8 @@ class Reviewable:
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it, by its index; from any thread."""
-        begin, end = self._begins[index : index + 2]
-        # Unlike read, pread moves no position that threads would share.
-        line = os.pread(self._lines.fileno(), end - begin, begin)
-        image_id, occurrence, row = parse_value(line)
-        return Record(row, self.folders, occurrence, image_id, index)
+        kept = self._rows[index]
+        return Record(kept["row"], self.folders, kept["of"], kept["id"], index)
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
         """Draw items at random, each as likely as any other; all of them if there are fewer.

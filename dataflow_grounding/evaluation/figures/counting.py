@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.class_table import ClassTable
-from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, coco_size
 from dataflow_grounding.data.classes import class_of, classes_of
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
@@ -39,8 +39,6 @@ from dataflow_grounding.formats.export import status_of
 Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID = 32  # cells of the map of places, each way
-_SMALL_AREA = 32**2  # px²: COCO's small boxes have less
-_LARGE_AREA = 96**2  # px²: COCO's large boxes have as much or more
 # words whose share of different ones is told: it falls with the number of words, so this is fixed
 _FIRST_WORDS = 1000
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
@@ -314,8 +312,9 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     # `size` is the picture's; None leaves out the figures that need it.
-    yield "sizes", _size_class(box)
-    yield "small_share", area(box) < _SMALL_AREA
+    size_of_box = coco_size(area(box))
+    yield "sizes", size_of_box
+    yield "small_share", size_of_box == "small"
     if size is None:
         return
     width, height = size
@@ -324,12 +323,6 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     y = (box[1] + box[3]) / 2 / height
     yield "places", (_cell(x), _cell(y))
     yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
-
-
-def _size_class(box: Bbox) -> str:
-    if area(box) < _SMALL_AREA:
-        return "small"
-    return "medium" if area(box) < _LARGE_AREA else "large"
 
 
 def _cell(part: float) -> int:

@@ -8,12 +8,12 @@ from dataflow_grounding.evaluation.metrics.annotations import Source, read_annot
 from dataflow_grounding.evaluation.metrics.pairs import (
     Overlap,
     Pair,
+    Pairs,
     Row,
     Rules,
     boxes_of,
     one_to_one,
     overlaps_of,
-    pair,
 )
 
 # Labels as texts, of a phrase that an annotator said nothing of; "None" is a label that is missing.
@@ -39,7 +39,7 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
     images = set[int]()
     common: list[tuple[Row, Row]] = []
     of_one_alone: list[Row] = []
-    for record in pair(read_annotations(second), read_annotations(first)):
+    for record in Pairs(read_annotations(second), read_annotations(first)):
         if record.found is None:
             continue
         images.add(record.image)

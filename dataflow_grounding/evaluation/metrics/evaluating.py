@@ -14,7 +14,7 @@ import numpy as np
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.class_table import in_order
-from dataflow_grounding.boxes.geometry import area
+from dataflow_grounding.boxes.geometry import COCO_SIZES, area, coco_size
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.evaluation.metrics._classes import ClassFigures, mean_ap
@@ -36,7 +36,7 @@ from dataflow_grounding.evaluation.metrics.confidence import (
     kept_and_right,
     mcnemar,
 )
-from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Pairs, Row, Rules, pair
+from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Pairs, Row, Rules
 
 # the columns of `_measures` by name, a value for each image
 Columns = dict[str, np.ndarray]
@@ -47,9 +47,6 @@ _MOST_GROUPS = 20  # of each kind: the largest
 # By how many words a phrase has: D³'s groups. A bound is where the next group begins.
 _WORD_BOUNDS = (4, 7, 10)
 _WORD_GROUPS = ("1-3", "4-6", "7-9", "10 or more")
-# COCO's sizes; of several boxes by the mean area. The bounds are where the next group begins.
-_SIZE_BOUNDS = (32**2, 96**2)
-_SIZE_GROUPS = ("small, < 32² px", "medium, < 96² px", "large")
 _GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
 _GROUP_MEASURES = ("acc_0.5", "miou", "r1_any", "gprec_f1")
 _AT_ONCE = 4096  # phrases whose columns are kept until they are summed
@@ -184,7 +181,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
             f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`;"
             " `dataflowgrounding import` makes files of other formats records"
         )
-    pairs = pair(answers, truth)
+    pairs = Pairs(answers, truth)
     counts = _Counts(rules, truth.states_classes or answers.states_classes)
     for record in pairs:
         counts.add(record)
@@ -467,7 +464,7 @@ def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[t
     # Kinds are size, words, category, status and model. One that can't be told is left out.
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
-        yield "size", _SIZE_GROUPS[bisect(_SIZE_BOUNDS, sum(areas) / len(areas))]
+        yield "size", COCO_SIZES[coco_size(sum(areas) / len(areas))]
     yield "words", _WORD_GROUPS[bisect(_WORD_BOUNDS, len(gold["text"].split()))]
     types = gold.get("type") or head_of(gold["text"])
     if not isinstance(types, (list, tuple)):

@@ -1,5 +1,6 @@
-"""Rows in a temporary file, read back one by one: two files are compared picture by picture."""
+"""Rows in a temporary file, read back one by one."""
 
+import os
 import pickle
 import tempfile
 from array import array
@@ -8,19 +9,17 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError, told_as
 
-_IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
-
 
 class RowsOnDisk:
     """A list of rows that are kept in a temporary file, and can only be added to.
 
-    A row is a new object each time it is asked for. The file has no name, and is gone with this
-    object or the process. Writing raises InputError where the temporary folder has no room.
+    A row is a new object each time it is asked for, from any thread. The file has no name, and is
+    gone with this object or the process. Writing raises InputError where the temporary folder has
+    no room.
     """
 
     def __init__(self) -> None:
-        # In memory until it is larger than that.
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed with this object
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
         # the offset at which each row begins, and the end of the last
         self._begins = array("Q", [0])
 
@@ -29,9 +28,8 @@ class RowsOnDisk:
         data = pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
         folder = tempfile.gettempdir()
         with told_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
-            # Reading moves the file's position.
-            self._file.seek(self._begins[-1])
             self._file.write(data)
+            self._file.flush()
         self._begins.append(self._begins[-1] + len(data))
 
     def __len__(self) -> int:
@@ -41,8 +39,8 @@ class RowsOnDisk:
         begin = self._begins[index]
         end = self._begins[index + 1]
         with told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
-            self._file.seek(begin)
-            row: dict[str, Any] = pickle.loads(self._file.read(end - begin))
+            # Unlike read, pread moves no position that threads would share.
+            row: dict[str, Any] = pickle.loads(os.pread(self._file.fileno(), end - begin, begin))
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
