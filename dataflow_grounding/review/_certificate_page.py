@@ -57,8 +57,8 @@ def certificate_page(certificate: Mapping[str, Any], results: str, file_name: st
     sections.extend(_group_tables(certificate["by"]))
     if certificate["checks"]:
         sections.append(_checks(certificate["checks"]))
-    sections.append(_terms("The sample", _about_samples(certificate)))
-    sections.append(_terms("The run", _about_run(certificate)))
+    sections.append(section("The sample", definitions(_about_samples(certificate))))
+    sections.append(section("The run", definitions(_about_run(certificate))))
     sections.append(_files(certificate["files"]))
     if certificate["prompts"] is None:
         model = "a file without run.json"
@@ -210,10 +210,6 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "version", str(run["version"])
     for status, count in certificate["statuses"].items():
         yield f"phrases of status {status}", f"{count:,}"
-
-
-def _terms(heading: str, terms: Iterable[tuple[str, str]]) -> str:
-    return section(heading, definitions(terms))
 
 
 def _files(files: Mapping[str, str | None]) -> str:

@@ -75,7 +75,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
         if item.box is None:
             answers[item] = not right_boxes
         else:
-            own_box = box_of(_instance_of(reviewable, item)["bbox"])
+            row = expressions_of(reviewable.record(item.record))[item.id]
+            own_box = box_of(row["instances"][item.box]["bbox"])
             answers[item] = any(iou(own_box, box_of(bbox)) >= GOLD_IOU for bbox in right_boxes)
     if not answers:
         raise InputError(
@@ -97,12 +98,6 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
                     if instance.get("verified") is not False:
                         boxes_of_phrase.append(instance["bbox"])
     return boxes
-
-
-def _instance_of(reviewable: Reviewable, item: Item) -> dict[str, Any]:
-    row = expressions_of(reviewable.record(item.record))[item.id]
-    instance: dict[str, Any] = row["instances"][item.box]
-    return instance
 
 
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:

@@ -533,57 +533,44 @@ class Queue:
     def _is_rejected(self, item: Item) -> bool:
         # Return whether a reviewer found an item wrong, or what was drawn in its place. False for
         # one that was deleted.
-        outcome = self._outcome_of(item)
-        if outcome is None or outcome.after is None:
-            return False
-        if item.box is None:
-            return reviewer_verdict(outcome.after) is False
-        index = outcome.index_after(item.box)
-        return index is not None and reviewer_verdict(outcome.after["instances"][index]) is False
+        left = self._as_left(item)
+        return left is not None and reviewer_verdict(left) is False
 
     def _is_to_mend(self, item: Item) -> bool:
         # A box has yet to be drawn while the phrase has more rejected boxes of the pipeline's, or
         # drawn in place of these, than added ones that nobody rejected. A rejected phrase without a
         # box always has one to be drawn.
         outcome = self._outcome_of(item)
-        if outcome is None or outcome.after is None or not self._is_rejected(item):
+        if outcome is None or not self._is_rejected(item):
             return False
-        if item.box is None:
-            return True
-        return outcome.boxes_to_draw() > 0
-
-    def _outcome_of(self, item: Item) -> Outcome | None:
-        return self._reviewable.placed(item.record).outcomes.get(item.id)
+        return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
         # A box that was only moved as a whole has yet to be judged; so has one without a verdict of
         # ours, which settles nothing for a certificate.
-        outcome = self._outcome_of(item)
-        if outcome is None:
-            return False
-        reviewed = _as_left(item, outcome)
-        return reviewed is None or reviewer_verdict(reviewed) is not None
+        left = self._as_left(item)
+        return left is None or reviewer_verdict(left) is not None
 
     def _is_there(self, item: Item) -> bool:
-        outcome = self._outcome_of(item)
-        if outcome is None:
-            return True
-        if outcome.after is None:
-            return False
-        return item.box is None or outcome.index_after(item.box) is not None
+        return self._as_left(item) is not None
 
     def _is_mine(self, item: Item) -> bool:
         # Who decided is known of phrases, not of each box.
         outcome = self._outcome_of(item)
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
+    def _as_left(self, item: Item) -> Mapping[str, Any] | None:
+        # Return what reviewers made of an item: its phrase, its box, or what was drawn in its
+        # place. None if it was deleted; empty where nobody decided on its phrase. A box that was
+        # moved as a whole has no `reviewed_by`, as nobody judged it.
+        outcome = self._outcome_of(item)
+        if outcome is None:
+            return {}
+        if item.box is None or outcome.after is None:
+            return outcome.after
+        index = outcome.index_after(item.box)
+        box: Mapping[str, Any] | None = None if index is None else outcome.after["instances"][index]
+        return box
 
-def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
-    # Return what reviewers made of an item: its phrase, its box, or what was drawn in its place.
-    # None if it was deleted. A box that was moved as a whole has no `reviewed_by`, as nobody judged
-    # it.
-    if item.box is None or outcome.after is None:
-        return outcome.after
-    index = outcome.index_after(item.box)
-    box: Mapping[str, Any] | None = None if index is None else outcome.after["instances"][index]
-    return box
+    def _outcome_of(self, item: Item) -> Outcome | None:
+        return self._reviewable.placed(item.record).outcomes.get(item.id)

@@ -155,7 +155,7 @@ class Session:
         if not all(number.isdecimal() and len(number) < 10 for number in (queue_place, most)):
             raise InputError("'place' and 'most' should be numbers")
         order = wanted.get("order") or self.order
-        queue = self._queue_of({**wanted, "order": order})
+        queue = self._queue(*[{**wanted, "order": order}.get(name) or "" for name in _FILTERS])
         if wanted.get("mode") == "grid":
             items, next_place = queue.page_after(int(queue_place), _GRID)
         else:
@@ -180,9 +180,6 @@ class Session:
         items = self.reviewable.items if self.sample is None else self.sample
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed]
-
-    def _queue_of(self, wanted: Mapping[str, str]) -> Queue:
-        return self._queue(*[wanted.get(name) or "" for name in _FILTERS])
 
     def _records_of(self, items: Iterable[Item]) -> dict[int, dict[str, Any]]:
         views: dict[int, dict[str, Any]] = {}

@@ -187,7 +187,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         counts.add(record)
     sums = counts.sums(truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
-    rows_of_classes = counts.class_rows(len(sums["one"]))
+    rows_of_classes = counts.classes.rows(len(sums["one"])) if counts.classes else {}
     listed = truth.classes or answers.classes
     classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
     return Evaluation(
@@ -198,7 +198,8 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         np.frombuffer(counts.boxed, bool),
         np.frombuffer(counts.right, bool),
         curve,
-        _figures(counts, sums, answers.phrase_count, rules) | _map_of(classes),
+        _figures(counts, sums, answers.phrase_count, rules)
+        | ({"map": mean_ap(classes)} if classes else {}),
         classes,
         list(_notes(pairs, answers, truth, counts)),
         counts.groups,
@@ -261,10 +262,6 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
         **_to_json(figures_from_sums(totals, rules)),
         **_to_json({"ap": counts.precision.value()}),
     }
-
-
-def _map_of(classes: Mapping[str, Mapping[str, Any]]) -> Figures:
-    return {"map": mean_ap(classes)} if classes else {}
 
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
@@ -373,6 +370,7 @@ class _Counts:
         extra: How many found phrases the gold doesn't have, in the records that it has.
         scaled: How many found records had their boxes scaled.
         by_class: How many found phrases were matched by their class.
+        classes: The figures of classes; None where none are stated.
 
     Args:
         rules: When a box is right.
@@ -381,7 +379,7 @@ class _Counts:
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
         self._rules = rules
-        self._classes = ClassFigures(rules) if states_classes else None
+        self.classes = ClassFigures(rules) if states_classes else None
         self._phrases = _Table()
         self._captions = _Table()
         self._extra_boxes = _Table()
@@ -414,17 +412,13 @@ class _Counts:
         self._repeated += record.repeated
         for gold, found in record.phrases:
             self._add_phrase(record, gold, found)
-        if self._classes is not None:
-            self._classes.add(record)
+        if self.classes is not None:
+            self.classes.add(record)
 
     @property
     def repeated(self) -> int:
         """How many found boxes don't count, as another one of their class is of their thing."""
-        return self._repeated + (self._classes.repeated if self._classes else 0)
-
-    def class_rows(self, images: int) -> dict[str, dict[str, Any]]:
-        """Return the figures of each class of that many images; empty where none is stated."""
-        return {} if self._classes is None else self._classes.rows(images)
+        return self._repeated + (self.classes.repeated if self.classes else 0)
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
         # `found` is the phrase that it is matched with; None where there is none. Where classes are
@@ -432,7 +426,7 @@ class _Counts:
         # AP.
         groups = []
         for kind, name in _groups_of(record, gold, found):
-            if kind not in _GROUPS_OF_FREE_TEXT or self._classes is None:
+            if kind not in _GROUPS_OF_FREE_TEXT or self.classes is None:
                 groups.append((kind, name))
         columns, scores = phrase_columns(gold, found, self._rules)
         self._phrases.add(record.image, columns, groups)

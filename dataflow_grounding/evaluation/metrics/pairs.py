@@ -141,7 +141,8 @@ class Pairs:
             record = PairedRecord(image, gold_record, found_record)
             # What states no other size is given back as it is.
             for before, after in zip(found_pool, rescaled, strict=True):
-                record.scaled += after is not before
+                if after is not before:
+                    record.scaled += 1
             _match(record, found_phrases, self._unique_ids)
             yield record
 
