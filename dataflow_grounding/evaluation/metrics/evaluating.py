@@ -41,8 +41,8 @@ from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Pairs, Row
 # the columns of `_measures` by name, a value for each image
 Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
-# kind of group, name of the group → its gold phrases
-Groups = dict[str, dict[str, "_Group"]]
+# kind of group, name of the group → the sums of its gold phrases' columns
+Groups = dict[str, dict[str, dict[str, float]]]
 _MOST_GROUPS = 20  # of each kind: the largest
 # By how many words a phrase has: D³'s groups. A bound is where the next group begins.
 _WORD_BOUNDS = (4, 7, 10)
@@ -63,21 +63,19 @@ class Evaluation:
         sums: The columns of phrases and captions, summed for each image.
         overlaps: For each gold phrase, in the order of `pairs`, the largest overlap of its first
             box with a gold box.
-        boxed: For each gold phrase whether it has boxes.
         right: For each gold phrase whether its first box is right, or, without gold boxes, whether
             there is none.
         curve: What a cut at each score keeps, as `kept_and_right` gives it.
         figures: The measures by name; None where there is nothing to divide by.
         classes: The figures of each class by its name; empty where no classes are stated.
         notes: What a reader of the figures has to know, in sentences.
-        groups: For each kind of group and each group its gold phrases.
+        groups: For each kind of group and each group the sums of its gold phrases' columns.
     """
 
     pairs: Pairs
     rules: Rules
     sums: Columns
     overlaps: np.ndarray
-    boxed: np.ndarray
     right: np.ndarray
     curve: np.ndarray
     figures: Figures
@@ -117,12 +115,12 @@ class Evaluation:
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
         # Each has the number of its `expressions`, and _GROUP_MEASURES.
         of_kind = self.groups[kind]
-        by_size = sorted(of_kind, key=lambda name: -of_kind[name].phrases)
+        by_size = sorted(of_kind, key=lambda name: -of_kind[name]["phrases"])
         shown: dict[str, Figures] = {}
         for name in sorted(by_size[:_MOST_GROUPS]):
             group = of_kind[name]
-            figures = _to_json(figures_from_sums(group.sums, self.rules))
-            shown[name] = {"expressions": group.phrases}
+            figures = _to_json(figures_from_sums(group, self.rules))
+            shown[name] = {"expressions": int(group["phrases"])}
             shown[name] |= {measure: figures[measure] for measure in _GROUP_MEASURES}
         return shown
 
@@ -195,7 +193,6 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         rules,
         sums,
         np.frombuffer(counts.overlaps),
-        np.frombuffer(counts.boxed, bool),
         np.frombuffer(counts.right, bool),
         curve,
         _figures(counts, sums, answers.phrase_count, rules)
@@ -274,14 +271,6 @@ def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
     return columns["gprec_f1"] > 0 or not columns["judged"]
 
 
-@dataclass
-class _Group:
-    """Gold phrases of a group: how many, and the sums of their columns."""
-
-    phrases: int
-    sums: dict[str, float]
-
-
 class _Table:
     """Rows of numbers under the same names, summed by image: memory grows with the images alone.
 
@@ -348,10 +337,9 @@ class _Table:
                 indices_of[label].append(index)
         for (kind, name), indices in indices_of.items():
             groups = self.groups.setdefault(kind, {})
-            group = groups.setdefault(name, _Group(0, dict.fromkeys(self._names, 0.0)))
-            group.phrases += len(indices)
+            group = groups.setdefault(name, dict.fromkeys(self._names, 0.0))
             for column, number in zip(self._names, rows[indices].sum(axis=0), strict=True):
-                group.sums[column] += float(number)
+                group[column] += float(number)
         self._images = array("q")
         self._values = array("d")
         self._labels = []
@@ -362,7 +350,6 @@ class _Counts:
 
     Attributes:
         overlaps: For each gold phrase the largest overlap of its first box with a gold box.
-        boxed: For each gold phrase 1 where it has boxes, else 0.
         right: For each gold phrase 1 where it is right, else 0.
         scores: For each box with a score the score, then 1 or 0 for right or wrong.
         precision: The AP of all judged phrases.
@@ -381,11 +368,9 @@ class _Counts:
         self._rules = rules
         self.classes = ClassFigures(rules) if states_classes else None
         self._phrases = _Table()
-        self._captions = _Table()
-        self._extra_boxes = _Table()
+        self._records = _Table()
         self._images = 0  # how many there are
         self.overlaps = array("d")
-        self.boxed = array("b")
         self.right = array("b")
         self.scores = array("d")
         self.precision = AveragePrecision()
@@ -404,8 +389,8 @@ class _Counts:
         """Count a record and its phrases; those of one image have to follow one another."""
         self._images = record.image + 1
         extra_boxes = sum(len(self._rules.counted(phrase)) for phrase in record.extra)
-        self._extra_boxes.add(record.image, {"boxes": extra_boxes})
-        self._captions.add(record.image, caption_columns(record, self._rules))
+        columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
+        self._records.add(record.image, columns)
         self.extra += len(record.extra)
         self.scaled += record.scaled
         self.by_class += record.by_class
@@ -429,9 +414,8 @@ class _Counts:
             if kind not in _GROUPS_OF_FREE_TEXT or self.classes is None:
                 groups.append((kind, name))
         columns, scores = phrase_columns(gold, found, self._rules)
-        self._phrases.add(record.image, columns, groups)
+        self._phrases.add(record.image, {**columns, "phrases": 1}, groups)
         self.overlaps.append(columns["first_iou"])
-        self.boxed.append(bool(columns["boxed"]))
         self.right.append(_is_right(columns, self._rules))
         for score, is_right in scores:
             self.scores.extend((score, is_right))
@@ -447,10 +431,12 @@ class _Counts:
         columns of captions are 0 unless both sides state spans.
         """
         sums = self._phrases.sums(self._images)
-        for name, column in self._captions.sums(self._images).items():
-            # Where one side states no spans, there is nothing to compare.
-            sums[name] = column if spans_stated else np.zeros_like(column)
-        sums["boxes"] = sums["boxes"] + self._extra_boxes.sums(self._images)["boxes"]
+        for name, column in self._records.sums(self._images).items():
+            if name == "boxes":
+                sums[name] = sums[name] + column
+            else:
+                # Where one side states no spans, there is nothing to compare.
+                sums[name] = column if spans_stated else np.zeros_like(column)
         return sums
 
 

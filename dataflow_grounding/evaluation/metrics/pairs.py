@@ -464,13 +464,6 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
     return boxes
 
 
-class _Area(NamedTuple):
-    """Where a phrase is: its index, and the box around all its boxes; None where it has none."""
-
-    phrase: int
-    around: Bbox | None
-
-
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
     # All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
     # more than _MOST_PAIRS possible pairs the first goes with the first, in the order of
@@ -481,31 +474,32 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
     gold_areas = _areas_of(gold)
     found_areas = _areas_of(found)
     if len(gold) * len(found) > _MOST_PAIRS:
-        return {a.phrase: b.phrase for a, b in zip(gold_areas, found_areas, strict=False)}
+        return dict(zip(gold_areas, found_areas, strict=False))
     ranked = []
-    for a in gold_areas:
-        for b in found_areas:
-            ranked.append((_distance(a, b), a.phrase, b.phrase))
+    for gold_index, gold_area in gold_areas.items():
+        for found_index, found_area in found_areas.items():
+            ranked.append((_distance(gold_area, found_area), gold_index, found_index))
     # By the distance alone: the sort is stable, and the areas are in an order of their own.
     ranked.sort(key=lambda candidate: candidate[0])
     return first_free((gold_index, found_index) for _, gold_index, found_index in ranked)
 
 
-def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
+def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
+    # By a phrase's index the box around all its boxes; None where it has none.
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
         ordered.append((boxes, repr(phrase), index))
     ordered.sort(key=lambda entry: entry[:2])
-    return [_Area(index, around(boxes) if boxes else None) for boxes, _, index in ordered]
+    return {index: around(boxes) if boxes else None for boxes, _, index in ordered}
 
 
-def _distance(a: _Area, b: _Area) -> float:
+def _distance(a: Bbox | None, b: Bbox | None) -> float:
     # Return the negated IoU of two areas: -1 for equal ones, 0 for disjoint ones. It is 1 where
     # just one of the phrases has no boxes, and 0 where neither has any.
-    if a.around and b.around:
-        return -iou(a.around, b.around)
-    return 1.0 if a.around or b.around else 0.0
+    if a and b:
+        return -iou(a, b)
+    return 1.0 if a or b else 0.0
 
 
 @dataclass(frozen=True)
