@@ -1,13 +1,15 @@
 """Rows in a temporary file, read back one by one."""
 
-import os
 import pickle
 import tempfile
+import threading
 from array import array
 from collections.abc import Iterator
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, told_as
+
+_IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 
 
 class RowsOnDisk:
@@ -19,7 +21,9 @@ class RowsOnDisk:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
+        # In memory until it is larger than that.
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed with this object
+        self._reading = threading.Lock()  # reading moves the file's position
         # the offset at which each row begins, and the end of the last
         self._begins = array("Q", [0])
 
@@ -28,8 +32,8 @@ class RowsOnDisk:
         data = pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
         folder = tempfile.gettempdir()
         with told_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
+            self._file.seek(self._begins[-1])
             self._file.write(data)
-            self._file.flush()
         self._begins.append(self._begins[-1] + len(data))
 
     def __len__(self) -> int:
@@ -38,9 +42,9 @@ class RowsOnDisk:
     def __getitem__(self, index: int) -> dict[str, Any]:
         begin = self._begins[index]
         end = self._begins[index + 1]
-        with told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
-            # Unlike read, pread moves no position that threads would share.
-            row: dict[str, Any] = pickle.loads(os.pread(self._file.fileno(), end - begin, begin))
+        with self._reading, told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
+            self._file.seek(begin)
+            row: dict[str, Any] = pickle.loads(self._file.read(end - begin))
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
