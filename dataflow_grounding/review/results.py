@@ -261,14 +261,11 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
     # text is nearly always the path of its input. The pipeline is the one that its spec names, else
     # `source`. Either part may be missing; without both the title is "".
     spec = run.get("spec")
-    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
-    if not pipeline or not isinstance(pipeline, str):
-        pipeline = source
+    named = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    pipeline = named if isinstance(named, str) else ""
     data = next(stated_in(run, "data"), {})
-    for value in data.values():
-        if value and isinstance(value, str):
-            return _title(pipeline, value)
-    return _title(pipeline, "")
+    texts = [value for value in data.values() if value and isinstance(value, str)]
+    return _title(pipeline or source, next(iter(texts), ""))
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:

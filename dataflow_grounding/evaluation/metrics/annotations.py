@@ -123,12 +123,6 @@ class Annotations:
         for index in range(len(self)):
             yield self[index]
 
-    @property
-    def phrases(self) -> Iterator[dict[str, Any]]:
-        """The phrases of all records."""
-        for record in self:
-            yield from record["expressions"]
-
 
 def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotations:
     """Read and check records with `expressions` and their `instances`.

@@ -26,7 +26,8 @@ from tests.support.workplace import command
 def partners(found: list[Any], gold: list[Any]) -> list[int]:
     """For each gold phrase the place of its partner among all found ones, or -1."""
     answers = read_annotations(found)
-    places = {id(phrase): place for place, phrase in enumerate(answers.phrases)}
+    phrases = [phrase for record in answers for phrase in record["expressions"]]
+    places = {id(phrase): place for place, phrase in enumerate(phrases)}
     pairs = Pairs(answers, read_annotations(gold))
     return [places.get(id(partner), -1) for record in pairs for _, partner in record.phrases]
 
