@@ -374,11 +374,7 @@ def reviewed_expression(
     if "text" in wanted or not before:
         after.update(_text_and_spans(record, id, wanted))
     if after.get("text") != old.get("text"):
-        # Those that are as they were for the old text, and that the review has not set anew.
-        for name in _TEXT_COLUMNS:
-            if name in after and after[name] == old.get(name):
-                del after[name]
-        _set_class_of_text(after, others)
+        _adapt_to_text(after, old, others)
     _check_verdict(id, wanted)
     items = wanted.get("instances")
     status = wanted.get("status")
@@ -401,10 +397,14 @@ def reviewed_expression(
     return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
 
 
-def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> None:
-    # Set the class of an expression with other words, in place, to that of another one. That is the
-    # first of the record's `others` whose text, or whose class, is these words. Where there is
-    # none, it has no class: that of its old words would be a wrong label.
+def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expression]) -> None:
+    # Change an expression with other words than `old`, in place. Of _TEXT_COLUMNS those go that are
+    # still what they were, as the review has not set them. Its class is that of the first of the
+    # record's `others` whose text, or whose class, is these words. Where there is none, it has no
+    # class: that of its old words would be a wrong label.
+    for column in _TEXT_COLUMNS:
+        if column in after and after[column] == old.get(column):
+            del after[column]
     words = class_key(after["text"])
     after.pop("class", None)
     for other in others.values():

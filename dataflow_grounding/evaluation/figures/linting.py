@@ -97,8 +97,7 @@ def lint(
     path = annotations_of(data)
     read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
     ids_seen = set[int]()
-    path_before = ""
-    boxes_before = set[Bbox]()
+    before = ("", set[Bbox]())
     for row, picture in _with_facts(path, image_folders_of(data, image_root), read_sizes):
         if row.data is None and fix:
             raise InputError(
@@ -120,14 +119,10 @@ def lint(
         if "DG003" in rules:
             for finding in _repeated_ids(record, ids_seen):
                 tell(row.line, finding)
-        # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
-        # issue 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
-        boxes = _boxes_of(record)
-        is_repeated = len(boxes) > 1 and boxes == boxes_before and path_of(record) != path_before
-        if "DG108" in rules and is_repeated:
-            tell(row.line, Finding("DG108", f"{len(boxes)} boxes as in {path_before!r}"))
-        path_before = path_of(record)
-        boxes_before = boxes
+        here = (path_of(record), _boxes_of(record))
+        if "DG108" in rules and _has_boxes_of(before, here):
+            tell(row.line, Finding("DG108", f"{len(here[1])} boxes as in {before[0]!r}"))
+        before = here
         yield record
 
 
@@ -279,6 +274,14 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
         return parse_facts(data, file_path)
     except RecordError as error:
         return str(error)
+
+
+def _has_boxes_of(before: tuple[str, set[Bbox]], here: tuple[str, set[Bbox]]) -> bool:
+    # Both are a picture's path and its boxes. A server that mixes up pictures gives the boxes of
+    # one for the next (vllm-project/vllm issue 20261, sgl-project/sglang issue 5455). One box alone
+    # may be the same by chance.
+    (path_before, boxes_before), (path, boxes) = before, here
+    return len(boxes) > 1 and boxes == boxes_before and path != path_before
 
 
 def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
