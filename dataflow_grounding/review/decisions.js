@@ -30,6 +30,9 @@ const reviewDecisions = (() => {
     return e && item.box !== null ? e.instances[placeOf(view, item)] : e;
   }
 
+  // Other phrases of the class that have a box of the item's thing.
+  const othersOf = ({ text, also }) => [...new Set(also.map(([, , other]) => other))].filter((other) => other !== text);
+
   // Whether a reviewer judged an item, deleted it, or drew another box in its place.
   function isDecided(view, item) {
     const judged = judgedOf(view, item);
@@ -70,8 +73,8 @@ const reviewDecisions = (() => {
 
   const itemsOf = (wanted) => answer(`next?${new URLSearchParams(wanted)}`);
 
-  // Changes of a record with those that follow: what is decided on a box is decided on all boxes of its thing, which other
-  // phrases of the class have. Deleting a phrase leaves the others'.
+  // Changes of a record with those that follow: what is decided on a box is decided on all boxes of its thing, which
+  // other phrases of the class have. Deleting a phrase leaves the others'.
   function withSameThings(view, changes) {
     const all = new Map(changes.map((change) => [change.id, change]));
     for (const { id, after } of changes) {
@@ -392,8 +395,8 @@ const reviewDecisions = (() => {
   const begin = () => { since = performance.now(); };
   const elapsed = () => (performance.now() - since) / 1000;
   return {
-    page, found, boxes, given, isDecided, isRejected, isShown, placeOf, pause, tell, hint, announce, counted, leftText,
-    whyRefused, tellSaved, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
+    page, found, boxes, given, othersOf, isDecided, isRejected, isShown, placeOf, pause, tell, hint, announce, counted,
+    leftText, whyRefused, tellSaved, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
     left: () => left,
     shown: () => shown,
     toMend: () => toMend,

@@ -61,7 +61,7 @@ class Item(NamedTuple):
         status: The expression's.
         score: The box's, from 0 to 1; None where it has none.
         doubt: From 0; the larger, the sooner it is shown.
-        also: Further boxes of the same thing, which other phrases of the class have: of each the
+        also: Further boxes of the same thing, as other phrases of the class have: of each the
             expression's id, the index and the phrase. They are judged with this one, the surest.
     """
 
