@@ -95,7 +95,8 @@ class File:
         folder.mkdir()
         self.folder, wrong = folder, write_file(folder, share)
         self.reviewable = Reviewable(str(folder))
-        self.groups = groups_of(self.reviewable)
+        self.groups, phrases = groups_of(self.reviewable)
+        self.phrases = len(phrases)
         self.right = {item: item.id not in wrong for item in self.groups}
         self.shares = {
             "boxes": self.wrong_of(i for i in self.groups if i.box is not None),
@@ -144,7 +145,7 @@ def coverage(file: File, size: int, reviews: int, open_share: float = 0.0) -> li
     for seed in range(reviews):
         sample, drawn = file.drawn(size, seed)
         said = {item: None if chance.random() < open_share else file.right[item] for item in drawn}
-        found = figures(file.groups, said)
+        found = figures(file.groups, file.phrases, said)
         for name, right in file.held(found).items():
             held[name] += right
         width += found["boxes"]["high"] - found["boxes"]["low"]
@@ -162,7 +163,7 @@ def going_on(file: File, size: int, reviews: int, most: int = 4) -> list[Any]:
         said: dict[Item, bool | None] = {}
         for turn in range(1, most + 1):
             said |= {item: file.right[item] for item in file.drawn(size, review * most + turn)[1]}
-            found = figures(file.groups, said, 1 - 0.05 / turn)
+            found = figures(file.groups, file.phrases, said, 1 - 0.05 / turn)
             if found["boxes"]["high"] <= TARGET:
                 break
         for name, right in file.held(found).items():

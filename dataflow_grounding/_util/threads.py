@@ -9,7 +9,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,19 +83,26 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 
 
 def side_by_side(
-    work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]
+    work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool], *, cores: bool = False
 ) -> Iterator[T]:
     """Yield what `work` returns for each item, in order.
 
-    A batch in which an item `waits` for stores is done by threads, another one in this thread.
-    Items are taken as a batch's turn comes. Raises what `work` raises.
+    A batch in which an item `waits` for stores is done by threads, another one in this thread or,
+    with `cores`, by a thread for each core. Items are taken as a batch's turn comes. Raises what
+    `work` raises.
     """
     remaining = iter(items)
-    while batch := list(islice(remaining, BATCH)):
-        if any(map(waits, batch)):
-            yield from at_once(work, batch)
-        else:
-            yield from map(work, batch)
+    with ExitStack() as stack:
+        work_here: Callable[..., Iterable[T]] = map
+        if cores:
+            from multiprocessing.pool import ThreadPool
+
+            work_here = stack.enter_context(ThreadPool(os.cpu_count())).map
+        while batch := list(islice(remaining, BATCH)):
+            if any(map(waits, batch)):
+                yield from at_once(work, batch)
+            else:
+                yield from work_here(work, batch)
 
 
 class Turn:

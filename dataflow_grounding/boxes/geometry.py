@@ -11,6 +11,9 @@ from typing import Any, TypeAlias
 Bbox: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
 
+COCO_SIZES = {"small": "small, < 32² px", "medium": "medium, < 96² px", "large": "large"}
+"""What COCO calls boxes by their area, and the same with the bounds."""
+_COCO_BOUNDS = (32**2, 96**2)  # square pixels from which a box is medium, and large
 # Boxes with this IoU or more look like one. Those of two things, even in a crowd, hardly ever come
 # so close.
 MERGE_IOU = 0.9
@@ -39,6 +42,16 @@ def area(bbox: Bbox) -> float:
     if width <= 0 or height <= 0:  # also where the other side is infinite
         return 0.0
     return width * height
+
+
+def coco_size(square_pixels: float) -> str:
+    """Return what COCO calls boxes of that area: `small`, `medium` or `large`; see COCO_SIZES.
+
+    Example:
+        >>> coco_size(32 * 32)
+        'medium'
+    """
+    return [*COCO_SIZES][bisect_right(_COCO_BOUNDS, square_pixels)]
 
 
 def intersection(a: Bbox, b: Bbox) -> Bbox:

@@ -21,11 +21,7 @@ ONE_OF_CLASS = 0.75
 def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
     """Return which boxes of the phrases of one class stay, if each thing is to have one.
 
-    A box is left out if a better one that stays is equal to it, or is another phrase's and overlaps
-    it by ONE_OF_CLASS. The better one has the higher score, or comes first.
-
-    Args:
-        phrases: The instances of each phrase, with `bbox` and perhaps `score`.
+    That is the best one of each thing of `things_of`, which takes the same.
 
     Returns:
         For each phrase the indices of its instances that stay, in their order.
@@ -35,6 +31,28 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
         >>> each_thing_once([person, [{"bbox": [51, 1, 90, 88]}, {"bbox": [100, 0, 140, 90]}]])
         [[0, 1], [1]]
     """
+    staying: list[list[int]] = [[] for _ in phrases]
+    for (phrase, index), *_ in things_of(phrases):
+        staying[phrase].append(index)
+    return [sorted(indices) for indices in staying]
+
+
+def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple[int, int]]]:
+    """Return which boxes of the phrases of one class are of one thing.
+
+    A box is of the thing of a better one that is equal to it, or is another phrase's and overlaps
+    it by ONE_OF_CLASS. The better one has the higher score, or comes first.
+
+    Args:
+        phrases: The instances of each phrase, with `bbox` and perhaps `score`.
+
+    Returns:
+        For each thing its boxes, the best first: the indices of the phrase and of its instance.
+
+    Example:
+        >>> things_of([[{"bbox": [50, 0, 90, 90]}], [{"bbox": [51, 1, 90, 88]}]])
+        [[(0, 0), (1, 0)]]
+    """
     places = []
     for phrase, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
@@ -42,18 +60,22 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
             sureness = float(score) if score is not None and is_number(score) else -1.0
             places.append((-sureness, phrase, index))
     places.sort()
-    seen: set[Bbox] = set()
-    things = _Things()
-    staying: list[list[int]] = [[] for _ in phrases]
+    best: dict[Bbox, int] = {}  # by a thing's best box, the thing's number
+    cells = _Things()
+    things: list[list[tuple[int, int]]] = []
     for _, phrase, index in places:
         box = box_of(phrases[phrase][index]["bbox"])
-        if box in seen or (len(phrases) > 1 and things.has(box, phrase)):
+        same = box if box in best else None
+        if same is None and len(phrases) > 1:
+            same = cells.same_as(box, phrase)
+        if same is not None:
+            things[best[same]].append((phrase, index))
             continue
-        seen.add(box)
-        staying[phrase].append(index)
+        best[box] = len(things)
+        things.append([(phrase, index)])
         if len(phrases) > 1:
-            things.add(box, phrase)
-    return [sorted(indices) for indices in staying]
+            cells.add(box, phrase)
+    return things
 
 
 class _Things:
@@ -74,18 +96,17 @@ class _Things:
         cell = self._boxes.setdefault((*levels, *columns), {})
         cell.setdefault(phrase, []).append(box)
 
-    def has(self, box: Bbox, phrase: int) -> bool:
-        """Return whether another phrase has a box of the same thing."""
+    def same_as(self, box: Bbox, phrase: int) -> Bbox | None:
+        """Return another phrase's box of the same thing; None where there is none."""
         across, down = (_cells_near(box[axis], box[axis + 2]) for axis in (0, 1))
         for width_level, column in across:
             for height_level, row in down:
                 cell = self._boxes.get((width_level, height_level, column, row), {})
                 for other_phrase, others in cell.items():
-                    if other_phrase != phrase and any(
-                        iou(box, other) >= ONE_OF_CLASS for other in others
-                    ):
-                        return True
-        return False
+                    for other in others:
+                        if other_phrase != phrase and iou(box, other) >= ONE_OF_CLASS:
+                            return other
+        return None
 
 
 def _column(edge: float, level: int) -> int:

@@ -67,7 +67,14 @@ def of_review(
             raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
     who = reviewer or _user()
     size_and_seed = None if sample is None else (sample, seed or 0)
-    session = Session(Reviewable(results, image_root), who, size_and_seed, queue, gold)
+    reviewable = Reviewable(results, image_root)
+    session = Session(reviewable, who, size_and_seed, queue, gold)
+    repeated = sum(len(item.also) for item in reviewable.items)
+    if repeated:
+        say(
+            f"{counted(repeated, 'box')} on a thing that another box of its class has: shown and"
+            " judged with that one"
+        )
     ReviewServer(session, port).run(not no_open)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.boxes.geometry import COCO_SIZES
 from dataflow_grounding.engine.summary import PROBE_AS_ASKED, what_probes_prove
 from dataflow_grounding.images.document import (
     TableRow,
@@ -17,7 +18,6 @@ from dataflow_grounding.images.document import (
     section,
     table,
 )
-from dataflow_grounding.review._sampling import SIZES
 
 _MOST_FILES = 500
 """Digests of so many files are listed; the JSON file has them all."""
@@ -57,8 +57,8 @@ def certificate_page(certificate: Mapping[str, Any], results: str, file_name: st
     sections.extend(_group_tables(certificate["by"]))
     if certificate["checks"]:
         sections.append(_checks(certificate["checks"]))
-    sections.append(_terms("The sample", _about_samples(certificate)))
-    sections.append(_terms("The run", _about_run(certificate)))
+    sections.append(section("The sample", definitions(_about_samples(certificate))))
+    sections.append(section("The run", definitions(_about_run(certificate))))
     sections.append(_files(certificate["files"]))
     if certificate["prompts"] is None:
         model = "a file without run.json"
@@ -98,7 +98,7 @@ def _group_tables(by: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             continue
         largest = sorted(groups, key=lambda group: -groups[group]["of"])[:_MOST_GROUPS]
         if name == "size":
-            largest = [size for size in SIZES if size in groups]
+            largest = [size for size in COCO_SIZES.values() if size in groups]
         note = "Share of boxes that are wrong."
         if len(groups) > len(largest):
             note += f" The largest {len(largest)} of {len(groups):,}; certificate.json has all."
@@ -210,10 +210,6 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "version", str(run["version"])
     for status, count in certificate["statuses"].items():
         yield f"phrases of status {status}", f"{count:,}"
-
-
-def _terms(heading: str, terms: Iterable[tuple[str, str]]) -> str:
-    return section(heading, definitions(terms))
 
 
 def _files(files: Mapping[str, str | None]) -> str:

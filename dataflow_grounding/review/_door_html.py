@@ -222,7 +222,8 @@ def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
     most = max(1, *counts.values())
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
-        rows.append((name, _bar(number / most), f"{number:,}"))
+        bar = f'<rect width="{_BAR_WIDTH * (number / most):.1f}" height="{_BAR_HEIGHT}"/>'
+        rows.append((name, _svg(_BAR_WIDTH, _BAR_HEIGHT, [bar]), f"{number:,}"))
     return _chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:])
 
 
@@ -243,11 +244,6 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
         '<div class="numbers"><table'
         f' aria-label="{page_text(title)}">{"".join(lines)}</table></div>\n'
     )
-
-
-def _bar(share: float) -> str:
-    bar = f'<rect width="{_BAR_WIDTH * share:.1f}" height="{_BAR_HEIGHT}"/>'
-    return _svg(_BAR_WIDTH, _BAR_HEIGHT, [bar])
 
 
 def _heat_map(grid: Sequence[Sequence[int]]) -> str:

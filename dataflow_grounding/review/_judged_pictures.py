@@ -10,14 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.review._record_view import path_of_picture
-
-T = TypeVar("T")
 
 
 class JudgedPicture(NamedTuple):
@@ -41,11 +39,13 @@ class JudgedPicture(NamedTuple):
         stated = line.get("picture")
         if not isinstance(stated, dict):
             return cls()
+        kinds = {"file": str, "path": str, "digest": str, "size": int}
         return cls(
-            _value_of(stated, "file", str),
-            _value_of(stated, "path", str),
-            _value_of(stated, "digest", str),
-            _value_of(stated, "size", int),
+            **{
+                name: stated[name]
+                for name, kind in kinds.items()
+                if isinstance(stated.get(name), kind)
+            }
         )
 
     @classmethod
@@ -117,11 +117,6 @@ class DecidedPictures:
 
 def _by_content(digest: str) -> str:
     return f"sha256 {digest}"
-
-
-def _value_of(stated: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
-    value = stated.get(name)
-    return value if isinstance(value, kind) else None
 
 
 def _file_of(record: Record) -> tuple[str, int, int] | None:

@@ -241,18 +241,15 @@ def as_reviewed(
         if column != "expressions":
             items.extend(_regions(written.get(id, {}), column, row))
         elif row is expressions.get(id):  # nobody judged it
-            items.append(_as_written(written[id], row["expression_id"]))
+            own = written[id]
+            as_written = own if isinstance(own, dict) else {"text": own}
+            items.append({**as_written, "expression_id": row["expression_id"]})
         else:
             items.append(row)
     changes: dict[str, Any] = {column: items}
     if comment is not None:
         changes["review_comment"] = comment
     return record.updated(changes)
-
-
-def _as_written(item: Any, id: str) -> dict[str, Any]:
-    row = item if isinstance(item, dict) else {"text": item}
-    return {**row, "expression_id": id}
 
 
 def standing_expressions(
@@ -377,8 +374,7 @@ def reviewed_expression(
     if "text" in wanted or not before:
         after.update(_text_and_spans(record, id, wanted))
     if after.get("text") != old.get("text"):
-        _drop_stale_columns(after, old)
-        _set_class_of_text(after, others)
+        _adapt_to_text(after, old, others)
     _check_verdict(id, wanted)
     items = wanted.get("instances")
     status = wanted.get("status")
@@ -401,18 +397,14 @@ def reviewed_expression(
     return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
 
 
-def _drop_stale_columns(after: Expression, old: Expression) -> None:
-    # Take out of an expression, in place, the columns that are still what they were for `old`. That
-    # goes for _TEXT_COLUMNS, which the review has not set anew.
-    for name in _TEXT_COLUMNS:
-        if name in after and after[name] == old.get(name):
-            del after[name]
-
-
-def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> None:
-    # Set the class of an expression with other words, in place, to that of another one. That is the
-    # first of the record's `others` whose text, or whose class, is these words. Where there is
-    # none, it has no class: that of its old words would be a wrong label.
+def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expression]) -> None:
+    # Change an expression with other words than `old`, in place. Of _TEXT_COLUMNS those go that are
+    # still what they were, as the review has not set them. Its class is that of the first of the
+    # record's `others` whose text, or whose class, is these words. Where there is none, it has no
+    # class: that of its old words would be a wrong label.
+    for column in _TEXT_COLUMNS:
+        if column in after and after[column] == old.get(column):
+            del after[column]
     words = class_key(after["text"])
     after.pop("class", None)
     for other in others.values():

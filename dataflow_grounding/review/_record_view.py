@@ -8,12 +8,14 @@ from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.matching import things_of
 from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
     annotated_column,
     doubt_of_reply,
+    is_negative,
     is_number,
     path_of,
     read_any_expressions,
@@ -53,17 +55,43 @@ class Picture(NamedTuple):
 
 
 _NO_PICTURE = Picture()
-_MOST_CLASSES = 5000  # that are numbered
+_MOST_NAMES = 5000  # that are numbered
 
 
-class PageClasses:
-    """The classes of a page's records, numbered as they come: one has one colour on all of it.
+class PageNames:
+    """Names that a page's records share, numbered as they come, as a number is shorter.
+
+    Attributes:
+        names: Those that have a number, in order, as they were first written.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}  # by what tells names apart, and by each spelling
+
+    def number_of(self, name: str) -> int | None:
+        """Return the number of a name, from 0; None for one beyond the first _MOST_NAMES."""
+        # names come in one spelling nearly always: what `_key` makes of it is looked up once
+        if name in self._numbers:
+            return self._numbers[name]
+        key = self._key(name)
+        if key not in self._numbers:
+            if len(self.names) >= _MOST_NAMES:
+                return None
+            self._numbers[key] = len(self.names)
+            self.names.append(name)
+        self._numbers[name] = self._numbers[key]
+        return self._numbers[key]
+
+    def _key(self, name: str) -> str:
+        return name
+
+
+class PageClasses(PageNames):
+    """The classes of a page's records: one has one colour on all of it, in any spelling.
 
     Args:
         names: Classes that are known beforehand, in order.
-
-    Attributes:
-        names: The classes that have a number, in order, as they were first written.
 
     Example:
         >>> classes = PageClasses(["cat"])
@@ -72,24 +100,12 @@ class PageClasses:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self.names: list[str] = []
-        self._numbers: dict[str, int] = {}  # by class_key, and by each spelling that has come
+        super().__init__()
         for name in names:
             self.number_of(name)
 
-    def number_of(self, name: str) -> int | None:
-        """Return the number of a class, from 0; None for one beyond the first _MOST_CLASSES."""
-        # names come in one spelling nearly always: what `class_key` makes of it is looked up once
-        if name in self._numbers:
-            return self._numbers[name]
-        key = class_key(name)
-        if key not in self._numbers:
-            if len(self.names) >= _MOST_CLASSES:
-                return None
-            self._numbers[key] = len(self.names)
-            self.names.append(name)
-        self._numbers[name] = self._numbers[key]
-        return self._numbers[key]
+    def _key(self, name: str) -> str:
+        return class_key(name)
 
     def color_of(self, name: str) -> int:
         """Return the colour of a class, its index in PAGE_PALETTE.
@@ -225,6 +241,31 @@ def expressions_of(record: Record) -> dict[str, Expression]:
             key = f"{id}~{number}"
         expressions[key] = expression
     return expressions
+
+
+def boxes_of_same_thing(
+    expressions: Mapping[str, Expression],
+) -> dict[tuple[str, int], list[tuple[str, int]]]:
+    """Return the boxes of each thing that several phrases of one class have a box of.
+
+    Args:
+        expressions: A record's, as `expressions_of` returns them.
+
+    Returns:
+        By each such box, the expression's id and the index: all boxes of its thing, the surest
+        first, which is the one that exports have.
+    """
+    ids_of_class: dict[str, list[str]] = {}
+    for id, row in expressions.items():
+        if isinstance(row.get("class"), str) and not is_negative(row):
+            ids_of_class.setdefault(class_key(row["class"]), []).append(id)
+    same: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for ids in ids_of_class.values():
+        for thing in things_of([expressions[id]["instances"] for id in ids]):
+            if len(thing) > 1:
+                boxes = [(ids[phrase], index) for phrase, index in thing]
+                same.update(dict.fromkeys(boxes, boxes))
+    return same
 
 
 def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:

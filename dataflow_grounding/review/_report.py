@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
-from multiprocessing.pool import ThreadPool
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.secrets import blotted_message
-from dataflow_grounding._util.threads import at_once
-from dataflow_grounding.boxes.geometry import area, box_of
+from dataflow_grounding._util.threads import side_by_side
+from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import STATUSES, doubt_of_reply
 from dataflow_grounding.review._door_html import door_html
@@ -20,6 +19,7 @@ from dataflow_grounding.review._record_view import (
     FIRST,
     MEANING,
     PageClasses,
+    PageNames,
     Picture,
     View,
     view_of,
@@ -32,21 +32,15 @@ from dataflow_grounding.review._versions import (
     with_versions,
 )
 
-T = TypeVar("T")
-
-_SIZES = ("small", "medium", "large")  # of boxes, as COCO names them
-FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
+FLAGS = (*MEANING, "verified", *COCO_SIZES, "changed", "without picture")
 """What a record may be marked with: the page's filters, and sizes of boxes.
 
 The index in this tuple is the number of the bit in a row of the index, which `report.js` reads.
 """
-_SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
 _SCORE_BINS = 10  # equal parts of 0 to 1
 _SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
-AT_ONCE = 256  # records whose pictures are looked for together
 TOLD_EVERY = 100  # records between two calls of `on_progress`
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
-_MOST_NAMES = 5000  # models, and head nouns, that a row of the index has by number
 # Where a record's two lines stand in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
@@ -95,8 +89,8 @@ def write_report(
     counts = Counter[str]()  # the figures of the page
     marked = Counter[str]()  # how many records have each of FLAGS
     classes = classes or PageClasses()
-    models = _Numbers()
-    heads = _Numbers()  # of phrases that state no class
+    models = PageNames()
+    heads = PageNames()  # of phrases that state no class
     failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
@@ -104,7 +98,7 @@ def write_report(
         # a temporary file for each mark that puts a record first, and one for all others
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         shown = _with_pictures(with_versions(records, versions, called), find_image, files)
-        for record, earlier, picture in _reporting_progress(shown, on_progress):
+        for record, earlier, picture in shown:
             view = view_of(record, picture, classes)
             view.update(changes_view(view, earlier, called, classes))
             marks = marks_of(record, view)
@@ -113,6 +107,8 @@ def write_report(
             if view.get("only", called) == called:
                 counts.update(_counts_of(record, view, marks))
             counts["shown"] += 1
+            if counts["shown"] % TOLD_EVERY == 0:
+                on_progress(counts["shown"])
             marked.update(marks)
         counts.update(changed=marked["changed"], failures=failure_kinds.total())
         failed = head["summary"].get("failed")
@@ -146,27 +142,16 @@ def _with_pictures(
     find_image: Callable[[Mapping[str, Any]], str | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    # Up to AT_ONCE are read ahead. Small copies are made in threads: as many as there are cores,
-    # since each decoded picture takes memory; many more where a picture is elsewhere, as threads
-    # wait for the store then.
     # A generator: each record's picture is looked up before the next record is read.
-    remaining = ((record, earlier, find_image(record)) for record, earlier in items)
-    with ThreadPool(os.cpu_count()) as cores:
-        while batch := list(islice(remaining, AT_ONCE)):
-            paths = [path for _, _, path in batch]
-            if any(path is not None and is_elsewhere(path) for path in paths):
-                pictures = at_once(files.picture, paths)
-            else:
-                pictures = cores.map(files.picture, paths)
-            for (record, earlier, _), picture in zip(batch, pictures, strict=True):
-                yield record, earlier, picture
+    paths = ((record, earlier, find_image(record)) for record, earlier in items)
 
+    def is_far(item: tuple[Mapping[str, Any], Earlier, str | None]) -> bool:
+        return item[2] is not None and is_elsewhere(item[2])
 
-def _reporting_progress(items: Iterable[T], on_progress: Callable[[int], None]) -> Iterator[T]:
-    for number, item in enumerate(items, 1):
-        yield item
-        if number % TOLD_EVERY == 0:
-            on_progress(number)
+    # Each decoded picture takes memory: as many are made into small copies as there are cores.
+    return side_by_side(
+        lambda item: (item[0], item[1], files.picture(item[2])), paths, is_far, cores=True
+    )
 
 
 def _failure_rows(
@@ -232,7 +217,7 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
         if view["kind"] == "expressions":
             marks.add(expression["status"])
         for instance in expression["instances"]:
-            marks.add(_SIZES[bisect(_SIZE_AREAS, area(box_of(instance["bbox"])))])
+            marks.add(coco_size(area(box_of(instance["bbox"]))))
     return marks
 
 
@@ -240,8 +225,8 @@ def _index_row(
     view: View,
     marks: Collection[str],
     classes: PageClasses,
-    heads: "_Numbers",
-    models: "_Numbers",
+    heads: PageNames,
+    models: PageNames,
 ) -> list[Any]:
     # Return what the page filters a record by, in the order in which `report.js` reads it. These
     # are its id; its flags as bits of a number; for each expression its text in lower case, its
@@ -261,7 +246,8 @@ def _index_row(
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    model = models.number_of(view["model"])
+    number = models.number_of(view["model"])
+    model = view["model"] if number is None else number
     return [view["id"], bits, phrases, lowest, highest, model, _bins_of(view)]
 
 
@@ -279,37 +265,15 @@ def _bins_of(view: View) -> int:
     return bits
 
 
-def _label(expression: Mapping[str, Any], classes: PageClasses, heads: "_Numbers") -> str | int:
+def _label(expression: Mapping[str, Any], classes: PageClasses, heads: PageNames) -> str | int:
     # A class is its number among the page's classes; the first head noun is -1, the second -2. What
     # has no number is its name.
     if "class" in expression:
         number = classes.number_of(expression["class"])
         return expression["class"] if number is None else number
-    head = heads.number_of(head_of(expression["text"]))
-    return head if isinstance(head, str) else -1 - head
-
-
-class _Numbers:
-    """Names that most records share, each with a number, which is shorter in the index.
-
-    Attributes:
-        names: Those that have a number, in its order: as they came.
-    """
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self._numbers: dict[str, int] = {}
-
-    def number_of(self, name: str) -> int | str:
-        """Return the number of a name, from 0; the name itself beyond the first _MOST_NAMES."""
-        number = self._numbers.get(name)
-        if number is None:
-            if len(self.names) >= _MOST_NAMES:
-                return name
-            number = len(self.names)
-            self._numbers[name] = number
-            self.names.append(name)
-        return number
+    head = head_of(expression["text"])
+    number = heads.number_of(head)
+    return head if number is None else -1 - number
 
 
 def _hundredths(score: float) -> int:

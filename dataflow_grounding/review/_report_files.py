@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from dataflow_grounding._util.addresses import State, is_elsewhere
+from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.files import new_file, whole_file, within
 from dataflow_grounding._util.paths import look
@@ -208,7 +208,9 @@ class ReportFiles:
                 shown_size = _size_if_shown_itself(path)
                 if shown_size is not None:
                     return Picture(shown_size, full, full)
-            key = _key_of_copy(full or path, state)
+            # So that a file that was replaced has another copy.
+            identity = os.fsencode(f"{full or path}\n{state.size}\n{state.changed}")
+            key = hashlib.sha256(identity).hexdigest()[:24]
             if key in self._copies_there:
                 name, size = self._copies_there[key]
             else:
@@ -310,13 +312,6 @@ def _size_if_shown_itself(path: str) -> Size | None:
     header = read_header(path, whole_png=False)
     is_small = math.prod(header.size) <= MOST_PIXELS
     return header.size if header.media_type in _SHOWN_AS_THEY_ARE and is_small else None
-
-
-def _key_of_copy(path: str, state: State) -> str:
-    # The digest is of the picture's path, size in bytes and time of change, so that a file that was
-    # replaced has another copy.
-    identity = os.fsencode(f"{path}\n{state.size}\n{state.changed}")
-    return hashlib.sha256(identity).hexdigest()[:24]
 
 
 def small_copy_of(path: str) -> tuple[Size, bytes]:

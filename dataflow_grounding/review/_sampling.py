@@ -2,22 +2,20 @@
 
 import os
 import random
-from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.boxes.geometry import area, box_of, iou
+from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size, iou
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
+from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import Expression, expressions_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
 
-SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
-SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
 GOLD_IOU = 0.5  # from which a box is the gold's
 LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
 
@@ -77,7 +75,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
         if item.box is None:
             answers[item] = not right_boxes
         else:
-            own_box = box_of(_instance_of(reviewable, item)["bbox"])
+            row = expressions_of(reviewable.record(item.record))[item.id]
+            own_box = box_of(row["instances"][item.box]["bbox"])
             answers[item] = any(iou(own_box, box_of(bbox)) >= GOLD_IOU for bbox in right_boxes)
     if not answers:
         raise InputError(
@@ -101,12 +100,6 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
     return boxes
 
 
-def _instance_of(reviewable: Reviewable, item: Item) -> dict[str, Any]:
-    row = expressions_of(reviewable.record(item.record))[item.id]
-    instance: dict[str, Any] = row["instances"][item.box]
-    return instance
-
-
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
     """Draw, from the items that gold knows, those to mix into a sample: none that is in it.
 
@@ -118,41 +111,49 @@ def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
     return random.Random(0).sample(unseen, min(len(unseen), wanted))
 
 
-def groups_of(reviewable: Reviewable, run_model: str = "") -> dict[Item, dict[str, str]]:
-    """Return the groups that each item is in, by `size`, `status`, `class`, `model` and `check`.
+def groups_of(
+    reviewable: Reviewable, run_model: str = ""
+) -> tuple[dict[Item, dict[str, str]], list[dict[str, str]]]:
+    """Return the groups that each item is in, and those that each phrase is in.
 
+    Groups are by `size`, `status`, `class`, `model` and `check`; phrases' by `status` and `check`.
     An item without a box has no `size`. A record that doesn't name its model is of `run_model`; a
     phrase that doesn't state its class has no `class`. `check` is what a check of the pipeline
     said, where there was one and no reviewer judged the phrase since.
     """
     groups: dict[Item, dict[str, str]] = {}
+    phrases: list[dict[str, str]] = []
     for index, items in groupby(reviewable.items, lambda item: item.record):
         record = reviewable.record(index)
         rows = expressions_of(record)
         model = str(record.get("model") or run_model or "unknown")
+        of_phrase = {id: _groups_of_phrase(row) for id, row in rows.items()}
+        phrases.extend(of_phrase.values())
         for item in items:
             row = rows[item.id]
-            own = {"status": item.status, "model": model}
+            own = {**of_phrase[item.id], "model": model}
             if item.box is not None:
                 box = box_of(row["instances"][item.box]["bbox"])
-                own["size"] = SIZES[bisect(SIZE_AREAS, area(box))]
+                own["size"] = COCO_SIZES[coco_size(area(box))]
             if "class" in row:
                 own["class"] = class_of(row)
-            if was_checked(row) and not row.get("reviewed_by"):
-                own["check"] = _check_of(row)
             groups[item] = own
-    return groups
+    return groups, phrases
 
 
-def _check_of(row: Expression) -> str:
-    # The method is `check` where the expression doesn't name it.
-    verification = row.get("verification")
-    method = verification.get("method") if isinstance(verification, Mapping) else "check"
-    return f"{method}: {verdict_of(row)}"
+def _groups_of_phrase(row: Expression) -> dict[str, str]:
+    # The method of a check is `check` where the expression doesn't name it.
+    own = {"status": status_of(row)}
+    if was_checked(row) and not row.get("reviewed_by"):
+        verification = row.get("verification")
+        method = verification.get("method") if isinstance(verification, Mapping) else "check"
+        own["check"] = f"{method}: {verdict_of(row)}"
+    return own
 
 
 def figures(
     groups: Mapping[Item, Mapping[str, str]],
+    phrases: int,
     settled: Mapping[Item, bool | None],
     level: float = 0.95,
 ) -> dict[str, Any]:
@@ -162,6 +163,7 @@ def figures(
 
     Args:
         groups: Of all items, as `groups_of` gives them.
+        phrases: How many phrases there are.
         settled: For the sample's items whether each is right, as `settled_of` gives it.
         level: The confidence of the bounds, from 0 to 1.
 
@@ -170,15 +172,12 @@ def figures(
         whose counts are of phrases without a box, and its shares of all phrases.
     """
     group_sizes = Counter[tuple[str, str]]()
-    phrases = 0
     phrases_without_box = 0
     for item, own in groups.items():
         if item.box is not None:
             group_sizes.update(own.items())
         else:
             phrases_without_box += 1
-        if item.box in (None, 0):  # a phrase is counted by its first box, or by having none
-            phrases += 1
 
     box_verdicts: list[bool | None] = []
     phrase_verdicts: list[bool | None] = []

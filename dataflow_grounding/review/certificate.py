@@ -175,12 +175,12 @@ def certificate_of(
 
     samples = _samples(reviewable, decisions)
     run_model = run_of(reviewable.files.annotations).get("model")
-    groups = groups_of(reviewable, str(run_model or ""))
+    groups, phrases = groups_of(reviewable, str(run_model or ""))
     drawn: dict[Item, None] = {}  # in the order in which they were drawn, each once
     for sample in samples:
         drawn.update(dict.fromkeys(sample.items))
     settled = settled_of(reviewable, drawn)
-    certificate = figures(groups, settled, 1 - 0.05 / len(samples))
+    certificate = figures(groups, len(phrases), settled, 1 - 0.05 / len(samples))
     certificate["samples"] = [sample.about for sample in samples]
     certificate["reviewers"] = _reviewers(reviewable, settled)
     unsettled = [item for item, is_right in settled.items() if is_right is None]
@@ -196,7 +196,7 @@ def certificate_of(
     if max_error is not None:
         accepted = certificate["boxes"]["high"] <= max_error
         certificate["target"] = {"max_error": max_error, "accepted": accepted}
-    certificate.update(_statuses_and_checks(groups))
+    certificate.update(_statuses_and_checks(phrases))
     certificate["working_folder"] = working
     certificate.update(_sources(reviewable, drawn, gold, folder))
     return {"sentence": _sentence(certificate), **certificate}
@@ -215,19 +215,13 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
     return dict(counts)
 
 
-def _statuses_and_checks(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, Any]:
+def _statuses_and_checks(phrases: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     # The share of a check is of the phrases that were checked.
-    statuses = Counter[str]()
-    checks = Counter[str]()
-    for item, own in groups.items():
-        if item.box not in (None, 0):  # a phrase is counted by its first box, or by having none
-            continue
-        statuses[item.status] += 1
-        if "check" in own:
-            checks[own["check"]] += 1
+    statuses = Counter(own["status"] for own in phrases)
+    checks = Counter(own["check"] for own in phrases if "check" in own)
     shares: dict[str, Any] = {}
-    for check, phrases in checks.items():
-        shares[check] = {"phrases": phrases, "share": round(phrases / checks.total(), 6)}
+    for check, number in checks.items():
+        shares[check] = {"phrases": number, "share": round(number / checks.total(), 6)}
     return {"statuses": dict(statuses), "checks": shares}
 
 
@@ -242,8 +236,8 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
         if type(size) is not int or type(seed) is not int or size <= 0:
             continue
         drawn, items = reviewable.draw_sample(size, seed)
-        if stated.get("annotations") != drawn["annotations"]:
-            continue  # it is of another version of the file
+        if stated.get("annotations") != drawn["annotations"] or stated.get("of") != drawn["of"]:
+            continue  # it is of another version of the file, or of one that counted otherwise
         if any(stated.get(name) != value for name, value in drawn.items()):
             raise InputError(
                 f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"

@@ -30,6 +30,9 @@ const reviewDecisions = (() => {
     return e && item.box !== null ? e.instances[placeOf(view, item)] : e;
   }
 
+  // Other phrases of the class that have a box of the item's thing.
+  const othersOf = ({ text, also }) => [...new Set(also.map(([, , other]) => other))].filter((other) => other !== text);
+
   // Whether a reviewer judged an item, deleted it, or drew another box in its place.
   function isDecided(view, item) {
     const judged = judgedOf(view, item);
@@ -69,6 +72,38 @@ const reviewDecisions = (() => {
   const saidError = (message) => Object.assign(new Error(message), { said: true });
 
   const itemsOf = (wanted) => answer(`next?${new URLSearchParams(wanted)}`);
+
+  // Changes of a record with those that follow: what is decided on a box is decided on all boxes of its thing, which
+  // other phrases of the class have. Deleting a phrase leaves the others'.
+  function withSameThings(view, changes) {
+    const all = new Map(changes.map((change) => [change.id, change]));
+    for (const { id, after } of changes) {
+      const before = after ? found(view, id)?.instances || [] : [];
+      before.forEach(({ bbox, verified, also }, from) => {
+        const now = after.instances.find((box) => box.from === from);
+        const isMoved = now && String(now.bbox) !== String(bbox);
+        if (now && !isMoved && now.verified === verified) return;
+        const judged = now && { verified: now.verified, unjudged: now.unjudged, ...(isMoved && { bbox: now.bbox }) };
+        for (const [otherId, box] of also || []) followed(view, all, otherId, box, judged, after);
+      });
+    }
+    return [...all.values()];
+  }
+  // Decide on a box of phrase `id` as on another one of its thing: `judged` says how, null where that one is gone.
+  function followed(view, all, id, box, judged, decided) {
+    const e = found(view, id);
+    const from = e ? e.instances.findIndex((one) => one.box === box) : -1;
+    const change = all.get(id) || (from >= 0 && { id, after: given(e, {}) });
+    if (!change || !change.after) return;
+    const { instances } = change.after;
+    const place = instances.findIndex((one) => one.from === from);
+    if (place < 0) return;
+    if (judged) instances[place] = { ...instances[place], ...judged };
+    else instances.splice(place, 1);
+    const verified = decided.instances.length ? null : decided.verified;
+    if (!instances.length) Object.assign(change.after, { status: "none", verified });
+    all.set(id, change);
+  }
 
   // What changes make of a record, as far as the page can tell before the server has.
   function applied(view, changes) {
@@ -217,7 +252,8 @@ const reviewDecisions = (() => {
     return uid;
   }
   // Take a decision: it is shown at once, sent, and can be taken back.
-  function commit(action, view, changes, more = {}) {
+  function commit(action, view, wanted, more = {}) {
+    const changes = withSameThings(view, wanted);
     const next = { ...applied(view, changes), ...("comment" in more && { comment: more.comment }) };
     const ids = changes.map(({ id }) => id);
     const uid = enqueue(action, view, ids, changes, next, more);
@@ -359,8 +395,8 @@ const reviewDecisions = (() => {
   const begin = () => { since = performance.now(); };
   const elapsed = () => (performance.now() - since) / 1000;
   return {
-    page, found, boxes, given, isDecided, isRejected, isShown, placeOf, pause, tell, hint, announce, counted, leftText,
-    whyRefused, tellSaved, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
+    page, found, boxes, given, othersOf, isDecided, isRejected, isShown, placeOf, pause, tell, hint, announce, counted,
+    leftText, whyRefused, tellSaved, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
     left: () => left,
     shown: () => shown,
     toMend: () => toMend,

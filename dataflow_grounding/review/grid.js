@@ -4,7 +4,7 @@
 
 const reviewGrid = (() => {
   const { node } = recordPage;
-  const { found, viewOf, placeOf, counted } = reviewDecisions;
+  const { found, viewOf, placeOf, counted, othersOf } = reviewDecisions;
   const LOOK = 500; // milliseconds within which nobody has seen a page
   const CROP = 130; // CSS pixels of a box's crop
   const LARGE_CROP = 200; // where a few fill a wide page
@@ -102,7 +102,7 @@ const reviewGrid = (() => {
       : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, side);
     const number = node("kbd", null, numberOf(n));
     const cell = node("button", { type: "button", class: "cell" }, picture,
-      node("span", { class: "phrase", dir: "auto" }, number, " ", e.text),
+      node("span", { class: "phrase", dir: "auto" }, number, " ", [e.text, ...othersOf(item)].join(", ")),
       item.box === null && e.status !== "none" && node("span", { class: "open" }, e.status));
     cell.addEventListener("click", (event) => {
       mark(n);

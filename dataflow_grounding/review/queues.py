@@ -2,8 +2,6 @@
 
 import os
 import random
-import tempfile
-from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,19 +10,19 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
+from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     Record,
-    dump_text,
     is_number,
-    parse_value,
     path_of,
     was_checked,
 )
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
+from dataflow_grounding.formats.export import status_of
 from dataflow_grounding.review._decisions import Decisions, review_files
 from dataflow_grounding.review._judged_pictures import (
     file_name,
@@ -32,7 +30,12 @@ from dataflow_grounding.review._judged_pictures import (
     whole_digest,
 )
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
-from dataflow_grounding.review._record_view import Expression, expressions_of, picture_column
+from dataflow_grounding.review._record_view import (
+    Expression,
+    boxes_of_same_thing,
+    expressions_of,
+    picture_column,
+)
 from dataflow_grounding.review._standing import Placed
 
 RANDOM_EVERY = 5
@@ -58,6 +61,8 @@ class Item(NamedTuple):
         status: The expression's.
         score: The box's, from 0 to 1; None where it has none.
         doubt: From 0; the larger, the sooner it is shown.
+        also: Further boxes of the same thing, as other phrases of the class have: of each the
+            expression's id, the index and the phrase. They are judged with this one, the surest.
     """
 
     record: int
@@ -68,6 +73,7 @@ class Item(NamedTuple):
     status: str
     score: float | None
     doubt: float
+    also: tuple[tuple[str, int, str], ...] = ()
 
 
 class Reviewable:
@@ -86,7 +92,8 @@ class Reviewable:
         keys: What decisions call each record, in the file's order.
         places: By that key the record's index.
         names: The name of each record's image file.
-        items: All boxes, and phrases without one, in the file's order.
+        items: All boxes, and phrases without one, in the file's order. Boxes of one thing, which
+            several phrases of a class have, are one item.
         unread: A line for each record whose phrases can't be read: why.
 
     Raises:
@@ -109,9 +116,7 @@ class Reviewable:
         self._decided: set[int] = set()  # records on whose pictures there are decisions
         self._placed: dict[int, Placed] = {}  # by record
         self._decisions_seen = 0  # lines of `decisions.decided_rows` that `_decided` knows of
-        self._lines = tempfile.TemporaryFile()  # noqa: SIM115
-        # The offset at which each record's line begins in it, and the end of the last.
-        self._begins = array("Q")
+        self._rows = RowsOnDisk()
         for index, (key, record) in enumerate(
             records_with_keys(self.files.annotations, self.folders)
         ):
@@ -120,14 +125,11 @@ class Reviewable:
             self._records_of_picture[f"path {short_digest(path_of(record))}"].append(index)
             self._note_decisions(index, key, record)
             self.names.append(file_name(path_of(record)))
-            self._begins.append(self._lines.tell())
-            self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
+            self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
             try:
                 self.items += _items_of(index, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
                 self.unread.append(f"record {index + 1}: {why}")
-        self._begins.append(self._lines.tell())
-        self._lines.flush()
         self._decisions_seen = len(self.decisions.decided_rows)
 
     def _note_decisions(self, index: int, key: str, record: Record) -> None:
@@ -166,11 +168,8 @@ class Reviewable:
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it, by its index; from any thread."""
-        begin, end = self._begins[index : index + 2]
-        # Unlike read, pread moves no position that threads would share.
-        line = os.pread(self._lines.fileno(), end - begin, begin)
-        image_id, occurrence, row = parse_value(line)
-        return Record(row, self.folders, occurrence, image_id, index)
+        kept = self._rows[index]
+        return Record(kept["row"], self.folders, kept["of"], kept["id"], index)
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
         """Draw items at random, each as likely as any other; all of them if there are fewer.
@@ -248,31 +247,48 @@ def records_with_keys(
 def _items_of(
     record_index: int, record: Record, expressions: Mapping[str, Expression]
 ) -> Iterator[Item]:
-    # An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
-    # record; 1 each for samples that disagree and for a check that didn't say yes; and 1 - score,
-    # or 0.5 where there is no score.
+    doubts = _doubts_of(record, expressions)
+    of_thing = boxes_of_same_thing(expressions)
+    for id, row in expressions.items():
+        text = row["text"]
+        head = class_of(row) if "class" in row else head_of(text)
+        status = status_of(row)
+        if not row["instances"]:
+            yield Item(record_index, id, None, text, head, status, None, doubts[id, None])
+        for index, instance in enumerate(row["instances"]):
+            first, *others = of_thing.get((id, index), [(id, index)])
+            if first != (id, index):
+                continue  # it is judged with the first
+            score = float(instance["score"]) if is_number(instance["score"]) else None
+            doubt = max(doubts[box] for box in (first, *others))
+            also = tuple((other, box, expressions[other]["text"]) for other, box in others)
+            yield Item(record_index, id, index, text, head, status, score, doubt, also)
+
+
+def _doubts_of(
+    record: Record, expressions: Mapping[str, Expression]
+) -> dict[tuple[str, int | None], float]:
+    # By expression and box, or None for a phrase without one. A doubt is a sum without a unit: 2
+    # for a record of suspect boxes, 0.5 for a doubtful record; 1 each for samples that disagree and
+    # for a check that didn't say yes; and 1 - score, or 0.5 where there is no score.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
     if record.get("doubtful") is True:
         record_doubt += 0.5
+    doubts: dict[tuple[str, int | None], float] = {}
     for id, row in expressions.items():
         doubt = record_doubt
         if row.get("disagreement") is True:
             doubt += 1
         if was_checked(row) and row.get("verified") is not True:
             doubt += 1
-        text = row["text"]
-        head = class_of(row) if "class" in row else head_of(text)
-        status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
         if not row["instances"]:
-            yield Item(record_index, id, None, text, head, status, None, doubt + 0.5)
+            doubts[id, None] = doubt + 0.5
         for index, instance in enumerate(row["instances"]):
-            if is_number(instance["score"]):
-                score = float(instance["score"])
-                yield Item(record_index, id, index, text, head, status, score, doubt + (1 - score))
-            else:
-                yield Item(record_index, id, index, text, head, status, None, doubt + 0.5)
+            score = instance["score"]
+            doubts[id, index] = doubt + (1 - float(score) if is_number(score) else 0.5)
+    return doubts
 
 
 class Undecided(NamedTuple):
@@ -370,7 +386,8 @@ class Queue:
             return False
         if wanted["status"] and item.status != wanted["status"]:
             return False
-        if wanted["text"] and wanted["text"].casefold() not in item.text.casefold():
+        phrases = (item.text, *[text for _, _, text in item.also])
+        if not any(wanted["text"].casefold() in phrase.casefold() for phrase in phrases):
             return False
         if wanted["head"] and class_key(item.head) != class_key(wanted["head"]):
             return False
@@ -516,57 +533,44 @@ class Queue:
     def _is_rejected(self, item: Item) -> bool:
         # Return whether a reviewer found an item wrong, or what was drawn in its place. False for
         # one that was deleted.
-        outcome = self._outcome_of(item)
-        if outcome is None or outcome.after is None:
-            return False
-        if item.box is None:
-            return reviewer_verdict(outcome.after) is False
-        index = outcome.index_after(item.box)
-        return index is not None and reviewer_verdict(outcome.after["instances"][index]) is False
+        left = self._as_left(item)
+        return left is not None and reviewer_verdict(left) is False
 
     def _is_to_mend(self, item: Item) -> bool:
         # A box has yet to be drawn while the phrase has more rejected boxes of the pipeline's, or
         # drawn in place of these, than added ones that nobody rejected. A rejected phrase without a
         # box always has one to be drawn.
         outcome = self._outcome_of(item)
-        if outcome is None or outcome.after is None or not self._is_rejected(item):
+        if outcome is None or not self._is_rejected(item):
             return False
-        if item.box is None:
-            return True
-        return outcome.boxes_to_draw() > 0
-
-    def _outcome_of(self, item: Item) -> Outcome | None:
-        return self._reviewable.placed(item.record).outcomes.get(item.id)
+        return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
         # A box that was only moved as a whole has yet to be judged; so has one without a verdict of
         # ours, which settles nothing for a certificate.
-        outcome = self._outcome_of(item)
-        if outcome is None:
-            return False
-        reviewed = _as_left(item, outcome)
-        return reviewed is None or reviewer_verdict(reviewed) is not None
+        left = self._as_left(item)
+        return left is None or reviewer_verdict(left) is not None
 
     def _is_there(self, item: Item) -> bool:
-        outcome = self._outcome_of(item)
-        if outcome is None:
-            return True
-        if outcome.after is None:
-            return False
-        return item.box is None or outcome.index_after(item.box) is not None
+        return self._as_left(item) is not None
 
     def _is_mine(self, item: Item) -> bool:
         # Who decided is known of phrases, not of each box.
         outcome = self._outcome_of(item)
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
+    def _as_left(self, item: Item) -> Mapping[str, Any] | None:
+        # Return what reviewers made of an item: its phrase, its box, or what was drawn in its
+        # place. None if it was deleted; empty where nobody decided on its phrase. A box that was
+        # moved as a whole has no `reviewed_by`, as nobody judged it.
+        outcome = self._outcome_of(item)
+        if outcome is None:
+            return {}
+        if item.box is None or outcome.after is None:
+            return outcome.after
+        index = outcome.index_after(item.box)
+        box: Mapping[str, Any] | None = None if index is None else outcome.after["instances"][index]
+        return box
 
-def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
-    # Return what reviewers made of an item: its phrase, its box, or what was drawn in its place.
-    # None if it was deleted. A box that was moved as a whole has no `reviewed_by`, as nobody judged
-    # it.
-    if item.box is None or outcome.after is None:
-        return outcome.after
-    index = outcome.index_after(item.box)
-    box: Mapping[str, Any] | None = None if index is None else outcome.after["instances"][index]
-    return box
+    def _outcome_of(self, item: Item) -> Outcome | None:
+        return self._reviewable.placed(item.record).outcomes.get(item.id)

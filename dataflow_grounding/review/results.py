@@ -11,7 +11,6 @@ from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.data.records import Record, dump_text, read_object
-from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import (
     annotations_of,
     image_folders_of,
@@ -87,7 +86,7 @@ def report_results(
         for name, path in versions[:-1]:
             earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
         return write_report(
-            _counted(annotations, counts),
+            counts.counted(_rows(annotations), annotations),
             find_image=partial(_image_in, tuple(image_folders)),
             out_path=out_path,
             failures=chain(_objects(failures_file), _unread(annotations)),
@@ -262,14 +261,11 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
     # text is nearly always the path of its input. The pipeline is the one that its spec names, else
     # `source`. Either part may be missing; without both the title is "".
     spec = run.get("spec")
-    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
-    if not pipeline or not isinstance(pipeline, str):
-        pipeline = source
+    named = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    pipeline = named if isinstance(named, str) else ""
     data = next(stated_in(run, "data"), {})
-    for value in data.values():
-        if value and isinstance(value, str):
-            return _title(pipeline, value)
-    return _title(pipeline, "")
+    texts = [value for value in data.values() if value and isinstance(value, str)]
+    return _title(pipeline or source, next(iter(texts), ""))
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
@@ -312,18 +308,6 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
                 "kind": row.error.kind,
                 "message": str(row.error),
             }
-
-
-def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
-    without_rejected = WithoutRejected()
-    for row in _rows(path):
-        if row.data is None:
-            counts.add_broken()
-        else:
-            data = {**row.data, **without_rejected.of(row.data)}
-            counts.add(data, f"record {row.line} of {path}")
-            counts.rejected = without_rejected.boxes
-            yield row.data
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:

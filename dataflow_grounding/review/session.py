@@ -28,6 +28,7 @@ from dataflow_grounding.review._overlay import (
 from dataflow_grounding.review._record_view import (
     Expression,
     Picture,
+    boxes_of_same_thing,
     expressions_of,
     known_classes,
     path_of_picture,
@@ -154,7 +155,7 @@ class Session:
         if not all(number.isdecimal() and len(number) < 10 for number in (queue_place, most)):
             raise InputError("'place' and 'most' should be numbers")
         order = wanted.get("order") or self.order
-        queue = self._queue_of({**wanted, "order": order})
+        queue = self._queue(*[{**wanted, "order": order}.get(name) or "" for name in _FILTERS])
         if wanted.get("mode") == "grid":
             items, next_place = queue.page_after(int(queue_place), _GRID)
         else:
@@ -180,9 +181,6 @@ class Session:
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed]
 
-    def _queue_of(self, wanted: Mapping[str, str]) -> Queue:
-        return self._queue(*[wanted.get(name) or "" for name in _FILTERS])
-
     def _records_of(self, items: Iterable[Item]) -> dict[int, dict[str, Any]]:
         views: dict[int, dict[str, Any]] = {}
         for item in items:
@@ -197,18 +195,22 @@ class Session:
         `id`, the `classColor` of its class where it states one, its `version`, `reviewed_by` and
         `verified`; for each box `verified`, and `box`, the index that items know it by: of the
         pipeline's box that it is, or was drawn in place of. A box that a reviewer added has no
-        `box`. `verified` is a reviewer's word alone, else None. A record whose expressions can't be
-        read has none, and says why in `problem`.
+        `box`. `also` are the other boxes of its thing, which phrases of its class have, each by
+        `id` and `box`. `verified` is a reviewer's word alone, else None. A record whose expressions
+        can't be read has none, and says why in `problem`.
         """
         record = self.reviewable.record(index)
         key = self.reviewable.keys[index]
         rows: dict[str, Expression] = {}
+        same_thing: dict[tuple[str, int], list[tuple[str, int]]] = {}
         shown = record
         placed = None
         with suppress(BrokenRow):  # the page says why
             self.reviewable.find_decisions(index)
             placed = self.reviewable.placed(index)
-            rows = standing_expressions(record, expressions_of(record), placed.outcomes)
+            own = expressions_of(record)
+            same_thing = boxes_of_same_thing(own)
+            rows = standing_expressions(record, own, placed.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
         view = view_of(shown, self._picture_of(index), self._classes)
         view["place"] = index
@@ -228,6 +230,9 @@ class Session:
             for box, instance in zip(expression["instances"], row["instances"], strict=True):
                 box["verified"] = reviewer_verdict(instance)
             _number_boxes(expression["instances"], outcomes.get(id))
+            for box in expression["instances"]:
+                own_box = (id, box.get("box"))
+                box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
         return view
 
     def _picture_of(self, index: int) -> Picture:

@@ -31,7 +31,9 @@ const reviewSingle = (() => {
   function show(now) {
     item = now;
     pick(item.id, placeOf(viewNow(), item));
+    const others = reviewDecisions.othersOf(item).map((text) => `“${text}”`).join(", ");
     if (document.forms.wanted.elements.show.value === "mend") hint(HOW_TO_MEND);
+    else if (others) hint(`One thing with a box of ${others}: what you decide counts for each.`);
   }
   function pick(id, box = null) {
     const e = found(viewNow(), id);

@@ -79,6 +79,11 @@ def test_a_thing_that_two_phrases_of_a_class_find_is_one_everywhere(tmp_path: Pa
     assert (figures["boxes"], figures["precision"], figures["recall"]) == (3, 1, 1)
     told = command(["eval", str(path), "--gold", str(gold_path)])
     assert "2 boxes of " in told.out + told.err
+    assert command(["stats", str(path), "--json"]).summary["repeated"] == 2
+    left_out = "boxes that the table of classes leaves out"
+    assert f"{left_out}, as another box of the class has their thing: 2\n" in (
+        command(["stats", str(path)]).out
+    )
     for number, format in enumerate(("coco", "yolo")):
         out = tmp_path / f"out{number}"
         done = command(["export", str(path), "--format", format, "-o", str(out)])

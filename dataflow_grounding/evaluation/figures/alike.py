@@ -17,21 +17,13 @@ class Place:
     data_set: str
 
 
-@dataclass(frozen=True)
-class Alike:
-    """Pictures that are the same, or nearly.
-
-    Attributes:
-        again: Each picture that is another one of its data set again: that one, then itself.
-        leaks: Pictures that several data sets have: the first of each data set.
-    """
-
-    again: list[tuple[Place, ...]]
-    leaks: list[tuple[Place, ...]]
-
-
-def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequence[int]) -> Alike:
+def alike_in(
+    data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequence[int]
+) -> tuple[list[tuple[Place, ...]], list[tuple[Place, ...]]]:
     """Return which pictures of the data sets are the same, or nearly.
+
+    First come those that are another one of their data set again: that one, then itself. Then come
+    those that several data sets have: the first of each data set.
 
     Args:
         data_sets: The data sets. Their pictures in order, those of the first data set first, are
@@ -69,7 +61,7 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
             listed.add((name, file))
         again.append((earlier, place))
     # Of one data set, which may be large, there is nothing to sort.
-    return Alike(again, _leaks(first_of) if len(data_sets) > 1 else [])
+    return again, _leaks(first_of) if len(data_sets) > 1 else []
 
 
 def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:

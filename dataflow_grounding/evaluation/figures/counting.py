@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.class_table import ClassTable
-from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, coco_size
 from dataflow_grounding.data.classes import class_of, classes_of
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
@@ -23,7 +23,7 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
-from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.evaluation.figures._phrases import (
     ATTRIBUTES,
     look_alikes,
@@ -39,8 +39,6 @@ from dataflow_grounding.formats.selection import status_of
 Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID = 32  # cells of the map of places, each way
-_SMALL_AREA = 32**2  # px²: COCO's small boxes have less
-_LARGE_AREA = 96**2  # px²: COCO's large boxes have as much or more
 # words whose share of different ones is told: it falls with the number of words, so this is fixed
 _FIRST_WORDS = 1000
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
@@ -69,41 +67,40 @@ def figures_of(
         test_ids: Of pictures that are tested on elsewhere.
         keep_rejected: Whether boxes that a reviewer rejected count.
     """
-    counts = FigureCounts(test_ids, compare)
-    without_rejected = WithoutRejected(keep_rejected)
+    counts = FigureCounts(test_ids, compare, keep_rejected)
     for path in results:
         annotations = annotations_of(path)
-        for row in read_rows(annotations):
-            if row.data is None:
-                counts.add_broken()
-            else:
-                data = {**row.data, **without_rejected.of(row.data)}
-                counts.add(data, f"record {row.line} of {path}")
+        for _ in counts.counted(read_rows(annotations), path):
+            pass
         checkpoint = os.path.join(os.path.dirname(annotations), ".ckpt")
         counts.end_data_set(path, image_folders_of(path, image_root), checkpoint)
         counts.list_classes(classes_of(path))
-    counts.rejected = without_rejected.boxes
     return counts
 
 
 class FigureCounts:
     """Counts of what the figures are made of, record by record, one data set after the other.
 
-    Call `add` or `add_broken` for each row, `end_data_set` after each data set, then `figures`.
+    Go through `counted` rows, call `end_data_set` after each data set, then `figures`.
 
     Args:
         test_ids: Ids of pictures that are tested on elsewhere.
         compare: By what pictures are told apart, as for `figures_of`.
+        keep_rejected: Whether boxes that a reviewer rejected count.
 
     Attributes:
         named: By figure, the groups of pictures that it counts as alike; empty before `figures`.
-        rejected: How many boxes were left out, as a reviewer rejected them; set by the caller.
     """
 
-    def __init__(self, test_ids: Iterable[str] = (), compare: Compare = "names") -> None:
+    def __init__(
+        self,
+        test_ids: Iterable[str] = (),
+        compare: Compare = "names",
+        keep_rejected: bool = False,
+    ) -> None:
         self.named: dict[str, list[tuple[Place, ...]]] = {}
         self._compare = compare
-        self.rejected = 0
+        self._without_rejected = WithoutRejected(keep_rejected)
         # by figure, how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._test_ids = {known_id(name) for name in test_ids} - {""}
@@ -113,16 +110,27 @@ class FigureCounts:
         self._data_sets: list[DataSet] = []  # those that are counted
         self._current = DataSet()  # the one that is being counted
 
-    def add_broken(self) -> None:
-        """Count a row that can't be read."""
-        self._counts["broken"][True] += 1
+    def counted(self, rows: Iterable[Row], name: str) -> Iterator[dict[str, Any]]:
+        """Count rows, and yield those that can be read, as they are.
 
-    def add(self, record: Mapping[str, Any], where: str) -> None:
-        """Count a record.
+        A record whose expressions can't be read counts as broken, but its picture counts.
 
-        One whose expressions can't be read counts as broken, but its picture counts. `where` begins
-        the message of the InputError for a record that names no picture.
+        Args:
+            rows: The rows of a file.
+            name: What the file is called in messages.
+
+        Raises:
+            InputError: A record names no picture.
         """
+        for row in rows:
+            if row.data is None:
+                self._counts["broken"][True] += 1
+                continue
+            kept = {**row.data, **self._without_rejected.of(row.data)}
+            self._add(kept, f"record {row.line} of {name}")
+            yield row.data
+
+    def _add(self, record: Mapping[str, Any], where: str) -> None:
         entries = list(_record_entries(record))
         name, own_id = names_of(record, where)
         if self._test_ids and self._test_ids & {known_id(name), known_id(own_id)}:
@@ -194,8 +202,9 @@ class FigureCounts:
         for name, number in numbers.items():
             if number is None:
                 figures[name] = None
-        figures["rejected"] = self.rejected
+        figures["rejected"] = self._without_rejected.boxes
         figures["classes"] = self._classes.rows()
+        figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
             # a list of classes has the words that it has
             figures.update({name: None for name, row in FIGURES.items() if row.get("of_words")})
@@ -211,14 +220,13 @@ class FigureCounts:
                 files += map(short_digest, data_set.number_of)
         else:
             files, unread = files_of(self._data_sets)
-        # `again` are pictures that a data set has twice, `leaks` those that several have.
-        same = alike_in(self._data_sets, files, first_same(files))
-        self.named = {"same_pictures": same.again, "leaks": same.leaks}
+        again, leaks = alike_in(self._data_sets, files, first_same(files))
+        self.named = {"same_pictures": again, "leaks": leaks}
         if self._compare == "looks":
             first_alike_of, undecoded = self._first_near()
             unread |= undecoded
-            near = alike_in(self._data_sets, files, first_alike_of)
-            self.named |= {"near_pictures": near.again, "near_leaks": near.leaks}
+            again, leaks = alike_in(self._data_sets, files, first_alike_of)
+            self.named |= {"near_pictures": again, "near_leaks": leaks}
         phrase_counts = self._phrases_by_picture(files)
         self._counts["phrases_per_image"].update(phrase_counts)
         numbers: dict[str, int | None] = {"images": len(phrase_counts), "unread": len(unread)}
@@ -313,8 +321,9 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     # `size` is the picture's; None leaves out the figures that need it.
-    yield "sizes", _size_class(box)
-    yield "small_share", area(box) < _SMALL_AREA
+    size_of_box = coco_size(area(box))
+    yield "sizes", size_of_box
+    yield "small_share", size_of_box == "small"
     if size is None:
         return
     width, height = size
@@ -323,12 +332,6 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     y = (box[1] + box[3]) / 2 / height
     yield "places", (_cell(x), _cell(y))
     yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
-
-
-def _size_class(box: Bbox) -> str:
-    if area(box) < _SMALL_AREA:
-        return "small"
-    return "medium" if area(box) < _LARGE_AREA else "large"
 
 
 def _cell(part: float) -> int:

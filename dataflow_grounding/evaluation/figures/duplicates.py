@@ -13,15 +13,13 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import islice
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import InputError, RecordError, told_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
-from dataflow_grounding._util.threads import at_once
+from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
 from dataflow_grounding.data.records import Record, dump_text, path_of
 from dataflow_grounding.data.rejected import WithoutRejected
@@ -45,10 +43,8 @@ _LEAST_DEVIATION = 6  # levels of grey; in pictures with less, differences are n
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
 # pixels that a picture is decoded to at least: a JPEG's decoder is faster for a part of its size
 _DECODED_SIZE = (96, 96)
-_AT_ONCE = 256  # pictures whose looks are waited for together
-_CORES = os.cpu_count() or 1
 # Pictures elsewhere are fetched by many threads; to decode more at once only takes memory.
-_decoders = threading.BoundedSemaphore(_CORES)
+_decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
 # the ending of a picture's name: ".jpg", ".PNG"
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
 # a name with COCO's 12 digits, without ending: "COCO_val2014_000000000042", "000000000042_1"
@@ -85,20 +81,9 @@ def looks_of(
         paths: The path of each.
         folders: Where relative paths are looked for.
     """
-    looks: list[bytes | None] = []
     look = partial(_look, folders=folders)
     far_folders = any(map(is_elsewhere, folders))
-    remaining = iter(paths)
-    with ThreadPool(_CORES) as cores:
-        while True:
-            batch = list(islice(remaining, _AT_ONCE))
-            if not batch:
-                break
-            if far_folders or any(map(is_elsewhere, batch)):
-                # More threads than cores, as these wait for a store.
-                looks += at_once(look, batch)
-            else:
-                looks += cores.map(look, batch, 1)
+    looks = side_by_side(look, paths, lambda path: far_folders or is_elsewhere(path), cores=True)
     looks_or_names: list[bytes] = []
     unread = set[str]()
     for name, own_look in zip(names, looks, strict=True):
@@ -106,11 +91,6 @@ def looks_of(
             unread.add(name)
         looks_or_names.append(own_look or short_digest(name))
     return looks_or_names, unread
-
-
-def looks_by_name(names: Iterable[str]) -> tuple[list[bytes], set[str]]:
-    """Return what `looks_of` does, reading no picture: a digest of each name, and none unread."""
-    return [short_digest(name) for name in names], set()
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
@@ -266,10 +246,10 @@ def split(
     folders = image_folders_of(results, image_root)
     pictures = _pictures_of(results)
     names = list(pictures.number_of)
+    looks = [short_digest(name) for name in names]
+    unread = set[str]()
     if read:
         looks, unread = looks_of(names, pictures.paths(), folders)
-    else:
-        looks, unread = looks_by_name(names)
     first = first_alike(looks)
     group_count = len(set(first))
     part_of = _parts_by_chance(names, first, parts, seed)

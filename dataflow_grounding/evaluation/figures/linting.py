@@ -68,27 +68,6 @@ class Finding(NamedTuple):
     mend: Callable[[], object] | None = None
 
 
-class _KnownRow(NamedTuple):
-    """A row with its picture's facts if the run remembers them.
-
-    `unread` says that they are needed and not remembered, so that the file has to be opened.
-    """
-
-    row: Row
-    facts: ImageFacts | None
-    unread: bool
-
-
-class _PictureBoxes(NamedTuple):
-    path: str
-    boxes: set[Bbox]
-
-    def repeats(self, before: "_PictureBoxes") -> bool:
-        # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
-        # issue 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
-        return len(self.boxes) > 1 and self.boxes == before.boxes and self.path != before.path
-
-
 def lint(
     data: str,
     tell: Callable[[int, Finding], object],
@@ -118,7 +97,7 @@ def lint(
     path = annotations_of(data)
     read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
     ids_seen = set[int]()
-    before = _PictureBoxes("", set())
+    before = ("", set[Bbox]())
     for row, picture in _with_facts(path, image_folders_of(data, image_root), read_sizes):
         if row.data is None and fix:
             raise InputError(
@@ -140,9 +119,9 @@ def lint(
         if "DG003" in rules:
             for finding in _repeated_ids(record, ids_seen):
                 tell(row.line, finding)
-        here = _PictureBoxes(path_of(record), _boxes_of(record))
-        if "DG108" in rules and here.repeats(before):
-            tell(row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}"))
+        here = (path_of(record), _boxes_of(record))
+        if "DG108" in rules and _has_boxes_of(before, here):
+            tell(row.line, Finding("DG108", f"{len(here[1])} boxes as in {before[0]!r}"))
         before = here
         yield record
 
@@ -150,30 +129,26 @@ def lint(
 def _with_facts(
     path: str, folders: tuple[str, ...], read: bool
 ) -> Iterator[tuple[Row, ImageFacts | str | None]]:
-    # The second value is None without `read`, and for a row that can't be read itself.
+    # The second value is why a picture can't be read, where it can't. It is None without `read`,
+    # and for a row that can't be read itself.
     # Records of one picture often follow each other.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
-    with_facts = partial(_row_with_facts, facts_of=facts_of)
-    yield from side_by_side(with_facts, _known_rows(path, folders, read), lambda row: row.unread)
 
+    def is_unread(known: tuple[Row, ImageFacts | None]) -> bool:
+        row, facts = known
+        return read and facts is None and row.data is not None
 
-def _row_with_facts(
-    known: _KnownRow, facts_of: Callable[[str], ImageFacts | str]
-) -> tuple[Row, ImageFacts | str | None]:
-    # `facts_of` may return why the picture can't be read. None stands for facts nobody needs.
-    if not known.unread:
-        return known.row, known.facts
-    return known.row, facts_of(path_of(known.row.data or {}))
+    def with_facts(known: tuple[Row, ImageFacts | None]) -> tuple[Row, ImageFacts | str | None]:
+        row, facts = known
+        return row, facts_of(path_of(row.data or {})) if is_unread(known) else facts
 
-
-def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
     with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
-        for row in read_rows(path):
-            if read and row.data is not None:
-                facts = _remembered_facts(row.data, folders, log)
-                yield _KnownRow(row, facts, unread=facts is None)
-            else:
-                yield _KnownRow(row, None, unread=False)
+        remembered_facts = partial(_remembered_facts, folders=folders, log=log)
+        known_rows = (
+            (row, remembered_facts(row.data) if read and row.data is not None else None)
+            for row in read_rows(path)
+        )
+        yield from side_by_side(with_facts, known_rows, is_unread)
 
 
 def _findings(rules: Collection[str], row: Row, picture: ImageFacts | str | None) -> list[Finding]:
@@ -299,6 +274,14 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
         return parse_facts(data, file_path)
     except RecordError as error:
         return str(error)
+
+
+def _has_boxes_of(before: tuple[str, set[Bbox]], here: tuple[str, set[Bbox]]) -> bool:
+    # Both are a picture's path and its boxes. A server that mixes up pictures gives the boxes of
+    # one for the next (vllm-project/vllm issue 20261, sgl-project/sglang issue 5455). One box alone
+    # may be the same by chance.
+    (path_before, boxes_before), (path, boxes) = before, here
+    return len(boxes) > 1 and boxes == boxes_before and path != path_before
 
 
 def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:

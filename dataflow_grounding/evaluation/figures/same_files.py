@@ -74,10 +74,12 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     has the names of these.
     """
     # Arrays, as there may be millions of pictures.
-    sizes_of = [array("q", _sizes_of(data_set)) for data_set in data_sets]
+    sizes_of = []
     times = Counter[int]()
-    for sizes in sizes_of:
-        times.update(sizes)
+    for data_set in data_sets:
+        size_of = partial(_size_of, folders=data_set.folders)
+        sizes_of.append(array("q", _each(size_of, data_set.paths(), data_set.folders)))
+        times.update(sizes_of[-1])
     files: list[bytes] = []
     missing = set[str]()
     for data_set, sizes in zip(data_sets, sizes_of, strict=True):
@@ -96,11 +98,6 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
                 missing.add(name)
             files.append(file or short_digest(name))
     return files, missing
-
-
-def _sizes_of(data_set: DataSet) -> Iterator[int]:
-    size_of = partial(_size_of, folders=data_set.folders)
-    return _each(size_of, data_set.paths(), data_set.folders)
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:

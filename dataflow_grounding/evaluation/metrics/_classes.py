@@ -11,7 +11,6 @@ from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.evaluation.metrics._measures import (
     is_judged,
-    phrase_columns,
     share,
 )
 from dataflow_grounding.evaluation.metrics.confidence import draws_of, interval
@@ -46,12 +45,12 @@ class _ClassCounts:
         self._boxes = array("q")
         self._gold_boxes = array("q")
 
-    def add(self, image: int, right: float, boxes: float, gold_boxes: float) -> None:
+    def add(self, image: int, right: int, boxes: int, gold_boxes: int) -> None:
         """Count the boxes of the class in one image."""
         self._image_of_entry.append(image)
-        self._right.append(int(right))
-        self._boxes.append(int(boxes))
-        self._gold_boxes.append(int(gold_boxes))
+        self._right.append(right)
+        self._boxes.append(boxes)
+        self._gold_boxes.append(gold_boxes)
 
     @property
     def gold_boxes(self) -> int:
@@ -132,40 +131,30 @@ class ClassFigures:
 
     def _count_image(self) -> None:
         # A class that is open in the image counts with no boxes at all.
-        self._count_confused()
+        missed: list[tuple[str, Row]] = []
+        wrong: list[tuple[str, Row]] = []
         for boxes in self._in_image.values():
             counts = self._counts_of(boxes.name)
             if boxes.is_open:
                 counts.add(self._image, 0, 0, 0)
                 continue
             # All phrases of the class are measured as if they were one.
-            gold_boxes = boxes_of_things(boxes.gold)
-            gold = {"instances": gold_boxes, "status": "grounded" if gold_boxes else "none"}
-            found = {"instances": boxes_of_things(boxes.found)}
-            self.repeated += sum(map(len, boxes.found)) - len(found["instances"])
-            columns, _ = phrase_columns(gold, found, self._rules)
-            right = columns["precision"]  # this measure's numerator: how many boxes are right
-            counts.add(self._image, right, columns["boxes"], columns["gold_boxes"])
-            counts.precision.add(gold, found, self._image)
-        self._in_image = {}
-
-    def _count_confused(self) -> None:
-        # What is left of each class is matched whatever its class is.
-        missed: list[tuple[str, Row]] = []
-        wrong: list[tuple[str, Row]] = []
-        for boxes in self._in_image.values():
-            if boxes.is_open:
-                continue
             gold = boxes_of_things(boxes.gold)
             found = boxes_of_things(boxes.found)
+            self.repeated += sum(map(len, boxes.found)) - len(found)
             pairs = self._right_pairs(found, gold)
+            counted = self._rules.counted({"instances": found})
+            counts.add(self._image, len(pairs), len(counted), len(gold))
+            counts.precision.add({"instances": gold}, {"instances": found}, self._image)
             matched_gold = {pair.gold for pair in pairs}
             matched_found = {pair.found for pair in pairs}
             missed += [(boxes.name, b) for n, b in enumerate(gold) if n not in matched_gold]
             wrong += [(boxes.name, b) for n, b in enumerate(found) if n not in matched_found]
+        # What is left of each class is matched whatever its class is.
         for pair in self._right_pairs([box for _, box in wrong], [box for _, box in missed]):
             counts = self._counts_of(missed[pair.gold][0])
             counts.found_as[class_key(wrong[pair.found][0])] += 1
+        self._in_image = {}
 
     def _right_pairs(self, found: list[Row], gold: list[Row]) -> list[Overlap]:
         answers = {"instances": found}

@@ -7,13 +7,12 @@ from typing import Any
 from dataflow_grounding.evaluation.metrics.annotations import Source, read_annotations
 from dataflow_grounding.evaluation.metrics.pairs import (
     Overlap,
-    Pair,
+    Pairs,
     Row,
     Rules,
     boxes_of,
     one_to_one,
     overlaps_of,
-    pair,
 )
 
 # Labels as texts, of a phrase that an annotator said nothing of; "None" is a label that is missing.
@@ -39,7 +38,7 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
     images = set[int]()
     common: list[tuple[Row, Row]] = []
     of_one_alone: list[Row] = []
-    for record in pair(read_annotations(second), read_annotations(first)):
+    for record in Pairs(read_annotations(second), read_annotations(first)):
         if record.found is None:
             continue
         images.add(record.image)
@@ -49,12 +48,11 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
                 of_one_alone.append(a)
             else:
                 common.append((a, b))
-    boxes = 0
+    boxes = sum(len(phrase["instances"]) for phrase in of_one_alone)
+    matched: list[Overlap] = []
     for a, b in common:
         boxes += len(a["instances"]) + len(b["instances"])
-    for phrase in of_one_alone:
-        boxes += len(phrase["instances"])
-    matched = _matched_boxes(common)
+        matched += one_to_one(overlaps_of(boxes_of(a), boxes_of(b)), Rules())
     figures: dict[str, Any] = {
         "images": len(images),
         "expressions": len(common),
@@ -70,13 +68,6 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
         figures[f"kappa_{name}"] = kappa
         figures[f"alpha_{name}"] = alpha
     return figures
-
-
-def _matched_boxes(phrases: Sequence[Pair]) -> list[Overlap]:
-    matched: list[Overlap] = []
-    for a, b in phrases:
-        matched += one_to_one(overlaps_of(boxes_of(a), boxes_of(b)), Rules())
-    return matched
 
 
 def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:

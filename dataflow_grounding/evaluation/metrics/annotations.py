@@ -10,6 +10,7 @@ from copy import copy
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.data.records import (
     Record,
@@ -22,7 +23,6 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
 from dataflow_grounding.data.results_folder import annotations_of, records_of
-from dataflow_grounding.evaluation.metrics._rows_on_disk import RowsOnDisk
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
 
@@ -122,12 +122,6 @@ class Annotations:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for index in range(len(self)):
             yield self[index]
-
-    @property
-    def phrases(self) -> Iterator[dict[str, Any]]:
-        """The phrases of all records."""
-        for record in self:
-            yield from record["expressions"]
 
 
 def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotations:

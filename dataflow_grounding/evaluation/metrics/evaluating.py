@@ -14,7 +14,7 @@ import numpy as np
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.class_table import in_order
-from dataflow_grounding.boxes.geometry import area
+from dataflow_grounding.boxes.geometry import COCO_SIZES, area, coco_size
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.evaluation.metrics._classes import ClassFigures, mean_ap
@@ -36,20 +36,17 @@ from dataflow_grounding.evaluation.metrics.confidence import (
     kept_and_right,
     mcnemar,
 )
-from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Pairs, Row, Rules, pair
+from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Pairs, Row, Rules
 
 # the columns of `_measures` by name, a value for each image
 Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
-# kind of group, name of the group → its gold phrases
-Groups = dict[str, dict[str, "_Group"]]
+# kind of group, name of the group → the sums of its gold phrases' columns
+Groups = dict[str, dict[str, dict[str, float]]]
 _MOST_GROUPS = 20  # of each kind: the largest
 # By how many words a phrase has: D³'s groups. A bound is where the next group begins.
 _WORD_BOUNDS = (4, 7, 10)
 _WORD_GROUPS = ("1-3", "4-6", "7-9", "10 or more")
-# COCO's sizes; of several boxes by the mean area. The bounds are where the next group begins.
-_SIZE_BOUNDS = (32**2, 96**2)
-_SIZE_GROUPS = ("small, < 32² px", "medium, < 96² px", "large")
 _GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
 _GROUP_MEASURES = ("acc_0.5", "miou", "r1_any", "gprec_f1")
 _AT_ONCE = 4096  # phrases whose columns are kept until they are summed
@@ -66,21 +63,19 @@ class Evaluation:
         sums: The columns of phrases and captions, summed for each image.
         overlaps: For each gold phrase, in the order of `pairs`, the largest overlap of its first
             box with a gold box.
-        boxed: For each gold phrase whether it has boxes.
         right: For each gold phrase whether its first box is right, or, without gold boxes, whether
             there is none.
         curve: What a cut at each score keeps, as `kept_and_right` gives it.
         figures: The measures by name; None where there is nothing to divide by.
         classes: The figures of each class by its name; empty where no classes are stated.
         notes: What a reader of the figures has to know, in sentences.
-        groups: For each kind of group and each group its gold phrases.
+        groups: For each kind of group and each group the sums of its gold phrases' columns.
     """
 
     pairs: Pairs
     rules: Rules
     sums: Columns
     overlaps: np.ndarray
-    boxed: np.ndarray
     right: np.ndarray
     curve: np.ndarray
     figures: Figures
@@ -120,12 +115,12 @@ class Evaluation:
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
         # Each has the number of its `expressions`, and _GROUP_MEASURES.
         of_kind = self.groups[kind]
-        by_size = sorted(of_kind, key=lambda name: -of_kind[name].phrases)
+        by_size = sorted(of_kind, key=lambda name: -of_kind[name]["phrases"])
         shown: dict[str, Figures] = {}
         for name in sorted(by_size[:_MOST_GROUPS]):
             group = of_kind[name]
-            figures = _to_json(figures_from_sums(group.sums, self.rules))
-            shown[name] = {"expressions": group.phrases}
+            figures = _to_json(figures_from_sums(group, self.rules))
+            shown[name] = {"expressions": int(group["phrases"])}
             shown[name] |= {measure: figures[measure] for measure in _GROUP_MEASURES}
         return shown
 
@@ -184,13 +179,13 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
             f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`;"
             " `dataflowgrounding import` makes files of other formats records"
         )
-    pairs = pair(answers, truth)
+    pairs = Pairs(answers, truth)
     counts = _Counts(rules, truth.states_classes or answers.states_classes)
     for record in pairs:
         counts.add(record)
     sums = counts.sums(truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
-    rows_of_classes = counts.class_rows(len(sums["one"]))
+    rows_of_classes = counts.classes.rows(len(sums["one"])) if counts.classes else {}
     listed = truth.classes or answers.classes
     classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
     return Evaluation(
@@ -198,10 +193,10 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         rules,
         sums,
         np.frombuffer(counts.overlaps),
-        np.frombuffer(counts.boxed, bool),
         np.frombuffer(counts.right, bool),
         curve,
-        _figures(counts, sums, answers.phrase_count, rules) | _map_of(classes),
+        _figures(counts, sums, answers.phrase_count, rules)
+        | ({"map": mean_ap(classes)} if classes else {}),
         classes,
         list(_notes(pairs, answers, truth, counts)),
         counts.groups,
@@ -266,10 +261,6 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
     }
 
 
-def _map_of(classes: Mapping[str, Mapping[str, Any]]) -> Figures:
-    return {"map": mean_ap(classes)} if classes else {}
-
-
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
     # A phrase that the gold leaves open is never wrong. `columns` are those of `phrase_columns`.
     # `boxed` is 1 where the gold has boxes.
@@ -278,14 +269,6 @@ def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
     # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
     # the gold leaves the phrase open.
     return columns["gprec_f1"] > 0 or not columns["judged"]
-
-
-@dataclass
-class _Group:
-    """Gold phrases of a group: how many, and the sums of their columns."""
-
-    phrases: int
-    sums: dict[str, float]
 
 
 class _Table:
@@ -354,10 +337,9 @@ class _Table:
                 indices_of[label].append(index)
         for (kind, name), indices in indices_of.items():
             groups = self.groups.setdefault(kind, {})
-            group = groups.setdefault(name, _Group(0, dict.fromkeys(self._names, 0.0)))
-            group.phrases += len(indices)
+            group = groups.setdefault(name, dict.fromkeys(self._names, 0.0))
             for column, number in zip(self._names, rows[indices].sum(axis=0), strict=True):
-                group.sums[column] += float(number)
+                group[column] += float(number)
         self._images = array("q")
         self._values = array("d")
         self._labels = []
@@ -368,7 +350,6 @@ class _Counts:
 
     Attributes:
         overlaps: For each gold phrase the largest overlap of its first box with a gold box.
-        boxed: For each gold phrase 1 where it has boxes, else 0.
         right: For each gold phrase 1 where it is right, else 0.
         scores: For each box with a score the score, then 1 or 0 for right or wrong.
         precision: The AP of all judged phrases.
@@ -376,6 +357,7 @@ class _Counts:
         extra: How many found phrases the gold doesn't have, in the records that it has.
         scaled: How many found records had their boxes scaled.
         by_class: How many found phrases were matched by their class.
+        classes: The figures of classes; None where none are stated.
 
     Args:
         rules: When a box is right.
@@ -384,13 +366,11 @@ class _Counts:
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
         self._rules = rules
-        self._classes = ClassFigures(rules) if states_classes else None
+        self.classes = ClassFigures(rules) if states_classes else None
         self._phrases = _Table()
-        self._captions = _Table()
-        self._extra_boxes = _Table()
+        self._records = _Table()
         self._images = 0  # how many there are
         self.overlaps = array("d")
-        self.boxed = array("b")
         self.right = array("b")
         self.scores = array("d")
         self.precision = AveragePrecision()
@@ -409,25 +389,21 @@ class _Counts:
         """Count a record and its phrases; those of one image have to follow one another."""
         self._images = record.image + 1
         extra_boxes = sum(len(self._rules.counted(phrase)) for phrase in record.extra)
-        self._extra_boxes.add(record.image, {"boxes": extra_boxes})
-        self._captions.add(record.image, caption_columns(record, self._rules))
+        columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
+        self._records.add(record.image, columns)
         self.extra += len(record.extra)
         self.scaled += record.scaled
         self.by_class += record.by_class
         self._repeated += record.repeated
         for gold, found in record.phrases:
             self._add_phrase(record, gold, found)
-        if self._classes is not None:
-            self._classes.add(record)
+        if self.classes is not None:
+            self.classes.add(record)
 
     @property
     def repeated(self) -> int:
         """How many found boxes don't count, as another one of their class is of their thing."""
-        return self._repeated + (self._classes.repeated if self._classes else 0)
-
-    def class_rows(self, images: int) -> dict[str, dict[str, Any]]:
-        """Return the figures of each class of that many images; empty where none is stated."""
-        return {} if self._classes is None else self._classes.rows(images)
+        return self._repeated + (self.classes.repeated if self.classes else 0)
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
         # `found` is the phrase that it is matched with; None where there is none. Where classes are
@@ -435,12 +411,11 @@ class _Counts:
         # AP.
         groups = []
         for kind, name in _groups_of(record, gold, found):
-            if kind not in _GROUPS_OF_FREE_TEXT or self._classes is None:
+            if kind not in _GROUPS_OF_FREE_TEXT or self.classes is None:
                 groups.append((kind, name))
         columns, scores = phrase_columns(gold, found, self._rules)
-        self._phrases.add(record.image, columns, groups)
+        self._phrases.add(record.image, {**columns, "phrases": 1}, groups)
         self.overlaps.append(columns["first_iou"])
-        self.boxed.append(bool(columns["boxed"]))
         self.right.append(_is_right(columns, self._rules))
         for score, is_right in scores:
             self.scores.extend((score, is_right))
@@ -456,10 +431,12 @@ class _Counts:
         columns of captions are 0 unless both sides state spans.
         """
         sums = self._phrases.sums(self._images)
-        for name, column in self._captions.sums(self._images).items():
-            # Where one side states no spans, there is nothing to compare.
-            sums[name] = column if spans_stated else np.zeros_like(column)
-        sums["boxes"] = sums["boxes"] + self._extra_boxes.sums(self._images)["boxes"]
+        for name, column in self._records.sums(self._images).items():
+            if name == "boxes":
+                sums[name] = sums[name] + column
+            else:
+                # Where one side states no spans, there is nothing to compare.
+                sums[name] = column if spans_stated else np.zeros_like(column)
         return sums
 
 
@@ -467,7 +444,7 @@ def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[t
     # Kinds are size, words, category, status and model. One that can't be told is left out.
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
-        yield "size", _SIZE_GROUPS[bisect(_SIZE_BOUNDS, sum(areas) / len(areas))]
+        yield "size", COCO_SIZES[coco_size(sum(areas) / len(areas))]
     yield "words", _WORD_GROUPS[bisect(_WORD_BOUNDS, len(gold["text"].split()))]
     types = gold.get("type") or head_of(gold["text"])
     if not isinstance(types, (list, tuple)):

@@ -8,7 +8,7 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
@@ -54,17 +54,18 @@ class PairedRecord:
     image: int
     gold: Row
     found: Row | None
-    phrases: list[Pair]
-    extra: list[Row]
-    scaled: int
-    by_class: int
-    repeated: int
+    phrases: list[Pair] = field(default_factory=list)
+    extra: list[Row] = field(default_factory=list)
+    scaled: int = 0
+    by_class: int = 0
+    repeated: int = 0
 
 
-def pair(found: Annotations, gold: Annotations) -> "Pairs":
-    """Match records by image and caption, phrases by `expression_id`, else by text or class.
+class Pairs:
+    """Two files' records, matched by image and caption, and phrases by `expression_id`, else text.
 
-    The order of records makes no difference.
+    They are matched while one iterates, each time anew: in memory are the records of one image. The
+    order of records makes no difference.
 
     - Images are matched by path; those whose path the other file doesn't have by their id, if a
       single image of each file states it.
@@ -82,18 +83,12 @@ def pair(found: Annotations, gold: Annotations) -> "Pairs":
 
     Found boxes are scaled where their record states another size of the picture than the gold.
 
+    Attributes:
+        other_folders: Whether one file's paths had to be cut by folders to be those of the other.
+
     Raises:
         InputError: A file has no records, or one that names no picture, or they have no picture in
             common.
-    """
-    return Pairs(found, gold)
-
-
-class Pairs:
-    """The matched records that `pair` speaks of, image by image.
-
-    They are matched while one iterates, each time anew: in memory are the records of one image.
-    `other_folders` is whether one file's paths had to be cut by folders to be those of the other.
     """
 
     def __init__(self, found: Annotations, gold: Annotations) -> None:
@@ -143,22 +138,13 @@ class Pairs:
             if rescaled:
                 found_record = _merged(rescaled)
                 found_phrases = found_record["expressions"]
-            matched = _match(gold_record["expressions"], found_phrases, self._unique_ids)
+            record = PairedRecord(image, gold_record, found_record)
             # What states no other size is given back as it is.
-            scaled = 0
             for before, after in zip(found_pool, rescaled, strict=True):
                 if after is not before:
-                    scaled += 1
-            yield PairedRecord(
-                image,
-                gold_record,
-                found_record,
-                matched.phrases,
-                matched.extra,
-                scaled,
-                matched.by_class,
-                matched.repeated,
-            )
+                    record.scaled += 1
+            _match(record, found_phrases, self._unique_ids)
+            yield record
 
 
 class _Side:
@@ -373,19 +359,11 @@ def _comparable(text: str) -> str:
     return clean_caption(text).casefold()
 
 
-@dataclass
-class _Matched:
-    """Phrases of an image, matched: all columns are as PairedRecord has them."""
-
-    phrases: list[Pair]
-    extra: list[Row]
-    by_class: int
-    repeated: int
-
-
-def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matched:
-    # By class is matched what is the name of a class on one side, and states it on the other.
-    # Further found phrases of the class are then joined to the one that is matched: see `pair`.
+def _match(record: PairedRecord, found: list[Row], unique_ids: Collection[int]) -> None:
+    # Match the record's gold phrases with those found, and note it in the record. By class is
+    # matched what is the name of a class on one side, and states it on the other. Further found
+    # phrases of the class are then joined to the one that is matched: see `Pairs`.
+    gold = record.gold["expressions"]
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
     gold_texts = [keys.text for keys in gold_keys]
@@ -404,19 +382,17 @@ def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _M
     ):
         partner |= _match_by_key(gold, found, gold_side, found_side, partner)
     further = _further_of_class(gold_keys, found_keys, partner)
-    pairs: list[Pair] = []
-    repeated = 0
     for index, phrase in enumerate(gold):
         found_phrase = None
         if index in partner:
             of_phrase = [found[number] for number in (partner[index], *further[index])]
             found_phrase = _as_one(of_phrase)
-            repeated += sum(len(each["instances"]) for each in of_phrase)
-            repeated -= len(found_phrase["instances"])
-        pairs.append((phrase, found_phrase))
+            record.repeated += sum(len(each["instances"]) for each in of_phrase)
+            record.repeated -= len(found_phrase["instances"])
+        record.phrases.append((phrase, found_phrase))
     matched = set(partner.values()).union(*further.values())
-    extra = [phrase for index, phrase in enumerate(found) if index not in matched]
-    return _Matched(pairs, extra, len(matched) - by_words, repeated)
+    record.extra = [phrase for index, phrase in enumerate(found) if index not in matched]
+    record.by_class = len(matched) - by_words
 
 
 def _match_by_key(
@@ -488,13 +464,6 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
     return boxes
 
 
-class _Area(NamedTuple):
-    """Where a phrase is: its index, and the box around all its boxes; None where it has none."""
-
-    phrase: int
-    around: Bbox | None
-
-
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
     # All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
     # more than _MOST_PAIRS possible pairs the first goes with the first, in the order of
@@ -505,31 +474,32 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
     gold_areas = _areas_of(gold)
     found_areas = _areas_of(found)
     if len(gold) * len(found) > _MOST_PAIRS:
-        return {a.phrase: b.phrase for a, b in zip(gold_areas, found_areas, strict=False)}
+        return dict(zip(gold_areas, found_areas, strict=False))
     ranked = []
-    for a in gold_areas:
-        for b in found_areas:
-            ranked.append((_distance(a, b), a.phrase, b.phrase))
+    for gold_index, gold_area in gold_areas.items():
+        for found_index, found_area in found_areas.items():
+            ranked.append((_distance(gold_area, found_area), gold_index, found_index))
     # By the distance alone: the sort is stable, and the areas are in an order of their own.
     ranked.sort(key=lambda candidate: candidate[0])
     return first_free((gold_index, found_index) for _, gold_index, found_index in ranked)
 
 
-def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
+def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
+    # By a phrase's index the box around all its boxes; None where it has none.
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
         ordered.append((boxes, repr(phrase), index))
     ordered.sort(key=lambda entry: entry[:2])
-    return [_Area(index, around(boxes) if boxes else None) for boxes, _, index in ordered]
+    return {index: around(boxes) if boxes else None for boxes, _, index in ordered}
 
 
-def _distance(a: _Area, b: _Area) -> float:
+def _distance(a: Bbox | None, b: Bbox | None) -> float:
     # Return the negated IoU of two areas: -1 for equal ones, 0 for disjoint ones. It is 1 where
     # just one of the phrases has no boxes, and 0 where neither has any.
-    if a.around and b.around:
-        return -iou(a.around, b.around)
-    return 1.0 if a.around or b.around else 0.0
+    if a and b:
+        return -iou(a, b)
+    return 1.0 if a or b else 0.0
 
 
 @dataclass(frozen=True)

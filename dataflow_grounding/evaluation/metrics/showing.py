@@ -219,7 +219,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         | --- | - |
         | one | 2 |
     """
-    cells = [[_table_cell(text) for text in row] for row in (heads, *rows)]
+    cells = []
+    for row in (heads, *rows):
+        cells.append([text.replace("|", "\\|").replace("\n", " ") for text in row])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rule = ["-" * width for width in widths]
     lines = []
@@ -227,10 +229,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append(f"| {' | '.join(padded)} |")
     return "\n".join(lines)
-
-
-def _table_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _shown(value: float | Sequence[float] | None) -> str:

@@ -92,6 +92,7 @@ def test_figures_by_hand(data: Path) -> None:
         "same_pictures": None,
         "heads": {"dog": 3, "mug": 1, "cup": 1, "table": 1},  # of what is there
         "classes": [],
+        "repeated": None,
         "attributes": {"colour": 1, "place": 1, "material": 1},
         "plain_share": round(5 / 7, 4),
         "inconsistent": {"cup / mug": 1},

@@ -18,7 +18,7 @@ from dataflow_grounding.evaluation.metrics import (
     evaluate,
     read_annotations,
 )
-from dataflow_grounding.evaluation.metrics.pairs import pair
+from dataflow_grounding.evaluation.metrics.pairs import Pairs
 from tests.evaluation.metrics.cases import LEFT, RIGHT, phrase, record
 from tests.support.workplace import command
 
@@ -26,8 +26,9 @@ from tests.support.workplace import command
 def partners(found: list[Any], gold: list[Any]) -> list[int]:
     """For each gold phrase the place of its partner among all found ones, or -1."""
     answers = read_annotations(found)
-    places = {id(phrase): place for place, phrase in enumerate(answers.phrases)}
-    pairs = pair(answers, read_annotations(gold))
+    phrases = [phrase for record in answers for phrase in record["expressions"]]
+    places = {id(phrase): place for place, phrase in enumerate(phrases)}
+    pairs = Pairs(answers, read_annotations(gold))
     return [places.get(id(partner), -1) for record in pairs for _, partner in record.phrases]
 
 

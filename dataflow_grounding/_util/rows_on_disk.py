@@ -1,7 +1,8 @@
-"""Rows in a temporary file, read back one by one: two files are compared picture by picture."""
+"""Rows in a temporary file, read back one by one."""
 
 import pickle
 import tempfile
+import threading
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -14,13 +15,15 @@ _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 class RowsOnDisk:
     """A list of rows that are kept in a temporary file, and can only be added to.
 
-    A row is a new object each time it is asked for. The file has no name, and is gone with this
-    object or the process. Writing raises InputError where the temporary folder has no room.
+    A row is a new object each time it is asked for, from any thread. The file has no name, and is
+    gone with this object or the process. Writing raises InputError where the temporary folder has
+    no room.
     """
 
     def __init__(self) -> None:
         # In memory until it is larger than that.
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed with this object
+        self._reading = threading.Lock()  # reading moves the file's position
         # the offset at which each row begins, and the end of the last
         self._begins = array("Q", [0])
 
@@ -29,7 +32,6 @@ class RowsOnDisk:
         data = pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
         folder = tempfile.gettempdir()
         with told_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
-            # Reading moves the file's position.
             self._file.seek(self._begins[-1])
             self._file.write(data)
         self._begins.append(self._begins[-1] + len(data))
@@ -40,7 +42,7 @@ class RowsOnDisk:
     def __getitem__(self, index: int) -> dict[str, Any]:
         begin = self._begins[index]
         end = self._begins[index + 1]
-        with told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
+        with self._reading, told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
             self._file.seek(begin)
             row: dict[str, Any] = pickle.loads(self._file.read(end - begin))
         return row

@@ -1,0 +1,161 @@
+"""A thing that several phrases of a class have a box of is shown once in a review, and judged once:
+each of its boxes gets the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.review.test_review import (
+    applied,
+    decisions,
+    drag,
+    near,
+    run,
+    saved,
+    serve,
+    show,
+)
+from tests.review.test_review_page import seen
+
+pytestmark = pytest.mark.slow
+
+assert all((serve, show))  # fixtures
+
+
+def phrase(number: int, text: str, *boxes: list[Any]) -> dict[str, Any]:
+    """A phrase of the class "person"; of each box its corners and its score."""
+    instances = [
+        {"bbox_id": f"a#{number}.{n}", "bbox": box, "score": score}
+        for n, (*box, score) in enumerate(boxes)
+    ]
+    return {
+        "expression_id": f"a#{number}",
+        "text": text,
+        "class": "person",
+        "status": "grounded",
+        "instances": instances,
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A picture with two persons: both phrases have one of them, "a person" has the other, too."""
+    Image.new("RGB", (400, 300), "green").save(tmp_path / "a.png")
+    record = {
+        "image_id": "a",
+        "image_path": "a.png",
+        "expressions": [
+            phrase(0, "a person", [10, 10, 110, 210, 0.7], [200, 10, 300, 210, 0.9]),
+            phrase(1, "a human", [11, 10, 110, 210, 0.8]),
+        ],
+    }
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def verdicts(results: Path) -> dict[str, list[Any]]:
+    """By phrase the verdicts on its boxes, as `apply` writes them."""
+    [record] = applied(results)
+    said = {}
+    for row in record["expressions"]:
+        said[row["text"]] = [box.get("verified") for box in row["instances"]]
+    return said
+
+
+def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(results: Path, serve: Any) -> None:
+    server = serve(results, "--reviewer", "ann")
+    told = server.ask("next?mode=grid&order=file")
+    shown = {(item["id"], item["box"]): item["also"] for item in told["items"]}
+    assert shown == {("a#0", 1): [], ("a#1", 0): [["a#0", 0, "a person"]]}
+    assert told["progress"]["boxes"] == told["progress"]["all_boxes"] == 2
+    for words in ("person", "human"):  # either phrase finds it
+        found = server.ask(f"next?mode=grid&order=file&text={words}")["items"]
+        assert ("a#1", 0) in {(item["id"], item["box"]) for item in found}
+    [view] = told["records"].values()
+    also = [[box["also"] for box in e["instances"]] for e in view["expressions"]]
+    assert also == [[[["a#1", 0]], []], [[["a#0", 0]]]]
+    changes = []
+    for e in view["expressions"]:
+        boxes = [{"from": n, "bbox": box["bbox"]} for n, box in enumerate(e["instances"])]
+        boxes[0]["verified"] = False
+        after = {"status": e["status"], "instances": boxes}
+        changes.append({"id": e["id"], "version": e["version"], "after": after})
+    assert not server.decide(action="reject", changes=changes)["error"]
+    assert server.ask("next?mode=grid&order=file")["progress"]["boxes"] == 1
+    assert verdicts(results) == {"a person": [False, None], "a human": [False]}
+
+
+def test_how_many_boxes_are_shown_with_another_is_told(results: Path, serve: Any) -> None:
+    server = serve(results)
+    server.process.terminate()
+    _, told = server.process.communicate()
+    assert "1 box on a thing that another box of its class has: shown and judged with" in told
+
+
+def test_a_sample_and_its_certificate_count_things(results: Path, serve: Any) -> None:
+    server = serve(results, "--sample", "9")
+    items = server.ask("next?most=9")["items"]
+    assert {(item["id"], item["box"]) for item in items} == {("a#0", 1), ("a#1", 0)}
+    certificate = json.loads(run("certify", results, "--json"))
+    assert (certificate["boxes"]["of"], certificate["phrases_missed"]["phrases"]) == (2, 2)
+    assert certificate["statuses"] == {"grounded": 2}
+
+
+def test_a_sample_of_all_boxes_that_an_earlier_version_stated_is_drawn_again(
+    results: Path, serve: Any
+) -> None:
+    serve(results, "--sample", "9").kill()
+    log = results / "reviews.jsonl"
+    [line] = decisions(results)
+    line["sample"]["of"]["boxes"] = 3
+    log.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    told = run("certify", results, code=2)
+    assert "no sample to certify" in told
+    assert "only the rest is asked for" in told
+
+
+def test_one_verdict_of_the_grid_is_stored_for_each_box_of_a_thing(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results, "--reviewer", "ann").address)
+    seen(page, 2)
+    texts = page.locator(".cell .phrase").all_inner_texts()
+    assert sorted(text.split(" ", 1)[1] for text in texts) == ["a human, a person", "a person"]
+    page.locator(".cell", has_text="a human").click()
+    page.keyboard.press("Enter")
+    saved(page)
+    assert verdicts(results) == {"a person": [False, True], "a human": [False]}
+    page.keyboard.press("z")
+    saved(page)
+    assert verdicts(results) == {"a person": [None, None], "a human": [None]}
+    assert page.problems == []
+
+
+def test_a_box_that_is_drawn_anew_or_gone_is_so_for_each_phrase(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address + "#mode=single&order=doubt")
+    hint = page.locator("#hint", has_text="One thing with a box of “a person”")
+    hint.wait_for()
+    page.keyboard.press("a")
+    saved(page)
+    assert verdicts(results) == {"a person": [True, None], "a human": [True]}
+    page.keyboard.press("2")
+    drag(page, (210, 220), (290, 290))
+    saved(page)
+    [record] = applied(results)
+    drawn = [row["instances"][0]["bbox"] for row in record["expressions"]]
+    assert near([[210, 220, 290, 290]] * 2, drawn)
+    assert verdicts(results) == {"a person": [True, None], "a human": [True]}
+    page.keyboard.press("m")
+    saved(page)
+    [record] = applied(results)
+    left = [(len(row["instances"]), row["status"]) for row in record["expressions"]]
+    assert left == [(1, "grounded"), (0, "none")]
+    assert page.problems == []
