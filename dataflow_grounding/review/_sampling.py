@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size, iou
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
-from dataflow_grounding.formats.export import status_of
+from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import Expression, expressions_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys

@@ -22,7 +22,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.formats.export import status_of
+from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.review._decisions import Decisions, review_files
 from dataflow_grounding.review._judged_pictures import (
     file_name,
