@@ -70,6 +70,7 @@ MAX_SEGMENTS = 10_000
 _PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all endpoints read
 _DIM = 64  # of 255: the brightest that 14 bits in 16 come to
+_WHITE = 250  # of 255: what is lighter can't be told from the white ground
 _MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
 _said_stretched: list[str] = []  # the path of which it was said: once in a process
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a picture is to be turned
@@ -236,7 +237,9 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         # read all of the file to tell.
         is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
         plain = orientation == 1 and picture.mode in _PLAIN_MODES and not is_animated
-        plain = plain and not _is_transparent(picture)
+        if _is_transparent(picture):
+            plain = False
+            _refuse_white_on_nothing(picture, path)
         _refuse_dim(picture, data, path)
         digest = hashlib.sha256(data).hexdigest()
         stretched = _is_stretched(picture, path)
@@ -274,6 +277,18 @@ def _is_transparent(picture: "PillowImage") -> bool:
         return picture.convert("RGBA").getchannel("A").getextrema() != (255, 255)
     except Exception:  # Pillow's decoders raise all kinds: it is told when the picture is decoded
         return True
+
+
+def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
+    # Raises ImageBroken for a picture that would be a white page on its white ground.
+    darkest: Any = 0
+    with suppress(Exception):  # it is told when the picture is decoded
+        darkest = min(least for least, _ in on_white(picture).getextrema())  # type: ignore[misc]
+    if darkest >= _WHITE:
+        raise ImageBroken(
+            f"{quoted(path)} has nothing but white on a transparent ground, so that it would be"
+            " all white: save it on another ground"
+        )
 
 
 def _is_stretched(picture: "PillowImage", path: str) -> bool:

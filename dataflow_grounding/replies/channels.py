@@ -181,10 +181,11 @@ def _contents_of_answer_tags(text: str) -> str:
         raise UnreadableReply("the reply has several answers in tags", "several answers")
     if not answers:
         return text
-    why = objection(text[tags[-1].end() :])
+    after = text[tags[-1].end() :]
+    why = objection(after)
     if why is not None:
         raise UnreadableReply(f"the words after the answer may change it: {why}", "words")
-    return answers.pop()
+    return f"{answers.pop()}\n{after}".strip()
 
 
 def _turn_of_assistant(text: str) -> str:

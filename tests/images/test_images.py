@@ -336,6 +336,21 @@ def test_a_picture_whose_alpha_hides_nothing_is_sent_as_it_is(tmp_path: Path) ->
     assert sent(opened(path))[1] == path.read_bytes()
 
 
+@pytest.mark.parametrize("given", ["file", "PIL"])
+def test_a_white_thing_on_a_transparent_ground_is_refused(tmp_path: Path, given: str) -> None:
+    """On white, as transparent pictures are sent, nothing of it would be left."""
+    path = tmp_path / "logo.png"
+    logo = PIL.Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    logo.paste((255, 255, 255, 255), (2, 2, 6, 6))
+    logo.save(path)
+    whole: Any = path if given == "file" else PIL.Image.open(path)
+    with pytest.raises(ImageBroken, match="nothing but white on a transparent ground"):
+        opened(Path(as_path(whole, "image")))
+    logo.putpixel((3, 3), (0, 0, 0, 255))
+    logo.save(path)
+    assert opened(path).size == (8, 8)
+
+
 @pytest.mark.parametrize("path", ["/proc/kmsg", "/proc/self/mem", "/dev/zero"])
 def test_a_file_of_the_kernel_is_no_picture_and_not_read(path: str) -> None:
     """The first has no end: reading it hung."""

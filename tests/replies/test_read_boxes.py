@@ -384,6 +384,7 @@ def test_published_slips_are_read(reply: str) -> None:
         '{"objects": [], "reason": "The image is completely black."}',
         "```json\n[]\n```\nEverything looks fine to me otherwise.",
         "[]\nLet me know if you need anything else!",
+        "<answer>[]</answer>\nLet me know if you need anything else!",
         "[] // the file is corrupted",
     ],
 )
