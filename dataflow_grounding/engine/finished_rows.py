@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +15,16 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.image_memo import YOUNG_NS
-from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE
 from dataflow_grounding.images.image import find_image, is_far
 
 NAME = "rows.jsonl"  # the file's name in a checkpoint folder
 FORGOTTEN = hashlib.sha256(b"rows before this count no longer").hexdigest()[:32]  # a line's key
+
+# `json.dumps` would make one for each call
+_ROWS = json.JSONEncoder(default=repr)
 
 
 @dataclass
@@ -78,8 +82,11 @@ class FinishedRows:
         line = None if key is None else self._log.get(key, since=self._since)
         if line is None:
             return None
-        kept = unsealed({name: value for name, value in line.items() if name != "key"})
-        if kept is None or not self._vouched_for(*kept["replies_at"]):
+        text = line.get("row")
+        if not isinstance(text, str) or line.get("sum") != zlib.crc32(text.encode()):
+            return None  # damaged
+        kept = json.loads(text)
+        if not self._vouched_for(*kept["replies_at"]):
             return None
         return FinishedRow(kept["columns"], kept["notes"], kept["replies"])
 
@@ -107,7 +114,8 @@ class FinishedRows:
             "replies": work.read,
             "replies_at": [first, self._replies.end],
         }
-        self._log.put(key, sealed(kept))
+        text = _ROWS.encode(kept)
+        self._log.put(key, {"row": text, "sum": zlib.crc32(text.encode())})
 
     def forget(self) -> None:
         """Forget all rows so far: a picture isn't the one that they were made of.
@@ -134,7 +142,7 @@ class FinishedRows:
                     parts.append(tuple(file))
         except GroundingError:
             return None
-        text = json.dumps([*parts, record], default=repr)
+        text = _ROWS.encode([*parts, record])
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def _vouched_for(self, first: int, end: int) -> bool:

@@ -229,9 +229,11 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     `path` is what messages call it. Raises ImageBroken for what is no image, or one whose end is
     missing; MachineBusy, StorageFailed where the machine is at fault.
     """
-    with _opened(io.BytesIO(data), path) as picture:
+    file = io.BytesIO(data)
+    with _opened(file, path) as picture:
+        header_end = file.tell()
         size, media_type, orientation = _header_of(picture, data)
-        if not _is_whole(data, picture.format):
+        if not _is_whole(data, picture.format, header_end):
             raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
         # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would
         # read all of the file to tell.
@@ -405,10 +407,13 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
     return ImageBroken(f"{quoted(path)} {why}")
 
 
-def _is_whole(data: bytes, format: str | None) -> bool:
+def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
     # Return whether a file's end is there, as far as its format tells without decoding it. True for
-    # formats other than JPEG, MPO, PNG and WebP.
-    if format in ("JPEG", "MPO"):  # more may follow: phones append a video to some
+    # formats other than JPEG, MPO, PNG and WebP. `header_end` is how far Pillow has read: of a
+    # JPEG, to its first scan, behind the segments, which may hold a thumbnail with its own end.
+    if format == "JPEG":  # more may follow: phones append a video to some
+        return data.rfind(_END_OF_IMAGE, header_end) >= 0
+    if format == "MPO":
         return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     if format == "PNG":
         return data.rfind(b"IEND") >= 0
@@ -418,8 +423,7 @@ def _is_whole(data: bytes, format: str | None) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    # Return the offset of a JPEG's first scan. It is behind the segments, which may hold a whole
-    # thumbnail, with an end of its own.
+    # Return the offset of a JPEG's first scan, which is behind its segments.
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end

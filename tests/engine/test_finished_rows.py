@@ -64,7 +64,7 @@ def picture_touched(place: Workplace) -> list[str]:
 
 def line_damaged(place: Workplace) -> list[str]:
     lines = rows_of(place).read_bytes().splitlines(keepends=True)
-    changed = lines[0].replace(b'"status": "grounded"', b'"status": "none"', 1)
+    changed = lines[0].replace(b"grounded", b"ambiguous", 1)
     assert changed != lines[0]
     rows_of(place).write_bytes(b"".join([changed, *lines[1:]]))
     return []
