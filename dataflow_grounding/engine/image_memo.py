@@ -63,13 +63,14 @@ class ImageMemo:
         if file in images.kept_facts:
             return
         known = None
+        digest = _digest(file) if self._log is not None else ""
         if self._log is not None and len(self._log):
-            known = remembered(self._log, file)
+            known = _facts_of(self._log.get(digest))
         facts = known or await self._read(file, limits if self._keeps else None)
         images.keep(images.kept_facts, file, facts)
         is_young = time.time_ns() - file.mtime_ns <= YOUNG_NS
         if self._log is not None and self._keeps and known is None and not is_young:
-            self._log.put(_digest(file), sealed(vars(facts)))
+            self._log.put(digest, sealed(vars(facts)))
 
     def forget(self, record: Record, key: str) -> None:
         """Forget the facts of the record's image, which was found to be another one.
