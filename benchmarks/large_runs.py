@@ -41,7 +41,7 @@ def forget_last(results: Path, lines: int) -> int:
     replies = [place for place, line in enumerate(stored) if b'"task": "phrase_grounding"' in line]
     gone = set(replies[-lines:])
     store.write_bytes(b"".join(line for place, line in enumerate(stored) if place not in gone))
-    rows = results / ".ckpt" / "rows.jsonl"
+    rows = results / ".ckpt" / "finished_rows.jsonl"
     finished = rows.read_bytes().splitlines(keepends=True)
     rows.write_bytes(b"".join(finished[:-lines]))
     (results / ".ckpt" / "finished.json").unlink()

@@ -55,7 +55,7 @@ def measure(most: int) -> list[Row]:
             results = folder / f"run-{records}"
             first.append(ours(folder, results.name, paths, server.base_url))
             rows.append(resumed(results, server.base_url, records))
-            (results / ".ckpt" / "rows.jsonl").unlink()
+            (results / ".ckpt" / "finished_rows.jsonl").unlink()
             replies.append(resumed(results, server.base_url, records))
     more = sizes[1] - sizes[0]
     asked, row, reply = (

@@ -13,14 +13,15 @@ pytestmark = pytest.mark.slow
 PROBE_BYTES = 150_000  # of a request with a probe picture, at most
 
 
-def test_ours_and_the_loop_by_hand_send_the_same_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", peers.BY_HAND)
+def test_ours_and_a_loop_by_hand_send_the_same_pictures(tmp_path: Path, loop: str) -> None:
     pictures = peers.photographs(tmp_path, 8)
     encoded = sum(path.stat().st_size for path in pictures) * 4 / 3
     with ServerProcess("--answers", "canned", "--text", REPLY) as server:
         asks = peers.clients({}, pictures, tmp_path, server.base_url)
         asks[peers.OURS](8)
         ours = server.counts_so_far()
-        asks[peers.BY_HAND](8)
+        asks[loop](8)
         both = server.counts_so_far()
     # Canned replies say nothing of a probe picture, so ours asks a little more than once to check
     # the boxes' scale.

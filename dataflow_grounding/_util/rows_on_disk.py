@@ -1,6 +1,6 @@
 """Rows in a temporary file, read back one by one."""
 
-import pickle
+import marshal
 import tempfile
 import threading
 from array import array
@@ -15,7 +15,7 @@ _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 class RowsOnDisk:
     """A list of rows that are kept in a temporary file, and can only be added to.
 
-    A row is a new object each time it is asked for, from any thread. The file has no name, and is
+    A row has JSON's types alone. It is a new object each time it is asked for, from any thread. The file has no name, and is
     gone with this object or the process. Writing raises InputError where the temporary folder has
     no room.
     """
@@ -29,7 +29,7 @@ class RowsOnDisk:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row at the end."""
-        data = pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
+        data = marshal.dumps(row)  # it goes deeper than `pickle`, and JSON has plain types alone
         folder = tempfile.gettempdir()
         with told_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
             self._file.seek(self._begins[-1])
@@ -44,7 +44,7 @@ class RowsOnDisk:
         end = self._begins[index + 1]
         with self._reading, told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
             self._file.seek(begin)
-            row: dict[str, Any] = pickle.loads(self._file.read(end - begin))
+            row: dict[str, Any] = marshal.loads(self._file.read(end - begin))
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

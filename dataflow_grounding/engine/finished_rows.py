@@ -20,7 +20,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE
 from dataflow_grounding.images.image import find_image, is_far
 
-NAME = "rows.jsonl"  # the file's name in a checkpoint folder
+NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 FORGOTTEN = hashlib.sha256(b"rows before this count no longer").hexdigest()[:32]  # a line's key
 
 # `json.dumps` would make one for each call
@@ -43,7 +43,7 @@ class FinishedRow:
 
 
 class FinishedRows:
-    """Rows that got through all steps without a failure, kept in `.ckpt/rows.jsonl`.
+    """Rows that got through all steps without a failure, kept in `.ckpt/finished_rows.jsonl`.
 
     Nothing in that file was paid for: without it, the same comes out of the stored replies. A row
     counts while all that it was made of is as it was: its columns and place, its pictures' files,

@@ -30,7 +30,7 @@ def without_replies(place: Workplace) -> None:
 
 
 def rows_of(place: Workplace) -> Path:
-    return place.results / ".ckpt" / "rows.jsonl"
+    return place.results / ".ckpt" / "finished_rows.jsonl"
 
 
 def test_finished_rows_need_no_reply(done: Workplace, server: LoopbackServer) -> None:

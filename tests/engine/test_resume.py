@@ -62,7 +62,7 @@ def manifest_gone(place: Workplace) -> list[str]:
 
 
 def finished_rows_gone(place: Workplace) -> list[str]:
-    (place.results / ".ckpt" / "rows.jsonl").unlink()
+    (place.results / ".ckpt" / "finished_rows.jsonl").unlink()
     return manifest_gone(place)
 
 
