@@ -15,9 +15,9 @@ _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 class RowsOnDisk:
     """A list of rows that are kept in a temporary file, and can only be added to.
 
-    A row has JSON's types alone. It is a new object each time it is asked for, from any thread. The file has no name, and is
-    gone with this object or the process. Writing raises InputError where the temporary folder has
-    no room.
+    A row has JSON's types alone. It is a new object each time it is asked for, from any thread. The
+    file has no name, and is gone with this object or the process. Writing raises InputError where
+    the temporary folder has no room.
     """
 
     def __init__(self) -> None:
