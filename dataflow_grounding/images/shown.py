@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.files import decoding
-from dataflow_grounding.images.image import Image, kept_urls, scale_into, url_of
+from dataflow_grounding.images.image import Image, in_base64, kept_encoded, scale_into
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -173,7 +173,7 @@ class MarkedImage(Image):
         It is kept only if the picture is sent in its own size.
         """
         if self.sent_size == self.size:
-            kept_urls.put(self.sent_digest, url_of(jpeg, "image/jpeg"))
+            kept_encoded.put(self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":
         """Return the picture in the size that is sent, with its marks. Raises ImageBroken.
