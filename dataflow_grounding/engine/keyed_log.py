@@ -116,6 +116,7 @@ class KeyedLog:
         path: The file; made where it is missing. "" is none: lines are kept no longer than the
             process.
         buffered: Write lines some at a time, for what can be found out again at no cost.
+        finds_new: Whether lines that are put there now are found by `get`, too, which takes memory.
         read_only: Touch nothing, as a run may be at work on the file; one that is missing has no
             lines.
         others: Files of other parts of the run, which are only read, each as its own checks have
@@ -130,11 +131,13 @@ class KeyedLog:
         path: str,
         *,
         buffered: bool = False,
+        finds_new: bool = True,
         read_only: bool = False,
         others: Iterable[str] = (),
     ) -> None:
         self.path = path
         self._read_only = read_only
+        self._finds_new = finds_new
         self.vouched = Vouched()  # nothing is known yet, while the lines are read
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._most_pending: float = 0  # bytes that wait to be written
@@ -217,7 +220,8 @@ class KeyedLog:
         self._pending += _LINES.encode(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
-        self._offsets.set(int(key[:_INDEXED], 16), offset)
+        if self._finds_new:
+            self._offsets.set(int(key[:_INDEXED], 16), offset)
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:

@@ -139,7 +139,8 @@ class Run:
             self._replies = held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             self._memo = ImageMemo(held.enter_context(closing(images)))
-            rows = held.enter_context(closing(KeyedLog(rows_path(self._folder), buffered=True)))
+            path = rows_path(self._folder)
+            rows = held.enter_context(closing(KeyedLog(path, buffered=True, finds_new=False)))
             self._finished = FinishedRows(rows, self.steps, self.source.name, replies)
             servings = self._servings()
             self._askings: dict[int, Asking] = {}
