@@ -43,8 +43,8 @@ def with_endpoint(text: str, endpoint: Mapping[str, Any]) -> str:
     Returns:
         The text; what to type before a run stands above it as comments.
     """
-    first = endpoint.get("first", "").splitlines()
-    lines = ["# First type:", *(f"#   {line}" for line in first)] if first else []
+    lines = ["# First type:"] if "first" in endpoint else []
+    lines += [f"#   {line}" for line in endpoint.get("first", "").splitlines()]
     above: list[str] = []
     for line in text.splitlines():
         found = _KEY.fullmatch(line)

@@ -107,6 +107,16 @@ def test_a_pinned_provider_is_to_be_given(folder: Path) -> None:
     assert "image_grounding.vlm.openai.extra_body.provider.only[0] is '???'" in done.err
 
 
+def test_an_address_that_is_to_be_completed_names_its_variable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_RESOURCE_NAME")
+    assert command(["default_specs", "--endpoint", "azure"]).code == 0
+    done = command(["check", "-e", "image_grounding.yaml", "results_dir=out"])
+    assert done.code == 2
+    assert "AZURE_RESOURCE_NAME" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
