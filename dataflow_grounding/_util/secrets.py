@@ -37,7 +37,7 @@ _KEY_SHAPE = re.compile(
 )
 # Values of a secret's setting, in lower case, that are none.
 _NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
-# The name and password of an address, with the `@` behind them: `user:password@` of
+# The name and password of an address, with the `@` after them: `user:password@` of
 # `https://user:password@host`. A store's password has slashes; it has an end, as each `://` of a
 # text looks for its own `@`.
 _USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@""")

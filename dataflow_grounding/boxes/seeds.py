@@ -15,10 +15,10 @@ UNREAD = "labels that can't be read are left out"  # a finding of Seeds.found
 
 
 class Made(NamedTuple):
-    """What a pipeline's steps make anew of annotations that it begins with, now or later.
+    """What a pipeline's steps make again of annotations that it begins with, now or later.
 
     Attributes:
-        columns: The columns that are made anew.
+        columns: The columns that are made again.
         labels: The names of the steps, as `pipeline_steps` has them.
     """
 
@@ -41,7 +41,7 @@ class Seeds(ABC):
             once all `records` were read.
         shown: How many places a report lists of each finding.
         reading: A version number. It is raised where the same files give other records, so that
-            seeds that were written before are written anew.
+            seeds that were written before are rewritten.
     """
 
     found: dict[str, list[str]]

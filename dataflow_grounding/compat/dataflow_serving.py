@@ -145,7 +145,7 @@ def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
 def _as_file(image: Image, folder: str, number: int) -> str:
     # Return the path of a file with the picture as it is sent, whose name ends in .jpg or .png.
     # That is the picture's own file if that is sent as it is, and its name ends in this way. Else
-    # it is a new file, `picture{number}` in the folder: a JPEG where the picture is encoded anew.
+    # it is a new file, `picture{number}` in the folder: a JPEG where the picture is encoded again.
     ending = ".jpg"
     if image.as_is:
         ending = _ENDINGS.get(image.facts.media_type, "")

@@ -94,7 +94,7 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     """Return the records as a pandas DataFrame, every value as it is, of the type `object`.
 
     Columns stand in the order in which they come first; what a record lacks is None. With types of
-    pandas' choice, 2**53 + 1 beside null would be the float 2**53.
+    pandas' choice, 2**53 + 1 next to null would be the float 2**53.
     """
     with needs_package("a DataFrame", "pandas"):
         import pandas

@@ -28,7 +28,7 @@ With it, ids stay the same where earlier rows of the image have failed.
 BROKEN_ROW = "_broken_row"
 """The column of a row that stands for one that can't be read: it says why."""
 
-# One encoder for all lines: `json.dumps` would make one anew each time.
+# One encoder for all lines: `json.dumps` would make one each time.
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 NEGATIVE = "negative"

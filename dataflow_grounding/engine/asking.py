@@ -300,7 +300,7 @@ class Asking:
         self, request: Request[Any], priority: Any, failed: set[Endpoint]
     ) -> tuple[Endpoint, int]:
         # The leave, the request's `may_send`, is asked for last: things may have changed while it
-        # waited for room. Without leave the room is given back, and all is waited for anew, after
+        # waited for room. Without leave the room is given back, and all is waited for again, after
         # the request's `before`.
         sending = request.sending
         while True:

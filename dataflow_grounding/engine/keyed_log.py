@@ -353,7 +353,7 @@ class KeyedLog:
 
 
 def append(file: int, data: bytes, size: int) -> None:
-    """Hand data to the system behind the `size` bytes that a file has; `file` is its descriptor.
+    """Hand data to the system after the `size` bytes that a file has; `file` is its descriptor.
 
     Whole or not at all: what was written in part is cut off again. Raises OSError.
     """

@@ -30,7 +30,7 @@ ROLL_SECONDS = 10.0  # between two times that replies are sent
 SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
 ROLL_BYTES = 64 * 2**20  # the most of a part
 # A part with fewer bytes is sent again, with what came since, so that there are few parts. A larger
-# one is closed, and the next part begins behind it.
+# one is closed, and the next part begins after it.
 CLOSED_BYTES = 4 * 2**20
 _WAIT_SECONDS = 300.0  # the longest pause before sending is tried again
 # "5f0c31a9-000000000004096.jsonl": the writer, and the offset in bytes where the part begins.

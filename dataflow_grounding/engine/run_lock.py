@@ -22,7 +22,7 @@ from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine.workers import beside
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
-# how long it may show nothing before the run behind it, on another machine, is taken for dead
+# how long it may show nothing before the run after it, on another machine, is taken for dead
 DEAD_SECONDS = 30.0
 LOOKS = 30  # in that time
 FREE_SECONDS = 5.0  # for how long a run that is over waits until its lock is freed

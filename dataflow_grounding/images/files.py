@@ -339,7 +339,7 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
         width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
-    if picture.format == "MPO":  # a JPEG with more pictures behind the first
+    if picture.format == "MPO":  # a JPEG with more pictures after the first
         media_type = "image/jpeg"
     else:
         media_type = PIL.Image.MIME.get(picture.format or "", "image/unknown")
@@ -410,7 +410,7 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
 def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
     # Return whether a file's end is there, as far as its format tells without decoding it. True for
     # formats other than JPEG, MPO, PNG and WebP. `header_end` is how far Pillow has read: of a
-    # JPEG, to its first scan, behind the segments, which may hold a thumbnail with its own end.
+    # JPEG, to its first scan, after the segments, which may hold a thumbnail with its own end.
     if format == "JPEG":  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, header_end) >= 0
     if format == "MPO":
@@ -423,7 +423,7 @@ def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    # Return the offset of a JPEG's first scan, which is behind its segments.
+    # Return the offset of a JPEG's first scan, which is after its segments.
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end

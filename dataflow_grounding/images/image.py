@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="SizeLimits")
 K = TypeVar("K")
 V = TypeVar("V")
-PADDING = (127, 127, 127)  # the grey, in RGB, of what is added beside a picture
+PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 16 * 2**20  # of pictures as sent that `kept_encoded` holds
 _MOST_KEPT = 4096  # entries of `kept_facts` and of `seen_files`
 # By so much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.

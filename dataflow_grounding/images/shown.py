@@ -145,7 +145,7 @@ class MarkedImage(Image):
 
     Args:
         boxes: x1, y1, x2, y2 in pixels of the upright image.
-        outlined: Whether outlines are drawn, beside the numbers.
+        outlined: Whether outlines are drawn, next to the numbers.
         without: The indices, from 0, of boxes that keep their number but aren't drawn.
     """
 
@@ -158,7 +158,7 @@ class MarkedImage(Image):
     def sent_digest(self) -> str:
         """A text that tells apart file, size, boxes and what is drawn of them, for keys of replies.
 
-        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` behind the `+` where outlines are left out,
+        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` after the `+` where outlines are left out,
         and `-(0, 2)` at the end where boxes are.
         """
         digest_of_boxes = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Versions of records beside each other: what a step changed, or where two runs differ."""
+"""Versions of records next to each other: what a step changed, or where two runs differ."""
 
 import os
 import re
@@ -128,7 +128,7 @@ def with_versions(
 def changes_view(
     view: View, earlier: Earlier, name: str, classes: PageClasses | None = None
 ) -> dict[str, Any]:
-    """Return what `report.js` needs to show a record's earlier versions beside it.
+    """Return what `report.js` needs to show a record's earlier versions next to it.
 
     Versions in which nothing was looked for yet are left out.
 

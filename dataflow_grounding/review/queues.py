@@ -45,7 +45,7 @@ An error rate can be told of those alone: the most doubtful items come first amo
 """
 SHOWS = ("", "empty", "rejected", "mend", "mine", "all")
 """What a queue can show: "" what nobody decided; `empty`, of that the phrases without boxes;
-`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew anew; `mine`, what the
+`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew again; `mine`, what the
 reviewer who asks decided; `all`."""
 
 

@@ -44,7 +44,7 @@ CLASSES = "classes"
 """Where a summary has its table of classes."""
 
 CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
-"""What a row of that table counts of a class, beside the boxes' mean side."""
+"""What a row of that table counts of a class, next to the boxes' mean side."""
 
 _SAME_IN_ALL = ("version", "model")  # names of a run.json that are alike in all shards
 _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
@@ -338,7 +338,7 @@ def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
     shard = run["shard"]
     done = run["summary"]["done"]
     files = [within(folder, name) for name in shard["files"]]
-    # The file of places beside a step's file has 8 bytes for each row.
+    # The file of places next to a step's file has 8 bytes for each row.
     rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
     sizes = [bytes_of(file) for file in files]
     # Later steps have no more rows than earlier ones.

@@ -265,7 +265,7 @@ class ClientTransport:
             extra_headers=self.headers,
             timeout=limits,
         )
-        try:  # the client's own time limit begins anew with each byte
+        try:  # the client's own time limit starts again with each byte
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
             response = error.response
@@ -286,7 +286,7 @@ class ClientTransport:
 def has_own_http_client(client: Any) -> bool:
     """Return whether a user made an openai client with an `http_client`, of proxies say.
 
-    The client makes a plain one otherwise, which can be made anew for each event loop. It is told
+    The client makes a plain one otherwise, which can be made again for each event loop. It is told
     by its class, which `openai` has no public name for: should it be called otherwise one day, all
     clients count as a user's own.
     """

@@ -52,7 +52,7 @@ def read_spec(
         paths: One YAML file or several, the later over the earlier.
         overrides: `key=value` texts, over the files.
         block_of: Returns the block of the pipeline that is to run.
-        others: The keys of all known pipelines' blocks, which may stand beside that one.
+        others: The keys of all known pipelines' blocks, which may stand next to that one.
         whole: Whether the spec is for a run. If not, it is read for its endpoint: `data` is left
             out, and what only a run needs may be missing.
 

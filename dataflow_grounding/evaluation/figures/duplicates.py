@@ -220,7 +220,7 @@ def split(
 ) -> dict[str, Any]:
     """Split records by picture into a file for each part, `out`/NAME.jsonl.
 
-    Where pictures are found is written to `out`/run.json, and the classes beside it. A picture's
+    Where pictures are found is written to `out`/run.json, and the classes next to it. A picture's
     part follows from the seed and its path; of pictures that are nearly the same, from the path of
     the first. So the same seed gives the same parts, and records that are added at the end change
     none, unless they link two groups. Parts are as large as their weights only roughly.

@@ -102,10 +102,10 @@ def last_line(error: Exception) -> str:
 
 
 def _own_modules() -> list[str]:
-    # There are the modules of the user, beside a spec or a script. Zip files, and folders that
+    # There are the modules of the user, next to a spec or a script. Zip files, and folders that
     # don't exist, are left out.
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    # each with a slash at its end, so that `startswith` tells a folder in it from one beside it
+    # each with a slash at its end, so that `startswith` tells a folder in it from one next to it
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
     own = []
     for path in sys.path:
