@@ -17,6 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Sample
 from dataflow_grounding.formats.imported import Mark, Source, column, keep
@@ -165,6 +166,8 @@ def _expressions(
         raise BrokenRow("an object without a name")
     corners = [box.findtext(corner) for corner in _CORNERS]
     bbox = [float(corner or "nothing") for corner in corners]
+    if not all(map(is_number, bbox)):
+        raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, corners))}")
     yield name, {"text": name, "class": name, "instances": [{"bbox": bbox, "item": item}]}
 
 
