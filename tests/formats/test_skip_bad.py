@@ -2,8 +2,8 @@
 
 The broken entries are of kinds that public reports show: ultralytics/yolov5#5210 (numbers of pixels,
 an unknown class), NVIDIA/DIGITS#992 (KITTI's fields), cvat-ai/cvat#4811 (one bad annotation fails a
-whole import), datumaro#142, open-edge-platform/geti#7207, label-studio#3140 (other shapes), BaseX#61
-(some of many XML files are broken), rooneysh/Labelme2YOLO#13.
+whole import), datumaro#142, open-edge-platform/geti#7207, label-studio#3140 (other shapes),
+BaseXdb/basex#61 (some of many XML files are broken), rooneysh/Labelme2YOLO#13.
 """
 
 from __future__ import annotations
@@ -353,7 +353,8 @@ def test_a_limit_that_is_none_is_refused(limit: str, tmp_path: Path) -> None:
     [
         ('{"images": [', "is not JSON"),
         (
-            '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}',
+            '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}],'
+            ' "annotations": []}',
             "two images",
         ),
     ],
@@ -371,3 +372,76 @@ def test_yolo_without_the_names_of_classes_is_refused_at_once(tmp_path: Path) ->
     (folder / "data.yaml").unlink()
     done = run("import", yolo, folder, tmp_path / "out", "--skip-bad", "100%")
     assert (done.code, "with the names of classes" in done.err) == (2, True), done
+
+
+PIXELS = {"image_path": "b.png", "width": 64, "height": 48}
+MUG = {"text": "a mug", "instances": [{"bbox": [1, 2, 3, 4]}]}
+SAID = {"messages": [{"role": "user", "content": "<image>Locate a mug."}], "images": ["b.png"]}
+REFERS = {"file_name": "b.png", "width": 64, "height": 48}
+A_MUG = {"expression": "a mug", "regions": [{"bbox": [1, 2, 3, 4]}]}
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "reason"),
+    [
+        (
+            "tao",
+            [
+                {**PIXELS, "expressions": [MUG, {**MUG, "instances": [{"bbox": [1, 2]}]}]},
+                {**PIXELS, "expressions": 7},
+            ],
+            "line 1, phrase 2, box 1: is not of this format",
+        ),
+        (
+            "tao-refer",
+            [
+                {**REFERS, "grounding": A_MUG},
+                {**REFERS, "grounding": {"expression": "a cup"}},
+                {**REFERS, "file_name": "a.png", "grounding": A_MUG},
+                {"grounding": A_MUG},
+            ],
+            "line 2: no 'regions' in it",
+        ),
+        (
+            "ms-swift",
+            [
+                {
+                    **SAID,
+                    "objects": {"ref": ["a mug"], "bbox": [[1, 2, 3, 4]]},
+                    "messages": [
+                        *SAID["messages"],
+                        {"role": "assistant", "content": "<ref-object><bbox>"},
+                    ],
+                },
+                {
+                    **SAID,
+                    "objects": {"ref": ["a mug"], "bbox": [[1, 2]]},
+                    "messages": [
+                        *SAID["messages"],
+                        {"role": "assistant", "content": "<ref-object><bbox>"},
+                    ],
+                },
+                {**SAID, "images": ["gone.png"]},
+            ],
+            "line 2: is not of this format",
+        ),
+    ],
+)
+def test_lines_of_other_formats_are_left_out_too(
+    form: str, rows: list[dict[str, Any]], reason: str, tmp_path: Path
+) -> None:
+    pictures(tmp_path, "a.png", "b.png")
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    done = command(
+        ["import", str(path), "--format", form, "-o", str(out), "--skip-bad", "2", "--json"]
+    )
+    assert done.code == 0, done
+    bad = json.loads(done.out)["bad"]
+    assert (bad["count"], any(reason in entry for entry in bad["entries"])) == (2, True), bad
+    lines = [json.loads(line) for line in (out / "annotations.jsonl").read_text().splitlines()]
+    of_b = [row for row in lines if row["image_path"] == "b.png"]
+    assert sum(map(boxes, of_b)) == 1
+    assert sum(row.get("skipped_entries", 0) for row in of_b) == 1
+    assert not any(row.get("background") for row in of_b)
