@@ -112,7 +112,7 @@ def told(bad: BadEntries, most: int = 10) -> Sequence[str]:
     if not bad.count:
         return []
     word = "entry" if bad.count == 1 else "entries"
-    lines = [f"bad, and left out: {bad.count:,} {word}", *bad.named[:most]]
+    lines = [f"left out as bad: {bad.count:,} {word}", *bad.named[:most]]
     if bad.count > most:
         lines.append(f"and {bad.count - most:,} more")
     return lines

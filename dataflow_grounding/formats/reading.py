@@ -443,9 +443,10 @@ def complete_rows(
             record.occurrence = without_picture
             without_picture += 1
         where = f"{path}, record {number}"
-        place = bad.place or f"{where} ({path_of(record)})"
+        place = bad.place  # of the entry that the row was read from, if it is one alone
         with entry_errors(where, bad):
             if bad.goes_on:
+                place = place or f"{where} ({path_of(record)})"
                 record = Record(_without_bad(record, place, bad))
             completed = _complete_row(record, passed_over, backgrounds)
             bad.read(sum(len(each["instances"]) or 1 for each in completed["expressions"]))

@@ -323,13 +323,13 @@ def test_the_summary_lists_ten_and_counts_the_rest(tmp_path: Path) -> None:
     done = run("import", yolo, folder, tmp_path / "out", "--skip-bad", "13")
     assert done.code == 0, done
     lines = done.out.splitlines()
-    start = lines.index("bad, and left out: 13 entries")
+    start = lines.index("left out as bad: 13 entries")
     assert [".txt, line " in line for line in lines[start + 1 : start + 12]] == [True] * 10 + [
         False
     ]
     assert lines[start + 11] == "and 3 more"
     told = run("convert", yolo, folder, tmp_path / "c.json", "--to", "coco", "--skip-bad", "90%")
-    assert "bad, and left out: 13 entries" in told.err.splitlines()
+    assert "left out as bad: 13 entries" in told.err.splitlines()
 
 
 def test_a_share_is_of_all_boxes_and_bad_entries(tmp_path: Path) -> None:

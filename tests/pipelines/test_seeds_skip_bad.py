@@ -90,7 +90,7 @@ def test_bad_labels_are_left_out_named_and_counted(maker: Maker, place: Referrin
     for entry, reason in zip(bad["entries"], reasons, strict=True):
         assert reason in entry
         assert reason in done.err
-    assert f"bad, and left out: {len(reasons)} entr" in done.err
+    assert f"left out as bad: {len(reasons)} entr" in done.err
 
 
 @pytest.mark.parametrize("maker", MAKERS)
