@@ -157,6 +157,7 @@ def voc(folder: Path) -> tuple[Path, list[str]]:
     good = thing(1, 2, 30, 40)
     inside = {"a": good, "b": good + thing(30, 2, 1, 40), "c": thing("nan", 2, 30, 40)}
     inside["b"] += thing(1, 2, 30, 40, name=" ")
+    inside["c"] += thing(30, 2, 1, 40, name="mug")
     for name, objects in inside.items():
         size = "<size><width>64</width><height>48</height></size>"
         head = f"<filename>{name}.png</filename>{size}"
@@ -166,6 +167,7 @@ def voc(folder: Path) -> tuple[Path, list[str]]:
         "b.xml, object 5: is not of this format (an object without a name)",
         "b.xml, phrase 1, box 2: is not of this format (the box [30.0,",
         "c.xml, object 3: is not of this format (a corner of 'cup' is no number",
+        "c.xml, phrase 1, box 1: is not of this format (the box [30.0,",
         "d.xml is not XML",
     ]
 
@@ -243,7 +245,7 @@ def test_what_can_be_read_is_imported_and_the_rest_is_named(maker: Maker, tmp_pa
     of_b = 2 if maker in (label_studio, voc, detections, odvg) else 1
     assert rows["b"]["skipped_entries"] == of_b
     if "c" in rows:  # its only object can't be read
-        assert boxes(rows["c"]) == 0
+        assert rows["c"]["expressions"] == []  # nobody says that it isn't there
         assert (rows["c"]["background"], rows["c"]["skipped_entries"] > 0) == (False, True)
     assert "d" not in rows
 
@@ -312,6 +314,8 @@ def test_a_source_gets_back_what_was_read_without_what_was_left_out(tmp_path: Pa
         assert run("convert", maker, path, out, *more, "--json").code == 0
         again = run("import", maker, out, tmp_path / f"{maker.__name__}_again", "--image-root", ".")
         assert again.code == 0, again  # nothing bad is in it
+        if maker is label_studio:
+            assert '"r2"' not in (out / "tasks.json").read_text()
         rows = records_of(tmp_path / f"{maker.__name__}_again")
         assert (boxes(rows["a"]), boxes(rows["b"])) == (1, 1)
 
@@ -401,6 +405,16 @@ A_MUG = {"expression": "a mug", "regions": [{"bbox": [1, 2, 3, 4]}]}
                 {"grounding": A_MUG},
             ],
             "line 2: no 'regions' in it",
+        ),
+        (
+            "tao-refer",
+            [
+                {**REFERS, "grounding": A_MUG},
+                {**REFERS, "grounding": {**A_MUG, "regions": [{"bbox": [3, 4, 1, 2]}]}},
+                {**REFERS, "file_name": "a.png", "grounding": A_MUG},
+                {"grounding": A_MUG},
+            ],
+            "x.jsonl, record 1 (b.png), phrase 2, box 1: is not of this format",
         ),
         (
             "ms-swift",

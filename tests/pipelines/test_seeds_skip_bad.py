@@ -94,6 +94,14 @@ def test_bad_labels_are_left_out_named_and_counted(maker: Maker, place: Referrin
 
 
 @pytest.mark.parametrize("maker", MAKERS)
+def test_seeds_that_are_read_twice_count_once(maker: Maker, place: ReferringPlace) -> None:
+    reasons = maker(place)
+    done = place.run(**{"data.skip_bad": len(reasons), "workflow.negatives": 1})
+    assert done.code == 0, done  # which looks for the types of all regions first
+    assert place.run_json()["input"]["bad"]["count"] == len(reasons)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("limit", ["N", "10%"])
 def test_over_the_limit_nothing_is_asked_or_written(
     maker: Maker, limit: str, place: ReferringPlace, server: LoopbackServer
