@@ -247,6 +247,7 @@ def import_(
             "format": format,
             "path": os.path.abspath(path),
             "preamble": dict(source.preamble),
+            **_bad_facts(bad),
         },
         "image_folders": [absolute(folder)],
     }

@@ -239,6 +239,8 @@ def test_what_can_be_read_is_imported_and_the_rest_is_named(maker: Maker, tmp_pa
     assert bad["count"] == len(bad["entries"]) == len(reasons), bad
     for reason in reasons:
         assert sum(reason in entry for entry in bad["entries"]) == 1, (reason, bad["entries"])
+    kept = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert kept["imported"]["bad"] == bad
     rows = records_of(tmp_path / "out")
     assert (boxes(rows["a"]), boxes(rows["b"])) == (1, 1)
     assert "skipped_entries" not in rows["a"]
