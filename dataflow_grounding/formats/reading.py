@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, Any
@@ -43,6 +43,7 @@ from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
 from dataflow_grounding.images.image import find_image
 
+_PASSING = nullcontext()
 ROUNDING = 0.5  # px by which a box may reach out of its image without a word
 # What is told of an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
@@ -371,16 +372,17 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
         bad.place = outer_place
 
 
-@contextmanager
-def object_errors(where: str, bad: BadEntries) -> Iterator[None]:
-    """Leave out an object of a picture that can't be read, where `bad` goes on.
+def object_errors(where: str, bad: BadEntries) -> AbstractContextManager[None]:
+    """Return a context that leaves out an object of a picture that can't be read, if `bad` goes on.
 
     `where` is its place. Where `bad` doesn't go on, errors pass as they are: they are told of the
     picture.
     """
-    if not bad.goes_on:
-        yield
-        return
+    return _noted(where, bad) if bad.goes_on else _PASSING
+
+
+@contextmanager
+def _noted(where: str, bad: BadEntries) -> Iterator[None]:
     try:
         with _told_of_entry(where):
             yield

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from pathlib import Path
-
-import pytest
-
 from dataflow_grounding.formats import FORMATS
-from tests.support.workplace import REPOSITORY, command
+from tests.support.workplace import REPOSITORY
 
 COLUMNS = (
     "unplaced",
@@ -36,17 +30,3 @@ def test_the_table_is_that_of_the_formats() -> None:
     assert [
         line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 14
     ] == rows
-
-
-def test_the_import_that_goes_on_runs_as_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = (REPOSITORY / "docs" / "formats.md").read_text(encoding="utf-8")
-    section = page.partition("## An import that goes on")[2]
-    blocks = re.findall(r"```\w+\n(.*?)```", section, re.DOTALL)
-    echo, run = blocks[0].splitlines()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "example_data").symlink_to(REPOSITORY / "example_data")
-    _, text, _, file = shlex.split(echo)
-    Path(file).write_text(text + "\n")
-    assert command(shlex.split(run)[1:]).out == blocks[1]
