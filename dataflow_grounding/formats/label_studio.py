@@ -23,7 +23,12 @@ from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample, stands
 from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
-from dataflow_grounding.formats.reading import entry_errors, read_lines
+from dataflow_grounding.formats.reading import (
+    check_expression,
+    entry_errors,
+    object_errors,
+    read_lines,
+)
 
 # labels and names of controls, as in label_studio.xml
 _BOX = "object"  # label of a box
@@ -149,8 +154,8 @@ class LabelStudio(ReturningFormat):
 
         Tasks with neither, cancelled annotations and all but a task's last one are counted.
         """
-        for where, task in read_lines(path, self.data_file):
-            with entry_errors(where):
+        for where, task in read_lines(path, self.data_file, self.bad):
+            with entry_errors(where, self.bad):
                 if "data" not in task:
                     raise BrokenRow(
                         "no 'data' in it: export from Label Studio as JSON, not as JSON-MIN"
@@ -163,8 +168,10 @@ class LabelStudio(ReturningFormat):
                     latest = _latest(_whole(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
-                    record = self._record(task["data"], latest)
-                    yield {**record, **_column_of(self.name, task, kind, latest)}
+                    result = self._readable(latest["result"], task["data"], where)
+                    record = self._record(task["data"], {**latest, "result": result})
+                    own = _column_of(self.name, task, kind, latest, result)
+                    yield self.bad.marked({**record, **own})
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled = [bool(each.get("was_cancelled")) for each in annotations]
@@ -176,6 +183,40 @@ class LabelStudio(ReturningFormat):
                 "tasks without an annotation": int(latest is None),
             }
         )
+
+    def _readable(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
+        # The result without the regions that can't be read, and without what goes with them.
+        if not self.bad.goes_on:
+            return result
+        caption = data.get(self.caption) or ""
+        relations = [part for part in result if _is_relation(part)]
+        places: list[dict[str, Any]] = []  # in the caption, those that can be read
+        kept: set[int] = set()
+        ids = set()  # of what is kept
+        for own_id, numbers in self._regions(result, where):
+            parts = [result[number] for number in numbers]
+            with object_errors(f"{where}, region {own_id}", self.bad):
+                related = [each for each in relations if own_id in _ends_of(each)]
+                for expression in _expressions([*parts, *related, *places], caption, Counter()):
+                    check_expression(expression, self.bad)
+                if _is_place(parts[0]):
+                    places += parts
+                kept.update(numbers)
+                ids.add(own_id)
+        for number, part in enumerate(result):
+            if _is_relation(part) and ids.issuperset(_ends_of(part)):
+                kept.add(number)
+        return [result[number] for number in sorted(kept)]
+
+    def _regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
+        # Ids of regions with the numbers of their parts in the result; places in the caption come
+        # first. Relations are none. A part without an id has its number, from 1.
+        parts: dict[Any, list[int]] = {}
+        for number, part in enumerate(result):
+            with object_errors(f"{where}, region {number + 1}", self.bad):
+                if not _is_relation(part):
+                    parts.setdefault(part.get("id", number + 1), []).append(number)
+        return sorted(parts.items(), key=lambda region: not _is_place(result[region[1][0]]))
 
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
         # Return the record of a task with that data and annotation. Its size is that of the last
@@ -200,15 +241,32 @@ class LabelStudio(ReturningFormat):
         return record
 
 
+def _is_relation(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "relation"
+
+
+def _ends_of(relation: Mapping[str, Any]) -> tuple[Any, Any]:
+    return relation["from_id"], relation["to_id"]
+
+
+def _is_place(part: Mapping[str, Any]) -> bool:
+    value = part.get("value")
+    return isinstance(value, dict) and isinstance(value.get("start"), int)
+
+
 def _column_of(
-    format: str, task: Mapping[str, Any], kind: str, latest: Mapping[str, Any]
+    format: str,
+    task: Mapping[str, Any],
+    kind: str,
+    latest: Mapping[str, Any],
+    result: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     # The items are the regions of the result that is read, which is left out of the task.
     number = next(index for index, each in enumerate(task[kind]) if each is latest)
     others = [*task[kind]]
     others[number] = {**latest, "result": []}
     place = [kind, number]
-    return column(format, latest["result"], task={**task, kind: others}, place=place)
+    return column(format, result, task={**task, kind: others}, place=place)
 
 
 def _left_alone(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
