@@ -234,7 +234,7 @@ class LiveLine:
         self.write(text)
 
     def end(self) -> None:
-        """Take the line away, whatever it shows."""
+        """Take the line away, no matter what it shows."""
         _live.clear()
         self.write("")
 

@@ -1,4 +1,4 @@
-"""Seeds: the records with regions that a pipeline begins with, whatever they are read from.
+"""Seeds: the records with regions that a pipeline begins with, no matter what they are read from.
 
 `Seeds` is the base class; there is one of label files, and one of annotations.
 """

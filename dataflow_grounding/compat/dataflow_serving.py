@@ -49,7 +49,7 @@ class DataFlowServing(Serving):
             raise SpecError(
                 f"{type(serving).__name__} is not a serving: it has no {' or '.join(METHODS)}"
             )
-        # Keys that are learnt are blotted out of whatever is shown.
+        # Keys that are learnt are blotted out of all that is shown.
         learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
         self._method = method
@@ -86,7 +86,7 @@ class DataFlowServing(Serving):
                 paths.append(_as_file(image, folder, number))
             try:
                 texts = self._texts(request, paths)
-            except Exception as error:  # whatever the client beneath it raises
+            except Exception as error:  # anything that the client beneath it raises
                 raise self._error_of(error) from None
         text = texts[0] if texts else None
         if not isinstance(text, str) or text.startswith("Error:"):

@@ -18,7 +18,7 @@ _MOST_LETTERS = 300  # of a reason
 
 
 class ImportRefused(InputError):
-    """An import can't go on, whatever it is to go on after."""
+    """An import can't go on, no matter what it is to go on after."""
 
 
 class BadEntries:

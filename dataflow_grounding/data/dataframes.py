@@ -224,7 +224,7 @@ def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None
     except ImportError:
         raise MissingExtra("Parquet", "parquet") from None
     except Exception as error:
-        # pyarrow's errors, and whatever it lets through: for columns of several types, and objects
+        # pyarrow's errors, and what it lets through: for columns of several types, and objects
         # without keys.
         reason = str(error).splitlines()[0]
         raise InputError(

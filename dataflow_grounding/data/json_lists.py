@@ -18,7 +18,7 @@ _CHUNK = 2**16  # characters that are read at a time, at the least
 # What is skipped to see the character after it: white space, or a key's colon as well.
 _SPACE = re.compile(r"\s*")
 _COLON = re.compile(r"\s*:?\s*")
-_BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # whatever may come after a value
+_BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
 # Each of these matches what stands before a value. Group 1 matches where the list or object ends
 # there instead, as in "[ ]" or after the last item.
 _LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item: "[" or "[ ]"

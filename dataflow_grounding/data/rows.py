@@ -258,7 +258,7 @@ class RowWriter:
         InputError for rows that the type can't hold.
         """
         self._file.flush()
-        # So far the temporary file has JSON lines, whatever its ending; as such it is read here.
+        # So far the temporary file has JSON lines, with any ending; as such it is read here.
         if self.file_type == "parquet":
             from dataflow_grounding.data.dataframes import write_parquet  # few runs write tables
 

@@ -207,7 +207,7 @@ class Asking:
         self._in_flight[key] = future
         try:
             reply = await self._reply(request, by.priority)
-            # stored before anybody reads it: it is paid for, whatever happens to the run now
+            # stored before anybody reads it: it is paid for, no matter what happens to the run now
             line = by.store.put(key, line_of(by.step, request, self.serving, reply, check))
             future.set_result(line)
             return line
@@ -359,7 +359,7 @@ class Asking:
                 usage = Usage()
             raise
         finally:
-            # whatever is raised, or the room in the budget would never come back
+            # no matter what is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
 
     def _count_answer(self, usage: Usage) -> None:

@@ -188,7 +188,7 @@ class Budget:
         worst = 0.0
         prices = self._prices_of(serving)
         if prices is not None and self.usd is not None:
-            # at the ordinary tier's price: the endpoint may serve it there, whatever is asked for
+            # at the ordinary tier's price: the endpoint may serve it there
             worst = prices.cost(worst_case(request, serving))
         await self.wait_for_room(worst)
         return worst

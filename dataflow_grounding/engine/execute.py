@@ -118,7 +118,7 @@ def execute(
 
 @contextmanager
 def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
-    """Make what our servings answer an operator from elsewhere a part of the run.
+    """Make what our servings answer an operator of another library a part of the run.
 
     It is kept with the replies of the run's own steps, and counts against its limits. Raises
     StorageFailed where the step's checkpoint folder can't be made.
@@ -252,7 +252,7 @@ def _execute_segment(
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
     """Raise InputError where one of the outputs exists, but not the checkpoint folder.
 
-    A run of ours leaves that folder next to its outputs, so the file is from elsewhere.
+    A run of ours leaves that folder next to its outputs, so the file is from another place.
     """
     if os.path.exists(checkpoint_folder):
         return

@@ -229,7 +229,7 @@ class KeyedLog:
         self._pending.clear()
         with storing(self.path):
             lost = self._check_place()
-            append(self._file, data, self._size)  # it is paid for, whatever became of the others
+            append(self._file, data, self._size)  # it is paid for, even if others are lost
         self._size += len(data)
         self.unsynced += 1
         if lost:
@@ -408,7 +408,7 @@ def store_path(folder: str) -> str:
 def stores_of(results_dir: str) -> list[str]:
     """Return the stores that are there of a run, its shards, and other machines, in order of path.
 
-    The last are those that others have filled for a folder elsewhere: `.ckpt/replies/*.jsonl`.
+    The last are those that others have filled for a remote folder: `.ckpt/replies/*.jsonl`.
     """
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, SHARDS, "*", ".ckpt")]

@@ -316,7 +316,7 @@ class Share:
         return self.limiter.level.found
 
     def resume(self, found: FoundPlaces) -> None:
-        """Let the endpoint's limit go on from what is known from elsewhere."""
+        """Let the endpoint's limit go on from what is known from another place."""
         with self.limiter.lock:
             self.limiter.level.resume(found)
 
@@ -432,7 +432,7 @@ class Share:
 class Limiters:
     """The limiters of all endpoints, by endpoint and model.
 
-    Those whose places come from elsewhere make them otherwise: a subclass with its own `made`.
+    Those whose places come from another place make them otherwise: a subclass with its own `made`.
     """
 
     def __init__(self) -> None:

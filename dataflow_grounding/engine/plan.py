@@ -210,7 +210,7 @@ def _class_with(operator_class: type, name: str) -> type:
 
 
 class WholeFile(Annotator):
-    """An operator from elsewhere, DataFlow's, say.
+    """An operator of another library, DataFlow's, say.
 
     It reads and writes its storage itself, all rows at once.
 

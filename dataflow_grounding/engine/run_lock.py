@@ -64,7 +64,7 @@ def only_run(folder: str) -> Iterator[None]:
 def check_held(folder: str) -> None:
     """Raise StorageFailed where another run has taken over a checkpoint folder of this process.
 
-    That is also where it has taken over the folder elsewhere that this one stands for.
+    That is also where it has taken over the remote folder that this one stands for.
     """
     if folder in _lost:
         raise StorageFailed(
@@ -73,7 +73,7 @@ def check_held(folder: str) -> None:
 
 
 class LockFiles(Protocol):
-    """Small files of a folder, here or elsewhere, among which a lock is held.
+    """Small files of a folder, local or remote, among which a lock is held.
 
     Paths are relative to the folder. Its methods raise OSError.
     """

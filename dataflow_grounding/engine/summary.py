@@ -106,7 +106,7 @@ class Handover:
 class Summary:
     """What one run did, in counts."""
 
-    records: int = 0  # rows, whatever became of them
+    records: int = 0  # rows, no matter what became of them
     done: int = 0  # that got through all steps
     failed: int = 0  # that didn't
     expressions: Counter[str] = field(default_factory=Counter)  # "total", by status, by verdict

@@ -217,7 +217,7 @@ def _draw_label(
         return None
     x1, y1, _, y2 = label.spot
     _fill(draw, [label.spot], mark.color, sizes.halo)
-    # Capitals stand in the middle of the label's height, whatever its letters are, so that all
+    # Capitals stand in the middle of the label's height, for any letters, so that all
     # labels of a picture look alike.
     cap_height = -label.font.getbbox("H", anchor="ls")[1]
     baseline = round((y1 + y2 + cap_height) / 2)

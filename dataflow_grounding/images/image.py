@@ -238,7 +238,7 @@ class _KeptBytes(OrderedDict[str, bytes]):
 
 
 kept_encoded = _KeptBytes()  # as sent, in base64; by `Image.sent_digest`
-kept_files = _KeptBytes()  # of files elsewhere, so that they are fetched once; by their digest
+kept_files = _KeptBytes()  # of remote files, so that they are fetched once; by their digest
 kept_files.times = 8
 
 
@@ -553,7 +553,7 @@ def read_facts(
     Args:
         path: The file's path or address.
         keep_for: Limits under which the picture is sent next: if the file is sent as it is, its
-            base64 is kept. The bytes of a file elsewhere are kept anyway.
+            base64 is kept. The bytes of a remote file are kept anyway.
         size: The file's size in bytes, if the caller knows it.
 
     Raises:
@@ -577,7 +577,7 @@ kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
 """The last files that `find_image` found, by path and folders.
 
-For an image elsewhere a store is asked once, and the record's next steps take what it said.
+For a remote image a store is asked once, and the record's next steps take what it said.
 """
 
 

@@ -33,7 +33,7 @@ def distinct_setting(value: Any) -> Any:
     """
     try:
         return _distinct(value)
-    except Exception:  # whatever a class of the user's raises when it is asked, or pickled
+    except Exception:  # anything that a class of the user's raises when it is asked, or pickled
         raise CantTell from None
 
 

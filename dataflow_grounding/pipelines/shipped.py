@@ -163,7 +163,7 @@ def _checking(
 
 
 class ProposalPipeline(Pipeline):
-    """Boxes from elsewhere, such as a detector's, are verified; then what is missing is asked for.
+    """Boxes from another source, such as a detector's, are verified; then the rest is asked for.
 
     The `judge` is the same model unless another is given. `negatives` is as ImageGroundingPipeline
     has it. `boxes` are the settings of MissingFinder.

@@ -514,7 +514,7 @@ def _reviewed_box(
     id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
     # With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one.
-    # With others it was drawn, and so is right, whatever `verified` says, unless it is `unjudged`.
+    # With others it was drawn, and so is right, unless it is `unjudged`.
     bbox: Any = item.get("bbox")
     verified = item.get("verified")
     is_drawn_now = None in old["bbox"]

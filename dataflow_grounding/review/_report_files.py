@@ -288,7 +288,7 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 
 def _is_ours(folder: str) -> bool:
     # Return whether a report made this folder, by its marker. False where the folder or its
-    # thumbnails are a link: what is elsewhere is not a report's to remove. False, too, where the
+    # thumbnails are a link: what is remote is not a report's to remove. False, too, where the
     # marker can't be read.
     try:
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
@@ -329,7 +329,7 @@ def small_copy_of(path: str) -> tuple[Size, bytes]:
 def link(path: str, folder: str) -> str:
     """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
 
-    That is a file elsewhere, and one without the ending of a picture, which a browser could run.
+    That is a remote file, and one without the ending of a picture, which a browser could run.
     The address is relative where both are in a folder that may be moved as a whole: the page's,
     its parent, or that one's; else it begins with `file:`.
     """

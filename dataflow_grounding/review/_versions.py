@@ -187,7 +187,7 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
 
 def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
     # A check may take several steps, which leave some undecided for the next one. That it says yes
-    # in the end is as it should be, and no difference, whatever came between.
+    # in the end is as it should be, and no difference, no matter what came between.
     first_checks: dict[_TextKey, str] = {}
     for expressions in versions:
         for key, expression in _by_text(expressions).items():

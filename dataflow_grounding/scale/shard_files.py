@@ -39,7 +39,7 @@ PlacedLine: TypeAlias = tuple[int, str]
 def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, int]:
     """Split an input into `count` shards: write each one's rows into its folder.
 
-    The folders are in `results_dir`. Where that is a mirror of results elsewhere (s3://, ...), the
+    The folders are in `results_dir`. Where that is a mirror of remote results (s3://, ...), the
     files are sent there, too.
 
     Returns:

@@ -165,7 +165,7 @@ class HttpTransport:
     async def post(self, body: Sequence[bytes]) -> tuple[int, Mapping[str, str], bytes]:
         """Send one body, in parts; return status, headers and body of the answer.
 
-        That is whatever the status. Raises what `fault_of` returns where no answer comes, and
+        That is for any status. Raises what `fault_of` returns where no answer comes, and
         ServerFault for one larger than MAX_BODY_BYTES.
         """
         from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
@@ -243,7 +243,7 @@ class ClientTransport:
     async def post(self, body: Sequence[bytes]) -> tuple[int, Mapping[str, str], bytes]:
         """Send one body, in parts; return status, headers and body of the answer.
 
-        That is whatever the status. Raises what `fault_of` returns where no answer comes.
+        That is for any status. Raises what `fault_of` returns where no answer comes.
         """
         whole = b"".join(body)
         if self._loop is not None:

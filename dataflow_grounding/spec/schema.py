@@ -296,7 +296,7 @@ class PipelineBlock(Block):
 
 
 class SpecHead(Block):
-    """The keys that every spec has, whatever its pipeline is."""
+    """The keys that every spec has, no matter what its pipeline is."""
 
     results_dir: Annotated[str, BeforeValidator(_folder)]
     autolabel_type: str

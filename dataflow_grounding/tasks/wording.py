@@ -24,7 +24,7 @@ ABOUT_NO_IMAGE = "system_text_only"
 SYSTEM_PROMPTS = (ABOUT_IMAGE, ABOUT_NO_IMAGE)
 """Sent before every question, about an image or about none: they have no data and no reply."""
 WITH_FORMS = "phrase_grounding"
-"""The task that has forms of asking: whatever asks for boxes of phrases."""
+"""The task that has forms of asking: all that asks for boxes of phrases."""
 LONGEST = 100_000
 """Characters of a prompt or of guidance; more is a file that was named by mistake."""
 

@@ -382,7 +382,7 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
 
 def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
     # Whether a family's format, named by its name in the table of formats, counts pixels. Such a
-    # name proves nothing: servers reduce pictures as they like, whatever the model.
+    # name proves nothing: servers reduce pictures as they like, with any model.
     return known.scale == "px" and known == known_formats().get(name)
 
 

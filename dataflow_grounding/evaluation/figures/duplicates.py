@@ -43,7 +43,7 @@ _LEAST_DEVIATION = 6  # levels of grey; in pictures with less, differences are n
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
 # pixels that a picture is decoded to at least: a JPEG's decoder is faster for a part of its size
 _DECODED_SIZE = (96, 96)
-# Pictures elsewhere are fetched by many threads; to decode more at once only takes memory.
+# Remote pictures are fetched by many threads; to decode more at once only takes memory.
 _decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
 # the ending of a picture's name: ".jpg", ".PNG"
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)

@@ -317,8 +317,8 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 def _merged(records: list[Row]) -> Row:
     # Return one record with the phrases of all, of which there is at least one. Its other columns
-    # are those of the record that is the first by `repr`, so that they are the same whatever the
-    # records' order.
+    # are those of the record that is the first by `repr`, so that they are the same in any order of
+    # the records.
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]

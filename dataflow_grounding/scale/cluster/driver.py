@@ -83,7 +83,7 @@ class WorkerHandle:
         self._actor.interrupt.remote()
 
     def end(self) -> None:
-        """End the worker at once, whatever it is doing."""
+        """End the worker at once, no matter what it is doing."""
         with suppress(Exception):  # it is gone already
             self._ray.kill(self._actor)
         with suppress(Exception):  # the limiter is gone, too

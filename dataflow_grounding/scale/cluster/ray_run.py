@@ -195,7 +195,7 @@ class _Connection(NamedTuple):
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
     # The connection, and with it a local cluster, is ended afterwards. One that the process has
-    # already, in a notebook, say, is used whatever the address, and stays.
+    # already, in a notebook, say, is used at any address, and stays.
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray.util.scheduling_strategies
