@@ -314,7 +314,7 @@ class _LabelFormat(PictureFiles):
             for image in images:
                 label = _label_of(image)
                 file = os.path.join(labels, label)
-                size = picture_size(pictures, image, file)
+                size = picture_size(pictures, image, file, self.frame)
                 columns: dict[str, Any] = {"expressions": []}
                 if label in label_files:
                     columns = self._columns_of(file, size, names)

@@ -18,6 +18,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Size, area, box_of
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import UNREAD, Seeds
 from dataflow_grounding.data.records import Record, stated_size
@@ -31,11 +32,14 @@ from dataflow_grounding.formats.label_files import (
     yolo_regions,
 )
 from dataflow_grounding.formats.reading import files_under, reaches_beyond
+from dataflow_grounding.formats.stored_frame import stored_frame
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
 BEYOND = "boxes reach beyond their image and are kept as they are"  # what is told of such boxes
+_Labels: TypeAlias = tuple[dict[str, Any], list[str], list[str]]
+# A record, why regions of it are left out, and which of its boxes reach beyond the image.
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
 """Returns the regions of an image.
 
@@ -58,6 +62,7 @@ class LabelSeeds(Seeds):
         boxless: Whether the steps do without regions.
         crowds: How many crowd regions are left out.
         stated_sizes: Of images, the width and height that the labels say their boxes are in.
+        frame: In which frame of the images the labels are.
     """
 
     def __init__(
@@ -72,8 +77,10 @@ class LabelSeeds(Seeds):
         boxless: bool,
         crowds: int = 0,
         stated_sizes: Mapping[str, Size] | None = None,
+        frame: Frame = "upright",
     ) -> None:
         self._stated_sizes = stated_sizes or {}
+        self._frame = frame
         self._images = images
         self._first_of_stem: dict[str, str] = {}
         for image in images:
@@ -96,20 +103,45 @@ class LabelSeeds(Seeds):
             UNREAD: [],
             BEYOND: [],
         }
+        self._stored = stored_frame(self._frame, self.origin, self.folders)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
             self.found[UNREAD] += left_out
             self.found[BEYOND] += outside
             yield record
+        if self._stored:
+            self._stored.end()
 
     def _id_of(self, path: str) -> str:
         stem = os.path.splitext(path)[0]
         return stem if self._first_of_stem[stem] == path else path
 
-    def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
-        # Where its label is broken, the record says so and has no regions.
+    def _record(self, path: str) -> _Labels:
         size = upright_size(path, self.folders)
+        if self._stored is None:
+            return self._record_of(path, size)
+        if size is None:  # nor are there any labels that could be turned
+            return (
+                {
+                    "image_id": self._id_of(path),
+                    "image_path": path,
+                    "source": SOURCE,
+                    "regions": [],
+                },
+                [],
+                [],
+            )
+        record, left_out, outside = self._record_of(
+            path, self._stored.size_of({"image_path": path})
+        )
+        if path not in self._stated_sizes:
+            del record["width"], record["height"]
+        return self._stored.upright(record), left_out, outside
+
+    def _record_of(self, path: str, size: Size | None) -> _Labels:
+        # Where its label is broken, the record says so and has no regions. `size` is that of the
+        # image in the frame of the labels.
         left_out: list[str] = []
         record = {
             "image_id": self._id_of(path),
@@ -131,7 +163,7 @@ class LabelSeeds(Seeds):
             else:
                 left_out.append(f"{path}: the box {box} has no area")
         record["regions"] = regions
-        if regions and size is not None and path in self._stated_sizes:
+        if (regions or self._stored) and size is not None and path in self._stated_sizes:
             # Where it is another size than the image's, the record fails: `check_stated_size`.
             record |= size_columns(self._stated_sizes[path])
         outside = [] if size is None else boxes_beyond(regions, size, path)
@@ -139,7 +171,8 @@ class LabelSeeds(Seeds):
 
     def fingerprint(self) -> str:
         """Return a digest of the images' and labels' paths, sizes and times; they aren't read."""
-        digest = hashlib.sha256(f"{__version__} {self.reading}".encode())
+        frame = "" if self._frame == "upright" else f" {self._frame}"
+        digest = hashlib.sha256(f"{__version__} {self.reading}{frame}".encode())
         images = (joined(self.folders[0], image) for image in self._images)
         paths = itertools.chain(images, self._files)
         for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
@@ -176,7 +209,12 @@ class LabelSeeds(Seeds):
 
 
 def from_label_folder(
-    image_dir: str, label_dir: str, key: str, names_file: str | None, boxless: bool
+    image_dir: str,
+    label_dir: str,
+    key: str,
+    names_file: str | None,
+    boxless: bool,
+    frame: Frame = "upright",
 ) -> LabelSeeds:
     """Return seeds from a folder of KITTI's label files, or of YOLO's.
 
@@ -189,6 +227,7 @@ def from_label_folder(
         names_file: None for KITTI. For YOLO the file with the names of classes; empty for the
             classes.txt in `label_dir`.
         boxless: Whether the steps do without regions.
+        frame: In which frame of the images the labels are.
 
     Raises:
         InputError: A folder or YOLO's names are missing, or no label belongs to an image.
@@ -215,7 +254,15 @@ def from_label_folder(
     files = [*label_of_image.values(), *names_files]
     read: ReadLabels = _read_kitti if names is None else partial(_read_yolo, names)
     return LabelSeeds(
-        image_dir, label_dir, images, label_of_image, read, without_image, files, boxless
+        image_dir,
+        label_dir,
+        images,
+        label_of_image,
+        read,
+        without_image,
+        files,
+        boxless,
+        frame=frame,
     )
 
 
@@ -248,7 +295,7 @@ def _names_file_beside(label_dir: str, key: str) -> str:
     return file
 
 
-def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
+def from_coco(image_dir: str, path: str, boxless: bool, frame: Frame = "upright") -> LabelSeeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
     Raises InputError: the file can't be read, names no image of the folder, or one twice.
@@ -288,6 +335,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
         boxless,
         left_out[CROWDS],
         stated_sizes,
+        frame,
     )
 
 

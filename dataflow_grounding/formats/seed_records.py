@@ -6,6 +6,7 @@ They are read from labels or from earlier records, and written as a file of reco
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of,
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.classes import class_key
@@ -31,6 +33,7 @@ from dataflow_grounding.formats.label_seeds import (
     upright_size,
 )
 from dataflow_grounding.formats.reading import with_sizes
+from dataflow_grounding.formats.stored_frame import stored_frame
 from dataflow_grounding.formats.tao_records import (
     COLUMN,
     SOURCE,
@@ -58,7 +61,9 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     """
     block = "image_referring_expression.data"
     if data.input_annotations_jsonl:
-        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
+        return AnnotationSeeds(
+            data.input_annotations_jsonl, data.image_dir, made, boxless, data.frame
+        )
     names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
     stated = [name for name in names if getattr(data, name)]
     if len(stated) != 1:
@@ -72,16 +77,21 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     name = stated[0]
     path = str(getattr(data, name))
     if name == "coco_json":
-        return from_coco(data.image_dir, path, boxless)
+        return from_coco(data.image_dir, path, boxless, data.frame)
     key = f"{block}.{name}"
     names_file: str | None = None  # KITTI's labels name their classes themselves
     if name == "yolo_label_dir":
         names_file = data.yolo_names or ""
-    return from_label_folder(data.image_dir, path, key, names_file, boxless)
+    return from_label_folder(data.image_dir, path, key, names_file, boxless, data.frame)
 
 
 def find_proposals(
-    path: str, format: str, image_root: str, classes: Mapping[str, str], unpacked: str
+    path: str,
+    format: str,
+    image_root: str,
+    classes: Mapping[str, str],
+    unpacked: str,
+    frame: Frame = "upright",
 ) -> Input:
     """Return the input of boxes that something else made, in a format that `import` reads.
 
@@ -94,6 +104,7 @@ def find_proposals(
         image_root: Where relative paths of pictures start; beside the data if empty.
         classes: Phrases, with their classes, that every picture is to have, with boxes or without.
         unpacked: The folder for pictures that the data hold themselves.
+        frame: In which frame of the pictures the boxes are.
 
     Raises:
         InputError: There is no such file or folder.
@@ -105,12 +116,17 @@ def find_proposals(
     find_format(format)
     folder = image_root or folder_of(path)
 
-    def rows() -> Iterator[Row]:
-        """Yield the rows, read anew at each call by a format object of its own."""
+    def records() -> Iterator[dict[str, Any]]:
+        """Yield the records, read anew at each call by a format object of its own."""
         source = find_format(format)
         source.pictures = source.pictures or unpacked
-        records = with_sizes(read(path, source, image_root=image_root or None), folder)
-        yield from _rows_with_classes(records, classes)
+        return read(path, source, image_root=image_root or None, frame=frame)
+
+    def rows() -> Iterator[Row]:
+        """Yield the rows."""
+        if frame == "stored":  # labels of two frames are refused before anything is paid for
+            deque(records(), maxlen=0)
+        yield from _rows_with_classes(with_sizes(records(), folder), classes)
 
     files = (path,) if kind == "file" else ()
     return Input(path, rows, (folder, unpacked, "."), files)
@@ -148,17 +164,26 @@ class AnnotationSeeds(Seeds):
         image_dir: Where images are looked for first, if given; then beside the file, then here.
         made: What the steps make anew, in this run or later.
         boxless: Whether the steps do without regions.
+        frame: In which frame of the pictures the boxes are.
 
     Raises:
         InputError: There is no such file.
     """
 
-    def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        image_dir: str | None,
+        made: Made,
+        boxless: bool,
+        frame: Frame = "upright",
+    ) -> None:
         if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir = image_dir
         self._made_anew = made
+        self._frame = frame
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
         super().__init__(path, [path], folders, boxless, without_boxes)
 
@@ -167,6 +192,7 @@ class AnnotationSeeds(Seeds):
         self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
         self._converted = 0  # records of TAO's
         self._broken: list[str] = []  # of each line that can't be read, where it is and why
+        self._stored = stored_frame(self._frame, self.origin, self.folders)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for row in read_rows(self.origin):
@@ -180,6 +206,8 @@ class AnnotationSeeds(Seeds):
                 yield self._record(data, where)
             except BrokenRow as error:
                 yield {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
+        if self._stored:
+            self._stored.end()
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
         # Return TAO's row with the picture's name in `image_dir`, if its own path isn't found. That
@@ -200,14 +228,18 @@ class AnnotationSeeds(Seeds):
         # columns of the row but those that the steps make anew, a status for each expression, and
         # the picture's size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
+        if size is None and (is_tao(row) or self._stored):
+            self.found[self._unopened].append(str(row.get("image_path")))
+            raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
         if is_tao(row):
-            if size is None:
-                self.found[self._unopened].append(str(row.get("image_path")))
-                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
-            row, without_area = from_tao(row, size)
+            assert size is not None
+            labels_size = self._stored.size_of(row) if self._stored else size
+            row, without_area = from_tao(row, labels_size)
             self._converted += 1
             self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
-            self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
+            self.found[BEYOND] += boxes_beyond(row["regions"], labels_size, where)
+        if self._stored:
+            row = self._stored.upright(row)
         record = self._without_remade(with_status(row))
         # With boxes the record keeps the size that it states for them, and fails where it is
         # another one than the image's: `check_stated_size`.
@@ -239,6 +271,8 @@ class AnnotationSeeds(Seeds):
         OSError.
         """
         depends_on = [__version__, self.reading, self.folders, self._made_anew, self._boxless]
+        if self._frame != "upright":
+            depends_on.append(self._frame)
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(2**20):
@@ -311,6 +345,7 @@ def seed_file(
     coco: str = "",
     yolo: str = "",
     yolo_names: str = "",
+    frame: Frame = "upright",
 ) -> str:
     """Write seed records from images and one kind of labels; return the path of their file.
 
@@ -320,6 +355,7 @@ def seed_file(
         kitti, coco, yolo: The folder of KITTI's labels, the COCO file, or the folder of YOLO's:
             one of them.
         yolo_names: The file with YOLO's class names; classes.txt among the labels unless given.
+        frame: `stored` turns labels upright that were drawn on the pictures as they are stored.
 
     Raises:
         SpecError: None or several kinds of labels are given.
@@ -331,6 +367,7 @@ def seed_file(
         coco_json=coco,
         yolo_label_dir=yolo,
         yolo_names=yolo_names,
+        frame=frame,
     )
     seeds = find_seeds(data, Made([], []), boxless=False)
     path = os.path.join(folder, "seed_annotations.jsonl")
