@@ -119,25 +119,15 @@ class LabelSeeds(Seeds):
 
     def _record(self, path: str) -> _Labels:
         size = upright_size(path, self.folders)
-        if self._stored is None:
+        if self._stored is None or size is None:
             return self._record_of(path, size)
-        if size is None:  # nor are there any labels that could be turned
-            return (
-                {
-                    "image_id": self._id_of(path),
-                    "image_path": path,
-                    "source": SOURCE,
-                    "regions": [],
-                },
-                [],
-                [],
-            )
-        record, left_out, outside = self._record_of(
-            path, self._stored.size_of({"image_path": path})
-        )
-        if path not in self._stated_sizes:
-            del record["width"], record["height"]
-        return self._stored.upright(record), left_out, outside
+        labels_size = self._stored.size_of({"image_path": path})
+        record, left_out, outside = self._record_of(path, labels_size)
+        if record["regions"] and path in self._stated_sizes:
+            return self._stored.upright(record), left_out, outside
+        # Its size was measured, and tells nothing of the frame.
+        turned = self._stored.upright({**record, "width": None, "height": None})
+        return {**turned, **size_columns(size)}, left_out, outside
 
     def _record_of(self, path: str, size: Size | None) -> _Labels:
         # Where its label is broken, the record says so and has no regions. `size` is that of the
@@ -150,7 +140,7 @@ class LabelSeeds(Seeds):
             "source": SOURCE,
         }
         labelled: list[Labelled] = []
-        if path in self._label_of_image:
+        if path in self._label_of_image and (size is not None or self._stored is None):
             try:
                 labelled = self._read(self._label_of_image[path], size, left_out)
             except BrokenRow as error:
@@ -163,7 +153,7 @@ class LabelSeeds(Seeds):
             else:
                 left_out.append(f"{path}: the box {box} has no area")
         record["regions"] = regions
-        if (regions or self._stored) and size is not None and path in self._stated_sizes:
+        if regions and size is not None and path in self._stated_sizes:
             # Where it is another size than the image's, the record fails: `check_stated_size`.
             record |= size_columns(self._stated_sizes[path])
         outside = [] if size is None else boxes_beyond(regions, size, path)

@@ -46,7 +46,7 @@ from dataflow_grounding.images.image import find_image
 ROUNDING = 0.5  # px by which a box may reach out of its image without a word
 # What is told of an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
-_SWAPPED = "pictures whose stated sides are swapped: --frame stored is for labels of pixels as stored"
+_SWAPPED = "pictures whose stated sides are swapped (labels of pixels as stored: --frame stored)"
 _OUTSIDE = "boxes outside of their picture, which an export leaves out"
 _BEYOND = "boxes that reach beyond their picture, which an export cuts"
 _SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
