@@ -3,6 +3,7 @@
 They are read from labels or from earlier records, and written as a file of records.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -122,10 +123,15 @@ def find_proposals(
         source.pictures = source.pictures or unpacked
         return read(path, source, image_root=image_root or None, frame=frame)
 
+    @functools.cache
+    def look_through() -> None:
+        """Read all records once, so that two frames are refused before anything is paid for."""
+        deque(records(), maxlen=0)
+
     def rows() -> Iterator[Row]:
         """Yield the rows."""
-        if frame == "stored":  # labels of two frames are refused before anything is paid for
-            deque(records(), maxlen=0)
+        if frame == "stored":
+            look_through()
         yield from _rows_with_classes(with_sizes(records(), folder), classes)
 
     files = (path,) if kind == "file" else ()

@@ -270,6 +270,10 @@ def test_any_number_of_json_lines_comes_back(tmp_path: Path) -> None:
     succeeds(*export, "--frame", "stored")
     again = ("import", tmp_path / "back", "--format", "webdataset", "-o", tmp_path / "again")
     succeeds(*again)
+    upright = ("-o", tmp_path / "upright", "--frame", "stored")
+    succeeds(*again[:-2], *upright)
+    boxes = [record["expressions"] for record in records_of(tmp_path / "results")]
+    assert [record["expressions"] for record in records_of(tmp_path / "upright")] == boxes
     came_back = records_of(tmp_path / "again")
     assert len(came_back) == 16
     for record in came_back:
@@ -360,6 +364,36 @@ def test_a_box_that_was_moved_is_turned_back_where_it_is_now(tmp_path: Path) -> 
         (width - 22, height - 11, 20, 10),
         (width - 22, 1, 20, 10),
     ]
+
+
+def test_convert_writes_upright_labels(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "data", "coco", BOX)
+    root = ("--image-root", tmp_path / "data" / "images", "--frame", "stored")
+    out = tmp_path / "out"
+    succeeds("convert", source, "--from", "coco", "--to", "kitti", "-o", out, *root)
+    labels = sorted((out / "labels").iterdir())
+    assert len(labels) == 16
+    for label in labels:
+        corners = [float(number) for number in label.read_text().split()[4:8]]
+        assert corners == red_box(out / "images" / f"{label.stem}.jpg")[1]
+
+
+def test_parts_of_1000_are_those_of_the_stored_sides(tmp_path: Path) -> None:
+    labelled = pictures(tmp_path / "data" / "images")
+    lines = []
+    for name, size, box in labelled:
+        part = [round(edge * 1000 / size[number % 2]) for number, edge in enumerate(box)]
+        thing = {"text": "cup", "instances": [{"bbox": part, "bbox_score": 0.5}]}
+        row = {"image_id": name, "image_path": name, "source": "image_referring_expression"}
+        row |= {"kitti_bboxes": [[*box, "cup"]], "regions": [{"bbox": part, "type": "cup"}]}
+        lines.append({**row, "cleaned_caption": "A cup.", "expressions": [thing]})
+    source = tmp_path / "data" / "annotations.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    for record in imported(source, "tao", tmp_path / "results", "--frame", "stored"):
+        size, red = red_box(tmp_path / "data" / "images" / record["image_path"])
+        assert (record["width"], record["height"]) == size
+        for item in (record["regions"][0], record["expressions"][0]["instances"][0]):
+            assert item["bbox"] == pytest.approx(red, abs=0.05)
 
 
 # Both frames, and what can't be known.

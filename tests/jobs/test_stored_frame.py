@@ -163,6 +163,19 @@ def test_seeds_of_records(place: ReferringPlace) -> None:
     check_seeds(place)
 
 
+def test_seeds_of_taos_records(place: ReferringPlace) -> None:
+    rows = []
+    for name, size, box in pictures(place.images):
+        part = [round(edge * 1000 / size[number % 2]) for number, edge in enumerate(box)]
+        row = {"image_path": name, "width": size[0], "height": size[1]}
+        row |= {"source": "image_referring_expression", "kitti_bboxes": [[*box, "cup"]]}
+        rows.append({**row, "regions": [{"bbox": part, "type": "cup"}]})
+    path = place.folder / "rows.jsonl"
+    write_lines(path, rows)
+    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(path)}
+    check_seeds(place)
+
+
 def test_a_record_whose_picture_is_missing_fails_alone(place: ReferringPlace) -> None:
     rows = []
     for name, _, box in pictures(place.images):
@@ -228,7 +241,10 @@ def test_proposals_are_verified_where_they_are_in_the_upright_picture(
     workplace: Workplace, proposals: Records
 ) -> None:
     with LoopbackServer(ErringModel(Errors(), box_format="xyxy_px"), keep_bodies=True) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        endpoint = {"vlm.openai.base_url": server.base_url}
+        assert workplace.run(**endpoint, **{"data.frame": "upright"}).code == 1
+        assert {failure["kind"] for failure in workplace.failures()} == {"size_differs"}
+        done = workplace.run(**endpoint)
     assert done.code == 0, done
     for truth, record in zip(proposals, workplace.annotations(), strict=True):
         wanted = {
