@@ -249,6 +249,19 @@ def test_labels_and_pictures_come_back_to_the_last_digit(
         assert (back / "images" / picture.name).read_bytes() == picture.read_bytes()
 
 
+@pytest.mark.parametrize("tenth", range(10))
+def test_decimals_stay_short(tmp_path: Path, tenth: int) -> None:
+    """48 - 6.3 is 41.7 upright, and nothing has to be kept for the way back."""
+    box = (10 + tenth / 10, 6 + tenth / 10, 34.2, 20.3)
+    source = source_of(tmp_path / "data", "coco", box)
+    text = source.read_text("utf-8")
+    source.write_text(re.sub(r"(\.\d)9{5,}\d*|(\.\d)0{5,}\d*", r"\1\2", text), "utf-8")
+    for record in imported(source, "coco", tmp_path / "results", "--frame", "stored"):
+        [instance] = record["expressions"][0]["instances"]
+        assert "as_stored" not in instance
+        assert [round(edge, 1) for edge in instance["bbox"]] == instance["bbox"]
+
+
 def test_any_number_of_json_lines_comes_back(tmp_path: Path) -> None:
     """Numbers that no subtraction gives back, too, and outlines; the file keeps no source."""
     chance = random.Random(5)

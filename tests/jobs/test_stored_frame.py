@@ -163,6 +163,20 @@ def test_seeds_of_records(place: ReferringPlace) -> None:
     check_seeds(place)
 
 
+def test_records_of_both_frames_are_refused(place: ReferringPlace) -> None:
+    rows = []
+    for name, size, box in pictures(place.images):
+        width, height = size[::-1] if name == "wide_5.jpg" else size
+        region = {"bbox": box, "type": "cup"}
+        rows.append({"image_path": name, "width": width, "height": height, "regions": [region]})
+    path = place.folder / "rows.jsonl"
+    write_lines(path, rows)
+    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(path)}
+    done = place.run()
+    assert done.code == 2
+    assert "of the upright one in wide_5.jpg (48 x 64 px): read each sort by itself" in done.err
+
+
 def test_seeds_of_taos_records(place: ReferringPlace) -> None:
     rows = []
     for name, size, box in pictures(place.images):
