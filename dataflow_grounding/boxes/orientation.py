@@ -99,7 +99,9 @@ def upright_record(record: Mapping[str, Any], size: Size, orientation: int) -> d
         upright = _shapes_turned(holder, upright_point, size, orientation)
         back = _shapes_turned(upright, stored_point, size, orientation)
         missed = {name: holder[name] for name in upright if back[name] != _plain(holder[name])}
-        return {**holder, **upright, **({AS_STORED: missed} if missed else {})}
+        if missed:
+            upright[AS_STORED] = missed
+        return {**holder, **upright}
 
     sides = turned_size(size, orientation)
     return {**_with_each_box(record, turned), "width": sides[0], "height": sides[1]}
@@ -120,7 +122,9 @@ def stored_record(record: Mapping[str, Any], size: Size, orientation: int) -> di
             for name in stored.keys() & upright.keys():
                 if upright[name] == _plain(holder[name]):  # nobody has moved it since
                     stored[name] = written[name]
-        return {**{name: holder[name] for name in holder if name != AS_STORED}, **stored}
+        changed = {**holder, **stored}
+        changed.pop(AS_STORED, None)
+        return changed
 
     return {**_with_each_box(record, turned), "width": size[0], "height": size[1]}
 
@@ -151,9 +155,9 @@ def _shapes_turned(
     holder: Mapping[str, Any], turn: Turn, size: Size, orientation: int
 ) -> dict[str, Any]:
     shapes: dict[str, Any] = {}
-    box = holder.get("bbox")
+    box: Any = holder.get("bbox")
     if is_box(box):
-        shapes["bbox"] = _box_turned(box, turn, size, orientation)  # type: ignore[arg-type]
+        shapes["bbox"] = _box_turned(box, turn, size, orientation)
     for name in _OUTLINES:
         if holder.get(name) is not None:
             shapes[name] = _outline_turned(name, holder[name], turn, size, orientation)

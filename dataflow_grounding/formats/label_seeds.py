@@ -38,8 +38,8 @@ from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
 BEYOND = "boxes reach beyond their image and are kept as they are"  # what is told of such boxes
-_Labels: TypeAlias = tuple[dict[str, Any], list[str], list[str]]
 # A record, why regions of it are left out, and which of its boxes reach beyond the image.
+_Labels: TypeAlias = tuple[dict[str, Any], list[str], list[str]]
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
 """Returns the regions of an image.
 

@@ -207,7 +207,10 @@ class SampleMaker:
                 return record
             frame = "stored"
             if stated_size(record) not in (None, header.size):
-                raise BrokenRow(f"the record of {path_of(record)!r} isn't of the upright picture")
+                raise BrokenRow(
+                    f"the record of {path_of(record)!r} isn't of the upright picture: import its"
+                    " labels with --frame stored"
+                )
             record = stored_record(record, header.stored_size, header.orientation)
         own = kept(record, self._format.name)
         if not own or own.get(FRAME, "upright") == frame:

@@ -11,7 +11,7 @@ from dataflow_grounding.formats.imported import COLUMN, FRAME
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import find_image
 
-_NAMED = 5  # pictures of each frame that a refusal names
+_NAMED = 10  # pictures of each frame that a refusal names; there may be millions
 
 
 class StoredFrame:
@@ -28,8 +28,10 @@ class StoredFrame:
     def __init__(self, origin: str, folders: Iterable[str]) -> None:
         self._origin = origin
         self._folders = tuple(folders)
-        self._stored: list[str] = []  # pictures whose stored size is stated, in words
-        self._upright: list[str] = []  # those whose upright size is
+        # Pictures whose stored size is stated, in words, and those whose upright size is: the first
+        # _NAMED, and one more.
+        self._stored: list[str] = []
+        self._upright: list[str] = []
 
     def size_of(self, record: Mapping[str, Any]) -> Size:
         """Return the size of a record's picture as it is stored. Raises InputError."""
@@ -66,10 +68,10 @@ class StoredFrame:
                 " px as it is stored: labels of another size can't be turned"
             )
         if stated not in (None, header.stored_size):
-            self._upright.append(where)
+            _note(self._upright, where)
             return dict(record)
         if stated and header.stored_size != header.size:
-            self._stored.append(where)
+            _note(self._stored, where)
         try:
             turned = upright_record(record, header.stored_size, header.orientation)
         except BrokenRow as error:
@@ -108,7 +110,11 @@ def stored_frame(frame: Frame, origin: str, folders: Iterable[str]) -> StoredFra
     return StoredFrame(origin, folders) if frame == "stored" else None
 
 
+def _note(pictures: list[str], picture: str) -> None:
+    if len(pictures) <= _NAMED and picture not in pictures:
+        pictures.append(picture)
+
+
 def _names(pictures: list[str]) -> str:
-    names = sorted(set(pictures))
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    more = " and more" if len(pictures) > _NAMED else ""
+    return ", ".join(sorted(pictures[:_NAMED])) + more

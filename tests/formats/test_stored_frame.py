@@ -444,7 +444,7 @@ def test_a_data_set_of_both_frames_is_refused_with_the_pictures_names(tmp_path: 
     line = refused(tmp_path, source, "--frame", "stored")
     assert "labels of two frames: of the stored picture in tall_5.jpg (48 x 64 px), " in line
     assert (
-        " and 1 more, of the upright one in tall_8.jpg (64 x 48 px), wide_6.jpg (48 x 64 px)"
+        "wide_8.jpg (64 x 48 px), of the upright one in tall_8.jpg (64 x 48 px), wide_6.jpg (48 x"
         in line
     )
 
@@ -500,6 +500,48 @@ def test_without_the_option_swapped_sizes_are_told_with_it(tmp_path: Path) -> No
     done = succeeds("import", source, "--format", "coco", "-o", tmp_path / "results", *root)
     assert "(64 x 48 px stated, 48 x 64 px found)" in done.out
     assert "--frame stored" in done.out
+
+
+def test_labels_that_were_not_turned_are_left_out_of_an_export(tmp_path: Path) -> None:
+    data, results = tmp_path / "data", tmp_path / "results"
+    imported(source_of(data, "coco", BOX), "coco", results)
+    export = ("export", results, "--format", "coco", "-o", tmp_path / "back")
+    done = command(*export, "--frame", "stored")
+    assert (done.code, "left out: 8 records" in done.err) == (1, True)
+    assert "isn't of the upright picture: import its labels with --frame stored" in done.err
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tiff"])
+def test_other_files_than_jpegs_are_turned_too(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "data" / "images"
+    labelled = []
+    for name, size, box in pictures(folder):
+        with PIL.Image.open(folder / name) as picture:
+            changed = f"{Path(name).stem}.{ending}"
+            picture.save(folder / changed, exif=picture.getexif(), lossless=True)
+        labelled.append(Labelled(changed, size, box))
+    source = coco(tmp_path / "data", labelled)
+    for record in imported(source, "coco", tmp_path / "results", "--frame", "stored"):
+        size, red = red_box(folder / record["image_path"])
+        assert (record["width"], record["height"]) == size
+        assert record["expressions"][0]["instances"][0]["bbox"] == red
+
+
+def test_many_pictures_of_both_frames_are_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    labelled = []
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    for number in range(60):
+        size = (64, 48) if number % 2 else (48, 64)
+        name = f"{number:02}.jpg"
+        PIL.Image.new("RGB", (64, 48)).save(tmp_path / "data" / "images" / name, exif=exif)
+        labelled.append(Labelled(name, size, BOX))
+    line = refused(tmp_path, coco(tmp_path / "data", labelled), "--frame", "stored")
+    assert "01.jpg (64 x 48 px)" in line
+    assert "00.jpg (48 x 64 px)" in line
+    assert line.count(".jpg") == 20
+    assert line.count(" and more") == 2
 
 
 def test_a_missing_picture_is_left_out_of_an_export(tmp_path: Path) -> None:

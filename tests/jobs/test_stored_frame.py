@@ -297,6 +297,8 @@ def test_a_frame_without_proposals_is_refused(workplace: Workplace) -> None:
 
 def test_gold_of_eval(tmp_path: Path) -> None:
     upright, stored = stored_scenes(tmp_path, 8)
+    for record in [*upright, *stored]:
+        record["image_path"] = Path(record["image_path"]).name
     write_lines(tmp_path / "found.jsonl", upright)
     write_lines(tmp_path / "gold.jsonl", stored)
     compare = ["eval", str(tmp_path / "found.jsonl"), "--gold", str(tmp_path / "gold.jsonl")]
