@@ -30,8 +30,10 @@ from dataflow_grounding.bench.running import (
 )
 from dataflow_grounding.bench.scoring import scored
 from dataflow_grounding.bench.ways import OWN_USUAL, USUAL, WAYS
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.cli.arguments import (
     answer,
+    frame_option,
     json_option,
     overrides_argument,
     spec_option_for,
@@ -78,6 +80,7 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     help="Only the first N pictures of each kind; with --gold, the folder of your pictures.",
 )
 @click.option("--gold", metavar="FILE", help="Records with the right boxes of your own pictures.")
+@frame_option("Gold has boxes of")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Say what it costs; send nothing.")
 @click.option(
     "--rescore", metavar="FILE", help="Make the figures of a bench.json anew, without a model."
@@ -92,6 +95,7 @@ def of_bench(
     ways: tuple[str, ...],
     pictures: str | None,
     gold: str | None,
+    frame: Frame,
     only_estimate: bool,
     rescore: str | None,
     as_json: bool,
@@ -105,12 +109,12 @@ def of_bench(
     a rescored file states other figures.
     """
     if rescore is not None:
-        of_own = () if gold else ("pictures",)
+        of_own = () if gold else ("pictures", "frame")
         _refuse_with_rescore(ctx, "spec_paths", "folder", "ways", "only_estimate", *of_own)
         if overrides:
             raise click.UsageError(f"--rescore takes a file alone: leave out {overrides[0]}")
-        return _rescored(rescore, _own_pictures(ctx, pictures, gold), as_json)
-    own = _own_pictures(ctx, pictures, gold)
+        return _rescored(rescore, _own_pictures(ctx, pictures, gold, frame), as_json)
+    own = _own_pictures(ctx, pictures, gold, frame)
     folder = folder or ("bench_own" if own else "bench_results")
     ways = ways or (OWN_USUAL if own else USUAL)
     if own and "spans" in ways:
@@ -136,12 +140,14 @@ def of_bench(
     return 1 if any(checked_nothing(of_way) for of_way in asked) else 0
 
 
-def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> Any:
+def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None, frame: Frame) -> Any:
     if gold is None:
+        if frame != "upright":
+            raise click.UsageError("--frame is that of --gold FILE, the right boxes", ctx)
         return None
     if folder is None:
         raise click.UsageError("--gold goes with --pictures DIR, the folder of your pictures", ctx)
-    return own_set(folder, gold)
+    return own_set(folder, gold, frame)
 
 
 def _number_of_pictures(text: str | None) -> int | None:

@@ -6,7 +6,14 @@ import click
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.files import within
-from dataflow_grounding.cli.arguments import Range, answer, image_root_option, json_option
+from dataflow_grounding.boxes.orientation import Frame
+from dataflow_grounding.cli.arguments import (
+    Range,
+    answer,
+    frame_option,
+    image_root_option,
+    json_option,
+)
 from dataflow_grounding.data.records import dump_text
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import write_rows, write_text
@@ -50,6 +57,7 @@ from dataflow_grounding.review import report_results
     metavar="FOLDER",
     help="Write figures and a page of the worst cases into FOLDER.",
 )
+@frame_option("Gold has boxes of")
 @image_root_option
 @click.option("--all", "show_all", is_flag=True, help="Print every measure, and all groups.")
 @json_option
@@ -61,6 +69,7 @@ def of_eval(
     keep_rejected: bool,
     out: str | None,
     image_root: str | None,
+    frame: Frame,
     show_all: bool,
     as_json: bool,
 ) -> None:
@@ -73,7 +82,8 @@ def of_eval(
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
     rules = Rules(threshold, score_cut)
-    truth = read_annotations(gold)
+    folders = image_folders_of(gold, image_root) if frame == "stored" else ()
+    truth = read_annotations(gold, frame=frame, folders=folders)
     runs = []
     for path in results:
         answers = read_annotations(path, keep_rejected=keep_rejected)

@@ -16,9 +16,11 @@ from dataflow_grounding._util.addresses import is_elsewhere
 from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
+    frame_option,
     image_root_option,
     json_option,
     say_what_is_not_reviewed,
@@ -200,6 +202,7 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
 )
 @click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to make.")
 @click.option("--image-root", metavar="DIR", help="Where the pictures are, if not beside PATH.")
+@frame_option("PATH has labels of")
 @_set_option
 @_skip_bad_option
 @json_option
@@ -208,6 +211,7 @@ def import_(
     format: str,
     out: str,
     image_root: str | None,
+    frame: Frame,
     options: dict[str, Any],
     bad: BadEntries,
     as_json: bool,
@@ -231,7 +235,7 @@ def import_(
         writer = RowWriter(annotations)
     try:
         with closing(writer):
-            records = read(path, source, image_root=image_root)
+            records = read(path, source, image_root=image_root, frame=frame)
             for record in with_sizes(records, folder, doubts):
                 stems.add(path_of(record))
                 if len(first_pictures) < _LOOKED_FOR:
@@ -295,6 +299,7 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 @click.argument("path", type=click.Path(exists=True))
 @click.option("--from", "source_name", required=True, metavar="F", help="The format that it is in.")
 @click.option("--to", "format", required=True, metavar="G", help="The format that is wanted.")
+@frame_option("PATH has labels of")
 @_set_option
 @_skip_bad_option
 @_writing_options
@@ -303,6 +308,7 @@ def convert(
     source_name: str,
     format: str,
     image_root: str | None,
+    frame: Frame,
     options: dict[str, Any],
     bad: BadEntries,
     out: str,
@@ -325,7 +331,7 @@ def convert(
         if source.packs and settings["images"] in (None, "copy") and not is_one_file:
             source.pictures = unpacked
             folders.append(unpacked)
-        records = read(path, source, image_root=image_root)
+        records = read(path, source, image_root=image_root, frame=frame)
         # the list of classes is known once the first record is read
         first = list(islice(records, 1))
         if takes(format, "class_list"):
@@ -345,6 +351,7 @@ def convert(
     metavar="F",
     help=f"{', '.join(WRITTEN)}, or your module:Class.",
 )
+@frame_option("Write labels of")
 @_writing_options
 def export(
     results: str, format: str, image_root: str | None, out: str, as_json: bool, **settings: Any

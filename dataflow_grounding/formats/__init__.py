@@ -15,6 +15,7 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.data.bad_entries import BadEntries
 
 if TYPE_CHECKING:
+    from dataflow_grounding.boxes.orientation import Frame
     from dataflow_grounding.formats.export_pictures import Images
     from dataflow_grounding.formats.format import Format
     from dataflow_grounding.formats.samples import Exported
@@ -94,6 +95,7 @@ def write(
     folders: Sequence[str] = (),
     select: Selection | None = None,
     strict: bool = False,
+    frame: Frame = "upright",
     **options: Any,
 ) -> Exported:
     """Write records in a format that a trainer reads.
@@ -115,6 +117,8 @@ def write(
         folders: Where relative paths of pictures are looked for, in this order.
         select: Which expressions are wanted; all unless given.
         strict: Refuse where anything is lost or left out.
+        frame: `stored` writes labels of the pictures as they are stored, without their EXIF
+            orientation, and copies or links these as they are.
         options: Those of the format.
 
     Returns:
@@ -152,6 +156,7 @@ def write(
         folders,
         select or Selection(),
         strict,
+        frame,
     )
 
 
@@ -161,7 +166,12 @@ def takes(format: str, option: str) -> bool:
 
 
 def read(
-    path: str, format: str | Format, *, image_root: str | None = None, **options: Any
+    path: str,
+    format: str | Format,
+    *,
+    image_root: str | None = None,
+    frame: Frame = "upright",
+    **options: Any,
 ) -> Iterator[dict[str, Any]]:
     """Yield the records of a file or folder of a format, completed as this package's are.
 
@@ -169,6 +179,8 @@ def read(
         path: The file, or the folder of an export.
         format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
         image_root: Where relative paths of pictures start; beside the data unless given.
+        frame: `stored` turns labels upright that were drawn on the pictures as they are stored,
+            without their EXIF orientation.
         options: Those of the format; only of use where it is given by its name.
 
     Yields:
@@ -178,16 +190,25 @@ def read(
 
     Raises:
         SpecError: There is no such format, or it has no such option.
-        InputError: The file can't be read, or is not of the format.
+        InputError: The file can't be read, or is not of the format. With the frame `stored`, a
+            picture can't be read; or some pictures, which are named, state their upright size.
     """
     from dataflow_grounding.formats.reading import complete_rows
 
     source = find_format(format, **options) if isinstance(format, str) else format
-    rows = _within_memory(path, source.read(path, image_root or folder_of(path)))
+    source.frame = frame
+    folder = image_root or folder_of(path)
+    rows = _within_memory(path, source.read(path, folder))
     # A picture without phrases is a background there where the format can say so; whole records
     # say it themselves.
     backgrounds = source.carries.empty and not source.whole
-    return complete_rows(rows, path, source.passed_over, backgrounds, source.bad)
+    records = complete_rows(rows, path, source.passed_over, backgrounds, source.bad)
+    if frame == "upright":
+        return records
+    from dataflow_grounding.formats.stored_frame import StoredFrame
+
+    folders = filter(None, (folder, source.pictures, "."))
+    return StoredFrame(path, folders).each_upright(records)
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

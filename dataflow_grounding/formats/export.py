@@ -7,6 +7,7 @@ from importlib.resources import files
 from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.formats import FORMATS, WRITTEN
 from dataflow_grounding.formats.export_folder import (
     MARK,
@@ -35,6 +36,7 @@ def export(
     folders: Sequence[str],
     select: Selection,
     strict: bool,
+    frame: Frame = "upright",
 ) -> Exported:
     """Write records in a format: a folder with pictures and README, or the data file alone.
 
@@ -51,6 +53,7 @@ def export(
         folders: Where relative paths of pictures are looked for, in this order.
         select: Which expressions and boxes are wanted.
         strict: Raise where anything is lost or a record is left out.
+        frame: Whether labels and pictures are written upright, or as the pictures are stored.
 
     Raises:
         InputError: `path` is taken, can't be written, or is one file and pictures or parts should
@@ -76,7 +79,7 @@ def export(
             for name, rows in parts.items():
                 folder = out.part(name) if is_split else out
                 done = Exported(name) if is_split else exported
-                pictures = ExportPictures(folder, images, folders, format.packs, format.flat)
+                pictures = ExportPictures(folder, images, folders, format.packs, format.flat, frame)
                 format.write(SampleMaker(format, pictures, select, done).samples(rows), folder)
                 if is_split:
                     _add_part(exported, done)

@@ -1,7 +1,7 @@
 """The pictures of an export: copied upright, linked, or left where they are.
 
 Many trainers ignore the orientation that EXIF states: a picture that is turned goes out upright or
-not at all.
+not at all. In the frame `stored` each goes out as it is stored, with labels of that frame.
 """
 
 import io
@@ -16,6 +16,7 @@ from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
 from dataflow_grounding._util.paths import is_absolute
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.records import (
     Record,
     name_within,
@@ -36,7 +37,7 @@ _SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose
 
 
 class Picture(NamedTuple):
-    """A picture as its record names it, with its upright width and height.
+    """A picture as its record names it, with its width and height in the export's frame.
 
     `path` and `header` are those of its file, if that is to be copied, linked or packed; of a
     picture that is only referenced they are "" and None.
@@ -60,8 +61,10 @@ class ExportPictures:
             folder.
         flat: Whether copies and links are all in one folder, the names of their folders before
             theirs; else they are in folders, as they were.
+        frame: `stored` copies, links and refers to pictures as they are stored, turned or not.
 
     Attributes:
+        frame: As given.
         missing: How many pictures are referenced though they aren't there.
 
     Raises:
@@ -75,6 +78,7 @@ class ExportPictures:
         folders: Sequence[str],
         packs: bool,
         flat: bool = False,
+        frame: Frame = "upright",
     ) -> None:
         if packs and images == "reference":
             raise InputError("the pictures are in this format's files: copy or link them")
@@ -83,6 +87,7 @@ class ExportPictures:
         self._folders = tuple(folders)
         self._packs = packs
         self._flat = flat
+        self.frame = frame
         # The folder of an export that will be removed, with a separator behind it: pictures in it
         # can't be linked or referenced. Empty where there is none.
         self._replaced_folder = ""
@@ -103,33 +108,41 @@ class ExportPictures:
                 turned by its EXIF and only referenced.
             InputError: It would go with the export that is replaced.
         """
-        path_in_record = path_of(record)
-        name = self._canonical(path_in_record)
+        name = self.name_of(record)
         stated = stated_size(record)
         try:
-            row = Record({"image_path": path_in_record}, self._folders)
-            path = find_image(row, "image_path").path
-            header = read_header(path)
+            path, header = self.located(record)
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise
             self.missing += 1
             return Picture(name, stated)
-        if stated not in (None, header.size):
+        size = header.stored_size if self.frame == "stored" else header.size
+        if stated not in (None, size):
             raise BrokenRow(
-                f"{name!r} has {header.size} pixels, but the record is about a picture of {stated}"
+                f"{name!r} has {size} pixels, but the record is about a picture of {stated}"
             )
         if self._is_replaced(path):
             raise InputError(
                 f"{name!r} is in the export that would be replaced: copy it, or name another place"
             )
         if self._images != "reference":
-            return Picture(name, header.size, path, header)
-        if header.orientation != 1:
+            return Picture(name, size, path, header)
+        if self._turns(header):
             raise BrokenRow(
                 f"{name!r} is turned by its EXIF, which trainers ignore: copy the pictures"
             )
-        return Picture(name, header.size)
+        return Picture(name, size)
+
+    def located(self, record: Mapping[str, object]) -> tuple[str, Header]:
+        """Return the path and the header of a record's picture. Raises RecordError."""
+        row = Record({"image_path": path_of(record)}, self._folders)
+        path = find_image(row, "image_path").path
+        return path, read_header(path)
+
+    def _turns(self, header: Header) -> bool:
+        # Whether a picture isn't in the export as it is stored.
+        return self.frame == "upright" and header.orientation != 1
 
     def name_of(self, record: Mapping[str, object]) -> str:
         """Return the path of a record's picture, as `_canonical` has it; "." for none."""
@@ -172,7 +185,7 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        if header.orientation != 1 or is_elsewhere(picture.path):
+        if self._turns(header) or is_elsewhere(picture.path):
             with new_file(target) as file:
                 file.write(self.data(picture))
         elif self._images == "link":
@@ -210,7 +223,7 @@ class ExportPictures:
 
         Raises RecordError, OSError.
         """
-        if picture.header is None or picture.header.orientation == 1:
+        if picture.header is None or not self._turns(picture.header):
             return read_file(picture.path)
         file_type = picture.header.media_type.partition("/")[2]
         upright = io.BytesIO()
@@ -224,7 +237,9 @@ class ExportPictures:
         """
         if self._images == "reference":
             start = self._folders[0] if self._folders else "where they were"
-            return f"Paths of pictures are relative to {start}."
+            labels = "" if self.frame == "upright" else " Labels are of the pictures as stored."
+            return f"Paths of pictures are relative to {start}.{labels}"
         links = ", most of them links" if self._images == "link" else ""
         folders = [f"{part}/{FOLDER}/" for part in parts] or [f"{FOLDER}/"]
-        return f"Pictures are in {', '.join(folders)}, upright{links}."
+        how = "upright" if self.frame == "upright" else "as stored, and so are the labels"
+        return f"Pictures are in {', '.join(folders)}, {how}{links}."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 
@@ -177,6 +178,8 @@ class Format(ABC):
 
     Paths of these pictures start from it. Empty: they are left in the data.
     """
+    frame: Frame = "upright"
+    """In which frame of its pictures `read` measures sizes and yields boxes."""
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False

@@ -17,6 +17,9 @@ from dataflow_grounding.data.records import is_box
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 
 COLUMN = "imported"
+FRAME = "frame"
+"""The key of that column that is `stored` where the items are of the picture as it is stored, and
+the record's boxes were turned upright."""
 NO_BOX = -1
 
 

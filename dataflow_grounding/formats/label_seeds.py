@@ -18,6 +18,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Size, area, box_of
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import UNREAD, Seeds
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
@@ -32,11 +33,14 @@ from dataflow_grounding.formats.label_files import (
     yolo_regions,
 )
 from dataflow_grounding.formats.reading import files_under, reaches_beyond
+from dataflow_grounding.formats.stored_frame import stored_frame
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
 BEYOND = "boxes reach beyond their image and are kept as they are"  # what is told of such boxes
+# A record, why regions of it are left out, and which of its boxes reach beyond the image.
+_Labels: TypeAlias = tuple[dict[str, Any], list[str], list[str]]
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
 """Returns the regions of an image.
 
@@ -60,6 +64,7 @@ class LabelSeeds(Seeds):
         crowds: How many crowd regions are left out.
         stated_sizes: Of images, the width and height that the labels say their boxes are in.
         bad: Takes what can't be read of labels, where it goes on.
+        frame: In which frame of the images the labels are.
     """
 
     def __init__(
@@ -75,8 +80,10 @@ class LabelSeeds(Seeds):
         crowds: int = 0,
         stated_sizes: Mapping[str, Size] | None = None,
         bad: BadEntries | None = None,
+        frame: Frame = "upright",
     ) -> None:
         self._stated_sizes = stated_sizes or {}
+        self._frame = frame
         self._images = images
         self._first_of_stem: dict[str, str] = {}
         for image in images:
@@ -99,6 +106,7 @@ class LabelSeeds(Seeds):
             UNREAD: [],
             BEYOND: [],
         }
+        self._stored = stored_frame(self._frame, self.origin, self.folders)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
@@ -113,14 +121,28 @@ class LabelSeeds(Seeds):
             self.bad.read(len(record["regions"]))
             yield record
         self.bad.finish()
+        if self._stored:
+            self._stored.end()
 
     def _id_of(self, path: str) -> str:
         stem = os.path.splitext(path)[0]
         return stem if self._first_of_stem[stem] == path else path
 
-    def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
-        # Where its label is broken, the record says so and has no regions.
+    def _record(self, path: str) -> _Labels:
         size = upright_size(path, self.folders)
+        if self._stored is None or size is None:
+            return self._record_of(path, size)
+        labels_size = self._stored.size_of({"image_path": path})
+        record, left_out, outside = self._record_of(path, labels_size)
+        if record["regions"] and path in self._stated_sizes:
+            return self._stored.upright(record), left_out, outside
+        # Its size was measured, and tells nothing of the frame.
+        turned = self._stored.upright({**record, "width": None, "height": None})
+        return {**turned, **size_columns(size)}, left_out, outside
+
+    def _record_of(self, path: str, size: Size | None) -> _Labels:
+        # Where its label is broken, the record says so and has no regions. `size` is that of the
+        # image in the frame of the labels.
         left_out: list[str] = []
         record = {
             "image_id": self._id_of(path),
@@ -129,7 +151,7 @@ class LabelSeeds(Seeds):
             "source": SOURCE,
         }
         labelled: list[Labelled] = []
-        if path in self._label_of_image:
+        if path in self._label_of_image and (size is not None or self._stored is None):
             try:
                 labelled = self._read(self._label_of_image[path], size, left_out)
             except BrokenRow as error:
@@ -152,7 +174,8 @@ class LabelSeeds(Seeds):
 
     def fingerprint(self) -> str:
         """Return a digest of the images' and labels' paths, sizes and times; they aren't read."""
-        digest = hashlib.sha256(f"{__version__} {self.reading}{self.bad.limit}".encode())
+        frame = "" if self._frame == "upright" else f" {self._frame}"
+        digest = hashlib.sha256(f"{__version__} {self.reading}{self.bad.limit}{frame}".encode())
         images = (joined(self.folders[0], image) for image in self._images)
         paths = itertools.chain(images, self._files)
         for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
@@ -195,6 +218,7 @@ def from_label_folder(
     names_file: str | None,
     boxless: bool,
     bad: BadEntries,
+    frame: Frame = "upright",
 ) -> LabelSeeds:
     """Return seeds from a folder of KITTI's label files, or of YOLO's.
 
@@ -208,6 +232,7 @@ def from_label_folder(
             classes.txt in `label_dir`.
         boxless: Whether the steps do without regions.
         bad: Takes bad lines, where it goes on.
+        frame: In which frame of the images the labels are.
 
     Raises:
         InputError: A folder or YOLO's names are missing, or no label belongs to an image.
@@ -236,7 +261,16 @@ def from_label_folder(
     if names is not None:
         read = partial(_read_yolo, names, bad.goes_on)
     return LabelSeeds(
-        image_dir, label_dir, images, label_of_image, read, without_image, files, boxless, bad=bad
+        image_dir,
+        label_dir,
+        images,
+        label_of_image,
+        read,
+        without_image,
+        files,
+        boxless,
+        bad=bad,
+        frame=frame,
     )
 
 
@@ -271,7 +305,9 @@ def _names_file_beside(label_dir: str, key: str) -> str:
     return file
 
 
-def from_coco(image_dir: str, path: str, boxless: bool, bad: BadEntries) -> LabelSeeds:
+def from_coco(
+    image_dir: str, path: str, boxless: bool, bad: BadEntries, frame: Frame = "upright"
+) -> LabelSeeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
     `bad` takes annotations that can't be read, where it goes on. Raises InputError: the file can't
@@ -313,6 +349,7 @@ def from_coco(image_dir: str, path: str, boxless: bool, bad: BadEntries) -> Labe
         left_out[CROWDS],
         stated_sizes,
         bad,
+        frame,
     )
 
 

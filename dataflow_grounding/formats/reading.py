@@ -25,6 +25,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
@@ -47,6 +48,7 @@ _PASSING = nullcontext()
 ROUNDING = 0.5  # px by which a box may reach out of its image without a word
 # What is told of an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
+_SWAPPED = "pictures whose stated sides are swapped (labels of pixels as stored: --frame stored)"
 _OUTSIDE = "boxes outside of their picture, which an export leaves out"
 _BEYOND = "boxes that reach beyond their picture, which an export cuts"
 _SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
@@ -335,16 +337,17 @@ def _tar_sample(
     return sample
 
 
-def picture_size(folder: str, name: Any, where: str) -> Size:
-    """Return the width and height in pixels of a picture, as it is upright.
+def picture_size(folder: str, name: Any, where: str, frame: Frame = "upright") -> Size:
+    """Return the width and height in pixels of a picture, upright or as it is stored.
 
     Its path, if relative, starts from `folder`. Raises InputError that begins with `where`, the
     place that names the picture.
     """
     try:
-        return read_header(find_image(Record({"image": name}, (folder,)), "image").path).size
+        header = read_header(find_image(Record({"image": name}, (folder,)), "image").path)
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
+    return header.stored_size if frame == "stored" else header.size
 
 
 @contextmanager
@@ -622,7 +625,8 @@ class Doubts:
             return
         sides = f"{size[0]} x {size[1]} px"
         if real is not None and real != size:
-            self._add(_OTHER_SIZE, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
+            what = _SWAPPED if real == size[::-1] else _OTHER_SIZE
+            self._add(what, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
         for expression in record["expressions"]:
             for instance in expression["instances"]:
                 box = box_of(instance["bbox"])

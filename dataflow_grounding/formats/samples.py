@@ -12,6 +12,7 @@ from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.boxes.orientation import stored_record
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
@@ -23,6 +24,7 @@ from dataflow_grounding.data.records import (
     is_score,
     path_of,
     read_any_expressions,
+    stated_size,
 )
 from dataflow_grounding.data.rejected import not_rejected, twins_rejected
 from dataflow_grounding.data.spans import find_spans
@@ -36,7 +38,7 @@ from dataflow_grounding.formats.format import (
     Sample,
     stands,
 )
-from dataflow_grounding.formats.imported import ReturningFormat
+from dataflow_grounding.formats.imported import COLUMN, FRAME, ReturningFormat, kept
 from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.formats.whole_pictures import (
     MISSED_BOX,
@@ -50,6 +52,7 @@ Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
 # What is told of such pictures where the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
+_OF_OTHER_FRAME = "what the source said of pictures in another frame, besides boxes"
 # What is told of the records in the end, with how often: by what is counted, in the order of lines.
 _CHANGED = "changed texts"  # captions and phrases
 _UNSELECTED = "unselected phrases"
@@ -171,6 +174,7 @@ class SampleMaker:
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         # What is lost of it is counted, and its picture is put into the export.
+        record = self._in_frame(record)
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
@@ -196,6 +200,27 @@ class SampleMaker:
             caption = self._safe(caption)
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
+
+    def _in_frame(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        # Return the record with its labels in the frame that is written. What its source said of
+        # the picture is left out, and counted, where it is of the other frame.
+        frame = "upright"
+        if self._pictures.frame == "stored":
+            _, header = self._pictures.located(record)
+            if header.orientation == 1:
+                return record
+            frame = "stored"
+            if stated_size(record) not in (None, header.size):
+                raise BrokenRow(
+                    f"the record of {path_of(record)!r} isn't of the upright picture: import its"
+                    " labels with --frame stored"
+                )
+            record = stored_record(record, header.stored_size, header.orientation)
+        own = kept(record, self._format.name)
+        if not own or own.get(FRAME, "upright") == frame:
+            return record
+        self._exported.lost[_OF_OTHER_FRAME] += 1
+        return {name: value for name, value in record.items() if name != COLUMN}
 
     def _count_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -223,6 +248,7 @@ class SampleMaker:
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(""))
         for record in records:
             try:
+                record = reader._in_frame(record)
                 caption = str(record.get("cleaned_caption") or record.get("caption") or "")
                 expressions = reader._expressions(record, caption)
                 name = self._pictures.name_of(record)

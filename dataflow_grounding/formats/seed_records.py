@@ -3,9 +3,11 @@
 They are read from labels or from earlier records, and written as a file of records.
 """
 
+import functools
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of,
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.bad_entries import BadEntries
@@ -32,6 +35,7 @@ from dataflow_grounding.formats.label_seeds import (
     upright_size,
 )
 from dataflow_grounding.formats.reading import with_sizes
+from dataflow_grounding.formats.stored_frame import stored_frame
 from dataflow_grounding.formats.tao_records import (
     COLUMN,
     SOURCE,
@@ -60,7 +64,9 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     block = "image_referring_expression.data"
     bad = _bad_entries(data)
     if data.input_annotations_jsonl:
-        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless, bad)
+        return AnnotationSeeds(
+            data.input_annotations_jsonl, data.image_dir, made, boxless, bad, data.frame
+        )
     names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
     stated = [name for name in names if getattr(data, name)]
     if len(stated) != 1:
@@ -74,12 +80,12 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     name = stated[0]
     path = str(getattr(data, name))
     if name == "coco_json":
-        return from_coco(data.image_dir, path, boxless, bad)
+        return from_coco(data.image_dir, path, boxless, bad, data.frame)
     key = f"{block}.{name}"
     names_file: str | None = None  # KITTI's labels name their classes themselves
     if name == "yolo_label_dir":
         names_file = data.yolo_names or ""
-    return from_label_folder(data.image_dir, path, key, names_file, boxless, bad)
+    return from_label_folder(data.image_dir, path, key, names_file, boxless, bad, data.frame)
 
 
 def _bad_entries(data: ReferringData) -> BadEntries:
@@ -93,7 +99,12 @@ def _bad_entries(data: ReferringData) -> BadEntries:
 
 
 def find_proposals(
-    path: str, format: str, image_root: str, classes: Mapping[str, str], unpacked: str
+    path: str,
+    format: str,
+    image_root: str,
+    classes: Mapping[str, str],
+    unpacked: str,
+    frame: Frame = "upright",
 ) -> Input:
     """Return the input of boxes that something else made, in a format that `import` reads.
 
@@ -106,6 +117,7 @@ def find_proposals(
         image_root: Where relative paths of pictures start; beside the data if empty.
         classes: Phrases, with their classes, that every picture is to have, with boxes or without.
         unpacked: The folder for pictures that the data hold themselves.
+        frame: In which frame of the pictures the boxes are.
 
     Raises:
         InputError: There is no such file or folder.
@@ -117,12 +129,22 @@ def find_proposals(
     find_format(format)
     folder = image_root or folder_of(path)
 
-    def rows() -> Iterator[Row]:
-        """Yield the rows, read anew at each call by a format object of its own."""
+    def records() -> Iterator[dict[str, Any]]:
+        """Yield the records, read anew at each call by a format object of its own."""
         source = find_format(format)
         source.pictures = source.pictures or unpacked
-        records = with_sizes(read(path, source, image_root=image_root or None), folder)
-        yield from _rows_with_classes(records, classes)
+        return read(path, source, image_root=image_root or None, frame=frame)
+
+    @functools.cache
+    def look_through() -> None:
+        """Read all records once, so that two frames are refused before anything is paid for."""
+        deque(records(), maxlen=0)
+
+    def rows() -> Iterator[Row]:
+        """Yield the rows."""
+        if frame == "stored":
+            look_through()
+        yield from _rows_with_classes(with_sizes(records(), folder), classes)
 
     files = (path,) if kind == "file" else ()
     return Input(path, rows, (folder, unpacked, "."), files)
@@ -161,6 +183,7 @@ class AnnotationSeeds(Seeds):
         made: What the steps make anew, in this run or later.
         boxless: Whether the steps do without regions.
         bad: Takes such lines and records, where it goes on: they don't become records then.
+        frame: In which frame of the pictures the boxes are.
 
     Raises:
         InputError: There is no such file.
@@ -173,12 +196,14 @@ class AnnotationSeeds(Seeds):
         made: Made,
         boxless: bool,
         bad: BadEntries | None = None,
+        frame: Frame = "upright",
     ) -> None:
         if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir = image_dir
         self._made_anew = made
+        self._frame = frame
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
         super().__init__(path, [path], folders, boxless, without_boxes, bad)
 
@@ -187,6 +212,7 @@ class AnnotationSeeds(Seeds):
         self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
         self._converted = 0  # records of TAO's
         self._broken: list[str] = []  # of each line that can't be read, where it is and why
+        self._stored = stored_frame(self._frame, self.origin, self.folders)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for row in read_rows(self.origin):
@@ -202,6 +228,8 @@ class AnnotationSeeds(Seeds):
                 self._broken.append(record[SEED_ERROR])
             self.bad.read(1)
             yield record
+        if self._stored:
+            self._stored.end()
         self.bad.finish()
 
     def _seed_record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -231,14 +259,18 @@ class AnnotationSeeds(Seeds):
         # columns of the row but those that the steps make anew, a status for each expression, and
         # the picture's size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
+        if size is None and (is_tao(row) or self._stored):
+            self.found[self._unopened].append(str(row.get("image_path")))
+            raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
         if is_tao(row):
-            if size is None:
-                self.found[self._unopened].append(str(row.get("image_path")))
-                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
-            row, without_area = from_tao(row, size)
+            assert size is not None
+            labels_size = self._stored.size_of(row) if self._stored else size
+            row, without_area = from_tao(row, labels_size)
             self._converted += 1
             self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
-            self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
+            self.found[BEYOND] += boxes_beyond(row["regions"], labels_size, where)
+        if self._stored:
+            row = self._stored.upright(row)
         record = self._without_remade(with_status(row))
         # With boxes the record keeps the size that it states for them, and fails where it is
         # another one than the image's: `check_stated_size`.
@@ -273,6 +305,8 @@ class AnnotationSeeds(Seeds):
         depends_on += [self._made_anew, self._boxless]
         if self.bad.limit:
             depends_on.append(self.bad.limit)
+        if self._frame != "upright":
+            depends_on.append(self._frame)
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(2**20):
@@ -347,6 +381,7 @@ def seed_file(
     yolo: str = "",
     yolo_names: str = "",
     skip_bad: str = "",
+    frame: Frame = "upright",
 ) -> str:
     """Write seed records from images and one kind of labels; return the path of their file.
 
@@ -357,6 +392,7 @@ def seed_file(
             one of them.
         yolo_names: The file with YOLO's class names; classes.txt among the labels unless given.
         skip_bad: How many bad labels are left out, as `20` or `5%`; more raise InputError.
+        frame: `stored` turns labels upright that were drawn on the pictures as they are stored.
 
     Raises:
         SpecError: None or several kinds of labels are given.
@@ -369,6 +405,7 @@ def seed_file(
         yolo_label_dir=yolo,
         yolo_names=yolo_names,
         skip_bad=skip_bad,
+        frame=frame,
     )
     seeds = find_seeds(data, Made([], []), boxless=False)
     path = os.path.join(folder, "seed_annotations.jsonl")

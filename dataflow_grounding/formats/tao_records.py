@@ -49,7 +49,8 @@ class Tao(Format):
         for where, row in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
                 if is_tao(row):
-                    row, _ = from_tao(row, picture_size(image_root, row["image_path"], where))
+                    size = picture_size(image_root, row["image_path"], where, self.frame)
+                    row, _ = from_tao(row, size)
                 elif row.get("source") == SOURCE:
                     raise BrokenRow(
                         f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"

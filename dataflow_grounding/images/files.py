@@ -26,6 +26,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import fetched, look, open_file, plain_path
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.orientation import turned_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -188,6 +189,11 @@ class Header(NamedTuple):
     media_type: str
     orientation: int
 
+    @property
+    def stored_size(self) -> Size:
+        """Width and height of the picture as it is stored, in pixels."""
+        return turned_size(self.size, self.orientation)
+
 
 def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True) -> Header:
     """Return an image file's header, without decoding its pixels.
@@ -343,9 +349,7 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
         media_type = "image/jpeg"
     else:
         media_type = PIL.Image.MIME.get(picture.format or "", "image/unknown")
-    lies_on_its_side = orientation >= 5
-    size = (height, width) if lies_on_its_side else (width, height)
-    return Header(size, media_type, orientation)
+    return Header(turned_size((width, height), orientation), media_type, orientation)
 
 
 def open_picture(file: IO[bytes]) -> "PillowImage":

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding.boxes.orientation import Frame
 
 
 class Block(BaseModel):
@@ -270,6 +271,7 @@ class ReferringData(Block):
     yolo_names: str | None = ""
     input_annotations_jsonl: str | None = ""
     skip_bad: str | int | None = ""
+    frame: Frame = "upright"
 
 
 class PromptsBlock(Block):
