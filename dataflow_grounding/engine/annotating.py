@@ -54,12 +54,14 @@ class RowWork:
         read: How many replies were read.
         replayed: How many of these were stored before.
         sent: Whether a request had to be sent.
+        key: What tells the row, with its pictures as they were when it was begun.
     """
 
     notes: Counter[str] = field(default_factory=Counter)
     read: int = 0
     replayed: int = 0
     sent: bool = False
+    key: str | None = None
 
 
 @dataclass(eq=False)

@@ -2,26 +2,29 @@
 
 import hashlib
 import json
-import math
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding._util.errors import GroundingError, StorageFailed
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.image_memo import YOUNG_NS
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.summary import MAY_CHANGE
+from dataflow_grounding.engine.summary import MAY_CHANGE, OF_CHECKS
 from dataflow_grounding.images.image import find_image, is_far
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 FORGOTTEN = hashlib.sha256(b"rows before this count no longer").hexdigest()[:32]  # a line's key
+
+OF_FUNCTIONS = "dataflow_grounding.operators.function"  # where steps of a user's function are
 
 # `json.dumps` would make one for each call
 _ROWS = json.JSONEncoder(default=repr)
@@ -35,11 +38,13 @@ class FinishedRow:
         columns: What each step has added.
         notes: Remarks by code.
         replies: How many replies were read for it.
+        replies_at: The byte offsets in the store between which these are: from, and (exclusive) to.
     """
 
     columns: list[Update]
-    notes: dict[str, int] = field(default_factory=dict)
-    replies: int = 0
+    notes: dict[str, int]
+    replies: int
+    replies_at: Sequence[int]
 
 
 class FinishedRows:
@@ -50,106 +55,138 @@ class FinishedRows:
     the steps' settings, this version, and the checks of the endpoint that vouch for its replies.
 
     Args:
-        log: The file; it is closed by whoever has opened it.
-        steps: What is done with each row. Where one makes files, or can't tell its settings, no row
-            is kept.
+        log: The file, open; None keeps and finds no row.
+        steps: What is done with each row. No row is kept where a step is of the user's code, makes
+            files, reads pictures that an earlier step makes, or can't tell its settings.
         name: What the records' column `source` says.
         replies: The store of replies. Where there are others next to it, a row that was made of
             stored replies isn't kept: they may be another store's.
     """
 
     def __init__(
-        self, log: KeyedLog, steps: Sequence[Step], name: str | None, replies: KeyedLog
+        self, log: KeyedLog | None, steps: Sequence[Step], name: str | None, replies: KeyedLog
     ) -> None:
-        self._log = log
+        self._log = log or KeyedLog("")
         self._replies = replies
         self._settings = settings_of(steps, {"version": __version__, "name": name})
         self._image_keys = sorted({step.image_key for step in steps if step.image_key})
         self._steps = len(steps)
-        for step in steps:
-            if step.operator.files_there() is not None:
-                self._settings = None
-        forgotten = log.get(FORGOTTEN)
-        self._since: int = forgotten["since"] if forgotten else 0  # earlier lines don't count
+        if log is None or not all(map(_tells_all, steps)):
+            self._settings = None
+        forgotten = (self._log.get(FORGOTTEN) or {}).get("since")
+        # earlier lines don't count
+        self._since = forgotten if isinstance(forgotten, int) else 0
         # Replies that no check has vouched for when the run begins. It may vouch for them later.
         self._open = [span for entry in replies.vouched.entries.values() for span in entry["open"]]
 
-    def get(self, record: Record) -> FinishedRow | None:
-        """Return what a record's row got in an earlier run; None where that isn't known."""
-        if not self._log.first_new:
-            return None
-        key = self._key(record)
-        line = None if key is None else self._log.get(key, since=self._since)
-        if line is None:
-            return None
-        text = line.get("row")
-        if not isinstance(text, str) or line.get("sum") != zlib.crc32(text.encode()):
-            return None  # damaged
-        kept = json.loads(text)
-        if not self._vouched_for(*kept["replies_at"]):
-            return None
-        return FinishedRow(kept["columns"], kept["notes"], kept["replies"])
+    def key_of(self, record: Record) -> str | None:
+        """Return what tells a row that is about to be done, its pictures' files included.
 
-    def put(self, record: Record, columns: Sequence[Update], work: RowWork) -> None:
-        """Keep what a row got, where the same would come out were it done again.
-
-        Args:
-            record: The record, as the first step got it.
-            columns: What each step has added.
-            work: What was done for it.
-
-        Raises:
-            StorageFailed: The file can't be written.
+        None where it can't be told whether another row is the same: then it isn't kept.
         """
-        may_be_others = work.replayed and self._replies.others
-        if may_be_others or not MAY_CHANGE.isdisjoint(work.notes):
-            return
-        key = self._key(record, unchanged_since=time.time_ns() - YOUNG_NS)
-        if key is None:
-            return
-        first = 0 if work.replayed else self._replies.first_new
-        kept = {
-            "columns": list(columns),
-            "notes": dict(work.notes),
-            "replies": work.read,
-            "replies_at": [first, self._replies.end],
-        }
-        text = _ROWS.encode(kept)
-        self._log.put(key, {"row": text, "sum": zlib.crc32(text.encode())})
-
-    def forget(self) -> None:
-        """Forget all rows so far: a picture isn't the one that they were made of.
-
-        Raises StorageFailed.
-        """
-        self._since = self._log.end
-        self._log.put(FORGOTTEN, {"since": self._since})
-
-    def _key(self, record: Record, unchanged_since: float = math.inf) -> str | None:
-        # None where it can't be told whether the row is the same, or where its picture has changed
-        # just now: a run may have seen it before that.
         if self._settings is None:
             return None
         parts: list[Any] = [self._settings, record.place, record.image_id, record.occurrence]
         try:
             for image_key in self._image_keys:
-                if is_far(record, image_key):  # a look would hold up the others
+                # Without the column, an earlier step makes the picture. Far ones aren't looked at:
+                # that would hold up the other rows.
+                if image_key not in record or is_far(record, image_key):
                     return None
-                if image_key in record:
-                    file = find_image(record, image_key)
-                    if file.mtime_ns > unchanged_since:
-                        return None
-                    parts.append(tuple(file))
+                parts.append(tuple(find_image(record, image_key)))
         except GroundingError:
             return None
         text = _ROWS.encode([*parts, record])
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def _vouched_for(self, first: int, end: int) -> bool:
+    def get(self, key: str | None) -> FinishedRow | None:
+        """Return what the row of a key got in an earlier run; None where that isn't known."""
+        if key is None or not self._log.first_new:
+            return None
+        line = self._log.get(key, since=self._since)
+        row = None if line is None else _row_in(line)
+        if row is None or len(row.columns) != self._steps or not self._vouched_for(row.replies_at):
+            return None
+        return row
+
+    def put(
+        self, key: str | None, record: Record, columns: Sequence[Update], work: RowWork
+    ) -> bool:
+        """Keep what a row got, where the same would come out were it done again.
+
+        Returns False where its picture has changed since the row was begun.
+
+        Args:
+            key: What `key_of` gave when the row was begun.
+            record: The record, as the first step got it.
+            columns: What each step has added.
+            work: What was done for it.
+        """
+        may_be_others = work.replayed and self._replies.others
+        if key is None or may_be_others or not MAY_CHANGE.isdisjoint(work.notes):
+            return True
+        if key != self.key_of(record):
+            return False
+        if self._is_young(record):
+            return True
+        first = 0 if work.replayed else self._replies.first_new
+        notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
+        kept = {
+            "columns": list(columns),
+            "notes": notes,
+            "replies": work.read,
+            "replies_at": [first, self._replies.end],
+        }
+        text = _ROWS.encode(kept)
+        try:
+            self._log.put(key, {"row": text, "sum": zlib.crc32(text.encode())})
+        except StorageFailed:
+            self._settings = None  # the run goes on without it
+        return True
+
+    def forget(self) -> None:
+        """Forget all rows so far: a picture isn't the one that they were made of."""
+        self._since = self._log.end
+        try:
+            self._log.put(FORGOTTEN, {"since": self._since})
+        except StorageFailed:
+            self._settings = None
+
+    def _is_young(self, record: Record) -> bool:
+        # A file that has just changed may change again without another time.
+        files = (find_image(record, image_key) for image_key in self._image_keys)
+        return any(time.time_ns() - file.mtime_ns <= YOUNG_NS for file in files)
+
+    def _vouched_for(self, replies_at: Sequence[int]) -> bool:
+        first, end = replies_at
         spans = list(self._open)
         for void in self._replies.vouched.void.values():
             spans += void
         return not any(begin < end and (last is None or first < last) for begin, last in spans)
+
+
+def _tells_all(step: Step) -> bool:
+    # Of the user's code nobody knows what else it reads: other files, other modules.
+    operator = step.operator
+    module = type(operator).__module__
+    is_ours = module.startswith("dataflow_grounding.operators.") and module != OF_FUNCTIONS
+    return is_ours and operator.files_there() is None
+
+
+def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
+    # Return what a line of the file says; None for what is damaged, or not as `put` writes it.
+    text = line.get("row")
+    try:
+        if not isinstance(text, str) or line.get("sum") != zlib.crc32(text.encode()):
+            return None
+        row = FinishedRow(**json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    match [row.columns, row.notes, row.replies, row.replies_at]:
+        case [list(columns), dict(notes), int(), [int(), int()]]:
+            counts = all(isinstance(count, int) for count in notes.values())
+            return row if counts and all(isinstance(one, dict) for one in columns) else None
+    return None
 
 
 def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
@@ -164,14 +201,29 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         settings = operator.settings()
         if settings is None:
             return None
-        serving = operator.serving.identity() if operator.serving else None
-        parts.append([step.label, operator.reads(), operator.writes(), settings, serving])
+        serving = operator.serving
+        asked = [serving.identity(), repr(serving.image_limits)] if serving else None
+        parts.append([step.label, operator.reads(), operator.writes(), settings, asked])
     try:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     except (TypeError, ValueError):
         return None
 
 
-def rows_path(folder: str) -> str:
-    """Return the path of the finished rows in a checkpoint folder (`.ckpt`)."""
-    return os.path.join(folder, NAME)
+@contextmanager
+def rows_log(folder: str) -> Iterator[KeyedLog | None]:
+    """Yield the finished rows of a checkpoint folder (`.ckpt`), and close them after the block.
+
+    None where the file can't be used: the run goes on without it, as nothing in it was paid for.
+    """
+    path = os.path.join(folder, NAME)
+    log = None
+    if kind_of(path) in ("", "file"):
+        with suppress(StorageFailed):
+            log = KeyedLog(path, buffered=True, finds_new=False)
+    try:
+        yield log
+    finally:
+        with suppress(StorageFailed):
+            if log is not None:
+                log.close()

@@ -96,6 +96,8 @@ class Vouched:
         lines are trusted, else None: it is as good as lost. Any other line is returned as it is.
         """
         of = line.get("of", "")
+        if not isinstance(of, str):  # damaged
+            return line
         for first, last in self.void.get(of, ()):
             if first <= offset and (last is None or offset < last):
                 return {**line, "suspect": True} if of in self.trusted else None

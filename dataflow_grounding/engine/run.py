@@ -25,7 +25,7 @@ from dataflow_grounding.engine.annotating import RowWork, StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.concurrency import resumed
-from dataflow_grounding.engine.finished_rows import FinishedRows, rows_path
+from dataflow_grounding.engine.finished_rows import FinishedRows, rows_log
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.options import RunOptions
@@ -139,8 +139,7 @@ class Run:
             self._replies = held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             self._memo = ImageMemo(held.enter_context(closing(images)))
-            path = rows_path(self._folder)
-            rows = held.enter_context(closing(KeyedLog(path, buffered=True, finds_new=False)))
+            rows = held.enter_context(rows_log(self._folder))
             self._finished = FinishedRows(rows, self.steps, self.source.name, replies)
             servings = self._servings()
             self._askings: dict[int, Asking] = {}
@@ -282,7 +281,9 @@ class Run:
             while place - self._outputs.next >= rows.most_ahead and self.stopped is None:
                 await rows.moved_on.wait()
             work = RowWork()
-            outcome = self._known(row, record)
+            if not isinstance(record, RecordError):
+                work.key = self._finished.key_of(record)
+            outcome = self._known(row, record, work.key)
             if outcome is None:
                 outcome = await self._finish(place, row, record, work)
             self._outputs.put(place, outcome)
@@ -319,11 +320,11 @@ class Run:
         self._rows.moved_on.set()
         self._rows.moved_on.clear()
 
-    def _known(self, row: Row, record: Record | RecordError) -> Outcome | None:
+    def _known(self, row: Row, record: Record | RecordError, key: str | None) -> Outcome | None:
         # What became of a row in an earlier run; None where that isn't known.
         if isinstance(record, RecordError) or self.options.force_reprocess:
             return None
-        kept = self._finished.get(record)
+        kept = self._finished.get(key)
         if kept is None:
             return None
         self.summary.notes.update(kept.notes)
@@ -368,7 +369,8 @@ class Run:
             if of_step is None or error is not None or (place, index) in self._outputs.suspects:
                 return
             columns.append(of_step)
-        self._finished.put(record, columns, work)
+        if not self._finished.put(work.key, record, columns, work):
+            self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         # Failures are those of the steps up to that one, too. `results` has one for each step.

@@ -33,7 +33,7 @@ WARNINGS = {
     ),
     "image_changed": (
         "image",
-        "replaced by one of the same size and time: run the same command again for its rows",
+        "replaced during the run: run the same command again for its rows",
     ),
     SUSPECT: ("record", "with boxes that may be in another format: they have suspect_boxes: true"),
     "bbox_cut": ("box", "cut at the edge of the image"),
@@ -47,6 +47,9 @@ WARNINGS = {
 
 MAY_CHANGE = {"judge_not_tested", "judge_not_obeyed", "image_changed"}
 """Notes on what may come out differently when the same is done again: another judge may answer."""
+
+OF_CHECKS = {"probe_as_asked", "unanswered_check"}
+"""Notes on checks of the endpoint, which are about the run and no row of it."""
 
 REMARKS = {
     "dropped": ("answer", "dropped from replies: of no phrase that was asked for, or of no use"),

@@ -1,11 +1,11 @@
 """The steps that a pipeline's `forward()` calls: checked as they are called, and run one by one."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError, PlanError
-from dataflow_grounding._util.paths import kind_of
+from dataflow_grounding._util.errors import InputError, PlanError, RunStopped
+from dataflow_grounding._util.paths import kind_of, state_of
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import current_options
@@ -13,6 +13,8 @@ from dataflow_grounding.engine.plan import Step, WholeFile, check, out_of_forwar
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.operator_base import Operator
+
+MOST_COMPARED = 10_000  # characters of an attribute of another library's operator
 
 
 class CheckedSteps(list[Step]):
@@ -38,8 +40,11 @@ class CheckedSteps(list[Step]):
         super().append(step)
 
 
-class NoRecordLeft(Exception):
-    """No record got through a step: those that come have nothing to do."""
+class NoRecordLeft(BaseException):
+    """No record got through a step: those that come have nothing to do.
+
+    It is no Exception, which a `forward()` may catch around a look at a file.
+    """
 
 
 class StepByStep(CheckedSteps):
@@ -60,6 +65,8 @@ class StepByStep(CheckedSteps):
         self._budget = budget
         self._ahead = ahead
         self._started = 0  # how many steps have run, or are running
+        self._noted: list[Any] = []  # of each step, what it was made of when it was called
+        self._stopped: BaseException | None = None  # what has ended the run
         self.summaries: list[Summary] = []
 
     def append(self, step: Step) -> None:
@@ -72,6 +79,8 @@ class StepByStep(CheckedSteps):
             # the steps so far may write what it reads, those of another library any file
             self.run()
             super().append(step)
+        written = {one.storage.output_path for one in self[:-1]}
+        self._noted.append(_made_of(step, written))
 
     def refuse_early_look(self, path: Any) -> None:
         """Raise PlanError where a path is that of a file that a step is still to write."""
@@ -84,8 +93,30 @@ class StepByStep(CheckedSteps):
                 )
 
     def run(self) -> None:
-        """Run the steps that haven't run. Raises NoRecordLeft where one leaves no record."""
+        """Run the steps that haven't run.
+
+        Raises NoRecordLeft where one leaves no record, PlanError where `forward()` has changed what
+        a step is made of after it has called it, and again what has stopped an earlier call.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        try:
+            self._run_waiting()
+        except (RunStopped, NoRecordLeft) as stopped:
+            self._stopped = stopped
+            raise
+
+    def _run_waiting(self) -> None:
         waiting = self[self._started :]
+        for number, step in enumerate(waiting, self._started):
+            written = {one.storage.output_path for one in self[:number]}
+            for what, before in self._noted[number].items():
+                if _made_of(step, written).get(what) != before:
+                    raise PlanError(
+                        f"forward() changes {what} after it has called {step.label}, which runs"
+                        " later: make one for each call, or have the steps so far run first, by"
+                        f" self.storage.path_of({step.storage.operator_step + 1})"
+                    )
         self._started = len(self)
         for step in waiting:
             with out_of_forward():
@@ -99,3 +130,31 @@ class StepByStep(CheckedSteps):
             self.summaries.append(summary)
             if summary.failed and not summary.done:
                 raise NoRecordLeft
+
+
+def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
+    # What a step depends on that `forward()` can change between its call and its run, by its name
+    # for people: its operator's settings, its serving's, and a file that no step has `written`.
+    operator = step.operator
+    made_of: dict[str, Any] = {}
+    if isinstance(operator, WholeFile):
+        of_other_library = getattr(getattr(operator.work, "func", None), "__self__", None)
+        made_of[f"{operator.name}'s attributes"] = _attributes_of(of_other_library)
+    else:
+        made_of[f"{operator.name}'s settings"] = repr(operator.settings()), _attributes_of(operator)
+        serving = operator.serving
+        identity = getattr(serving, "identity", None)
+        made_of["the serving's settings"] = repr(identity()) if identity is not None else None
+    path = step.storage.input_path
+    if path not in written:
+        made_of[path] = state_of(path)
+    return made_of
+
+
+def _attributes_of(thing: Any) -> dict[str, Any]:
+    # Plain values as text; of all else it is told whether it is another object.
+    attributes = {}
+    for name, value in getattr(thing, "__dict__", {}).items():
+        is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))
+        attributes[name] = repr(value)[:MOST_COMPARED] if is_plain else id(value)
+    return attributes

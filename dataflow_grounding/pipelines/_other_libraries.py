@@ -31,8 +31,18 @@ class ForeignOperator:
     It has the operator's attributes, but a `run` of its own.
     """
 
+    _operator: Any = None  # also of a copy that is only being made
+
     def __init__(self, operator: Any) -> None:
-        self._operator = operator
+        object.__setattr__(self, "_operator", operator)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set the operator's attribute."""
+        setattr(self._operator, name, value)
+
+    def __call__(self, *arguments: Any, **keys: Any) -> Any:
+        """Call the operator, for those that can be called."""
+        return self._operator(*arguments, **keys)
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
         """Run the operator on the file of the storage's step, as one step of the run.

@@ -547,9 +547,14 @@ class Queue:
 
     def _is_decided(self, item: Item) -> bool:
         # A box that was only moved as a whole has yet to be judged; so has one without a verdict of
-        # ours, which settles nothing for a certificate.
-        left = self._as_left(item)
-        return left is None or reviewer_verdict(left) is not None
+        # ours, which settles nothing for a certificate. Of a thing with several boxes all have to
+        # be: a phrase that came later, or whose box was judged by itself, may have no verdict yet.
+        others = [item._replace(id=id, box=box) for id, box, _ in item.also]
+        for one in (item, *others):
+            left = self._as_left(one)
+            if left is not None and reviewer_verdict(left) is None:
+                return False
+        return True
 
     def _is_there(self, item: Item) -> bool:
         return self._as_left(item) is not None
