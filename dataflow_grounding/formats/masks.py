@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, intersection
 from dataflow_grounding.data.records import dump_text, is_number, whole_number
-from dataflow_grounding.images.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +27,7 @@ STALE = "masks that don't fit their box"
 UNREADABLE = "masks of no use"
 SEVERAL = "masks of several polygons"
 NO_POLYGON = "masks that are no polygon"
+MOST_PIXELS = 100_000_000  # of a picture with RLE, which a few numbers can make as large as one likes
 # Characters of COCO's text for one number, of 5 bits each: enough for the area of any picture.
 _LONGEST = 7
 
@@ -81,8 +81,8 @@ def _size_of(mask: Mapping[str, Any]) -> Size:
     height, width = map(whole_number, size)
     if not width or not height or min(width, height) < 1:
         raise BrokenRow("the mask has no size of height and width")
-    if width * height > MAX_PIXELS:
-        raise BrokenRow(f"the mask is of {width} x {height} px, more than {MAX_PIXELS:,}")
+    if width * height > MOST_PIXELS:
+        raise BrokenRow(f"the mask is of {width} x {height} px, more than {MOST_PIXELS:,}")
     return width, height
 
 
@@ -189,7 +189,7 @@ def placed(part: "Pixels", left: int, top: int, size: Size) -> dict[str, Any]:
     height, width = part.shape
     if not (0 <= left <= size[0] - width and 0 <= top <= size[1] - height):
         raise BrokenRow("the mask reaches out of its picture")
-    if size[0] * size[1] > MAX_PIXELS or not part.any():
+    if size[0] * size[1] > MOST_PIXELS or not part.any():
         raise BrokenRow("the mask has no pixel, or too many")
     whole = np.zeros((size[1], size[0]), dtype=bool)
     whole[top : top + height, left : left + width] = part
