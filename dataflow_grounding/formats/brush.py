@@ -7,6 +7,7 @@ the one value. Source: the format of rle-pack, which label-studio's editor uses.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import BrokenRow
@@ -91,7 +92,7 @@ def runs_of(inside: "Pixels") -> list[int]:
     edges = [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
     text = [f"{flat.size * _CHANNELS:032b}{_BITS - 1:05b}"]
     text += [f"{bits - 1:04b}" for bits in _LENGTHS]
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         text += _pieces((end - start) * _CHANNELS, 255 if flat[start] else 0)
     return _bytes_of("".join(text))
 

@@ -18,9 +18,9 @@ from typing import Any
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
-from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import is_box, is_number, is_score, stated_size
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -391,7 +391,9 @@ class Coco(ReturningFormat):
             entries = coco.entries(image_key)
             keyed: list[tuple[Any, dict[str, Any]]] = []
             for number, entry in enumerate(entries):
-                if not entry["crowd"]:
+                if entry["crowd"]:
+                    _drop_what_is_no_json(entry["source"])
+                else:
                     size = stated_size(image)
                     entry = _with_mask(entry, size, file, self.passed_over)
                     caption = image.get("caption")
@@ -595,10 +597,21 @@ def _with_mask(
     bbox = entry.get("bbox")
     box = _corners(entry) if is_box(bbox) else None
     mask = masks.found(stated, box, size, where, passed_over)
-    if mask and not bbox:
+    if not mask:
+        _drop_what_is_no_json(entry["source"])
+    elif not bbox:
         x1, y1, x2, y2 = masks.bounds(stated)
         entry["bbox"] = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
     return {**entry, **mask}
+
+
+def _drop_what_is_no_json(source: dict[str, Any]) -> None:
+    # Take a segmentation out of what is kept of an annotation if it has NaN or the like, which no
+    # file could have again.
+    try:
+        dump_text(source.get(masks.KEY))
+    except ValueError:
+        del source[masks.KEY]
 
 
 def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:

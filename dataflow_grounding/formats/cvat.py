@@ -59,9 +59,9 @@ _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 class Cvat(ReturningFormat):
     """CVAT's own XML, which it takes as annotations of a task.
 
-    The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes
-    are their phrases, as those of polygons and masks; other tags and shapes, and attributes that the export doesn't write, are left
-    out and counted. What was read comes out as it was, with all of these.
+    The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes,
+    polygons and masks are their phrases; other tags and shapes, and attributes that the export
+    doesn't write, are left out and counted. What was read comes out as it was, with all of these.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
@@ -278,7 +278,7 @@ def _record(image: Element, format: str, passed_over: Counter[str]) -> dict[str,
         label = mark.get("label", "")
         facts = _facts(mark, passed_over)
         is_no_box = mark.tag == "tag" and label == _NO_BOX
-        area = _read_area(mark, record, passed_over) if mark.tag in _AREAS else {}
+        area = _read_area(mark, record, passed_over)
         if mark.tag == "tag" and label == _PICTURE and facts:
             record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
         elif area or is_no_box:
@@ -334,7 +334,9 @@ def _read_area(
     mark: Element, record: Mapping[str, Any], passed_over: Counter[str]
 ) -> dict[str, Any]:
     # Return `bbox`, and `segmentation` of a shape that is a mask; empty for one of no use, which is
-    # counted.
+    # counted, and of all other elements.
+    if mark.tag not in _AREAS:
+        return {}
     if mark.tag == "box":
         if float(mark.get("rotation", 0)):
             raise BrokenRow("a box is rotated: only upright ones can be read")

@@ -507,8 +507,8 @@ class Yolo(_LabelFormat):
         (polygon,) = mark.mask
         parts = [number / size[i % 2] for i, number in enumerate(polygon)]
         # A point outside of its picture would lose the whole line in trainers.
-        inside = [min(max(part, 0.0), 1.0) for part in parts]
-        return " ".join([line.split()[0], *(f"{part:.8f}" for part in inside)])
+        inside = " ".join(f"{min(max(part, 0.0), 1.0):.8f}" for part in parts)
+        return f"{line.split()[0]} {inside}"
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return a line with its class's number now, and new numbers where the box is another.

@@ -577,7 +577,10 @@ def _role(part: Mapping[str, Any]) -> str:
     # "" for a text, a relation, or anything else.
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
-        raise BrokenRow(f"region {part['id']} is a {type_name}: only rectangles, polygons and brushes can be read")
+        raise BrokenRow(
+            f"region {part['id']} is a {type_name}: only rectangles, polygons and brushes can be"
+            " read"
+        )
     if type_name.startswith(("rectangle", *_MASKS)):
         return "box"
     if type_name == "textarea":

@@ -9,7 +9,7 @@ Source: pycocotools' maskApi.c.
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
@@ -27,7 +27,7 @@ STALE = "masks that don't fit their box"
 UNREADABLE = "masks of no use"
 SEVERAL = "masks of several polygons"
 NO_POLYGON = "masks that are no polygon"
-MOST_PIXELS = 100_000_000  # of a picture with RLE, which a few numbers can make as large as one likes
+MOST_PIXELS = 100_000_000  # of a picture with RLE, of which a few numbers make any size
 # Characters of COCO's text for one number, of 5 bits each: enough for the area of any picture.
 _LONGEST = 7
 
@@ -175,7 +175,7 @@ def rle_of(inside: "Pixels") -> dict[str, Any]:
     down = inside.T.reshape(-1)
     changes = np.flatnonzero(down[1:] != down[:-1]) + 1
     edges = [0, *changes.tolist(), down.size]
-    runs = [end - start for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    runs = [end - start for start, end in pairwise(edges)]
     return {"size": [height, width], "counts": [0, *runs] if down[0] else runs}
 
 

@@ -184,8 +184,7 @@ class SampleMaker:
         if not phrases and not may_be_empty:
             self._count_without_phrase(record, expressions)
             return None
-        if not self._format.repeats and not self._format.whole:
-            phrases = self._without_repeats(phrases)
+        phrases = self._without_repeats(phrases)
         why_left_out = self._format.why_left_out(phrases)
         if why_left_out:
             self._exported.lost[why_left_out] += 1
@@ -326,7 +325,9 @@ class SampleMaker:
     def _without_repeats(self, phrases: Sequence[Phrase]) -> list[Phrase]:
         # A detector would take a box that comes twice for two things, and a model that is tuned on
         # such conversations learns to repeat itself. A phrase that loses all of its boxes so is
-        # left out.
+        # left out. Some formats say things twice.
+        if self._format.repeats or self._format.whole:
+            return list(phrases)
         if self._format.detects:
             return self._each_thing_once(phrases)
         kept: list[Phrase] = []
