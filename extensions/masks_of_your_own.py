@@ -59,8 +59,11 @@ class BoxMasks(Operator):
 
     def _masks(self, image: Any, boxes: list[Any]) -> list[Any]:
         # These take seconds to import, and few runs need them.
-        import torch
-        from transformers import Sam2Model, Sam2Processor
+        import torch  # pyright: ignore[reportMissingImports]
+        from transformers import (  # pyright: ignore[reportMissingImports]
+            Sam2Model,
+            Sam2Processor,
+        )
 
         if self._loaded is None:
             model = Sam2Model.from_pretrained(self.model).to(self.device).eval()
