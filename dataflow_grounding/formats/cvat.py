@@ -224,6 +224,7 @@ def _mask_in(element: Element, size: Size) -> Any:
         points = [point.split(",") for point in element.attrib["points"].split(";")]
         return [[float(number) for x, y in points for number in (x, y)]]
     left, top, width, height = (int(float(element.attrib[name])) for name in _PART)
+    masks.check_part(left, top, (width, height), size)
     runs = [int(run) for run in element.attrib["rle"].split(",")]
     part = masks.checked({"size": [width, height], "counts": runs}, None)
     return masks.placed(masks.pixels(part).T, left, top, size)
@@ -345,7 +346,7 @@ def _read_area(
     where = f"image {record['image_path']!r}, {mark.tag} {mark.get('label')!r}"
     try:
         mask = _mask_in(mark, size)
-    except (BrokenRow, ValueError, KeyError) as error:
+    except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
         masks.pass_over(passed_over, where, error)
         return {}
     found = masks.found(mask, None, size, where, passed_over)

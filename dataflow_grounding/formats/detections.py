@@ -7,13 +7,12 @@ post_process_grounded_object_detection and Sam3Processor.post_process_instance_s
 """
 
 import base64
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.errors import BrokenRow, ImageBroken, InputError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import is_number, is_score, stated_size
 from dataflow_grounding.formats import masks
@@ -25,7 +24,7 @@ from dataflow_grounding.formats.reading import (
     read_whole,
     unite,
 )
-from dataflow_grounding.images.files import ENDINGS
+from dataflow_grounding.images.files import ENDINGS, decoding, read_header
 
 _OUTLINES = ("polygon", "rotation", "mask")
 """Shapes of a thing that are no upright box: the box around them is read, and with it a mask, but
@@ -112,7 +111,7 @@ def _instance_of(
     instance: dict[str, Any] = {"bbox": [min(columns), min(rows), max(columns), max(rows)]}
     try:
         mask = _mask_of(kind, shape, size)
-    except (BrokenRow, ValueError, OSError) as error:
+    except (BrokenRow, ImageBroken, ValueError) as error:
         masks.pass_over(passed_over, where, error)
         mask = None
     if mask is not None:
@@ -134,18 +133,20 @@ def _mask_of(kind: str, shape: Mapping[str, Any], size: Size | None) -> Any:
         raise BrokenRow("the size of the picture isn't stated")
     (x1, y1), (x2, y2) = shape["points"]
     sides = (round(x2) - round(x1) + 1, round(y2) - round(y1) + 1)
+    masks.check_part(round(x1), round(y1), sides, size)
     return masks.placed(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
 
 
 def _pixels_in(text: Any, size: Size) -> "masks.Pixels":
     import numpy as np
-    import PIL.Image
 
     if not isinstance(text, str) or len(text) > _LONGEST_PNG:
         raise BrokenRow("the mask is no PNG in base64")
-    with PIL.Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as picture:
-        if picture.size != size:  # before anything is unpacked
-            raise BrokenRow(f"the mask's PNG is of {picture.size}, its points tell {size}")
+    data = base64.b64decode(text)
+    found = read_header("its PNG", data).size
+    if found != size:  # before anything is unpacked
+        raise BrokenRow(f"the mask's PNG is of {found}, its points tell {size}")
+    with decoding(data, "its PNG") as picture:
         return np.asarray(picture.convert("L")) > 0
 
 

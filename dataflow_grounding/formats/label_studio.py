@@ -186,7 +186,7 @@ class LabelStudio(ReturningFormat):
                     latest = _latest(_whole(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
-                    record = self._record(task["data"], latest)
+                    record = self._record(task["data"], latest, where)
                     yield {**record, **_column_of(self.name, task, kind, latest)}
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
@@ -200,7 +200,9 @@ class LabelStudio(ReturningFormat):
             }
         )
 
-    def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
+    def _record(
+        self, data: Mapping[str, Any], annotation: Mapping[str, Any], where: str
+    ) -> dict[str, Any]:
         # Return the record of a task with that data and annotation. Its size is that of the last
         # box's picture; without a box it has none.
         caption = data.get(self.caption) or ""
@@ -208,7 +210,7 @@ class LabelStudio(ReturningFormat):
         result = annotation["result"]
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
-        result = [_with_mask(part, self.passed_over) for part in result]
+        result = [_with_mask(part, where, self.passed_over) for part in result]
         record["expressions"] = _expressions(result, caption, self.passed_over)
         for part in result:
             if _role(part) == "box":
@@ -393,13 +395,13 @@ def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
     return "brush", {"format": "rle", "rle": brush.runs_of(masks.pixels(mask))}
 
 
-def _with_mask(part: Any, passed_over: Counter[str]) -> Any:
+def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
     # A region of a mask gets `shape`, its mask and the box around; one of no use, which is counted,
     # stands for nothing. Others are as they were.
     if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
         return part
     size = (part["original_width"], part["original_height"])
-    where = f"region {part['id']}"
+    where = f"{where}, region {part['id']}"
     try:
         mask = _mask_in(part["value"], size)
     except (BrokenRow, TypeError, ValueError) as error:

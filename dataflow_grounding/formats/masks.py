@@ -187,13 +187,20 @@ def placed(part: "Pixels", left: int, top: int, size: Size) -> dict[str, Any]:
     import numpy as np
 
     height, width = part.shape
-    if not (0 <= left <= size[0] - width and 0 <= top <= size[1] - height):
-        raise BrokenRow("the mask reaches out of its picture")
-    if size[0] * size[1] > MOST_PIXELS or not part.any():
-        raise BrokenRow("the mask has no pixel, or too many")
+    check_part(left, top, (width, height), size)
+    if not part.any():
+        raise BrokenRow("the mask has no pixel")
     whole = np.zeros((size[1], size[0]), dtype=bool)
     whole[top : top + height, left : left + width] = part
     return rle_of(whole)
+
+
+def check_part(left: int, top: int, sides: Size, size: Size) -> None:
+    """Raise BrokenRow where a part, of `sides`, isn't in its picture, or that is too large."""
+    if size[0] * size[1] > MOST_PIXELS:
+        raise BrokenRow(f"the mask is of a picture of more than {MOST_PIXELS:,} px")
+    if not (0 <= left <= size[0] - sides[0] and 0 <= top <= size[1] - sides[1]):
+        raise BrokenRow("the mask reaches out of its picture")
 
 
 def digest(mask: Any) -> str:
