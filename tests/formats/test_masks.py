@@ -28,7 +28,8 @@ MUG = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
 MUG[5:25, 10:40] = 1
 MUG[10:15, 20:30] = 0
 BLOB = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-BLOB[0:HEIGHT:2, 3:9] = 1  # runs over the ends of columns
+BLOB[0:HEIGHT:2, 6:9] = 1
+BLOB[40:, 3] = BLOB[:5, 4] = 1  # a run over the end of a column
 TRIANGLE = [1.5, 2.25, 11.0, 2.25, 11.0, 13.5]
 PARTS = [[20.0, 20.0, 25.0, 20.0, 25.0, 30.0], [30.0, 20.0, 40.0, 20.0, 40.0, 30.0]]
 BOX_OF_PARTS = [20.0, 20.0, 20.0, 10.0]
@@ -73,7 +74,7 @@ COCO: dict[str, Any] = {
 }
 BOXES = {
     "dog": [[1.5, 2.25, 11.0, 13.5], [20.0, 20.0, 40.0, 30.0]],
-    "mug": [[10.0, 5.0, 40.0, 25.0], [3, 0, 9, 47]],
+    "mug": [[10.0, 5.0, 40.0, 25.0], [3, 0, 9, 48]],
 }
 
 
