@@ -372,9 +372,9 @@ class Coco(ReturningFormat):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each image entry; annotations with one id and phrase are united.
 
-        Crowds, and annotations without a box and a mask or of no image, are left out and counted.
-        The box of a mask without one is the one around it. A record is
-        marked `background: false` where its image has annotations, but none that is read.
+        Crowds, and annotations of no image or without a box and a mask, are left out and counted.
+        Where a mask has no box, that around it is read. A record is marked `background: false`
+        where its image has annotations, but none that is read.
         """
         file = file_of(path, self.data_file)
         coco = CocoFile(file)

@@ -60,7 +60,7 @@ class LabelStudio(ReturningFormat):
     repeats = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a task for each sample, and beside them the labelling configuration.
+        """Write a task for each sample, and next to them the labelling configuration.
 
         It has controls of masks where there are any.
         """
