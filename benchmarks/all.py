@@ -65,6 +65,7 @@ FIGURES = (
     Measured("measurements/performance", "request_cost --by-part"),
     Measured("measurements/performance", "clients"),
     Measured("measurements/performance", "large_runs"),
+    Measured("measurements/performance", "resume"),
     Measured("measurements/performance", "wall"),
     Measured("measurements/performance", "streaming"),
     Measured("measurements/performance", "start"),

@@ -58,6 +58,18 @@ class Case:
         raise AssertionError("unreachable")
 
 
+def limited(name: str, places: int, records: int) -> Case:
+    """An endpoint that takes far fewer requests than are wanted."""
+    return Case(
+        name,
+        [(0, places)],
+        records=records,
+        max_workers=64,
+        least_use=1 / 1.07,
+        least_answered_per_sent=1 / 1.05,
+    )
+
+
 CASES = [
     Case("4 places", [(0, 4)]),
     Case("4 places, lognormal", [(0, 4)], sigma=0.7),
@@ -65,6 +77,8 @@ CASES = [
     Case(
         "4 places, Retry-After a date", [(0, 4)], limit=faults.too_many_requests(2, http_date=True)
     ),
+    limited("8 places, 64 wanted", 8, records=400),
+    limited("16 places, 64 wanted", 16, records=800),
     Case("16 places", [(0, 16)], records=800, least_use=0.85),
     Case("48 places", [(0, 48)], records=2400, least_use=0.85),
     Case("48 places, lognormal", [(0, 48)], records=2400, sigma=0.7, least_use=0.85),

@@ -37,7 +37,7 @@ def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
 
     It may be a file of this machine, a store of the extras, or an address of the same scheme as one
     of `folders`, which the user named. fsspec knows some forty further schemes, and to open one is
-    to connect to whatever host the row names.
+    to connect to any host that the row names.
     """
     scheme = scheme_of(path)
     return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)

@@ -1,7 +1,7 @@
 """What the environment says, and the `.env` files that add to it; where the cache is.
 
 A `.env` file lies in a folder and gives settings, mostly keys. The folder may be a stranger's. So
-such a file can set little, and a key from elsewhere never goes to an address that it names.
+such a file can set little, and a key from another place never goes to an address that it names.
 """
 
 import io
@@ -121,7 +121,7 @@ def names_address(address: str) -> tuple[str, str] | None:
 
 
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
-    """Raise SpecError where a `.env` file names the address and the key is from elsewhere.
+    """Raise SpecError where a `.env` file names the address and the key is from another place.
 
     The key may stand in a header; elsewhere is the environment, a spec, or another `.env` file. A
     stranger's file would otherwise have the user's own key sent to its address.

@@ -144,7 +144,7 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
     """Open a file to be appended to, made where it is missing; return its descriptor.
 
     `flags` are those of `os.open`, to which more are added. A link is not followed: for one, and
-    for whatever else prevents it, OSError is raised.
+    for any other reason, OSError is raised.
     """
     flags |= os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     try:

@@ -25,7 +25,7 @@ async def load_aside(module: str) -> None:
 
 @cache
 def load_table(package: str, name: str) -> Any:
-    """Return what a YAML file beside a package's modules holds.
+    """Return what a YAML file next to a package's modules holds.
 
     It is the same object each time: don't change it.
     """

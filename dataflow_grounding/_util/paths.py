@@ -1,4 +1,4 @@
-"""Paths: of this machine, and addresses elsewhere (s3://, gs://, hf://).
+"""Paths: of this machine, and remote addresses (s3://, gs://, hf://).
 
 What is done to the latter is in `stores.py`.
 """
@@ -40,7 +40,7 @@ def plain_path(path: str) -> str:
 
 
 def is_absolute(path: str) -> bool:
-    """Return whether a path begins at the root of this machine, or is an address elsewhere."""
+    """Return whether a path begins at the root of this machine, or is a remote address."""
     return os.path.isabs(plain_path(path)) or is_elsewhere(path)
 
 
@@ -71,7 +71,7 @@ def joined(folder: str, path: str) -> str:
 
 
 def look(path: str) -> State:
-    """Return the state of a file or folder, here or elsewhere.
+    """Return the state of a file or folder, local or remote.
 
     Raises OSError where it isn't there or can't be looked up, InputError or MissingExtra where
     no library opens such addresses.
@@ -118,7 +118,7 @@ def kind_of(path: str) -> str:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a file to read, here or elsewhere; what a store doesn't send is asked for again.
+    """Open a file to read, local or remote; what a store doesn't send is asked for again.
 
     An empty file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
     Raises what `look` does; reading it may raise anything.
@@ -134,7 +134,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the files under a folder elsewhere, or those that match a pattern, relative to it.
+    """Return the files under a remote folder, or those that match a pattern, relative to it.
 
     A pattern is an address with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError.
     """
@@ -142,7 +142,7 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def fetched(address: str, size: int) -> bytes:
-    """Return a file's first `size` bytes, fewer if it is shorter; it is elsewhere.
+    """Return a file's first `size` bytes, fewer if it is shorter; it is remote.
 
     Raises OSError, InputError, MissingExtra.
     """
@@ -151,7 +151,7 @@ def fetched(address: str, size: int) -> bytes:
 
 @contextmanager
 def system_errors(path: str) -> Iterator[None]:
-    """Raise what a library raises of a file elsewhere as the OSError of a file of this machine."""
+    """Raise what a library raises of a remote file as the OSError of a file of this machine."""
     if not is_elsewhere(path):
         yield
         return

@@ -37,7 +37,7 @@ _KEY_SHAPE = re.compile(
 )
 # Values of a secret's setting, in lower case, that are none.
 _NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
-# The name and password of an address, with the `@` behind them: `user:password@` of
+# The name and password of an address, with the `@` after them: `user:password@` of
 # `https://user:password@host`. A store's password has slashes; it has an end, as each `://` of a
 # text looks for its own `@`.
 _USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@""")
@@ -91,7 +91,7 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
     """Yield the secrets in headers, some perhaps twice.
 
     A value is looked at as a whole and in pieces: `Basic user=abc` has `Basic`, `user` and `abc`.
-    Of a header whose name says that it holds a secret, the last piece is one, and whatever can't be
+    Of a header whose name says that it holds a secret, the last piece is one, and all that can't be
     a word; of others, what is long, no word and no address.
     """
     for name, value in headers.items():
@@ -123,7 +123,7 @@ def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def learn_fields(value: Any, secret: bool = False) -> None:
-    """Remember, of JSON, the texts under a secret's name, and whatever has the shape of a key.
+    """Remember, of JSON, the texts under a secret's name, and all that has the shape of a key.
 
     Both are looked for at any depth. With `secret`, all texts are remembered.
     """

@@ -1,4 +1,4 @@
-"""Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://).
+"""Remote files: what fsspec opens by its address (s3://, gs://, hf://).
 
 The libraries behind fsspec find the credentials. Each raises errors of its own: they become here
 the OSErrors that a file on this machine would raise. What may pass is tried again.
@@ -134,7 +134,7 @@ def system_errors(address: str) -> Iterator[None]:
     """Raise what a library raises in the block as the OSError that a file here would raise.
 
     Errors of this package stay as they are, and so do shortages of this machine, and all errors
-    where `address`, the file's, isn't elsewhere.
+    where `address`, the file's, isn't remote.
     """
     try:
         yield
@@ -190,7 +190,7 @@ def patiently(address: str, once: Callable[[], T]) -> T:
 
 
 def look(path: str) -> State:
-    """Return the state of a file or folder elsewhere, with size 0 where the store tells none.
+    """Return the state of a remote file or folder, with size 0 where the store tells none.
 
     Raises OSError, InputError, MissingExtra.
     """
@@ -221,7 +221,7 @@ def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
 
 
 def version_told(info: dict[str, Any]) -> str:
-    """Return a text that changes when a file elsewhere is replaced: its size, and digest or time.
+    """Return a text that changes when a remote file is replaced: its size, and digest or time.
 
     `info` is what the file's library tells of it.
     """
@@ -231,7 +231,7 @@ def version_told(info: dict[str, Any]) -> str:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the paths of files elsewhere relative to a folder, sorted.
+    """Return the paths of remote files relative to a folder, sorted.
 
     They are all files under the folder, at any depth, or those that match the pattern: an address
     with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError, MissingExtra.
@@ -252,11 +252,11 @@ def _listed_anew(system: Any, method: Callable[[str], list[str]], path: str) -> 
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a file elsewhere to read, in blocks of 4 MiB.
+    """Open a remote file to read, in blocks of 4 MiB.
 
     A block that doesn't come, or comes short, is asked for again.
 
-    Raises OSError, InputError, MissingExtra; reading may raise whatever the library raises.
+    Raises OSError, InputError, MissingExtra; reading may raise all that the library raises.
     """
     system, name = place_of(path)
     file: Any = patiently(

@@ -216,7 +216,7 @@ class LiveLine:
         """Show the title and as many of the `parts` as the terminal has room for, from the first.
 
         Where the title leaves no room for the first `needed` parts, it is left out. A part that has
-        no room is left out with all behind it; the first, which has to be there, is cut off.
+        no room is left out with all after it; the first, which has to be there, is cut off.
         """
         _live[:] = [self]
         columns = USUAL_COLUMNS
@@ -234,7 +234,7 @@ class LiveLine:
         self.write(text)
 
     def end(self) -> None:
-        """Take the line away, whatever it shows."""
+        """Take the line away, no matter what it shows."""
         _live.clear()
         self.write("")
 
@@ -316,7 +316,7 @@ def _print(text: str, err: bool = False, newline: bool = True) -> None:
     # Without `newline` the next text follows in the same line.
     import click
 
-    for line in _live:  # it makes room, and is written again behind the text
+    for line in _live:  # it makes room, and is written again after the text
         line.write("")
     # While `answers_alone` holds, sys.stdout is another stream than the real one.
     click.echo(text, None if err else _answers, newline, err)  # noqa: TID251

@@ -148,7 +148,7 @@ def _check(document: dict[str, Any], path: str) -> None:
         raise InputError(f"{path}: {key}: {wrong}") from None
     for way, of_way in document["ways"].items():
         where = f"{path}: ways.{way}"
-        if not issubclass(WAYS[way], Spans):  # no box is read there, whatever the format is
+        if not issubclass(WAYS[way], Spans):  # no box is read there, no matter what the format is
             _check_format(of_way["recording"], where)
         keys = [line["key"] for line in of_way["replies"]]
         if len(set(keys)) < len(keys):

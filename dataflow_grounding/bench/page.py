@@ -74,7 +74,7 @@ dl div { grid-template-columns: minmax(6rem, 9rem) 1fr; }
 
 
 def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield the rows of a table: a column for each way, whose figures have intervals beside them.
+    """Yield the rows of a table: a column for each way, whose figures have intervals next to them.
 
     Ways are few, and figures many: so it is as narrow as can be.
     """

@@ -101,7 +101,7 @@ class Bench:
         return answerable
 
     def run_of(self, way: str) -> SpecRun:
-        """Return a way ready to run, its questions written beside its folder.
+        """Return a way ready to run, its questions written next to its folder.
 
         Raises SpecError, and InputError for a folder that can't be written.
         """
@@ -170,7 +170,7 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
         document["ways"].update(earlier["ways"])
     _tell_of_another_address(bench.folder, document, earlier)
     for way in ways:
-        run = bench.run_of(way)  # anew: it knows what the way before found out of the endpoint
+        run = bench.run_of(way)  # once more: it knows what the way before found out of the endpoint
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
         summary = execute_spec(run)
         if summary.handover.passing_failures:

@@ -82,7 +82,7 @@ class Zoom(Plain):
 
 
 class Check(Plain):
-    """All boxes are judged, what lacks is asked for, as by `workflow.check: true`."""
+    """All boxes are judged, what is missing is asked for, as by `workflow.check: true`."""
 
     about = "the same model judges its boxes, as by workflow.check: true"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": True}

@@ -90,7 +90,7 @@ def _without_suffixes(model: str) -> str:
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])
     if len(parts) == 2 and len(path) > 1 and path[-2] in _VENDORS:
-        # The path names the vendor, who has no other model of the name: the word behind the colon
+        # The path names the vendor, who has no other model of the name: the word after the colon
         # may be any.
         return parts[0]
     while len(parts) > 1 and _is_suffix(parts[-1]):

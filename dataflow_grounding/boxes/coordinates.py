@@ -105,7 +105,7 @@ def frame_of(frame: str, sent: Size) -> Canvas:
     the formula is in qwen-vl-utils' vision_process.py). `long_edge_N`: reduced, never enlarged,
     until the longer side is N px at most; with `_patch_P_M` also until it takes M patches of P px
     at most. `pad_square`: padded to a square with the image in the middle; `pad_square_corner`:
-    with the image in the top left corner. `seen_W_H`: W x H px, whatever size was sent. Raises
+    with the image in the top left corner. `seen_W_H`: W x H px, for any size that was sent. Raises
     SpecError for any other name.
     """
     match = _FRAME.fullmatch(frame)

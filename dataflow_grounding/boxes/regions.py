@@ -160,7 +160,7 @@ def instances_on(
 
     Args:
         indices: The indices of the regions, from 0.
-        regions: The record's own regions, and perhaps others behind these, as a box that an earlier
+        regions: The record's own regions, and perhaps others after these, as a box that an earlier
             step found.
         expression_id: The expression's id, with which the instances' ids begin.
         known: How many of the regions are the record's own: only these have a `region_id`, their

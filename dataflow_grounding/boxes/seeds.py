@@ -1,24 +1,26 @@
-"""Seeds: the records with regions that a pipeline begins with, whatever they are read from.
+"""Seeds: the records with regions that a pipeline begins with, no matter what they are read from.
 
 `Seeds` is the base class; there is one of label files, and one of annotations.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.data.bad_entries import BadEntries, told
 
 UNREAD = "labels that can't be read are left out"  # a finding of Seeds.found
 
 
 class Made(NamedTuple):
-    """What a pipeline's steps make anew of annotations that it begins with, now or later.
+    """What a pipeline's steps make again of annotations that it begins with, now or later.
 
     Attributes:
-        columns: The columns that are made anew.
+        columns: The columns that are made again.
         labels: The names of the steps, as `pipeline_steps` has them.
     """
 
@@ -35,13 +37,15 @@ class Seeds(ABC):
         folders: The folders of the images.
         boxless: Whether the steps can do without any box.
         without: Words for a message that no image has a box.
+        bad: Takes what can't be read, where it goes on; nothing is left out so unless given.
 
     Attributes:
         found: What was found on the way: a finding in words, and the places where. It is complete
             once all `records` were read.
+        bad: What can't be read of labels, and whether it is left out.
         shown: How many places a report lists of each finding.
         reading: A version number. It is raised where the same files give other records, so that
-            seeds that were written before are written anew.
+            seeds that were written before are rewritten.
     """
 
     found: dict[str, list[str]]
@@ -49,8 +53,16 @@ class Seeds(ABC):
     reading = 5
 
     def __init__(
-        self, origin: str, files: list[str], folders: tuple[str, ...], boxless: bool, without: str
+        self,
+        origin: str,
+        files: list[str],
+        folders: tuple[str, ...],
+        boxless: bool,
+        without: str,
+        bad: BadEntries | None = None,
     ) -> None:
+        self._bad_at_first = bad or BadEntries()
+        self.bad = self._bad_at_first
         self.origin = origin
         self.files = files
         self.folders = folders
@@ -66,6 +78,7 @@ class Seeds(ABC):
                 some. It isn't raised where any record failed, as its own reason is then told.
         """
         self._reset_found()
+        self.bad = deepcopy(self._bad_at_first)  # so that a second reading counts nothing twice
         has_use = self._boxless
         count = 0
         for record in self._records():
@@ -75,7 +88,8 @@ class Seeds(ABC):
                 has_use = True
             yield record
         if count and not has_use:
-            why = "; ".join([self._without, *self.found.get(UNREAD, [])[:1]])
+            unread = [*self.found.get(UNREAD, []), *self.bad.named]
+            why = "; ".join([self._without, *unread[:1]])
             raise InputError(f"none of the {count} images has a box: {why}")
 
     @abstractmethod
@@ -100,4 +114,10 @@ class Seeds(ABC):
         lines: list[str] = []
         for what, items in self.found.items():
             lines += counted_items(what, items)
-        return lines
+        return [*lines, *told(self.bad)]
+
+    def bad_entries(self) -> dict[str, Any]:
+        """Return what a report says of entries that were left out as bad: nothing without any."""
+        if not self.bad.count:
+            return {}
+        return {"bad": {"count": self.bad.count, "entries": self.bad.named}}

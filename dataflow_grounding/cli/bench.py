@@ -175,7 +175,7 @@ def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
 
 
 def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
-    # Measure, and return what `bench.json` at the path holds then; the page beside it is anew. Both
+    # Measure, and return what `bench.json` at the path holds then; the page next to it is new. Both
     # are written after each way. A file that is there is kept under another name, if what it has
     # isn't taken over. Raises what stops a run.
     earlier: dict[str, Any] | None = None
@@ -254,7 +254,7 @@ def _rescored(path: str, own: Any, as_json: bool) -> int:
 
 
 def without_figures(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document of which all figures are to be made anew."""
+    """Return a document of which all figures are to be made again."""
     ways = {}
     for way, of_way in document["ways"].items():
         ways[way] = {name: value for name, value in of_way.items() if name != "figures"}

@@ -24,6 +24,7 @@ from dataflow_grounding.cli.arguments import (
     say_what_is_not_reviewed,
     together,
 )
+from dataflow_grounding.data.bad_entries import BadEntries, told
 from dataflow_grounding.data.classes import (
     CLASSES_FILE,
     ClassList,
@@ -174,6 +175,23 @@ _set_option = click.option(
 )
 
 
+def _parse_skip_bad(ctx: click.Context, parameter: click.Parameter, limit: str) -> BadEntries:
+    try:
+        return BadEntries(limit)
+    except ValueError:
+        why = "should be a number of entries, as 20, or a share of them, as 5%"
+        raise click.BadParameter(why, ctx, parameter) from None
+
+
+_skip_bad_option = click.option(
+    "--skip-bad",
+    "bad",
+    default="",
+    callback=_parse_skip_bad,
+    metavar="N|P%",
+    help="Leave out entries that can't be read, name them, and go on: up to N, or P% of all.",
+)
+
 _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
 
 
@@ -189,9 +207,16 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
 @click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to make.")
 @click.option("--image-root", metavar="DIR", help="Where the pictures are, if not beside PATH.")
 @_set_option
+@_skip_bad_option
 @json_option
 def import_(
-    path: str, format: str, out: str, image_root: str | None, options: dict[str, Any], as_json: bool
+    path: str,
+    format: str,
+    out: str,
+    image_root: str | None,
+    options: dict[str, Any],
+    bad: BadEntries,
+    as_json: bool,
 ) -> None:
     """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`,
     `export`.
@@ -201,6 +226,7 @@ def import_(
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
     source = find_format(format, **options)
+    source.bad = bad
     source.pictures = source.pictures or out
     is_new = not os.path.exists(out)
     stems = SharedStems()
@@ -227,6 +253,7 @@ def import_(
             "format": format,
             "path": os.path.abspath(path),
             "preamble": dict(source.preamble),
+            **_bad_facts(bad),
         },
         "image_folders": [absolute(folder)],
     }
@@ -240,7 +267,12 @@ def import_(
     remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
     facts["remarks"] = remarks
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *remarks])
+    facts |= _bad_facts(bad)
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *told(bad), *remarks])
+
+
+def _bad_facts(bad: BadEntries) -> dict[str, Any]:
+    return {"bad": {"count": bad.count, "entries": bad.named}} if bad.goes_on else {}
 
 
 def _missing_pictures(paths: list[str], folder: str) -> list[str]:
@@ -270,6 +302,7 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 @click.option("--from", "source_name", required=True, metavar="F", help="The format that it is in.")
 @click.option("--to", "format", required=True, metavar="G", help="The format that is wanted.")
 @_set_option
+@_skip_bad_option
 @_writing_options
 def convert(
     path: str,
@@ -277,12 +310,14 @@ def convert(
     format: str,
     image_root: str | None,
     options: dict[str, Any],
+    bad: BadEntries,
     out: str,
     as_json: bool,
     **settings: Any,
 ) -> int:
     """Write PATH, a file or folder in one format, in another."""
     source = find_format(source_name, **options)
+    source.bad = bad
     folders = [image_root or folder_of(path)]
     # Of a user's own format it isn't known here what its file is called: any ending is a file's.
     is_one_file = is_data_file(out, FORMATS.get(format, {"file": out})["file"])
@@ -406,12 +441,15 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     # `source` is the format that the records were read from, whose reader may have left something
     # out; None of a run's results.
     passed_over = Counter[str]() if source is None else _positive(source.passed_over)
-    remarks = [*(source.remarks if source else ()), *exported.remarks]
+    remarks = [*exported.remarks]
+    if source is not None:
+        remarks = [*source.remarks, *remarks]
     if as_json:
         facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
         facts["lost"] = dict(exported.lost)
         if source is not None:
             facts["not_read"] = passed_over
+            facts |= _bad_facts(source.bad)
         if exported.parts:
             facts["parts"] = exported.parts
         facts |= {
@@ -426,7 +464,8 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     say(f"{exported.path}: {_counts(exported.written)}", err=False)
     if exported.lost:
         say(f"{format} has no place for: {exported.losses()}")
-    for remark in (*_passed_over_lines(passed_over), *remarks):
+    bad_lines = () if source is None else told(source.bad)
+    for remark in (*_passed_over_lines(passed_over), *bad_lines, *remarks):
         say(remark)
     if exported.left_out:
         records = counted(exported.left_out, "record")

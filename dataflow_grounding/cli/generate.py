@@ -186,7 +186,7 @@ def _check_together(options: dict[str, Any]) -> None:
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    # Where results are elsewhere, the page is sent there. Where it can't be written, a warning says
+    # Where results are remote, the page is sent there. Where it can't be written, a warning says
     # why, and the run counts all the same. `silent` shows no progress.
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):

@@ -8,7 +8,7 @@ from dataflow_grounding.data.working_folder import sent
 from dataflow_grounding.engine.results_elsewhere import readable
 from dataflow_grounding.review.results import report_folder
 
-# files of a run that a report is made of; where the folder is elsewhere, they are brought here
+# files of a run that a report is made of; where the folder is remote, they are brought here
 _REPORTED_FILES = ("run.json", "annotations.jsonl", "failures.jsonl")
 
 

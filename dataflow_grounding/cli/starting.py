@@ -16,6 +16,7 @@ from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.spec.endpoints import ENDPOINTS, endpoint_named, with_endpoint
 from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.spec.schema import GeminiBlock
 
@@ -76,11 +77,19 @@ def _shipped_files() -> Iterator[tuple[str, str]]:
         " key)."
     ),
 )
+@click.option(
+    "--endpoint",
+    metavar="NAME",
+    help=f"The settings of a server or provider: {', '.join(ENDPOINTS)}.",
+)
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
-def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
+def default_specs(backend: str | None, endpoint: str | None, arguments: tuple[str, ...]) -> None:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless
     given.
     """
+    if endpoint is not None and backend:
+        raise SpecError("--endpoint states the backend: leave --backend out")
+    settings = None if endpoint is None else endpoint_named(endpoint)
     folder, names = _folder_and_pipelines(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
     for path in paths.values():
@@ -91,17 +100,23 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     for name, path in paths.items():
         shipped = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml")
         text = shipped.read_text(encoding="utf-8")
-        text = text.replace("backend: gemini #", f"backend: {backend} #")
-        if backend == "gemini" and model:
-            text = text.replace(f" model: {GeminiBlock().model}", f" model: {json.dumps(model)}")
-        if backend == "openai" and not model:
-            text = text.replace(
-                "# empty: DF_MODEL", "# name it, here or in DF_MODEL: nothing does yet"
-            )
+        if settings is None:
+            text = _with_backend(text, backend, model)
+        else:
+            text = with_endpoint(text, settings)
         write_text(path, text)
         say(path, err=False)
     first = shlex.quote(next(iter(paths.values())))
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
+
+
+def _with_backend(text: str, backend: str, model: str) -> str:
+    text = text.replace("backend: gemini #", f"backend: {backend} #")
+    if backend == "gemini" and model:
+        text = text.replace(f" model: {GeminiBlock().model}", f" model: {json.dumps(model)}")
+    if backend == "openai" and not model:
+        text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL: nothing does yet")
+    return text
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:

@@ -49,7 +49,7 @@ class DataFlowServing(Serving):
             raise SpecError(
                 f"{type(serving).__name__} is not a serving: it has no {' or '.join(METHODS)}"
             )
-        # Keys that are learnt are blotted out of whatever is shown.
+        # Keys that are learnt are blotted out of all that is shown.
         learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
         self._method = method
@@ -86,7 +86,7 @@ class DataFlowServing(Serving):
                 paths.append(_as_file(image, folder, number))
             try:
                 texts = self._texts(request, paths)
-            except Exception as error:  # whatever the client beneath it raises
+            except Exception as error:  # anything that the client beneath it raises
                 raise self._error_of(error) from None
         text = texts[0] if texts else None
         if not isinstance(text, str) or text.startswith("Error:"):
@@ -145,7 +145,7 @@ def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
 def _as_file(image: Image, folder: str, number: int) -> str:
     # Return the path of a file with the picture as it is sent, whose name ends in .jpg or .png.
     # That is the picture's own file if that is sent as it is, and its name ends in this way. Else
-    # it is a new file, `picture{number}` in the folder: a JPEG where the picture is encoded anew.
+    # it is a new file, `picture{number}` in the folder: a JPEG where the picture is encoded again.
     ending = ".jpg"
     if image.as_is:
         ending = _ENDINGS.get(image.facts.media_type, "")

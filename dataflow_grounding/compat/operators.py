@@ -399,7 +399,7 @@ class _StepWithOtherFiles(FileStorage):
 
     def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
         self.__dict__.update(vars(storage))
-        # Relative paths of images are also looked for beside this file.
+        # Relative paths of images are also looked for next to this file.
         self.first_entry_file_name = config.input_jsonl_path or storage.input_path
         self._writes = config.output_jsonl_path or storage.output_path
 

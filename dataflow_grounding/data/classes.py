@@ -1,7 +1,7 @@
 """A data set's classes: which there are, in which order, and which one an expression belongs to.
 
 Users state classes in `data.classes`, with phrases to look for and definitions. A list of classes
-beside records (classes.txt) fixes their numbers for exports.
+next to records (classes.txt) fixes their numbers for exports.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ PHRASES = "phrases"
 DEFINITION = "definition"
 
 CLASSES_FILE = "classes.txt"
-"""The file with one class name in a line, beside records.
+"""The file with one class name in a line, next to records.
 
 `split` and `import` write it, so that classes keep their numbers.
 """
@@ -152,7 +152,7 @@ def classes_of(results: str) -> list[str]:
     """Return the names of classes that are known for RESULTS, in the order of their numbers.
 
     The first of these that exists has them: the file's own list (`train.classes.txt` of
-    `train.jsonl`), `classes.txt` beside the records, the run's `data.classes`. Without any, the
+    `train.jsonl`), `classes.txt` next to the records, the run's `data.classes`. Without any, the
     list is empty. Of names with one `class_key` the first is returned.
 
     Raises:
@@ -170,7 +170,7 @@ def classes_of(results: str) -> list[str]:
 def file_of_classes(results: str) -> str:
     """Return the file that lists the classes of RESULTS, as `classes_of` takes it; "" for none."""
     paths = [joined(folder_of_results(results), CLASSES_FILE)]
-    if kind_of(results) != "folder":  # a list beside a folder is of a file that is called like it
+    if kind_of(results) != "folder":  # a list next to a folder is of a file that is called like it
         paths.insert(0, list_of_file(results))
     for path in paths:
         if kind_of(path) == "file":
@@ -179,7 +179,7 @@ def file_of_classes(results: str) -> str:
 
 
 def list_of_file(path: str) -> str:
-    """Return where a file of records has a list of classes of its own, beside it.
+    """Return where a file of records has a list of classes of its own, next to it.
 
     Example:
         >>> list_of_file("sets/train.jsonl")
@@ -189,7 +189,7 @@ def list_of_file(path: str) -> str:
 
 
 def keep_classes(results: str, out: str) -> None:
-    """Write the classes of RESULTS beside `out`, a file made of them.
+    """Write the classes of RESULTS next to `out`, a file made of them.
 
     Nothing is written where RESULTS has none, or `out` has the same ones already. So a file that
     `apply -o` or `lint --fix -o` leaves elsewhere is exported with the same numbers. Raises
@@ -235,7 +235,7 @@ def _names_in_stated(classes: dict[Any, Any] | list[Any]) -> Iterator[str]:
 
 
 class ClassList:
-    """Collects the names of classes of records, behind those that are known.
+    """Collects the names of classes of records, after those that are known.
 
     Example:
         >>> classes = ClassList(["cat"])

@@ -94,7 +94,7 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     """Return the records as a pandas DataFrame, every value as it is, of the type `object`.
 
     Columns stand in the order in which they come first; what a record lacks is None. With types of
-    pandas' choice, 2**53 + 1 beside null would be the float 2**53.
+    pandas' choice, 2**53 + 1 next to null would be the float 2**53.
     """
     with needs_package("a DataFrame", "pandas"):
         import pandas
@@ -224,7 +224,7 @@ def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None
     except ImportError:
         raise MissingExtra("Parquet", "parquet") from None
     except Exception as error:
-        # pyarrow's errors, and whatever it lets through: for columns of several types, and objects
+        # pyarrow's errors, and what it lets through: for columns of several types, and objects
         # without keys.
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -2,7 +2,7 @@
 
 `items_of` is for a file that holds a list, `lists_in` for one that holds an object of lists. A file
 is read in parts. The standard decoder reads a value from the part in memory; where the value may go
-on behind it, more is read and the value is decoded again.
+on after it, more is read and the value is decoded again.
 """
 
 import json
@@ -15,12 +15,12 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import open_file, system_errors
 
 _CHUNK = 2**16  # characters that are read at a time, at the least
-# What is skipped to see the character behind it: white space, or a key's colon as well.
+# What is skipped to see the character after it: white space, or a key's colon as well.
 _SPACE = re.compile(r"\s*")
 _COLON = re.compile(r"\s*:?\s*")
-_BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # whatever may come after a value
+_BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
 # Each of these matches what stands before a value. Group 1 matches where the list or object ends
-# there instead, as in "[ ]" or behind the last item.
+# there instead, as in "[ ]" or after the last item.
 _LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item: "[" or "[ ]"
 _LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same of a list that is a key's value: ": ["
 _ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item: "," or "]"
@@ -104,7 +104,7 @@ class _PartlyReadJson:
             raise ValueError
 
     def character_after(self, skipped: re.Pattern[str]) -> str:
-        """Return the character behind what a pattern matches; "" at the end of the file.
+        """Return the character after what a pattern matches; "" at the end of the file.
 
         Reading doesn't go on: nothing of it counts as read.
         """
@@ -139,7 +139,7 @@ class _PartlyReadJson:
                 start = match.end() if match else len(self._text)
                 value, end = self._decode(self._text, start)
                 if not _BEHIND_VALUE.match(self._text, end):
-                    # The value touches the end of the part: a number may go on behind it.
+                    # The value touches the end of the part: a number may go on after it.
                     raise ValueError
             except ValueError:  # the value may be whole with more of the file
                 if not self._more():

@@ -1,4 +1,4 @@
-"""A results folder elsewhere (s3://, gs://, …), and the folder on this machine that mirrors it.
+"""A remote results folder (s3://, gs://, …), and the folder on this machine that mirrors it.
 
 All is written here, on a disk, as for any other folder, and then sent where the address says:
 nothing that was paid for hangs on a network, and what can't be sent now is sent by the next
@@ -25,7 +25,7 @@ from dataflow_grounding.data.records import read_object, write_bytes
 CKPT = ".ckpt"
 """The folder in a results folder where a run keeps its replies and what it has found out."""
 known_mirrors: set[str] = set()
-"""Folders of this machine that mirror an address, beside those in `mirrors_folder`."""
+"""Folders of this machine that mirror an address, next to those in `mirrors_folder`."""
 T = TypeVar("T")
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
@@ -49,7 +49,7 @@ class Mirror:
         stated = read_object(os.path.join(root, _MARK))
         self.root = root
         self.address, self.part, self.id = (str(stated.get(name)) for name in _STATED)
-        # ids of all that are known to have worked there, whatever a listing says
+        # ids of all that are known to have worked there, no matter what a listing says
         self.known = {self.id}
         self._system, self._path = place_of(self.address)
 
@@ -248,7 +248,7 @@ def is_mirrored(path: str) -> bool:
 
 
 def mirror_folder(results: str, part: str = "") -> str:
-    """Return the folder of this machine in which to work for results that are elsewhere.
+    """Return the folder of this machine in which to work for results that are remote.
 
     Args:
         results: The address of the results folder, `s3://bucket/run`.

@@ -28,7 +28,7 @@ With it, ids stay the same where earlier rows of the image have failed.
 BROKEN_ROW = "_broken_row"
 """The column of a row that stands for one that can't be read: it says why."""
 
-# One encoder for all lines: `json.dumps` would make one anew each time.
+# One encoder for all lines: `json.dumps` would make one each time.
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 NEGATIVE = "negative"
@@ -203,7 +203,7 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     """Return the expressions in a record's column, as new objects of one form.
 
     Each has `text`, `expression_id` (made of its number where it states none) and `instances`, each
-    of these with `bbox` and `score`; and whatever else it states. In the record, an expression may
+    of these with `bbox` and `score`; and anything else it states. In the record, an expression may
     be a text alone. Raises BrokenRow for what can't be read so.
     """
     value = record.get(key)

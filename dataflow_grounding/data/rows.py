@@ -204,7 +204,7 @@ def _read_json(path: str) -> Iterator[Row]:
 
 
 class RowWriter:
-    """Writes rows to a temporary file beside `path`, as JSON lines.
+    """Writes rows to a temporary file next to `path`, as JSON lines.
 
     `commit` turns it into a file of the type that the ending of `path` names, and puts it in place,
     whole. Without that, `close` removes it. The folder is made.
@@ -236,7 +236,7 @@ class RowWriter:
     def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
         """Set columns in rows that were written already, by their numbers from 0.
 
-        The temporary file is written anew. Numbers of rows that weren't written are passed over.
+        The temporary file is rewritten. Numbers of rows that weren't written are passed over.
         """
         before = f"{self._part}.before"
         self._file.close()
@@ -258,7 +258,7 @@ class RowWriter:
         InputError for rows that the type can't hold.
         """
         self._file.flush()
-        # So far the temporary file has JSON lines, whatever its ending; as such it is read here.
+        # So far the temporary file has JSON lines, with any ending; as such it is read here.
         if self.file_type == "parquet":
             from dataflow_grounding.data.dataframes import write_parquet  # few runs write tables
 

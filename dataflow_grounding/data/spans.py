@@ -46,7 +46,7 @@ _ASCII_KINDS = {code: _ascii_kind(code) for code in range(128)}
 # Matches the places in a string of kinds where a word may begin or end: before no continuation, and
 # not between two characters of a word. In "wswww", the kinds of "a cat", these are 0, 1, 2 and 5.
 _EDGES = re.compile("(?![WS])(?:(?<![wW])|(?!w))")
-_JOINER = "\u200d"  # U+200D, which makes one emoji of those beside it
+_JOINER = "\u200d"  # U+200D, which makes one emoji of those next to it
 
 
 def clean_caption(caption: str) -> str:
@@ -217,7 +217,7 @@ def _without_marks(folded: _Folded) -> _Folded:
     end_of_last_mark = 0
     for mark in _MARKS.finditer(folded.text):
         start, end = mark.span()
-        # The characters beside the mark, "" at an end of the text, and their kinds.
+        # The characters next to the mark, "" at an end of the text, and their kinds.
         before = folded.text[max(0, start - 1) : start]
         after = folded.text[end : end + 1]
         kind_before = folded.kinds[max(0, start - 1) : start]

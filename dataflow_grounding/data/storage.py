@@ -59,7 +59,7 @@ class FileStorage:
         file_name_prefix: How the names of the steps' files begin.
         cache_type: The type of the steps' files: jsonl, json, csv, tsv or parquet; not pickle, as
             reading one runs its code.
-        image_root: The folder of relative image paths; without it they are looked for beside the
+        image_root: The folder of relative image paths; without it they are looked for next to the
             user's file, then in the current folder.
 
     Raises:
@@ -241,7 +241,7 @@ class ResultsStorage(FileStorage):
 
     Attributes:
         steps: The names of the steps' folders.
-        bring_up_to_date: Writes anew what a person reviewed of a step's annotations, whose path it
+        bring_up_to_date: Rewrites what a person reviewed of a step's annotations, whose path it
             is called with.
         reads: Another file in `cache_path` that this step reads; "" for that of the step before.
     """
@@ -284,5 +284,5 @@ class ResultsStorage(FileStorage):
 
     @property
     def failures_path(self) -> str:
-        """`failures.jsonl` beside the step folders."""
+        """`failures.jsonl` next to the step folders."""
         return os.path.join(self.cache_path, "failures.jsonl")

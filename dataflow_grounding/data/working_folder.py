@@ -1,4 +1,4 @@
-"""The folder of this machine in which commands work for a results folder, which may be elsewhere.
+"""The folder of this machine in which commands work for a results folder, which may be remote.
 
 Results at an address (s3://, gs://, …) are worked on in a folder of this machine, their mirror. The
 module `mirror.py` makes it, fetches what is at the address and sends what is new.

@@ -47,7 +47,7 @@ class Endpoint:
 
     Args:
         serving: Sends to the endpoint.
-        weight: Its part of the requests, beside the weights of the run's other endpoints.
+        weight: Its part of the requests, next to the weights of the run's other endpoints.
         share: Its places for requests in flight.
         max_wait: Seconds that the run waits for rate limits.
         held: The refusals that are kept back, of all endpoints of the run's serving.
@@ -83,7 +83,7 @@ class Endpoint:
         return not self.share.allowed
 
     def answered(self) -> None:
-        """Note that an answer has come: all counts begin anew, and all places are open.
+        """Note that an answer has come: all counts start again, and all places are open.
 
         As the endpoint works, refusals that were held back were about their records: they are
         stored.

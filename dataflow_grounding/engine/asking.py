@@ -207,7 +207,7 @@ class Asking:
         self._in_flight[key] = future
         try:
             reply = await self._reply(request, by.priority)
-            # stored before anybody reads it: it is paid for, whatever happens to the run now
+            # stored before anybody reads it: it is paid for, no matter what happens to the run now
             line = by.store.put(key, line_of(by.step, request, self.serving, reply, check))
             future.set_result(line)
             return line
@@ -300,7 +300,7 @@ class Asking:
         self, request: Request[Any], priority: Any, failed: set[Endpoint]
     ) -> tuple[Endpoint, int]:
         # The leave, the request's `may_send`, is asked for last: things may have changed while it
-        # waited for room. Without leave the room is given back, and all is waited for anew, after
+        # waited for room. Without leave the room is given back, and all is waited for again, after
         # the request's `before`.
         sending = request.sending
         while True:
@@ -359,7 +359,7 @@ class Asking:
                 usage = Usage()
             raise
         finally:
-            # whatever is raised, or the room in the budget would never come back
+            # no matter what is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
 
     def _count_answer(self, usage: Usage) -> None:

@@ -23,7 +23,7 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
 
     That is for endpoints with the same address, model and `max_workers`, but not for those in this
     process. A process that has been through a run with an endpoint goes by what it knows itself.
-    Where the file can't be read or written, the next run finds out anew.
+    Where the file can't be read or written, the next run finds out again.
 
     Args:
         folder: The checkpoint folder.
@@ -47,7 +47,7 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     finally:
         for name, endpoint in endpoints.items():
             left[name] = share_of(endpoint).found._asdict()
-        with suppress(OSError):  # the next run finds out anew
+        with suppress(OSError):  # the next run finds out again
             write_bytes(path, json.dumps(left, indent=1).encode())
 
 

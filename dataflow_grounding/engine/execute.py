@@ -118,7 +118,7 @@ def execute(
 
 @contextmanager
 def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
-    """Make what our servings answer an operator from elsewhere a part of the run.
+    """Make what our servings answer an operator of another library a part of the run.
 
     It is kept with the replies of the run's own steps, and counts against its limits. Raises
     StorageFailed where the step's checkpoint folder can't be made.
@@ -198,7 +198,7 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     start = 0
     end = 0
     for level in levels(segment):
-        # The steps of a level need not follow each other: a cut is behind the last one so far.
+        # The steps of a level need not follow each other: a cut is after the last one so far.
         end = max(end, max(level) + 1)
         if end > start:
             stages.append(segment[start:end])
@@ -252,7 +252,7 @@ def _execute_segment(
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
     """Raise InputError where one of the outputs exists, but not the checkpoint folder.
 
-    A run of ours leaves that folder beside its outputs, so the file is from elsewhere.
+    A run of ours leaves that folder next to its outputs, so the file is from another place.
     """
     if os.path.exists(checkpoint_folder):
         return
@@ -309,7 +309,7 @@ def _prepare(
             continue
         columns = set(operator.writes().values())
         if not asks:
-            # what it reads and writes anew without asking is taken to be as the input has it
+            # what it reads and rewrites without asking is taken to be as the input has it
             columns.difference_update(operator.reads().values())
         made |= columns
     if len(idle) < len(steps):

@@ -86,7 +86,7 @@ class ImageMemo:
 
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
         # A thread takes longer than a quick file; so files are read in the loop until SLOW_IN_A_ROW
-        # were slow, and then by threads for a while. Addresses elsewhere are always read by
+        # were slow, and then by threads for a while. Remote addresses are always read by
         # threads. Raises what `read_facts` does.
         path = file.path
         if is_elsewhere(path):

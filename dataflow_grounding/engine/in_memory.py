@@ -71,7 +71,7 @@ def annotate_all(
         own_options = replace(options, force_reprocess=False, retry_failed=False)
         asking = Asking(operator.serving, own_options, run.budget)
     with closing(KeyedLog(options.replies or "")) as store:
-        # What the operator asks with when it concludes: behind all rows, whose priority is their
+        # What the operator asks with when it concludes: after all rows, whose priority is their
         # index. Each record gets a copy with its own.
         ask_at_end = StepAsk(asking, store, operator.name, (len(rows),), wording=operator.wording)
         try:
@@ -256,7 +256,7 @@ class _WorkInMemory:
             annotated, self._operator, record, ask, self._memo, lambda: self._workers.cancelled
         )
         update, error = await self._workers.until_done(annotate_once)
-        if update is None and isinstance(error, ImageChanged):  # its facts are read anew then
+        if update is None and isinstance(error, ImageChanged):  # its facts are read again then
             update, error = await self._workers.until_done(annotate_once)
         return update, error
 

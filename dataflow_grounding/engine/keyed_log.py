@@ -116,6 +116,7 @@ class KeyedLog:
         path: The file; made where it is missing. "" is none: lines are kept no longer than the
             process.
         buffered: Write lines some at a time, for what can be found out again at no cost.
+        finds_new: Whether lines that are put there now are found by `get`, too, which takes memory.
         read_only: Touch nothing, as a run may be at work on the file; one that is missing has no
             lines.
         others: Files of other parts of the run, which are only read, each as its own checks have
@@ -130,11 +131,13 @@ class KeyedLog:
         path: str,
         *,
         buffered: bool = False,
+        finds_new: bool = True,
         read_only: bool = False,
         others: Iterable[str] = (),
     ) -> None:
         self.path = path
         self._read_only = read_only
+        self._finds_new = finds_new
         self.vouched = Vouched()  # nothing is known yet, while the lines are read
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._most_pending: float = 0  # bytes that wait to be written
@@ -217,7 +220,8 @@ class KeyedLog:
         self._pending += _LINES.encode(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
-        self._offsets.set(int(key[:_INDEXED], 16), offset)
+        if self._finds_new:
+            self._offsets.set(int(key[:_INDEXED], 16), offset)
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
@@ -225,7 +229,7 @@ class KeyedLog:
         self._pending.clear()
         with storing(self.path):
             lost = self._check_place()
-            append(self._file, data, self._size)  # it is paid for, whatever became of the others
+            append(self._file, data, self._size)  # it is paid for, even if others are lost
         self._size += len(data)
         self.unsynced += 1
         if lost:
@@ -349,7 +353,7 @@ class KeyedLog:
 
 
 def append(file: int, data: bytes, size: int) -> None:
-    """Hand data to the system behind the `size` bytes that a file has; `file` is its descriptor.
+    """Hand data to the system after the `size` bytes that a file has; `file` is its descriptor.
 
     Whole or not at all: what was written in part is cut off again. Raises OSError.
     """
@@ -404,7 +408,7 @@ def store_path(folder: str) -> str:
 def stores_of(results_dir: str) -> list[str]:
     """Return the stores that are there of a run, its shards, and other machines, in order of path.
 
-    The last are those that others have filled for a folder elsewhere: `.ckpt/replies/*.jsonl`.
+    The last are those that others have filled for a remote folder: `.ckpt/replies/*.jsonl`.
     """
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, SHARDS, "*", ".ckpt")]

@@ -20,7 +20,7 @@ PATIENCE = 4.0  # windows without a refusal before the first probe of more place
 MOST_PATIENCE = 16.0  # and before any later one
 YIELD = 16  # of so many places one is left to the other processes at each refused probe
 SPARE_FILES = 8  # open files that are kept for all but connections, even where few are left
-MOST_KEPT_FILES = 40  # beside these, a quarter of what is left, up to so many
+MOST_KEPT_FILES = 40  # next to these, a quarter of what is left, up to so many
 MANY_FILES = 1_000_000  # connections, where the system sets no limit
 
 Key = tuple[str, str]  # an endpoint and a model
@@ -184,7 +184,7 @@ class Level:
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        # Begin to count anew what speaks for the level, which has just been changed. That is by a
+        # Begin to count again what speaks for the level, which has just been changed. That is by a
         # cut, a probe, taking one back, or `resume`; the small steps of `answered` don't count.
         # `value_before_probe` is the level to go back to if this one was raised for a probe; None
         # for any other change, which ends a probe.
@@ -316,7 +316,7 @@ class Share:
         return self.limiter.level.found
 
     def resume(self, found: FoundPlaces) -> None:
-        """Let the endpoint's limit go on from what is known from elsewhere."""
+        """Let the endpoint's limit go on from what is known from another place."""
         with self.limiter.lock:
             self.limiter.level.resume(found)
 
@@ -432,7 +432,7 @@ class Share:
 class Limiters:
     """The limiters of all endpoints, by endpoint and model.
 
-    Those whose places come from elsewhere make them otherwise: a subclass with its own `made`.
+    Those whose places come from another place make them otherwise: a subclass with its own `made`.
     """
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ class RunOptions:
         max_requests: Most requests of the run, tries included; None is without limit.
         budget_usd: Most USD of the run, which needs `prices`; None is without limit.
         prices: What the model's tokens cost.
-        force_reprocess: Ask everything again, whatever replies are stored.
+        force_reprocess: Ask everything again, even where replies are stored.
         retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the
             end.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all
@@ -39,7 +39,7 @@ class RunOptions:
         replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does where standard error is a terminal, and else writes a
             line now and then.
-        shared_limits: Requests, USD and places that the run shares with runs elsewhere, instead of
+        shared_limits: Requests, USD and places that the run shares with other runs, instead of
             limits of its own (`scale.cluster.limits`).
     """
 
@@ -96,7 +96,7 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 @dataclass
 class Beside:
-    """Counts what our servings send beside a run's own requests.
+    """Counts what our servings send next to a run's own requests.
 
     An operator that isn't ours, such as DataFlow's, calls a serving's methods by itself. What is
     sent so counts against the budget of the run that calls the operator, and in its summary.

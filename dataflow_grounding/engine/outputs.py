@@ -29,7 +29,7 @@ class Outcome:
         line: The row's line in the input.
         image_id: The record's id; None for a row that is no record, or names no picture.
         records: The record after each step that it got through.
-        failures: What went wrong, each behind the label of its step.
+        failures: What went wrong, each after the label of its step.
     """
 
     line: int
@@ -46,7 +46,7 @@ class Outputs:
     Args:
         steps: The run's steps.
         summary: Filled in: records, failures, expressions.
-        keep_lines: Whether, beside each step's file, is written in which lines of the input its
+        keep_lines: Whether, next to each step's file, is written in which lines of the input its
             rows stood: for a shard's files, which are merged by them.
     """
 

@@ -119,7 +119,7 @@ class Annotator:
     def sees_all(self) -> bool:
         """Whether it may read or write columns that it doesn't name.
 
-        No step then runs beside it.
+        No step then runs next to it.
         """
         return True
 
@@ -148,7 +148,7 @@ class Annotator:
         return None
 
     def files_there(self) -> int | None:
-        """Return how many of the files are there that it makes beside its columns, as pictures.
+        """Return how many of the files are there that it makes next to its columns, as pictures.
 
         Where fewer are there than at the end of a run, it is done again. None where it makes none,
         as here.
@@ -210,7 +210,7 @@ def _class_with(operator_class: type, name: str) -> type:
 
 
 class WholeFile(Annotator):
-    """An operator from elsewhere, DataFlow's, say.
+    """An operator of another library, DataFlow's, say.
 
     It reads and writes its storage itself, all rows at once.
 
@@ -342,7 +342,7 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
                 raise _without_column(step, role, column, there)
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             may_be_filled_in = there.get(column) == "the input" and column in empty
-            is_updated = column in reads.values()  # the step reads what it writes anew
+            is_updated = column in reads.values()  # the step reads what it rewrites
             if column in there and not may_be_filled_in and not is_updated:
                 whose = f"column {column!r} of {there[column]}"
                 role = next(role for role, name in writes.items() if name == column)
@@ -398,13 +398,13 @@ def levels(steps: list[Step]) -> list[list[int]]:
     """Return the indices of the steps, grouped into levels.
 
     Steps of one level don't need each other's columns and run side by side. A step is on the first
-    level that is behind those of the steps that write what it reads, and not before any earlier
+    level that is after those of the steps that write what it reads, and not before any earlier
     step that reads what it writes. One that sees all columns has a level of its own.
     """
     groups: list[list[int]] = []
-    written: dict[str, int] = {}  # column → the level behind the step that writes it
+    written: dict[str, int] = {}  # column → the level after the step that writes it
     read: dict[str, int] = {}  # column → the last level that reads it
-    at_least = 0  # the level behind the last step that sees all columns
+    at_least = 0  # the level after the last step that sees all columns
     for index, step in enumerate(steps):
         reads = step.operator.reads().values()
         writes = step.operator.writes().values()
@@ -414,7 +414,7 @@ def levels(steps: list[Step]) -> list[list[int]]:
         for column in writes:
             level = max(level, read.get(column, 0))
         if step.operator.sees_all:
-            # a level of its own, and all that come stand behind it
+            # a level of its own, and all that come stand after it
             level = len(groups)
             at_least = level + 1
         if level == len(groups):

@@ -1,4 +1,4 @@
-"""Results folders that may be elsewhere: what works for runs there, and what is read of one."""
+"""Results folders that may be remote: what works for runs there, and what is read of one."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from dataflow_grounding.engine.run_lock import only_run
 def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
     """Yield a results folder of this machine to be read.
 
-    Of a folder elsewhere that is a copy, which is there as long as the block runs. Raises
+    Of a remote folder that is a copy, which is there as long as the block runs. Raises
     InputError.
 
     Args:
@@ -49,11 +49,11 @@ def readable_replies(folder: str) -> Iterator[KeyedLog]:
 def at_work(folder: str) -> Iterator[Mirror | None]:
     """Hold the lock of a checkpoint folder, as `only_run` does, and of the one that it stands for.
 
-    Where a folder elsewhere is meant, what a run needs is brought from there before the block, and
+    Where a remote folder is meant, what a run needs is brought from there before the block, and
     what it leaves is sent there in the block or at its end.
 
     Yields:
-        What mirrors the folder elsewhere; None for a folder of this machine.
+        What mirrors the remote folder; None for a folder of this machine.
 
     Raises:
         FolderTaken: Another run holds a lock.

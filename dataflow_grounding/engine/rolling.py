@@ -1,4 +1,4 @@
-"""Replies of a run whose folder is elsewhere: those of other runs are brought, its own are sent.
+"""Replies of a run whose folder is remote: those of other runs are brought, its own are sent.
 
 Replies that other machines have stored are brought before a run asks anything; the run's own are
 sent while it works.
@@ -30,7 +30,7 @@ ROLL_SECONDS = 10.0  # between two times that replies are sent
 SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
 ROLL_BYTES = 64 * 2**20  # the most of a part
 # A part with fewer bytes is sent again, with what came since, so that there are few parts. A larger
-# one is closed, and the next part begins behind it.
+# one is closed, and the next part begins after it.
 CLOSED_BYTES = 4 * 2**20
 _WAIT_SECONDS = 300.0  # the longest pause before sending is tried again
 # "5f0c31a9-000000000004096.jsonl": the writer, and the offset in bytes where the part begins.
@@ -38,7 +38,7 @@ _PART = re.compile(r"(.+)-(\d{15})\.jsonl")
 
 
 class Rolling:
-    """The replies of a folder elsewhere, brought to and sent from its mirror on this machine."""
+    """The replies of a remote folder, brought to and sent from its mirror on this machine."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
@@ -149,7 +149,7 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 
 @contextmanager
 def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """Yield a temporary folder with copies of these files of results elsewhere.
+    """Yield a temporary folder with copies of these files of remote results.
 
     Those that aren't there are left out. With `replies`, all stored replies are there, too. Raises
     InputError.
@@ -164,7 +164,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 @contextmanager
 def mirrored(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of the results elsewhere that a checkpoint folder mirrors; keep both in step.
+    """Hold the lock of the remote results that a checkpoint folder mirrors; keep both in step.
 
     What a run needs is brought before the block. What it leaves is sent during the block and at its
     end. Yields the mirror; None where the folder is in none. Raises InputError before the block,
@@ -180,7 +180,7 @@ def mirrored(folder: str) -> Iterator[Mirror | None]:
 
 @contextmanager
 def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
-    """Hold the lock of a part of a folder elsewhere, so that no other run works there.
+    """Hold the lock of a part of a remote folder, so that no other run works there.
 
     Raises InputError where another run does, and where results stand there that no run has left.
     """

@@ -43,7 +43,7 @@ SYNC_LINES = 50  # after which they are put there sooner
 # seconds that rows with stored replies, which wait for nothing, are worked on at once
 LONGEST_TURN = 0.01
 ROWS_AT_ONCE = 64  # that are read at a time
-DEFAULT_WORKERS = 4  # beside the spare ones, where no step asks anything
+DEFAULT_WORKERS = 4  # next to the spare ones, where no step asks anything
 LEAST_WINDOW = 4096  # rows that may be ahead of the oldest unfinished one
 WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 
@@ -139,7 +139,8 @@ class Run:
             self._replies = held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             self._memo = ImageMemo(held.enter_context(closing(images)))
-            rows = held.enter_context(closing(KeyedLog(rows_path(self._folder), buffered=True)))
+            path = rows_path(self._folder)
+            rows = held.enter_context(closing(KeyedLog(path, buffered=True, finds_new=False)))
             self._finished = FinishedRows(rows, self.steps, self.source.name, replies)
             servings = self._servings()
             self._askings: dict[int, Asking] = {}

@@ -22,7 +22,7 @@ from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine.workers import beside
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
-# how long it may show nothing before the run behind it, on another machine, is taken for dead
+# how long it may show nothing before the run after it, on another machine, is taken for dead
 DEAD_SECONDS = 30.0
 LOOKS = 30  # in that time
 FREE_SECONDS = 5.0  # for how long a run that is over waits until its lock is freed
@@ -64,7 +64,7 @@ def only_run(folder: str) -> Iterator[None]:
 def check_held(folder: str) -> None:
     """Raise StorageFailed where another run has taken over a checkpoint folder of this process.
 
-    That is also where it has taken over the folder elsewhere that this one stands for.
+    That is also where it has taken over the remote folder that this one stands for.
     """
     if folder in _lost:
         raise StorageFailed(
@@ -73,7 +73,7 @@ def check_held(folder: str) -> None:
 
 
 class LockFiles(Protocol):
-    """Small files of a folder, here or elsewhere, among which a lock is held.
+    """Small files of a folder, local or remote, among which a lock is held.
 
     Paths are relative to the folder. Its methods raise OSError.
     """

@@ -107,7 +107,7 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
 
 
 def write_line_numbers(output_path: str, lines: "array[int]") -> None:
-    """Write beside a file of rows in which lines of the input they stood: 8 bytes for each number.
+    """Write next to a file of rows in which lines of the input they stood: 8 bytes for each number.
 
     For a block's input, `lines` has two numbers for each row: its line, and its place among all
     rows, from 0. Raises OSError.
@@ -123,14 +123,14 @@ def lines_path(output_path: str) -> str:
 def read_row_positions(rows_path: str) -> Iterator[tuple[int, int]]:
     """Return the line and the place in the input of each row of a block's input.
 
-    `write_line_numbers` wrote both beside it, by turns. Raises OSError, ValueError.
+    `write_line_numbers` wrote both next to it, by turns. Raises OSError, ValueError.
     """
     numbers = read_line_numbers(rows_path)
     return zip(numbers[::2], numbers[1::2], strict=False)
 
 
 def read_line_numbers(output_path: str) -> "array[int]":
-    """Return what `write_line_numbers` wrote beside a file.
+    """Return what `write_line_numbers` wrote next to a file.
 
     Raises OSError, ValueError where it isn't whole numbers of 8 bytes.
     """

@@ -178,7 +178,7 @@ def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
 class Source:
     """The rows of the first step's input file, or of one part of it.
 
-    A row comes behind its number: how many rows of this part come before it. Its own `place` is its
+    A row comes after its number: how many rows of this part come before it. Its own `place` is its
     position in the whole input.
 
     Args:
@@ -261,7 +261,7 @@ class Source:
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
         # Of a file with the shard's rows alone all are taken, and where they stood is read from the
-        # numbers beside it: such a file is the shard's input, `Shard.rows`, or an earlier step's
+        # numbers next to it: such a file is the shard's input, `Shard.rows`, or an earlier step's
         # output. Once the whole input was read to its end, `seen` and `digest` are set.
         if self._shard is None:
             yield from rows
@@ -332,7 +332,7 @@ class Source:
         return columns
 
     def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
-        # A file is read anew for that. A pipe can't be: what is read of it is added to `ahead`.
+        # A file is read again for that. A pipe can't be: what is read of it is added to `ahead`.
         if kind_of(self.path) == "file":
             for _, row in self._rows():
                 if row.data is not None:
@@ -345,7 +345,7 @@ class Source:
         return []
 
     def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
-        """Yield the rows, each behind the number of the shard that it is in.
+        """Yield the rows, each after the number of the shard that it is in.
 
         That is from 1 to `shard_count`. Raises InputError if they can't be read.
         """
@@ -353,7 +353,7 @@ class Source:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """Return the next rows, at most so many, each behind its number; [] at the end.
+        """Return the next rows, at most so many, each after its number; [] at the end.
 
         They are read in a thread. Raises RunStopped if they can't be read.
         """
@@ -403,14 +403,14 @@ class Source:
         return record.image_id == f"{stem_id}{ending}"
 
     def pictures(self) -> OwnPictures:
-        """Return what the first pictures are, as `pictures_of` does; the rows are read anew."""
+        """Return what the first pictures are, as `pictures_of` does; the rows are read again."""
         return pictures_of(self._records(), self._first_image_key)
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
         """Return whether an operator may ask about any record; None where no record gets that far.
 
-        What can't be told counts as asking. The rows are read anew, up to the first that it may ask
-        about.
+        What can't be told counts as asking. The rows are read again, up to the first that it may
+        ask about.
 
         Args:
             operator: The operator.

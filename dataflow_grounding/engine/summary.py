@@ -75,7 +75,7 @@ MOST_CLASSES = 20  # that it shows
 
 @dataclass
 class Shown:
-    """What a summary shows beside its counts."""
+    """What a summary shows next to its counts."""
 
     # lines that show the first boxes, with the places of their records
     boxes: list[tuple[int, str]] = field(default_factory=list)
@@ -106,7 +106,7 @@ class Handover:
 class Summary:
     """What one run did, in counts."""
 
-    records: int = 0  # rows, whatever became of them
+    records: int = 0  # rows, no matter what became of them
     done: int = 0  # that got through all steps
     failed: int = 0  # that didn't
     expressions: Counter[str] = field(default_factory=Counter)  # "total", by status, by verdict

@@ -215,8 +215,8 @@ class _OwnLoop(Generic[T]):
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    # Run it in a thread and an event loop of its own. It is waited for, whatever is raised here
-    # meanwhile.
+    # Run it in a thread and an event loop of its own. It is waited for, also where something is
+    # raised here meanwhile.
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
     # under `asyncio.run` SIGINT would cancel a task that waits for this thread

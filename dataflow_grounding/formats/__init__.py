@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import InputError, SpecError, told_as
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding.data.bad_entries import BadEntries
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_pictures import Images
@@ -58,6 +59,7 @@ def find_format(name: str, **options: Any) -> Format:
         new_format.passed_over = Counter()
         new_format.remarks = []
         new_format.class_names = []
+        new_format.bad = BadEntries()
         if row:
             new_format.name = name
             new_format.about = row["about"]
@@ -185,7 +187,7 @@ def read(
     # A picture without phrases is a background there where the format can say so; whole records
     # say it themselves.
     backgrounds = source.carries.empty and not source.whole
-    return complete_rows(rows, path, source.passed_over, backgrounds)
+    return complete_rows(rows, path, source.passed_over, backgrounds, source.bad)
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

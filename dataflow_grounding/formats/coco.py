@@ -19,6 +19,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.formats import masks
@@ -34,7 +35,14 @@ from dataflow_grounding.formats.imported import (
     kept,
 )
 from dataflow_grounding.formats.label_files import Labelled
-from dataflow_grounding.formats.reading import entry_errors, file_of, read_lists, unite
+from dataflow_grounding.formats.reading import (
+    check_expression,
+    entry_errors,
+    file_of,
+    object_errors,
+    read_lists,
+    unite,
+)
 
 # What is told of annotations that are left out, or read in another way; keys of counts.
 CROWDS = "crowd annotations"
@@ -58,14 +66,18 @@ class CocoFile:
 
     Args:
         path: The file.
+        bad: Takes images and annotations that can't be read, where it goes on. Ids of images and
+            categories that come twice are refused all the same: it isn't known what is whose.
 
     Raises:
         InputError: It can't be read, or is not a COCO file; an image has no id and file name, or an
             id comes twice.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, bad: BadEntries) -> None:
         self.path = path
+        self._bad = bad
+        self._refused: dict[str, list[str]] = {}  # of annotations, by the image's id
         self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
         self._categories: dict[str, dict[str, Any]] = {}  # by id, as they stand there
         self._largest = {"images": 0, "annotations": 0, "categories": 0}  # ids that are numbers
@@ -105,18 +117,29 @@ class CocoFile:
             elif list_name == "licenses":
                 self._facts.setdefault("licenses", []).append(item)
         except sqlite3.IntegrityError:
-            raise InputError(
-                f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
-            ) from None
+            why = f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
+            self._refuse(why, list_name if list_name == "annotations" else "", item)
         except UnicodeEncodeError:
             why = "half of a surrogate pair, which UTF-8 can't hold"
             where = f"{self.path}: an id or file name among its {list_name}"
-            raise InputError(f"{where} has {why}: {own_id!r:.100}") from None
+            self._refuse(f"{where} has {why}: {own_id!r:.100}", list_name, item)
+        except BrokenRow as error:
+            where = f", entry {number + 1} of images" if self._bad.goes_on else ""
+            self._refuse(f"{self.path}{where}: {error}", list_name, item)
+
+    def _refuse(self, why: str, list_name: str, item: Mapping[str, Any]) -> None:
+        # An annotation that is left out is told when those of its image are asked for.
+        if not self._bad.goes_on or list_name not in ("images", "annotations"):
+            raise InputError(why) from None
+        if list_name == "images":
+            self._bad.note(why)
+        else:
+            self._refused.setdefault(_id(item.get("image_id")), []).append(why)
 
     def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
         name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
-            raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
+            raise BrokenRow("an image without 'id' and 'file_name'")
         row = (own_id, name, marshal.dumps(item))
         self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
 
@@ -204,24 +227,38 @@ class CocoFile:
             entries.append(entry)
         return entries
 
-    def regions(self, image_id: str) -> list[Labelled]:
+    def refused(self, image_id: str) -> list[str]:
+        """Return why annotations of an image were left out when the file was read."""
+        return self._refused.get(image_id, [])
+
+    def regions(self, image_id: str, left_out: list[str]) -> list[Labelled]:
         """Return the boxes of an image in pixels, with their categories; crowds are left out.
 
         A category that isn't listed is "". Raises BrokenRow, which names file and annotation, for
-        one that has no box, or a box without an area.
+        one that has no box, or a box without an area; where bad entries are left out, it is added
+        to `left_out` in place of that.
         """
         regions: list[Labelled] = []
+        left_out += self.refused(image_id)
         for entry in self.entries(image_id):
             if entry["crowd"]:
                 continue
-            where = f"{self.path}, annotation {entry['id']}"
-            bbox = _corners(entry, f"{where}: ")
-            x1, y1, x2, y2 = bbox
-            if x2 <= x1 or y2 <= y1:
-                numbers = [float(value) for value in entry["bbox"]]
-                raise BrokenRow(f"{where}: the box {numbers} has no area")
-            regions.append({"bbox": bbox, "type": entry["category"]})
+            try:
+                regions.append(self._region(entry))
+            except BrokenRow as error:
+                if not self._bad.goes_on:
+                    raise
+                left_out.append(str(error))
         return regions
+
+    def _region(self, entry: Mapping[str, Any]) -> Labelled:
+        where = f"{self.path}, annotation {entry['id']}"
+        bbox = _corners(entry, f"{where}: ")
+        x1, y1, x2, y2 = bbox
+        if x2 <= x1 or y2 <= y1:
+            numbers = [float(value) for value in entry["bbox"]]
+            raise BrokenRow(f"{where}: the box {numbers} has no area")
+        return {"bbox": bbox, "type": entry["category"]}
 
 
 def _id(value: Any) -> str:
@@ -377,7 +414,7 @@ class Coco(ReturningFormat):
         where its image has annotations, but none that is read.
         """
         file = file_of(path, self.data_file)
-        coco = CocoFile(file)
+        coco = CocoFile(file, self.bad)
         self.class_names = coco.category_names()
         self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
@@ -388,21 +425,32 @@ class Coco(ReturningFormat):
             image_id = image.get("original_id", image.get("original_img_id"))
             if image_id is not None:
                 row["image_id"] = image_id
+            for why in coco.refused(image_key):
+                self.bad.note_object(why)
             entries = coco.entries(image_key)
             keyed: list[tuple[Any, dict[str, Any]]] = []
-            for number, entry in enumerate(entries):
-                if entry["crowd"]:
-                    _drop_what_is_no_json(entry["source"])
-                else:
-                    size = stated_size(image)
-                    entry = _with_mask(entry, size, file, self.passed_over)
-                    caption = image.get("caption")
-                    keyed += _expressions(entry, number, caption, file, self.passed_over)
+            sources: list[dict[str, Any]] = []
+            for entry in entries:
+                with object_errors(f"{file}, annotation {entry['id']}", self.bad):
+                    if entry["crowd"]:
+                        _drop_what_is_no_json(entry["source"])
+                    else:
+                        number = len(sources)
+                        masked = _with_mask(entry, stated_size(image), file, self.passed_over)
+                        keyed += self._keyed(masked, number, image.get("caption"), file)
+                    sources.append(entry["source"])
             if entries and not keyed:  # something is there, such as crowds
                 row["background"] = False
-            sources = [entry["source"] for entry in entries]
             row |= coco.column_of(self.name, image, sources)
-            yield {"image_path": name, **row, "expressions": unite(keyed)}
+            yield self.bad.marked({"image_path": name, **row, "expressions": unite(keyed)})
+
+    def _keyed(
+        self, entry: Mapping[str, Any], number: int, caption: Any, file: str
+    ) -> list[tuple[Any, dict[str, Any]]]:
+        keyed = [*_expressions(entry, number, caption, file, self.passed_over)]
+        for _, expression in keyed:
+            check_expression(expression, self.bad)
+        return keyed
 
 
 @dataclass

@@ -24,7 +24,13 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_box
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines, unite
+from dataflow_grounding.formats.reading import (
+    entry_errors,
+    object_errors,
+    picture_size,
+    read_lines,
+    unite,
+)
 from dataflow_grounding.replies import Reading, read_boxes
 from dataflow_grounding.replies.box_reader import to_reading
 from dataflow_grounding.replies.reading import ParsedReply
@@ -266,19 +272,22 @@ class Conversations(Format):
         Each picture's header is read, as numbers are parts of its sides, or of what it is resized
         to. Raises InputError where a picture isn't there.
         """
-        for where, line in read_lines(path, self.data_file):
-            with entry_errors(where):
+        for where, line in read_lines(path, self.data_file, self.bad):
+            with entry_errors(where, self.bad):
                 name = _picture_of(line)
                 if name is None:
                     continue
                 size = picture_size(image_root, name, where)
-                yield {
+                row = {
                     "image_path": name,
                     "caption": None,
                     "width": size[0],
                     "height": size[1],
-                    "expressions": self._expressions(line, size),
+                    "expressions": [],
                 }
+                with object_errors(where, self.bad):
+                    row["expressions"] = self._expressions(line, size)
+                yield self.bad.marked(row)
 
     def _expressions(self, line: Line, size: Size) -> list[dict[str, Any]]:
         keyed = []

@@ -14,12 +14,14 @@ from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.imported import (
+    COLUMN,
     NO_BOX,
     Mark,
     ReturningFormat,
@@ -27,7 +29,14 @@ from dataflow_grounding.formats.imported import (
     column,
     keep,
 )
-from dataflow_grounding.formats.reading import entry_errors, file_of, read_xml, unite
+from dataflow_grounding.formats.reading import (
+    check_expression,
+    entry_errors,
+    file_of,
+    object_errors,
+    read_xml,
+    unite,
+)
 from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
 
 # The labels of what the export writes.
@@ -148,11 +157,43 @@ class Cvat(ReturningFormat):
             if element.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
-                with entry_errors(f"{file}, image {element.get('name')!r}"):
-                    yield _record(element, self.name, self.passed_over)
+                with entry_errors(f"{file}, image {element.get('name')!r}", self.bad):
+                    yield self._record(element, file)
                 has_images = True
         if not has_images:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
+
+    def _record(self, image: Element, file: str) -> dict[str, Any]:
+        # Boxes and tags of one phrase that have one id, or stand in one group, are one expression;
+        # so are those of one phrase without either.
+        record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
+        record |= {side: int(image.attrib[side]) for side in ("width", "height")}
+        items: list[str] = []
+        record |= column(self.name, items, image=dict(image.attrib))
+        keyed: list[tuple[Any, dict[str, Any]]] = []
+        other_shapes = 0
+        for number, mark in enumerate(image, 1):
+            where = f"{file}, image {image.get('name')!r}, {mark.tag} {number}"
+            with object_errors(where, self.bad):
+                label = mark.get("label", "")
+                facts = _facts(mark, self.passed_over)
+                is_no_box = mark.tag == "tag" and label == _NO_BOX
+                area = _read_area(mark, record, where, self.passed_over)
+                if mark.tag == "tag" and label == _PICTURE and facts:
+                    record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
+                elif area or is_no_box:
+                    keyed.append(_keyed_expression(mark, area, facts, len(items), self.bad))
+                elif mark.tag == "tag":
+                    self.passed_over[f"tags {label!r}"] += 1
+                else:
+                    is_other = mark.tag not in _AREAS
+                    self.passed_over[f"shapes that are no boxes: {mark.tag}"] += int(is_other)
+                    other_shapes += 1
+                items.append(text_of(mark))
+        record[COLUMN]["items"] = items
+        if other_shapes and not keyed:  # something is there
+            record["background"] = False
+        return self.bad.marked({**record, "expressions": unite(keyed)})
 
 
 def _task_xml() -> str:
@@ -266,40 +307,24 @@ def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
     return text_of(element)
 
 
-def _record(image: Element, format: str, passed_over: Counter[str]) -> dict[str, Any]:
-    # A phrase is the text of a box's or tag's attribute, else a box's label. Boxes and tags of one
-    # phrase that have one id, or stand in one group, are one expression; so are those of one phrase
-    # without either.
-    record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
-    record |= {side: int(image.attrib[side]) for side in ("width", "height")}
-    record |= column(format, [text_of(mark) for mark in image], image=dict(image.attrib))
-    keyed: list[tuple[Any, dict[str, Any]]] = []
-    other_shapes = 0
-    for number, mark in enumerate(image):
-        label = mark.get("label", "")
-        facts = _facts(mark, passed_over)
-        is_no_box = mark.tag == "tag" and label == _NO_BOX
-        area = _read_area(mark, record, passed_over)
-        if mark.tag == "tag" and label == _PICTURE and facts:
-            record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
-        elif area or is_no_box:
-            text = facts.get("phrase") or label
-            own_id = facts.get("expression_id") or mark.get("group_id")
-            instances = []
-            if area:
-                instances = [keep({**area, **_score_in(facts)}, number, text)]
-            expression = _expression(text, facts, instances)
-            keyed.append(
-                ((own_id, text), expression if instances else keep(expression, number, text))
-            )
-        elif mark.tag == "tag":
-            passed_over[f"tags {label!r}"] += 1
-        else:
-            passed_over[f"shapes that are no boxes: {mark.tag}"] += int(mark.tag not in _AREAS)
-            other_shapes += 1
-    if other_shapes and not keyed:  # something is there
-        record["background"] = False
-    return {**record, "expressions": unite(keyed)}
+def _keyed_expression(
+    mark: Element,
+    area: Mapping[str, Any],
+    facts: Mapping[str, str],
+    item: int,
+    bad: BadEntries,
+) -> tuple[Any, dict[str, Any]]:
+    # Of a box or a tag, after what tells its expression. The phrase is the text of an attribute,
+    # else the label. `area` is empty for a tag.
+    label = mark.get("label", "")
+    text = facts.get("phrase") or label
+    own_id = facts.get("expression_id") or mark.get("group_id")
+    instances = []
+    if area:
+        instances = [keep({**area, **_score_in(facts)}, item, text)]
+    expression = _expression(text, facts, instances)
+    check_expression(expression, bad)
+    return (own_id, text), expression if instances else keep(expression, item, text)
 
 
 def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
@@ -332,7 +357,7 @@ def _expression(
 
 
 def _read_area(
-    mark: Element, record: Mapping[str, Any], passed_over: Counter[str]
+    mark: Element, record: Mapping[str, Any], where: str, passed_over: Counter[str]
 ) -> dict[str, Any]:
     # Return `bbox`, and `segmentation` of a shape that is a mask; empty for one of no use, which is
     # counted, and of all other elements.
@@ -343,14 +368,12 @@ def _read_area(
             raise BrokenRow("a box is rotated: only upright ones can be read")
         return {"bbox": [float(mark.attrib[name]) for name in _CORNERS]}
     size = (record["width"], record["height"])
-    where = f"image {record['image_path']!r}, {mark.tag} {mark.get('label')!r}"
     try:
-        mask = _mask_in(mark, size)
+        mask = masks.checked(_mask_in(mark, size), size)
     except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
         masks.pass_over(passed_over, where, error)
         return {}
-    found = masks.found(mask, None, size, where, passed_over)
-    return {"bbox": [*masks.bounds(mask)], **found} if found else {}
+    return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
 
 
 def _score_in(facts: Mapping[Any, str]) -> dict[str, float]:

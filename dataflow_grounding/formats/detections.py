@@ -14,12 +14,15 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, ImageBroken, InputError
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.records import is_number, is_score, stated_size
 from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import (
+    check_expression,
     entry_errors,
     files_under,
+    object_errors,
     read_lines,
     read_whole,
     unite,
@@ -50,10 +53,8 @@ class LabelMe(Format):
                 raise InputError(f"{path} has no .json files: name the folder of LabelMe's files")
         for name in names:
             file = os.path.join(path, name) if name else path
-            data = read_whole(file)
-            with entry_errors(file):
-                record = self._record(data, file, os.path.dirname(name))
-            yield record
+            with entry_errors(file, self.bad):
+                yield self._record(read_whole(file), file, os.path.dirname(name))
 
     def _record(self, data: Mapping[str, Any], file: str, folder: str) -> dict[str, Any]:
         # The picture's path in it starts from the file's `folder`. `background` is false where
@@ -61,9 +62,13 @@ class LabelMe(Format):
         keyed = []
         size = stated_size({"width": data.get("imageWidth"), "height": data.get("imageHeight")})
         for number, shape in enumerate(data["shapes"], 1):
-            instance = _instance_of(shape, size, f"{file}, shape {number}", self.passed_over)
-            if instance is not None:
-                keyed.append((shape["label"], _expression(shape["label"], [instance])))
+            where = f"{file}, shape {number}"
+            with object_errors(where, self.bad):
+                instance = _instance_of(shape, size, where, self.passed_over)
+                if instance is not None:
+                    expression = _expression(shape["label"], [instance])
+                    check_expression(expression, self.bad)
+                    keyed.append((shape["label"], expression))
         picture = data["imagePath"] or _picture_next_to(file)
         picture = str(picture).replace("\\", "/")  # as Windows writes paths
         record = {
@@ -75,7 +80,7 @@ class LabelMe(Format):
         }
         if data["shapes"] and not keyed:
             record["background"] = False
-        return record
+        return self.bad.marked(record)
 
 
 def _picture_next_to(file: str) -> str:
@@ -165,23 +170,30 @@ class Detections(Format):
         """
         record: dict[str, Any] | None = None  # of the lines read last, but for its expressions
         keyed: list[tuple[Any, dict[str, Any]]] = []  # these, each after its phrase
-        for where, data in read_lines(path, self.data_file):
-            with entry_errors(where):
-                keyed_of_line = _keyed_expressions(data)
-                name = data["image_path"]
+        for where, data in read_lines(path, self.data_file, self.bad):
+            name = data.get("image_path")
+            if self.bad.goes_on and not isinstance(name, str):
+                self.bad.note(f"{where}: no 'image_path' in it")
+                continue
             if record is not None and record["image_path"] != name:
-                yield {**record, "expressions": unite(keyed)}
+                yield self.bad.marked({**record, "expressions": unite(keyed)})
                 record = None
+            keyed_of_line: list[tuple[Any, dict[str, Any]]] = []
+            with entry_errors(where), object_errors(where, self.bad):
+                keyed_of_line = _keyed_expressions(data, where, self.bad)
+                name = data["image_path"]
             if record is None:
                 keyed = []
                 record = {"image_path": name, "caption": None}
                 record |= {side: data[side] for side in ("width", "height") if side in data}
             keyed += keyed_of_line
         if record is not None:
-            yield {**record, "expressions": unite(keyed)}
+            yield self.bad.marked({**record, "expressions": unite(keyed)})
 
 
-def _keyed_expressions(data: Mapping[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+def _keyed_expressions(
+    data: Mapping[str, Any], where: str, bad: BadEntries
+) -> list[tuple[Any, dict[str, Any]]]:
     # A line with `text` but no boxes gives one expression, without boxes. A score that isn't from 0
     # to 1 is left out.
     boxes = data["boxes"]
@@ -197,11 +209,14 @@ def _keyed_expressions(data: Mapping[str, Any]) -> list[tuple[Any, dict[str, Any
     keyed = []
     if isinstance(text, str) and not boxes:
         keyed.append((text, {"text": text, "instances": []}))
-    for box, label, score in zip(boxes, labels, scores, strict=True):
-        if not all(map(is_number, box)):
-            raise BrokenRow("a box has something else than numbers")
-        instance = {"bbox": [float(edge) for edge in box]}
-        if is_score(score):
-            instance["score"] = score
-        keyed.append((label, _expression(label, [instance])))
+    for number, (box, label, score) in enumerate(zip(boxes, labels, scores, strict=True), 1):
+        with object_errors(f"{where}, box {number}", bad):
+            if not all(map(is_number, box)):
+                raise BrokenRow("a box has something else than numbers")
+            instance = {"bbox": [float(edge) for edge in box]}
+            if is_score(score):
+                instance["score"] = score
+            expression = _expression(label, [instance])
+            check_expression(expression, bad)
+            keyed.append((label, expression))
     return keyed

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 
 if TYPE_CHECKING:
@@ -155,10 +156,11 @@ class Format(ABC):
         carries: What it can say.
         data_file: What a trainer is pointed at, relative to the export's folder.
         passed_over: Counts of what `read` leaves out, in words. `find_format` sets this and the
-            next two, empty.
+            next three, empty.
         remarks: Lines on what was read or written that a user should know, filled by `read` and
             `write`.
         class_names: The classes that the data lists, in the order of their numbers, set by `read`.
+        bad: The entries that can't be read, and whether `read` goes on after them.
         preamble: What else the data says of all pictures, as JSON: set by `read`, and given to
             `write` where it is an option.
     """
@@ -170,6 +172,7 @@ class Format(ABC):
     passed_over: Counter[str]
     remarks: list[str]
     class_names: Sequence[str]
+    bad: BadEntries
     preamble: Mapping[str, Any] = MappingProxyType({})
     pictures: str = ""
     """The folder in whose `pictures/` `read` puts pictures that are in the data itself.

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
 from dataflow_grounding.formats import masks
@@ -31,7 +32,7 @@ from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase
 from dataflow_grounding.formats.imported import Mark, Source, column, keep
 from dataflow_grounding.formats.picture_files import PictureFiles
-from dataflow_grounding.formats.reading import files_under, picture_size, unite
+from dataflow_grounding.formats.reading import entry_errors, files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 
 Labelled: TypeAlias = dict[str, Any]
@@ -323,16 +324,18 @@ class _LabelFormat(PictureFiles):
             for image in images:
                 label = _label_of(image)
                 file = os.path.join(labels, label)
-                size = picture_size(pictures, image, file)
-                columns: dict[str, Any] = {"expressions": []}
-                if label in label_files:
-                    columns = self._columns_of(file, size, names)
-                yield {
-                    "image_path": os.path.relpath(os.path.join(pictures, image), image_root),
-                    "width": size[0],
-                    "height": size[1],
-                    **columns,
-                }
+                with entry_errors(file, self.bad):
+                    size = picture_size(pictures, image, file)
+                    columns: dict[str, Any] = {"expressions": []}
+                    if label in label_files:
+                        columns = self._columns_of(file, size, names)
+                    row = {
+                        "image_path": os.path.relpath(os.path.join(pictures, image), image_root),
+                        "width": size[0],
+                        "height": size[1],
+                        **columns,
+                    }
+                    yield self.bad.marked(row)
 
     def _read_names(self, path: str, top: str) -> Any:
         # The file is `path`; or where that is the data set's folder, `top`, the first of
@@ -350,6 +353,7 @@ class _LabelFormat(PictureFiles):
     def _usable(self, label: str, of_line: OfLine, lines: list[str]) -> list[Labelled]:
         # As trainers do, lines of no use are left out, and counted with the first one's place. A
         # file in which all lines are of no use is likely of another format: it raises BrokenRow.
+        # Where bad entries have a limit, each is one of them.
         bad_lines: list[str] = []
 
         def numbered(fields: list[str]) -> list[Labelled]:
@@ -359,6 +363,10 @@ class _LabelFormat(PictureFiles):
             return regions
 
         regions = read_labels(label, numbered, bad_lines)
+        if self.bad.goes_on:
+            for bad_line in bad_lines:
+                self.bad.note_object(bad_line)
+            return regions
         if bad_lines and not regions:
             raise BrokenRow(bad_lines[0])
         if bad_lines:
@@ -530,7 +538,7 @@ class Yolo(_LabelFormat):
     ) -> list[Labelled]:
         """Return the regions of a label file. Raises InputError without the names of classes."""
         if names is None:
-            raise InputError(
+            raise ImportRefused(
                 f"{label}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set"
             )

@@ -20,6 +20,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import UNREAD, Seeds
+from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
 from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.formats.label_files import (
@@ -58,6 +59,7 @@ class LabelSeeds(Seeds):
         boxless: Whether the steps do without regions.
         crowds: How many crowd regions are left out.
         stated_sizes: Of images, the width and height that the labels say their boxes are in.
+        bad: Takes what can't be read of labels, where it goes on.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class LabelSeeds(Seeds):
         boxless: bool,
         crowds: int = 0,
         stated_sizes: Mapping[str, Size] | None = None,
+        bad: BadEntries | None = None,
     ) -> None:
         self._stated_sizes = stated_sizes or {}
         self._images = images
@@ -86,7 +89,7 @@ class LabelSeeds(Seeds):
         self._without_image = without_image
         own_files = [] if kind_of(origin) == "folder" else [origin]
         source = f"{image_dir} with {origin}"
-        super().__init__(source, own_files, (image_dir,), boxless, without=source)
+        super().__init__(source, own_files, (image_dir,), boxless, without=source, bad=bad)
 
     def _reset_found(self) -> None:
         # What the names of files alone tell, known since the object was made, stays.
@@ -99,9 +102,17 @@ class LabelSeeds(Seeds):
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
-            self.found[UNREAD] += left_out
+            skipped = record.get(SKIPPED, 0)  # what is left out as bad comes first
+            self.found[UNREAD] += left_out[skipped:]
             self.found[BEYOND] += outside
+            if self.bad.goes_on and SEED_ERROR in record:
+                self.bad.note(record[SEED_ERROR])
+                continue
+            for why in left_out[:skipped]:
+                self.bad.note(why)
+            self.bad.read(len(record["regions"]))
             yield record
+        self.bad.finish()
 
     def _id_of(self, path: str) -> str:
         stem = os.path.splitext(path)[0]
@@ -123,6 +134,8 @@ class LabelSeeds(Seeds):
                 labelled = self._read(self._label_of_image[path], size, left_out)
             except BrokenRow as error:
                 return {**record, "regions": [], SEED_ERROR: str(error)}, [], []
+        if self.bad.goes_on and left_out:
+            record[SKIPPED] = len(left_out)
         regions = []
         for region in labelled:
             box = region["bbox"]
@@ -139,7 +152,7 @@ class LabelSeeds(Seeds):
 
     def fingerprint(self) -> str:
         """Return a digest of the images' and labels' paths, sizes and times; they aren't read."""
-        digest = hashlib.sha256(f"{__version__} {self.reading}".encode())
+        digest = hashlib.sha256(f"{__version__} {self.reading}{self.bad.limit}".encode())
         images = (joined(self.folders[0], image) for image in self._images)
         paths = itertools.chain(images, self._files)
         for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
@@ -162,7 +175,7 @@ class LabelSeeds(Seeds):
             report["boxes_beyond_their_image"] = self._counted(self.found[BEYOND])
         if self._crowds:
             report["crowd_regions_left_out"] = self._crowds
-        return report
+        return report | self.bad_entries()
 
     def _counted(self, items: list[str]) -> dict[str, Any]:
         return {"count": len(items), "first": items[: self.shown]}
@@ -176,11 +189,16 @@ class LabelSeeds(Seeds):
 
 
 def from_label_folder(
-    image_dir: str, label_dir: str, key: str, names_file: str | None, boxless: bool
+    image_dir: str,
+    label_dir: str,
+    key: str,
+    names_file: str | None,
+    boxless: bool,
+    bad: BadEntries,
 ) -> LabelSeeds:
     """Return seeds from a folder of KITTI's label files, or of YOLO's.
 
-    A bad line of KITTI's is left out; of YOLO's it fails its image's record.
+    A bad line of KITTI's is left out; of YOLO's it fails its image's record, unless `bad` goes on.
 
     Args:
         image_dir: The folder of images.
@@ -189,6 +207,7 @@ def from_label_folder(
         names_file: None for KITTI. For YOLO the file with the names of classes; empty for the
             classes.txt in `label_dir`.
         boxless: Whether the steps do without regions.
+        bad: Takes bad lines, where it goes on.
 
     Raises:
         InputError: A folder or YOLO's names are missing, or no label belongs to an image.
@@ -213,9 +232,11 @@ def from_label_folder(
             label_of_image[image] = joined(label_dir, label)
     without_image = sorted(labels.difference(wanted_labels.values()))
     files = [*label_of_image.values(), *names_files]
-    read: ReadLabels = _read_kitti if names is None else partial(_read_yolo, names)
+    read: ReadLabels = _read_kitti
+    if names is not None:
+        read = partial(_read_yolo, names, bad.goes_on)
     return LabelSeeds(
-        image_dir, label_dir, images, label_of_image, read, without_image, files, boxless
+        image_dir, label_dir, images, label_of_image, read, without_image, files, boxless, bad=bad
     )
 
 
@@ -224,14 +245,16 @@ def _read_kitti(path: str, size: Size | None, left_out: list[str]) -> list[Label
         return _without_scores(read_labels(path, kitti_regions, left_out))
 
 
-def _read_yolo(names: Names, path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
+def _read_yolo(
+    names: Names, goes_on: bool, path: str, size: Size | None, left_out: list[str]
+) -> list[Labelled]:
     # There are none where the size isn't known: the image can't be opened, and its record fails for
     # that.
     if size is None:
         return []
     of_line = partial(yolo_regions, names.classes, names.keypoints, size)
     with told_as(BrokenRow, f"can't read {path}"):
-        return _without_scores(read_labels(path, of_line))
+        return _without_scores(read_labels(path, of_line, left_out if goes_on else None))
 
 
 def _without_scores(regions: Iterable[Labelled]) -> list[Labelled]:
@@ -248,12 +271,13 @@ def _names_file_beside(label_dir: str, key: str) -> str:
     return file
 
 
-def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
+def from_coco(image_dir: str, path: str, boxless: bool, bad: BadEntries) -> LabelSeeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
-    Raises InputError: the file can't be read, names no image of the folder, or one twice.
+    `bad` takes annotations that can't be read, where it goes on. Raises InputError: the file can't
+    be read, names no image of the folder, or one twice.
     """
-    coco = CocoFile(path)
+    coco = CocoFile(path, bad)
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     id_of_name: dict[str, str] = {}
@@ -282,12 +306,13 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
         path,
         images,
         id_of_name,
-        lambda image_id, *_: coco.regions(image_id),
+        lambda image_id, _, left_out: coco.regions(image_id, left_out),
         without_image,
         [path],
         boxless,
         left_out[CROWDS],
         stated_sizes,
+        bad,
     )
 
 

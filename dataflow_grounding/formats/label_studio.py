@@ -24,7 +24,12 @@ from dataflow_grounding.formats import brush, masks
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample, stands
 from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
-from dataflow_grounding.formats.reading import entry_errors, read_lines
+from dataflow_grounding.formats.reading import (
+    check_expression,
+    entry_errors,
+    object_errors,
+    read_lines,
+)
 
 # labels and names of controls, as in label_studio.xml
 _BOX = "object"  # label of a box
@@ -42,6 +47,7 @@ _MASK_CONTROLS = """
   <BrushLabels name="brush" toName="image"><Label value="object"/></BrushLabels>"""
 _AFTER = "</RectangleLabels>"
 _OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
+_AS_READ = "as read"  # key of a region, as it is in the file
 _UNREAD = "unread"  # instead of the type of a region of no use
 _NO_PLACE = ""  # instead of the id of a place in the caption
 _DECIMALS = 6  # of a pixel
@@ -172,8 +178,8 @@ class LabelStudio(ReturningFormat):
 
         Tasks with neither, cancelled annotations and all but a task's last one are counted.
         """
-        for where, task in read_lines(path, self.data_file):
-            with entry_errors(where):
+        for where, task in read_lines(path, self.data_file, self.bad):
+            with entry_errors(where, self.bad):
                 if "data" not in task:
                     raise BrokenRow(
                         "no 'data' in it: export from Label Studio as JSON, not as JSON-MIN"
@@ -186,8 +192,13 @@ class LabelStudio(ReturningFormat):
                     latest = _latest(_whole(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
-                    record = self._record(task["data"], latest, where)
-                    yield {**record, **_column_of(self.name, task, kind, latest)}
+                    shaped = [
+                        _with_mask(part, where, self.passed_over) for part in latest["result"]
+                    ]
+                    result = self._readable(shaped, task["data"], where)
+                    record = self._record(task["data"], {**latest, "result": result})
+                    own = _column_of(self.name, task, kind, latest, _as_read(result))
+                    yield self.bad.marked({**record, **own})
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled = [bool(each.get("was_cancelled")) for each in annotations]
@@ -200,9 +211,41 @@ class LabelStudio(ReturningFormat):
             }
         )
 
-    def _record(
-        self, data: Mapping[str, Any], annotation: Mapping[str, Any], where: str
-    ) -> dict[str, Any]:
+    def _readable(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
+        # The result without the regions that can't be read, and without what goes with them.
+        if not self.bad.goes_on:
+            return result
+        caption = data.get(self.caption) or ""
+        relations = [part for part in result if _is_relation(part)]
+        places: list[dict[str, Any]] = []  # in the caption, those that can be read
+        kept: set[int] = set()
+        ids = set()  # of what is kept
+        for own_id, numbers in self._regions(result, where):
+            parts = [result[number] for number in numbers]
+            with object_errors(f"{where}, region {own_id}", self.bad):
+                related = [each for each in relations if own_id in _ends_of(each)]
+                for expression in _expressions([*parts, *related, *places], caption, Counter()):
+                    check_expression(expression, self.bad)
+                if _is_place(parts[0]):
+                    places += parts
+                kept.update(numbers)
+                ids.add(own_id)
+        for number, part in enumerate(result):
+            if _is_relation(part) and ids.issuperset(_ends_of(part)):
+                kept.add(number)
+        return [result[number] for number in sorted(kept)]
+
+    def _regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
+        # Ids of regions with the numbers of their parts in the result; places in the caption come
+        # first. Relations are none. A part without an id has its number, from 1.
+        parts: dict[Any, list[int]] = {}
+        for number, part in enumerate(result):
+            with object_errors(f"{where}, region {number + 1}", self.bad):
+                if not _is_relation(part):
+                    parts.setdefault(part.get("id", number + 1), []).append(number)
+        return sorted(parts.items(), key=lambda region: not _is_place(result[region[1][0]]))
+
+    def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
         # Return the record of a task with that data and annotation. Its size is that of the last
         # box's picture; without a box it has none.
         caption = data.get(self.caption) or ""
@@ -210,8 +253,9 @@ class LabelStudio(ReturningFormat):
         result = annotation["result"]
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
-        result = [_with_mask(part, where, self.passed_over) for part in result]
         record["expressions"] = _expressions(result, caption, self.passed_over)
+        if not record["expressions"] and any(part["type"] == _UNREAD for part in result):
+            record["background"] = False  # something is there
         for part in result:
             if _role(part) == "box":
                 record["width"] = part["original_width"]
@@ -226,15 +270,32 @@ class LabelStudio(ReturningFormat):
         return record
 
 
+def _is_relation(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "relation"
+
+
+def _ends_of(relation: Mapping[str, Any]) -> tuple[Any, Any]:
+    return relation["from_id"], relation["to_id"]
+
+
+def _is_place(part: Mapping[str, Any]) -> bool:
+    value = part.get("value")
+    return isinstance(value, dict) and isinstance(value.get("start"), int)
+
+
 def _column_of(
-    format: str, task: Mapping[str, Any], kind: str, latest: Mapping[str, Any]
+    format: str,
+    task: Mapping[str, Any],
+    kind: str,
+    latest: Mapping[str, Any],
+    result: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     # The items are the regions of the result that is read, which is left out of the task.
     number = next(index for index, each in enumerate(task[kind]) if each is latest)
     others = [*task[kind]]
     others[number] = {**latest, "result": []}
     place = [kind, number]
-    return column(format, latest["result"], task={**task, kind: others}, place=place)
+    return column(format, result, task={**task, kind: others}, place=place)
 
 
 def _left_alone(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
@@ -400,17 +461,20 @@ def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
     # stands for nothing. Others are as they were.
     if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
         return part
-    size = (part["original_width"], part["original_height"])
-    where = f"{where}, region {part['id']}"
+    where = f"{where}, region {part.get('id')}"
     try:
-        mask = _mask_in(part["value"], size)
-    except (BrokenRow, TypeError, ValueError) as error:
+        size = (part["original_width"], part["original_height"])
+        mask = masks.checked(_mask_in(part["value"], size), size)
+    except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
         masks.pass_over(passed_over, where, error)
-        return {"id": part["id"], "type": _UNREAD}
-    found = masks.found(mask, None, size, where, passed_over)
-    if not found:
-        return {"id": part["id"], "type": _UNREAD}
-    return {**part, "shape": {"bbox": [*masks.bounds(mask)], **found}}
+        return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
+    shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
+    return {**part, "shape": shape, _AS_READ: part}
+
+
+def _as_read(result: Sequence[Any]) -> list[Any]:
+    # The regions as they are in the file.
+    return [part.get(_AS_READ, part) for part in result]
 
 
 def _mask_in(value: Mapping[str, Any], size: Size) -> Any:

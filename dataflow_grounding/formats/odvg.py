@@ -11,10 +11,17 @@ from itertools import count, groupby
 from typing import Any, ClassVar
 from unicodedata import normalize
 
+from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
-from dataflow_grounding.formats.reading import entry_errors, read_lines, unite
+from dataflow_grounding.formats.reading import (
+    check_expression,
+    entry_errors,
+    object_errors,
+    read_lines,
+    unite,
+)
 
 
 class _Odvg(Format):
@@ -50,24 +57,31 @@ class _Odvg(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each line, with a size only where the line states it."""
-        for where, line in read_lines(path, self.data_file):
-            with entry_errors(where):
-                yield {
+        for where, line in read_lines(path, self.data_file, self.bad):
+            with entry_errors(where, self.bad):
+                row = {
                     "image_path": line[self.picture_key],
                     "width": line.get("width"),
                     "height": line.get("height"),
-                    **self.record(line["grounding"]),
+                    "caption": None,
+                    "expressions": [],
                 }
+                with object_errors(where, self.bad):
+                    row |= self.record(line["grounding"], where)
+                yield self.bad.marked(row)
 
-    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+    def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the `caption` and `expressions` of a line's `grounding`.
 
-        Boxes of equal phrases are one expression's. Raises KeyError, TypeError.
+        Boxes of equal phrases are one expression's. `where` is the line's place. Raises KeyError,
+        TypeError.
         """
         keyed = []
-        for region in grounding["regions"]:
-            expression = _expression(region["phrase"], [region])
-            keyed.append((expression["text"], expression))
+        for number, region in enumerate(grounding["regions"], 1):
+            with object_errors(f"{where}, region {number}", self.bad):
+                expression = _expression(region["phrase"], [region])
+                check_expression(expression, self.bad)
+                keyed.append((expression["text"], expression))
         return {"caption": grounding.get("caption"), "expressions": unite(keyed)}
 
 
@@ -135,25 +149,30 @@ class MMDetection(_Odvg):
             return text
         return "".join(_of_one_lower_letter(letter) for letter in text)
 
-    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+    def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the `caption` and `expressions` of a line, one expression for each region.
 
         Raises KeyError, TypeError, IndexError for a region without a span.
         """
         caption = grounding["caption"]
         expressions = []
-        for region in grounding["regions"]:
-            expression = _expression(region["phrase"], [region])
-            spans = region["tokens_positive"]
-            # The words of a phrase may have a span each. The phrase stands in the caption, from the
-            # start of the first to the end of the last, only if nothing else is between them.
-            whole_span = [spans[0][0], spans[-1][1]]
-            if len(spans) == 1 or stands(expression["text"], whole_span, caption):
-                expression["char_span"] = whole_span
-            else:
-                expression["char_span"] = None
-            expressions.append(expression)
+        for number, region in enumerate(grounding["regions"], 1):
+            with object_errors(f"{where}, region {number}", self.bad):
+                expression = _expression(region["phrase"], [region])
+                check_expression(expression, self.bad)
+                expression["char_span"] = _span_of(region, expression["text"], caption)
+                expressions.append(expression)
         return {"caption": caption, "expressions": expressions}
+
+
+def _span_of(region: Mapping[str, Any], text: str, caption: Any) -> list[Any] | None:
+    # The words of a phrase may have a span each. The phrase stands in the caption, from the start
+    # of the first to the end of the last, only if nothing else is between them.
+    spans = region["tokens_positive"]
+    whole_span = [spans[0][0], spans[-1][1]]
+    if len(spans) == 1 or stands(text, whole_span, caption):
+        return whole_span
+    return None
 
 
 def _of_one_lower_letter(letter: str) -> str:
@@ -195,11 +214,15 @@ class TaoReferring(_Odvg):
         for _, of_picture in groupby(lines, key=lambda row: row["image_path"]):
             first, *others = of_picture
             expressions = list(first["expressions"])
+            marks = {key: first[key] for key in (SKIPPED, "background") if key in first}
             for row in others:
                 expressions += row["expressions"]
-            yield {**first, "expressions": expressions}
+                if SKIPPED in row:
+                    marks[SKIPPED] = marks.get(SKIPPED, 0) + row[SKIPPED]
+            self.bad.place = ""  # by now it is that of the next picture's line
+            yield {**first, **marks, "expressions": expressions}
 
-    def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
+    def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the one expression of a line, without a caption."""
         expression = _expression(grounding["expression"], [*grounding["regions"]])
         return {"caption": None, "expressions": [expression]}

@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, Any
@@ -25,6 +25,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
+from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
     Record,
@@ -34,7 +35,7 @@ from dataflow_grounding.data.records import (
     stated_size,
     whole_number,
 )
-from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
+from dataflow_grounding.data.rows import file_type_of, read_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import stands
@@ -42,6 +43,7 @@ from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
 from dataflow_grounding.images.image import find_image
 
+_PASSING = nullcontext()
 ROUNDING = 0.5  # px by which a box may reach out of its image without a word
 # What is told of an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
@@ -111,16 +113,22 @@ def file_of(path: str, name: str) -> str:
     return inside
 
 
-def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield where each object of a file stands, `FILE, line 3` or `FILE, entry 3`, and the object.
 
     The file is one of rows (JSON lines, a JSON list, CSV, Parquet): `path`, or `name` in that
-    folder. Raises InputError, also at the first object that can't be read.
+    folder. Raises InputError, also at the first object that can't be read, unless it is left out.
     """
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
-    for number, data in read_unbroken_rows(file, unit):
-        yield f"{file}, {unit} {number}", data
+    for row in read_rows(file):
+        where = f"{file}, {unit} {row.line}"
+        if row.data is not None:
+            yield where, row.data
+        elif bad.goes_on:
+            bad.note(f"{where}: {row.error}")
+        else:
+            raise InputError(f"{where}: {row.error}")
 
 
 def read_whole(file: str) -> Any:
@@ -340,12 +348,52 @@ def picture_size(folder: str, name: Any, where: str) -> Size:
 
 
 @contextmanager
-def entry_errors(where: str) -> Iterator[None]:
+def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
     That is what readers raise of rows and replies, and what Python raises where a key or an item is
-    missing, or a value is of another type.
+    missing, or a value is of another type. Where `bad` goes on, it takes the error: the block ends,
+    and a whole picture, line or task is left out.
     """
+    if bad is None or not bad.goes_on:
+        with _told_of_entry(where):
+            yield
+        return
+    outer_place = bad.place
+    bad.place = where
+    try:
+        with _told_of_entry(where):
+            yield
+    except ImportRefused:
+        raise
+    except InputError as error:
+        bad.note_picture(str(error))
+    finally:
+        bad.place = outer_place
+
+
+def object_errors(where: str, bad: BadEntries) -> AbstractContextManager[None]:
+    """Return a context that leaves out an object of a picture that can't be read, if `bad` goes on.
+
+    `where` is its place. Where `bad` doesn't go on, errors pass as they are: they are told of the
+    picture.
+    """
+    return _noted(where, bad) if bad.goes_on else _PASSING
+
+
+@contextmanager
+def _noted(where: str, bad: BadEntries) -> Iterator[None]:
+    try:
+        with _told_of_entry(where):
+            yield
+    except ImportRefused:
+        raise
+    except InputError as error:
+        bad.note_object(str(error))
+
+
+@contextmanager
+def _told_of_entry(where: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
@@ -363,7 +411,11 @@ def entry_errors(where: str) -> Iterator[None]:
 
 
 def complete_rows(
-    rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[str], backgrounds: bool
+    rows: Iterable[dict[str, Any]],
+    path: str,
+    passed_over: Counter[str],
+    backgrounds: bool,
+    bad: BadEntries,
 ) -> Iterator[dict[str, Any]]:
     """Yield a format's rows completed to records: with ids, status, scores, and spans.
 
@@ -377,10 +429,11 @@ def complete_rows(
         passed_over: Gets the counts, in words.
         backgrounds: Mark a row without expressions as `background: true`, unless it has that
             column.
+        bad: Takes boxes, phrases and rows that can't be read, where it goes on.
 
     Raises:
         InputError: An expression without text, a box that isn't x1, y1, x2, y2, or a score out of
-            [0, 1]; it names `path` and the row's number.
+            [0, 1]; it names `path` and the row's number. There are too many bad entries.
     """
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
     without_picture = 0
@@ -391,8 +444,56 @@ def complete_rows(
             record.image_id = "record"
             record.occurrence = without_picture
             without_picture += 1
-        with entry_errors(f"{path}, record {number}"):
-            yield _complete_row(record, passed_over, backgrounds)
+        where = f"{path}, record {number}"
+        place = bad.place  # of the entry that the row was read from, if it is one alone
+        with entry_errors(where, bad):
+            if bad.goes_on:
+                place = place or f"{where} ({path_of(record)})"
+                record = Record(_without_bad(record, place, bad))
+            completed = _complete_row(record, passed_over, backgrounds)
+            bad.read(sum(len(each["instances"]) or 1 for each in completed["expressions"]))
+            yield completed
+    bad.finish()
+
+
+def _without_bad(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
+    # An item of the source whose box is left out counts as read: no export gives it back.
+    expressions: list[dict[str, Any]] = []
+    for number, expression in enumerate(record["expressions"], 1):
+        expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
+    clean = bad.marked({**record, "expressions": expressions})
+    own = record.get(COLUMN)
+    if clean["expressions"] != record["expressions"] and isinstance(own, dict):
+        clean[COLUMN] = with_read(own, record["expressions"])
+    return clean
+
+
+def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator[dict[str, Any]]:
+    # A phrase that loses all of its boxes so is left out: nobody says that it isn't there.
+    with object_errors(where, bad):
+        stated = {"text": expression} if isinstance(expression, str) else expression
+        boxes = stated.get("instances") or []
+        check_expression({**stated, "instances": []}, bad)
+        kept = []
+        for number, box in enumerate(boxes, 1):
+            with object_errors(f"{where}, box {number}", bad):
+                check_expression({**stated, "instances": [box]}, bad)
+                kept.append(box)
+        if kept or not boxes:
+            yield {**stated, "instances": kept}
+
+
+def check_expression(expression: Mapping[str, Any], bad: BadEntries) -> None:
+    """Raise BrokenRow for an expression that `complete_rows` can't complete, if `bad` goes on.
+
+    So it is told with its own place. Else `complete_rows` raises.
+    """
+    if not bad.goes_on:
+        return
+    alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
+    for read in read_expressions(alone, "expressions"):
+        for instance in read["instances"]:
+            _has_area(instance)
 
 
 def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
     STATUSES,
@@ -40,6 +41,7 @@ from dataflow_grounding.formats.masks import KEY, without
 from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.formats.whole_pictures import (
     MISSED_BOX,
+    SKIPPED_OBJECT,
     UNDECIDED_CLASS,
     UNVERIFIED,
     WholePictures,
@@ -68,6 +70,8 @@ _REMARKS = {
     " background there (--partly-verified keeps them)",
     MISSED_BOX: "pictures left out, as a reviewer says that something is there, which has no box"
     " and would be background (--partly-verified keeps them)",
+    SKIPPED_OBJECT: "pictures left out, as an import left out objects of theirs, which would be"
+    " background there (--partly-verified keeps them)",
     UNDECIDED_CLASS: "pictures left out, as it is undecided whether a class is there, which would"
     " be background (--partly-verified keeps them)",
     _ONLY_REJECTED: "pictures left out, as all boxes of a phrase were rejected and nobody said that"
@@ -233,10 +237,12 @@ class SampleMaker:
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        # - Marked `background: false`: no. - With expressions: if each has the status `none` and is
-        # selected. - Without expressions: if it is marked `background`, or a person reviewed it, or
-        # the format writes whole records (`Format.whole`); and an expression that wasn't found
-        # would be selected.
+        # - With objects that an import left out, or marked `background: false`: no. - With
+        # expressions: if each has the status `none` and is selected. - Without expressions: if it
+        # is marked `background`, or a person reviewed it, or the format writes whole records
+        # (`Format.whole`); and an expression that wasn't found would be selected.
+        if record.get(SKIPPED):
+            return False
         if isinstance(self._format, ReturningFormat):
             nothing_left = all(map(_is_rejected_or_absent, expressions))
             if self._format.goes_back_empty(record, nothing_left):

@@ -16,6 +16,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import Made, Seeds
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.records import as_json, read_object, stated_size
@@ -57,8 +58,9 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
         InputError: A file or folder isn't there, or holds nothing that fits.
     """
     block = "image_referring_expression.data"
+    bad = _bad_entries(data)
     if data.input_annotations_jsonl:
-        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
+        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless, bad)
     names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
     stated = [name for name in names if getattr(data, name)]
     if len(stated) != 1:
@@ -72,12 +74,22 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     name = stated[0]
     path = str(getattr(data, name))
     if name == "coco_json":
-        return from_coco(data.image_dir, path, boxless)
+        return from_coco(data.image_dir, path, boxless, bad)
     key = f"{block}.{name}"
     names_file: str | None = None  # KITTI's labels name their classes themselves
     if name == "yolo_label_dir":
         names_file = data.yolo_names or ""
-    return from_label_folder(data.image_dir, path, key, names_file, boxless)
+    return from_label_folder(data.image_dir, path, key, names_file, boxless, bad)
+
+
+def _bad_entries(data: ReferringData) -> BadEntries:
+    try:
+        return BadEntries(str(data.skip_bad or ""))
+    except ValueError:
+        name = setting("image_referring_expression.data.skip_bad")
+        raise SpecError(
+            f"{name}: {data.skip_bad!r} is no number of entries, as 20, and no share, as 5%"
+        ) from None
 
 
 def find_proposals(
@@ -148,19 +160,27 @@ class AnnotationSeeds(Seeds):
         image_dir: Where images are looked for first, if given; then beside the file, then here.
         made: What the steps make anew, in this run or later.
         boxless: Whether the steps do without regions.
+        bad: Takes such lines and records, where it goes on: they don't become records then.
 
     Raises:
         InputError: There is no such file.
     """
 
-    def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        image_dir: str | None,
+        made: Made,
+        boxless: bool,
+        bad: BadEntries | None = None,
+    ) -> None:
         if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir = image_dir
         self._made_anew = made
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
-        super().__init__(path, [path], folders, boxless, without_boxes)
+        super().__init__(path, [path], folders, boxless, without_boxes, bad)
 
     def _reset_found(self) -> None:
         self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
@@ -172,14 +192,25 @@ class AnnotationSeeds(Seeds):
         for row in read_rows(self.origin):
             where = f"{self.origin}, line {row.line}"
             if row.data is None:
-                self._broken.append(f"{where}: {row.error}")
-                yield {"image_path": None, SEED_ERROR: self._broken[-1]}
+                record: dict[str, Any] = {"image_path": None, SEED_ERROR: f"{where}: {row.error}"}
+            else:
+                record = self._seed_record(row.data, where)
+            if self.bad.goes_on and SEED_ERROR in record:
+                self.bad.note(record[SEED_ERROR])
                 continue
-            data = self._with_our_path(row.data)
-            try:
-                yield self._record(data, where)
-            except BrokenRow as error:
-                yield {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
+            if row.data is None:
+                self._broken.append(record[SEED_ERROR])
+            self.bad.read(1)
+            yield record
+        self.bad.finish()
+
+    def _seed_record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
+        # One that can't be converted says why.
+        data = self._with_our_path(row)
+        try:
+            return self._record(data, where)
+        except BrokenRow as error:
+            return {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
         # Return TAO's row with the picture's name in `image_dir`, if its own path isn't found. That
@@ -238,7 +269,10 @@ class AnnotationSeeds(Seeds):
         That are the versions of the package and of how files are read, and the arguments. Raises
         OSError.
         """
-        depends_on = [__version__, self.reading, self.folders, self._made_anew, self._boxless]
+        depends_on: list[Any] = [__version__, self.reading, self.folders]
+        depends_on += [self._made_anew, self._boxless]
+        if self.bad.limit:
+            depends_on.append(self.bad.limit)
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(2**20):
@@ -247,7 +281,8 @@ class AnnotationSeeds(Seeds):
 
     def report(self) -> dict[str, Any]:
         """Return how many records were TAO's, and the first lines that can't be read."""
-        return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
+        report = {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
+        return report | self.bad_entries()
 
     def remarks(self) -> list[str]:
         """Return also how many records were TAO's, and the first lines that can't be read."""
@@ -311,6 +346,7 @@ def seed_file(
     coco: str = "",
     yolo: str = "",
     yolo_names: str = "",
+    skip_bad: str = "",
 ) -> str:
     """Write seed records from images and one kind of labels; return the path of their file.
 
@@ -320,6 +356,7 @@ def seed_file(
         kitti, coco, yolo: The folder of KITTI's labels, the COCO file, or the folder of YOLO's:
             one of them.
         yolo_names: The file with YOLO's class names; classes.txt among the labels unless given.
+        skip_bad: How many bad labels are left out, as `20` or `5%`; more raise InputError.
 
     Raises:
         SpecError: None or several kinds of labels are given.
@@ -331,6 +368,7 @@ def seed_file(
         coco_json=coco,
         yolo_label_dir=yolo,
         yolo_names=yolo_names,
+        skip_bad=skip_bad,
     )
     seeds = find_seeds(data, Made([], []), boxless=False)
     path = os.path.join(folder, "seed_annotations.jsonl")

@@ -46,8 +46,8 @@ class Tao(Format):
         If a span of a record doesn't hold its phrase, and an expression of it has no status, all of
         its spans are looked up. Raises InputError where it isn't certain what numbers mean.
         """
-        for where, row in read_lines(path, self.data_file):
-            with entry_errors(where):
+        for where, row in read_lines(path, self.data_file, self.bad):
+            with entry_errors(where, self.bad):
                 if is_tao(row):
                     row, _ = from_tao(row, picture_size(image_root, row["image_path"], where))
                 elif row.get("source") == SOURCE:
@@ -56,7 +56,7 @@ class Tao(Format):
                     )
                 if not _have_right_spans(row["expressions"], row.get("cleaned_caption")):
                     row = with_status(row)
-            yield row
+                yield row
 
 
 def _have_right_spans(expressions: Any, caption: Any) -> bool:

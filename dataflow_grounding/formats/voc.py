@@ -17,6 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Sample
 from dataflow_grounding.formats.imported import Mark, Source, column, keep
@@ -24,6 +25,7 @@ from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
     entry_errors,
     files_under,
+    object_errors,
     read_xml,
     unite,
     xml_root,
@@ -112,20 +114,20 @@ class Voc(PictureFiles):
                 raise InputError(f"{path} has no .xml files: name the folder of VOC's files")
         for name in names:
             file = os.path.join(top, name)
-            with entry_errors(file):
-                record = self._record(file, name, image_root)
-            yield record
+            with entry_errors(file, self.bad):
+                yield self._record(file, name, image_root)
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
         # `background` is false where there are objects, but none that is read.
         items: list[str] = []
         keyed: list[tuple[str, dict[str, Any]]] = []
         facts: dict[str, Element] = {}
-        for element in read_xml(file):
-            if element.tag == "object":
-                keyed += _expressions(element, len(items), self.passed_over)
+        for number, element in enumerate(read_xml(file), 1):
             facts.setdefault(element.tag, element_of(text_of(element)))
-            items.append(text_of(element))
+            with object_errors(f"{file}, {element.tag} {number}", self.bad):
+                if element.tag == "object":
+                    keyed += [*_expressions(element, len(items), self.passed_over)]
+                items.append(text_of(element))
         root = xml_root(file)
         if root.tag != "annotation":
             raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
@@ -148,7 +150,7 @@ class Voc(PictureFiles):
         }
         if "object" in facts and not keyed:
             record["background"] = False
-        return record
+        return self.bad.marked(record)
 
 
 def _expressions(
@@ -164,6 +166,8 @@ def _expressions(
         raise BrokenRow("an object without a name")
     corners = [box.findtext(corner) for corner in _CORNERS]
     bbox = [float(corner or "nothing") for corner in corners]
+    if not all(map(is_number, bbox)):
+        raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, corners))}")
     yield name, {"text": name, "class": name, "instances": [{"bbox": bbox, "item": item}]}
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.rejected import (
     MISSED,
@@ -27,6 +28,7 @@ from dataflow_grounding.formats.selection import (
 UNVERIFIED = "unverified"
 MISSED_BOX = "missed"
 UNDECIDED_CLASS = "undecided"
+SKIPPED_OBJECT = "skipped"  # an object that an import left out, as its label can't be read
 _MAX_NAMED = 3  # classes
 
 
@@ -85,8 +87,10 @@ class WholePictures:
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
         # Return why a detector would learn a thing in a record's picture as background. It is one
-        # of UNVERIFIED, MISSED_BOX and UNDECIDED_CLASS, the first that holds; "" where it
-        # wouldn't.
+        # of SKIPPED_OBJECT, UNVERIFIED, MISSED_BOX and UNDECIDED_CLASS, the first that holds; ""
+        # where it wouldn't.
+        if record.get(SKIPPED):
+            return SKIPPED_OBJECT
         if self._leaves_out_boxes(record, expressions):
             return UNVERIFIED
         if record.get(MISSED) or any(map(is_missed, expressions)):

@@ -101,7 +101,7 @@ class Datasets(Format):
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, _BATCH), 1):
-                with entry_errors(f"{file}, row {number}"):
+                with entry_errors(f"{file}, row {number}", self.bad):
                     image = row.pop("image", None) or {}
                     yield _record(row, image.get("bytes"), self.pictures)
 
@@ -147,7 +147,7 @@ class WebDataset(Format):
         for file in _files(path, ".tar"):
             for sample in tar_samples(file):
                 parts = sample.parts
-                with entry_errors(sample.where):
+                with entry_errors(sample.where, self.bad):
                     if sample.error is not None:
                         raise sample.error
                     row = json.loads(parts.pop(".json", "null"))

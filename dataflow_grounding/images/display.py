@@ -1,6 +1,6 @@
 """How records and `Grounded` show themselves: as a picture with its boxes (`Shown`).
 
-In a notebook there is a table beneath it. Whatever comes from data is escaped by `page_text`.
+In a notebook there is a table beneath it. All that comes from data is escaped by `page_text`.
 """
 
 import html

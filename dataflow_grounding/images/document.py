@@ -57,7 +57,7 @@ def document_page(
         header: What stands below it, as HTML.
         sections: As `section` returns them.
         footer: HTML that fits into a paragraph.
-        style: CSS of this page alone, which goes behind that of all documents.
+        style: CSS of this page alone, which goes after that of all documents.
         is_letter: Whether it is laid out like a letter, and no wider than one.
     """
     style = page_colors() + _file("document.css") + style
@@ -123,7 +123,7 @@ class TableRow:
 
     Attributes:
         name: The head of the row.
-        cells: What stands behind it, a text for a cell that has no more than its value.
+        cells: What stands after it, a text for a cell that has no more than its value.
         below: Smaller text below the name.
         is_own: Whether it stands out.
     """
@@ -135,7 +135,7 @@ class TableRow:
 
 
 def table(head: str, heads: Sequence[str], rows: Iterable[TableRow], *, look: str = "") -> str:
-    """Return a table as HTML. On a narrow screen, each figure stands beside the head of its column.
+    """Return a table as HTML. On a narrow screen, each figure is next to its column's head.
 
     Args:
         head: The head of the column with the rows' names, as text.

@@ -1,4 +1,4 @@
-"""Drawing labelled boxes on a picture (`draw_marks`): outlines around things, labels beside them.
+"""Drawing labelled boxes on a picture (`draw_marks`): outlines around things, labels next to them.
 
 An outline is a ring outside its box, with a thin edge of contrasting colour, the halo, on either
 side, so that it shows on any background. Each label is put at the one of twelve spots around its
@@ -37,7 +37,7 @@ PALETTE: tuple[Color, ...] = (
     (213, 94, 0),
     (240, 228, 66),
 )
-# Of pages, which tell more classes apart. Behind the others are those of Tol's "muted" (2021),
+# Of pages, which tell more classes apart. After the others are those of Tol's "muted" (2021),
 # https://sronpersonalpages.nl/~pault/, that are like none of them: wine, olive, indigo, sand,
 # green, purple, teal.
 PAGE_PALETTE: tuple[Color, ...] = (
@@ -64,7 +64,7 @@ class Mark:
 
     Attributes:
         bbox: x1, y1, x2, y2 in pixels of the picture.
-        label: The text beside it; "" for none.
+        label: The text next to it; "" for none.
         color: The colour of outline and label; None for that of the mark's position among the
             others.
         dashed: Whether the outline is dashed, as for a box that was found without checking what is
@@ -140,7 +140,7 @@ def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     """Return a new RGB picture of the same size with the marks drawn on it; `image` stays as it is.
 
     Outlines lie outside their boxes, except where the picture ends, so that nothing marked is
-    covered. Labels lie beside their boxes where there is room, clear of other labels, and never
+    covered. Labels lie next to their boxes where there is room, clear of other labels, and never
     leave the picture. A label without room is shortened, down to the mark's number, from 1, which
     also replaces a label that no font on the system can write. A box is at least 1 px wide and
     high. What lies outside the picture is cut off; a mark wholly outside is not drawn.
@@ -217,7 +217,7 @@ def _draw_label(
         return None
     x1, y1, _, y2 = label.spot
     _fill(draw, [label.spot], mark.color, sizes.halo)
-    # Capitals stand in the middle of the label's height, whatever its letters are, so that all
+    # Capitals stand in the middle of the label's height, for any letters, so that all
     # labels of a picture look alike.
     cap_height = -label.font.getbbox("H", anchor="ls")[1]
     baseline = round((y1 + y2 + cap_height) / 2)
@@ -351,7 +351,7 @@ def _place_label(
 
 
 def _label_room(box: Box, sizes: _Sizes) -> int:
-    # Return how wide a label's text may be beside a box. That is the box's width, or more beside a
+    # Return how wide a label's text may be next to a box. That is the box's width, or more at a
     # small box; in a crowd of labels a fair share of the picture at the most; never more than the
     # picture holds.
     whole_picture = sizes.width - 2 * sizes.padding

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
-"""What an image file may be, whatever it is called. Pillow's other readers are not tried: EPS's
+"""What an image file may be, under any name. Pillow's other readers are not tried: EPS's
 runs Ghostscript.
 """
 
@@ -55,7 +55,7 @@ MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 # A picture that is too large to be decoded still has a size, by which its labels are imported and
 # reviewed. Pillow itself opens none that is larger than this.
 _MOST_PIXELS_KNOWN = 2 * MAX_PIXELS
-_FIRST_BYTES = 2**16  # of a file elsewhere that are fetched for its header
+_FIRST_BYTES = 2**16  # of a remote file that are fetched for its header
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that all threads together have decoded at a time; a picture with more of
 them goes alone.
@@ -115,7 +115,7 @@ def read_file(path: str, size: int | None = None) -> bytes:
 
     Args:
         path: The file's path or address.
-        size: The size in bytes of a file elsewhere, if it is known: then it isn't asked for.
+        size: The size in bytes of a remote file, if it is known: then it isn't asked for.
 
     Raises:
         ImageMissing: There is no such file.
@@ -211,7 +211,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     except ImageBroken:
         if not is_elsewhere(path):
             raise
-    # Of a file elsewhere these were the first bytes alone, and its header may be longer.
+    # Of a remote file these were the first bytes alone, and its header may be longer.
     return _header_in_file(path, None, whole_png)
 
 
@@ -339,7 +339,7 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
         width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
-    if picture.format == "MPO":  # a JPEG with more pictures behind the first
+    if picture.format == "MPO":  # a JPEG with more pictures after the first
         media_type = "image/jpeg"
     else:
         media_type = PIL.Image.MIME.get(picture.format or "", "image/unknown")
@@ -410,7 +410,7 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
 def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
     # Return whether a file's end is there, as far as its format tells without decoding it. True for
     # formats other than JPEG, MPO, PNG and WebP. `header_end` is how far Pillow has read: of a
-    # JPEG, to its first scan, behind the segments, which may hold a thumbnail with its own end.
+    # JPEG, to its first scan, after the segments, which may hold a thumbnail with its own end.
     if format == "JPEG":  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, header_end) >= 0
     if format == "MPO":
@@ -423,7 +423,7 @@ def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    # Return the offset of a JPEG's first scan, which is behind its segments.
+    # Return the offset of a JPEG's first scan, which is after its segments.
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end

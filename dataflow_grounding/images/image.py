@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="SizeLimits")
 K = TypeVar("K")
 V = TypeVar("V")
-PADDING = (127, 127, 127)  # the grey, in RGB, of what is added beside a picture
-MAX_KEPT_BYTES = 32 * 2**20  # of pictures as sent that `kept_urls` holds
+PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
+MAX_KEPT_BYTES = 16 * 2**20  # of pictures as sent that `kept_encoded` holds
 _MOST_KEPT = 4096  # entries of `kept_facts` and of `seen_files`
 # By so much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
 _TOLERANCE = 0.01
@@ -190,9 +190,19 @@ class ImageLimits(SizeLimits):
 
 def url_of(data: bytes, media_type: str) -> bytes:
     """Return an image file's bytes as a `data:` URL."""
+    return url_head(media_type) + in_base64(data)
+
+
+def url_head(media_type: str) -> bytes:
+    """Return what stands before the base64 in a `data:` URL."""
+    return b"data:" + media_type.encode() + b";base64,"
+
+
+def in_base64(data: bytes) -> bytes:
+    """Return an image file's bytes in base64."""
     import pybase64
 
-    return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
+    return pybase64.b64encode(data)
 
 
 def _least(limit_a: float | None, limit_b: float | None) -> float | None:
@@ -227,9 +237,9 @@ class _KeptBytes(OrderedDict[str, bytes]):
         return data
 
 
-kept_urls = _KeptBytes()  # as sent, as `data:` URLs; by `Image.sent_digest`
-kept_files = _KeptBytes()  # of files elsewhere, so that they are fetched once; by their digest
-kept_files.times = 4
+kept_encoded = _KeptBytes()  # as sent, in base64; by `Image.sent_digest`
+kept_files = _KeptBytes()  # of remote files, so that they are fetched once; by their digest
+kept_files.times = 8
 
 
 @dataclass(frozen=True)
@@ -317,16 +327,20 @@ class Image:
 
     @property
     def ready(self) -> bool:
-        """Whether `data_url` has it at hand, without reading the file."""
-        return kept_urls.get(self.sent_digest) is not None
+        """Whether `encoded` has it at hand, without reading the file."""
+        return kept_encoded.get(self.sent_digest) is not None
 
-    def data_url(self) -> bytes:
-        """Return the picture as sent, as a `data:` URL; it is kept for the record's next steps.
+    def encoded(self) -> bytes:
+        """Return the picture as sent, in base64; it is kept for the record's next steps.
 
         Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
         key = self.sent_digest
-        return kept_urls.get(key) or kept_urls.put(key, self._url_of(self.file_bytes()))
+        return kept_encoded.get(key) or kept_encoded.put(key, self._encode(self.file_bytes()))
+
+    def data_url(self) -> bytes:
+        """Return the picture as sent, as a `data:` URL. Raises what `encoded` does."""
+        return url_head(self.sent_media_type) + self.encoded()
 
     def file_bytes(self) -> bytes:
         """Return the file's bytes.
@@ -342,10 +356,10 @@ class Image:
             raise ImageChanged(f"{quoted(self.path)} changed while it was read: run again")
         return data
 
-    def _url_of(self, data: bytes) -> bytes:
+    def _encode(self, data: bytes) -> bytes:
         if self.as_is:
-            return url_of(data, self.facts.media_type)
-        return url_of(encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg")
+            return in_base64(data)
+        return in_base64(encoded(self.as_sent(data), self.limits.max_bytes))
 
     def as_sent(self, data: bytes) -> "PillowImage":
         """Return the file's picture upright, RGB, in the size that is sent.
@@ -539,7 +553,7 @@ def read_facts(
     Args:
         path: The file's path or address.
         keep_for: Limits under which the picture is sent next: if the file is sent as it is, its
-            `data:` URL is kept. The bytes of a file elsewhere are kept anyway.
+            base64 is kept. The bytes of a remote file are kept anyway.
         size: The file's size in bytes, if the caller knows it.
 
     Raises:
@@ -554,7 +568,7 @@ def read_facts(
     if keep_for:
         image = Image(path, facts, keep_for)
         if image.as_is:
-            kept_urls.put(image.sent_digest, image._url_of(data))
+            kept_encoded.put(image.sent_digest, image._encode(data))
     return facts
 
 
@@ -563,7 +577,7 @@ kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
 """The last files that `find_image` found, by path and folders.
 
-For an image elsewhere a store is asked once, and the record's next steps take what it said.
+For a remote image a store is asked once, and the record's next steps take what it said.
 """
 
 

@@ -31,7 +31,7 @@ class CropSheet(Image):
 
     Args:
         regions: The parts of the image: x1, y1, x2, y2 in whole pixels of the upright image.
-        numbers: The number that stands beside each.
+        numbers: The number that stands next to each.
     """
 
     regions: tuple[tuple[int, int, int, int], ...]
@@ -113,7 +113,7 @@ def crop_sheet(
     Args:
         image: The image.
         boxes: x1, y1, x2, y2 in pixels of the upright image.
-        numbers: The number beside each crop, as many as boxes; None numbers them from 1.
+        numbers: The number next to each crop, as many as boxes; None numbers them from 1.
     """
     labels = tuple(numbers) if numbers is not None else tuple(range(1, len(boxes) + 1))
     regions = tuple(whole_pixels(_with_margin(bbox), image.size) for bbox in boxes)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.files import decoding
-from dataflow_grounding.images.image import Image, kept_urls, scale_into, url_of
+from dataflow_grounding.images.image import Image, in_base64, kept_encoded, scale_into
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -145,7 +145,7 @@ class MarkedImage(Image):
 
     Args:
         boxes: x1, y1, x2, y2 in pixels of the upright image.
-        outlined: Whether outlines are drawn, beside the numbers.
+        outlined: Whether outlines are drawn, next to the numbers.
         without: The indices, from 0, of boxes that keep their number but aren't drawn.
     """
 
@@ -158,7 +158,7 @@ class MarkedImage(Image):
     def sent_digest(self) -> str:
         """A text that tells apart file, size, boxes and what is drawn of them, for keys of replies.
 
-        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` behind the `+` where outlines are left out,
+        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` after the `+` where outlines are left out,
         and `-(0, 2)` at the end where boxes are.
         """
         digest_of_boxes = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
@@ -173,7 +173,7 @@ class MarkedImage(Image):
         It is kept only if the picture is sent in its own size.
         """
         if self.sent_size == self.size:
-            kept_urls.put(self.sent_digest, url_of(jpeg, "image/jpeg"))
+            kept_encoded.put(self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":
         """Return the picture in the size that is sent, with its marks. Raises ImageBroken.

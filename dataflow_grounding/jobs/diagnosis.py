@@ -126,7 +126,7 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
 
     Args:
         serving: The serving.
-        others: Those that are asked beside it. What keeps one of them from being asked is a problem
+        others: Those that are asked with it. What keeps one of them from being asked is a problem
             of the serving, too.
         send: Whether to ask it about a small picture, if there is no problem.
 

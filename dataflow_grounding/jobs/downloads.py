@@ -47,7 +47,7 @@ Address = IPv4Address | IPv6Address
 def is_public(address: Address) -> bool:
     """Return whether an IP address is one of the open internet, not of a multicast.
 
-    Others are this machine's, or of a network behind the router. An IPv6 address that leads to an
+    Others are this machine's, or of a router's network. An IPv6 address that leads to an
     IPv4 one (mapped, NAT64, 6to4) isn't public, whichever that is.
     """
     if address.is_multicast or not address.is_global:

@@ -191,7 +191,7 @@ class _StepEstimate:
         self.step = step
         self.mean = _MEANS.get(step.operator.name, _USUAL)
         self.serving = _StandIn(step.operator.serving or run.serving, self.mean.output)
-        # A run that processes anew is given no stored replies, rather than told to pass them over.
+        # A run that processes again is given no stored replies, rather than told to pass them over.
         options = replace(run.options, force_reprocess=False)
         self._asking = Asking(self.serving, options, Budget(None, None, None))
         self.to_send = Amount()

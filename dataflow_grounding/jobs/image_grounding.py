@@ -30,7 +30,7 @@ from dataflow_grounding.spec.schema import MOST_NEGATIVES
 
 SAMPLES = "samples"
 """The value of `data.proposals` that takes the boxes of all of the model's own answers."""
-GROUND = 1  # the number of the step that finds boxes; those behind it look at them again
+GROUND = 1  # the number of the step that finds boxes; those after it look at them again
 
 
 class GroundingWorkflow(WorkflowBlock):
@@ -117,7 +117,7 @@ def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
 
     That is the backend, unless it states one or has the block of one. Of that backend's block and
     the service tier, `vlm` fills in what is open only where both have one backend and the judge
-    states no address: so a key goes to no other address than the one that it stands beside.
+    states no address: so a key goes to no other address than the one that it stands next to.
 
     Args:
         vlm: The block of the first model.
@@ -287,7 +287,7 @@ class ImageGroundingJob(RowsJob):
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of the steps that the spec asks for.
 
-        With step 1, which finds boxes, all steps behind it are wanted, which look at them again.
+        With step 1, which finds boxes, all steps after it are wanted, which look at them again.
         With `workflow.fuse` all steps are.
         """
         workflow = self.spec.block.workflow

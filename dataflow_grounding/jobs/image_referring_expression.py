@@ -44,7 +44,7 @@ class ReferringWorkflow(WorkflowBlock):
 class DoubleCheckBlock(Block):
     """`image_referring_expression.double_check`: how step 3 checks.
 
-    `vlm` grounds afresh, if another model is to.
+    `vlm` grounds again, if another model is to.
     """
 
     method: Literal["ask", "reground", "both"] = "ask"
@@ -61,7 +61,7 @@ class ImageReferringExpressionBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of all models that are asked: `vlm`, another one's that grounds afresh."""
+        """The blocks of all models that are asked: `vlm`, another one's that grounds again."""
         check = self.double_check
         if check.vlm and check.method != "ask":
             return [self.vlm, check.vlm]
@@ -137,7 +137,7 @@ class ImageReferringExpressionJob(SpecJob):
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
     ) -> ImageReferringExpressionPipeline:
-        # A second one of `servings`, where there is one, grounds the expressions afresh.
+        # A second one of `servings`, where there is one, grounds the expressions again.
         check = block.double_check
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
         reground_serving = self.servings[1] if len(self.servings) > 1 else None

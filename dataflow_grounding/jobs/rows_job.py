@@ -229,7 +229,7 @@ class RowsJob(SpecJob):
     def _hint_at_role(self, name: str) -> str:
         # Return a hint for a name in `data.columns` that is no role; "" where there is none. It
         # names the role whose column has this name, as `image` for `image_path`; of `caption`
-        # beside classes, it says that captions aren't read.
+        # next to classes, it says that captions aren't read.
         if name == "caption" and getattr(self._data, "classes", None):
             return f": captions aren't read beside {self._data_key}.classes, so leave it out"
         for role, column in self._roles.items():
@@ -290,7 +290,7 @@ class RowsJob(SpecJob):
             )
 
     def _make(self, path: str, sources: dict[str, str]) -> None:
-        # Beside them stands what they were made of, by which the next run tells whether they still
+        # Next to them stands what they were made of, by which the next run tells whether they still
         # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of: list[Any] | None = None  # all that the rows depend on; None for a pipe, say

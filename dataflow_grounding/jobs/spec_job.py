@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Writer: TypeAlias = Callable[[Step], None]
 """What writes an output format: it is called after a run with each step whose file is there.
 
-It reads `step.storage.output_path` and writes beside it.
+It reads `step.storage.output_path` and writes next to it.
 """
 
 OUTPUT_FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both": "legacy"}

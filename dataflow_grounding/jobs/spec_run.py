@@ -26,7 +26,7 @@ from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.trust.choice import REQUESTS
 
 ANY_MODEL = ("default", "local", "local-model", "loaded", "model", "vlm")
-"""Names, in lower case, by which servers call whatever model they have loaded."""
+"""Names, in lower case, by which servers call any model that they have loaded."""
 
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:

@@ -119,7 +119,7 @@ def _list_of_rejected(expression: Mapping[str, Any]) -> list[Any]:
 def identified(expression: Expression) -> Expression:
     """Return the expression with a `bbox_id` of its own for each of its boxes.
 
-    Where some box has none, or two have the same, all are numbered anew; else it comes back as it
+    Where some box has none, or two have the same, all are numbered again; else it comes back as it
     is.
     """
     instances = expression["instances"]

@@ -239,7 +239,7 @@ def _annotated_frame(
 
 def _column(values: list[Any]) -> Any:
     # Values that all have one type get the fitting dtype; those of several types stay objects, as
-    # 2**53 + 1 beside null would become the float 2**53.
+    # 2**53 + 1 next to null would become the float 2**53.
     import pandas
 
     column = pandas.Series(values, dtype=object)

@@ -27,8 +27,8 @@ class Verdict:
         text: The expression's text after the check.
         places: The places, from 0, of the regions that it names after the check.
         reason: Why the check says so.
-        iou: How well its regions and the boxes of grounding it afresh overlap on average; None
-            where it wasn't grounded afresh.
+        iou: How well its regions and the boxes of grounding it again overlap on average; None
+            where it wasn't grounded again.
     """
 
     kind: Kind
@@ -75,7 +75,7 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
 def verdict_of_regrounding(
     answer: Found, text: str, places: list[int], regions: Sequence[Bbox], threshold: float
 ) -> Verdict:
-    """Return the verdict on an expression from grounding its text afresh.
+    """Return the verdict on an expression from grounding its text again.
 
     Boxes are matched with regions one to one, with the expression's own ones first. The kind is
 
@@ -145,7 +145,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
 
     Args:
         by_asking: What the model said when it was asked.
-        by_grounding: What grounding the expression afresh said, in the words and with the regions
+        by_grounding: What grounding the expression again said, in the words and with the regions
             that `by_asking` has.
         before: The expression as it was before both.
     """
@@ -235,7 +235,7 @@ class ExpressionsToCheck:
     Attributes:
         verdicts: The number of an expression in the record, from 0 → its text and regions before
             the check, as a verdict of kind `unknown`.
-        regions: The record's regions, and behind them a region for each box of an expression that
+        regions: The record's regions, and after them a region for each box of an expression that
             is on none of these.
         known: How many of `regions`, from the first on, are the record's.
     """
@@ -345,7 +345,7 @@ def expressions_to_check(
 ) -> ExpressionsToCheck:
     """Return the expressions that have boxes, with the regions that the boxes are of.
 
-    A box belongs to a region with the very same numbers. Other boxes are added behind the record's
+    A box belongs to a region with the very same numbers. Other boxes are added after the record's
     regions, as regions without a type.
 
     Args:

@@ -162,7 +162,7 @@ class BoxRefiner(LooksCloser):
         return {**facts_of(record, image, ask, self.serving), self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        # Where that changes a box, the instances get ids anew, and `verified` and `verification` of
+        # Where that changes a box, the instances get new ids, and `verified` and `verification` of
         # the former boxes go. Else the expression comes back as it is.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))

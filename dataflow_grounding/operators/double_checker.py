@@ -61,10 +61,10 @@ class DoubleChecker(RegionOperator):
 
     Args:
         serving: The model that is asked.
-        method: `ask` lets the model judge expression and boxes; `reground` grounds the text afresh,
+        method: `ask` lets the model judge expression and boxes; `reground` grounds the text again,
             without showing the boxes, and compares the boxes one to one; `both` does both, and
             corrects only where they agree.
-        reground_serving: The model that grounds afresh; None takes `serving`.
+        reground_serving: The model that grounds again; None takes `serving`.
         iou: Least IoU, above 0 and at most 1, of boxes that are the same.
         box_format, regions_per_request, marks: As RegionOperator's.
 
@@ -113,7 +113,7 @@ class DoubleChecker(RegionOperator):
     def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box formats, and return how many requests and tokens it took.
 
-        Where texts are grounded afresh, poor boxes of the model are a warning on the terminal.
+        Where texts are grounded again, poor boxes of the model are a warning on the terminal.
         """
         counts = super().settle(start)
         if self.method != "ask":

@@ -95,7 +95,7 @@ def _places_in_doubt(expressions: list[Expression]) -> list[int]:
 
 def _boxed_everything(expressions: list[Expression]) -> bool:
     # Whether each thing that is said to be absent, and is left without a box, had boxes before.
-    # That is so of a model that boxes whatever it is asked for: grounding again would tell nothing.
+    # That is so of a model that boxes all that it is asked for: grounding again would tell nothing.
     # False where there is no such thing.
     emptied_count = 0
     for expression in expressions:

@@ -59,7 +59,7 @@ class NegativeChecker(BoxChecker):
     def update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
     ) -> Update:
-        """Return the record's expressions with new negatives behind them, and the other candidates.
+        """Return the record's expressions with new negatives after them, and the other candidates.
 
         As many candidates are taken as negatives as are wanted and known to be absent, in order;
         each is noted. The others stay candidates, each with the `reason`.

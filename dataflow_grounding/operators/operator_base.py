@@ -162,7 +162,7 @@ class Operator(plan.Annotator, ABC):
 
     @property
     def sees_all(self) -> bool:
-        """Whether it names no columns to read or none to write: then no step runs beside it."""
+        """Whether it names no columns to read or none to write: then no step runs next to it."""
         return not (self.input_keys and self.output_keys)
 
     @property
@@ -341,7 +341,7 @@ class Operator(plan.Annotator, ABC):
         Args:
             prompt: The prompt of its task, with `<input>` where the data go; for an operator of
                 one task. `dataflowgrounding prompts show` prints the shipped one.
-            guidance: Sentences that every question has behind its instructions.
+            guidance: Sentences that every question has after its instructions.
             prompts: Task → prompt, for one of several tasks and for the system messages.
             definitions: Term or phrase → what counts as it, sent as data where the term stands in
                 a question.

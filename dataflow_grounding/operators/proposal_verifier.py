@@ -1,4 +1,4 @@
-"""Operator: a judge's word on boxes from elsewhere, such as a detector's, each for itself."""
+"""Operator: a judge's word on boxes from another source, such as a detector's, each for itself."""
 
 from collections.abc import Mapping
 

@@ -56,7 +56,7 @@ class ImageGroundingPipeline(Pipeline):
         **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
 
     Raises:
-        SpecError: `fuse` stands beside classes or several samples, or a setting is wrong.
+        SpecError: `fuse` stands next to classes or several samples, or a setting is wrong.
     """
 
     name = "image_grounding"
@@ -163,7 +163,7 @@ def _checking(
 
 
 class ProposalPipeline(Pipeline):
-    """Boxes from elsewhere, such as a detector's, are verified; then what is missing is asked for.
+    """Boxes from another source, such as a detector's, are verified; then the rest is asked for.
 
     The `judge` is the same model unless another is given. `negatives` is as ImageGroundingPipeline
     has it. `boxes` are the settings of MissingFinder.
@@ -202,7 +202,7 @@ class SampleProposalPipeline(ImageGroundingPipeline):
     """Expressions of each caption, or phrases of a list; the boxes that any of several answers has.
 
     Each box is then verified, and what is missing is asked for, as in ProposalPipeline. `settings`
-    are ImageGroundingPipeline's; its further steps come behind these.
+    are ImageGroundingPipeline's; its further steps come after these.
     """
 
     def __init__(

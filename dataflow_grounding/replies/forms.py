@@ -33,7 +33,7 @@ _LINE = lazy_pattern(
     re.IGNORECASE,
 )
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
-_PADDING = 12  # characters behind JSON from which the model surely didn't go on with it
+_PADDING = 12  # characters after JSON from which the model surely didn't go on with it
 _BLANK = " .,;:\r\n\t"  # around words
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 

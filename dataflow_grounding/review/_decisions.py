@@ -73,7 +73,7 @@ class ReviewFiles(NamedTuple):
 
 
 def review_files(results: str) -> ReviewFiles:
-    """Return the files of a results folder, or of a file of records, beside it.
+    """Return the files of a results folder, or of a file of records, next to it.
 
     Raises InputError where there are no records, they are not on this machine, or they are what
     `apply` wrote.

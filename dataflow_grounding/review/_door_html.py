@@ -256,7 +256,7 @@ def _heat_map(grid: Sequence[Sequence[int]]) -> str:
         for x, number in enumerate(row):
             if number:
                 corner = f'x="{x * _CELL}" y="{y * _CELL}"'
-                # The root, so that cells with few are seen beside one with many.
+                # The root, so that cells with few are seen next to one with many.
                 parts.append(f'<rect {corner} {size} fill-opacity="{(number / most) ** 0.5:.2f}"/>')
     return _svg(side, side, parts)
 

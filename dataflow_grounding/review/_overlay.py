@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
         after: The expression now; None where a reviewer deleted it.
         before: The expression as the pipeline wrote it; None where a reviewer added it.
         positions: For each box of `before` the index of the same box in `after`; None where it was
-            deleted or drawn anew.
+            deleted or redrawn.
         who: Who decided last.
     """
 
@@ -102,7 +102,7 @@ class Outcome(NamedTuple):
     def box_after(self, index: int) -> dict[str, Any] | None:
         """Return the box that was at this index in `before`, as it is in `after`.
 
-        None where it was deleted or drawn anew, or `before` has no such box.
+        None where it was deleted or redrawn, or `before` has no such box.
         """
         if self.after is None or index >= len(self.positions):
             return None
@@ -121,7 +121,7 @@ class Outcome(NamedTuple):
             return None
         if index < len(self.positions) and self.positions[index] is not None:
             return self.positions[index]
-        # A box that is drawn anew takes the index of the one it replaces.
+        # A box that is redrawn takes the index of the one it replaces.
         is_drawn = index < len(self.after["instances"]) and index not in self.positions
         return index if is_drawn else None
 
@@ -201,7 +201,7 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
 def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
     """Return whether a reviewer found an expression or a box, `row`, right; None if none judged it.
 
-    It is `verified`, but only beside `reviewed_by`: without that, it is a pipeline's check.
+    It is `verified`, but only next to `reviewed_by`: without that, it is a pipeline's check.
     """
     if not row.get("reviewed_by"):
         return None
@@ -236,7 +236,7 @@ def as_reviewed(
     rows = standing_expressions(record, expressions, outcomes)
     # What the file has, by the ids of the expressions that were read from it, in the same order.
     written = dict(zip(expressions, record.get(column) or (), strict=True))
-    items: list[Any] = []  # of the column, anew
+    items: list[Any] = []  # of the new column
     for id, row in rows.items():
         if column != "expressions":
             items.extend(_regions(written.get(id, {}), column, row))
@@ -514,7 +514,7 @@ def _reviewed_box(
     id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
     # With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one.
-    # With others it was drawn, and so is right, whatever `verified` says, unless it is `unjudged`.
+    # With others it was drawn, and so is right, unless it is `unjudged`.
     bbox: Any = item.get("bbox")
     verified = item.get("verified")
     is_drawn_now = None in old["bbox"]

@@ -68,7 +68,7 @@ def write_report(
 
     Args:
         find_image: Gives the path of a record's image file, or None.
-        out_path: The page. Data and small pictures are in a folder beside it, `report_files` for
+        out_path: The page. Data and small pictures are in a folder next to it, `report_files` for
             `report.html`.
         versions, called: Earlier versions of the records, and what these are called among them.
         begins_with: The flag of the records that the page shows at first, where there are any.

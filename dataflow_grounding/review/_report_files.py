@@ -1,4 +1,4 @@
-"""Files of a report: the page, and beside it the folder of data and small pictures.
+"""Files of a report: the page, and next to it the folder of data and small pictures.
 
 The page takes its name last, when all it shows is written.
 """
@@ -82,7 +82,7 @@ def script_json(value: Any) -> str:
 
 
 class ReportFiles:
-    """Writes a report: its page, and the folder beside it, `report_files` for `report.html`.
+    """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
     The data of each report are in a folder of their own in there, so that an earlier page stays
     whole until `put` gives the new one its name and removes what earlier reports left. Pictures on
@@ -96,7 +96,7 @@ class ReportFiles:
 
     Attributes:
         folder: The folder that the page is in.
-        beside: The folder beside the page.
+        beside: The folder next to the page.
         address: What the page puts before the names of its data files; empty if `single`.
         inline: A temporary file of the HTML that the page is to hold. If `single`, `write` puts
             the data there.
@@ -119,7 +119,7 @@ class ReportFiles:
             raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
             raise _name_taken(self.beside, "folder")
-        # the folder, in the one beside the page, of this report's data
+        # the folder, in the one next to the page, of this report's data
         self._data_folder = secrets.token_hex(4)
         self.address = "" if single else f"{self._address_of(self._data_folder)}/"
         self._copies_folder = os.path.join(self.beside, "thumbnails")
@@ -243,7 +243,7 @@ class ReportFiles:
             self._remove_all_but(set() if self.single else keep)
 
     def close(self) -> None:
-        """Remove what was written beside the page, unless the page has its name.
+        """Remove what was written next to the page, unless the page has its name.
 
         Of a first report nothing stays. Where there was one before, it stays whole, and so do new
         small copies of pictures, which the next report uses.
@@ -258,7 +258,7 @@ class ReportFiles:
 
     def _remove_all_but(self, kept: set[str]) -> None:
         # A kept folder stays with all that is in it. Files of the user stay, and so does what can't
-        # be removed. Folders that are empty then are removed, the one beside the page too.
+        # be removed. Folders that are empty then are removed, the one next to the page too.
         folder = Path(self.beside)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
@@ -288,7 +288,7 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 
 def _is_ours(folder: str) -> bool:
     # Return whether a report made this folder, by its marker. False where the folder or its
-    # thumbnails are a link: what is elsewhere is not a report's to remove. False, too, where the
+    # thumbnails are a link: what is remote is not a report's to remove. False, too, where the
     # marker can't be read.
     try:
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
@@ -329,7 +329,7 @@ def small_copy_of(path: str) -> tuple[Size, bytes]:
 def link(path: str, folder: str) -> str:
     """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
 
-    That is a file elsewhere, and one without the ending of a picture, which a browser could run.
+    That is a remote file, and one without the ending of a picture, which a browser could run.
     The address is relative where both are in a folder that may be moved as a whole: the page's,
     its parent, or that one's; else it begins with `file:`.
     """

@@ -34,7 +34,7 @@ def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bo
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
-    # What was deleted, drawn anew or has another text now was wrong. None where the box wasn't
+    # What was deleted, redrawn or has another text now was wrong. None where the box wasn't
     # judged, but moved at the most.
     after = outcome.after
     if after is None or after["text"] != original["text"]:

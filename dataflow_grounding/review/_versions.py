@@ -1,4 +1,4 @@
-"""Versions of records beside each other: what a step changed, or where two runs differ."""
+"""Versions of records next to each other: what a step changed, or where two runs differ."""
 
 import os
 import re
@@ -128,7 +128,7 @@ def with_versions(
 def changes_view(
     view: View, earlier: Earlier, name: str, classes: PageClasses | None = None
 ) -> dict[str, Any]:
-    """Return what `report.js` needs to show a record's earlier versions beside it.
+    """Return what `report.js` needs to show a record's earlier versions next to it.
 
     Versions in which nothing was looked for yet are left out.
 
@@ -187,7 +187,7 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
 
 def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
     # A check may take several steps, which leave some undecided for the next one. That it says yes
-    # in the end is as it should be, and no difference, whatever came between.
+    # in the end is as it should be, and no difference, no matter what came between.
     first_checks: dict[_TextKey, str] = {}
     for expressions in versions:
         for key, expression in _by_text(expressions).items():

@@ -42,7 +42,7 @@ def apply_decisions(
 
     Args:
         results: A results folder, one of its steps', or a file of records.
-        out: The file to write; None for `annotations.reviewed.jsonl` beside the records.
+        out: The file to write; None for `annotations.reviewed.jsonl` next to the records.
         downloads: Files of decisions that a page offered, as its server was gone. A decision among
             them that can't be taken is refused alone.
         keep_rejected: Whether boxes that were rejected are written, with `verified: false`.
@@ -105,7 +105,7 @@ def apply_decisions(
 
 
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
-    # The review's own file of reviewed records may be, as each call writes it anew; another file
+    # The review's own file of reviewed records may be, as each call writes it again; another file
     # that the user names may not be there yet.
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
@@ -154,7 +154,7 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def bring_up_to_date(annotations: str) -> None:
-    """Write the reviewed records of a file again, after a later run has written the file anew.
+    """Write the reviewed records of a file again, after a later run has written the file again.
 
     Nothing is done where `apply` never wrote them, or there are no decisions. Raises InputError
     where a file can't be read or written.

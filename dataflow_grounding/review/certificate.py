@@ -58,7 +58,7 @@ def certify(
 ) -> dict[str, Any]:
     """Write and return the certificate of RESULTS: `certificate_of` and `when` it was written.
 
-    It is written to `certificate.json` beside the records, for `x.jsonl` to `x.certificate.json`;
+    It is written to `certificate.json` next to the records, for `x.jsonl` to `x.certificate.json`;
     the file has a `checksum` besides. Takes and raises what `certificate_of` does.
     """
     certificate = certificate_of(results, gold, max_error, working)
@@ -69,7 +69,7 @@ def certify(
 
 
 def write_page(results: str, certificate: Mapping[str, Any]) -> str:
-    """Write a certificate as a page beside the certificate's file, and return the page's path.
+    """Write a certificate as a page next to the certificate's file, and return the page's path.
 
     Raises InputError where it can't be written.
     """
@@ -84,7 +84,7 @@ def changes_since(results: str) -> Iterator[str]:
     """Yield a line for each thing that has changed since the certificate was written.
 
     That is the certificate itself, a file that it names, or a figure: the certificate is worked out
-    anew and compared. If it can't be, as a file is gone or damaged, only the files are compared,
+    again and compared. If it can't be, as a file is gone or damaged, only the files are compared,
     and the error is given as the new `sentence`. The last line may name pictures that couldn't be
     checked. Raises InputError where there is no certificate.
     """
@@ -397,7 +397,7 @@ def told_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
     # Where nothing was judged, as nothing was looked at or all of it is unsettled, there are bounds
-    # alone. `of_what` is put behind the figure: ` of 452 boxes wrong`.
+    # alone. `of_what` is put after the figure: ` of 452 boxes wrong`.
     low, high = widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
     if figure["share"] is None or all_unsettled:

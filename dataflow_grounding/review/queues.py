@@ -39,13 +39,13 @@ from dataflow_grounding.review._record_view import (
 from dataflow_grounding.review._standing import Placed
 
 RANDOM_EVERY = 5
-"""Every fifth item of a queue is drawn at random, whatever order is asked for.
+"""Every fifth item of a queue is drawn at random, no matter what order is asked for.
 
 An error rate can be told of those alone: the most doubtful items come first among the others.
 """
 SHOWS = ("", "empty", "rejected", "mend", "mine", "all")
 """What a queue can show: "" what nobody decided; `empty`, of that the phrases without boxes;
-`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew anew; `mine`, what the
+`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew again; `mine`, what the
 reviewer who asks decided; `all`."""
 
 
@@ -406,7 +406,7 @@ class Queue:
         """Return up to `most` shown items for a page of the grid, and where the next one starts.
 
         A page has boxes alone. They come from one thing (head noun) after the other, the thing with
-        the largest sum of doubts first; unless a filter is set, one of whatever thing that was
+        the largest sum of doubts first; unless a filter is set, one of any thing that was
         drawn at random comes after every four. The page is then sorted by thing, those drawn among
         the rest. With the show `empty` it has phrases without a box, those of a record together.
 
@@ -434,7 +434,7 @@ class Queue:
         return [{"why": self.why[item], **item._asdict()} for item in items]
 
     def count_undecided(self) -> Undecided:
-        """Count the items that nobody has decided, whatever is shown."""
+        """Count the items that nobody has decided, no matter what is shown."""
         decided = [item for item in self._items_with_decisions() if self._is_decided(item)]
         decided_boxes = sum(item.box is not None for item in decided)
         decided_phrases = len(decided) - decided_boxes

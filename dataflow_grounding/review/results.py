@@ -1,4 +1,4 @@
-"""The report of results: of a run's folder, of a script's, or of two runs beside each other."""
+"""The report of results: of a run's folder, of a script's, or of two runs next to each other."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,17 +54,17 @@ def report_results(
 
     Args:
         annotations: Records as JSON lines, or as the file's ending says.
-        out_path: The page, HTML; beside it is a folder for what it shows, `report_files` for
+        out_path: The page, HTML; next to it is a folder for what it shows, `report_files` for
             `report.html`.
         image_folders: Where relative image paths are looked for, in this order.
         failures_file: Failures to list; it may be missing, as the annotations may.
         versions: Names and files of versions of the records, in order. The last are the annotations
-            themselves, the others are shown beside them.
+            themselves, the others are shown next to them.
         is_run: Whether the versions are of two runs, not of a run's steps: then what one run alone
             has is shown, too, and the page begins with what differs.
         title: The page's heading.
         summary: What the page says of the run, by name.
-        single: Whether the page holds everything, without a folder beside it.
+        single: Whether the page holds everything, without a folder next to it.
         copies: Whether every picture gets a small copy.
         on_progress: Told how many records are done, now and then.
 
@@ -163,18 +163,18 @@ def report_folder(
     copies: bool = False,
     **how: Any,
 ) -> tuple[str, int]:
-    """Write the report of a run's folder, or of two beside each other.
+    """Write the report of a run's folder, or of two next to each other.
 
     Args:
         results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl`
             where all records failed; `run.json` says what ran. Where steps changed records, their
-            versions are shown beside each other.
+            versions are shown next to each other.
         out_path: The page; None for `report.html` in that folder, or `report_with_NAME.html` with
             another of that name.
         image_root: Where relative image paths are looked for; None for where the runs looked.
         other: Another run's folder: its records are shown, and `results_dir`'s as the earlier
             versions of them.
-        single: Whether the page is to hold everything, without a folder beside it.
+        single: Whether the page is to hold everything, without a folder next to it.
         copies: Whether every picture is to have a small copy: a page that is moved without them
             shows these.
         how: `title` and `summary`, if not what the folder's files say; `on_progress` is told how

@@ -142,7 +142,7 @@ class Session:
             `items`; `records`, their views by index; `place`, where the next call starts; `left`,
             how many items nobody has decided, and `progress`, the same as an `Undecided`; `shown`,
             how many items are shown, on all pages; `to_mend`, how many of them are wrong and not
-            drawn anew; `who` asks; `order`, None for a sample's;
+            redrawn; `who` asks; `order`, None for a sample's;
             `classes`, those that are listed, each with how many boxes it has.
 
         Raises:

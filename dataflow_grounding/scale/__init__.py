@@ -1,4 +1,4 @@
-"""One run on many machines, and results elsewhere.
+"""One run on many machines, and remote results.
 
 That is Ray, shards, merging, buckets and mirrors.
 """

@@ -44,7 +44,7 @@ CLASSES = "classes"
 """Where a summary has its table of classes."""
 
 CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
-"""What a row of that table counts of a class, beside the boxes' mean side."""
+"""What a row of that table counts of a class, next to the boxes' mean side."""
 
 _SAME_IN_ALL = ("version", "model")  # names of a run.json that are alike in all shards
 _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
@@ -136,7 +136,7 @@ def _hold_shards(
 def _files_to_join(
     results_dir: str, folders: list[str], first_run: dict[str, Any]
 ) -> dict[str, list[str]]:
-    # Which steps there are, the first shard's run says. Files elsewhere are brought here.
+    # Which steps there are, the first shard's run says. Remote files are brought here.
     files: dict[str, list[str]] = {}
     shard_files: list[str] = []
     for name in first_run["shard"]["files"]:
@@ -158,7 +158,7 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 
 
 def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
-    # Of shards elsewhere, it also brings here the files that say how their runs ended.
+    # Of remote shards, it also brings here the files that say how their runs ended.
     if mirror is None:
         folders = Path(results_dir, SHARDS).glob("[!.]*-of-*")
         return [path.name for path in folders if path.is_dir()]
@@ -338,7 +338,7 @@ def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
     shard = run["shard"]
     done = run["summary"]["done"]
     files = [within(folder, name) for name in shard["files"]]
-    # The file of places beside a step's file has 8 bytes for each row.
+    # The file of places next to a step's file has 8 bytes for each row.
     rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
     sizes = [bytes_of(file) for file in files]
     # Later steps have no more rows than earlier ones.
@@ -366,7 +366,7 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
         now = pictures_of(last_file, image_folders)
-        # Pictures that are elsewhere, or were moved, can't be compared.
+        # Pictures that are remote, or were moved, can't be compared.
         if now[:1] == seen[:1] and now != seen:
             say(
                 f"Warning: pictures of {address_of(folder)} are not those that it has seen: run"
@@ -449,7 +449,7 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
 def _may_differ(key: str) -> bool:
     # Return whether a key of the spec may differ from shard to shard. That is one with a name of
     # `_MAY_DIFFER` in it: "image_grounding.vlm.timeout". What is in an operator's `settings` is the
-    # user's, whatever it is called: it may not differ.
+    # user's, no matter what it is called: it may not differ.
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
 

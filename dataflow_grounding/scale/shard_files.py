@@ -1,7 +1,7 @@
 """An input split into shards, and the files of all shards put together in the input's order.
 
-A shard has the rows of the input that fall to it. Beside its rows stands a file of their places in
-the whole input, and beside each file of a step one of the places of its rows: by these, the files
+A shard has the rows of the input that fall to it. Next to its rows stands a file of their places in
+the whole input, and next to each file of a step one of the places of its rows: by these, the files
 of all shards are merged.
 """
 
@@ -39,7 +39,7 @@ PlacedLine: TypeAlias = tuple[int, str]
 def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, int]:
     """Split an input into `count` shards: write each one's rows into its folder.
 
-    The folders are in `results_dir`. Where that is a mirror of results elsewhere (s3://, ...), the
+    The folders are in `results_dir`. Where that is a mirror of remote results (s3://, ...), the
     files are sent there, too.
 
     Returns:
@@ -55,7 +55,7 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
         shard = Shard(number, count, BLOCK_ROWS, columns)
         path = os.path.join(shard.folder(results_dir), ".ckpt", shard.rows)
         shards.append(shard._replace(rows=path))
-    # Writers that were not committed leave nothing behind when they are closed.
+    # Writers that were not committed leave nothing when they are closed.
     with ExitStack() as open_writers, storing(results_dir):
         writers = [open_writers.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         # By shard, for each of its rows two numbers: the row's line in its file of the input, and
@@ -130,7 +130,7 @@ def write_joined(
         failures: The file of failures to write.
         shard_failures: The shards' files of failures.
         done: How many rows the last step should have.
-        kept: Failures of an earlier file, which come behind the others.
+        kept: Failures of an earlier file, which come after the others.
 
     Returns:
         The steps' files that were written.

@@ -42,7 +42,7 @@ class Asked:
 class LoadedModel:
     """A model with its processor, loaded as a LocalServing states, which is `serving`.
 
-    Raises whatever transformers raises, and ValueError for a model with parts that no file has
+    Raises all that transformers raises, and ValueError for a model with parts that no file has
     weights for, or with an adapter that can't be read.
     """
 

@@ -92,7 +92,7 @@ class AskedTier:
 
         Raises:
             TierFull: The tier has no room, and is waited for.
-            GroundingError: Whatever `ask` raises.
+            GroundingError: All that `ask` raises.
         """
         if not self.name:
             return await ask(request, "")

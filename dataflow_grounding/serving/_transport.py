@@ -11,7 +11,7 @@ import re
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -162,20 +162,22 @@ class HttpTransport:
         address = urlsplit(self.url)
         self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body; return status, headers and body of the answer, whatever the status.
+    async def post(self, body: Sequence[bytes]) -> tuple[int, Mapping[str, str], bytes]:
+        """Send one body, in parts; return status, headers and body of the answer.
 
-        Raises what `fault_of` returns where no answer comes, and ServerFault for one larger than
-        MAX_BODY_BYTES.
+        That is for any status. Raises what `fault_of` returns where no answer comes, and
+        ServerFault for one larger than MAX_BODY_BYTES.
         """
-        return await self._answered("POST", body, MAX_BODY_BYTES)
+        from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
+
+        return await self._answered("POST", PartsPayload(body), MAX_BODY_BYTES)
 
     async def get(self, most: int) -> tuple[int, Mapping[str, str], bytes]:
         """Ask for what is there, of `most` bytes; return and raise what `post` does."""
         return await self._answered("GET", None, most)
 
     async def _answered(
-        self, method: str, body: bytes | None, most: int
+        self, method: str, body: Any, most: int
     ) -> tuple[int, Mapping[str, str], bytes]:
         import aiohttp
 
@@ -238,14 +240,15 @@ class ClientTransport:
         self._http_client = http_client
         self._loop = loop
 
-    async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body; return status, headers and body of the answer, whatever the status.
+    async def post(self, body: Sequence[bytes]) -> tuple[int, Mapping[str, str], bytes]:
+        """Send one body, in parts; return status, headers and body of the answer.
 
-        Raises what `fault_of` returns where no answer comes.
+        That is for any status. Raises what `fault_of` returns where no answer comes.
         """
+        whole = b"".join(body)
         if self._loop is not None:
-            return await self._loop.run(partial(self._post, body))
-        return await self._post(body)
+            return await self._loop.run(partial(self._post, whole))
+        return await self._post(whole)
 
     async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         import openai
@@ -262,7 +265,7 @@ class ClientTransport:
             extra_headers=self.headers,
             timeout=limits,
         )
-        try:  # the client's own time limit begins anew with each byte
+        try:  # the client's own time limit starts again with each byte
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
             response = error.response
@@ -283,7 +286,7 @@ class ClientTransport:
 def has_own_http_client(client: Any) -> bool:
     """Return whether a user made an openai client with an `http_client`, of proxies say.
 
-    The client makes a plain one otherwise, which can be made anew for each event loop. It is told
+    The client makes a plain one otherwise, which can be made again for each event loop. It is told
     by its class, which `openai` has no public name for: should it be called otherwise one day, all
     clients count as a user's own.
     """

@@ -1,6 +1,6 @@
-"""A VLM behind the Gemini API (`generateContent`), through Google's own client.
+"""A VLM at the Gemini API (`generateContent`), through Google's own client.
 
-The body of a request is made here, as the client would encode its pictures anew for every try.
+The body of a request is made here, as the client would encode its pictures again for every try.
 """
 
 import asyncio
@@ -194,7 +194,7 @@ class GeminiServing(Serving):
         contents = []
         for message in request.messages:
             contents.append(await _content(message))
-        # The body is ours: the client would encode the pictures anew for every request.
+        # The body is ours: the client would encode the pictures again for every request.
         config = types.GenerateContentConfig(
             http_options=types.HttpOptions(extra_body=self._body(request, contents, tier))
         )

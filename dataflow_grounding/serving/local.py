@@ -124,7 +124,7 @@ class LocalServing(Serving):
             return Serving.endpoint
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, which loads the model anew."""
+        """Return the state for another process, which loads the model again."""
         return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -24,7 +24,7 @@ from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
-from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.images.image import ImageLimits, url_head
 from dataflow_grounding.serving import _thinking
 from dataflow_grounding.serving._chat_completions import (
     Habits,
@@ -90,6 +90,7 @@ TIMEOUT = 60.0  # seconds for one request at the ordinary tier
 MODELS_TIMEOUT = 10.0  # seconds for the list of models, at the most
 MODELS_BYTES = 2**20  # of that list, at the most
 READ_BYTES = 20_000  # of an answer that is no reply
+LONG_PART = 16_384  # bytes of a part of a body that is sent by itself
 
 
 class OpenAIServing(Serving):
@@ -321,10 +322,9 @@ class OpenAIServing(Serving):
                 f"{where} answered something that is not a chat completion: {beginning!r}"
             ) from None
 
-    def _body(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
-        # Return the request as JSON. It is put together so that the images' long texts are copied
-        # once and never scanned. For an endpoint that takes no system message, its text begins the
-        # first turn.
+    def _body(self, request: Request[Any], habits: Habits, tier: str) -> list[bytes]:
+        # Return the request as JSON, in parts: the images' long texts are neither copied nor
+        # scanned. For an endpoint that takes no system message, its text begins the first turn.
         parts = [b'{"messages":[']
         beginning = ""
         if habits.system_message:
@@ -336,7 +336,7 @@ class OpenAIServing(Serving):
             parts += _message(message, beginning)
             beginning = ""
         parts += [b"],", self._settings_as_json(request, habits, tier)]
-        return b"".join(parts)
+        return _short_parts_joined(parts)
 
     def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
         # Mostly all requests of a task have the same, schema and all: what was written for the last
@@ -419,13 +419,28 @@ class OpenAIServing(Serving):
             await transport.aclose()
 
 
+def _short_parts_joined(parts: Iterable[bytes]) -> list[bytes]:
+    # Each part is written to the connection by itself, which costs more than to copy a short one.
+    joined = []
+    short: list[bytes] = []
+    for part in parts:
+        if len(part) < LONG_PART:
+            short.append(part)
+        else:
+            joined += [b"".join(short), part]
+            short = []
+    joined.append(b"".join(short))
+    return joined
+
+
 def _message(message: Turn, beginning: str) -> list[bytes]:
     # A user's text begins with `beginning`. Any other turn is its text alone.
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
     for image in message.images:
-        parts += [b'{"type":"image_url","image_url":{"url":"', image.data_url(), b'"}},']
+        head = url_head(image.sent_media_type)
+        parts += [b'{"type":"image_url","image_url":{"url":"', head, image.encoded(), b'"}},']
     text = json.dumps(f"{beginning}{message.text}").encode()
     return [*parts, b'{"type": "text", "text": ', text, b"}]}"]
 

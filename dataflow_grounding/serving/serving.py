@@ -211,7 +211,7 @@ class Serving(ABC):
         """Return all of this serving that a reply depends on: the model and its settings.
 
         It is part of the key under which replies are stored. An address isn't part of it: the same
-        server behind another port, or on another machine, answers the same. An `endpoint` that is
+        server at another port, or on another machine, answers the same. An `endpoint` that is
         no address is part of it, as it may say which model it is; so are `stated_settings`.
         """
         identity: dict[str, Any] = {"model": self.model}

@@ -69,7 +69,7 @@ def backend_of_keys() -> Backend | None:
 
 
 def unused_keys() -> str:
-    """Return a sentence on the providers' keys that are set, with a space behind it; "" for none.
+    """Return a sentence on the providers' keys that are set, with a space after it; "" for none.
 
     It says that they aren't used, as no model is named: the caller has found that out.
     """
@@ -115,7 +115,7 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
     """Raise SpecError where pictures would go to a public service that may not be meant.
 
     That is where the spec names no address and a variable that may name one is set to nothing; and
-    where it doesn't even name Gemini, but Gemini's key is set beside OpenAI's key or address.
+    where it doesn't even name Gemini, but Gemini's key is set next to OpenAI's key or address.
     """
     is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
     for name in _address_variables(vlm, is_default):

@@ -27,7 +27,7 @@ from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, Spec
 # What OmegaConf says of a variable that isn't set.
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 # Keys of `data` whose texts are no paths.
-_NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
+_NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals", "skip_bad")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
 """From an `autolabel_type` and the folders of the spec's files to the pipeline's block.
@@ -52,7 +52,7 @@ def read_spec(
         paths: One YAML file or several, the later over the earlier.
         overrides: `key=value` texts, over the files.
         block_of: Returns the block of the pipeline that is to run.
-        others: The keys of all known pipelines' blocks, which may stand beside that one.
+        others: The keys of all known pipelines' blocks, which may stand next to that one.
         whole: Whether the spec is for a run. If not, it is read for its endpoint: `data` is left
             out, and what only a run needs may be missing.
 

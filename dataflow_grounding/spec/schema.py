@@ -269,6 +269,7 @@ class ReferringData(Block):
     yolo_label_dir: str | None = ""
     yolo_names: str | None = ""
     input_annotations_jsonl: str | None = ""
+    skip_bad: str | int | None = ""
 
 
 class PromptsBlock(Block):
@@ -295,7 +296,7 @@ class PipelineBlock(Block):
 
 
 class SpecHead(Block):
-    """The keys that every spec has, whatever its pipeline is."""
+    """The keys that every spec has, no matter what its pipeline is."""
 
     results_dir: Annotated[str, BeforeValidator(_folder)]
     autolabel_type: str

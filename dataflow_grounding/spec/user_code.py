@@ -1,6 +1,6 @@
 """Users' own code that a spec names as `module:name`: pipelines, servings, formats and the like.
 
-It is imported here, and whatever it raises becomes an error of one line.
+It is imported here, and all that it raises becomes an error of one line.
 """
 
 import filecmp
@@ -112,7 +112,7 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
 
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
-    """Turn whatever the user's code raises in the block into a SpecError that begins with `what`.
+    """Turn what the user's code raises in the block into a SpecError that begins with `what`.
 
     That goes for SystemExit, too. Errors of this package, and Ctrl-C, pass through.
     """

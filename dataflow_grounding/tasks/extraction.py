@@ -36,7 +36,7 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         if not isinstance(items, list):
             raise UnreadableReply('"expressions" is not a list.')
         if is_cut_off(notes) and not reply.rstrip().endswith("]"):
-            # what is behind the cut may be in the picture all the same
+            # what is after the cut may be in the picture all the same
             raise TruncatedReply("the reply is cut off in the middle of its expressions.")
         cleaned = _strip_text(data.get("cleaned_caption"))
         if not cleaned:

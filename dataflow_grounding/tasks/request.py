@@ -14,7 +14,7 @@ from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.prompts import load_prompt
 
 T = TypeVar("T")
-_SORTED = json.JSONEncoder(sort_keys=True)  # `json.dumps` makes one anew each time
+_SORTED = json.JSONEncoder(sort_keys=True)  # `json.dumps` makes one each time
 
 ReadReply: TypeAlias = tuple[T, Sequence[Note | str]]
 """What `read` returns: the answer, and notes on what was done to read it.
@@ -64,7 +64,7 @@ class Prompt:
     Attributes:
         name: The prompt's name; empty where that is the task's.
         words: What stood for the {names} of the prompt.
-        closing: What the model is told behind the input.
+        closing: What the model is told after the input.
         system: A system message of the user's own; None for the shipped one.
     """
 
@@ -191,7 +191,7 @@ class Request(Generic[T]):
 
     @property
     def text(self) -> str:
-        """What is sent: the question, and behind it what was wrong with an earlier reply."""
+        """What is sent: the question, and after it what was wrong with an earlier reply."""
         complaint = self.tries.complaint.rstrip(".")
         if not complaint:
             return self.question
@@ -216,7 +216,7 @@ class Request(Generic[T]):
     def system(self) -> str:
         """The system message: one for all tasks about an image, one for those about none.
 
-        What turns with the role `system` say stands behind it: some models take one such message
+        What turns with the role `system` say stands after it: some models take one such message
         alone, at the beginning.
         """
         text = self.prompt.system

@@ -24,7 +24,7 @@ ABOUT_NO_IMAGE = "system_text_only"
 SYSTEM_PROMPTS = (ABOUT_IMAGE, ABOUT_NO_IMAGE)
 """Sent before every question, about an image or about none: they have no data and no reply."""
 WITH_FORMS = "phrase_grounding"
-"""The task that has forms of asking: whatever asks for boxes of phrases."""
+"""The task that has forms of asking: all that asks for boxes of phrases."""
 LONGEST = 100_000
 """Characters of a prompt or of guidance; more is a file that was named by mistake."""
 
@@ -32,7 +32,7 @@ _PLACEHOLDER = re.compile(r"\{[a-z_]+\}")  # {box_format}
 _KEY = re.compile(r'"([^"\s]+)":')  # a key of a reply in JSON: `"objects":`
 _REPLY_LINE = re.compile(r"^\d+\. .+: (.+)$", re.MULTILINE)  # 1. the red cup: [n, n, n, n]
 _FIRST_CHINESE = "\u2e80"  # from this character on, words aren't parted by blanks
-_REPLY = "Reply:"  # behind it a shipped prompt has the form of its reply
+_REPLY = "Reply:"  # after it a shipped prompt has the form of its reply
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Wording:
     Attributes:
         prompts: Task → its prompt, as `ejected` writes it: the data goes where `<input>` stands.
             `system` and `system_text_only` are the system messages.
-        guidance: Sentences that every question has behind its instructions.
+        guidance: Sentences that every question has after its instructions.
         definitions: Term or phrase → what counts as it. A question has those of the terms that
             stand in its texts, as data.
         asking: The form in which boxes are asked for; None leaves it as it is.
@@ -92,8 +92,8 @@ class Wording:
     def of(self, request: Request[T]) -> Request[T]:
         """Return the request in these words; the same object where they change nothing of it.
 
-        A prompt's text before `<input>` comes before the data, the rest behind. Definitions go into
-        the data; the sentence on them, then the guidance, stand behind the instructions.
+        A prompt's text before `<input>` comes before the data, the rest after. Definitions go into
+        the data; the sentence on them, then the guidance, stand after the instructions.
         """
         if self.asking:  # which prompt it is, before that one's words
             request = self.asking.of(request)
@@ -140,7 +140,7 @@ class Wording:
 def ejected(name: str) -> str:
     """Return the shipped prompt of a task, as a file of the user's own begins.
 
-    `<input>` stands behind it, but for a system message.
+    `<input>` stands after it, but for a system message.
 
     Raises:
         SpecError: No prompt has this name.
@@ -203,9 +203,9 @@ def _check_prompt(name: str, text: str) -> None:
 
 def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
     # Yield what a prompt has to keep of the shipped one, each with the pattern that finds it. These
-    # are its placeholders and the keys of its reply's form. A key counts where a colon comes behind
+    # are its placeholders and the keys of its reply's form. A key counts where a colon comes after
     # it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but what
-    # stands behind the colons.
+    # stands after the colons.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)

@@ -94,7 +94,7 @@ class Connection(asyncio.StreamReaderProtocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Cancel the talk, with whatever it waits for."""
+        """Cancel the talk, with all that it waits for."""
         super().connection_lost(error)
         if self._talking is not None:
             self._talking.cancel()

@@ -222,7 +222,7 @@ class Endpoint(Counts):
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
         # An answer that is a dict is sent as JSON; by an endpoint that ignores the format, in
-        # prose. Raises whatever the answers raise.
+        # prose. Raises all that the answers raise.
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)

@@ -1,4 +1,4 @@
-"""Who answers behind the loopback server: a fixed text, made-up answers, or your function.
+"""Who answers for the loopback server: a fixed text, made-up answers, or your function.
 
 Made-up answers are valid replies to each task. They depend on nothing but the request, by digests
 in place of chance, so that the same request is answered alike each time. Pictures of which the
@@ -141,7 +141,7 @@ class EchoAnswers:
         for phrase in phrases:
             seed = f"{size}/{phrase['id']}/{phrase['text']}"
             width, height = size
-            # The upper left corner is in the upper left quarter, the other anywhere behind it.
+            # The upper left corner is in the upper left quarter, the other anywhere after it.
             x1 = number_from(seed, 0) % max(1, width // 2)
             y1 = number_from(seed, 1) % max(1, height // 2)
             x2 = x1 + 1 + number_from(seed, 2) % (width - x1)
@@ -266,7 +266,7 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
     """Return an answer with as many `negatives` as are asked for: the phrases in other colours.
 
     The phrases are taken in turn, each time in its next colour; once all colours were taken, they
-    begin anew. There are none without phrases.
+    start again. There are none without phrases.
     """
     phrases = task_input["phrases"]
     negatives: list[dict[str, Any]] = []
@@ -283,7 +283,7 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
 def in_other_color(text: str, turn: int) -> str:
     """Return a phrase with another colour before its last word, in place of those that it has.
 
-    `turn` counts from 0 through the colours that it hasn't, and begins anew behind the last; if it
+    `turn` counts from 0 through the colours that it hasn't, and starts again after the last; if it
     has all, it counts through all. The last word stays, even if it is a colour.
 
     Example:

@@ -39,7 +39,7 @@ class LoopbackServer(Endpoint):
 
     Raises:
         OSError: On entering the `with` block, where the port is taken.
-        Exception: On leaving it, whatever `answers` or a rule raised; the client was sent a 500.
+        Exception: On leaving it, all that `answers` or a rule raised; the client was sent a 500.
 
     Example:
         >>> from dataflow_grounding import ground

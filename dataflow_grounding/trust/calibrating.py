@@ -76,7 +76,7 @@ def calibrate(
 
     A model that counts pixels is asked in more sizes, until it is known in which of them it sees
     pictures as they are sent. Stored replies answer first; if they came from another address and
-    name no format, this one is asked afresh.
+    name no format, this one is asked again.
 
     Args:
         serving: The model to ask; its connections are closed afterwards.
@@ -84,7 +84,7 @@ def calibrate(
             others.
         start: Retries, limits and budget as in a run, sizes and file types of its pictures, and the
             file that keeps the replies, so that no probe is paid for again; where there is none,
-            probes are asked for afresh.
+            probes are asked for again.
 
     Returns:
         What was found out, the fit and the pictures that it rests on, and counts of requests and

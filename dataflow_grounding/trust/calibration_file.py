@@ -1,6 +1,6 @@
 """A calibration, what was found out about one model, and the JSON file that stores it.
 
-There is a file for each endpoint, model and prompt in the user's cache, and one beside a run's
+There is a file for each endpoint, model and prompt in the user's cache, and one next to a run's
 results. A file may be damaged or edited by hand: what isn't sound is read as if it weren't there.
 """
 

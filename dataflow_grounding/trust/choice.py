@@ -128,7 +128,7 @@ class FormatChoice:
         calibration = stored_calibration(serving.endpoint, serving.model, folder)
         if calibration is not None and calibration.is_inferred:
             # An earlier version's: a run that began with it goes on with it, so that nothing is
-            # paid for twice, and others measure anew.
+            # paid for twice, and others measure again.
             path = run_file(folder) if folder else ""
             calibration = load_calibration(path, serving.endpoint, serving.model)
         if calibration is not None:
@@ -382,7 +382,7 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
 
 def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
     # Whether a family's format, named by its name in the table of formats, counts pixels. Such a
-    # name proves nothing: servers reduce pictures as they like, whatever the model.
+    # name proves nothing: servers reduce pictures as they like, with any model.
     return known.scale == "px" and known == known_formats().get(name)
 
 

@@ -119,7 +119,7 @@ class _OneFunction(Serving):
     async def answer(self, request: Request[Any]) -> str:
         """Call the function, and return the reply's text.
 
-        Raises EndpointRefused for whatever the function raises, but this package's own errors as
+        Raises EndpointRefused for all that the function raises, but this package's own errors as
         they are, and SpecError if it returns no text.
         """
         [image] = request.images

@@ -4,6 +4,7 @@ tutorial: test_pages_run.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import yaml
 from benchmarks.stand_ins.bench_model import BenchModel
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
@@ -34,7 +36,7 @@ PAGES = [
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
 )
-SERVERS = ("vllm", "llama-server", "ollama", "lms", "docker")
+SERVERS = ("vllm", "llama-server", "ollama", "lms", "litellm", "docker")
 """What starts a model server, which is not run here."""
 
 
@@ -57,7 +59,9 @@ def blocks() -> Iterator[Block]:
             yield Block(page, headings[-1], found["mark"] or "", found["kind"], found["text"])
 
 
-SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
+NAMED = "endpoint: "
+"""Before a name of endpoints.yaml, the mark of the block that shows its settings."""
+SPECS = [block for block in blocks() if block.mark.startswith((NAMED, "settings"))]
 WHOLE = tuple(
     REPOSITORY / name
     for name in (
@@ -71,17 +75,6 @@ WHOLE = tuple(
 )
 """Pages that are run from beginning to end, in test_pages_run.py."""
 COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]
-ENDPOINTS = [
-    "Gemini",
-    "NVIDIA NIM",
-    "TAO inference microservice",
-    "vLLM",
-    "SGLang",
-    "llama.cpp",
-    "Ollama",
-    "LM Studio",
-]
-ENDPOINTS += ["OpenRouter", "DashScope", "Azure OpenAI", "OpenAI"]
 
 
 @pytest.fixture
@@ -116,10 +109,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cache"
 
 
-def test_there_is_a_spec_for_each_endpoint() -> None:
-    headings = [block.heading for block in SPECS]
-    for endpoint in ENDPOINTS:
-        assert any(heading.startswith(endpoint) for heading in headings), endpoint
+def test_the_page_shows_what_default_specs_writes() -> None:
+    shown = {}
+    page = [block for block in blocks() if block.page.name == "endpoints.md"]
+    for typed, block in itertools.pairwise(page):
+        if block.mark.startswith(NAMED):
+            name = block.mark.removeprefix(NAMED)
+            *first, last = typed.text.splitlines(keepends=True)
+            assert last == f"dataflowgrounding default_specs --endpoint {name}\n"
+            typed_first = {"first": "".join(first)} if first else {}
+            shown[name] = typed_first | yaml.safe_load(block.text)["image_grounding"]
+    assert shown == ENDPOINTS
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
     vlm = yaml.safe_load(block.text)["image_grounding"]["vlm"]
     if vlm["backend"] == "gemini":
         pytest.importorskip("google.genai")
-    (place.folder / "endpoint.yaml").write_text(block.text, encoding="utf-8")
+    (place.folder / "endpoint.yaml").write_text(block.text.replace("???", "mine"), encoding="utf-8")
     stated = vlm.get("box_format", "auto")
     model = vlm[vlm["backend"]].get("model_name") or vlm["gemini"]["model"]
     to_calibrate = stated == "calibrated" or "cosmos" in model
@@ -138,12 +138,14 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         "api-key"
     )
     with LoopbackServer(ProbeModel(written), key=KEY if key else None) as server:
-        address = {
-            "endpoint: gemini": f"gemini.base_url={server.address}",
-            "endpoint: openai": f"openai.base_url={server.base_url}",
-            "endpoint: azure sdk": f"openai.azure.endpoint={server.address}",
-            "endpoint: azure": f"openai.base_url={server.address}/openai/deployments/d?api-version=2024-10-21",
-        }[block.mark]
+        own = vlm["backend"]
+        address = f"{own}.base_url={server.base_url if own == 'openai' else server.address}"
+        if "azure" in vlm[own]:
+            address = f"openai.azure.endpoint={server.address}"
+        elif "/deployments/" in vlm[own].get("base_url", ""):
+            address = (
+                f"openai.base_url={server.address}/openai/deployments/d?api-version=2024-10-21"
+            )
         arguments = ["-e", "data.yaml", "-e", "endpoint.yaml", f"image_grounding.vlm.{address}"]
         if stated == "calibrated":
             assert command(["calibrate", *arguments]).code == 0
@@ -154,6 +156,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
         assert server.by_task["expression_extraction"] == 2
         assert done.summary["grounded"] == done.summary["expressions"]
         extra = vlm.get("openai", {}).get("extra_body", {})
+        extra = json.loads(json.dumps(extra).replace("???", "mine"))
         assert extra.items() <= server.requests[-1].settings.items()
         assert (
             command(["cost", "results", "--json"]).summary["requests"]
@@ -233,7 +236,7 @@ def test_the_commands_of_the_pages_run(
         )
     if "cache/" in block.text:
         shutil.copytree(cache, "cache")
-    [vllm] = [b for b in SPECS if b.heading == "vLLM"]
+    [vllm] = [b for b in SPECS if b.mark == f"{NAMED}vllm"]
     Path("endpoint.yaml").write_text(vllm.text, encoding="utf-8")
     with (
         LoopbackServer(ProbeModel("qwen3-vl")) as other,

@@ -804,6 +804,33 @@ def test_regions_of_label_studio_of_no_use_are_left_out_and_counted(
     assert json.loads((tmp_path / "out" / "tasks.json").read_text()) == tasks
 
 
+def test_a_picture_whose_only_region_is_of_no_use_is_no_background(
+    tmp_path: Path, imported: Callable[..., dict[str, Any]]
+) -> None:
+    tasks = task(region("r", "polygon", {"points": [[1, 2], [3, 4]]}, "dog"))
+    imported(saved(tmp_path / "tasks.json", tasks), "label-studio")
+    (record,) = records_of(tmp_path / "results")
+    assert (record["expressions"], record["background"]) == ([], False)
+
+
+@pytest.mark.parametrize("format", ["coco", "cvat", "label-studio", "labelme", "yolo"])
+def test_an_import_that_goes_on_keeps_masks(format: str, tmp_path: Path, pictures: Path) -> None:
+    points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
+    source = {
+        "coco": lambda: saved(tmp_path / "coco.json", COCO),
+        "cvat": lambda: saved(tmp_path / "cvat.xml", CVAT),
+        "label-studio": lambda: saved(
+            tmp_path / "tasks.json", task(region("p", "polygon", {"points": POINTS}, "dog"))
+        ),
+        "labelme": lambda: labelme(tmp_path / "a.json", shape("dog", points, "polygon")),
+        "yolo": lambda: yolo(tmp_path / "yolo", **LINES),
+    }[format]()
+    arguments = ("import", source, "--format", format, "--image-root", pictures, "--skip-bad", "5")
+    facts = json.loads(succeeds(*arguments, "-o", tmp_path / "results", "--json").out)
+    assert facts["bad"]["count"] == 0
+    assert masks_of(records_of(tmp_path / "results")[0])["dog"][0]
+
+
 @pytest.mark.parametrize(
     ("shown", "why"),
     [

@@ -43,7 +43,7 @@ def alike_in(
             file, group = next(remaining)
             if group in shared_groups:
                 candidates.append((name, home, file, group))
-    # By name, so that the first of a group is the same in whatever order pictures come.
+    # By name, so that the first of a group is the same in any order of the pictures.
     candidates.sort()
     # group of alike pictures and data set → the first of these pictures
     first_of = dict[tuple[int, int], Place]()

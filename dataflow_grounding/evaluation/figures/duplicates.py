@@ -43,7 +43,7 @@ _LEAST_DEVIATION = 6  # levels of grey; in pictures with less, differences are n
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
 # pixels that a picture is decoded to at least: a JPEG's decoder is faster for a part of its size
 _DECODED_SIZE = (96, 96)
-# Pictures elsewhere are fetched by many threads; to decode more at once only takes memory.
+# Remote pictures are fetched by many threads; to decode more at once only takes memory.
 _decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
 # the ending of a picture's name: ".jpg", ".PNG"
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
@@ -220,7 +220,7 @@ def split(
 ) -> dict[str, Any]:
     """Split records by picture into a file for each part, `out`/NAME.jsonl.
 
-    Where pictures are found is written to `out`/run.json, and the classes beside it. A picture's
+    Where pictures are found is written to `out`/run.json, and the classes next to it. A picture's
     part follows from the seed and its path; of pictures that are nearly the same, from the path of
     the first. So the same seed gives the same parts, and records that are added at the end change
     none, unless they link two groups. Parts are as large as their weights only roughly.

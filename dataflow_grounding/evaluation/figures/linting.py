@@ -252,7 +252,7 @@ def _remembered_facts(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
 ) -> ImageFacts | None:
     # Return the facts that the run read of a picture, if its file is as it was and a JPEG. None for
-    # others, which have to be decoded: a run reads headers, and what is behind them may be broken.
+    # others, which have to be decoded: a run reads headers, and what is after them may be broken.
     # Of a JPEG the run has seen the end.
     named = Record({"image": path_of(record)}, folders)
     if not len(log) or is_far(named, "image"):

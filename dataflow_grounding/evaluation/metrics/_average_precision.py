@@ -117,7 +117,7 @@ def _average(right: np.ndarray, weights: np.ndarray, gold_boxes: int) -> float:
         precision = true_positives / ranks
         # COCO's envelope: the best precision at this rank or a later one.
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        # For each recall the rank at which it is reached, or behind the last rank: precision 0.
+        # For each recall the rank at which it is reached, or after the last rank: precision 0.
         reached = np.searchsorted(true_positives / gold_boxes, _RECALLS, side="left")
         precisions.append(np.append(envelope, 0.0)[reached])
     return float(np.mean(precisions))
@@ -130,8 +130,8 @@ def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
 
 
 def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
-    # At each threshold gold boxes are given away anew and greedily: the predicted boxes, the surest
-    # first, each take the free gold box with the largest IoU, of equal ones the last.
+    # At each threshold gold boxes are given away greedily: the predicted boxes, the surest first,
+    # each take the free gold box with the largest IoU, of equal ones the last.
     candidates = [_candidates(box, gold) for box in predicted]
     bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):

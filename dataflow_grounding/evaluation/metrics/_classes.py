@@ -86,8 +86,8 @@ class _InImage:
 class ClassFigures:
     """Precision, recall, F1 and AP of each class, as of a detector: by image and class alone.
 
-    All gold boxes of a class in an image are matched with all found ones, whatever phrases they
-    are of: one file may have a phrase for each box, the other one for all, or other words. Boxes of
+    All gold boxes of a class in an image are matched with all found ones, of any phrase: one file
+    may have a phrase for each box, the other one for all, or other words. Boxes of
     a class that the gold of an image doesn't name are wrong: gold of detectors lists what is there
     alone. Where a gold phrase of the class is open, the class isn't judged in that image.
 
@@ -150,7 +150,7 @@ class ClassFigures:
             matched_found = {pair.found for pair in pairs}
             missed += [(boxes.name, b) for n, b in enumerate(gold) if n not in matched_gold]
             wrong += [(boxes.name, b) for n, b in enumerate(found) if n not in matched_found]
-        # What is left of each class is matched whatever its class is.
+        # What is left of each class is matched no matter what its class is.
         for pair in self._right_pairs([box for _, box in wrong], [box for _, box in missed]):
             counts = self._counts_of(missed[pair.gold][0])
             counts.found_as[class_key(wrong[pair.found][0])] += 1

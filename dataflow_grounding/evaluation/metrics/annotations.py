@@ -127,7 +127,7 @@ class Annotations:
 def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotations:
     """Read and check records with `expressions` and their `instances`.
 
-    What is an `Annotations` already comes back as it is, whatever `keep_rejected` says.
+    What is an `Annotations` already comes back as it is, no matter what `keep_rejected` says.
 
     Args:
         source: A results folder, a data file, or the records themselves.

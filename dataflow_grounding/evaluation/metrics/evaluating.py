@@ -58,7 +58,7 @@ class Evaluation:
     """One run's figures against gold, and what they are made of.
 
     Attributes:
-        pairs: The matched records; they are matched anew each time one iterates.
+        pairs: The matched records; they are matched again each time one iterates.
         rules: When a box is right.
         sums: The columns of phrases and captions, summed for each image.
         overlaps: For each gold phrase, in the order of `pairs`, the largest overlap of its first

@@ -64,8 +64,8 @@ class PairedRecord:
 class Pairs:
     """Two files' records, matched by image and caption, and phrases by `expression_id`, else text.
 
-    They are matched while one iterates, each time anew: in memory are the records of one image. The
-    order of records makes no difference.
+    They are matched while one iterates, each time again: only the records of one image are in
+    memory. The order of records makes no difference.
 
     - Images are matched by path; those whose path the other file doesn't have by their id, if a
       single image of each file states it.
@@ -317,8 +317,8 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 def _merged(records: list[Row]) -> Row:
     # Return one record with the phrases of all, of which there is at least one. Its other columns
-    # are those of the record that is the first by `repr`, so that they are the same whatever the
-    # records' order.
+    # are those of the record that is the first by `repr`, so that they are the same in any order of
+    # the records.
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]

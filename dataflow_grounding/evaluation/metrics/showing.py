@@ -77,7 +77,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return what `Evaluation.to_json` says, as Markdown.
 
     Args:
-        figures: The first run's. With `compared`, as `eval` makes it, the second run is beside it
+        figures: The first run's. With `compared`, as `eval` makes it, the second run is next to it
             in the first table; classes, groups and notes are of the first alone.
         names: What the runs are called.
     """

@@ -183,8 +183,8 @@ class Worker:
 
     def _execute(self, shard: Shard, until: float) -> Summary:
         # While another worker still holds its folder, this is tried again each second, until the
-        # `time.monotonic()` of `until` has passed: then it raises FolderTaken. It raises whatever
-        # else fails in the run.
+        # `time.monotonic()` of `until` has passed: then it raises FolderTaken. It raises what else
+        # fails in the run.
         steps, options, name, results, _ = self._work
         folder = working_folder(results, shard.folder(""))
         rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))

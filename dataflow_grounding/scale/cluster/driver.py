@@ -83,7 +83,7 @@ class WorkerHandle:
         self._actor.interrupt.remote()
 
     def end(self) -> None:
-        """End the worker at once, whatever it is doing."""
+        """End the worker at once, no matter what it is doing."""
         with suppress(Exception):  # it is gone already
             self._ray.kill(self._actor)
         with suppress(Exception):  # the limiter is gone, too
@@ -102,10 +102,10 @@ def last_line(error: Exception) -> str:
 
 
 def _own_modules() -> list[str]:
-    # There are the modules of the user, beside a spec or a script. Zip files, and folders that
+    # There are the modules of the user, next to a spec or a script. Zip files, and folders that
     # don't exist, are left out.
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    # each with a slash at its end, so that `startswith` tells a folder in it from one beside it
+    # each with a slash at its end, so that `startswith` tells a folder in it from one next to it
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
     own = []
     for path in sys.path:

@@ -4,7 +4,7 @@
 a `Level` for each endpoint and a `Budget`. The `WorkerLimits` of each worker ask it before a
 request is sent, and tell it how the request ended. It counts a request before it lets it go. Of a
 worker that is lost, what was let go counts as sent, at its worst cost. So no limit is passed,
-whatever gets lost on the way.
+no matter what gets lost on the way.
 """
 
 import asyncio

@@ -39,7 +39,7 @@ SAY_SECONDS = 8.0  # after so long without any worker, it is said
 # Then it is said each time that so long has passed. A cluster of our own isn't waited for any
 # longer, as nobody else is at work there who might leave room.
 START_SECONDS = 60.0
-# How long the head of the cluster may be gone. Some clusters start it anew; after 60 s its workers
+# How long the head of the cluster may be gone. Some clusters start it again; after 60 s its workers
 # end themselves.
 HEAD_SECONDS = 30.0
 _RAY_DEFAULTS = {  # variables of the environment, where they aren't set
@@ -195,7 +195,7 @@ class _Connection(NamedTuple):
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
     # The connection, and with it a local cluster, is ended afterwards. One that the process has
-    # already, in a notebook, say, is used whatever the address, and stays.
+    # already, in a notebook, say, is used at any address, and stays.
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray.util.scheduling_strategies
