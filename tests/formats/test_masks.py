@@ -332,6 +332,42 @@ def test_masks_come_through_another_format_pixel_by_pixel(
         assert any(np.array_equal(mask, other) for other in after.values())
 
 
+@pytest.mark.parametrize("format", ["coco", "cvat", "label-studio"])
+def test_any_mask_comes_through_pixel_by_pixel(format: str, tmp_path: Path) -> None:
+    """Of several sizes, from single pixels to runs that take four letters."""
+    chance = np.random.default_rng(63)
+    wanted = {}
+    rows = []
+    for number in range(24):
+        width, height = (
+            int(side) for side in chance.integers(1, 900 if number % 4 == 0 else 40, 2)
+        )
+        mask = np.zeros((height, width), dtype=np.uint8)
+        for _ in range(int(chance.integers(1, 6))):
+            x, y = int(chance.integers(width)), int(chance.integers(height))
+            mask[y : y + int(chance.integers(1, 400)), x : x + int(chance.integers(1, 400))] ^= 1
+        mask[int(chance.integers(height)), int(chance.integers(width))] = 1
+        made = coco_mask.encode(np.asfortranarray(mask))
+        x, y, w, h = (float(side) for side in coco_mask.toBbox(made))
+        rle = {"size": [height, width], "counts": made["counts"].decode()}
+        name = f"{number}.png"
+        row = record_with(instance([x, y, x + w, y + h], rle), name=name)
+        rows.append({**row, "width": width, "height": height})
+        wanted[name] = mask
+    write(rows, format, str(tmp_path / "out"), images="reference")
+    found = {}
+    for row in read(str(tmp_path / "out"), format):
+        (only,) = row["expressions"][0]["instances"]
+        rle = only["segmentation"]
+        if isinstance(rle["counts"], list):
+            rle = coco_mask.frPyObjects(rle, *rle["size"])
+        found[row["image_path"].rpartition("/")[2]] = coco_mask.decode(rle)
+        x, y, w, h = coco_mask.toBbox(rle)
+        assert only["bbox"] == pytest.approx([x, y, x + w, y + h])
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_polygons_come_through_yolo(tmp_path: Path, pictures: Path) -> None:
     dogs = {**COCO, "annotations": COCO["annotations"][:1]}
     path = there_and_back(tmp_path, pictures, dogs, "yolo", "--outlines")
