@@ -178,7 +178,7 @@ def test_a_split_keeps_masks(
     exported: Callable[..., dict[str, Any]],
 ) -> None:
     many: dict[str, Any] = {**COCO, "images": [], "annotations": []}
-    for number in range(40):
+    for number in range(1, 41):
         shutil.copy(pictures / "a.png", pictures / f"{number}.png")
         many["images"].append({"id": number, "file_name": f"{number}.png", **SIDES})
         box = [10.0, 5.0, 30.0, 20.0]
@@ -191,7 +191,7 @@ def test_a_split_keeps_masks(
     masks = {}
     for path in (tmp_path / "out").glob("*/annotations.json"):
         masks |= decoded(path)
-    assert sorted(masks) == [*range(40)]
+    assert sorted(masks) == [*range(1, 41)]
     assert all(np.array_equal(mask, MUG) for mask in masks.values())
 
 
