@@ -139,6 +139,12 @@ _writing_options = together(
         default=None,
         help="YOLO, KITTI: all pictures in one folder, the names of theirs before them.",
     ),
+    click.option(
+        "--outlines",
+        is_flag=True,
+        default=None,
+        help="YOLO: polygons in place of boxes; pictures with a box without one are left out.",
+    ),
     json_option,
 )
 

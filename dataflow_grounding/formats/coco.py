@@ -18,9 +18,11 @@ from typing import Any
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import is_box, is_number, is_score
+from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
+from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
@@ -364,8 +366,10 @@ class Coco(ReturningFormat):
             has_words = "phrase" in item or "class" in item
             item |= self.phrase_keys(phrase) if has_words else self.further_keys(phrase, name)
         if mark.is_moved:
-            item.pop("segmentation", None)  # it is that of the old box
             item |= {key: box_keys[key] for key in ("bbox", "area")}
+        if mark.is_moved or mark.has_other_mask:
+            item.pop(masks.KEY, None)  # it is that of the old box
+            item |= {key: box_keys[key] for key in (masks.KEY, "area") if key in box_keys}
         return item | _known(box_keys, "verified", "score")
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
@@ -405,8 +409,9 @@ class Coco(ReturningFormat):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each image entry; annotations with one id and phrase are united.
 
-        Crowds, and annotations without a box or of no image, are left out and counted. A record is
-        marked `background: false` where its image has annotations, but none that is read.
+        Crowds, and annotations of no image or without a box and a mask, are left out and counted.
+        Where a mask has no box, that around it is read. A record is marked `background: false`
+        where its image has annotations, but none that is read.
         """
         file = file_of(path, self.data_file)
         coco = CocoFile(file, self.bad)
@@ -427,9 +432,12 @@ class Coco(ReturningFormat):
             sources: list[dict[str, Any]] = []
             for entry in entries:
                 with object_errors(f"{file}, annotation {entry['id']}", self.bad):
-                    if not entry["crowd"]:
+                    if entry["crowd"]:
+                        _drop_what_is_no_json(entry["source"])
+                    else:
                         number = len(sources)
-                        keyed += self._keyed(entry, number, image.get("caption"), file)
+                        masked = _with_mask(entry, stated_size(image), file, self.passed_over)
+                        keyed += self._keyed(masked, number, image.get("caption"), file)
                     sources.append(entry["source"])
             if entries and not keyed:  # something is there, such as crowds
                 row["background"] = False
@@ -576,11 +584,14 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     x1, y1, x2, y2 = phrase.boxes[number]
     width = _sum(x2, -x1)
     height = _sum(y2, -y1)
-    facts = {**phrase.expression, **phrase.expression["instances"][number]}
+    instance = phrase.expression["instances"][number]
+    facts = {**phrase.expression, **instance}
+    mask = instance.get(masks.KEY)
     return {
         "bbox": [x1, y1, width, height],
-        "area": width * height,
+        "area": width * height if mask is None else masks.square_pixels(mask),
         "iscrowd": 0,
+        **_known(instance, masks.KEY),
         **_known(facts, "expression_id", "verified", "bbox_id", "score"),
     }
 
@@ -623,13 +634,41 @@ def _expressions(
         passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
 
 
+def _with_mask(
+    entry: dict[str, Any], size: Size | None, file: str, passed_over: Counter[str]
+) -> dict[str, Any]:
+    # Without its segmentation where that is of no use; with the mask's box where it has none.
+    stated = entry.pop(masks.KEY, None)
+    if not stated:
+        return entry
+    where = f"{file}, annotation {entry['id']}"
+    bbox = entry.get("bbox")
+    box = _corners(entry) if is_box(bbox) else None
+    mask = masks.found(stated, box, size, where, passed_over)
+    if not mask:
+        _drop_what_is_no_json(entry["source"])
+    elif not bbox:
+        x1, y1, x2, y2 = masks.bounds(stated)
+        entry["bbox"] = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
+    return {**entry, **mask}
+
+
+def _drop_what_is_no_json(source: dict[str, Any]) -> None:
+    # Take a segmentation out of what is kept of an annotation if it has NaN or the like, which no
+    # file could have again.
+    try:
+        dump_text(source.get(masks.KEY))
+    except ValueError:
+        del source[masks.KEY]
+
+
 def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
     # A number outside of 0 to 1 is left out as a score, and counted.
     bbox = _corners(entry)
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow("the box has a side of less than nothing")
-    instance = {"bbox": bbox, **_known(entry, "bbox_id", "score")}
+    instance = {"bbox": bbox, **_known(entry, "bbox_id", "score", masks.KEY)}
     score = entry.get("score")
     if is_number(score) and not is_score(score):
         passed_over["scores outside of 0 to 1"] += 1

@@ -13,10 +13,11 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.imported import (
@@ -57,6 +58,9 @@ _OURS = re.compile(
     re.DOTALL,
 )
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
+_PART = ("left", "top", "width", "height")  # of the picture, that a <mask> fills
+_AREAS = ("box", "polygon", "mask")  # elements that are boxes here
+_OF_AREA = (*_CORNERS, *_PART, "points", "rle", "rotation")  # attributes that tell it
 _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 
 
@@ -64,14 +68,18 @@ _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 class Cvat(ReturningFormat):
     """CVAT's own XML, which it takes as annotations of a task.
 
-    The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes
-    are their phrases; other tags and shapes, and attributes that the export doesn't write, are left
-    out and counted. What was read comes out as it was, with all of these.
+    The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes,
+    polygons and masks are their phrases; other tags and shapes, and attributes that the export
+    doesn't write, are left out and counted. What was read comes out as it was, with all of these.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
 
     repeats = True
+
+    def why_mask_lost(self, mask: Any) -> str:
+        """Return that a mask of several polygons is lost: an element has one."""
+        return masks.SEVERAL if masks.is_polygons(mask) and len(mask) > 1 else ""
 
     def safe(self, text: str) -> str:
         """Return the text without characters that XML can't hold."""
@@ -104,15 +112,18 @@ class Cvat(ReturningFormat):
         return element_of(item).get("label") != _PICTURE
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an element with its corners and its phrase as they are now.
+        """Return an element with its corners, its mask and its phrase as they are now.
 
-        The phrase is its label where no attribute says it.
+        The phrase is its label where no attribute says it. A polygon that was moved is a box.
         """
-        if not mark.is_moved and not mark.is_renamed:
+        if not (mark.is_moved or mark.is_renamed or mark.has_other_mask):
             return item
         element = element_of(item)
-        if mark.box and mark.is_moved:
-            element.attrib.update(_corners_of(mark.box))
+        if mark.box and (mark.is_moved or mark.has_other_mask):
+            element.tag, area = _area_of(mark.box, mark.mask)
+            for name in set(_OF_AREA).difference(area):
+                element.attrib.pop(name, None)
+            element.attrib.update(area)
         if mark.is_renamed:
             said = [each for each in element if each.get("name") == "phrase" and each.text]
             for attribute in said:
@@ -132,7 +143,7 @@ class Cvat(ReturningFormat):
         if sibling is None and label:
             sibling = Element("box", {"label": label})
         if mark.box and sibling is not None:
-            yield _further_xml(sibling, mark.box)
+            yield _further_xml(sibling, mark)
         elif mark.box or class_key(_NO_BOX) in self._labels:
             yield _mark_of_phrase_xml(mark.phrase, mark.number, None)
 
@@ -166,14 +177,17 @@ class Cvat(ReturningFormat):
             with object_errors(where, self.bad):
                 label = mark.get("label", "")
                 facts = _facts(mark, self.passed_over)
+                is_no_box = mark.tag == "tag" and label == _NO_BOX
+                area = _read_area(mark, record, where, self.passed_over)
                 if mark.tag == "tag" and label == _PICTURE and facts:
                     record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
-                elif mark.tag == "box" or (mark.tag == "tag" and label == _NO_BOX):
-                    keyed.append(_keyed_expression(mark, facts, len(items), self.bad))
+                elif area or is_no_box:
+                    keyed.append(_keyed_expression(mark, area, facts, len(items), self.bad))
                 elif mark.tag == "tag":
                     self.passed_over[f"tags {label!r}"] += 1
                 else:
-                    self.passed_over[f"shapes that are no boxes: {mark.tag}"] += 1
+                    is_other = mark.tag not in _AREAS
+                    self.passed_over[f"shapes that are no boxes: {mark.tag}"] += int(is_other)
                     other_shapes += 1
                 items.append(text_of(mark))
         record[COLUMN]["items"] = items
@@ -213,21 +227,48 @@ def _sibling_of(phrase: Phrase, source: Source) -> Element | None:
     return element_of(source.items[min(boxes)]) if boxes else None
 
 
-def _further_xml(sibling: Element, box: Bbox) -> str:
+def _further_xml(sibling: Element, mark: Mark) -> str:
     # Another box of the label, the group and the phrase of a box.
-    element = _box_element(sibling.get("label", ""), box, sibling.get("group_id"))
+    assert mark.box is not None
+    area = _area_of(mark.box, mark.mask)
+    element = _box_element(sibling.get("label", ""), area, sibling.get("group_id"))
     element.extend(each for each in sibling if each.get("name") in _PHRASE_ATTRIBUTES)
     return text_of(element)
 
 
-def _box_element(label: str, box: Bbox, group_id: str | None) -> Element:
-    facts = {"label": label, "source": "manual", "occluded": "0", **_corners_of(box)}
+def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | None) -> Element:
+    tag, place = area
+    facts = {"label": label, "source": "manual", "occluded": "0", **place}
     group = {"group_id": group_id} if group_id else {}
-    return Element("box", {**facts, "z_order": "0", **group})
+    return Element(tag, {**facts, "z_order": "0", **group})
 
 
-def _corners_of(box: Bbox) -> dict[str, str]:
-    return {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
+def _area_of(box: Bbox, mask: Any) -> tuple[str, dict[str, str]]:
+    # Return the tag of a box's element, and the attributes that tell where it is.
+    if mask is None:
+        return "box", {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
+    if masks.is_polygons(mask):
+        (polygon,) = mask
+        points = zip(polygon[::2], polygon[1::2], strict=True)
+        return "polygon", {"points": ";".join(f"{x},{y}" for x, y in points)}
+    x1, y1, x2, y2 = map(int, masks.bounds(mask))
+    part = masks.pixels(mask)[y1:y2, x1:x2]
+    # Its runs go along the rows.
+    runs = masks.rle_of(part.T)["counts"]
+    place = dict(zip(_PART, map(str, (x1, y1, x2 - x1, y2 - y1)), strict=True))
+    return "mask", {"rle": ", ".join(map(str, runs)), **place}
+
+
+def _mask_in(element: Element, size: Size) -> Any:
+    # Return the mask of a <polygon> or a <mask>. Raises ValueError.
+    if element.tag == "polygon":
+        points = [point.split(",") for point in element.attrib["points"].split(";")]
+        return [[float(number) for x, y in points for number in (x, y)]]
+    left, top, width, height = (int(float(element.attrib[name])) for name in _PART)
+    masks.check_part(left, top, (width, height), size)
+    runs = [int(run) for run in element.attrib["rle"].split(",")]
+    part = masks.checked({"size": [width, height], "counts": runs}, None)
+    return masks.placed(masks.pixels(part).T, left, top, size)
 
 
 def _picture_xml(sample: Sample) -> Iterator[str]:
@@ -250,7 +291,8 @@ def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> st
     }
     if number == NO_BOX:
         return _with_attributes(_tag(_NO_BOX), {**facts, "status": phrase.status})
-    element = _box_element(_BOX, phrase.boxes[number], group_id)
+    mask = phrase.expression["instances"][number].get(masks.KEY)
+    element = _box_element(_BOX, _area_of(phrase.boxes[number], mask), group_id)
     return _with_attributes(element, {**facts, "score": phrase.scores[number]})
 
 
@@ -266,16 +308,20 @@ def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
 
 
 def _keyed_expression(
-    mark: Element, facts: Mapping[str, str], item: int, bad: BadEntries
+    mark: Element,
+    area: Mapping[str, Any],
+    facts: Mapping[str, str],
+    item: int,
+    bad: BadEntries,
 ) -> tuple[Any, dict[str, Any]]:
     # Of a box or a tag, after what tells its expression. The phrase is the text of an attribute,
-    # else the label.
+    # else the label. `area` is empty for a tag.
     label = mark.get("label", "")
     text = facts.get("phrase") or label
     own_id = facts.get("expression_id") or mark.get("group_id")
     instances = []
-    if mark.tag == "box":
-        instances = [keep(_instance(mark, facts), item, text)]
+    if area:
+        instances = [keep({**area, **_score_in(facts)}, item, text)]
     expression = _expression(text, facts, instances)
     check_expression(expression, bad)
     return (own_id, text), expression if instances else keep(expression, item, text)
@@ -310,10 +356,25 @@ def _expression(
     return {"text": text, "char_span": span or None, **known, "instances": instances}
 
 
-def _instance(box: Element, facts: Mapping[Any, str]) -> dict[str, Any]:
-    if float(box.get("rotation", 0)):
-        raise BrokenRow("a box is rotated: only upright ones can be read")
-    instance: dict[str, Any] = {"bbox": [float(box.attrib[name]) for name in _CORNERS]}
-    if "score" in facts:
-        instance["score"] = float(facts["score"])
-    return instance
+def _read_area(
+    mark: Element, record: Mapping[str, Any], where: str, passed_over: Counter[str]
+) -> dict[str, Any]:
+    # Return `bbox`, and `segmentation` of a shape that is a mask; empty for one of no use, which is
+    # counted, and of all other elements.
+    if mark.tag not in _AREAS:
+        return {}
+    if mark.tag == "box":
+        if float(mark.get("rotation", 0)):
+            raise BrokenRow("a box is rotated: only upright ones can be read")
+        return {"bbox": [float(mark.attrib[name]) for name in _CORNERS]}
+    size = (record["width"], record["height"])
+    try:
+        mask = masks.checked(_mask_in(mark, size), size)
+    except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
+        masks.pass_over(passed_over, where, error)
+        return {}
+    return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
+
+
+def _score_in(facts: Mapping[Any, str]) -> dict[str, float]:
+    return {"score": float(facts["score"])} if "score" in facts else {}

@@ -6,14 +6,17 @@ user guide (a rectangle has four corners, a shape its `score`); transformers'
 post_process_grounded_object_detection and Sam3Processor.post_process_instance_segmentation.
 """
 
+import base64
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.errors import BrokenRow, ImageBroken, InputError
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.bad_entries import BadEntries
-from dataflow_grounding.data.records import is_number, is_score
+from dataflow_grounding.data.records import is_number, is_score, stated_size
+from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import (
     check_expression,
@@ -24,10 +27,12 @@ from dataflow_grounding.formats.reading import (
     read_whole,
     unite,
 )
-from dataflow_grounding.images.files import ENDINGS
+from dataflow_grounding.images.files import ENDINGS, decoding, read_header
 
 _OUTLINES = ("polygon", "rotation", "mask")
-"""Shapes of a thing that are no upright box: the box around them is read."""
+"""Shapes of a thing that are no upright box: the box around them is read, and with it a mask, but
+of a `rotation`, which is a turned box."""
+_LONGEST_PNG = 2**25  # characters of a mask's PNG that are read
 
 
 class LabelMe(Format):
@@ -55,9 +60,11 @@ class LabelMe(Format):
         # The picture's path in it starts from the file's `folder`. `background` is false where
         # there are shapes, but none that is read.
         keyed = []
+        size = stated_size({"width": data.get("imageWidth"), "height": data.get("imageHeight")})
         for number, shape in enumerate(data["shapes"], 1):
-            with object_errors(f"{file}, shape {number}", self.bad):
-                instance = _instance_of(shape, self.passed_over)
+            where = f"{file}, shape {number}"
+            with object_errors(where, self.bad):
+                instance = _instance_of(shape, size, where, self.passed_over)
                 if instance is not None:
                     expression = _expression(shape["label"], [instance])
                     check_expression(expression, self.bad)
@@ -91,24 +98,61 @@ def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
     return {"text": label, "class": label, "instances": instances}
 
 
-def _instance_of(shape: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any] | None:
-    # Return the box around a shape's points, with its score if it has one. None for a point, a line
-    # or the like, which is counted in `passed_over`; so are outlines, of which only the box around
-    # is read. A score that isn't from 0 to 1 is left out.
+def _instance_of(
+    shape: Mapping[str, Any], size: Size | None, where: str, passed_over: Counter[str]
+) -> dict[str, Any] | None:
+    # Return the box around a shape's points, with its mask and its score if it has them. None for a
+    # point, a line or the like, which is counted in `passed_over`; so are turned boxes and masks of
+    # no use, of which only the box around is read. A score that isn't from 0 to 1 is left out.
     # LabelMe's first versions had no type, and some tools write it with a capital.
     kind = str(shape.get("shape_type") or "polygon").lower()
     if kind != "rectangle" and kind not in _OUTLINES:
         passed_over[f"shapes {kind!r}"] += 1
         return None
-    if kind in _OUTLINES:
+    if kind == "rotation":
         passed_over[f"outlines of shapes {kind!r}, of which the box around is read"] += 1
     columns = [float(x) for x, _ in shape["points"]]
     rows = [float(y) for _, y in shape["points"]]
     instance: dict[str, Any] = {"bbox": [min(columns), min(rows), max(columns), max(rows)]}
+    try:
+        mask = _mask_of(kind, shape, size)
+    except (BrokenRow, ImageBroken, ValueError) as error:
+        masks.pass_over(passed_over, where, error)
+        mask = None
+    if mask is not None:
+        instance |= masks.found(mask, instance["bbox"], size, where, passed_over)
     score = shape.get("score")
     if score is not None and is_score(score):
         instance["score"] = score
     return instance
+
+
+def _mask_of(kind: str, shape: Mapping[str, Any], size: Size | None) -> Any:
+    # None of a shape that has no mask. The points of a `mask` are the first and the last pixel of
+    # the part of the picture that its PNG shows.
+    if kind == "polygon":
+        return [[float(number) for point in shape["points"] for number in point]]
+    if kind != "mask":
+        return None
+    if size is None:
+        raise BrokenRow("the size of the picture isn't stated")
+    (x1, y1), (x2, y2) = shape["points"]
+    sides = (round(x2) - round(x1) + 1, round(y2) - round(y1) + 1)
+    masks.check_part(round(x1), round(y1), sides, size)
+    return masks.placed(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
+
+
+def _pixels_in(text: Any, size: Size) -> "masks.Pixels":
+    import numpy as np
+
+    if not isinstance(text, str) or len(text) > _LONGEST_PNG:
+        raise BrokenRow("the mask is no PNG in base64")
+    data = base64.b64decode(text)
+    found = read_header("its PNG", data).size
+    if found != size:  # before anything is unpacked
+        raise BrokenRow(f"the mask's PNG is of {found}, its points tell {size}")
+    with decoding(data, "its PNG") as picture:
+        return np.asarray(picture.convert("L")) > 0
 
 
 class Detections(Format):

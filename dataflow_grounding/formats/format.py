@@ -58,6 +58,7 @@ class Carries:
         ids: The data's own ids of pictures, phrases and boxes.
         verified: Whether a phrase's boxes were checked.
         classes: The class of a phrase that is called otherwise.
+        masks: The mask of each box.
         numbers: How box numbers are rounded; empty where they come back within EXACT.
     """
 
@@ -72,6 +73,7 @@ class Carries:
     ids: bool = False
     verified: bool = False
     classes: bool = False
+    masks: bool = False
     numbers: str = ""
 
     def why_lost(self, status: str, span: object) -> str:
@@ -223,6 +225,21 @@ class Format(ABC):
         """Return the words that are written for an expression: here its text."""
         text: str = expression["text"]
         return text
+
+    def why_mask_lost(self, mask: Any) -> str:
+        """Return why a box's mask can't be written, in words to count it under; "" if it can.
+
+        `mask` is a list of polygons or an RLE (`formats/masks.py`). Here it depends on `carries`
+        alone.
+        """
+        return "" if self.carries.masks else "masks"
+
+    def why_left_out(self, phrases: Sequence[Phrase]) -> str:
+        """Return why a picture with these phrases is left out, in words to count it under.
+
+        "", as here, for one that is written.
+        """
+        return ""
 
     def thing(self, phrase: Phrase) -> str:
         """Return what a phrase calls its boxes, here its words in lower case.

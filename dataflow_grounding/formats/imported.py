@@ -3,8 +3,8 @@ again.
 
 A record has it in the column `imported`: the `format`, the `items` of the picture in the form of
 that format's own module (annotations, lines, regions), and which of them were `read` as boxes. A
-box that was read has `imported`, too: the number of its `item`, and the `text` and `bbox` that were
-made of it. Other formats pass over both.
+box that was read has `imported`, too: the number of its `item`, the `text` and `bbox` that were
+made of it, and a digest of its `mask`, if it has one. Other formats pass over both.
 """
 
 from abc import abstractmethod
@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp, iou
 from dataflow_grounding.data.records import is_box
+from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 
 COLUMN = "imported"
@@ -21,6 +23,9 @@ FRAME = "frame"
 """The key of that column that is `stored` where the items are of the picture as it is stored, and
 the record's boxes were turned upright."""
 NO_BOX = -1
+# The IoU of a box with its mask's, from which they fit. A mask that came with the box that it has
+# now is taken as it is: a box may hold what is hidden, too.
+_FITS = 0.5
 
 
 class Mark(NamedTuple):
@@ -47,6 +52,21 @@ class Mark(NamedTuple):
     def box(self) -> Bbox | None:
         """The box; None where there is none."""
         return None if self.number == NO_BOX else self.phrase.boxes[self.number]
+
+    @property
+    def mask(self) -> Any:
+        """The mask of the box; None where there is none."""
+        return None if self.number == NO_BOX else self._instance.get(masks.KEY)
+
+    @property
+    def has_other_mask(self) -> bool:
+        """Whether the box has another mask, or none, than its item had."""
+        return self.number != NO_BOX and not _has_mask_of_item(self._instance)
+
+    @property
+    def _instance(self) -> Mapping[str, Any]:
+        instance: Mapping[str, Any] = self.phrase.expression["instances"][self.number]
+        return instance
 
     @property
     def score(self) -> float | None:
@@ -137,11 +157,40 @@ class ReturningFormat(Format):
             yield from self.new_items(mark, source)
 
 
+def _has_mask_of_item(instance: Mapping[str, Any]) -> bool:
+    source: Any = instance.get(COLUMN)
+    came = source.get("mask") if isinstance(source, Mapping) else None
+    mask = instance.get(masks.KEY)
+    return bool(came == (None if mask is None else masks.digest(mask)))
+
+
+def why_mask_lost(instance: Mapping[str, Any], size: Size) -> str:
+    """Return why a box's mask can't be written, in words to count it under; "" if it can.
+
+    A mask that came with another box than it has now is wrong; any other one is measured.
+    """
+    box = box_of(instance["bbox"])
+    try:
+        mask = masks.checked(instance[masks.KEY], size)
+    except BrokenRow:
+        return masks.UNREADABLE
+    source: Any = instance.get(COLUMN)
+    if isinstance(source, Mapping) and _has_mask_of_item(instance):
+        bbox: Any = source.get("bbox")
+        # An earlier export may have cut the box to its picture.
+        fits = is_box(bbox) and box in (box_of(bbox), clamp(box_of(bbox), size))
+    else:
+        fits = iou(masks.bounds(mask), box) >= _FITS
+    return "" if fits else masks.STALE
+
+
 def keep(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
     """Return what was read with the number of its item: an instance, or a phrase without any."""
     source = {"item": item, "text": text}
     if "bbox" in read:
         source["bbox"] = read["bbox"]
+    if masks.KEY in read:
+        source["mask"] = masks.digest(read[masks.KEY])
     return {**read, COLUMN: source}
 
 

@@ -5,7 +5,7 @@ cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2, y2 in 
 place and angle in space (7 numbers), and in detections a score. What stands after the box is not
 used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width,
 height in parts of the image's sides, perhaps a score; or class and an outline, x and y of three
-corners or more, which is read as the box around it, as ultralytics does; or, where the data set's
+corners or more, which is a mask with the box around it; or, where the data set's
 YAML has `kpt_shape`, a box and keypoints, which are not used. Further sources: TAO's KITTI to COCO
 converter; ultralytics' data/utils.py.
 """
@@ -13,8 +13,9 @@ converter; ultralytics' data/utils.py.
 import codecs
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -24,9 +25,11 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
+from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.class_tables import Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import Phrase
 from dataflow_grounding.formats.imported import Mark, Source, column, keep
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import entry_errors, files_under, picture_size, unite
@@ -49,11 +52,13 @@ LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that are no
 # Of pixels that are read: far below what six decimals of a side can tell, so that they come out
 # again.
 DECIMALS = 4
+_DECIMALS_OF_POINTS = 6  # which eight decimals of a side tell
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
     " of their folder writes all of them with one data.yaml"
 )
+_NO_OUTLINE = "pictures with a box that has no single polygon"
 # Names of a folder of pictures and of the folder of their labels beside it: YOLO's, KITTI's.
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
@@ -105,7 +110,8 @@ def kitti_regions(fields: list[str]) -> list[Labelled]:
 def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
     """Return the region of a YOLO line, the only one of a list, in pixels.
 
-    An outline, which is of three corners or more, gives the box around it. Keypoints are dropped.
+    An outline, which is of three corners or more, gives a mask and the box around it. Keypoints are
+    dropped.
 
     Args:
         names: Of the classes, from class 0.
@@ -138,8 +144,11 @@ def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]
         )
     corners = _outline_corners(parts) if is_outline else _centred_corners(parts)
     bbox = [round(corner * size[i % 2], DECIMALS) for i, corner in enumerate(corners)]
-    score = {} if is_outline else _score(numbers[4:])
-    return [{"bbox": bbox, "type": names[int(class_number)], **score}]
+    further: dict[str, Any] = _score(numbers[4:])
+    if is_outline:
+        points = [round(part * size[i % 2], _DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
+        further = {masks.KEY: [points]}
+    return [{"bbox": bbox, "type": names[int(class_number)], **further}]
 
 
 def _outline_corners(parts: list[float]) -> Bbox:
@@ -438,8 +447,15 @@ class Kitti(_LabelFormat):
         return regions
 
 
+@dataclass
 class Yolo(_LabelFormat):
-    """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0."""
+    """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0.
+
+    With `outlines` each line is a polygon. Pictures with a box that has none are left out and
+    counted, as trainers pass over all masks where a box is among them.
+    """
+
+    outlines: bool = False
 
     names_files = ("data.yaml", "dataset.yaml", "classes.txt")
     joint = "/"  # between words for one thing
@@ -472,6 +488,36 @@ class Yolo(_LabelFormat):
         )
         return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
+    @contextmanager
+    def shared(self, out: ExportFolder) -> Iterator[None]:
+        """Write data.yaml; from now on it is known whether masks can be said."""
+        self.carries = replace(self.carries, masks=self.outlines)
+        with super().shared(out):
+            yield
+
+    def why_left_out(self, phrases: Sequence[Phrase]) -> str:
+        """Return what is told of a picture whose boxes aren't all outlines, if they should be."""
+        boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
+        is_said = all(len(box.get(masks.KEY) or ()) == 1 for box in boxes)
+        return _NO_OUTLINE if self.outlines and not is_said else ""
+
+    def why_mask_lost(self, mask: Any) -> str:
+        """Return which masks are lost: all, or those that aren't a single polygon."""
+        if not self.outlines or not masks.is_polygons(mask):
+            return masks.NO_POLYGON if self.outlines else "masks"
+        return masks.SEVERAL if len(mask) > 1 else ""
+
+    def _line_of(self, name: str, mark: Mark, source: Source) -> str:
+        line = super()._line_of(name, mark, source)
+        if not self.outlines:
+            return line
+        size = source.sample.size
+        (polygon,) = mark.mask
+        parts = [number / size[i % 2] for i, number in enumerate(polygon)]
+        # A point outside of its picture would lose the whole line in trainers.
+        inside = " ".join(f"{min(max(part, 0.0), 1.0):.8f}" for part in parts)
+        return f"{line.split()[0]} {inside}"
+
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return a line with its class's number now, and new numbers where the box is another.
 
@@ -479,7 +525,11 @@ class Yolo(_LabelFormat):
         """
         line = self._line_of(mark.phrase.text, mark, source)
         fields = item.split()
-        if mark.is_moved or len(fields) not in (5, 6):
+        if mark.is_moved or mark.has_other_mask:
+            return line
+        if self.outlines:
+            return " ".join([line.split()[0], *fields[1:]])
+        if len(fields) not in (5, 6):
             return line
         return " ".join([line.split()[0], *fields[1:5]])
 

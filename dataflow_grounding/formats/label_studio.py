@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import has_id
+from dataflow_grounding.formats import brush, masks
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample, stands
 from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
@@ -32,12 +33,22 @@ from dataflow_grounding.formats.reading import (
 
 # labels and names of controls, as in label_studio.xml
 _BOX = "object"  # label of a box
+_CONTROLS = {"rectangle": "box", "polygon": "polygon", "brush": "brush"}
 _PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
 _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
-# How types of regions begin that would be lost, as polygonlabels.
-_OTHER_SHAPES = ("polygon", "ellipse", "brush", "bitmask", "keypoint", "vector", "video")
+# How types of regions begin that would be lost, as ellipselabels.
+_OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
+_MASKS = ("polygon", "brush")  # how types of regions begin that are masks
+_AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
+# What the configuration has where there are masks: the control, and after which line.
+_MASK_CONTROLS = """
+  <PolygonLabels name="polygon" toName="image"><Label value="object"/></PolygonLabels>
+  <BrushLabels name="brush" toName="image"><Label value="object"/></BrushLabels>"""
+_AFTER = "</RectangleLabels>"
 _OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
+_AS_READ = "as read"  # key of a region, as it is in the file
+_UNREAD = "unread"  # instead of the type of a region of no use
 _NO_PLACE = ""  # instead of the id of a place in the caption
 _DECIMALS = 6  # of a pixel
 
@@ -55,16 +66,28 @@ class LabelStudio(ReturningFormat):
     repeats = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a task for each sample, and beside them the labelling configuration."""
-        with out.file("labels.xml") as file:
-            file.write(files(__package__).joinpath("label_studio.xml").read_text("utf-8"))
+        """Write a task for each sample, and next to them the labelling configuration.
+
+        It has controls of masks where there are any.
+        """
+        has_masks = False
         with out.lists(self.data_file, "") as (put,):
             for sample in samples:
+                has_masks = has_masks or _has_mask(sample)
                 source = self.source_of(sample)
                 if source.own:
                     put(self._task_back(source))
                 else:
                     put({"data": self._data(sample), "predictions": [_prediction(sample)]})
+        config = files(__package__).joinpath("label_studio.xml").read_text("utf-8")
+        if has_masks:
+            config = config.replace(_AFTER, _AFTER + _MASK_CONTROLS, 1)
+        with out.file("labels.xml") as file:
+            file.write(config)
+
+    def why_mask_lost(self, mask: Any) -> str:
+        """Return that a mask of several polygons is lost: a region is one."""
+        return masks.SEVERAL if masks.is_polygons(mask) and len(mask) > 1 else ""
 
     def _task_back(self, source: Source) -> dict[str, Any]:
         # The task that was read, with what is there now in place of the result that was read.
@@ -99,13 +122,14 @@ class LabelStudio(ReturningFormat):
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
         """Return a region with its area and its words as they are now.
 
-        The phrase of a region is its text; of one without a text, its label.
+        The phrase of a region is its text; of one without a text, its label. A polygon that was
+        moved is a rectangle.
         """
         if not isinstance(item.get("value"), dict):
             return item
+        if mark.box and (mark.is_moved or mark.has_other_mask):
+            item = _with_area(item, mark, source)
         value = {**item["value"]}
-        if mark.box and mark.is_moved and "x" in value:
-            value |= _area(mark.box, source.sample.size)
         is_text = item["type"] == "textarea"
         key = "text" if is_text else item["type"]
         words = value.get(key)
@@ -168,9 +192,12 @@ class LabelStudio(ReturningFormat):
                     latest = _latest(_whole(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
-                    result = self._readable(latest["result"], task["data"], where)
+                    shaped = [
+                        _with_mask(part, where, self.passed_over) for part in latest["result"]
+                    ]
+                    result = self._readable(shaped, task["data"], where)
                     record = self._record(task["data"], {**latest, "result": result})
-                    own = _column_of(self.name, task, kind, latest, result)
+                    own = _column_of(self.name, task, kind, latest, _as_read(result))
                     yield self.bad.marked({**record, **own})
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
@@ -227,6 +254,8 @@ class LabelStudio(ReturningFormat):
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
         record["expressions"] = _expressions(result, caption, self.passed_over)
+        if not record["expressions"] and any(part["type"] == _UNREAD for part in result):
+            record["background"] = False  # something is there
         for part in result:
             if _role(part) == "box":
                 record["width"] = part["original_width"]
@@ -298,10 +327,12 @@ def _regions_like(
     label = str(phrase.expression.get("class") or phrase.text)
     labels = first["value"].get(first["type"]) if texts else [label]
     of_box = _box_facts(own_id, source.sample.size)
-    area = _area(mark.box, source.sample.size)
+    kind, area = _area_of(mark.box, mark.mask, source.sample.size)
     for item in (first, *texts[:1]):
         names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
-        words = {"text": [phrase.text]} if item in texts else {item["type"]: labels}
+        if item is first:
+            names |= _names_of(kind, source)
+        words = {"text": [phrase.text]} if item in texts else {names["type"]: labels}
         yield {**of_box, **names, "value": {**area, **words}}
 
 
@@ -363,10 +394,11 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
     # There is no relation where the phrase has no place in the caption.
     for number, score in enumerate(phrase.scores):
-        area = _area(phrase.boxes[number], sample.size)
+        mask = phrase.expression["instances"][number].get(masks.KEY)
+        kind, area = _area_of(phrase.boxes[number], mask, sample.size)
         region = _box_facts(f"{span_id}b{number}", sample.size)
-        value = {**area, "rectanglelabels": [_BOX]}
-        box = {**region, "from_name": "box", "type": "rectanglelabels", "value": value}
+        value = {**area, f"{kind}labels": [_BOX]}
+        box = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
         if score is not None:
             box["score"] = score
         yield box
@@ -380,6 +412,76 @@ def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[
                 "direction": "right",
                 "labels": [],
             }
+
+
+def _has_mask(sample: Sample) -> bool:
+    boxes = (box for phrase in sample.phrases for box in phrase.expression["instances"])
+    return any(box.get(masks.KEY) is not None for box in boxes)
+
+
+def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+    # A region, or what goes with it, with the box and the mask that are there now.
+    assert mark.box is not None
+    kind, area = _area_of(mark.box, mark.mask, source.sample.size)
+    value = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
+    if value.keys() == item["value"].keys():  # it has no area, such as a choice
+        return item
+    if _role(item) != "box":
+        return {**item, "value": {**area, **value}}
+    labels = value.pop(item["type"], None)
+    names = _names_of(kind, source) if not item["type"].startswith(kind) else {}
+    item = {**item, **names}
+    words = {} if labels is None else {item["type"]: labels}
+    return {**item, "value": {**area, **value, **words}}
+
+
+def _names_of(kind: str, source: Source) -> dict[str, str]:
+    # Return the control and the type of a region that is new: those of another one of the task's,
+    # else ours.
+    for item in source.items:
+        if str(item.get("type")).startswith(kind) and "from_name" in item:
+            return {"from_name": item["from_name"], "type": item["type"]}
+    return {"from_name": _CONTROLS[kind], "type": f"{kind}labels"}
+
+
+def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
+    # Return what kind of region it is, and where it is.
+    if mask is None:
+        return "rectangle", _area(box, size)
+    if masks.is_polygons(mask):
+        (polygon,) = mask
+        percents = [number / size[i % 2] * 100 for i, number in enumerate(polygon)]
+        points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
+        return "polygon", {"points": points, "closed": True}
+    return "brush", {"format": "rle", "rle": brush.runs_of(masks.pixels(mask))}
+
+
+def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
+    # A region of a mask gets `shape`, its mask and the box around; one of no use, which is counted,
+    # stands for nothing. Others are as they were.
+    if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
+        return part
+    where = f"{where}, region {part.get('id')}"
+    try:
+        size = (part["original_width"], part["original_height"])
+        mask = masks.checked(_mask_in(part["value"], size), size)
+    except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        masks.pass_over(passed_over, where, error)
+        return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
+    shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
+    return {**part, "shape": shape, _AS_READ: part}
+
+
+def _as_read(result: Sequence[Any]) -> list[Any]:
+    # The regions as they are in the file.
+    return [part.get(_AS_READ, part) for part in result]
+
+
+def _mask_in(value: Mapping[str, Any], size: Size) -> Any:
+    if "rle" in value:
+        return masks.placed(brush.inside_of(value["rle"], size), 0, 0, size)
+    percents = [percent for x, y in value["points"] for percent in (x, y)]
+    return [[round(part * size[i % 2] / 100, _DECIMALS) for i, part in enumerate(percents)]]
 
 
 def _area(box: Bbox, size: Size) -> dict[str, Any]:
@@ -541,8 +643,11 @@ def _role(part: Mapping[str, Any]) -> str:
     # "" for a text, a relation, or anything else.
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
-        raise BrokenRow(f"region {part['id']} is a {type_name}: only rectangles can be read")
-    if type_name.startswith("rectangle"):
+        raise BrokenRow(
+            f"region {part['id']} is a {type_name}: only rectangles, polygons and brushes can be"
+            " read"
+        )
+    if type_name.startswith(("rectangle", *_MASKS)):
         return "box"
     if type_name == "textarea":
         return _ABSENT if part["from_name"] == _ABSENT else ""
@@ -608,7 +713,10 @@ def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
     sides = (part["original_width"], part["original_height"])
     if value.get("rotation") or part.get("image_rotation"):
         raise BrokenRow(f"region {part['id']} is rotated: only upright boxes can be read")
+    is_prediction = part.get("origin", "prediction") == "prediction"
+    score = part.get("score") if is_prediction else None
+    if "shape" in part:
+        return {**part["shape"], "score": score}
     corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
     bbox = [round(percent * sides[i % 2] / 100, _DECIMALS) for i, percent in enumerate(corners)]
-    is_prediction = part.get("origin", "prediction") == "prediction"
-    return {"bbox": bbox, "score": part.get("score") if is_prediction else None}
+    return {"bbox": bbox, "score": score}

@@ -38,7 +38,8 @@ from dataflow_grounding.formats.format import (
     Sample,
     stands,
 )
-from dataflow_grounding.formats.imported import COLUMN, FRAME, ReturningFormat, kept
+from dataflow_grounding.formats.imported import COLUMN, FRAME, ReturningFormat, kept, why_mask_lost
+from dataflow_grounding.formats.masks import KEY, without
 from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.formats.whole_pictures import (
     MISSED_BOX,
@@ -191,8 +192,11 @@ class SampleMaker:
         if not phrases and not may_be_empty:
             self._count_without_phrase(record, expressions)
             return None
-        if not self._format.repeats and not self._format.whole:
-            phrases = self._without_repeats(phrases)
+        phrases = self._without_repeats(phrases)
+        why_left_out = self._format.why_left_out(phrases)
+        if why_left_out:
+            self._exported.lost[why_left_out] += 1
+            return None
         if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
         self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
@@ -353,7 +357,9 @@ class SampleMaker:
     def _without_repeats(self, phrases: Sequence[Phrase]) -> list[Phrase]:
         # A detector would take a box that comes twice for two things, and a model that is tuned on
         # such conversations learns to repeat itself. A phrase that loses all of its boxes so is
-        # left out.
+        # left out. Some formats say things twice.
+        if self._format.repeats or self._format.whole:
+            return list(phrases)
         if self._format.detects:
             return self._each_thing_once(phrases)
         kept: list[Phrase] = []
@@ -400,6 +406,8 @@ class SampleMaker:
                 continue
             if math.dist(box, stated) > EXACT:
                 self._exported.lost["parts of boxes outside of their picture"] += 1
+            if instance.get(KEY) is not None:
+                instance = self._with_mask(instance, size)
             instances.append(instance if box == stated else {**instance, "bbox": [*box]})
         status = status_of(expression)
         text = self._safe(self._format.words_of(expression))
@@ -419,6 +427,14 @@ class SampleMaker:
             scores=[_score_of(instance) for instance in instances],
             expression={**expression, "instances": instances},
         )
+
+    def _with_mask(self, instance: dict[str, Any], size: Size) -> dict[str, Any]:
+        # Without its mask where that is wrong or can't be said, which is counted.
+        why = why_mask_lost(instance, size) or self._format.why_mask_lost(instance[KEY])
+        if not why:
+            return instance
+        self._exported.lost[why] += 1
+        return without(instance)
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)

@@ -102,22 +102,23 @@ class StepByStep(CheckedSteps):
             raise self._stopped
         try:
             self._run_waiting()
-        except (RunStopped, NoRecordLeft) as stopped:
+        except (RunStopped, PlanError, NoRecordLeft) as stopped:
             self._stopped = stopped
             raise
 
     def _run_waiting(self) -> None:
-        waiting = self[self._started :]
-        for number, step in enumerate(waiting, self._started):
-            written = {one.storage.output_path for one in self[:number]}
+        begin = self._started
+        waiting = self[begin:]
+        self._started = len(self)
+        for number, step in enumerate(waiting, begin):
+            made_of = _made_of(step, {one.storage.output_path for one in self[:number]})
             for what, before in self._noted[number].items():
-                if _made_of(step, written).get(what) != before:
+                if made_of.get(what) != before:
                     raise PlanError(
                         f"forward() changes {what} after it has called {step.label}, which runs"
                         " later: make one for each call, or have the steps so far run first, by"
                         f" self.storage.path_of({step.storage.operator_step + 1})"
                     )
-        self._started = len(self)
         for step in waiting:
             with out_of_forward():
                 summary = execute(
@@ -135,6 +136,11 @@ class StepByStep(CheckedSteps):
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
     # What a step depends on that `forward()` can change between its call and its run, by its name
     # for people: its operator's settings, its serving's, and a file that no step has `written`.
+    with out_of_forward():  # a look at a path would have the steps run
+        return _parts_of(step, written)
+
+
+def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
     operator = step.operator
     made_of: dict[str, Any] = {}
     if isinstance(operator, WholeFile):

@@ -49,9 +49,9 @@ def apply_decisions(
 
     Returns:
         `reviewed` (the file), counts of `records`, of expressions that are `verified` and
-        `rejected`, of `boxes_left_out`, of all `decisions`, those `taken_over` and those
-        `outdated`, left out as the file doesn't have what they are on; and `refused`, a line for
-        each decision that was: why.
+        `rejected`, of `masks_left_out`, as their boxes were moved, of `boxes_left_out`, of all
+        `decisions`, those `taken_over` and those `outdated`, left out as the file doesn't have what
+        they are on; and `refused`, a line for each decision that was: why.
 
     Raises:
         InputError: There are no records or decisions, or a file can't be read or written, or `out`
@@ -74,7 +74,7 @@ def apply_decisions(
         raise InputError(
             f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
         )
-    counts = Counter(records=0, verified=0, rejected=0)
+    counts = Counter(records=0, verified=0, rejected=0, masks_left_out=0)
     used: set[str] = set()
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
@@ -120,7 +120,8 @@ def _reviewed(
     files: ReviewFiles, decisions: Decisions, counts: Counter[str], used: set[str]
 ) -> Iterator[Record]:
     # Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
-    # expressions goes up, and the keys of the decisions that have a place are added to `used`.
+    # expressions and of `masks_left_out` goes up, and the keys of the decisions that have a place
+    # are added to `used`.
     for key, record in records_with_keys(files.annotations):
         placed = decisions.placed(record, key)
         used |= placed.used
@@ -131,7 +132,25 @@ def _reviewed(
             verdicts = [reviewer_verdict(row) for row in rows if isinstance(row, dict)]
             counts["verified"] += verdicts.count(True)
             counts["rejected"] += verdicts.count(False)
+        was_masked = dict(_masked_boxes(record))
+        for own_id, is_masked in _masked_boxes(reviewed):
+            counts["masks_left_out"] += int(was_masked.get(own_id, False) and not is_masked)
         yield reviewed
+
+
+def _masked_boxes(record: Record) -> Iterator[tuple[str, bool]]:
+    # Yield the id of each box that has one, and whether the box has a mask.
+    for row in _objects_in(record, "expressions"):
+        for box in _objects_in(row, "instances"):
+            if box.get("bbox_id") is not None:
+                yield str(box["bbox_id"]), box.get("segmentation") is not None
+
+
+def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    items = row.get(key)
+    if not isinstance(items, list):
+        return []
+    return [item for item in items if isinstance(item, dict)]
 
 
 def bring_up_to_date(annotations: str) -> None:

@@ -6,10 +6,14 @@ import importlib.util
 import json
 import shutil
 import textwrap
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from faster_coco_eval.core import mask as coco_mask
 
 from dataflow_grounding import (
     ExpressionExtractor,
@@ -18,6 +22,7 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
+from dataflow_grounding.formats import write
 from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
@@ -25,6 +30,7 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
+from tests.formats.data import draw
 from tests.support.workplace import REPOSITORY, Workplace, command
 
 EXTENSIONS = REPOSITORY / "extensions"
@@ -94,6 +100,81 @@ def test_the_operator_works_in_a_pipeline_and_on_a_record(workplace: Workplace) 
         (workplace.folder / "cache" / "mine_step3.jsonl").read_text(encoding="utf-8").splitlines()
     )
     assert all(e["box_share"] > 0 for line in lines for e in json.loads(line)["expressions"])
+
+
+def tiny_sam(folder: Path) -> Path:
+    """SAM 2 with a hundred thousand random weights, which finds something anywhere."""
+    import torch
+    from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2Processor
+
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 8,
+        "image_size": [64, 64],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 1, 1],
+        "window_size_per_stage": [8, 4, 4, 2],
+        "global_attention_blocks": [3],
+    }
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": [64, 32, 16, 8],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "fpn_hidden_size": 32,
+    }
+    decoder = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 32, "image_size": 64},
+        mask_decoder_config={**decoder, "iou_head_hidden_dim": 16},
+    )
+    Sam2Model(config).save_pretrained(folder)
+    processor = Sam2ImageProcessor(size={"height": 64, "width": 64})
+    Sam2Processor(processor, target_size=64).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", [1, 6])
+def test_the_masks_are_of_the_upright_picture_and_go_into_coco(turn: int, tmp_path: Path) -> None:
+    for needed in ("torch", "torchvision", "transformers"):
+        if find_spec(needed) is None:
+            pytest.skip(f"needs {needed}")
+    draw(tmp_path, [{"image_path": "a.jpg", "width": 90, "height": 60}], turn)
+    masks = load("masks_of_your_own").BoxMasks(str(tiny_sam(tmp_path / "tiny")))
+    boxes = [{"bbox": [10, 5, 40, 45], "score": None}, {"bbox": [50, 10, 85, 55], "score": None}]
+    expression = {"text": "a mug", "class": "mug", "instances": boxes}
+    sides = {"width": 90, "height": 60}
+    image = str(tmp_path / "a.jpg")
+    found = masks({"image_path": image, **sides, "expressions": [expression]})["expressions"]
+    decoded = []
+    for box in found[0]["instances"]:
+        mask = box["segmentation"]
+        assert mask["size"] == [60, 90]
+        assert sum(mask["counts"]) == 60 * 90
+        decoded.append(coco_mask.decode(coco_mask.frPyObjects(mask, 60, 90)))
+    assert all(mask.any() for mask in decoded)
+    # Weights that nobody trained find what is no mug: the box is set to what they found.
+    (first, _), (mask, _) = found[0]["instances"], decoded
+    x, y, width, height = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask)))
+    first["bbox"] = [float(edge) for edge in (x, y, x + width, y + height)]
+    found[0]["instances"] = [first]
+    record = {"image_path": image, **sides, "caption": None, "expressions": found}
+    write([record], "coco", str(tmp_path / "out"))
+    (written,) = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
+    assert written["segmentation"] == first["segmentation"]
+
+
+def test_no_box_is_no_mask_and_loads_no_model(tmp_path: Path) -> None:
+    draw(tmp_path, [{"image_path": "a.jpg", "width": 90, "height": 60}])
+    masks = load("masks_of_your_own").BoxMasks("no/such/model")
+    nothing = [{"text": "a mug", "instances": []}]
+    (expression,) = masks({"image_path": str(tmp_path / "a.jpg"), "expressions": nothing})[
+        "expressions"
+    ]
+    assert expression["instances"] == []
 
 
 def test_the_task_is_asked_again_with_what_was_wrong(workplace: Workplace) -> None:

@@ -15,6 +15,7 @@ COLUMNS = (
     "ids",
     "verified",
     "classes",
+    "masks",
 )
 
 
@@ -28,5 +29,5 @@ def test_the_table_is_that_of_the_formats() -> None:
         )
     page = (REPOSITORY / "docs" / "formats.md").read_text(encoding="utf-8")
     assert [
-        line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 14
+        line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 15
     ] == rows

@@ -283,7 +283,7 @@ def test_a_box_at_no_place_leaves_its_phrase_where_it_stands(out: Callable[..., 
     [
         ([region(value={"rotation": 12}), text_of("r1", "a mug")], "region r1 is rotated"),
         ([region(image_rotation=90), text_of("r1", "a mug")], "region r1 is rotated"),
-        ([region(type="polygonlabels"), text_of("r1", "a mug")], "is a polygonlabels"),
+        ([region(type="ellipselabels"), text_of("r1", "a mug")], "is a ellipselabels"),
         ([region(value={"rectanglelabels": ["object"]})], "region r1 has no phrase"),
         ([region(value={"width": -1}), text_of("r1", "a mug")], "ends before it begins"),
         ([region(), region(item_index=1), text_of("r1", "a mug")], "a task of several pages"),
@@ -394,20 +394,20 @@ def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
         ),
     )
     assert [(one["text"], len(one["instances"])) for one in row["expressions"]] == [("x", 1)]
-    (row,) = cvat(tmp_path, IMAGE.format(f'<polygon label="{label}" points="1,2;3,4;5,6"/>'))
+    (row,) = cvat(tmp_path, IMAGE.format(f'<polyline label="{label}" points="1,2;3,4;5,6"/>'))
     assert (row["expressions"], row["background"]) == ([], False)
 
 
 def test_shapes_that_are_no_boxes_are_left_out_and_counted(tmp_path: Path) -> None:
-    """One polygon among 72 boxes refused the file."""
-    polygon = '<polygon label="car" points="1,2;3,4;5,6"/>'
+    """One polyline among 72 boxes refused the file."""
+    polyline = '<polyline label="car" points="1,2;3,4;5,6"/>'
     path = tmp_path / "x.xml"
-    inside = IMAGE.format(f'<box label="car" {CORNERS}></box>{polygon}')
+    inside = IMAGE.format(f'<box label="car" {CORNERS}></box>{polyline}')
     path.write_text(f"<annotations>{inside}</annotations>")
     made = find_format("cvat")
     (row,) = read(str(path), made)
     assert len(row["expressions"]) == 1
-    assert made.passed_over["shapes that are no boxes: polygon"] == 1
+    assert made.passed_over["shapes that are no boxes: polyline"] == 1
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ FLAT = "boxes without an area"
             {
                 "crowd annotations": 1,
                 "annotations of no image": 1,
-                "annotations without a box": 2,
+                "annotations without a box": 1,
                 FLAT: 1,
                 "annotations whose category isn't listed, which are read as 'object'": 1,
                 "scores outside of 0 to 1": 1,

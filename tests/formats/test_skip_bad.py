@@ -89,13 +89,13 @@ def region(own_id: str, label: str = "cup", **more: Any) -> dict[str, Any]:
 
 
 def label_studio(folder: Path) -> tuple[Path, list[str]]:
-    outline = {"points": [[1, 2], [3, 4], [5, 6]], "polygonlabels": ["cup"]}
-    polygon = region("r2", type="polygonlabels", value=outline)
+    outline = {"points": [[1, 2], [3, 4], [5, 6]], "ellipselabels": ["cup"]}
+    ellipse = region("r2", type="ellipselabels", value=outline)
     text = {**region("r2"), "type": "textarea", "from_name": "phrase", "value": {"text": ["cup"]}}
     relation = {"type": "relation", "from_id": "r1", "to_id": "r2", "direction": "right"}
     turned = region("r3")
     turned["value"]["rotation"] = 30
-    results = [[region("r1")], [region("r1"), polygon, text, relation, turned], [{"id": "r1"}]]
+    results = [[region("r1")], [region("r1"), ellipse, text, relation, turned], [{"id": "r1"}]]
     tasks: list[Any] = [
         {"data": {"image": f"{name}.png"}, "annotations": [{"result": result}]}
         for name, result in zip("abc", results, strict=True)
@@ -103,7 +103,7 @@ def label_studio(folder: Path) -> tuple[Path, list[str]]:
     path = folder / "tasks.json"
     path.write_text(json.dumps([*tasks, 7, {"annotations": [{"result": []}]}]))
     return path, [
-        "tasks.json, entry 2, region r2: is not of this format (region r2 is a polygonlabels",
+        "tasks.json, entry 2, region r2: is not of this format (region r2 is a ellipselabels",
         "tasks.json, entry 2, region r3: is not of this format (region r3 is rotated",
         "tasks.json, entry 3, region r1: no 'type' in it",
         "tasks.json, entry 4: ",

@@ -236,8 +236,8 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
     <dumped>2024-01-01 00:00:00+00:00</dumped>
   </meta>
   <image id="7" name="b.png" subset="Train" task_id="2" width="64" height="48">
-    <polygon label="dog" source="manual" occluded="0" points="1.00,2.00;3.00,4.00;5.00,1.00" z_order="0">
-    </polygon>
+    <polyline label="dog" source="manual" occluded="0" points="1.00,2.00;3.00,4.00;5.00,1.00" z_order="0">
+    </polyline>
     <box label="cup" source="semi-auto" occluded="1" xtl="1.00" ytl="2.50" xbr="10.00" ybr="12.00" z_order="3">
       <attribute name="dirty">true</attribute>
     </box>

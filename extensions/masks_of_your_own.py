@@ -1,0 +1,95 @@
+"""An operator: the mask of each box, by SAM 2 in this process. It asks nothing of a serving.
+
+operator = BoxMasks("facebook/sam2.1-hiera-tiny")
+operator.run(storage.step(), input_expressions_key="expressions") # in a pipeline, after a
+PhraseGrounder operator({"expressions": [...], "image_path": "a.jpg"}) # on one record, a list, or
+a DataFrame
+
+It needs torch, torchvision and transformers: pip install 'dataflow-grounding[local]'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from dataflow_grounding import OPERATOR_REGISTRY, Operator, open_image, read_expressions
+
+
+@OPERATOR_REGISTRY.register()
+class BoxMasks(Operator):
+    """Sets `segmentation` of each box, COCO's RLE of the upright picture. A box for which the model
+    finds nothing has none.
+    """
+
+    name = "box_masks"
+    input_keys = {"image": "image_path", "expressions": "expressions"}
+    output_keys = {"output": "expressions"}
+    descriptions = {"en": "Sets the mask of each box, by SAM 2."}
+
+    def __init__(self, model: str, device: str = "cpu") -> None:
+        self.model = model
+        self.device = device
+        self._loaded: Any = None
+        self._turn = threading.Lock()  # one picture at a time
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        """Fills in the column. Raises BrokenRow where it holds anything but expressions."""
+        expressions = list(read_expressions(record, self.keys.expressions))
+        boxes = [box for expression in expressions for box in expression["instances"]]
+        if not boxes:
+            return {self.keys.output: expressions}
+        image = open_image(record, self.keys.image)
+        found = await asyncio.to_thread(self._in_turn, image, [box["bbox"] for box in boxes])
+        masks = iter(found)
+        return {
+            self.keys.output: [
+                {
+                    **expression,
+                    "instances": [_with_mask(box, next(masks)) for box in expression["instances"]],
+                }
+                for expression in expressions
+            ]
+        }
+
+    def _in_turn(self, image: Any, boxes: list[Any]) -> list[Any]:
+        with self._turn:
+            return self._masks(image, boxes)
+
+    def _masks(self, image: Any, boxes: list[Any]) -> list[Any]:
+        # These take seconds to import, and few runs need them.
+        import torch  # pyright: ignore[reportMissingImports]
+        from transformers import (  # pyright: ignore[reportMissingImports]
+            Sam2Model,
+            Sam2Processor,
+        )
+
+        if self._loaded is None:
+            model = Sam2Model.from_pretrained(self.model).to(self.device).eval()
+            self._loaded = (Sam2Processor.from_pretrained(self.model), model)
+        processor, model = self._loaded
+        with image.decoded() as picture:
+            corners = [[[float(edge) for edge in box] for box in boxes]]
+            inputs = processor(images=picture, input_boxes=corners, return_tensors="pt")
+        with torch.inference_mode():
+            outputs = model(**inputs.to(self.device), multimask_output=False)
+        masks = processor.post_process_masks(outputs.pred_masks.cpu(), inputs["original_sizes"])
+        return [mask[0].numpy() for mask in masks[0]]
+
+
+def _with_mask(box: dict[str, Any], inside: Any) -> dict[str, Any]:
+    # An earlier mask goes, as it may be of an earlier box.
+    kept = {name: value for name, value in box.items() if name != "segmentation"}
+    return {**kept, "segmentation": _rle(inside)} if inside.any() else kept
+
+
+def _rle(inside: Any) -> dict[str, Any]:
+    """COCO's runs of an array, true inside: down the columns, the first one outside."""
+    import numpy as np
+
+    height, width = inside.shape
+    down = inside.T.reshape(-1)
+    edges = [0, *(np.flatnonzero(down[1:] != down[:-1]) + 1).tolist(), down.size]
+    counts = np.diff(edges).tolist()
+    return {"size": [height, width], "counts": [0, *counts] if down[0] else counts}
