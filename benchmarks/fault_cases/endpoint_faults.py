@@ -278,7 +278,7 @@ _WEATHERS = [
     ),
     Weather(
         "rate-limit headers that name a day",
-        "The run doesn't wait for it: the next request finds out.",
+        "The run doesn't wait that long: the next request finds out.",
         always(on(Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"}), indexes=BURST)),
     ),
     *(
