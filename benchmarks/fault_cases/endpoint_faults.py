@@ -94,36 +94,25 @@ DAY_USED_UP = (  # as Google's OpenAI-compatible address has it
     b' [{"quotaId": "RequestsPerDayPerModel"}]}]}}]'
 )
 STOPS = (
-    "A wrong key, model or address stops the run within a few requests, exit 4; "
-    "once that is fixed, the same command goes on."
+    "The run stops within a few requests, exit 4. Fix the key, model or address and run "
+    "the same command."
 )
-WAITED = "Rate limits are waited for as long as the endpoint asks, and count no attempt."
+WAITED = "The run waits as long as the endpoint asks. No attempt is used up."
 AGAIN = (
-    "A server fault is tried again, up to workflow.max_attempts; "
-    "then the record fails, and the next run tries it again."
+    "The request is tried up to `workflow.max_attempts` times. Then its record fails, and"
+    " the next run tries it again."
 )
-SPOILT = "A body that can't be used counts as a server fault: the request is sent again."
 CUT_OFF = (
-    "A reply that is cut off is never taken for a whole one: asked again, in parts or cooler, "
-    "up to workflow.max_attempts; then the record fails."
+    "Never taken for a whole reply: asked again, in parts or cooler, up to "
+    "`workflow.max_attempts` times. Then the record fails."
 )
-OTHERS = (
-    "Once other requests have been answered it fails its record alone; ten in a row, with no answer"
-    " between them, stop the run, exit 4."
-)
-UNBROKEN = "Ten refusals before the first answer stop the run, exit 4, and none of them is stored."
-PAGES = (
-    "Where nothing was answered before, pages in place of replies stop the run within ten requests,"
-    " exit 4."
-)
+OTHERS = "After an answer to any request, only the record fails. Ten in a row stop the run, exit 4."
+UNBROKEN = "Ten refusals before the first answer stop the run, exit 4. None is stored."
+PAGES = "If nothing was answered before, the run stops within ten requests, exit 4."
 QUOTA = (
-    "Where the endpoint asks to wait for longer than workflow.max_wait, or answers nothing for so"
-    " long, the run stops, exit 3, and says when to come back; the same command goes on."
+    "If the wait exceeds `workflow.max_wait`, the run stops, exit 3, and says when to come back."
 )
-STANDS = (
-    "What the endpoint or the model refuses fails that record alone; only --retry-failed asks"
-    " again."
-)
+STANDS = "Only the record fails. `--retry-failed` asks again."
 
 
 def always(rule: FaultRule) -> Callable[[bool], FaultRule]:
@@ -155,7 +144,7 @@ def busy_for(seconds: float) -> FaultRule:
 _WEATHERS = [
     Weather("401 at the start", STOPS, always(on(faults.unauthorized())), 4, most=8),
     Weather("403 at the start", STOPS, always(on(faults.forbidden())), 4, most=8),
-    Weather("404: no such model", STOPS, always(on(faults.model_not_found())), 4, most=8),
+    Weather("404 for an unknown model", STOPS, always(on(faults.model_not_found())), 4, most=8),
     Weather(
         "401 in the middle", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33
     ),
@@ -176,7 +165,7 @@ _WEATHERS = [
     ),
     *(
         Weather(
-            f"{status} for one record",
+            f"a refusal of one record: {status}",
             OTHERS,
             always(on(Fault(status, said), containing=ONE)),
             1,
@@ -221,13 +210,15 @@ _WEATHERS = [
     Weather("400 for all records", UNBROKEN, always(on(faults.bad_request())), 4, most=10),
     Weather("413 for all records", UNBROKEN, always(on(Fault(413, "Too large."))), 4, most=10),
     Weather(
-        "a refusal in words of no table",
+        "an unknown refusal for all records",
         UNBROKEN,
         always(on(Fault(422, "Top up first."))),
         4,
         most=10,
     ),
-    Weather("a page instead of completions", PAGES, always(on(faults.html_error(200))), 4, most=10),
+    Weather(
+        "a web page instead of completions", PAGES, always(on(faults.html_error(200))), 4, most=10
+    ),
     Weather(
         "a stream instead of completions",
         PAGES,
@@ -251,14 +242,14 @@ _WEATHERS = [
         most=33,
     ),
     Weather(
-        "a day's quota used up, told in a list",
+        "a day's quota used up (a JSON list)",
         QUOTA,
         always(on(Fault(429, body=DAY_USED_UP), indexes=MIDDLE)),
         3,
         most=33,
     ),
     Weather(
-        "429 for ever",
+        "429 without end",
         QUOTA,
         always(on(faults.too_many_requests(), indexes=MIDDLE)),
         3,
@@ -271,7 +262,7 @@ _WEATHERS = [
         always(on(faults.too_many_requests(0.2), share=0.3)),
         most=100,
     ),
-    Weather("429 with Retry-After: 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
+    Weather("429 with Retry-After 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
     Weather(
         "429 with Retry-After as a date",
         WAITED,
@@ -287,13 +278,14 @@ _WEATHERS = [
     ),
     Weather(
         "rate-limit headers that name a day",
-        "A header that asks for longer than workflow.max_wait holds nobody up: a request finds"
-        " out.",
+        "The run doesn't wait that long: the next request finds out.",
         always(on(Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"}), indexes=BURST)),
     ),
     *(
         Weather(
-            f"{status} in a burst", AGAIN, always(on(faults.server_error(status), indexes=BURST))
+            f"a burst of errors: {status}",
+            AGAIN,
+            always(on(faults.server_error(status), indexes=BURST)),
         )
         for status in (500, 502, 503, 529)
     ),
@@ -327,33 +319,35 @@ _WEATHERS = [
     ),
     Weather(
         "a server that stops for 20 s",
-        "A server that stops for a while is waited for.",
+        "The run waits.",
         lambda full: on(faults.stall(20 if full else 1.5), indexes=[15]),
         settings={"vlm.openai.timeout": 60},
     ),
     Weather(
         "a server that stops for longer than the timeout",
-        "Requests without an answer within the timeout are tried again.",
+        "Requests without an answer are sent again.",
         lambda full: on(faults.stall(1.2), indexes=[15]),
         settings={"vlm.openai.timeout": 0.8, "workflow.max_attempts": 5},
     ),
     Weather(
         "a server that is restarted",
-        "Without a connection the run waits and tries again, for five minutes.",
+        "The run tries to connect for five minutes.",
         lambda full: on(faults.refuse_connections(10 if full else 1.5), indexes=[15]),
     ),
-    Weather("a body of garbage", SPOILT, always(on(faults.garbage(), indexes=BURST))),
-    Weather("an empty body", SPOILT, always(on(faults.empty_body(), indexes=BURST))),
-    Weather("a body of broken JSON", SPOILT, always(on(faults.invalid_json(), indexes=BURST))),
+    Weather("a body of garbage", AGAIN, always(on(faults.garbage(), indexes=BURST))),
+    Weather("an empty body", AGAIN, always(on(faults.empty_body(), indexes=BURST))),
+    Weather("a body of broken JSON", AGAIN, always(on(faults.invalid_json(), indexes=BURST))),
     Weather(
         "JSON that is not a reply",
-        SPOILT,
+        AGAIN,
         always(on(faults.odd_json('{"choices": [null]}'), indexes=BURST)),
     ),
     Weather(
         "replies that can't be read",
-        "A reply that can't be read is asked for again, with what was wrong; if it stays"
-        " unreadable, the record fails.",
+        (
+            "The question is asked again, with what was wrong. If the reply stays unreadable,"
+            " the record fails."
+        ),
         always(on(faults.says("It's a cup."), containing=ONE)),
         1,
         1,
@@ -361,8 +355,10 @@ _WEATHERS = [
     ),
     Weather(
         "replies unreadable once",
-        "A reply that can't be read is asked for again, with what was wrong; if it stays"
-        " unreadable, the record fails.",
+        (
+            "The question is asked again, with what was wrong. If the reply stays unreadable,"
+            " the record fails."
+        ),
         always(on(faults.says("No."), task="phrase_grounding", where=first_try)),
     ),
     Weather(
@@ -394,7 +390,7 @@ _WEATHERS = [
     ),
     Weather(
         "slow bodies",
-        "A body may come slowly, within the timeout.",
+        "Accepted within the timeout.",
         always(on(faults.slow_drip(2000), indexes=BURST)),
     ),
     Weather(
@@ -407,7 +403,7 @@ _WEATHERS = [
     ),
     Weather(
         "replies of 10 MB",
-        "Replies up to 32 MiB are read and kept.",
+        "Read and kept, up to 32 MiB.",
         always(on(faults.huge_reply(), indexes=[12, 13])),
     ),
 ]

@@ -125,15 +125,13 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 130)
 
 
-CHANGED = (
-    "The run ends with a warning and doesn't count as complete; the same command adds what is new."
-)
-PASSED_OVER = "What can't be read in it is ignored: nothing is asked again, no command fails."
+CHANGED = "The run warns and doesn't count as complete. The same command adds what is new."
+PASSED_OVER = "Damaged parts are ignored. Nothing is asked again, and no command fails."
 
 FILES: list[Case] = [
     Case(
-        "damage to what is remembered of images",
-        "It is found out again, at no cost.",
+        "damaged notes on images",
+        "Read from the images again, at no cost.",
         damaged_memory,
     ),
     Case(

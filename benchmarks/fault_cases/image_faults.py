@@ -50,6 +50,7 @@ def see_through() -> bytes:
     from PIL import Image
 
     picture = Image.new("P", (40, 30), 0)
+    picture.paste(1, (0, 0, 20, 30))  # a picture with nothing to see is refused
     picture.putpalette([255, 0, 0, 0, 255, 0] + [0] * 762)
     out = io.BytesIO()
     picture.save(out, "PNG", transparency=0)
@@ -168,9 +169,9 @@ def _case(
     return Case(f"image: {what}", promise, functools.partial(play, write, name, expected))
 
 
-FAILS = "Fails its record alone, with a reason that names the file."
+FAILS = "Only the record fails. The reason names the file."
 WORKS = "Works."
-SENT_AS_JPEG = "Works: its first picture is sent as an upright RGB JPEG."
+SENT_AS_JPEG = "The first picture is sent as an upright RGB JPEG."
 _LARGE = (3000, 2000)
 
 IMAGES: list[Case] = [
@@ -224,7 +225,7 @@ IMAGES: list[Case] = [
     ),
     Case(
         "image: four of 361 million pixels",
-        "Works: only one of them is decoded at a time.",
+        "Works. They are decoded one at a time.",
         many_pixels,
     ),
     _case("a PNG named .jpg", WORKS, data(lambda: saved("RGB", (40, 30), "PNG")), (40, 30)),

@@ -105,11 +105,8 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
 LOCKS: list[Case] = [
     Case(
         "a file system without flock",
-        "A file with host, process and heartbeat stands in for the lock; a dead run locks nobody"
-        " out.",
+        "A file with a heartbeat serves as the lock. A dead run locks nobody out.",
         no_flock,
     ),
-    Case(
-        "a second run with other labels", "It is refused before it writes anything.", other_labels
-    ),
+    Case("a second run with other labels", "Refused before it writes anything.", other_labels),
 ]

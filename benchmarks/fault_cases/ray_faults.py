@@ -183,10 +183,10 @@ def generated_beside_a_full_store(place: Workplace) -> Outcome:
 
 
 STOPS = (
-    "The run stops with a one-line error, exit 130; the same command goes on and pays again at most"
-    " for what was in flight."
+    "The run stops with a one-line error, exit 130. The same command resumes it and pays "
+    "again at most for what was in flight."
 )
-GOES_ON = "The run goes on, and pays again at most for what was in flight."
+GOES_ON = "The run goes on. It pays again at most for what was in flight."
 ON_RAY: list[Case] = [
     Case("Ray: workers and the driver killed", GOES_ON, killed, "ray"),
     Case("Ray: a worker freezes", GOES_ON, losing("ray::Worker", signal.SIGSTOP, ""), "ray"),

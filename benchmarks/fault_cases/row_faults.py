@@ -13,14 +13,9 @@ from dataflow_grounding.testing import Answer, EchoAnswers, Usage
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.workplace import Workplace, caption, command, ended, process
 
-FAILS_ALONE = "Fails its record alone; no host is asked, and no command ends by it."
-COUNTED = (
-    "Counts of tokens are bounded as they come in: the run ends as any does, and `cost` tells the"
-    " folder's sum."
-)
-REFUSED = (
-    "Refused in a line that names the file, exit 2: sizes are looked at before anything is read."
-)
+FAILS_ALONE = "Only the record fails. No host is contacted, and no command stops."
+COUNTED = "Counts are clamped. The run ends normally, and `cost` gives the sum."
+REFUSED = "Refused before it is read, in one line that names the file, exit 2."
 SCHEMES = ("ftp", "webhdfs", "github", "dask", "sftp", "http", "s3+evil", "file\\")
 USAGES = (Usage(10**400, 10**400), Usage(-5, -5), Usage(8, 8, 10**30))
 
@@ -104,8 +99,8 @@ def packed(place: Workplace, full: bool) -> Outcome:
 
 
 ROWS: list[Case] = [
-    Case("rows with pictures at addresses of any scheme", FAILS_ALONE, schemes),
-    Case("rows that are deep, long or of other kinds", FAILS_ALONE, monsters),
-    Case("token counts that no number holds, and negative ones", COUNTED, counts),
-    Case("a file to import that unpacks to more than memory", REFUSED, packed),
+    Case("rows with picture addresses of any scheme", FAILS_ALONE, schemes),
+    Case("rows that are deep, long or of odd types", FAILS_ALONE, monsters),
+    Case("huge and negative token counts", COUNTED, counts),
+    Case("a file to import that unpacks beyond memory", REFUSED, packed),
 ]

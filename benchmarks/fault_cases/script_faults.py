@@ -209,12 +209,12 @@ def notebook(place: Workplace, full: bool) -> Outcome:
         return Outcome(witness.sent, witness.twice, COUNT - len(done))
 
 
-FAILS = "It fails its record with a one-line error; all other records are there, and counted."
+FAILS = "Only the record fails, with a one-line error."
 
 SCRIPTS: list[Case] = [
     *(
         Case(
-            f"an operator that {what}",
+            f"an operator: {what}",
             FAILS,
             lambda place, full, on_odd=on_odd: clumsy(on_odd, place, full),
         )
@@ -228,18 +228,18 @@ SCRIPTS: list[Case] = [
         }.items()
     ),
     Case(
-        "steps put in, taken out, filed under another name",
-        "Replies are found by their question, whichever step asks it: nothing is asked again.",
+        "steps added, removed or renamed",
+        "Nothing is asked again: replies are found by their question.",
         steps_changed,
     ),
     Case(
         "a serving that answers without a text",
-        "No text is an unreadable reply, and never `none`.",
+        "Counts as an unreadable reply, never as `none`.",
         no_text,
     ),
     Case(
         "the interrupt of a notebook",
-        "The run ends with the cell; the cell, run again, goes on and pays for nothing twice.",
+        ("The run ends with the cell. Run the cell again: it resumes and pays for nothing twice."),
         notebook,
     ),
 ]

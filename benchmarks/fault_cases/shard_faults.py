@@ -248,41 +248,44 @@ def clock_that_jumps(no_flock: bool, place: Workplace, full: bool) -> Outcome:
 
 
 _WRITTEN = (
-    "Each file is whole or not there; the same commands go on, and leave what one undisturbed run"
-    " would."
+    "Each file is whole or absent. The same commands end with the files of one undisturbed run."
 )
 
 SHARDS: list[Case] = [
     Case("shards and merge killed while they write", _WRITTEN, killed_while_writing),
     Case(
         "a shard that names others' files",
-        "Only names of steps' files are taken, within the folder: exit 2, nothing is written.",
+        "Refused, exit 2. Nothing is written.",
         names_of_others,
     ),
     Case(
         "a shard whose files are damaged",
-        "`merge` takes files only as their shard left them: exit 2, nothing is written.",
+        "Refused, exit 2. Nothing is written.",
         damaged_places,
     ),
-    Case("links where files are to be written", "They are removed, never written through.", links),
+    Case(
+        "links where files are to be written",
+        "The links are removed, never written through.",
+        links,
+    ),
     Case(
         "pictures replaced between two shards",
-        "`merge` warns, and names the shard; run again, it asks about those alone.",
+        "`merge` warns and names the shard. Run it again: it asks about those pictures alone.",
         replaced_between_shards,
     ),
     Case(
-        "replies that another part of the run has better",
-        "A reply that can be read goes before one that can't, whichever part of the run has it.",
+        "a better reply in another part of the run",
+        "A readable reply takes precedence over an unreadable one.",
         better_elsewhere,
     ),
     Case(
         "a clock that jumps, and pictures of next year",
-        "Nothing depends on the local clock; a picture with a time to come is looked at anew.",
+        "Nothing depends on the local clock. Pictures dated in the future are read again.",
         functools.partial(clock_that_jumps, False),
     ),
     Case(
         "a clock that jumps, where there is no flock",
-        "Nothing depends on the local clock, the heartbeat neither.",
+        "Nothing depends on the local clock.",
         functools.partial(clock_that_jumps, True),
     ),
 ]

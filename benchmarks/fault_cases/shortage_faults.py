@@ -173,30 +173,33 @@ def painted(path: Path, level: int) -> None:
     os.utime(path, (1e9, 1e9))
 
 
-ANEW = "Noticed before it is sent: its record is done again, and the run doesn't count as complete."
+ANEW = "Noticed before it is sent. Its record is done again, and the run doesn't count as complete."
 
 SHORTAGES: list[Case] = [
     Case(
         "ulimit -n 64 and 100 workers",
-        "No more requests are in flight than connections can be open.",
+        "Fewer requests are in flight.",
         few_files,
     ),
     Case(
         "open files that run out for a while",
-        "The run waits, as for anything that the machine is short of; no record fails because"
-        " of it.",
+        "The run waits. No record fails.",
         functools.partial(files_run_out, 3),
     ),
     Case(
         "open files that run out for good",
-        "After a minute without progress the run stops with a one-line error; the same command"
-        " goes on.",
+        (
+            "After a minute without progress the run stops with a one-line error. The same "
+            "command resumes it."
+        ),
         functools.partial(files_run_out, 1000),
     ),
     Case(
         "an image that the disk can't read",
-        "Retried for a minute; then its record alone fails, as others were done meanwhile, "
-        "and the next run tries it again.",
+        (
+            "Retried for a minute. Then only its record fails, if others succeeded meanwhile."
+            " The next run tries it again."
+        ),
         bad_sector,
     ),
     Case("a picture replaced by one of the same size and time", ANEW, swapped),

@@ -95,16 +95,14 @@ def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 20)
 
 
-ONCE = (
-    "Interrupted (Ctrl-C, SIGTERM), it waits for what is in flight, five seconds at most, and exits"
-    " with 130."
-)
+ONCE = "The run waits up to five seconds for what is in flight, exit 130."
 SIGNALS: list[Case] = [
     Case(
         "kill -9 at random moments",
-        "Killed at any moment, it loses no record and no reply that it had; the next run pays again"
-        " at most for what was in flight, and its files are byte for byte those of an undisturbed"
-        " run.",
+        (
+            "No record and no stored reply is lost. The next run pays again at most for what "
+            "was in flight, and writes the files of an undisturbed run, byte for byte."
+        ),
         killed,
     ),
     Case("Ctrl-C", ONCE, functools.partial(interrupted, signal.SIGINT)),
@@ -112,7 +110,7 @@ SIGNALS: list[Case] = [
     Case("SIGTERM while the endpoint hangs", ONCE, interrupted_with_a_hang),
     Case(
         "Ctrl-C twice",
-        "A second Ctrl-C stops at once; what was in flight is asked again by the next run.",
+        "The run stops at once. The next run asks again for what was in flight.",
         interrupted_twice,
     ),
 ]

@@ -194,17 +194,11 @@ def killed(place: Workplace, full: bool) -> Outcome:
 
 
 SAYS = (
-    "The run goes on, keeps all on this machine, and ends with a one-line error, exit 130; the same"
-    " command sends it, and pays for nothing again."
+    "The run finishes, keeps all results on this machine, and ends with a one-line error,"
+    " exit 130. The same command sends them and pays for nothing."
 )
-HIDDEN = (
-    "Tried again until it is through: nothing is lost, nothing half-written, and nothing paid for"
-    " again."
-)
-KILLED = (
-    "Killed at any moment, it leaves whole files in the bucket; the next run pays again at most for"
-    " what was in flight."
-)
+HIDDEN = "Tried again until it succeeds. Nothing is lost, half-written or paid for again."
+KILLED = "The bucket has only whole files. The next run pays again at most for what was in flight."
 STORES: list[Case] = [
     Case("a bucket: 403 in the middle", SAYS, denied(403, "AccessDenied", "Access Denied"), "moto"),
     Case(

@@ -16,23 +16,15 @@ from tests.support.workplace import Done, Workplace, ended, process
 
 COUNT = 3
 OWN = "sk-users-own-key-5566778899aabb"
-PROXY = "A proxy is told its own name and password, never the endpoint's key or headers."
-REDIRECT = "No serving follows a redirect: key, headers and picture go to no other host."
-UNTRUSTED = (
-    "A certificate that this machine doesn't trust stops the run before anything is sent, exit 4."
-)
+PROXY = "The proxy gets its own name and password, never the endpoint's key or headers."
+REDIRECT = "Not followed: key, headers and picture go to no other host."
+UNTRUSTED = "The run stops before anything is sent, exit 4."
 DOTENV = (
-    "An address that a .env file names gets no key from elsewhere: refused before anything is sent,"
-    " exit 2."
+    "An address from `.env` gets no key from another source. The run stops before "
+    "anything is sent, exit 2."
 )
-ENVIRONMENT = (
-    "A .env file sets keys and endpoints, nothing else: what more it holds is passed over, and"
-    " told."
-)
-REFERENCES = (
-    "What a spec's references would fill in is reckoned first: too much is refused in a line,"
-    " exit 2."
-)
+ENVIRONMENT = "Ignored, and the run says so: `.env` sets only keys and endpoints."
+REFERENCES = "The size is computed first. Too much is refused in one line, exit 2."
 
 
 def proxied(kind: str, place: Workplace, full: bool) -> Outcome:
@@ -146,22 +138,25 @@ def endless_references(place: Workplace, full: bool) -> Outcome:
 
 
 STRANGERS: list[Case] = [
-    *(Case(f"a proxy before {kind}", PROXY, functools.partial(proxied, kind)) for kind in KINDS),
     *(
-        Case(f"a redirect of {kind}", REDIRECT, functools.partial(redirected, kind))
+        Case(f"a proxy before a serving: {kind}", PROXY, functools.partial(proxied, kind))
+        for kind in KINDS
+    ),
+    *(
+        Case(f"a redirect of a serving: {kind}", REDIRECT, functools.partial(redirected, kind))
         for kind in KINDS
     ),
     Case(
-        "a certificate that nobody vouches for",
+        "a certificate: untrusted",
         UNTRUSTED,
         functools.partial(untrusted, "127.0.0.1", "models.example"),
     ),
     Case(
-        "a certificate of another host",
+        "a certificate: of another host",
         UNTRUSTED,
         functools.partial(untrusted, "models.example", "models.example"),
     ),
     Case("a stranger's .env with an address", DOTENV, strangers_address),
     Case("a stranger's .env with a proxy and a CA file", ENVIRONMENT, strangers_proxy),
-    Case("a spec whose references fill in gigabytes", REFERENCES, endless_references),
+    Case("a spec whose references expand to gigabytes", REFERENCES, endless_references),
 ]

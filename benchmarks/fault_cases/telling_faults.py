@@ -51,12 +51,12 @@ def play(
 TELLING: list[Case] = [
     Case(
         "a key repeated in errors and replies",
-        "Keys, tokens and passwords are blotted out of all that is printed or kept.",
+        "Secrets are replaced by `***` in all that is printed or kept.",
         functools.partial(play, lambda request: request.headers["authorization"], KEY),
     ),
     Case(
-        "commands to the terminal in errors and replies",
-        "Control characters are printed as `\\x1b`; data in files stays as it is.",
+        "terminal commands in errors and replies",
+        "Printed as `\\x1b`. Data in files stays unchanged.",
         functools.partial(play, lambda request: COMMANDS, "\x1b \x07 \x9b \u202e"),
     ),
 ]

@@ -121,7 +121,7 @@ def test_kubernetes(work: Path) -> None:
 def test_two_laptops(work: Path) -> None:
     ended([start(scripts()[4], work)])
     same(work)
-    shutil.rmtree(work / "elsewhere")
+    shutil.rmtree(work / "second")
 
 
 def test_ray(work: Path) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from benchmarks.fault_cases.fault_case import Case
+from benchmarks.fault_tables import PAGE, tables, with_tables
 from benchmarks.faults import CASES
 from tests.support.workplace import Workplace
 
 OF_A_STRANGER = {
-    "a proxy before ": "test_a_proxy_is_told_its_own_password_and_nothing_else",
-    "a redirect of ": "test_no_serving_follows_a_redirect",
-    "a certificate ": "test_a_wrong_certificate_is_refused",
+    "a proxy before a serving: ": "test_a_proxy_is_told_its_own_password_and_nothing_else",
+    "a redirect of a serving: ": "test_no_serving_follows_a_redirect",
+    "a certificate: ": "test_a_wrong_certificate_is_refused",
 }
 PLAYED_ELSEWHERE = {
     # with two workers killed, an endpoint that refuses, and the content compared
@@ -29,7 +30,7 @@ PLAYED_ELSEWHERE = {
         "test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again",
     ),
     "ulimit -n 64 and 100 workers": ("engine/test_limits.py", "open_files"),
-    "token counts that no number holds, and negative ones": (
+    "huge and negative token counts": (
         "serving/test_token_counts.py",
         "test_no_claim_of_an_endpoint_spoils_a_folder",
     ),
@@ -42,7 +43,6 @@ PLAYED_ELSEWHERE = {
     },
 }
 """Lines that a test of a room plays, and more: a second time they would show nothing."""
-RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 
 LONG = {
@@ -86,10 +86,19 @@ def test_what_is_played_elsewhere_is_there() -> None:
         assert f"def {test}(" in (tests / file).read_text(encoding="utf-8")
 
 
-def test_every_fault_has_its_line_in_the_documentation() -> None:
-    lines = RELIABILITY.read_text(encoding="utf-8").splitlines()
-    missing = [case.name for case in CASES if f"| {case.name} | {case.promise} |" not in lines]
-    assert missing == []
+def test_the_page_has_the_tables_that_the_cases_make() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_tables(page), "run: python -m benchmarks.fault_tables"
+
+
+def test_the_tables_name_every_fault_and_what_is_promised_of_it() -> None:
+    """Each row has all faults of one promise, names with a common start shortened."""
+    rows = [line.split(" | ") for line in tables().splitlines() if " | " in line]
+    shown = [(row[0].removeprefix("| "), row[1].removesuffix(" |")) for row in rows]
+    for case in CASES:
+        start, _, end = case.name.partition(": ")
+        faults = [names for names, promise in shown if promise == case.promise]
+        assert any(start in names and end in names for names in faults), case.name
 
 
 def test_names_are_unique() -> None:

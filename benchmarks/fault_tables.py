@@ -1,0 +1,58 @@
+"""Write the tables of docs/reliability.md: what is promised of each fault.
+
+python -m benchmarks.fault_tables
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.fault_cases.fault_case import Case
+from benchmarks.faults import SECTIONS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
+MARK = "<!-- What follows is written by benchmarks/fault_tables.py -->\n"
+
+
+def tables() -> str:
+    """A heading and a table for each section."""
+    return "\n".join(f"### {heading}\n\n{table(cases)}" for heading, cases in SECTIONS.items())
+
+
+def table(cases: Sequence[Case]) -> str:
+    """A row for each promise, in the order of the cases."""
+    names: dict[str, list[str]] = {}
+    for case in cases:
+        names.setdefault(case.promise, []).append(case.name)
+    rows = [f"| {joined(same)} | {promise} |" for promise, same in names.items()]
+    return "\n".join(["| fault | what happens |", "|---|---|", *rows, ""])
+
+
+def joined(names: Sequence[str]) -> str:
+    """The names in one text, in which those that begin alike, up to a colon, share it."""
+    groups = itertools.groupby(names, key=lambda name: name.partition(": ")[0])
+    return "; ".join(
+        ": ".join(filter(None, [start, ", ".join(filter(None, map(_after_start, group)))]))
+        for start, group in groups
+    )
+
+
+def _after_start(name: str) -> str:
+    return name.partition(": ")[2]
+
+
+def with_tables(page: str) -> str:
+    """The page with its tables as the cases have them now."""
+    before, mark, _ = page.partition(MARK)
+    return f"{before}{mark}\n{tables()}"
+
+
+def main() -> None:
+    """Write them into the page."""
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
