@@ -66,7 +66,7 @@ class FinishedRows:
     def __init__(
         self, log: KeyedLog | None, steps: Sequence[Step], name: str | None, replies: KeyedLog
     ) -> None:
-        self._log = log or KeyedLog("")
+        self._log = KeyedLog("") if log is None else log
         self._replies = replies
         self._settings = settings_of(steps, {"version": __version__, "name": name})
         self._image_keys = sorted({step.image_key for step in steps if step.image_key})
