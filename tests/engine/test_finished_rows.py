@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, caption
+from dataflow_grounding import FileStorage, OpenAIServing, PhraseGrounder, operator
+from dataflow_grounding.engine.finished_rows import FORGOTTEN, NAME
+from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import LONG_AGO, Workplace, caption
 
 
 @pytest.fixture
@@ -104,3 +110,105 @@ def test_a_row_whose_picture_has_just_changed_is_not_kept(
     workplace.settings["vlm.openai.base_url"] = server.base_url
     assert workplace.run().code == 0
     assert not rows_of(workplace).read_bytes()
+
+
+class Rewriting(EchoAnswers):
+    """Has the picture replaced while it is asked about it for the first time."""
+
+    def __init__(self, place: Workplace) -> None:
+        super().__init__()
+        self.place = place
+        self.asked = 0
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        self.asked += 1
+        if self.asked == 2:  # the first is about the caption alone
+            other = self.place.folder / self.place.picture("other.jpg", size=(400, 300))
+            os.utime(other, LONG_AGO)  # as `cp -p` leaves it
+            os.replace(other, self.place.folder / "a.jpg")
+        return super().__call__(request)
+
+
+def test_a_picture_that_is_replaced_meanwhile_has_its_rows_done_again(
+    workplace: Workplace,
+) -> None:
+    workplace.many(1)
+    with LoopbackServer(model := Rewriting(workplace)) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run().code == 0
+        again = workplace.run()
+    assert again.code == 0, again
+    assert model.asked == 4
+    assert (workplace.annotations()[0]["width"], workplace.annotations()[0]["height"]) == (400, 300)
+
+
+HOSTILE = [
+    {"since": "x"},
+    {"row": "\ud800", "sum": 1},
+    {"row": "[]", "sum": zlib.crc32(b"[]")},
+    {"row": "{", "sum": zlib.crc32(b"{")},
+    {"row": 5, "sum": 5},
+    {"of": []},
+]
+WRONG_ROWS: list[dict[str, Any]] = [
+    {"columns": [{}, 5], "notes": {}, "replies": 1, "replies_at": [0, 1]},
+    {"columns": [], "notes": {}, "replies": 1, "replies_at": [0, 1]},
+    {"columns": [{}, {}], "notes": {"a": "b"}, "replies": 1, "replies_at": [0, 1]},
+    {"columns": [{}, {}], "notes": {}, "replies": 1, "replies_at": [0]},
+    {"columns": [{}, {}], "notes": {}, "replies": "1", "replies_at": [0, 1], "more": 1},
+]
+
+
+def test_lines_that_are_no_rows_are_passed_over(done: Workplace, server: LoopbackServer) -> None:
+    key = json.loads(rows_of(done).read_text().splitlines()[0])["key"]
+    rows = [json.dumps(row) for row in WRONG_ROWS]
+    sealed = [{"row": row, "sum": zlib.crc32(row.encode())} for row in rows]
+    whole = rows_of(done).read_bytes()
+    for values in (*HOSTILE, *sealed):
+        for of in (key, FORGOTTEN):
+            line = json.dumps({"key": of, **values})
+            rows_of(done).write_bytes(whole + line.encode() + b"\n")
+            (done.results / ".ckpt" / "finished.json").unlink(missing_ok=True)
+            again = done.run()
+            assert (again.code, server.count()) == (0, 12), (line, again)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_run_does_without_a_file_that_it_can_not_use(
+    done: Workplace, server: LoopbackServer, kind: str
+) -> None:
+    rows_of(done).unlink()
+    if kind == "pipe":
+        os.mkfifo(rows_of(done))
+    else:
+        rows_of(done).mkdir()
+    assert done.run().code == 0
+    assert server.count() == 12
+
+
+def test_steps_of_the_users_code_keep_no_row(workplace: Workplace) -> None:
+    """What else such code reads, nobody knows."""
+    workplace.many(2)
+
+    @operator(reads=["caption"], writes=["out"])
+    def add(record: dict[str, Any]) -> dict[str, Any]:
+        return {"out": record["caption"]}
+
+    storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
+    add.run(storage.step())
+    assert not (workplace.folder / "cache" / ".ckpt" / NAME).read_bytes()
+
+
+def test_other_limits_of_pictures_are_other_settings(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    path = workplace.folder / workplace.picture(size=(1200, 900))
+    os.utime(path, LONG_AGO)
+    workplace.rows([{"image_path": "a.jpg", "expressions": ["a cup"]}])
+    for largest in (1200, 600):
+        serving = OpenAIServing(
+            server.base_url, "m", box_format="xyxy_px", image_limits=ImageLimits(max_side=largest)
+        )
+        storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
+        PhraseGrounder(serving, check_every=None).run(storage.step())
+    assert server.count() == 2

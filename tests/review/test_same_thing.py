@@ -159,3 +159,24 @@ def test_a_box_that_is_drawn_anew_or_gone_is_so_for_each_phrase(
     left = [(len(row["instances"]), row["status"]) for row in record["expressions"]]
     assert left == [(1, "grounded"), (0, "none")]
     assert page.problems == []
+
+
+def test_a_thing_is_shown_until_all_its_boxes_are_judged(tmp_path: Path, serve: Any) -> None:
+    """A phrase that came later has a box of a thing that was judged before."""
+    Image.new("RGB", (400, 300), "green").save(tmp_path / "a.png")
+    human = phrase(0, "a human", [11, 10, 110, 210, 0.8])
+    record: dict[str, Any] = {"image_id": "a", "image_path": "a.png", "expressions": [human]}
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+    server = serve(tmp_path, "--reviewer", "ann")
+    [view] = server.ask("next?mode=grid&order=file")["records"].values()
+    [seen_human] = view["expressions"]
+    rejected = [{"from": 0, "bbox": seen_human["instances"][0]["bbox"], "verified": False}]
+    after = {"status": seen_human["status"], "instances": rejected}
+    change = {"id": seen_human["id"], "version": seen_human["version"], "after": after}
+    server.decide(action="reject", changes=[change])
+    server.process.terminate()
+    server.process.wait()
+    record["expressions"].append(phrase(1, "a person", [10, 10, 110, 210, 0.7]))
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+    left = serve(tmp_path, "--reviewer", "ann").ask("next?mode=grid&order=file")
+    assert len(left["items"]) == 1, left
