@@ -329,23 +329,16 @@ def test_the_instructions_state_key_order_scale_and_frame(name: str, said: list[
 
 
 def row_of_the_documentation(family: BoxFormat) -> str:
-    """The line of docs/box_formats.md on a family."""
+    """The line of docs/box_formats.md on a family; its source is in the table's file alone."""
     top = family.limits((1, 1))[0]
-    scale = {"px": "pixels", "grid_32": "cells of a 32 x 32 grid"}.get(
-        str(family.scale), f"0 to {top:g}"
+    pixels = "pixels" if family.frame == "sent" else f"pixels of `{family.frame}`"
+    scale = {"px": pixels, "grid_32": "cells of a 32 x 32 grid"}.get(
+        str(family.scale), f"0–{top:g}"
     )
     numbers = f"{family.order if family.boxes else f'{family.key}s'}, {scale}{', the middle of the bin' * bool(family.offset)}"
-    frame = f"`{family.frame}`" if family.frame != "sent" else ""
     auto = "by name only" if not family.verified else "measured" if family.scale == "px" else "yes"
     names = ", ".join(f"`{name}`" for name in family.models)
-    row = [
-        f"`{family.name}`",
-        names,
-        numbers,
-        frame,
-        auto if family.boxes else "no boxes",
-        family.source,
-    ]
+    row = [f"`{family.name}`", names, numbers, auto if family.boxes else "no boxes"]
     return f"| {' | '.join(row)} |"
 
 
