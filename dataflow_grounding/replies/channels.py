@@ -185,7 +185,10 @@ def _contents_of_answer_tags(text: str) -> str:
     why = objection(after)
     if why is not None:
         raise UnreadableReply(f"the words after the answer may change it: {why}", "words")
-    return f"{answers.pop()}\n{after}".strip()
+    answer = answers.pop()
+    # Without a box it says that nothing is there: then words before it count, too, as without tags.
+    before = "" if any(map(str.isdigit, answer)) else text[: tags[0].start()]
+    return f"{before}\n{answer}\n{after}".strip()
 
 
 def _turn_of_assistant(text: str) -> str:

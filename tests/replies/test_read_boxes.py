@@ -385,6 +385,8 @@ def test_published_slips_are_read(reply: str) -> None:
         "```json\n[]\n```\nEverything looks fine to me otherwise.",
         "[]\nLet me know if you need anything else!",
         "<answer>[]</answer>\nLet me know if you need anything else!",
+        "I cannot view images. <answer>[]</answer>",
+        "The cat is at [1, 2, 30, 40]. <answer>[]</answer>",
         "[] // the file is corrupted",
     ],
 )
