@@ -357,6 +357,20 @@ def test_the_operator_of_the_page_works_in_the_servings_own_format(box_format: s
     assert record["faces"] == [pytest.approx(FACE, abs=1)]
 
 
+def test_the_page_tries_its_operator_at_a_loopback_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
+    monkeypatch.chdir(REPOSITORY)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks:
+        exec(block, names)
+    boxes, question = capsys.readouterr().out.split("\n", 1)
+    assert f"The first line is `{boxes}`." in page
+    assert "find the boxes of the given phrases" in question
+
+
 def serving_at(url: str, **settings: Any) -> OpenAIServing:
     return OpenAIServing(url, "m", **settings)
 
