@@ -333,13 +333,22 @@ def test_run_is_forward_with_a_type(tmp_path: Path) -> None:
 FACE = (180, 60, 280, 190)  # of astronaut.jpg, in pixels
 
 
-@pytest.mark.parametrize("box_format", ["xyxy_px", "xyxy_1000", "yxyx_1000"])
-def test_the_operator_of_the_page_works_in_the_servings_own_format(box_format: str) -> None:
+def page_operator(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The operator of the page, whose script has run in a clone."""
     page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
     [block] = re.findall(r"```python\n(.*?class FaceFinder.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {"__name__": "page"}
+    monkeypatch.chdir(REPOSITORY)
     exec(block, names)
-    assert issubclass(names["FaceFinder"], BoxOperator)
+    return names["FaceFinder"]
+
+
+@pytest.mark.parametrize("box_format", ["xyxy_px", "xyxy_1000", "yxyx_1000"])
+def test_the_operator_of_the_page_works_in_the_servings_own_format(
+    monkeypatch: pytest.MonkeyPatch, box_format: str
+) -> None:
+    operator_class = page_operator(monkeypatch)
+    assert issubclass(operator_class, BoxOperator)
     photo = REPOSITORY / "example_data" / "images" / "astronaut.jpg"
     with Image.open(photo) as picture:
         size = picture.size
@@ -353,8 +362,18 @@ def test_the_operator_of_the_page_works_in_the_servings_own_format(box_format: s
     with LoopbackServer(lambda request: {"objects": [{"id": 1, key: written}]}) as server:
         # by its name, the model would write 0-1000 in another order
         serving = OpenAIServing(server.base_url, "Qwen/Qwen3-VL-8B-Instruct", box_format=box_format)
-        record = names["FaceFinder"](serving, check_every=None)({"image_path": str(photo)})
+        record = operator_class(serving, check_every=None)({"image_path": str(photo)})
     assert record["faces"] == [pytest.approx(FACE, abs=1)]
+
+
+def test_the_page_tries_its_operator_at_a_loopback_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page_operator(monkeypatch)
+    boxes, question = capsys.readouterr().out.split("\n", 1)
+    page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    assert f"The first printed line\nis `{boxes}`." in page
+    assert "find the boxes of the given phrases" in question
 
 
 def serving_at(url: str, **settings: Any) -> OpenAIServing:
