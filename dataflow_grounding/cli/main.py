@@ -29,37 +29,31 @@ from dataflow_grounding._util.threads import LEAVING
 from dataflow_grounding._util.version import __version__
 
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
-    "To begin": {
+    "Most used": {
+        "generate": ("generate", "Run the pipeline that a spec names."),
+        "ground": ("ground", "Find phrases in one image."),
+        "review": ("review", "Mend results in a browser."),
+        "export": ("formats", "Write results in a format that a trainer reads."),
+        "eval": ("comparing", "Compare results with gold annotations."),
+        "report": ("report", "Write a page that shows the results."),
+    },
+    "More": {
         "init": ("starting", "Write pipelines, example data and a spec into a folder."),
         "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
         "prompts": ("prompts", "Show the prompts, or write them to be changed."),
         "doctor": ("endpoints", "Show what is installed and what an endpoint accepts."),
         "calibrate": ("endpoints", "Find out which box format a model uses."),
-        "ground": ("ground", "Find phrases in one image."),
-    },
-    "To run": {
         "check": ("before_run", "Validate spec, input and images; send nothing."),
         "estimate": ("before_run", "Estimate what a run will send and cost."),
-        "generate": ("generate", "Run the pipeline that a spec names."),
         "merge": ("merge", "Put shards together."),
         "cost": ("cost", "Show what was paid for results, per step."),
-    },
-    "To look and mend": {
-        "report": ("report", "Write a page that shows the results."),
-        "review": ("review", "Mend results in a browser."),
         "apply": ("review", "Write results as they were reviewed."),
         "certify": ("review", "Say how much is wrong, by a reviewed sample."),
-    },
-    "To measure": {
         "bench": ("bench", "Measure an endpoint, and ways of asking it, on gold."),
-        "eval": ("comparing", "Compare results with gold annotations."),
         "agree": ("comparing", "Show how far two annotators agree."),
         "stats": ("data_sets", "Show figures of a data set, and what to do about each."),
         "lint": ("data_sets", "Check a data set line by line, and fix what is clear."),
         "split": ("data_sets", "Make parts of results that have no picture in common."),
-    },
-    "To take along": {
-        "export": ("formats", "Write results in a format that a trainer reads."),
         "import": ("formats", "Make another format's annotations a results folder."),
         "convert": ("formats", "Write annotations of one format in another."),
         "agent": ("agent", "Print what a coding agent has to know."),
