@@ -1,10 +1,11 @@
 """An operator: how much of the picture each expression's boxes cover. It asks nothing, so it costs
 nothing.
 
-operator = BoxShare()
-operator.run(storage.step(), input_expressions_key="expressions") # in a pipeline, after a
-PhraseGrounder operator({"expressions": [...], "width": 640, "height": 480}) # on one record, a
-list, or a DataFrame
+    operator = BoxShare()
+    # in a pipeline, after a PhraseGrounder
+    operator.run(storage.step(), input_expressions_key="expressions")
+    # on one record, a list of them, or a DataFrame
+    operator({"expressions": [...], "width": 640, "height": 480})
 """
 
 from __future__ import annotations
