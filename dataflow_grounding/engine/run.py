@@ -67,6 +67,15 @@ class _Rows:
     moved_on: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept in the run's checkpoint folder: replies, what images are, finished rows."""
+
+    replies: KeyedLog
+    memo: ImageMemo
+    finished: FinishedRows
+
+
 class Run:
     """One pass over a source: workers take row after row, each through all steps in order.
 
@@ -136,11 +145,12 @@ class Run:
         spent_before = self._budget.spent
         with ExitStack() as held:
             replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
-            self._replies = held.enter_context(closing(replies))
+            held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
-            self._memo = ImageMemo(held.enter_context(closing(images)))
+            memo = ImageMemo(held.enter_context(closing(images)))
             rows = held.enter_context(rows_log(self._folder))
-            self._finished = FinishedRows(rows, self.steps, self.source.name, replies)
+            finished = FinishedRows(rows, self.steps, self.source.name, replies)
+            self._kept = _Kept(replies, memo, finished)
             servings = self._servings()
             self._askings: dict[int, Asking] = {}
             for serving in servings:
@@ -153,7 +163,7 @@ class Run:
                 with closing(self._outputs):
                     await self._work_through()
                     # Replies are on disk before any file that was made of them replaces another.
-                    await asyncio.to_thread(self._replies.sync)
+                    await asyncio.to_thread(self._kept.replies.sync)
                     self._outputs.commit(self._rows.taken)
             finally:
                 # while the stores are open: refusals that were held back are put there now
@@ -177,12 +187,12 @@ class Run:
         while True:
             for _ in range(10):
                 await asyncio.sleep(SYNC_SECONDS / 10)
-                if self._replies.unsynced >= SYNC_LINES:
+                if self._kept.replies.unsynced >= SYNC_LINES:
                     break
             # before more is put there: another run may be at work in the folder by now
             check_held(self._folder)
             with suppress(RuntimeError):  # no thread to be had for now
-                await asyncio.to_thread(self._replies.sync)
+                await asyncio.to_thread(self._kept.replies.sync)
 
     async def _work_through(self) -> None:
         most = sum(asking.endpoints.most for asking in self._askings.values()) or DEFAULT_WORKERS
@@ -282,7 +292,7 @@ class Run:
                 await rows.moved_on.wait()
             work = RowWork()
             if not isinstance(record, RecordError):
-                work.key = self._finished.key_of(record)
+                work.key = self._kept.finished.key_of(record)
             outcome = self._known(row, record, work.key)
             if outcome is None:
                 outcome = await self._finish(place, row, record, work)
@@ -324,7 +334,7 @@ class Run:
         # What became of a row in an earlier run; None where that isn't known.
         if isinstance(record, RecordError) or self.options.force_reprocess:
             return None
-        kept = self._finished.get(key)
+        kept = self._kept.finished.get(key)
         if kept is None:
             return None
         self.summary.notes.update(kept.notes)
@@ -357,7 +367,7 @@ class Run:
                 break
         is_changed = any(columns is None and isinstance(e, ImageChanged) for columns, e in results)
         if is_changed and not again:
-            self._finished.forget()
+            self._kept.finished.forget()
             return await self._finish(place, row, record, work, again=True)
         self.summary.notes.update(work.notes)
         self._keep(place, record, results, work)
@@ -369,7 +379,7 @@ class Run:
             if of_step is None or error is not None or (place, index) in self._outputs.suspects:
                 return
             columns.append(of_step)
-        if not self._finished.put(work.key, record, columns, work):
+        if not self._kept.finished.put(work.key, record, columns, work):
             self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
@@ -394,7 +404,9 @@ class Run:
         operator = self.steps[index].operator
         ask = self._ask(index, place, work)
         columns, error = await self._workers.until_done(
-            lambda: annotated(operator, record, ask, self._memo, lambda: self._workers.cancelled)
+            lambda: annotated(
+                operator, record, ask, self._kept.memo, lambda: self._workers.cancelled
+            )
         )
         # Done here, as a streamed record has to be what it would be if the next step read it from a
         # file.
@@ -407,7 +419,7 @@ class Run:
         asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         return StepAsk(
             asking,
-            self._replies,
+            self._kept.replies,
             step.label,
             priority=(place, index),
             work=work,
