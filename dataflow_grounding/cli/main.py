@@ -41,6 +41,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("before_run", "Validate spec, input and images; send nothing."),
         "estimate": ("before_run", "Estimate what a run will send and cost."),
         "generate": ("generate", "Run the pipeline that a spec names."),
+        "serve": ("serve", "Answer labelling tools over HTTP."),
         "merge": ("merge", "Put shards together."),
         "cost": ("cost", "Show what was paid for results, per step."),
     },

@@ -1,0 +1,58 @@
+"""The plain route: `POST /ground`, a picture and phrases in, the record out."""
+
+from typing import Any
+
+from aiohttp import web
+
+from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding.data.records import parse_value
+from dataflow_grounding.serve.pictures import Picture, WrongRequest
+from dataflow_grounding.serve.service import Service, phrases_of, read_json
+
+_WAYS = ("image", "image_path", "image_url")
+
+
+def routes(service: Service) -> list[web.RouteDef]:
+    """Return the routes of this dialect."""
+
+    async def ground(request: web.Request) -> web.Response:
+        """Answer with the record of one picture."""
+        if request.content_type == "multipart/form-data":
+            picture, phrases = await _form(request)
+        else:
+            picture, phrases = await _object(service, request)
+        return web.json_response(await service.ground(request, picture, phrases))
+
+    return [web.post("/ground", ground)]
+
+
+async def _object(service: Service, request: web.Request) -> tuple[Picture, list[str]]:
+    body = await read_json(request)
+    given = [way for way in _WAYS if body.get(way) is not None]
+    if len(given) != 1:
+        raise WrongRequest(f"the request should have one of {', '.join(_WAYS)}")
+    phrases = phrases_of(body.get("phrases"))
+    [way] = given
+    if way == "image_path":
+        return service.pictures.of_path(body[way]), phrases
+    if way == "image_url":
+        return await service.pictures.of_address(body[way]), phrases
+    return service.pictures.of_base64(body[way]), phrases
+
+
+async def _form(request: web.Request) -> tuple[Picture, list[str]]:
+    # `phrases` may come several times, each time a phrase, or once as a JSON list.
+    try:
+        form = await request.post()
+    except ValueError:
+        raise WrongRequest("the form can't be read") from None
+    file = form.get("image")
+    if not isinstance(file, web.FileField):
+        raise WrongRequest("the form should have a file `image`")
+    texts: list[Any] = form.getall("phrases", [])
+    if len(texts) == 1 and str(texts[0]).lstrip().startswith("["):
+        try:
+            texts = parse_value(texts[0])
+        except (ValueError, GroundingError):
+            raise WrongRequest("`phrases` of the form is no JSON list") from None
+    return Picture(file.filename, data=file.file.read()), phrases_of(texts)

@@ -1,0 +1,211 @@
+"""One engine for all requests: stores, limits and servings are opened once, not for each."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from typing import Any
+
+from dataflow_grounding._util.errors import (
+    BudgetExceeded,
+    GroundingError,
+    QuotaUsedUp,
+    RunStopped,
+    StorageFailed,
+)
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
+from dataflow_grounding.engine.options import RunStart, budget_of
+from dataflow_grounding.engine.run import SYNC_SECONDS
+from dataflow_grounding.engine.run_lock import check_held
+from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
+from dataflow_grounding.engine.workers import Workers
+from dataflow_grounding.images.files import read_header
+from dataflow_grounding.serve.plan import ServedJob
+from dataflow_grounding.serving.serving import Serving
+
+MOST_SIZES = 4096  # sizes of pictures that are known to be settled
+
+
+class Engine:
+    """Grounds pictures as they come, all with one store of replies, one budget and one limit.
+
+    It belongs to one event loop; `open` and `close` are called there. The caller holds the lock of
+    the job's folder.
+
+    Args:
+        job: What is served.
+
+    Attributes:
+        at_once: How many pictures it works on at a time: more wait for their turn.
+    """
+
+    def __init__(self, job: ServedJob) -> None:
+        self.job = job
+        self._budget = budget_of(job.options)
+        self._operators = job.operators
+        self._askings: dict[int, Asking] = {}
+        self._held = ExitStack()
+        self._numbers = itertools.count()  # the first comes first, where requests wait
+        self._settled: set[Size] = set()
+        self._settling = asyncio.Lock()
+        self._failed: StorageFailed | None = None  # once nothing can be kept
+        self._workers = Workers(lambda: False)
+        self.at_once = 2 * sum(serving.max_workers for serving in job.servings)
+        self._turns = asyncio.Semaphore(self.at_once)
+
+    def open(self) -> None:
+        """Open the store of replies, and begin to put it on disk. Raises StorageFailed."""
+        folder = self.job.folder
+        self._store = KeyedLog(store_path(folder), others=other_stores(folder))
+        self._held.enter_context(closing(self._store))
+        self._memo = ImageMemo(None)
+        self._syncing = asyncio.create_task(self._sync_now_and_then())
+
+    async def close(self) -> None:
+        """Put all replies on disk, and close what is open."""
+        self._syncing.cancel()
+        for asking in self._askings.values():
+            asking.endpoints.store_held_refusals()
+        for serving in self.job.servings:
+            with suppress(Exception):
+                await serving.aclose()
+        with self._held:
+            self._store.sync()
+
+    @property
+    def box_format(self) -> str:
+        """The name of the box format that is asked for; empty while it has to be measured."""
+        choice = self.job.box_format
+        return "" if choice is None or choice.pending else choice.format.name
+
+    def last_fault(self) -> str:
+        """Return what requests wait for to pass, in words; empty where nothing is wrong."""
+        faults = [asking.last_fault for asking in self._askings.values()]
+        return "; ".join(str(fault).rstrip(".") for fault in faults if fault is not None)
+
+    async def ground(
+        self, path: str, phrases: Sequence[str], image_id: str | None, wanted: Callable[[], bool]
+    ) -> dict[str, Any] | None:
+        """Return the columns that the operators add to a picture with phrases.
+
+        Args:
+            path: The picture's file.
+            phrases: What to look for.
+            image_id: The record's id; None makes one of the path.
+            wanted: Whether anybody still waits for them; None is returned where nobody does when
+                its turn comes, before anything is paid for.
+
+        Raises:
+            RecordError: This picture can't be done.
+            RunStopped: None can be, for now.
+        """
+        async with self._turns:
+            if not wanted():
+                return None
+            row = {IMAGE_COLUMN: path, "expressions": list(phrases), "image_id": image_id}
+            record = Record({name: value for name, value in row.items() if value is not None})
+            identify(record, IMAGE_COLUMN, None, NumberTable())
+            try:
+                await self._settle(record)
+                return await self._through_all_steps(record)
+            except RunStopped as stopped:
+                self._begin_again_after(stopped)
+                raise
+
+    async def settle_at_start(self) -> None:
+        """Measure the box format before the first picture, where it has to be measured."""
+        choice = self.job.box_format
+        if choice is None or not choice.pending:
+            return
+        try:
+            async with self._settling:
+                await asyncio.to_thread(self._prepare, self._start([]))
+        except GroundingError as error:
+            say(f"Warning: {error} The next request tries again.")
+
+    async def _settle(self, record: Record) -> None:
+        # Sizes of pictures decide in which of them a model that counts pixels has to be measured.
+        size = read_header(record[IMAGE_COLUMN], whole_png=False).size
+        if size in self._settled:
+            return
+        async with self._settling:
+            if size in self._settled:
+                return
+            await asyncio.to_thread(self._prepare, self._start([record]))
+            if len(self._settled) >= MOST_SIZES:
+                self._settled.clear()
+            self._settled.add(size)
+
+    def _start(self, records: Sequence[Record]) -> RunStart:
+        pictures = partial(pictures_of, records, IMAGE_COLUMN)
+        return RunStart(self.job.options, self._budget, self.job.folder, pictures)
+
+    def _prepare(self, start: RunStart) -> None:
+        # The watch begins with the first picture, and goes on for all others.
+        for operator in self._operators:
+            if self._settled:
+                operator.settle(start)
+            else:
+                operator.prepare(start)
+
+    async def _through_all_steps(self, record: Record) -> dict[str, Any]:
+        number = next(self._numbers)
+        columns: dict[str, Any] = {}
+        for place, operator in enumerate(self._operators):
+            if self._failed is not None:
+                raise self._failed
+            ask = StepAsk(
+                self._asking(operator.serving),
+                self._store,
+                self.job.steps[place].label,
+                (number, place),
+                wording=operator.wording,
+            )
+            update, error = await self._workers.until_done(
+                partial(annotated, operator, record.updated(columns), ask, self._memo)
+            )
+            if error is not None:
+                raise error
+            columns |= update or {}
+        return columns
+
+    def _asking(self, serving: Serving | None) -> Asking | None:
+        if serving is None:
+            return None
+        asking = self._askings.get(id(serving))
+        if asking is None:
+            asking = Asking(
+                serving, self.job.options, self._budget, servings=len(self.job.servings)
+            )
+            self._askings[id(serving)] = asking
+        return asking
+
+    def _begin_again_after(self, stopped: RunStopped) -> None:
+        # An endpoint that was down may be up by the next request. A budget that is used up stays
+        # so, and so does what the watch has found: it raises that again by itself.
+        if isinstance(stopped, BudgetExceeded) and not isinstance(stopped, QuotaUsedUp):
+            return
+        for key, asking in list(self._askings.items()):
+            if asking.stopped is not None:
+                asking.endpoints.store_held_refusals()
+                del self._askings[key]
+
+    async def _sync_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            try:
+                if self._store.unsynced:
+                    check_held(self.job.folder)
+                    await asyncio.to_thread(self._store.sync)
+            except StorageFailed as error:
+                self._failed = error
+                say(f"Error: {error}")
+                return

@@ -1,0 +1,126 @@
+"""The picture of a request: bytes, base64, a path below the allowed root, or an address."""
+
+import asyncio
+import binascii
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+
+import pybase64
+
+from dataflow_grounding._util.addresses import is_web
+from dataflow_grounding._util.errors import GroundingError, ImageMissing, StorageFailed, told_as
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.terminal import quoted
+from dataflow_grounding.jobs.downloads import fetched_picture, shown_address
+from dataflow_grounding.spec import RowsData
+
+
+class WrongRequest(GroundingError):
+    """A request that can't be answered as it is; `status` is the answer's."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a request: the path of its file, or its bytes.
+
+    Attributes:
+        name: What the client calls it; empty where it has no name.
+        path: The file; empty for one that was sent.
+        data: The bytes that were sent.
+    """
+
+    name: str
+    path: str = ""
+    data: bytes = b""
+
+    @property
+    def image_id(self) -> str | None:
+        """The id of its record: of one that was sent, a digest; None for one made of the path."""
+        return None if self.path else hashlib.sha256(self.data).hexdigest()[:32]
+
+    @contextmanager
+    def as_file(self, folder: str) -> Iterator[str]:
+        """Yield the path of its file; one that was sent is a file of `folder` in the block."""
+        if self.path:
+            yield self.path
+            return
+        with told_as(StorageFailed, f"can't write in {folder}"):
+            file = NamedTemporaryFile(dir=folder)  # noqa: SIM115  closed below
+        with file:
+            with told_as(StorageFailed, f"can't write in {folder}"):
+                file.write(self.data)
+                file.flush()
+            yield file.name
+
+
+class Pictures:
+    """Where pictures may come from.
+
+    Args:
+        root: The folder below which paths may be named; None for no paths.
+        data: What the spec allows of the web.
+        allow_hosts: Further hosts.
+    """
+
+    def __init__(self, root: str | None, data: RowsData, allow_hosts: tuple[str, ...]) -> None:
+        self._root = None if root is None else os.path.realpath(root)
+        self._allow_http = data.allow_http
+        self._hosts = [*data.allow_hosts, *(host.lower() for host in allow_hosts)]
+        self._spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")
+        self.folder = self._spool.name
+
+    def close(self) -> None:
+        """Remove the folder of pictures that were sent."""
+        self._spool.cleanup()
+
+    def of_base64(self, text: object, name: str = "") -> Picture:
+        """Return the picture of base64, which may stand in a `data:` address."""
+        if not isinstance(text, str):
+            raise WrongRequest(f"the picture should be base64, as a text, not {_type(text)}")
+        encoded = text.partition(",")[2] if text.startswith("data:") else text
+        try:
+            data = pybase64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise WrongRequest("the picture is no base64") from None
+        if not data:
+            raise WrongRequest("the picture is empty")
+        return Picture(name, data=data)
+
+    def of_path(self, name: object) -> Picture:
+        """Return the picture at a path below the root."""
+        if self._root is None:
+            raise WrongRequest("no paths are served: start serve with --root DIR", 403)
+        path = os.path.realpath(within(self._root, name, "the request"))
+        if os.path.commonpath([path, self._root]) != self._root:
+            raise WrongRequest(f"{quoted(str(name))} leads out of the folder of --root", 403)
+        if not os.path.isfile(path):
+            raise ImageMissing(f"no image {quoted(str(name))} below the folder of --root")
+        return Picture(str(name), path)
+
+    async def of_address(self, url: object) -> Picture:
+        """Return the picture at an http(s) address, where that is allowed."""
+        if not is_web(url):
+            raise WrongRequest(f"{str(url)[:100]!r} is no http or https address")
+        url = str(url)
+        if not (self._allow_http or self._hosts):
+            raise WrongRequest(
+                f"no picture from {shown_address(url)}: addresses are fetched where"
+                " data.allow_http or data.allow_hosts of the spec, or --allow-host, says so",
+                403,
+            )
+        data = await asyncio.to_thread(
+            fetched_picture, url, hosts=self._hosts, no_others=not self._allow_http
+        )
+        return Picture(shown_address(url), data=data)
+
+
+def _type(value: object) -> str:
+    return "null" if value is None else type(value).__name__

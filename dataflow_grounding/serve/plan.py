@@ -1,0 +1,141 @@
+"""What is served: operators and endpoint of a spec, of the environment, or the embedded ones."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from dataflow_grounding._util.environment import cache_folder, read_env_files
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.mirror import CKPT
+from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.storage import ResultsStorage
+from dataflow_grounding.data.working_folder import present, working_folder
+from dataflow_grounding.engine.execute import check_budget
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.jobs.earlier_run import RUN_JSON, with_earlier_replies
+from dataflow_grounding.jobs.image_grounding import (
+    GROUND,
+    CheckedVlmBlock,
+    GroundingData,
+    GroundingWorkflow,
+    ImageGroundingBlock,
+    ImageGroundingJob,
+)
+from dataflow_grounding.jobs.pricing import price_others, pricing_of
+from dataflow_grounding.jobs.registry import load_spec, look_into_spec
+from dataflow_grounding.jobs.rows_job import watch_as_stated
+from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.jobs.spec_run import options_of
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.spec import Spec, WorkflowBlock
+from dataflow_grounding.spec.environment import with_environment
+from dataflow_grounding.spec.schema import spec_with
+
+MAX_WORKERS = 16  # requests in flight, where no spec states how many
+
+
+class ServedJob(ImageGroundingJob):
+    """`image_grounding` without its input: the steps that find boxes, and look at them again.
+
+    Attributes:
+        allowed: What the spec says of pictures at addresses.
+        options: How it runs.
+        folder: The checkpoint folder, which keeps the replies.
+
+    Raises:
+        SpecError: A setting is wrong, or an endpoint can't be asked.
+    """
+
+    def __init__(self, spec: Spec, serving: Serving, folder: str) -> None:
+        SpecJob.__init__(self, spec, serving)  # the class between would look for the input
+        vlm, workflow = spec.block.vlm, spec.block.workflow
+        assert isinstance(spec.block.data, GroundingData)
+        self._data = spec.block.data
+        self.allowed = self._data
+        self.folder = os.path.join(folder, CKPT)
+        all_steps = self.make_steps(ResultsStorage("", folder))
+        for step in all_steps:
+            watch_as_stated(step.operator, vlm)
+        self.take_steps(all_steps)
+        self.put_in_words()
+        obstacles = self.obstacles()
+        if obstacles:
+            raise SpecError("\n".join(obstacles))
+        options = options_of(vlm, workflow)
+        prices, _ = pricing_of(options.prices, serving)
+        self.options: RunOptions = replace(options, prices=prices)
+        price_others(self.servings, spec.block.vlms, self.steps, options.budget_usd)
+        check_budget(self.options)
+
+    def wanted(self, steps: list[Any]) -> list[str]:
+        """Return the numbers of all steps but the one that finds phrases: these are asked for."""
+        return [str(number) for number in range(GROUND, len(steps))]
+
+
+def served_job(
+    paths: Sequence[str], overrides: Sequence[str] = (), results: str | None = None
+) -> ServedJob:
+    """Return what is served.
+
+    Args:
+        paths: Spec files; without any, the environment names the endpoint.
+        overrides: `key=value` of the command line.
+        results: The folder that keeps replies; else the spec's, else one in the user's cache.
+
+    Raises:
+        SpecError, InputError, MissingExtra: Something is wrong with the spec, or what it names.
+    """
+    spec = _spec_of(paths, overrides) if paths else _spec_of_environment()
+    folder = results or spec.results_dir or os.path.join(cache_folder(), "serve")
+    folder = working_folder(folder)
+    serving = serving_of(spec.block.vlm, spec.block.workflow, spec.folders)
+    facts_before = read_object(present(os.path.join(folder, RUN_JSON), anew=True))
+    with_earlier_replies(serving, spec.autolabel_type, facts_before)
+    return ServedJob(spec, serving, folder)
+
+
+def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
+    # A spec for a run says where pictures may come from, and where replies are. Of any other its
+    # endpoint counts.
+    with suppress(SpecError):
+        spec, problems = look_into_spec(paths, overrides)
+        if spec is not None and not problems and isinstance(spec.block, ImageGroundingBlock):
+            return _without_input(spec, spec.block, spec.block.data)
+    spec = load_spec(paths, overrides, whole=False)
+    spec.results_dir = ""
+    block = spec.block
+    if not isinstance(block, ImageGroundingBlock):
+        stated = block.workflow.model_dump(include=set(WorkflowBlock.model_fields) - {"steps"})
+        block = ImageGroundingBlock(
+            vlm=CheckedVlmBlock.model_validate(block.vlm.model_dump(exclude_unset=True)),
+            workflow=GroundingWorkflow(**stated),
+            data=GroundingData(input_jsonl=""),
+        )
+    return _without_input(spec, block, GroundingData(input_jsonl=""))
+
+
+def _spec_of_environment() -> Spec:
+    read_env_files()
+    model = spec_with("image_grounding", ImageGroundingBlock)
+    block = {
+        "vlm": {"backend": "auto"},
+        "workflow": {"max_workers": MAX_WORKERS},
+        "data": {"input_jsonl": ""},
+    }
+    spec = model.model_validate(
+        {"results_dir": "unset", "autolabel_type": "image_grounding", "image_grounding": block}
+    )
+    spec.results_dir = ""
+    spec.block.vlm = with_environment(spec.block.vlm)
+    return spec
+
+
+def _without_input(spec: Spec, block: ImageGroundingBlock, data: GroundingData) -> Spec:
+    # Phrases come with each picture: no captions are read, and no negatives made up of them.
+    workflow = block.workflow.model_copy(update={"negatives": 0, "fuse": False})
+    data = data.model_copy(update={"proposals": ""})
+    spec.block = block.model_copy(update={"workflow": workflow, "data": data})
+    return spec
