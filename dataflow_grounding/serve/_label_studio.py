@@ -1,10 +1,201 @@
-"""The dialect of Label Studio's ML backends."""
+"""The dialect of Label Studio's ML backends: pre-annotations for RectangleLabels.
+
+Sources: labelstud.io/guide/ml_create, labelstud.io/guide/predictions; the client in label-studio,
+label_studio/ml/api_connector.py, and what it does with results, label_studio/ml/models.py.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree
 
 from aiohttp import web
 
-from dataflow_grounding.serve.service import Service
+from dataflow_grounding._util.addresses import is_web
+from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.serve.pictures import Picture, Pictures, WrongRequest
+from dataflow_grounding.serve.service import Service, read_json
+
+_LOCAL_FILES = "/data/local-files"  # with the path in `d`: of a local storage
+_DATA = "/data/"  # before the path of what was uploaded
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What a labelling configuration says of boxes.
+
+    Attributes:
+        control: The name of its RectangleLabels.
+        image: The name of the image that they are drawn on.
+        column: The key of a task's data with the image's address.
+        labels: The labels, in order.
+    """
+
+    control: str
+    image: str
+    column: str
+    labels: Sequence[str]
+
+    def label_of(self, phrase: str) -> str:
+        """Return the label of a phrase's boxes: the one that says the same, else the first."""
+        for label in self.labels:
+            if label.casefold() == phrase.casefold():
+                return label
+        return self.labels[0] if self.labels else phrase
 
 
 def routes(service: Service) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
-    return []
+
+    async def health(_: web.Request) -> web.Response:
+        """Answer that the service is up."""
+        return web.json_response({"status": "UP", "model_class": service.model})
+
+    async def setup(request: web.Request) -> web.Response:
+        """Answer with the model's version, where the project's configuration can be used."""
+        body = await read_json(request)
+        _config_of(body.get("schema"))
+        return web.json_response({"model_version": service.model_version})
+
+    async def predict(request: web.Request) -> web.Response:
+        """Answer with a prediction for each task."""
+        body = await read_json(request)
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
+            raise WrongRequest("`tasks` should be a list of objects")
+        config = _config_of(body.get("label_config"))
+        context = (body.get("params") or {}).get("context")
+
+        async def of_task(task: Mapping[str, Any]) -> dict[str, Any]:
+            """Return a task's prediction; without boxes where it alone can't be done."""
+            try:
+                phrases = _phrases(config, task, context)
+                regions = await _boxes(service, request, config, task, phrases)
+            except (RecordError, WrongRequest) as error:
+                may_pass = isinstance(error, RecordError) and error.passing
+                if len(tasks) == 1 or may_pass:
+                    raise  # a failure that Label Studio shows, and stores nothing
+                say(f"Warning: a task has no boxes: {error}")
+                regions = []
+            scores = [region["score"] for region in regions if "score" in region]
+            score = min(scores, default=0)
+            return {"model_version": service.model_version, "score": score, "result": regions}
+
+        results = await asyncio.gather(*map(of_task, tasks))
+        return web.json_response({"results": results, "model_version": service.model_version})
+
+    async def versions(_: web.Request) -> web.Response:
+        """Answer with the one version there is."""
+        return web.json_response({"versions": [service.model_version]})
+
+    return [
+        web.get("/", health),
+        web.get("/health", health),
+        web.post("/setup", setup),
+        web.post("/predict", predict),
+        web.get("/versions", versions),
+    ]
+
+
+async def _boxes(
+    service: Service,
+    request: web.Request,
+    config: _Config,
+    task: Mapping[str, Any],
+    phrases: list[str],
+) -> list[dict[str, Any]]:
+    if not phrases:
+        return []
+    picture = await _picture(service.pictures, config, task)
+    record = await service.ground(request, picture, phrases)
+    return list(_regions(config, record))
+
+
+async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
+    # What was uploaded is below Label Studio's media folder, and what a local storage has below
+    # its root: both are looked for below --root.
+    address = (task.get("data") or {}).get(config.column)
+    if not isinstance(address, str) or not address:
+        raise WrongRequest(f"a task has no picture in data.{config.column}")
+    if address.startswith("data:"):
+        return pictures.of_base64(address)
+    if is_web(address):
+        return await pictures.of_address(address)
+    parts = urlsplit(address)
+    if parts.path.rstrip("/") == _LOCAL_FILES:
+        return pictures.of_path(parse_qs(parts.query).get("d", [""])[0])
+    return pictures.of_path(unquote(parts.path).removeprefix(_DATA))
+
+
+def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    width, height = record["width"], record["height"]
+    facts = {
+        "from_name": config.control,
+        "to_name": config.image,
+        "type": "rectanglelabels",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+    }
+    for number, expression in enumerate(record["expressions"]):
+        phrase = expression["text"]
+        label = config.label_of(phrase)
+        for place, instance in enumerate(expression["instances"]):
+            x1, y1, x2, y2 = instance["bbox"]
+            value = {
+                "x": x1 / width * 100,
+                "y": y1 / height * 100,
+                "width": (x2 - x1) / width * 100,
+                "height": (y2 - y1) / height * 100,
+                "rotation": 0,
+                "rectanglelabels": [label],
+            }
+            region = {"id": f"p{number}b{place}", **facts, "value": value}
+            if instance.get("score") is not None:
+                region["score"] = instance["score"]
+            if label.casefold() != phrase.casefold():
+                region["meta"] = {"text": [phrase]}  # shown where the region is looked at
+            yield region
+
+
+def _phrases(config: _Config, task: Mapping[str, Any], context: Any) -> list[str]:
+    # A text that a person has just written is looked for alone. Else it is the labels, and the
+    # texts of the task.
+    stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]
+    try:
+        texts = _texts(config, [context]) or [*config.labels, *_texts(config, stored)]
+    except (AttributeError, KeyError, TypeError):
+        raise WrongRequest("the texts of tasks are not as Label Studio sends them") from None
+    return list(dict.fromkeys(texts))
+
+
+def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
+    # Those of TextAreas of the image.
+    texts: list[str] = []
+    for holder in holders:
+        for region in (isinstance(holder, Mapping) and holder.get("result")) or []:
+            if region.get("type") == "textarea" and region.get("to_name") == config.image:
+                words = region["value"].get("text") or []
+                texts += [words] if isinstance(words, str) else words
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _config_of(text: Any) -> _Config:
+    # A document type could define entities that grow without end.
+    if not isinstance(text, str) or "<!DOCTYPE" in text.upper():
+        raise WrongRequest("the labelling configuration can't be read")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        raise WrongRequest("the labelling configuration is no XML") from None
+    columns = {one.get("name"): one.get("value", "").lstrip("$") for one in root.iter("Image")}
+    for control in root.iter("RectangleLabels"):
+        image = control.get("toName", "")
+        if image in columns:
+            labels = [label.get("value", "").strip() for label in control.iter("Label")]
+            named = [label for label in labels if label]
+            return _Config(control.get("name", ""), image, columns[image], named)
+    raise WrongRequest("the labelling configuration has no RectangleLabels of an Image")

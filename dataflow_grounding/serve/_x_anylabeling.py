@@ -1,10 +1,115 @@
-"""The dialect of Label Studio's ML backends."""
+"""The dialect of X-AnyLabeling's remote server: detection and grounding with a text prompt.
+
+Source: the API of X-AnyLabeling-Server (docs/openapi.json), and its client in X-AnyLabeling,
+services/auto_labeling/remote_server.py.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from aiohttp import web
 
-from dataflow_grounding.serve.service import Service
+from dataflow_grounding.serve.pictures import WrongRequest
+from dataflow_grounding.serve.service import Service, phrases_of, read_json
+
+_SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
+_WIDGETS: dict[str, Any] = {
+    "edit_text": {},
+    "button_send": {},
+    "toggle_preserve_existing_annotations": {},
+}
+_TASKS = [
+    ("detection", "Detection", "Boxes of several things: a cup, a red car"),
+    ("grounding", "Grounding", "Boxes of one description: the cup to the left of the car"),
+]
 
 
 def routes(service: Service) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
-    return []
+
+    async def models(_: web.Request) -> web.Response:
+        """Answer with the one model that is served."""
+        return _success({service.model: _facts(service)})
+
+    async def info(request: web.Request) -> web.Response:
+        """Answer with what is known of the model."""
+        _check_model(service, request.match_info["model"])
+        return _success({"model_id": service.model, **_facts(service)})
+
+    async def predict(request: web.Request) -> web.Response:
+        """Answer with the boxes of a text prompt, as shapes."""
+        body = await read_json(request)
+        _check_model(service, body.get("model"))
+        params = body.get("params") or {}
+        if not isinstance(params, Mapping):
+            raise WrongRequest("`params` should be an object")
+        phrases = _phrases(params)
+        if not phrases:
+            return _success({"shapes": [], "description": ""})
+        picture = service.pictures.of_base64(body.get("image"))
+        record = await service.ground(request, picture, phrases)
+        return _success({"shapes": list(_shapes(record, params)), "description": ""})
+
+    return [
+        web.get("/v1/models", models),
+        web.get("/v1/models/{model:.+}/info", info),
+        web.post("/v1/predict", predict),
+    ]
+
+
+def _success(data: Any) -> web.Response:
+    return web.json_response({"success": True, "data": data})
+
+
+def _check_model(service: Service, name: object) -> None:
+    if name != service.model:
+        raise WrongRequest(f"no model {str(name)[:100]!r}: the one here is {service.model!r}", 404)
+
+
+def _facts(service: Service) -> dict[str, Any]:
+    tasks = []
+    for own_id, name, description in _TASKS:
+        task = {"id": own_id, "name": name, "description": description}
+        tasks.append({**task, "batch_processing_mode": "text_prompt", "active_widgets": _WIDGETS})
+    return {
+        "display_name": service.model_version,
+        "widgets": [
+            {"name": "remote_task_select_combobox", "value": None},
+            {"name": "edit_text", "value": None},
+            {"name": "button_send", "value": None},
+            {"name": "toggle_preserve_existing_annotations", "value": False},
+        ],
+        "params": {},
+        "capabilities": {},
+        "batch_processing_mode": "text_prompt",
+        "available_tasks": tasks,
+    }
+
+
+def _phrases(params: Mapping[str, Any]) -> list[str]:
+    # `grounding` is about one description, which may hold commas.
+    text = params.get("text_prompt") or ""
+    if not isinstance(text, str):
+        raise WrongRequest("`text_prompt` should be a text")
+    parts = [text] if params.get("current_task") == "grounding" else _SEPARATORS.split(text)
+    phrases = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return phrases_of(phrases) if phrases else []
+
+
+def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    # Boxes below the user's threshold are left out; those without a score stay.
+    least = params.get("conf_threshold")
+    least = least if isinstance(least, (int, float)) else 0
+    for expression in record["expressions"]:
+        for instance in expression["instances"]:
+            score = instance.get("score")
+            if score is not None and score < least:
+                continue
+            x1, y1, x2, y2 = instance["bbox"]
+            yield {
+                "label": expression["text"],
+                "shape_type": "rectangle",
+                "points": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]],
+                "score": score,
+            }

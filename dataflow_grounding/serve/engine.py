@@ -3,17 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from dataflow_grounding._util.errors import (
-    BudgetExceeded,
-    GroundingError,
-    QuotaUsedUp,
-    RunStopped,
-    StorageFailed,
-)
+from dataflow_grounding._util.errors import BudgetExceeded, QuotaUsedUp, RunStopped, StorageFailed
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.geometry import Size
@@ -37,36 +31,32 @@ MOST_SIZES = 4096  # sizes of pictures that are known to be settled
 class Engine:
     """Grounds pictures as they come, all with one store of replies, one budget and one limit.
 
-    It belongs to one event loop; `open` and `close` are called there. The caller holds the lock of
-    the job's folder.
+    It is made in the event loop in which it works. The caller holds the lock of the job's folder.
 
     Args:
         job: What is served.
 
     Attributes:
         at_once: How many pictures it works on at a time: more wait for their turn.
+
+    Raises:
+        StorageFailed: The store of replies can't be written.
     """
 
     def __init__(self, job: ServedJob) -> None:
         self.job = job
+        self.at_once = 2 * sum(serving.max_workers for serving in job.servings)
+        self._turns = asyncio.Semaphore(self.at_once)
+        self._numbers = itertools.count()  # the first comes first, where requests wait
         self._budget = budget_of(job.options)
         self._operators = job.operators
         self._askings: dict[int, Asking] = {}
-        self._held = ExitStack()
-        self._numbers = itertools.count()  # the first comes first, where requests wait
         self._settled: set[Size] = set()
         self._settling = asyncio.Lock()
-        self._failed: StorageFailed | None = None  # once nothing can be kept
         self._workers = Workers(lambda: False)
-        self.at_once = 2 * sum(serving.max_workers for serving in job.servings)
-        self._turns = asyncio.Semaphore(self.at_once)
-
-    def open(self) -> None:
-        """Open the store of replies, and begin to put it on disk. Raises StorageFailed."""
-        folder = self.job.folder
-        self._store = KeyedLog(store_path(folder), others=other_stores(folder))
-        self._held.enter_context(closing(self._store))
         self._memo = ImageMemo(None)
+        self._store = KeyedLog(store_path(job.folder), others=other_stores(job.folder))
+        self._failed: StorageFailed | None = None  # once nothing can be kept
         self._syncing = asyncio.create_task(self._sync_now_and_then())
 
     async def close(self) -> None:
@@ -77,8 +67,7 @@ class Engine:
         for serving in self.job.servings:
             with suppress(Exception):
                 await serving.aclose()
-        with self._held:
-            self._store.sync()
+        self._store.close()
 
     @property
     def box_format(self) -> str:
@@ -110,9 +99,9 @@ class Engine:
         async with self._turns:
             if not wanted():
                 return None
-            row = {IMAGE_COLUMN: path, "expressions": list(phrases), "image_id": image_id}
-            record = Record({name: value for name, value in row.items() if value is not None})
-            identify(record, IMAGE_COLUMN, None, NumberTable())
+            record = Record({IMAGE_COLUMN: path, "expressions": list(phrases)}, image_id=image_id)
+            if image_id is None:
+                identify(record, IMAGE_COLUMN, None, NumberTable())
             try:
                 await self._settle(record)
                 return await self._through_all_steps(record)
@@ -120,41 +109,21 @@ class Engine:
                 self._begin_again_after(stopped)
                 raise
 
-    async def settle_at_start(self) -> None:
-        """Measure the box format before the first picture, where it has to be measured."""
-        choice = self.job.box_format
-        if choice is None or not choice.pending:
-            return
-        try:
-            async with self._settling:
-                await asyncio.to_thread(self._prepare, self._start([]))
-        except GroundingError as error:
-            say(f"Warning: {error} The next request tries again.")
-
     async def _settle(self, record: Record) -> None:
-        # Sizes of pictures decide in which of them a model that counts pixels has to be measured.
+        # The watch begins with the first picture. By the sizes of later ones a model that counts
+        # pixels may have to be measured further.
         size = read_header(record[IMAGE_COLUMN], whole_png=False).size
         if size in self._settled:
             return
         async with self._settling:
-            if size in self._settled:
-                return
-            await asyncio.to_thread(self._prepare, self._start([record]))
+            pictures = partial(pictures_of, [record], IMAGE_COLUMN)
+            start = RunStart(self.job.options, self._budget, self.job.folder, pictures)
+            for operator in self._operators:
+                work = operator.settle if self._settled else operator.prepare
+                await asyncio.to_thread(work, start)
             if len(self._settled) >= MOST_SIZES:
-                self._settled.clear()
+                self._settled.pop()
             self._settled.add(size)
-
-    def _start(self, records: Sequence[Record]) -> RunStart:
-        pictures = partial(pictures_of, records, IMAGE_COLUMN)
-        return RunStart(self.job.options, self._budget, self.job.folder, pictures)
-
-    def _prepare(self, start: RunStart) -> None:
-        # The watch begins with the first picture, and goes on for all others.
-        for operator in self._operators:
-            if self._settled:
-                operator.settle(start)
-            else:
-                operator.prepare(start)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
         number = next(self._numbers)
@@ -182,9 +151,8 @@ class Engine:
             return None
         asking = self._askings.get(id(serving))
         if asking is None:
-            asking = Asking(
-                serving, self.job.options, self._budget, servings=len(self.job.servings)
-            )
+            servings = len(self.job.servings)
+            asking = Asking(serving, self.job.options, self._budget, servings=servings)
             self._askings[id(serving)] = asking
         return asking
 
@@ -199,13 +167,12 @@ class Engine:
                 del self._askings[key]
 
     async def _sync_now_and_then(self) -> None:
-        while True:
+        while self._failed is None:
             await asyncio.sleep(SYNC_SECONDS)
             try:
+                check_held(self.job.folder)
                 if self._store.unsynced:
-                    check_held(self.job.folder)
                     await asyncio.to_thread(self._store.sync)
             except StorageFailed as error:
                 self._failed = error
                 say(f"Error: {error}")
-                return

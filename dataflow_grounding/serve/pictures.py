@@ -1,10 +1,9 @@
 """The picture of a request: bytes, base64, a path below the allowed root, or an address."""
 
 import asyncio
-import binascii
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import NamedTemporaryFile, TemporaryDirectory
@@ -29,12 +28,9 @@ class WrongRequest(GroundingError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a request: the path of its file, or its bytes.
+    """A picture of a request: the `path` of its file, or the `data` that was sent.
 
-    Attributes:
-        name: What the client calls it; empty where it has no name.
-        path: The file; empty for one that was sent.
-        data: The bytes that were sent.
+    `name` is what the client calls it; empty where it has no name.
     """
 
     name: str
@@ -53,11 +49,10 @@ class Picture:
             yield self.path
             return
         with told_as(StorageFailed, f"can't write in {folder}"):
-            file = NamedTemporaryFile(dir=folder)  # noqa: SIM115  closed below
+            file = NamedTemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed below
         with file:
             with told_as(StorageFailed, f"can't write in {folder}"):
                 file.write(self.data)
-                file.flush()
             yield file.name
 
 
@@ -70,36 +65,29 @@ class Pictures:
         allow_hosts: Further hosts.
     """
 
-    def __init__(self, root: str | None, data: RowsData, allow_hosts: tuple[str, ...]) -> None:
+    def __init__(self, root: str | None, data: RowsData, allow_hosts: Sequence[str]) -> None:
         self._root = None if root is None else os.path.realpath(root)
         self._allow_http = data.allow_http
         self._hosts = [*data.allow_hosts, *(host.lower() for host in allow_hosts)]
         self._spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")
-        self.folder = self._spool.name
+        self.folder = self._spool.name  # of pictures that were sent; removed at the end
 
-    def close(self) -> None:
-        """Remove the folder of pictures that were sent."""
-        self._spool.cleanup()
-
-    def of_base64(self, text: object, name: str = "") -> Picture:
+    def of_base64(self, text: object) -> Picture:
         """Return the picture of base64, which may stand in a `data:` address."""
-        if not isinstance(text, str):
-            raise WrongRequest(f"the picture should be base64, as a text, not {_type(text)}")
+        if not isinstance(text, str) or not text:
+            raise WrongRequest("the picture should be base64, as a text")
         encoded = text.partition(",")[2] if text.startswith("data:") else text
         try:
-            data = pybase64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
+            return Picture("", data=pybase64.b64decode(encoded, validate=True))
+        except ValueError:
             raise WrongRequest("the picture is no base64") from None
-        if not data:
-            raise WrongRequest("the picture is empty")
-        return Picture(name, data=data)
 
     def of_path(self, name: object) -> Picture:
         """Return the picture at a path below the root."""
         if self._root is None:
             raise WrongRequest("no paths are served: start serve with --root DIR", 403)
         path = os.path.realpath(within(self._root, name, "the request"))
-        if os.path.commonpath([path, self._root]) != self._root:
+        if os.path.commonpath([path, self._root]) != self._root:  # by a link
             raise WrongRequest(f"{quoted(str(name))} leads out of the folder of --root", 403)
         if not os.path.isfile(path):
             raise ImageMissing(f"no image {quoted(str(name))} below the folder of --root")
@@ -108,19 +96,12 @@ class Pictures:
     async def of_address(self, url: object) -> Picture:
         """Return the picture at an http(s) address, where that is allowed."""
         if not is_web(url):
-            raise WrongRequest(f"{str(url)[:100]!r} is no http or https address")
-        url = str(url)
+            raise WrongRequest("the address of the picture should begin with http:// or https://")
+        address = str(url)
         if not (self._allow_http or self._hosts):
-            raise WrongRequest(
-                f"no picture from {shown_address(url)}: addresses are fetched where"
-                " data.allow_http or data.allow_hosts of the spec, or --allow-host, says so",
-                403,
-            )
+            way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
+            raise WrongRequest(f"no picture from {shown_address(address)}, unless {way}", 403)
         data = await asyncio.to_thread(
-            fetched_picture, url, hosts=self._hosts, no_others=not self._allow_http
+            fetched_picture, address, hosts=self._hosts, no_others=not self._allow_http
         )
-        return Picture(shown_address(url), data=data)
-
-
-def _type(value: object) -> str:
-    return "null" if value is None else type(value).__name__
+        return Picture(shown_address(address), data=data)

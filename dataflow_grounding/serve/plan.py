@@ -9,17 +9,13 @@ from typing import Any
 from dataflow_grounding._util.environment import cache_folder, read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.mirror import CKPT
-from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.storage import ResultsStorage
-from dataflow_grounding.data.working_folder import present, working_folder
+from dataflow_grounding.data.working_folder import working_folder
 from dataflow_grounding.engine.execute import check_budget
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.jobs.earlier_run import RUN_JSON, with_earlier_replies
 from dataflow_grounding.jobs.image_grounding import (
     GROUND,
-    CheckedVlmBlock,
     GroundingData,
-    GroundingWorkflow,
     ImageGroundingBlock,
     ImageGroundingJob,
 )
@@ -29,8 +25,7 @@ from dataflow_grounding.jobs.rows_job import watch_as_stated
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.jobs.spec_run import options_of
-from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.spec import Spec, WorkflowBlock
+from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.schema import spec_with
 
@@ -38,10 +33,10 @@ MAX_WORKERS = 16  # requests in flight, where no spec states how many
 
 
 class ServedJob(ImageGroundingJob):
-    """`image_grounding` without its input: the steps that find boxes, and look at them again.
+    """`image_grounding` without input: the steps that find boxes, and look at them again.
 
     Attributes:
-        allowed: What the spec says of pictures at addresses.
+        data: What the spec says of pictures at addresses.
         options: How it runs.
         folder: The checkpoint folder, which keeps the replies.
 
@@ -49,12 +44,12 @@ class ServedJob(ImageGroundingJob):
         SpecError: A setting is wrong, or an endpoint can't be asked.
     """
 
-    def __init__(self, spec: Spec, serving: Serving, folder: str) -> None:
-        SpecJob.__init__(self, spec, serving)  # the class between would look for the input
+    def __init__(self, spec: Spec, data: GroundingData, folder: str) -> None:
         vlm, workflow = spec.block.vlm, spec.block.workflow
-        assert isinstance(spec.block.data, GroundingData)
-        self._data = spec.block.data
-        self.allowed = self._data
+        serving = serving_of(vlm, workflow, spec.folders)
+        SpecJob.__init__(self, spec, serving)  # the class between would look for the input
+        self.data = data
+        self._data = data
         self.folder = os.path.join(folder, CKPT)
         all_steps = self.make_steps(ResultsStorage("", folder))
         for step in all_steps:
@@ -89,53 +84,38 @@ def served_job(
         SpecError, InputError, MissingExtra: Something is wrong with the spec, or what it names.
     """
     spec = _spec_of(paths, overrides) if paths else _spec_of_environment()
-    folder = results or spec.results_dir or os.path.join(cache_folder(), "serve")
-    folder = working_folder(folder)
-    serving = serving_of(spec.block.vlm, spec.block.workflow, spec.folders)
-    facts_before = read_object(present(os.path.join(folder, RUN_JSON), anew=True))
-    with_earlier_replies(serving, spec.autolabel_type, facts_before)
-    return ServedJob(spec, serving, folder)
-
-
-def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
-    # A spec for a run says where pictures may come from, and where replies are. Of any other its
-    # endpoint counts.
-    with suppress(SpecError):
-        spec, problems = look_into_spec(paths, overrides)
-        if spec is not None and not problems and isinstance(spec.block, ImageGroundingBlock):
-            return _without_input(spec, spec.block, spec.block.data)
-    spec = load_spec(paths, overrides, whole=False)
-    spec.results_dir = ""
     block = spec.block
     if not isinstance(block, ImageGroundingBlock):
-        stated = block.workflow.model_dump(include=set(WorkflowBlock.model_fields) - {"steps"})
-        block = ImageGroundingBlock(
-            vlm=CheckedVlmBlock.model_validate(block.vlm.model_dump(exclude_unset=True)),
-            workflow=GroundingWorkflow(**stated),
-            data=GroundingData(input_jsonl=""),
+        raise SpecError(
+            f"serve finds phrases: give a spec of image_grounding, not {spec.autolabel_type}"
         )
-    return _without_input(spec, block, GroundingData(input_jsonl=""))
-
-
-def _spec_of_environment() -> Spec:
-    read_env_files()
-    model = spec_with("image_grounding", ImageGroundingBlock)
-    block = {
-        "vlm": {"backend": "auto"},
-        "workflow": {"max_workers": MAX_WORKERS},
-        "data": {"input_jsonl": ""},
-    }
-    spec = model.model_validate(
-        {"results_dir": "unset", "autolabel_type": "image_grounding", "image_grounding": block}
-    )
-    spec.results_dir = ""
-    spec.block.vlm = with_environment(spec.block.vlm)
-    return spec
-
-
-def _without_input(spec: Spec, block: ImageGroundingBlock, data: GroundingData) -> Spec:
+    data = block.data or GroundingData(input_jsonl="")
     # Phrases come with each picture: no captions are read, and no negatives made up of them.
     workflow = block.workflow.model_copy(update={"negatives": 0, "fuse": False})
     data = data.model_copy(update={"proposals": ""})
     spec.block = block.model_copy(update={"workflow": workflow, "data": data})
+    folder = results or spec.results_dir or os.path.join(cache_folder(), "serve")
+    return ServedJob(spec, data, working_folder(folder))
+
+
+def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
+    # A spec for a run says where pictures may come from, and where replies are. One that is short
+    # of data is for its endpoint.
+    with suppress(SpecError):
+        spec, problems = look_into_spec(paths, overrides)
+        if spec is not None and not problems:
+            return spec
+    spec = load_spec(paths, overrides, whole=False)
+    spec.results_dir = ""
+    return spec
+
+
+def _spec_of_environment() -> Spec:
+    read_env_files()
+    block = {"vlm": {"backend": "auto"}, "workflow": {"max_workers": MAX_WORKERS}}
+    values = {"image_grounding": {**block, "data": {"input_jsonl": ""}}}
+    model = spec_with("image_grounding", ImageGroundingBlock)
+    spec = model(results_dir=".", autolabel_type="image_grounding", **values)
+    spec.results_dir = ""
+    spec.block.vlm = with_environment(spec.block.vlm)
     return spec

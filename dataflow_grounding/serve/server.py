@@ -1,31 +1,43 @@
 """The server: whom it answers, how much may wait, and how it ends."""
 
 import asyncio
-import base64
-import binascii
 import hmac
 import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import BasicAuth, web
 from aiohttp.typedefs import Handler
 
 from dataflow_grounding._util.errors import GroundingError, InputError, SpecError
-from dataflow_grounding._util.secrets import learn
+from dataflow_grounding._util.secrets import blotted_message, learn
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.pictures import Pictures
 from dataflow_grounding.serve.plan import ServedJob
-from dataflow_grounding.serve.service import Service, sentence, status_of
+from dataflow_grounding.serve.service import Service, status_of
 
 RETRY_SECONDS = 2  # after which a client whose request didn't fit in the queue may come again
-DIALECTS = (_json, _label_studio, _x_anylabeling)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken of clients.
+
+    Attributes:
+        queue: Requests that may wait while as many as the engine takes are at work.
+        timeout: Seconds that a request waits for its answer.
+        body: Bytes of a request's body.
+    """
+
+    queue: int
+    timeout: float
+    body: int
 
 
 class Server:
@@ -37,12 +49,7 @@ class Server:
         host: The name or address that it listens at.
         port: 0 for a free one.
         token: What clients have to send; empty for none, on this machine alone.
-        queue: How many requests may wait while as many as the engine takes are at work.
-        timeout: Seconds that a request waits for its answer.
-        most_bytes: Of a request's body.
-
-    Attributes:
-        address: Where it listens.
+        limits: What is taken of them.
 
     Raises:
         SpecError: Others could reach it, and no token is set.
@@ -50,36 +57,26 @@ class Server:
     """
 
     def __init__(
-        self,
-        job: ServedJob,
-        pictures: Pictures,
-        *,
-        host: str,
-        port: int,
-        token: str,
-        queue: int,
-        timeout: float,
-        most_bytes: int,
+        self, job: ServedJob, pictures: Pictures, host: str, port: int, token: str, limits: Limits
     ) -> None:
         if not token and not _is_here(host):
-            raise SpecError(
-                f"--host {host} is reached by others: set DF_SERVE_TOKEN or --token to what they"
-                " have to send"
-            )
+            way = "set DF_SERVE_TOKEN, or --token, to what they have to send"
+            raise SpecError(f"--host {host} is reached by others: {way}")
         learn(token)
-        self._job = job
-        self._pictures = pictures
-        self._token = token
-        self._queue = queue
-        self._timeout = timeout
-        self._most_bytes = most_bytes
-        self._inside = 0
-        self._socket = _listening(host, port)
+        self._job, self._pictures = job, pictures
+        self._token, self._limits = token, limits
+        self._inside = 0  # requests that wait or are at work
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=1024)
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"can't listen on {host}, port {port}: {why}") from None
         shown_host = f"[{host}]" if ":" in host else host
-        self.address = f"http://{shown_host}:{self._socket.getsockname()[1]}"
+        self._address = f"http://{shown_host}:{self._socket.getsockname()[1]}"
 
     def run(self) -> None:
-        """Answer until SIGINT or SIGTERM; then finish what is in flight. A second one ends it.
+        """Print the address, answer until SIGINT or SIGTERM, then finish what is in flight.
 
         Raises FolderTaken, StorageFailed, and KeyboardInterrupt at a second signal.
         """
@@ -90,7 +87,6 @@ class Server:
 
     async def _run(self) -> None:
         ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
         this_task = asyncio.current_task()
         assert this_task is not None
 
@@ -100,37 +96,31 @@ class Server:
             ended.set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, end)
+            asyncio.get_running_loop().add_signal_handler(number, end)
         engine = Engine(self._job)
-        engine.open()
-        service = Service(engine, self._pictures, self._timeout)
-        runner = web.AppRunner(self._app(service), access_log=None, shutdown_timeout=self._timeout)
+        service = Service(engine, self._pictures, self._limits.timeout)
+        self._most_inside = engine.at_once + self._limits.queue
+        app = web.Application(middlewares=[self._guarded], client_max_size=self._limits.body)
+        for dialect in (_json, _label_studio, _x_anylabeling):
+            app.add_routes(dialect.routes(service))
+        wait = self._limits.timeout
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=wait)
         try:
             await runner.setup()
             await web.SockSite(runner, self._socket, backlog=1024).start()
-            say(self.address, err=False)
-            settling = asyncio.create_task(engine.settle_at_start())
+            say(self._address, err=False)
             await ended.wait()
             say("Finishing what is in flight; Ctrl-C once more ends at once.")
             await runner.cleanup()
             await service.finish()
-            await settling
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
         finally:
             await engine.close()
-            self._pictures.close()
-
-    def _app(self, service: Service) -> web.Application:
-        self._most_inside = service.engine.at_once + self._queue
-        app = web.Application(middlewares=[self._guarded], client_max_size=self._most_bytes)
-        for dialect in DIALECTS:
-            app.add_routes(dialect.routes(service))
-        return app
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Whatever goes wrong becomes one sentence, never a traceback.
+        # What goes wrong becomes one sentence, never a traceback.
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
@@ -139,11 +129,12 @@ class Server:
             return await handler(request)
         except GroundingError as error:
             status, seconds = status_of(error)
-            return _told(request, status, sentence(error), seconds)
+            return _told(request, status, str(error), seconds)
         except web.HTTPRequestEntityTooLarge:
-            return _told(request, 413, f"the body has more than {self._most_bytes:,} bytes")
+            return _told(request, 413, f"the body has more than {self._limits.body:,} bytes")
         except web.HTTPException as error:
-            return _told(request, error.status, _of_http(request, error))
+            route = f"{request.method} {request.path[:100]}"
+            return _told(request, error.status, f"{error.reason}: {route}")
         except ConnectionError:  # it left in the middle of its request: nobody reads an answer
             return web.Response(status=400)
         except Exception as error:
@@ -153,14 +144,12 @@ class Server:
             self._inside -= 1
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        # A page of the web that the user has open may send forms to this machine, but not without
-        # saying where it comes from, and never with the token.
-        if self._token:
-            if not self._has_token(request):
-                response = _told(request, 401, "the token is missing or wrong")
-                response.headers["WWW-Authenticate"] = 'Basic realm="dataflowgrounding"'
-                return response
-        elif "Origin" in request.headers or not _is_here(request.url.host or ""):
+        # Without a token, a page of the web that the user has open could send forms to this
+        # machine. Browsers say where such a form comes from.
+        if self._token and not self._has_token(request):
+            return _told(request, 401, "the token is missing or wrong")
+        is_from_page = "Origin" in request.headers or not _is_here(request.url.host or "")
+        if not self._token and is_from_page:
             return _told(request, 403, "pages of the web may not ask: set a token for those")
         if self._inside >= self._most_inside:
             return _told(request, 429, "too many requests wait: try again later", RETRY_SECONDS)
@@ -169,18 +158,14 @@ class Server:
     def _has_token(self, request: web.Request) -> bool:
         # As a bearer's token, as the password of basic auth (Label Studio), or in the header
         # `Token` (X-AnyLabeling).
-        kind, _, value = request.headers.get("Authorization", "").partition(" ")
-        sent = [request.headers.get("Token", "")]
-        if kind.lower() in ("bearer", "token"):
-            sent.append(value.strip())
-        elif kind.lower() == "basic":
-            try:
-                decoded = base64.b64decode(value, validate=True).decode("utf-8", "replace")
-            except binascii.Error:
-                decoded = ""
-            sent.append(decoded.partition(":")[2])
-        expected = self._token.encode()
-        right = [hmac.compare_digest(text.encode(), expected) for text in sent]
+        header = request.headers.get("Authorization", "")
+        sent = [request.headers.get("Token", ""), header.partition(" ")[2]]
+        try:
+            sent.append(BasicAuth.decode(header).password)
+        except ValueError:
+            pass
+        token = self._token.encode()
+        right = [hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in sent]
         return True in right  # all are compared, whichever is right
 
 
@@ -188,38 +173,20 @@ def _told(
     request: web.Request, status: int, text: str, retry_after: float | None = None
 ) -> web.Response:
     # In the reason, too: the labelling tools show that, and not the body.
-    headers: Mapping[str, str] = {}
-    if retry_after is not None:
-        headers = {"Retry-After": str(max(1, round(retry_after)))}
-    body: dict[str, object] = {"error": text}
+    line = blotted_message(" ".join(text.split()))
+    body: dict[str, object] = {"error": line}
     if request.path.startswith("/v1/"):
-        code = HTTPStatus(status).name
-        body = {"success": False, "error": {"code": code, "message": text}}
-    reason = text[:300].encode("ascii", "replace").decode()
-    return web.json_response(body, status=status, reason=reason, headers=headers)
-
-
-def _of_http(request: web.Request, error: web.HTTPException) -> str:
-    if error.status == 404:
-        return f"no route {request.path[:100]}"
-    if error.status == 405:
-        return f"{request.path[:100]} takes no {request.method}"
-    return error.reason
+        error = {"code": HTTPStatus(status).name, "message": line}
+        body = {"success": False, "error": error}
+    reason = line[:300].encode("ascii", "replace").decode()
+    response = web.json_response(body, status=status, reason=reason)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, round(retry_after)))
+    return response
 
 
 def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"can't listen on {host}, port {port}: {why}") from None
