@@ -16,11 +16,8 @@ def routes(service: Service) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
 
     async def ground(request: web.Request) -> web.Response:
-        """Answer with the record of one picture."""
-        if request.content_type == "multipart/form-data":
-            picture, phrases = await _form(request)
-        else:
-            picture, phrases = await _object(service, request)
+        is_form = request.content_type == "multipart/form-data"
+        picture, phrases = await (_form(request) if is_form else _object(service, request))
         return web.json_response(await service.ground(request, picture, phrases))
 
     return [web.post("/ground", ground)]
@@ -44,15 +41,12 @@ async def _form(request: web.Request) -> tuple[Picture, list[str]]:
     # `phrases` may come several times, each time a phrase, or once as a JSON list.
     try:
         form = await request.post()
-    except ValueError:
-        raise WrongRequest("the form can't be read") from None
+        texts: list[Any] = form.getall("phrases", [])
+        if len(texts) == 1 and str(texts[0]).lstrip().startswith("["):
+            texts = parse_value(texts[0])
+    except (ValueError, GroundingError):
+        raise WrongRequest("the form, or the JSON list of its `phrases`, can't be read") from None
     file = form.get("image")
     if not isinstance(file, web.FileField):
         raise WrongRequest("the form should have a file `image`")
-    texts: list[Any] = form.getall("phrases", [])
-    if len(texts) == 1 and str(texts[0]).lstrip().startswith("["):
-        try:
-            texts = parse_value(texts[0])
-        except (ValueError, GroundingError):
-            raise WrongRequest("`phrases` of the form is no JSON list") from None
     return Picture(file.filename, data=file.file.read()), phrases_of(texts)

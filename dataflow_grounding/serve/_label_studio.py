@@ -6,8 +6,7 @@ label_studio/ml/api_connector.py, and what it does with results, label_studio/ml
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
@@ -23,20 +22,12 @@ _LOCAL_FILES = "/data/local-files"  # with the path in `d`: of a local storage
 _DATA = "/data/"  # before the path of what was uploaded
 
 
-@dataclass(frozen=True)
-class _Config:
-    """What a labelling configuration says of boxes.
+class _Config(NamedTuple):
+    """What a labelling configuration says of boxes."""
 
-    Attributes:
-        control: The name of its RectangleLabels.
-        image: The name of the image that they are drawn on.
-        column: The key of a task's data with the image's address.
-        labels: The labels, in order.
-    """
-
-    control: str
-    image: str
-    column: str
+    control: str  # the name of its RectangleLabels
+    image: str  # the name of the image that they are drawn on
+    column: str  # the key of a task's data with the image's address
     labels: Sequence[str]
 
     def label_of(self, phrase: str) -> str:
@@ -51,17 +42,14 @@ def routes(service: Service) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
 
     async def health(_: web.Request) -> web.Response:
-        """Answer that the service is up."""
         return web.json_response({"status": "UP", "model_class": service.model})
 
     async def setup(request: web.Request) -> web.Response:
-        """Answer with the model's version, where the project's configuration can be used."""
         body = await read_json(request)
         _config_of(body.get("schema"))
         return web.json_response({"model_version": service.model_version})
 
     async def predict(request: web.Request) -> web.Response:
-        """Answer with a prediction for each task."""
         body = await read_json(request)
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
@@ -70,25 +58,24 @@ def routes(service: Service) -> list[web.RouteDef]:
         context = (body.get("params") or {}).get("context")
 
         async def of_task(task: Mapping[str, Any]) -> dict[str, Any]:
-            """Return a task's prediction; without boxes where it alone can't be done."""
+            regions: list[dict[str, Any]] = []
             try:
                 phrases = _phrases(config, task, context)
-                regions = await _boxes(service, request, config, task, phrases)
+                if phrases:
+                    picture = await _picture(service.pictures, config, task)
+                    regions += _regions(config, await service.ground(request, picture, phrases))
             except (RecordError, WrongRequest) as error:
-                may_pass = isinstance(error, RecordError) and error.passing
-                if len(tasks) == 1 or may_pass:
-                    raise  # a failure that Label Studio shows, and stores nothing
+                # A failure is shown, and nothing stored. Among others, one for good is told here.
+                if len(tasks) == 1 or getattr(error, "passing", False):
+                    raise
                 say(f"Warning: a task has no boxes: {error}")
-                regions = []
-            scores = [region["score"] for region in regions if "score" in region]
-            score = min(scores, default=0)
+            score = min((region["score"] for region in regions if "score" in region), default=0)
             return {"model_version": service.model_version, "score": score, "result": regions}
 
         results = await asyncio.gather(*map(of_task, tasks))
         return web.json_response({"results": results, "model_version": service.model_version})
 
     async def versions(_: web.Request) -> web.Response:
-        """Answer with the one version there is."""
         return web.json_response({"versions": [service.model_version]})
 
     return [
@@ -98,20 +85,6 @@ def routes(service: Service) -> list[web.RouteDef]:
         web.post("/predict", predict),
         web.get("/versions", versions),
     ]
-
-
-async def _boxes(
-    service: Service,
-    request: web.Request,
-    config: _Config,
-    task: Mapping[str, Any],
-    phrases: list[str],
-) -> list[dict[str, Any]]:
-    if not phrases:
-        return []
-    picture = await _picture(service.pictures, config, task)
-    record = await service.ground(request, picture, phrases)
-    return list(_regions(config, record))
 
 
 async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:

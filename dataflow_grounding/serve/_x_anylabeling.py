@@ -14,42 +14,35 @@ from dataflow_grounding.serve.pictures import WrongRequest
 from dataflow_grounding.serve.service import Service, phrases_of, read_json
 
 _SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
-_WIDGETS: dict[str, Any] = {
-    "edit_text": {},
-    "button_send": {},
-    "toggle_preserve_existing_annotations": {},
+_WIDGETS = ("edit_text", "button_send", "toggle_preserve_existing_annotations")
+_TASKS = {
+    "detection": "Boxes of several things: a cup, a red car",
+    "grounding": "Boxes of one description: the cup to the left of the car",
 }
-_TASKS = [
-    ("detection", "Detection", "Boxes of several things: a cup, a red car"),
-    ("grounding", "Grounding", "Boxes of one description: the cup to the left of the car"),
-]
 
 
 def routes(service: Service) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
 
     async def models(_: web.Request) -> web.Response:
-        """Answer with the one model that is served."""
         return _success({service.model: _facts(service)})
 
     async def info(request: web.Request) -> web.Response:
-        """Answer with what is known of the model."""
         _check_model(service, request.match_info["model"])
         return _success({"model_id": service.model, **_facts(service)})
 
     async def predict(request: web.Request) -> web.Response:
-        """Answer with the boxes of a text prompt, as shapes."""
         body = await read_json(request)
         _check_model(service, body.get("model"))
         params = body.get("params") or {}
         if not isinstance(params, Mapping):
             raise WrongRequest("`params` should be an object")
         phrases = _phrases(params)
-        if not phrases:
-            return _success({"shapes": [], "description": ""})
-        picture = service.pictures.of_base64(body.get("image"))
-        record = await service.ground(request, picture, phrases)
-        return _success({"shapes": list(_shapes(record, params)), "description": ""})
+        shapes: list[dict[str, Any]] = []
+        if phrases:
+            picture = service.pictures.of_base64(body.get("image"))
+            shapes += _shapes(await service.ground(request, picture, phrases), params)
+        return _success({"shapes": shapes, "description": ""})
 
     return [
         web.get("/v1/models", models),
@@ -68,20 +61,18 @@ def _check_model(service: Service, name: object) -> None:
 
 
 def _facts(service: Service) -> dict[str, Any]:
+    common = {
+        "batch_processing_mode": "text_prompt",
+        "active_widgets": {name: {} for name in _WIDGETS},
+    }
     tasks = []
-    for own_id, name, description in _TASKS:
-        task = {"id": own_id, "name": name, "description": description}
-        tasks.append({**task, "batch_processing_mode": "text_prompt", "active_widgets": _WIDGETS})
+    for own_id, description in _TASKS.items():
+        task = {"id": own_id, "name": own_id.capitalize(), "description": description}
+        tasks.append({**task, **common})
+    widgets = ("remote_task_select_combobox", *_WIDGETS)
     return {
         "display_name": service.model_version,
-        "widgets": [
-            {"name": "remote_task_select_combobox", "value": None},
-            {"name": "edit_text", "value": None},
-            {"name": "button_send", "value": None},
-            {"name": "toggle_preserve_existing_annotations", "value": False},
-        ],
-        "params": {},
-        "capabilities": {},
+        "widgets": [{"name": name, "value": None} for name in widgets],
         "batch_processing_mode": "text_prompt",
         "available_tasks": tasks,
     }
@@ -99,17 +90,14 @@ def _phrases(params: Mapping[str, Any]) -> list[str]:
 
 def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     # Boxes below the user's threshold are left out; those without a score stay.
-    least = params.get("conf_threshold")
-    least = least if isinstance(least, (int, float)) else 0
+    threshold = params.get("conf_threshold")
+    least = threshold if isinstance(threshold, (int, float)) else 0
     for expression in record["expressions"]:
         for instance in expression["instances"]:
             score = instance.get("score")
             if score is not None and score < least:
                 continue
             x1, y1, x2, y2 = instance["bbox"]
-            yield {
-                "label": expression["text"],
-                "shape_type": "rectangle",
-                "points": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]],
-                "score": score,
-            }
+            points = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
+            shape = {"label": expression["text"], "shape_type": "rectangle", "points": points}
+            yield {**shape, "score": score}

@@ -31,16 +31,8 @@ MOST_SIZES = 4096  # sizes of pictures that are known to be settled
 class Engine:
     """Grounds pictures as they come, all with one store of replies, one budget and one limit.
 
-    It is made in the event loop in which it works. The caller holds the lock of the job's folder.
-
-    Args:
-        job: What is served.
-
-    Attributes:
-        at_once: How many pictures it works on at a time: more wait for their turn.
-
-    Raises:
-        StorageFailed: The store of replies can't be written.
+    It is made in the event loop in which it works, where the lock of the job's folder is held. It
+    works on `at_once` pictures at a time: more wait. Raises StorageFailed.
     """
 
     def __init__(self, job: ServedJob) -> None:
@@ -83,18 +75,11 @@ class Engine:
     async def ground(
         self, path: str, phrases: Sequence[str], image_id: str | None, wanted: Callable[[], bool]
     ) -> dict[str, Any] | None:
-        """Return the columns that the operators add to a picture with phrases.
+        """Return the columns that the operators add to the picture at `path` with its phrases.
 
-        Args:
-            path: The picture's file.
-            phrases: What to look for.
-            image_id: The record's id; None makes one of the path.
-            wanted: Whether anybody still waits for them; None is returned where nobody does when
-                its turn comes, before anything is paid for.
-
-        Raises:
-            RecordError: This picture can't be done.
-            RunStopped: None can be, for now.
+        `image_id` None makes one of the path. None is returned where nobody wants the columns any
+        more when their turn comes, before anything is paid for. Raises RecordError for this
+        picture, RunStopped where none can be done for now.
         """
         async with self._turns:
             if not wanted():
@@ -131,13 +116,9 @@ class Engine:
         for place, operator in enumerate(self._operators):
             if self._failed is not None:
                 raise self._failed
-            ask = StepAsk(
-                self._asking(operator.serving),
-                self._store,
-                self.job.steps[place].label,
-                (number, place),
-                wording=operator.wording,
-            )
+            asking, label = self._asking(operator.serving), self.job.steps[place].label
+            priority, words = (number, place), operator.wording
+            ask = StepAsk(asking, self._store, label, priority, wording=words)
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )
@@ -149,12 +130,11 @@ class Engine:
     def _asking(self, serving: Serving | None) -> Asking | None:
         if serving is None:
             return None
-        asking = self._askings.get(id(serving))
-        if asking is None:
+        if id(serving) not in self._askings:
             servings = len(self.job.servings)
             asking = Asking(serving, self.job.options, self._budget, servings=servings)
             self._askings[id(serving)] = asking
-        return asking
+        return self._askings[id(serving)]
 
     def _begin_again_after(self, stopped: RunStopped) -> None:
         # An endpoint that was down may be up by the next request. A budget that is used up stays

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
@@ -40,7 +40,7 @@ class Picture:
     @property
     def image_id(self) -> str | None:
         """The id of its record: of one that was sent, a digest; None for one made of the path."""
-        return None if self.path else hashlib.sha256(self.data).hexdigest()[:32]
+        return None if self.path else hashlib.blake2b(self.data, digest_size=16).hexdigest()
 
     @contextmanager
     def as_file(self, folder: str) -> Iterator[str]:
@@ -48,22 +48,15 @@ class Picture:
         if self.path:
             yield self.path
             return
-        with told_as(StorageFailed, f"can't write in {folder}"):
-            file = NamedTemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  closed below
-        with file:
+        with ExitStack() as files:
             with told_as(StorageFailed, f"can't write in {folder}"):
+                file = files.enter_context(NamedTemporaryFile(dir=folder, buffering=0))
                 file.write(self.data)
             yield file.name
 
 
 class Pictures:
-    """Where pictures may come from.
-
-    Args:
-        root: The folder below which paths may be named; None for no paths.
-        data: What the spec allows of the web.
-        allow_hosts: Further hosts.
-    """
+    """Where pictures may come from: paths below `root`, addresses that a spec's `data` allows."""
 
     def __init__(self, root: str | None, data: RowsData, allow_hosts: Sequence[str]) -> None:
         self._root = None if root is None else os.path.realpath(root)

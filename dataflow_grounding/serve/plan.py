@@ -35,13 +35,8 @@ MAX_WORKERS = 16  # requests in flight, where no spec states how many
 class ServedJob(ImageGroundingJob):
     """`image_grounding` without input: the steps that find boxes, and look at them again.
 
-    Attributes:
-        data: What the spec says of pictures at addresses.
-        options: How it runs.
-        folder: The checkpoint folder, which keeps the replies.
-
-    Raises:
-        SpecError: A setting is wrong, or an endpoint can't be asked.
+    `data` says where pictures may come from, `options` how it runs; `folder` is the checkpoint
+    folder, which keeps the replies. Raises SpecError.
     """
 
     def __init__(self, spec: Spec, data: GroundingData, folder: str) -> None:
@@ -73,15 +68,10 @@ class ServedJob(ImageGroundingJob):
 def served_job(
     paths: Sequence[str], overrides: Sequence[str] = (), results: str | None = None
 ) -> ServedJob:
-    """Return what is served.
+    """Return what spec files with `key=value` overrides name; without any, the environment.
 
-    Args:
-        paths: Spec files; without any, the environment names the endpoint.
-        overrides: `key=value` of the command line.
-        results: The folder that keeps replies; else the spec's, else one in the user's cache.
-
-    Raises:
-        SpecError, InputError, MissingExtra: Something is wrong with the spec, or what it names.
+    `results` keeps the replies; else the spec's folder does, else one in the user's cache. Raises
+    SpecError, InputError, MissingExtra.
     """
     spec = _spec_of(paths, overrides) if paths else _spec_of_environment()
     block = spec.block

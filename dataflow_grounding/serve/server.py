@@ -6,8 +6,8 @@ import ipaddress
 import logging
 import signal
 import socket
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 from aiohttp import BasicAuth, web
 from aiohttp.typedefs import Handler
@@ -25,35 +25,19 @@ from dataflow_grounding.serve.service import Service, status_of
 RETRY_SECONDS = 2  # after which a client whose request didn't fit in the queue may come again
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What is taken of clients.
+class Limits(NamedTuple):
+    """What is taken of clients."""
 
-    Attributes:
-        queue: Requests that may wait while as many as the engine takes are at work.
-        timeout: Seconds that a request waits for its answer.
-        body: Bytes of a request's body.
-    """
-
-    queue: int
-    timeout: float
-    body: int
+    queue: int  # requests that may wait while as many as the engine takes are at work
+    timeout: float  # seconds that a request waits for its answer
+    body: int  # bytes of a request's body
 
 
 class Server:
-    """Serves a job over HTTP until it is interrupted.
+    """Serves a job over HTTP until it is interrupted; port 0 is a free one.
 
-    Args:
-        job: What is served.
-        pictures: Where pictures may come from.
-        host: The name or address that it listens at.
-        port: 0 for a free one.
-        token: What clients have to send; empty for none, on this machine alone.
-        limits: What is taken of them.
-
-    Raises:
-        SpecError: Others could reach it, and no token is set.
-        InputError: The port is taken.
+    Clients have to send the token, where there is one. Raises SpecError where others than this
+    machine could reach it without a token, InputError where the port is taken.
     """
 
     def __init__(
@@ -133,8 +117,7 @@ class Server:
         except web.HTTPRequestEntityTooLarge:
             return _told(request, 413, f"the body has more than {self._limits.body:,} bytes")
         except web.HTTPException as error:
-            route = f"{request.method} {request.path[:100]}"
-            return _told(request, error.status, f"{error.reason}: {route}")
+            return _told(request, error.status, f"{error.reason}: {request.path[:100]}")
         except ConnectionError:  # it left in the middle of its request: nobody reads an answer
             return web.Response(status=400)
         except Exception as error:

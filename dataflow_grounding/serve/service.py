@@ -13,13 +13,16 @@ from dataflow_grounding.serve.pictures import Picture, Pictures, WrongRequest
 
 MOST_PHRASES = 1000  # of one picture
 AGAIN_SECONDS = 5  # after which to try again what may pass
-_NO_GOOD_PICTURE = (
-    errors.BrokenRow,
-    errors.ImageBroken,
-    errors.ImageMissing,
-    errors.InputError,
-    errors.SizeDiffers,
-)
+_STATUSES: dict[type[GroundingError], int] = {  # the first that fits counts
+    errors.RunStopped: 503,
+    errors.ServerFault: 503,
+    errors.MachineBusy: 503,
+    errors.UnreadableReply: 502,  # the endpoint's answer is no use
+    errors.RequestRefused: 502,
+    errors.OperatorFailed: 500,
+    errors.RecordError: 400,  # the picture is no good
+    errors.InputError: 400,
+}
 
 
 class NoAnswer(errors.ServerFault):
@@ -30,23 +33,13 @@ class Service:
     """Grounds the pictures of requests, and waits for each no longer than `timeout` seconds.
 
     Work that nobody waits for any more goes on if it has begun: its reply is kept.
-
-    Args:
-        engine: Asks the endpoint.
-        pictures: Where pictures may come from.
-        timeout: Seconds.
     """
 
     def __init__(self, engine: Engine, pictures: Pictures, timeout: float) -> None:
-        self.engine = engine
-        self.pictures = pictures
+        self.engine, self.pictures = engine, pictures
         self._timeout = timeout
         self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
-
-    @property
-    def model(self) -> str:
-        """The name of the model that is asked."""
-        return self.engine.job.serving.model
+        self.model = engine.job.serving.model
 
     @property
     def model_version(self) -> str:
@@ -99,17 +92,10 @@ def status_of(error: GroundingError) -> tuple[int, float | None]:
     """Return the status that tells a client of an error, and when to try again, in seconds."""
     if isinstance(error, WrongRequest):
         return error.status, None
-    if isinstance(error, _NO_GOOD_PICTURE):
-        return 400, None
-    if isinstance(error, errors.RunStopped):
-        return 503, None
-    if isinstance(error, errors.ServerOverloaded):
-        return 503, error.retry_after or AGAIN_SECONDS
-    if isinstance(error, (errors.ServerFault, errors.MachineBusy)):
-        return 503, AGAIN_SECONDS
-    if isinstance(error, (errors.UnreadableReply, errors.RequestRefused)):
-        return 502, None  # the endpoint's answer is no use
-    return 500, None
+    status = next((_STATUSES[kind] for kind in _STATUSES if isinstance(error, kind)), 500)
+    if status == 503 and isinstance(error, errors.RecordError):
+        return status, getattr(error, "retry_after", None) or AGAIN_SECONDS
+    return status, None
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
@@ -117,9 +103,8 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         kind = request.content_type
         raise WrongRequest(f"the content type should be application/json, not {kind}", 415)
-    data = await request.read()
     try:
-        return parse_line(data)
+        return parse_line(await request.read())
     except (ValueError, GroundingError):
         raise WrongRequest("the body is no JSON object") from None
 
