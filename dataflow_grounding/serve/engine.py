@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,7 @@ from dataflow_grounding.engine.run import SYNC_SECONDS
 from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
-from dataflow_grounding.images.files import read_header
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.serve.plan import ServedJob
 from dataflow_grounding.serving.serving import Serving
 
@@ -97,12 +99,16 @@ class Engine:
     async def _settle(self, record: Record) -> None:
         # The watch begins with the first picture. By the sizes of later ones a model that counts
         # pixels may have to be measured further.
-        size = read_header(record[IMAGE_COLUMN], whole_png=False).size
+        await self._memo.prepare(record, IMAGE_COLUMN, self.job.serving.image_limits)
+        size = open_image(record, IMAGE_COLUMN).size
         if size in self._settled:
             return
         async with self._settling:
             pictures = partial(pictures_of, [record], IMAGE_COLUMN)
-            start = RunStart(self.job.options, self._budget, self.job.folder, pictures)
+            # replies to probe pictures are kept in a file of their own: this store is open
+            probes = os.path.join(self.job.folder, "probes.jsonl")
+            options = replace(self.job.options, replies=probes)
+            start = RunStart(options, self._budget, None, pictures)
             for operator in self._operators:
                 work = operator.settle if self._settled else operator.prepare
                 await asyncio.to_thread(work, start)
@@ -116,9 +122,10 @@ class Engine:
         for place, operator in enumerate(self._operators):
             if self._failed is not None:
                 raise self._failed
-            asking, label = self._asking(operator.serving), self.job.steps[place].label
-            priority, words = (number, place), operator.wording
-            ask = StepAsk(asking, self._store, label, priority, wording=words)
+            asking = self._asking(operator.serving)
+            label = self.job.steps[place].label
+            wording = operator.wording
+            ask = StepAsk(asking, self._store, label, (number, place), wording=wording)
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )

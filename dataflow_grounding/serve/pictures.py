@@ -61,7 +61,7 @@ class Pictures:
     def __init__(self, root: str | None, data: RowsData, allow_hosts: Sequence[str]) -> None:
         self._root = None if root is None else os.path.realpath(root)
         self._allow_http = data.allow_http
-        self._hosts = [*data.allow_hosts, *(host.lower() for host in allow_hosts)]
+        self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
         self._spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")
         self.folder = self._spool.name  # of pictures that were sent; removed at the end
 
