@@ -7,7 +7,7 @@ from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.serve.pictures import Pictures
 from dataflow_grounding.serve.plan import served_job
-from dataflow_grounding.serve.server import Limits, Server
+from dataflow_grounding.serve.server import Server
 
 
 @click.command("serve")
@@ -71,7 +71,9 @@ def command(
     """
     job = served_job(spec_paths, overrides, results)
     pictures = Pictures(root, job.data, allow_hosts)
-    limits = Limits(queue, timeout, max_mb * 2**20)
-    server = Server(job, pictures, host, port, token, limits)
+    server = Server(job, pictures, host, port, token)
+    server.queue = queue
+    server.timeout = timeout
+    server.most_bytes = max_mb * 2**20
     say(f"Asks {job.serving.model}; replies are kept in {address_of(job.folder)}.")
     server.run()

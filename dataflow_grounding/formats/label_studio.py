@@ -100,7 +100,7 @@ class LabelStudio(ReturningFormat):
             return item
         value = {**item["value"]}
         if mark.box and mark.is_moved and "x" in value:
-            value |= _area(mark.box, source.sample.size)
+            value |= area_of(mark.box, source.sample.size)
         is_text = item["type"] == "textarea"
         key = "text" if is_text else item["type"]
         words = value.get(key)
@@ -239,8 +239,8 @@ def _regions_like(
     texts = _texts_of(first["id"], source)
     label = str(phrase.expression.get("class") or phrase.text)
     labels = first["value"].get(first["type"]) if texts else [label]
-    of_box = _box_facts(own_id, source.sample.size)
-    area = _area(mark.box, source.sample.size)
+    of_box = box_facts(own_id, source.sample.size)
+    area = area_of(mark.box, source.sample.size)
     for item in (first, *texts[:1]):
         names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
         words = {"text": [phrase.text]} if item in texts else {item["type"]: labels}
@@ -305,8 +305,8 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
     # There is no relation where the phrase has no place in the caption.
     for number, score in enumerate(phrase.scores):
-        area = _area(phrase.boxes[number], sample.size)
-        region = _box_facts(f"{span_id}b{number}", sample.size)
+        area = area_of(phrase.boxes[number], sample.size)
+        region = box_facts(f"{span_id}b{number}", sample.size)
         value = {**area, "rectanglelabels": [_BOX]}
         box = {**region, "from_name": "box", "type": "rectanglelabels", "value": value}
         if score is not None:
@@ -324,7 +324,8 @@ def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[
             }
 
 
-def _area(box: Bbox, size: Size) -> dict[str, Any]:
+def area_of(box: Bbox, size: Size) -> dict[str, Any]:
+    """Return a box as a region's value has it, in percents of the sides."""
     x1, y1, x2, y2 = box
     width, height = size
     return {
@@ -336,7 +337,8 @@ def _area(box: Bbox, size: Size) -> dict[str, Any]:
     }
 
 
-def _box_facts(own_id: str, size: Size) -> dict[str, Any]:
+def box_facts(own_id: str, size: Size) -> dict[str, Any]:
+    """Return what a region on the image of our configuration says besides its value."""
     return {
         "id": own_id,
         "to_name": "image",

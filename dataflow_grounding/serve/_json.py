@@ -6,24 +6,25 @@ from aiohttp import web
 
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import parse_value
+from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.pictures import Picture, WrongRequest
-from dataflow_grounding.serve.service import Service, phrases_of, read_json
+from dataflow_grounding.serve.requests import phrases_of, read_json
 
 _WAYS = ("image", "image_path", "image_url")
 
 
-def routes(service: Service) -> list[web.RouteDef]:
+def routes(engine: Engine) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
 
     async def ground(request: web.Request) -> web.Response:
         is_form = request.content_type == "multipart/form-data"
-        picture, phrases = await (_form(request) if is_form else _object(service, request))
-        return web.json_response(await service.ground(request, picture, phrases))
+        picture, phrases = await (_form(request) if is_form else _object(engine, request))
+        return web.json_response(await engine.ground(request, picture, phrases))
 
     return [web.post("/ground", ground)]
 
 
-async def _object(service: Service, request: web.Request) -> tuple[Picture, list[str]]:
+async def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[str]]:
     body = await read_json(request)
     given = [way for way in _WAYS if body.get(way) is not None]
     if len(given) != 1:
@@ -31,10 +32,10 @@ async def _object(service: Service, request: web.Request) -> tuple[Picture, list
     phrases = phrases_of(body.get("phrases"))
     [way] = given
     if way == "image_path":
-        return service.pictures.of_path(body[way]), phrases
+        return engine.pictures.of_path(body[way]), phrases
     if way == "image_url":
-        return await service.pictures.of_address(body[way]), phrases
-    return service.pictures.of_base64(body[way]), phrases
+        return await engine.pictures.of_address(body[way]), phrases
+    return engine.pictures.of_base64(body[way]), phrases
 
 
 async def _form(request: web.Request) -> tuple[Picture, list[str]]:

@@ -15,8 +15,11 @@ from aiohttp import web
 from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.formats.label_studio import area_of, box_facts
+from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.pictures import Picture, Pictures, WrongRequest
-from dataflow_grounding.serve.service import Service, read_json
+from dataflow_grounding.serve.requests import read_json
 
 _LOCAL_FILES = "/data/local-files"  # with the path in `d`: of a local storage
 _DATA = "/data/"  # before the path of what was uploaded
@@ -38,16 +41,16 @@ class _Config(NamedTuple):
         return self.labels[0] if self.labels else phrase
 
 
-def routes(service: Service) -> list[web.RouteDef]:
+def routes(engine: Engine) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
 
     async def health(_: web.Request) -> web.Response:
-        return web.json_response({"status": "UP", "model_class": service.model})
+        return web.json_response({"status": "UP", "model_class": engine.model})
 
     async def setup(request: web.Request) -> web.Response:
         body = await read_json(request)
         _config_of(body.get("schema"))
-        return web.json_response({"model_version": service.model_version})
+        return web.json_response({"model_version": engine.model_version})
 
     async def predict(request: web.Request) -> web.Response:
         body = await read_json(request)
@@ -62,24 +65,23 @@ def routes(service: Service) -> list[web.RouteDef]:
             try:
                 phrases = _phrases(config, task, context)
                 if phrases:
-                    picture = await _picture(service.pictures, config, task)
-                    regions += _regions(config, await service.ground(request, picture, phrases))
+                    picture = await _picture(engine.pictures, config, task)
+                    regions += _regions(config, await engine.ground(request, picture, phrases))
             except (RecordError, WrongRequest) as error:
                 # A failure is shown, and nothing stored. Among others, one for good is told here.
                 if len(tasks) == 1 or getattr(error, "passing", False):
                     raise
                 say(f"Warning: a task has no boxes: {error}")
             score = min((region["score"] for region in regions if "score" in region), default=0)
-            return {"model_version": service.model_version, "score": score, "result": regions}
+            return {"model_version": engine.model_version, "score": score, "result": regions}
 
         results = await asyncio.gather(*map(of_task, tasks))
-        return web.json_response({"results": results, "model_version": service.model_version})
+        return web.json_response({"results": results, "model_version": engine.model_version})
 
     async def versions(_: web.Request) -> web.Response:
-        return web.json_response({"versions": [service.model_version]})
+        return web.json_response({"versions": [engine.model_version]})
 
     return [
-        web.get("/", health),
         web.get("/health", health),
         web.post("/setup", setup),
         web.post("/predict", predict),
@@ -104,29 +106,14 @@ async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any])
 
 
 def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    width, height = record["width"], record["height"]
-    facts = {
-        "from_name": config.control,
-        "to_name": config.image,
-        "type": "rectanglelabels",
-        "original_width": width,
-        "original_height": height,
-        "image_rotation": 0,
-    }
+    size = record["width"], record["height"]
+    names = {"from_name": config.control, "to_name": config.image, "type": "rectanglelabels"}
     for number, expression in enumerate(record["expressions"]):
         phrase = expression["text"]
         label = config.label_of(phrase)
         for place, instance in enumerate(expression["instances"]):
-            x1, y1, x2, y2 = instance["bbox"]
-            value = {
-                "x": x1 / width * 100,
-                "y": y1 / height * 100,
-                "width": (x2 - x1) / width * 100,
-                "height": (y2 - y1) / height * 100,
-                "rotation": 0,
-                "rectanglelabels": [label],
-            }
-            region = {"id": f"p{number}b{place}", **facts, "value": value}
+            value = {**area_of(box_of(instance["bbox"]), size), "rectanglelabels": [label]}
+            region = {**box_facts(f"p{number}b{place}", size), **names, "value": value}
             if instance.get("score") is not None:
                 region["score"] = instance["score"]
             if label.casefold() != phrase.casefold():

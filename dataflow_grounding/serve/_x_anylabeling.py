@@ -1,7 +1,7 @@
 """The dialect of X-AnyLabeling's remote server: detection and grounding with a text prompt.
 
 Source: the API of X-AnyLabeling-Server (docs/openapi.json), and its client in X-AnyLabeling,
-services/auto_labeling/remote_server.py.
+engines/auto_labeling/remote_server.py.
 """
 
 import re
@@ -10,8 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
+from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.pictures import WrongRequest
-from dataflow_grounding.serve.service import Service, phrases_of, read_json
+from dataflow_grounding.serve.requests import phrases_of, read_json
 
 _SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
 _WIDGETS = ("edit_text", "button_send", "toggle_preserve_existing_annotations")
@@ -21,27 +22,27 @@ _TASKS = {
 }
 
 
-def routes(service: Service) -> list[web.RouteDef]:
+def routes(engine: Engine) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
 
     async def models(_: web.Request) -> web.Response:
-        return _success({service.model: _facts(service)})
+        return _success({engine.model: _facts(engine)})
 
     async def info(request: web.Request) -> web.Response:
-        _check_model(service, request.match_info["model"])
-        return _success({"model_id": service.model, **_facts(service)})
+        _check_model(engine, request.match_info["model"])
+        return _success({"model_id": engine.model, **_facts(engine)})
 
     async def predict(request: web.Request) -> web.Response:
         body = await read_json(request)
-        _check_model(service, body.get("model"))
+        _check_model(engine, body.get("model"))
         params = body.get("params") or {}
         if not isinstance(params, Mapping):
             raise WrongRequest("`params` should be an object")
         phrases = _phrases(params)
         shapes: list[dict[str, Any]] = []
         if phrases:
-            picture = service.pictures.of_base64(body.get("image"))
-            shapes += _shapes(await service.ground(request, picture, phrases), params)
+            picture = engine.pictures.of_base64(body.get("image"))
+            shapes += _shapes(await engine.ground(request, picture, phrases), params)
         return _success({"shapes": shapes, "description": ""})
 
     return [
@@ -55,12 +56,12 @@ def _success(data: Any) -> web.Response:
     return web.json_response({"success": True, "data": data})
 
 
-def _check_model(service: Service, name: object) -> None:
-    if name != service.model:
-        raise WrongRequest(f"no model {str(name)[:100]!r}: the one here is {service.model!r}", 404)
+def _check_model(engine: Engine, name: object) -> None:
+    if name != engine.model:
+        raise WrongRequest(f"no model {str(name)[:100]!r}: the one here is {engine.model!r}", 404)
 
 
-def _facts(service: Service) -> dict[str, Any]:
+def _facts(engine: Engine) -> dict[str, Any]:
     common = {
         "batch_processing_mode": "text_prompt",
         "active_widgets": {name: {} for name in _WIDGETS},
@@ -71,7 +72,7 @@ def _facts(service: Service) -> dict[str, Any]:
         tasks.append({**task, **common})
     widgets = ("remote_task_select_combobox", *_WIDGETS)
     return {
-        "display_name": service.model_version,
+        "display_name": engine.model_version,
         "widgets": [{"name": name, "value": None} for name in widgets],
         "batch_processing_mode": "text_prompt",
         "available_tasks": tasks,

@@ -3,15 +3,14 @@
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dataflow_grounding._util.errors import BudgetExceeded, QuotaUsedUp, RunStopped, StorageFailed
-from dataflow_grounding._util.number_table import NumberTable
-from dataflow_grounding._util.terminal import say
+from aiohttp import web
+
+from dataflow_grounding._util import errors
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -21,95 +20,121 @@ from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_pa
 from dataflow_grounding.engine.options import RunStart, budget_of
 from dataflow_grounding.engine.run import SYNC_SECONDS
 from dataflow_grounding.engine.run_lock import check_held
-from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
+from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.images.image import open_image
+from dataflow_grounding.serve.pictures import Picture, Pictures
 from dataflow_grounding.serve.plan import ServedJob
 from dataflow_grounding.serving.serving import Serving
 
 MOST_SIZES = 4096  # sizes of pictures that are known to be settled
 
 
+class NoAnswer(errors.ServerFault):
+    """No answer within the time that a client waits; what comes later is kept."""
+
+
 class Engine:
     """Grounds pictures as they come, all with one store of replies, one budget and one limit.
 
     It is made in the event loop in which it works, where the lock of the job's folder is held. It
-    works on `at_once` pictures at a time: more wait. Raises StorageFailed.
+    works on `at_once` pictures at a time: more wait. Nobody waits longer than `timeout` seconds;
+    work that has begun goes on all the same, and its reply is kept. Raises StorageFailed.
     """
 
-    def __init__(self, job: ServedJob) -> None:
-        self.job = job
+    def __init__(self, job: ServedJob, pictures: Pictures, timeout: float) -> None:
+        self._job = job
+        self.pictures = pictures
+        self._timeout = timeout
+        self.model = job.serving.model
         self.at_once = 2 * sum(serving.max_workers for serving in job.servings)
         self._turns = asyncio.Semaphore(self.at_once)
+        self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
         self._numbers = itertools.count()  # the first comes first, where requests wait
         self._budget = budget_of(job.options)
-        self._operators = job.operators
         self._askings: dict[int, Asking] = {}
         self._settled: set[Size] = set()
         self._settling = asyncio.Lock()
         self._workers = Workers(lambda: False)
         self._memo = ImageMemo(None)
         self._store = KeyedLog(store_path(job.folder), others=other_stores(job.folder))
-        self._failed: StorageFailed | None = None  # once nothing can be kept
         self._syncing = asyncio.create_task(self._sync_now_and_then())
+
+    async def finish(self) -> None:
+        """Wait for what is at work, though nobody waits for it any more."""
+        if self._at_work:
+            await asyncio.wait(self._at_work, timeout=self._timeout)
 
     async def close(self) -> None:
         """Put all replies on disk, and close what is open."""
         self._syncing.cancel()
         for asking in self._askings.values():
             asking.endpoints.store_held_refusals()
-        for serving in self.job.servings:
+        for serving in self._job.servings:
             with suppress(Exception):
                 await serving.aclose()
         self._store.close()
 
     @property
-    def box_format(self) -> str:
-        """The name of the box format that is asked for; empty while it has to be measured."""
-        choice = self.job.box_format
-        return "" if choice is None or choice.pending else choice.format.name
-
-    def last_fault(self) -> str:
-        """Return what requests wait for to pass, in words; empty where nothing is wrong."""
-        faults = [asking.last_fault for asking in self._askings.values()]
-        return "; ".join(str(fault).rstrip(".") for fault in faults if fault is not None)
+    def model_version(self) -> str:
+        """The model and the box format that it is asked for."""
+        choice = self._job.box_format
+        if choice is None or choice.pending:
+            return f"{self.model} (box format not known yet)"
+        return f"{self.model} {choice.format.name}"
 
     async def ground(
-        self, path: str, phrases: Sequence[str], image_id: str | None, wanted: Callable[[], bool]
-    ) -> dict[str, Any] | None:
-        """Return the columns that the operators add to the picture at `path` with its phrases.
+        self, request: web.Request, picture: Picture, phrases: list[str]
+    ) -> dict[str, Any]:
+        """Return the record of a picture with its phrases.
 
-        `image_id` None makes one of the path. None is returned where nobody wants the columns any
-        more when their turn comes, before anything is paid for. Raises RecordError for this
-        picture, RunStopped where none can be done for now.
+        Raises NoAnswer where it takes too long, RecordError for this picture, and RunStopped where
+        none can be done for now.
         """
+        task = asyncio.create_task(self._ground(request, picture, phrases))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        done, _ = await asyncio.wait([task], timeout=self._timeout)
+        if done:
+            return task.result()
+        task.add_done_callback(lambda late: late.cancelled() or late.exception())
+        faults = [asking.last_fault for asking in self._askings.values()]
+        reasons = [f" ({str(fault).rstrip('.')})" for fault in faults if fault is not None]
+        why = f"no answer of {self.model} in {self._timeout:g} s{''.join(reasons)}"
+        raise NoAnswer(f"{why}: ask again, what comes meanwhile is kept")
+
+    async def _ground(
+        self, request: web.Request, picture: Picture, phrases: list[str]
+    ) -> dict[str, Any]:
         async with self._turns:
-            if not wanted():
-                return None
-            record = Record({IMAGE_COLUMN: path, "expressions": list(phrases)}, image_id=image_id)
-            if image_id is None:
-                identify(record, IMAGE_COLUMN, None, NumberTable())
-            try:
-                await self._settle(record)
-                return await self._through_all_steps(record)
-            except RunStopped as stopped:
-                self._begin_again_after(stopped)
-                raise
+            if request.transport is None or request.transport.is_closing():
+                raise NoAnswer("the client has left before anything was paid for")
+            with picture.as_file(self.pictures.folder) as path:
+                row = {IMAGE_COLUMN: path, "expressions": phrases}
+                record = Record(row, image_id=picture.image_id)
+                try:
+                    await self._settle(record)
+                    columns = await self._through_all_steps(record)
+                except errors.GroundingError as error:
+                    self._begin_again_after(error)
+                    error.args = (str(error).replace(path, picture.name or "the picture"),)
+                    raise
+        return {IMAGE_COLUMN: picture.name, **columns}
 
     async def _settle(self, record: Record) -> None:
         # The watch begins with the first picture. By the sizes of later ones a model that counts
         # pixels may have to be measured further.
-        await self._memo.prepare(record, IMAGE_COLUMN, self.job.serving.image_limits)
+        await self._memo.prepare(record, IMAGE_COLUMN, self._job.serving.image_limits)
         size = open_image(record, IMAGE_COLUMN).size
         if size in self._settled:
             return
         async with self._settling:
             pictures = partial(pictures_of, [record], IMAGE_COLUMN)
             # replies to probe pictures are kept in a file of their own: this store is open
-            probes = os.path.join(self.job.folder, "probes.jsonl")
-            options = replace(self.job.options, replies=probes)
+            probes = os.path.join(self._job.folder, "probes.jsonl")
+            options = replace(self._job.options, replies=probes)
             start = RunStart(options, self._budget, None, pictures)
-            for operator in self._operators:
+            for operator in self._job.operators:
                 work = operator.settle if self._settled else operator.prepare
                 await asyncio.to_thread(work, start)
             if len(self._settled) >= MOST_SIZES:
@@ -119,11 +144,11 @@ class Engine:
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
         number = next(self._numbers)
         columns: dict[str, Any] = {}
-        for place, operator in enumerate(self._operators):
-            if self._failed is not None:
-                raise self._failed
+        for place, operator in enumerate(self._job.operators):
+            if self._syncing.done():
+                self._syncing.result()  # raises why nothing can be kept any more
             asking = self._asking(operator.serving)
-            label = self.job.steps[place].label
+            label = self._job.steps[place].label
             wording = operator.wording
             ask = StepAsk(asking, self._store, label, (number, place), wording=wording)
             update, error = await self._workers.until_done(
@@ -138,15 +163,16 @@ class Engine:
         if serving is None:
             return None
         if id(serving) not in self._askings:
-            servings = len(self.job.servings)
-            asking = Asking(serving, self.job.options, self._budget, servings=servings)
+            servings = len(self._job.servings)
+            asking = Asking(serving, self._job.options, self._budget, servings=servings)
             self._askings[id(serving)] = asking
         return self._askings[id(serving)]
 
-    def _begin_again_after(self, stopped: RunStopped) -> None:
+    def _begin_again_after(self, stopped: errors.GroundingError) -> None:
         # An endpoint that was down may be up by the next request. A budget that is used up stays
         # so, and so does what the watch has found: it raises that again by itself.
-        if isinstance(stopped, BudgetExceeded) and not isinstance(stopped, QuotaUsedUp):
+        is_quota = isinstance(stopped, errors.QuotaUsedUp)
+        if isinstance(stopped, errors.BudgetExceeded) and not is_quota:
             return
         for key, asking in list(self._askings.items()):
             if asking.stopped is not None:
@@ -154,12 +180,8 @@ class Engine:
                 del self._askings[key]
 
     async def _sync_now_and_then(self) -> None:
-        while self._failed is None:
+        while True:
             await asyncio.sleep(SYNC_SECONDS)
-            try:
-                check_held(self.job.folder)
-                if self._store.unsynced:
-                    await asyncio.to_thread(self._store.sync)
-            except StorageFailed as error:
-                self._failed = error
-                say(f"Error: {error}")
+            check_held(self._job.folder)
+            if self._store.unsynced:
+                await asyncio.to_thread(self._store.sync)

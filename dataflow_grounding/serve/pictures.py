@@ -38,9 +38,11 @@ class Picture:
     data: bytes = b""
 
     @property
-    def image_id(self) -> str | None:
-        """The id of its record: of one that was sent, a digest; None for one made of the path."""
-        return None if self.path else hashlib.blake2b(self.data, digest_size=16).hexdigest()
+    def image_id(self) -> str:
+        """The id of its record: the path without its ending, or a digest of what was sent."""
+        if self.path:
+            return os.path.splitext(self.name)[0]
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
 
     @contextmanager
     def as_file(self, folder: str) -> Iterator[str]:

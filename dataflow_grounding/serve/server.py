@@ -7,7 +7,6 @@ import logging
 import signal
 import socket
 from http import HTTPStatus
-from typing import NamedTuple
 
 from aiohttp import BasicAuth, web
 from aiohttp.typedefs import Handler
@@ -20,35 +19,33 @@ from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.pictures import Pictures
 from dataflow_grounding.serve.plan import ServedJob
-from dataflow_grounding.serve.service import Service, status_of
+from dataflow_grounding.serve.requests import status_of
 
 RETRY_SECONDS = 2  # after which a client whose request didn't fit in the queue may come again
-
-
-class Limits(NamedTuple):
-    """What is taken of clients."""
-
-    queue: int  # requests that may wait while as many as the engine takes are at work
-    timeout: float  # seconds that a request waits for its answer
-    body: int  # bytes of a request's body
 
 
 class Server:
     """Serves a job over HTTP until it is interrupted; port 0 is a free one.
 
-    Clients have to send the token, where there is one. Raises SpecError where others than this
+    Clients have to send the token, where there is one. `queue` requests may wait, each for
+    `timeout` seconds and with a body of `most_bytes`. Raises SpecError where others than this
     machine could reach it without a token, InputError where the port is taken.
     """
 
+    queue = 256
+    timeout = 90.0
+    most_bytes = 64 * 2**20
+
     def __init__(
-        self, job: ServedJob, pictures: Pictures, host: str, port: int, token: str, limits: Limits
+        self, job: ServedJob, pictures: Pictures, host: str, port: int, token: str
     ) -> None:
         if not token and not _is_here(host):
             way = "set DF_SERVE_TOKEN, or --token, to what they have to send"
             raise SpecError(f"--host {host} is reached by others: {way}")
         learn(token)
-        self._job, self._pictures = job, pictures
-        self._token, self._limits = token, limits
+        self._job = job
+        self._pictures = pictures
+        self._token = token
         self._inside = 0  # requests that wait or are at work
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -71,24 +68,21 @@ class Server:
 
     async def _run(self) -> None:
         ended = asyncio.Event()
-        this_task = asyncio.current_task()
-        assert this_task is not None
+        loop = asyncio.get_running_loop()
 
         def end() -> None:
-            if ended.is_set():
-                this_task.cancel()
             ended.set()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)  # the next one ends at once
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, end)
-        engine = Engine(self._job)
-        service = Service(engine, self._pictures, self._limits.timeout)
-        self._most_inside = engine.at_once + self._limits.queue
-        app = web.Application(middlewares=[self._guarded], client_max_size=self._limits.body)
+            loop.add_signal_handler(number, end)
+        engine = Engine(self._job, self._pictures, self.timeout)
+        self._most_inside = engine.at_once + self.queue
+        app = web.Application(middlewares=[self._guarded], client_max_size=self.most_bytes)
         for dialect in (_json, _label_studio, _x_anylabeling):
-            app.add_routes(dialect.routes(service))
-        wait = self._limits.timeout
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=wait)
+            app.add_routes(dialect.routes(engine))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=self.timeout)
         try:
             await runner.setup()
             await web.SockSite(runner, self._socket, backlog=1024).start()
@@ -96,9 +90,7 @@ class Server:
             await ended.wait()
             say("Finishing what is in flight; Ctrl-C once more ends at once.")
             await runner.cleanup()
-            await service.finish()
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
+            await engine.finish()
         finally:
             await engine.close()
 
@@ -115,7 +107,7 @@ class Server:
             status, seconds = status_of(error)
             return _told(request, status, str(error), seconds)
         except web.HTTPRequestEntityTooLarge:
-            return _told(request, 413, f"the body has more than {self._limits.body:,} bytes")
+            return _told(request, 413, f"the body has more than {self.most_bytes:,} bytes")
         except web.HTTPException as error:
             return _told(request, error.status, f"{error.reason}: {request.path[:100]}")
         except ConnectionError:  # it left in the middle of its request: nobody reads an answer
