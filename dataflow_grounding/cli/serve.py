@@ -5,8 +5,8 @@ import click
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
 from dataflow_grounding.data.working_folder import address_of
-from dataflow_grounding.serve.pictures import Pictures
 from dataflow_grounding.serve.plan import served_job
+from dataflow_grounding.serve.requests import Pictures
 from dataflow_grounding.serve.server import Server
 
 

@@ -7,8 +7,7 @@ from aiohttp import web
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import parse_value
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.pictures import Picture, WrongRequest
-from dataflow_grounding.serve.requests import phrases_of, read_json
+from dataflow_grounding.serve.requests import Picture, WrongRequest, phrases_of, read_json
 
 _WAYS = ("image", "image_path", "image_url")
 

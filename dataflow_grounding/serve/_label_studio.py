@@ -18,8 +18,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.formats.label_studio import area_of, box_facts
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.pictures import Picture, Pictures, WrongRequest
-from dataflow_grounding.serve.requests import read_json
+from dataflow_grounding.serve.requests import Picture, Pictures, WrongRequest, read_json
 
 _LOCAL_FILES = "/data/local-files"  # with the path in `d`: of a local storage
 _DATA = "/data/"  # before the path of what was uploaded

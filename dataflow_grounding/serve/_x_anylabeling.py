@@ -11,8 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.pictures import WrongRequest
-from dataflow_grounding.serve.requests import phrases_of, read_json
+from dataflow_grounding.serve.requests import WrongRequest, phrases_of, read_json
 
 _SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
 _WIDGETS = ("edit_text", "button_send", "toggle_preserve_existing_annotations")
@@ -28,13 +27,11 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def models(_: web.Request) -> web.Response:
         return _success({engine.model: _facts(engine)})
 
-    async def info(request: web.Request) -> web.Response:
-        _check_model(engine, request.match_info["model"])
-        return _success({"model_id": engine.model, **_facts(engine)})
-
     async def predict(request: web.Request) -> web.Response:
         body = await read_json(request)
-        _check_model(engine, body.get("model"))
+        if body.get("model") != engine.model:
+            name = str(body.get("model"))[:100]
+            raise WrongRequest(f"no model {name!r}: the one here is {engine.model!r}", 404)
         params = body.get("params") or {}
         if not isinstance(params, Mapping):
             raise WrongRequest("`params` should be an object")
@@ -45,20 +42,11 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             shapes += _shapes(await engine.ground(request, picture, phrases), params)
         return _success({"shapes": shapes, "description": ""})
 
-    return [
-        web.get("/v1/models", models),
-        web.get("/v1/models/{model:.+}/info", info),
-        web.post("/v1/predict", predict),
-    ]
+    return [web.get("/v1/models", models), web.post("/v1/predict", predict)]
 
 
 def _success(data: Any) -> web.Response:
     return web.json_response({"success": True, "data": data})
-
-
-def _check_model(engine: Engine, name: object) -> None:
-    if name != engine.model:
-        raise WrongRequest(f"no model {str(name)[:100]!r}: the one here is {engine.model!r}", 404)
 
 
 def _facts(engine: Engine) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.images.image import open_image
-from dataflow_grounding.serve.pictures import Picture, Pictures
 from dataflow_grounding.serve.plan import ServedJob
+from dataflow_grounding.serve.requests import Picture, Pictures
 from dataflow_grounding.serving.serving import Serving
 
 MOST_SIZES = 4096  # sizes of pictures that are known to be settled

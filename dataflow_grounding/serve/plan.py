@@ -29,6 +29,7 @@ from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.schema import spec_with
 
+NO_INPUT = "image_grounding.data.input_jsonl=none"
 MAX_WORKERS = 16  # requests in flight, where no spec states how many
 
 
@@ -89,10 +90,10 @@ def served_job(
 
 
 def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
-    # A spec for a run says where pictures may come from, and where replies are. One that is short
-    # of data is for its endpoint.
+    # A spec for a run says where pictures may come from, and where replies are, whatever its input
+    # is. One without results_dir is for its endpoint.
     with suppress(SpecError):
-        spec, problems = look_into_spec(paths, overrides)
+        spec, problems = look_into_spec(paths, [*overrides, NO_INPUT])
         if spec is not None and not problems:
             return spec
     spec = load_spec(paths, overrides, whole=False)

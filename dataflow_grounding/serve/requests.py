@@ -1,13 +1,25 @@
-"""What all dialects read of a request, and what its errors become."""
+"""What is read of a request: its JSON, phrases and picture; and what errors become."""
 
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
+import pybase64
 from aiohttp import web
 
 from dataflow_grounding._util import errors
-from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding._util.addresses import is_web
+from dataflow_grounding._util.errors import GroundingError, told_as
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.data.records import parse_line
-from dataflow_grounding.serve.pictures import WrongRequest
+from dataflow_grounding.jobs.downloads import fetched_picture, shown_address
+from dataflow_grounding.spec import RowsData
 
 MOST_PHRASES = 1000  # of one picture
 AGAIN_SECONDS = 5  # after which to try again what may pass
@@ -21,6 +33,90 @@ _STATUSES: dict[type[GroundingError], int] = {  # the first that fits counts
     errors.RecordError: 400,  # the picture is no good
     errors.InputError: 400,
 }
+
+
+class WrongRequest(GroundingError):
+    """A request that can't be answered as it is; `status` is the answer's."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a request: the `path` of its file, or the `data` that was sent.
+
+    `name` is what the client calls it; empty where it has no name.
+    """
+
+    name: str
+    path: str = ""
+    data: bytes = b""
+
+    @property
+    def image_id(self) -> str:
+        """The id of its record: the path without its ending, or a digest of what was sent."""
+        if self.path:
+            return os.path.splitext(self.name)[0]
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+
+    @contextmanager
+    def as_file(self, folder: str) -> Iterator[str]:
+        """Yield the path of its file; one that was sent is a file of `folder` in the block."""
+        if self.path:
+            yield self.path
+            return
+        with ExitStack() as files:
+            with told_as(errors.StorageFailed, f"can't write in {folder}"):
+                file = files.enter_context(NamedTemporaryFile(dir=folder, buffering=0))
+                file.write(self.data)
+            yield file.name
+
+
+class Pictures:
+    """Where pictures may come from: paths below `root`, addresses that a spec's `data` allows."""
+
+    def __init__(self, root: str | None, data: RowsData, allow_hosts: Sequence[str]) -> None:
+        self._root = None if root is None else os.path.realpath(root)
+        self._allow_http = data.allow_http
+        self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
+        self._spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")
+        self.folder = self._spool.name  # of pictures that were sent; removed at the end
+
+    def of_base64(self, text: object) -> Picture:
+        """Return the picture of base64, which may stand in a `data:` address."""
+        if not isinstance(text, str) or not text:
+            raise WrongRequest("the picture should be base64, as a text")
+        encoded = text.partition(",")[2] if text.startswith("data:") else text
+        try:
+            return Picture("", data=pybase64.b64decode(encoded, validate=True))
+        except ValueError:
+            raise WrongRequest("the picture is no base64") from None
+
+    def of_path(self, name: object) -> Picture:
+        """Return the picture at a path below the root."""
+        if self._root is None:
+            raise WrongRequest("no paths are served: start serve with --root DIR", 403)
+        path = os.path.realpath(within(self._root, name, "the request"))
+        if os.path.commonpath([path, self._root]) != self._root:  # by a link
+            raise WrongRequest(f"{quoted(str(name))} leads out of the folder of --root", 403)
+        if not os.path.isfile(path):
+            raise errors.ImageMissing(f"no image {quoted(str(name))} below the folder of --root")
+        return Picture(str(name), path)
+
+    async def of_address(self, url: object) -> Picture:
+        """Return the picture at an http(s) address, where that is allowed."""
+        if not is_web(url):
+            raise WrongRequest("the address of the picture should begin with http:// or https://")
+        address = str(url)
+        if not (self._allow_http or self._hosts):
+            way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
+            raise WrongRequest(f"no picture from {shown_address(address)}, unless {way}", 403)
+        data = await asyncio.to_thread(
+            fetched_picture, address, hosts=self._hosts, no_others=not self._allow_http
+        )
+        return Picture(shown_address(address), data=data)
 
 
 def status_of(error: GroundingError) -> tuple[int, float | None]:

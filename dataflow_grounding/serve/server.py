@@ -17,9 +17,8 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.pictures import Pictures
 from dataflow_grounding.serve.plan import ServedJob
-from dataflow_grounding.serve.requests import status_of
+from dataflow_grounding.serve.requests import Pictures, status_of
 
 RETRY_SECONDS = 2  # after which a client whose request didn't fit in the queue may come again
 

@@ -139,6 +139,7 @@ image_grounding:
     assert "workflow.max_requests" in over.body["error"]
     assert again.body == first.body
     assert paid_for(endpoint) == 1
+    assert (tmp_path / "results" / ".ckpt" / "replies.jsonl").exists()
 
 
 def test_too_many_that_wait_are_429_and_told_when_to_come_again(
