@@ -9,8 +9,6 @@ from dataflow_grounding.data.records import parse_value
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import Picture, WrongRequest, phrases_of, read_json
 
-_WAYS = ("image", "image_path", "image_url")
-
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
@@ -25,9 +23,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 async def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[str]]:
     body = await read_json(request)
-    given = [way for way in _WAYS if body.get(way) is not None]
+    ways = ("image", "image_path", "image_url")
+    given = [way for way in ways if body.get(way) is not None]
     if len(given) != 1:
-        raise WrongRequest(f"the request should have one of {', '.join(_WAYS)}")
+        raise WrongRequest(f"the request should have one of {', '.join(ways)}")
     phrases = phrases_of(body.get("phrases"))
     [way] = given
     if way == "image_path":

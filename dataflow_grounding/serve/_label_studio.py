@@ -13,15 +13,12 @@ from xml.etree import ElementTree
 from aiohttp import web
 
 from dataflow_grounding._util.addresses import is_web
-from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.formats.label_studio import area_of, box_facts
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import Picture, Pictures, WrongRequest, read_json
-
-_LOCAL_FILES = "/data/local-files"  # with the path in `d`: of a local storage
-_DATA = "/data/"  # before the path of what was uploaded
 
 
 class _Config(NamedTuple):
@@ -57,16 +54,15 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
             raise WrongRequest("`tasks` should be a list of objects")
         config = _config_of(body.get("label_config"))
-        context = (body.get("params") or {}).get("context")
 
         async def of_task(task: Mapping[str, Any]) -> dict[str, Any]:
             regions: list[dict[str, Any]] = []
             try:
-                phrases = _phrases(config, task, context)
+                phrases = _phrases(config, task, body.get("params"))
                 if phrases:
                     picture = await _picture(engine.pictures, config, task)
                     regions += _regions(config, await engine.ground(request, picture, phrases))
-            except (RecordError, WrongRequest) as error:
+            except (RecordError, InputError, WrongRequest) as error:
                 # A failure is shown, and nothing stored. Among others, one for good is told here.
                 if len(tasks) == 1 or getattr(error, "passing", False):
                     raise
@@ -89,9 +85,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
-    # What was uploaded is below Label Studio's media folder, and what a local storage has below
-    # its root: both are looked for below --root.
-    address = (task.get("data") or {}).get(config.column)
+    # What was uploaded is at /data/ and its path below Label Studio's media folder; what a local
+    # storage has is named in `d`. Both are looked for below --root.
+    data = task.get("data")
+    address = data.get(config.column) if isinstance(data, Mapping) else None
     if not isinstance(address, str) or not address:
         raise WrongRequest(f"a task has no picture in data.{config.column}")
     if address.startswith("data:"):
@@ -99,9 +96,9 @@ async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any])
     if is_web(address):
         return await pictures.of_address(address)
     parts = urlsplit(address)
-    if parts.path.rstrip("/") == _LOCAL_FILES:
+    if parts.path.rstrip("/") == "/data/local-files":
         return pictures.of_path(parse_qs(parts.query).get("d", [""])[0])
-    return pictures.of_path(unquote(parts.path).removeprefix(_DATA))
+    return pictures.of_path(unquote(parts.path).removeprefix("/data/"))
 
 
 def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -120,12 +117,13 @@ def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, A
             yield region
 
 
-def _phrases(config: _Config, task: Mapping[str, Any], context: Any) -> list[str]:
+def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]:
     # A text that a person has just written is looked for alone. Else it is the labels, and the
     # texts of the task.
-    stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]
     try:
-        texts = _texts(config, [context]) or [*config.labels, *_texts(config, stored)]
+        stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]
+        written = _texts(config, [(params or {}).get("context")])
+        texts = written or [*config.labels, *_texts(config, stored)]
     except (AttributeError, KeyError, TypeError):
         raise WrongRequest("the texts of tasks are not as Label Studio sends them") from None
     return list(dict.fromkeys(texts))

@@ -25,7 +25,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     """Return the routes of this dialect."""
 
     async def models(_: web.Request) -> web.Response:
-        return _success({engine.model: _facts(engine)})
+        return web.json_response({"success": True, "data": {engine.model: _facts(engine)}})
 
     async def predict(request: web.Request) -> web.Response:
         body = await read_json(request)
@@ -40,13 +40,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if phrases:
             picture = engine.pictures.of_base64(body.get("image"))
             shapes += _shapes(await engine.ground(request, picture, phrases), params)
-        return _success({"shapes": shapes, "description": ""})
+        data = {"shapes": shapes, "description": ""}
+        return web.json_response({"success": True, "data": data})
 
     return [web.get("/v1/models", models), web.post("/v1/predict", predict)]
-
-
-def _success(data: Any) -> web.Response:
-    return web.json_response({"success": True, "data": data})
 
 
 def _facts(engine: Engine) -> dict[str, Any]:

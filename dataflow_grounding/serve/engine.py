@@ -30,10 +30,6 @@ from dataflow_grounding.serving.serving import Serving
 MOST_SIZES = 4096  # sizes of pictures that are known to be settled
 
 
-class NoAnswer(errors.ServerFault):
-    """No answer within the time that a client waits; what comes later is kept."""
-
-
 class Engine:
     """Grounds pictures as they come, all with one store of replies, one budget and one limit.
 
@@ -88,8 +84,7 @@ class Engine:
     ) -> dict[str, Any]:
         """Return the record of a picture with its phrases.
 
-        Raises NoAnswer where it takes too long, RecordError for this picture, and RunStopped where
-        none can be done for now.
+        Raises RecordError for this picture, RunStopped where none can be done for now.
         """
         task = asyncio.create_task(self._ground(request, picture, phrases))
         self._at_work.add(task)
@@ -101,15 +96,15 @@ class Engine:
         faults = [asking.last_fault for asking in self._askings.values()]
         reasons = [f" ({str(fault).rstrip('.')})" for fault in faults if fault is not None]
         why = f"no answer of {self.model} in {self._timeout:g} s{''.join(reasons)}"
-        raise NoAnswer(f"{why}: ask again, what comes meanwhile is kept")
+        raise errors.ServerFault(f"{why}: ask again, what comes meanwhile is kept")
 
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str]
     ) -> dict[str, Any]:
         async with self._turns:
             if request.transport is None or request.transport.is_closing():
-                raise NoAnswer("the client has left before anything was paid for")
-            with picture.as_file(self.pictures.folder) as path:
+                raise errors.ServerFault("the client has left before anything was paid for")
+            with picture.as_file(self.pictures.spool.name) as path:
                 row = {IMAGE_COLUMN: path, "expressions": phrases}
                 record = Record(row, image_id=picture.image_id)
                 try:

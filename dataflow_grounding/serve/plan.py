@@ -30,14 +30,12 @@ from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.schema import spec_with
 
 NO_INPUT = "image_grounding.data.input_jsonl=none"
-MAX_WORKERS = 16  # requests in flight, where no spec states how many
 
 
 class ServedJob(ImageGroundingJob):
     """`image_grounding` without input: the steps that find boxes, and look at them again.
 
-    `data` says where pictures may come from, `options` how it runs; `folder` is the checkpoint
-    folder, which keeps the replies. Raises SpecError.
+    `data` says where pictures may come from, `folder` keeps the replies. Raises SpecError.
     """
 
     def __init__(self, spec: Spec, data: GroundingData, folder: str) -> None:
@@ -103,7 +101,7 @@ def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
 
 def _spec_of_environment() -> Spec:
     read_env_files()
-    block = {"vlm": {"backend": "auto"}, "workflow": {"max_workers": MAX_WORKERS}}
+    block = {"vlm": {"backend": "auto"}, "workflow": {"max_workers": 16}}
     values = {"image_grounding": {**block, "data": {"input_jsonl": ""}}}
     model = spec_with("image_grounding", ImageGroundingBlock)
     spec = model(results_dir=".", autolabel_type="image_grounding", **values)

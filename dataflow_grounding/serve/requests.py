@@ -13,7 +13,6 @@ import pybase64
 from aiohttp import web
 
 from dataflow_grounding._util import errors
-from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import GroundingError, told_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import quoted
@@ -45,10 +44,7 @@ class WrongRequest(GroundingError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a request: the `path` of its file, or the `data` that was sent.
-
-    `name` is what the client calls it; empty where it has no name.
-    """
+    """A picture of a request: its file's `path` or the `data` that was sent; what it is called."""
 
     name: str
     path: str = ""
@@ -81,8 +77,7 @@ class Pictures:
         self._root = None if root is None else os.path.realpath(root)
         self._allow_http = data.allow_http
         self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
-        self._spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")
-        self.folder = self._spool.name  # of pictures that were sent; removed at the end
+        self.spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")  # removed at the end
 
     def of_base64(self, text: object) -> Picture:
         """Return the picture of base64, which may stand in a `data:` address."""
@@ -107,8 +102,6 @@ class Pictures:
 
     async def of_address(self, url: object) -> Picture:
         """Return the picture at an http(s) address, where that is allowed."""
-        if not is_web(url):
-            raise WrongRequest("the address of the picture should begin with http:// or https://")
         address = str(url)
         if not (self._allow_http or self._hosts):
             way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
@@ -144,8 +137,7 @@ def phrases_of(value: Any) -> list[str]:
     """Return phrases as they were sent, without blanks at their ends. Raises WrongRequest."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not 0 < len(texts) <= MOST_PHRASES:
-        wanted = f"a list of 1 to {MOST_PHRASES} texts that say what to look for"
-        raise WrongRequest(f"`phrases` should be {wanted}")
+        raise WrongRequest(f"`phrases` should be a list of 1 to {MOST_PHRASES} texts to look for")
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise WrongRequest(f"{text!r:.40} of `phrases` is no text that says what to look for")

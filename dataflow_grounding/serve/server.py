@@ -18,9 +18,7 @@ from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.plan import ServedJob
-from dataflow_grounding.serve.requests import Pictures, status_of
-
-RETRY_SECONDS = 2  # after which a client whose request didn't fit in the queue may come again
+from dataflow_grounding.serve.requests import AGAIN_SECONDS, Pictures, status_of
 
 
 class Server:
@@ -126,7 +124,7 @@ class Server:
         if not self._token and is_from_page:
             return _told(request, 403, "pages of the web may not ask: set a token for those")
         if self._inside >= self._most_inside:
-            return _told(request, 429, "too many requests wait: try again later", RETRY_SECONDS)
+            return _told(request, 429, "too many requests wait: try again later", AGAIN_SECONDS)
         return None
 
     def _has_token(self, request: web.Request) -> bool:
@@ -150,8 +148,7 @@ def _told(
     line = blotted_message(" ".join(text.split()))
     body: dict[str, object] = {"error": line}
     if request.path.startswith("/v1/"):
-        error = {"code": HTTPStatus(status).name, "message": line}
-        body = {"success": False, "error": error}
+        body = {"success": False, "error": {"code": HTTPStatus(status).name, "message": line}}
     reason = line[:300].encode("ascii", "replace").decode()
     response = web.json_response(body, status=status, reason=reason)
     if retry_after is not None:

@@ -152,7 +152,7 @@ def test_too_many_that_wait_are_429_and_told_when_to_come_again(
             late = served.post("/ground", body_of(1))
     busy = [answer for answer in answers if answer.status == 429]
     assert len(busy) == 40 - 32  # 16 in flight, and as many that are made ready
-    assert {answer.headers["Retry-After"] for answer in busy} == {"2"}
+    assert {answer.headers["Retry-After"] for answer in busy} == {"5"}
     waited = [answer for answer in answers if answer.status == 503]
     assert len(waited) == 32
     assert "no answer of stand-in in 5 s" in waited[0].body["error"]
