@@ -86,24 +86,28 @@ class Engine:
 
         Raises RecordError for this picture, RunStopped where none can be done for now.
         """
-        task = asyncio.create_task(self._ground(request, picture, phrases))
+        begun = asyncio.Event()
+        task = asyncio.create_task(self._ground(request, picture, phrases, begun))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
         task.add_done_callback(lambda late: late.cancelled() or late.exception())
+        if not begun.is_set():
+            task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
         faults = [asking.last_fault for asking in self._askings.values()]
         reasons = [f" ({str(fault).rstrip('.')})" for fault in faults if fault is not None]
         why = f"no answer of {self.model} in {self._timeout:g} s{''.join(reasons)}"
         raise errors.ServerFault(f"{why}: ask again, what comes meanwhile is kept")
 
     async def _ground(
-        self, request: web.Request, picture: Picture, phrases: list[str]
+        self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
     ) -> dict[str, Any]:
         async with self._turns:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
+            begun.set()
             with picture.as_file(self.pictures.spool.name) as path:
                 row = {IMAGE_COLUMN: path, "expressions": phrases}
                 record = Record(row, image_id=picture.image_id)

@@ -29,8 +29,6 @@ from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.schema import spec_with
 
-NO_INPUT = "image_grounding.data.input_jsonl=none"
-
 
 class ServedJob(ImageGroundingJob):
     """`image_grounding` without input: the steps that find boxes, and look at them again.
@@ -91,7 +89,9 @@ def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
     # A spec for a run says where pictures may come from, and where replies are, whatever its input
     # is. One without results_dir is for its endpoint.
     with suppress(SpecError):
-        spec, problems = look_into_spec(paths, [*overrides, NO_INPUT])
+        spec, problems = look_into_spec(
+            paths, [*overrides, "image_grounding.data.input_jsonl=none"]
+        )
         if spec is not None and not problems:
             return spec
     spec = load_spec(paths, overrides, whole=False)

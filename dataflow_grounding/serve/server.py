@@ -48,8 +48,7 @@ class Server:
         try:
             self._socket = socket.create_server((host, port), family=family, backlog=1024)
         except OSError as error:
-            why = error.strerror or error
-            raise InputError(f"can't listen on {host}, port {port}: {why}") from None
+            raise InputError(f"can't listen on {host}:{port}: {error.strerror or error}") from None
         shown_host = f"[{host}]" if ":" in host else host
         self._address = f"http://{shown_host}:{self._socket.getsockname()[1]}"
 
@@ -144,7 +143,7 @@ class Server:
 def _told(
     request: web.Request, status: int, text: str, retry_after: float | None = None
 ) -> web.Response:
-    # In the reason, too: the labelling tools show that, and not the body.
+    # In the reason, too, which the labelling tools show.
     line = blotted_message(" ".join(text.split()))
     body: dict[str, object] = {"error": line}
     if request.path.startswith("/v1/"):

@@ -123,7 +123,9 @@ def test_others_are_let_in_with_a_token_only(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_and_a_folder_that_is_at_work(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
-        with pytest.raises(AssertionError, match=f"port {served.port}: Address already in use"):
+        with pytest.raises(
+            AssertionError, match=f"127.0.0.1:{served.port}: Address already in use"
+        ):
             Served(tmp_path, "--port", str(served.port))
         with pytest.raises(AssertionError, match="another run is working in"):
             Served(tmp_path)
