@@ -88,10 +88,9 @@ def served_job(
 def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
     # A spec for a run says where pictures may come from, and where replies are, whatever its input
     # is. One without results_dir is for its endpoint.
+    stated = [*overrides, "image_grounding.data.input_jsonl=none"]
     with suppress(SpecError):
-        spec, problems = look_into_spec(
-            paths, [*overrides, "image_grounding.data.input_jsonl=none"]
-        )
+        spec, problems = look_into_spec(paths, stated)
         if spec is not None and not problems:
             return spec
     spec = load_spec(paths, overrides, whole=False)
