@@ -45,6 +45,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "calibrate": ("endpoints", "Find out which box format a model uses."),
         "check": ("before_run", "Validate spec, input and images; send nothing."),
         "estimate": ("before_run", "Estimate what a run will send and cost."),
+        "serve": ("serve", "Answer labelling tools over HTTP."),
         "merge": ("merge", "Put shards together."),
         "cost": ("cost", "Show what was paid for results, per step."),
         "apply": ("review", "Write results as they were reviewed."),

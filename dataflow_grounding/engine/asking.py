@@ -50,6 +50,7 @@ class Asking:
             and how asked, as `count_unreadable` does), `input_tokens` …
         stopped: Why nothing more is sent; None while the run goes on.
         waiting_for_rate_limit: How many requests wait for a rate limit now.
+        last_fault: The last fault that a request waits for to pass; None after an answer.
 
     Args:
         serving: Who answers.
@@ -78,6 +79,7 @@ class Asking:
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
+        self.last_fault: errors.ServerFault | None = None
         self._stop = stop or partial(setattr, self, "stopped")
         # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -282,6 +284,7 @@ class Asking:
             if request.sending.at is None and self.endpoints.askable(failed_at):
                 continue
             failed_at.clear()
+            self.last_fault = fault
             self._tell_of_waiting(fault)
             self.waiting_for_rate_limit += is_rate_limit
             try:
@@ -351,6 +354,7 @@ class Asking:
             if 0 < reply.hold <= self.options.max_wait:
                 endpoint.share.hold(reply.hold)
             endpoint.answered()
+            self.last_fault = None
             self._count_answer(reply.usage)
             return reply
         except errors.GroundingError as error:

@@ -326,7 +326,7 @@ def _regions_like(
     texts = _texts_of(first["id"], source)
     label = str(phrase.expression.get("class") or phrase.text)
     labels = first["value"].get(first["type"]) if texts else [label]
-    of_box = _box_facts(own_id, source.sample.size)
+    of_box = box_facts(own_id, source.sample.size)
     kind, area = _area_of(mark.box, mark.mask, source.sample.size)
     for item in (first, *texts[:1]):
         names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
@@ -396,7 +396,7 @@ def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[
     for number, score in enumerate(phrase.scores):
         mask = phrase.expression["instances"][number].get(masks.KEY)
         kind, area = _area_of(phrase.boxes[number], mask, sample.size)
-        region = _box_facts(f"{span_id}b{number}", sample.size)
+        region = box_facts(f"{span_id}b{number}", sample.size)
         value = {**area, f"{kind}labels": [_BOX]}
         box = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
         if score is not None:
@@ -447,7 +447,7 @@ def _names_of(kind: str, source: Source) -> dict[str, str]:
 def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
     # Return what kind of region it is, and where it is.
     if mask is None:
-        return "rectangle", _area(box, size)
+        return "rectangle", area_of(box, size)
     if masks.is_polygons(mask):
         (polygon,) = mask
         percents = [number / size[i % 2] * 100 for i, number in enumerate(polygon)]
@@ -484,7 +484,8 @@ def _mask_in(value: Mapping[str, Any], size: Size) -> Any:
     return [[round(part * size[i % 2] / 100, _DECIMALS) for i, part in enumerate(percents)]]
 
 
-def _area(box: Bbox, size: Size) -> dict[str, Any]:
+def area_of(box: Bbox, size: Size) -> dict[str, Any]:
+    """Return a box as a region's value has it, in percents of the sides."""
     x1, y1, x2, y2 = box
     width, height = size
     return {
@@ -496,7 +497,8 @@ def _area(box: Bbox, size: Size) -> dict[str, Any]:
     }
 
 
-def _box_facts(own_id: str, size: Size) -> dict[str, Any]:
+def box_facts(own_id: str, size: Size) -> dict[str, Any]:
+    """Return what a region on the image of our configuration says besides its value."""
     return {
         "id": own_id,
         "to_name": "image",

@@ -56,7 +56,7 @@ class RowsJob(SpecJob):
         # All steps are made, wanted or not: a step's folder and input go by those before it.
         all_steps = self.make_steps(storage)
         for step in all_steps:
-            _watch_as_stated(step.operator, spec.block.vlm)
+            watch_as_stated(step.operator, spec.block.vlm)
         self.take_steps(all_steps)
         # the first wanted step; one that writes captions may come before it, and has no number
         self._first = self.steps[0]
@@ -354,10 +354,13 @@ def _write(path: str, rows: Iterator[Row]) -> int:
     return broken
 
 
-def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    # `check_every` says how often either is tested, `on_suspect_boxes` what becomes of boxes that
-    # don't look right. What isn't stated stays as the operator has it. An operator that watches
-    # neither stays as it is.
+def watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
+    """Set how an operator watches boxes and judgements, as `vlm` states it.
+
+    `check_every` says how often either is tested, `on_suspect_boxes` what becomes of boxes that
+    don't look right. What isn't stated stays as the operator has it. An operator that watches
+    neither stays as it is.
+    """
     states_checks = "check_every" in vlm.model_fields_set
     judge_watch = getattr(operator, "judge_watch", None)
     if judge_watch is not None and states_checks:

@@ -1,0 +1,158 @@
+"""The dialect of Label Studio's ML backends: pre-annotations for RectangleLabels.
+
+Sources: labelstud.io/guide/ml_create, labelstud.io/guide/predictions; the client in label-studio,
+label_studio/ml/api_connector.py, and what it does with results, label_studio/ml/models.py.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree
+
+from aiohttp import web
+
+from dataflow_grounding._util.addresses import is_web
+from dataflow_grounding._util.errors import InputError, RecordError
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.formats.label_studio import area_of, box_facts
+from dataflow_grounding.serve.engine import Engine
+from dataflow_grounding.serve.requests import Picture, Pictures, WrongRequest, read_json
+
+
+class _Config(NamedTuple):
+    """What a labelling configuration says of boxes."""
+
+    control: str  # the name of its RectangleLabels
+    image: str  # the name of the image that they are drawn on
+    column: str  # the key of a task's data with the image's address
+    labels: Sequence[str]
+
+    def label_of(self, phrase: str) -> str:
+        """Return the label of a phrase's boxes: the one that says the same, else the first."""
+        for label in self.labels:
+            if label.casefold() == phrase.casefold():
+                return label
+        return self.labels[0] if self.labels else phrase
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    """Return the routes of this dialect."""
+
+    async def health(_: web.Request) -> web.Response:
+        return web.json_response({"status": "UP", "model_class": engine.model})
+
+    async def setup(request: web.Request) -> web.Response:
+        body = await read_json(request)
+        _config_of(body.get("schema"))
+        return web.json_response({"model_version": engine.model_version})
+
+    async def predict(request: web.Request) -> web.Response:
+        body = await read_json(request)
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
+            raise WrongRequest("`tasks` should be a list of objects")
+        config = _config_of(body.get("label_config"))
+
+        async def of_task(task: Mapping[str, Any]) -> dict[str, Any]:
+            regions: list[dict[str, Any]] = []
+            try:
+                phrases = _phrases(config, task, body.get("params"))
+                if phrases:
+                    picture = await _picture(engine.pictures, config, task)
+                    regions += _regions(config, await engine.ground(request, picture, phrases))
+            except (RecordError, InputError, WrongRequest) as error:
+                # A failure is shown, and nothing stored. Among others, one for good is told here.
+                if len(tasks) == 1 or getattr(error, "passing", False):
+                    raise
+                say(f"Warning: a task has no boxes: {error}")
+            score = min((region["score"] for region in regions if "score" in region), default=0)
+            return {"model_version": engine.model_version, "score": score, "result": regions}
+
+        results = await asyncio.gather(*map(of_task, tasks))
+        return web.json_response({"results": results, "model_version": engine.model_version})
+
+    async def versions(_: web.Request) -> web.Response:
+        return web.json_response({"versions": [engine.model_version]})
+
+    return [
+        web.get("/health", health),
+        web.post("/setup", setup),
+        web.post("/predict", predict),
+        web.get("/versions", versions),
+    ]
+
+
+async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
+    # What was uploaded is at /data/ and its path below Label Studio's media folder; what a local
+    # storage has is named in `d`. Both are looked for below --root.
+    data = task.get("data")
+    address = data.get(config.column) if isinstance(data, Mapping) else None
+    if not isinstance(address, str) or not address:
+        raise WrongRequest(f"a task has no picture in data.{config.column}")
+    if address.startswith("data:"):
+        return pictures.of_base64(address)
+    if is_web(address):
+        return await pictures.of_address(address)
+    parts = urlsplit(address)
+    if parts.path.rstrip("/") == "/data/local-files":
+        return pictures.of_path(parse_qs(parts.query).get("d", [""])[0])
+    return pictures.of_path(unquote(parts.path).removeprefix("/data/"))
+
+
+def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    size = record["width"], record["height"]
+    names = {"from_name": config.control, "to_name": config.image, "type": "rectanglelabels"}
+    for number, expression in enumerate(record["expressions"]):
+        phrase = expression["text"]
+        label = config.label_of(phrase)
+        for place, instance in enumerate(expression["instances"]):
+            value = {**area_of(box_of(instance["bbox"]), size), "rectanglelabels": [label]}
+            region = {**box_facts(f"p{number}b{place}", size), **names, "value": value}
+            if instance.get("score") is not None:
+                region["score"] = instance["score"]
+            if label.casefold() != phrase.casefold():
+                region["meta"] = {"text": [phrase]}  # shown where the region is looked at
+            yield region
+
+
+def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]:
+    # A text that a person has just written is looked for alone. Else it is the labels, and the
+    # texts of the task.
+    try:
+        stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]
+        written = _texts(config, [(params or {}).get("context")])
+        texts = written or [*config.labels, *_texts(config, stored)]
+    except (AttributeError, KeyError, TypeError):
+        raise WrongRequest("the texts of tasks are not as Label Studio sends them") from None
+    return list(dict.fromkeys(texts))
+
+
+def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
+    # Those of TextAreas of the image.
+    texts: list[str] = []
+    for holder in holders:
+        for region in (isinstance(holder, Mapping) and holder.get("result")) or []:
+            if region.get("type") == "textarea" and region.get("to_name") == config.image:
+                words = region["value"].get("text") or []
+                texts += [words] if isinstance(words, str) else words
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _config_of(text: Any) -> _Config:
+    # A document type could define entities that grow without end.
+    if not isinstance(text, str) or "<!DOCTYPE" in text.upper():
+        raise WrongRequest("the labelling configuration can't be read")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        raise WrongRequest("the labelling configuration is no XML") from None
+    columns = {one.get("name"): one.get("value", "").lstrip("$") for one in root.iter("Image")}
+    for control in root.iter("RectangleLabels"):
+        image = control.get("toName", "")
+        if image in columns:
+            labels = [label.get("value", "").strip() for label in control.iter("Label")]
+            named = [label for label in labels if label]
+            return _Config(control.get("name", ""), image, columns[image], named)
+    raise WrongRequest("the labelling configuration has no RectangleLabels of an Image")

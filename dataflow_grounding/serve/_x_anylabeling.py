@@ -1,0 +1,89 @@
+"""The dialect of X-AnyLabeling's remote server: detection and grounding with a text prompt.
+
+Source: the API of X-AnyLabeling-Server (docs/openapi.json), and its client in X-AnyLabeling,
+engines/auto_labeling/remote_server.py.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from dataflow_grounding.serve.engine import Engine
+from dataflow_grounding.serve.requests import WrongRequest, phrases_of, read_json
+
+_SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
+_WIDGETS = ("edit_text", "button_send", "toggle_preserve_existing_annotations")
+_TASKS = {
+    "detection": "Boxes of several things: a cup, a red car",
+    "grounding": "Boxes of one description: the cup to the left of the car",
+}
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    """Return the routes of this dialect."""
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"success": True, "data": {engine.model: _facts(engine)}})
+
+    async def predict(request: web.Request) -> web.Response:
+        body = await read_json(request)
+        if body.get("model") != engine.model:
+            name = str(body.get("model"))[:100]
+            raise WrongRequest(f"no model {name!r}: the one here is {engine.model!r}", 404)
+        params = body.get("params") or {}
+        if not isinstance(params, Mapping):
+            raise WrongRequest("`params` should be an object")
+        phrases = _phrases(params)
+        shapes: list[dict[str, Any]] = []
+        if phrases:
+            picture = engine.pictures.of_base64(body.get("image"))
+            shapes += _shapes(await engine.ground(request, picture, phrases), params)
+        data = {"shapes": shapes, "description": ""}
+        return web.json_response({"success": True, "data": data})
+
+    return [web.get("/v1/models", models), web.post("/v1/predict", predict)]
+
+
+def _facts(engine: Engine) -> dict[str, Any]:
+    common = {
+        "batch_processing_mode": "text_prompt",
+        "active_widgets": {name: {} for name in _WIDGETS},
+    }
+    tasks = []
+    for own_id, description in _TASKS.items():
+        task = {"id": own_id, "name": own_id.capitalize(), "description": description}
+        tasks.append({**task, **common})
+    widgets = ("remote_task_select_combobox", *_WIDGETS)
+    return {
+        "display_name": engine.model_version,
+        "widgets": [{"name": name, "value": None} for name in widgets],
+        "batch_processing_mode": "text_prompt",
+        "available_tasks": tasks,
+    }
+
+
+def _phrases(params: Mapping[str, Any]) -> list[str]:
+    # `grounding` is about one description, which may hold commas.
+    text = params.get("text_prompt") or ""
+    if not isinstance(text, str):
+        raise WrongRequest("`text_prompt` should be a text")
+    parts = [text] if params.get("current_task") == "grounding" else _SEPARATORS.split(text)
+    phrases = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    return phrases_of(phrases) if phrases else []
+
+
+def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    # Boxes below the user's threshold are left out; those without a score stay.
+    threshold = params.get("conf_threshold")
+    least = threshold if isinstance(threshold, (int, float)) else 0
+    for expression in record["expressions"]:
+        for instance in expression["instances"]:
+            score = instance.get("score")
+            if score is not None and score < least:
+                continue
+            x1, y1, x2, y2 = instance["bbox"]
+            points = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
+            shape = {"label": expression["text"], "shape_type": "rectangle", "points": points}
+            yield {**shape, "score": score}

@@ -1,0 +1,186 @@
+"""One engine for all requests: stores, limits and servings are opened once, not for each."""
+
+import asyncio
+import itertools
+import os
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from dataflow_grounding._util import errors
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
+from dataflow_grounding.engine.options import RunStart, budget_of
+from dataflow_grounding.engine.run import SYNC_SECONDS
+from dataflow_grounding.engine.run_lock import check_held
+from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
+from dataflow_grounding.engine.workers import Workers
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.serve.plan import ServedJob
+from dataflow_grounding.serve.requests import Picture, Pictures
+from dataflow_grounding.serving.serving import Serving
+
+MOST_SIZES = 4096  # sizes of pictures that are known to be settled
+
+
+class Engine:
+    """Grounds pictures as they come, all with one store of replies, one budget and one limit.
+
+    It is made in the event loop in which it works, where the lock of the job's folder is held. It
+    works on `at_once` pictures at a time: more wait. Nobody waits longer than `timeout` seconds;
+    work that has begun goes on all the same, and its reply is kept. Raises StorageFailed.
+    """
+
+    def __init__(self, job: ServedJob, pictures: Pictures, timeout: float) -> None:
+        self._job = job
+        self.pictures = pictures
+        self._timeout = timeout
+        self.model = job.serving.model
+        self.at_once = 2 * sum(serving.max_workers for serving in job.servings)
+        self._turns = asyncio.Semaphore(self.at_once)
+        self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
+        self._numbers = itertools.count()  # the first comes first, where requests wait
+        self._budget = budget_of(job.options)
+        self._askings: dict[int, Asking] = {}
+        self._settled: set[Size] = set()
+        self._settling = asyncio.Lock()
+        self._workers = Workers(lambda: False)
+        self._memo = ImageMemo(None)
+        self._store = KeyedLog(store_path(job.folder), others=other_stores(job.folder))
+        self._syncing = asyncio.create_task(self._sync_now_and_then())
+
+    async def finish(self) -> None:
+        """Wait for what is at work, though nobody waits for it any more."""
+        if self._at_work:
+            await asyncio.wait(self._at_work, timeout=self._timeout)
+
+    async def close(self) -> None:
+        """Put all replies on disk, and close what is open."""
+        self._syncing.cancel()
+        for asking in self._askings.values():
+            asking.endpoints.store_held_refusals()
+        for serving in self._job.servings:
+            with suppress(Exception):
+                await serving.aclose()
+        self._store.close()
+
+    @property
+    def model_version(self) -> str:
+        """The model and the box format that it is asked for."""
+        choice = self._job.box_format
+        if choice is None or choice.pending:
+            return f"{self.model} (box format not known yet)"
+        return f"{self.model} {choice.format.name}"
+
+    async def ground(
+        self, request: web.Request, picture: Picture, phrases: list[str]
+    ) -> dict[str, Any]:
+        """Return the record of a picture with its phrases.
+
+        Raises RecordError for this picture, RunStopped where none can be done for now.
+        """
+        begun = asyncio.Event()
+        task = asyncio.create_task(self._ground(request, picture, phrases, begun))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        done, _ = await asyncio.wait([task], timeout=self._timeout)
+        if done:
+            return task.result()
+        task.add_done_callback(lambda late: late.cancelled() or late.exception())
+        if not begun.is_set():
+            task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
+        faults = [asking.last_fault for asking in self._askings.values()]
+        reasons = [f" ({str(fault).rstrip('.')})" for fault in faults if fault is not None]
+        why = f"no answer of {self.model} in {self._timeout:g} s{''.join(reasons)}"
+        raise errors.ServerFault(f"{why}: ask again, what comes meanwhile is kept")
+
+    async def _ground(
+        self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
+    ) -> dict[str, Any]:
+        async with self._turns:
+            if request.transport is None or request.transport.is_closing():
+                raise errors.ServerFault("the client has left before anything was paid for")
+            begun.set()
+            with picture.as_file(self.pictures.spool.name) as path:
+                row = {IMAGE_COLUMN: path, "expressions": phrases}
+                record = Record(row, image_id=picture.image_id)
+                try:
+                    await self._settle(record)
+                    columns = await self._through_all_steps(record)
+                except errors.GroundingError as error:
+                    self._begin_again_after(error)
+                    error.args = (str(error).replace(path, picture.name or "the picture"),)
+                    raise
+        return {IMAGE_COLUMN: picture.name, **columns}
+
+    async def _settle(self, record: Record) -> None:
+        # The watch begins with the first picture. By the sizes of later ones a model that counts
+        # pixels may have to be measured further.
+        await self._memo.prepare(record, IMAGE_COLUMN, self._job.serving.image_limits)
+        size = open_image(record, IMAGE_COLUMN).size
+        if size in self._settled:
+            return
+        async with self._settling:
+            pictures = partial(pictures_of, [record], IMAGE_COLUMN)
+            # replies to probe pictures are kept in a file of their own: this store is open
+            probes = os.path.join(self._job.folder, "probes.jsonl")
+            options = replace(self._job.options, replies=probes)
+            start = RunStart(options, self._budget, None, pictures)
+            for operator in self._job.operators:
+                work = operator.settle if self._settled else operator.prepare
+                await asyncio.to_thread(work, start)
+            if len(self._settled) >= MOST_SIZES:
+                self._settled.pop()
+            self._settled.add(size)
+
+    async def _through_all_steps(self, record: Record) -> dict[str, Any]:
+        number = next(self._numbers)
+        columns: dict[str, Any] = {}
+        for place, operator in enumerate(self._job.operators):
+            if self._syncing.done():
+                self._syncing.result()  # raises why nothing can be kept any more
+            asking = self._asking(operator.serving)
+            label = self._job.steps[place].label
+            wording = operator.wording
+            ask = StepAsk(asking, self._store, label, (number, place), wording=wording)
+            update, error = await self._workers.until_done(
+                partial(annotated, operator, record.updated(columns), ask, self._memo)
+            )
+            if error is not None:
+                raise error
+            columns |= update or {}
+        return columns
+
+    def _asking(self, serving: Serving | None) -> Asking | None:
+        if serving is None:
+            return None
+        if id(serving) not in self._askings:
+            servings = len(self._job.servings)
+            asking = Asking(serving, self._job.options, self._budget, servings=servings)
+            self._askings[id(serving)] = asking
+        return self._askings[id(serving)]
+
+    def _begin_again_after(self, stopped: errors.GroundingError) -> None:
+        # An endpoint that was down may be up by the next request. A budget that is used up stays
+        # so, and so does what the watch has found: it raises that again by itself.
+        is_quota = isinstance(stopped, errors.QuotaUsedUp)
+        if isinstance(stopped, errors.BudgetExceeded) and not is_quota:
+            return
+        for key, asking in list(self._askings.items()):
+            if asking.stopped is not None:
+                asking.endpoints.store_held_refusals()
+                del self._askings[key]
+
+    async def _sync_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            check_held(self._job.folder)
+            if self._store.unsynced:
+                await asyncio.to_thread(self._store.sync)

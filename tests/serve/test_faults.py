@@ -1,0 +1,205 @@
+"""The endpoint down, the budget over, clients that hang up, a kill: nothing is paid twice."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing.answers import asks_for_rectangles
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.served import Answer, Served, paid_for
+from tests.support.waiting import wait_until
+
+
+def body_of(number: int) -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (number, 90, 160)).save(file, "PNG")
+    return {"image": base64.b64encode(file.getvalue()).decode(), "phrases": ["a cup"]}
+
+
+def digests(requests: Iterable[ReceivedRequest]) -> list[str]:
+    """The pictures that were asked about, without those of checks."""
+    return [one.images[0].digest for one in requests if not asks_for_rectangles(one)]
+
+
+def asked_together(served: Served, count: int, at_once: int) -> list[Answer]:
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(lambda number: served.post("/ground", body_of(number)), range(count)))
+
+
+def test_equal_requests_at_once_are_paid_once(
+    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
+) -> None:
+    with Served(tmp_path, **variables) as served, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: served.post("/ground", body_of(1)), range(8)))
+    assert [answer.body for answer in answers] == [answers[0].body] * 8
+    assert paid_for(endpoint) == 1
+
+
+def test_killed_amid_fifty_requests_nothing_is_paid_twice(
+    tmp_path: Path, variables: dict[str, Any]
+) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.05) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, **variables) as served, ThreadPoolExecutor(8) as pool:
+            for number in range(50):
+                pool.submit(_ask_until_cut, served, number)
+            wait_until(lambda: paid_for(endpoint) >= 20)
+            served.process.kill()
+            served.process.wait()
+        wait_until(lambda: endpoint.in_flight == 0)
+        before = len(endpoint.requests)
+        stored = _stored_pictures(tmp_path)
+        with Served(tmp_path, **variables) as served:
+            answers = asked_together(served, 50, 8)
+        assert [answer.status for answer in answers] == [200] * 50
+        answered = digests(one for one in endpoint.requests[:before] if one.status_sent == 200)
+        again = digests(endpoint.requests[before:])
+    assert len(again) == len(set(again)) == 50 - stored
+    # a reply that was on its way when the process was killed is lost; no other is
+    assert len(set(answered).intersection(again)) <= 8
+
+
+def _ask_until_cut(served: Served, number: int) -> None:
+    try:
+        served.post("/ground", body_of(number))
+    except OSError:
+        pass
+
+
+def _stored_pictures(folder: Path) -> int:
+    [store] = folder.glob("cache/**/.ckpt/replies.jsonl")
+    lines = [json.loads(line) for line in store.read_text().splitlines() if line.endswith("}")]
+    return sum("reply" in line and "rectangle" not in line["reply"] for line in lines)
+
+
+def test_an_endpoint_that_is_down_is_503_with_the_reason_and_may_come_back(
+    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
+) -> None:
+    with Served(tmp_path, **variables) as served:
+        endpoint.refuse_connections(3600)
+        down = served.post("/ground", body_of(1))
+        port = endpoint.port
+        with LoopbackServer(EchoAnswers("xyxy_px"), port=port):
+            up = served.post("/ground", body_of(1))
+        code, said = served.end()
+    assert down.status == 503
+    assert f"127.0.0.1:{port}" in down.body["error"]
+    assert "check the address and the server" in down.reason
+    assert (up.status, code) == (200, 0)
+    assert "Traceback" not in said
+
+
+def test_a_wrong_key_is_told_without_the_key(tmp_path: Path, variables: dict[str, Any]) -> None:
+    message = f"Incorrect API key provided: {variables['DF_API_KEY']}."
+    rule = on(faults.Fault(401, message, "invalid_api_key"))
+    with LoopbackServer(EchoAnswers("xyxy_px"), faults=rule) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, **variables) as served:
+            answer = served.post("/ground", body_of(1))
+            _, said = served.end()
+    assert answer.status == 503
+    assert "Incorrect API key" in answer.body["error"]
+    for text in (json.dumps(answer.body), answer.reason, said):
+        assert variables["DF_API_KEY"] not in text
+
+
+def test_over_the_budget_stored_replies_are_still_answered(
+    tmp_path: Path, endpoint: LoopbackServer
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        f"""
+results_dir: results
+image_grounding:
+  vlm:
+    backend: openai
+    box_format: xyxy_px
+    check_every: null
+    openai: {{base_url: "{endpoint.base_url}", model_name: stand-in, api_key: none}}
+  workflow: {{max_requests: 1}}
+"""
+    )
+    with Served(tmp_path, "-e", str(spec)) as served:
+        first = served.post("/ground", body_of(1))
+        over = served.post("/ground", body_of(2))
+        again = served.post("/ground", body_of(1))
+    assert [first.status, over.status, again.status] == [200, 503, 200]
+    assert "workflow.max_requests" in over.body["error"]
+    assert again.body == first.body
+    assert paid_for(endpoint) == 1
+    assert (tmp_path / "results" / ".ckpt" / "replies.jsonl").exists()
+
+
+def test_too_many_that_wait_are_429_and_told_when_to_come_again(
+    tmp_path: Path, variables: dict[str, Any]
+) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_px"), faults=on(faults.Fault(hang=True))) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, "--queue", "0", "--timeout", "5", **variables) as served:
+            answers = asked_together(served, 40, 40)
+            late = served.post("/ground", body_of(1))
+    busy = [answer for answer in answers if answer.status == 429]
+    assert len(busy) == 40 - 32  # 16 in flight, and as many that are made ready
+    assert {answer.headers["Retry-After"] for answer in busy} == {"5"}
+    waited = [answer for answer in answers if answer.status == 503]
+    assert len(waited) == 32
+    assert "no answer of stand-in in 5 s" in waited[0].body["error"]
+    assert late.status == 503
+
+
+def test_a_reply_is_kept_whose_client_hung_up(tmp_path: Path, variables: dict[str, Any]) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.3) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, **variables) as served:
+            data = json.dumps(body_of(1)).encode()
+            head = f"POST /ground HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n"
+            client = socket.create_connection(("127.0.0.1", served.port))
+            client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + data)
+            wait_until(lambda: paid_for(endpoint) == 1)
+            client.close()
+            wait_until(lambda: endpoint.in_flight == 0)
+            answer = served.post("/ground", body_of(1))
+            code, said = served.end()
+        assert (answer.status, paid_for(endpoint), code) == (200, 1, 0)
+        assert "Traceback" not in said
+
+
+def test_ctrl_c_finishes_what_is_in_flight(tmp_path: Path, variables: dict[str, Any]) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, **variables) as served, ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(served.post, "/ground", body_of(n)) for n in range(4)]
+            wait_until(lambda: paid_for(endpoint) == 4)
+            code, said = served.end()
+            answers = [one.result() for one in waiting]
+    assert [answer.status for answer in answers] == [200] * 4
+    assert code == 0
+    assert "Finishing what is in flight" in said
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, variables: dict[str, Any]) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_px"), faults=on(faults.Fault(hang=True))) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, **variables) as served:
+            thread = threading.Thread(target=_ask_until_cut, args=(served, 1))
+            thread.start()
+            wait_until(lambda: len(endpoint.requests) > 0)
+            served.process.send_signal(signal.SIGINT)
+            assert served.process.stderr is not None
+            while "Finishing" not in served.process.stderr.readline():
+                pass
+            code, _ = served.end()
+            thread.join()
+    assert code == 130

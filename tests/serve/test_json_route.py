@@ -1,0 +1,57 @@
+"""`serve` and its plain route: a picture and phrases in, the record out."""
+
+from __future__ import annotations
+
+import base64
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.served import Served, paid_for
+
+
+def test_a_picture_comes_in_three_ways_and_is_paid_once(
+    tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any]
+) -> None:
+    data = (pictures / "1.png").read_bytes()
+    encoded = base64.b64encode(data).decode()
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="1.png"\r\n\r\n'
+        + data
+        + b'\r\n--b\r\nContent-Disposition: form-data; name="phrases"\r\n\r\na cup\r\n--b--\r\n'
+    )
+    with Served(tmp_path, "--root", str(pictures), **variables) as served:
+        by_path = served.ground("1.png", "a cup")
+        by_base64 = served.post("/ground", {"image": encoded, "phrases": ["a cup"]})
+        by_address = served.post(
+            "/ground", {"image": f"data:image/png;base64,{encoded}", "phrases": "a cup"}
+        )
+        by_form = served.post(
+            "/ground", form, **{"Content-Type": "multipart/form-data; boundary=b"}
+        )
+    answers = [by_path, by_base64, by_address, by_form]
+    assert [answer.status for answer in answers] == [200] * 4
+    boxes = [answer.body["expressions"][0]["instances"][0]["bbox"] for answer in answers]
+    assert boxes == [boxes[0]] * 4
+    record = by_path.body
+    assert (record["image_path"], record["width"], record["height"]) == ("1.png", 320, 240)
+    assert record["expressions"][0]["text"] == "a cup"
+    assert paid_for(endpoint) == 1
+
+
+@pytest.mark.parametrize("end", ["SIGINT", "SIGKILL"])
+def test_after_a_restart_nothing_is_paid_again(
+    tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any], end: str
+) -> None:
+    options = ("--root", str(pictures), "--results", str(tmp_path / "results"))
+    with Served(tmp_path, *options, **variables) as served:
+        first = served.ground("0.png", "a cup", "a dog")
+        code, _ = served.end(signal.Signals[end])
+        assert code == (0 if end == "SIGINT" else -signal.SIGKILL)
+    assert paid_for(endpoint) == 1
+    with Served(tmp_path, *options, **variables) as served:
+        assert served.ground("0.png", "a cup", "a dog").body == first.body
+    assert paid_for(endpoint) == 1

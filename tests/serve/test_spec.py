@@ -1,0 +1,138 @@
+"""What a spec says holds for `serve`, too: check, addresses, words, the watch, replies of runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.served import Served, paid_for
+from tests.support.workplace import command
+
+SPEC = """
+results_dir: results
+autolabel_type: image_grounding
+image_grounding:
+  vlm:
+    backend: openai
+    box_format: {box_format}
+    openai: {{base_url: "{base_url}", model_name: stand-in, api_key: none}}
+  workflow: {workflow}
+  data: {data}
+"""
+DATA = '{input_jsonl: "rows.jsonl"}'
+
+
+def spec_in(
+    folder: Path,
+    endpoint: LoopbackServer,
+    workflow: str = "{}",
+    data: str = DATA,
+    box_format: str = "xyxy_px",
+) -> str:
+    path = folder / "spec.yaml"
+    path.write_text(
+        SPEC.format(base_url=endpoint.base_url, workflow=workflow, data=data, box_format=box_format)
+    )
+    return str(path)
+
+
+def test_what_a_run_has_paid_for_is_answered(
+    tmp_path: Path, pictures: Path, endpoint: LoopbackServer
+) -> None:
+    rows = [{"image_path": f"{number}.png"} for number in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = '{input_jsonl: "rows.jsonl", image_root: pictures, classes: [a cup, a dog]}'
+    spec = spec_in(tmp_path, endpoint, data=data)
+    done = command(["generate", "-e", spec, "--no-report", "--no-progress"])
+    assert done.code == 0, done
+    before = paid_for(endpoint)
+    record = json.loads((tmp_path / "results/annotations.jsonl").read_text().splitlines()[2])
+    with Served(tmp_path, "-e", spec, "--root", str(pictures)) as served:
+        answer = served.ground("2.png", "a cup", "a dog")
+        assert paid_for(endpoint) == before
+        served.ground("2.png", "a bird")
+        assert paid_for(endpoint) == before + 1
+    boxes = [one["instances"][0]["bbox"] for one in record["expressions"]]
+    assert [one["instances"][0]["bbox"] for one in answer.body["expressions"]] == boxes
+
+
+def test_boxes_are_checked_where_the_spec_says_so(
+    tmp_path: Path, pictures: Path, endpoint: LoopbackServer
+) -> None:
+    workflow = "{check: fast, guidance: Look twice.}"
+    spec = spec_in(tmp_path, endpoint, workflow)
+    with Served(tmp_path, "-e", spec, "--root", str(pictures)) as served:
+        answer = served.ground("2.png", "a cup")
+    assert endpoint.by_task["box_check"] > 0
+    [expression] = answer.body["expressions"]
+    assert "verified" in json.dumps(expression)
+    asked = [one for one in endpoint.requests if one.task == "phrase_grounding"]
+    assert any("Look twice." in one.system + one.text for one in asked)
+
+
+@pytest.fixture
+def web(pictures: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(pictures)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("by", ["spec", "option"])
+def test_addresses_are_fetched_from_named_hosts_alone(
+    tmp_path: Path, endpoint: LoopbackServer, web: str, by: str
+) -> None:
+    data = DATA if by == "option" else f'{{input_jsonl: "rows.jsonl", allow_hosts: ["{web}"]}}'
+    options = ("--allow-host", web) if by == "option" else ()
+    with Served(tmp_path, "-e", spec_in(tmp_path, endpoint, data=data), *options) as served:
+        answers = [
+            served.post("/ground", {"image_url": address, "phrases": ["a cup"]})
+            for address in (f"http://{web}/1.png", f"http://{web}/no.png", "http://127.0.0.1:9/a")
+        ]
+    assert [answer.status for answer in answers] == [200, 400, 400]
+    assert answers[0].body["width"] == 320
+    assert "it answered 404" in answers[1].body["error"]
+    assert "not one of data.allow_hosts" in answers[2].body["error"]
+
+
+def test_boxes_in_another_format_stop_the_service(
+    tmp_path: Path, pictures: Path, endpoint: LoopbackServer
+) -> None:
+    spec = spec_in(tmp_path, endpoint, box_format="yxyx_1000")
+    with Served(tmp_path, "-e", spec, "--root", str(pictures)) as served:
+        answers = [served.ground("1.png", "a cup"), served.ground("2.png", "a cup")]
+    assert [answer.status for answer in answers] == [503, 503]
+    assert "yxyx_1000" in answers[0].body["error"]
+
+
+def test_an_unknown_format_is_measured_by_the_first_picture(
+    tmp_path: Path, pictures: Path, variables: dict[str, Any]
+) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as endpoint:
+        variables |= {"DF_BASE_URL": endpoint.base_url, "DF_BOX_FORMAT": ""}
+        with Served(tmp_path, "--root", str(pictures), **variables) as served:
+            before = served.get("/versions").body["versions"]
+            answer = served.ground("1.png", "a cup")
+            after = served.get("/versions").body["versions"]
+    assert before == ["stand-in (box format not known yet)"]
+    assert (answer.status, after) == (200, ["stand-in xyxy_1000"]), answer.body
+
+
+def test_a_spec_of_another_pipeline_is_refused(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("image_region_caption: {vlm: {backend: embedded}}\n")
+    with pytest.raises(AssertionError, match="give a spec of image_grounding"):
+        Served(tmp_path, "-e", str(spec))
