@@ -66,7 +66,8 @@ class BoxMasks(Operator):
         )
 
         if self._loaded is None:
-            model = Sam2Model.from_pretrained(self.model).to(self.device).eval()
+            loaded: Any = Sam2Model.from_pretrained(self.model)
+            model = loaded.to(self.device).eval()
             self._loaded = (Sam2Processor.from_pretrained(self.model), model)
         processor, model = self._loaded
         with image.decoded() as picture:

@@ -271,7 +271,7 @@ def test_any_number_of_json_lines_comes_back(tmp_path: Path) -> None:
         x1, y1 = chance.random() * size[0] / 2, chance.random() * 1e-7
         box = (x1, y1, size[0] / 2 + chance.random(), size[1] / 3 + chance.random())
         labelled[index] = Labelled(name, size, box)
-        outline = [[x1, y1, 20.25, chance.random(), 7, 8.1], [1, 2, 3, 4, chance.random(), 6]]
+        outline = [[x1, y1, box[2], y1, box[2], box[3], x1, box[3]], [x1, y1, *box[2:], x1, box[3]]]
         shapes[name] = {"bbox": [*box], "segmentation": outline, "quad": [[x1, 1], [2, 3.3]]}
     source = tao(tmp_path / "data", labelled)
     lines = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
@@ -343,7 +343,9 @@ def test_an_upright_export_has_upright_boxes_and_says_what_stays_behind(tmp_path
         with PIL.Image.open(out / names[annotation["image_id"]]) as picture:
             assert picture.getexif().get(0x0112, 1) == 1
         assert [x, y, x + width, y + height] == red_box(out / names[annotation["image_id"]])[1]
-        assert ("segmentation" in annotation) is names[annotation["image_id"]].endswith("_1.jpg")
+        [outline] = annotation["segmentation"]
+        xs, ys = outline[::2], outline[1::2]
+        assert [min(xs), min(ys), max(xs), max(ys)] == [x, y, x + width, y + height]
 
 
 def test_upright_labels_can_be_written_in_the_stored_frame(tmp_path: Path) -> None:

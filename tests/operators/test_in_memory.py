@@ -92,7 +92,7 @@ GIVEN: list[tuple[str, Callable[[], Any]]] = [
     ("16 bits", lambda: Image.new("I;16", (40, 30), 9)),
     ("an array", lambda: PIXELS),
     ("a grey array", lambda: PIXELS[..., 0]),
-    ("an array with alpha", lambda: numpy.zeros((30, 40, 4), "uint8")),
+    ("an array with alpha", lambda: numpy.full((30, 40, 4), 128, "uint8")),
     ("what datasets stores", lambda: {"bytes": file_of(Image.fromarray(PIXELS)), "path": "a.png"}),
 ]
 
