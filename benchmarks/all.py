@@ -76,6 +76,7 @@ FIGURES = (
     Measured("measurements/performance", "loop_turns"),
     Measured("measurements/performance", "bill"),
     Measured("formats", "export_cost"),
+    Measured("serve", "serve_cost"),
     Measured("measures", "eval_cost 200000"),
     Measured("review", "review_speed", CHROMIUM),
     Measured("measurements/reliability", "faults"),
