@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 PROBE_BYTES = 150_000  # of a request with a probe picture, at most
 
 
-@pytest.mark.parametrize("loop", peers.BY_HAND)
+@pytest.mark.parametrize("loop", ["AsyncOpenAI loop", "aiohttp loop that stores"])
 def test_ours_and_a_loop_by_hand_send_the_same_pictures(tmp_path: Path, loop: str) -> None:
     pictures = peers.photographs(tmp_path, 8)
     encoded = sum(path.stat().st_size for path in pictures) * 4 / 3

@@ -728,7 +728,7 @@ PANORAMAS = Scene(sizes=((1100, 400), (1600, 560)))
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("seed", "written"), [(0, "xyxy_1000"), (1, "xyxy_px"), (2, "cxcywh_px")])
 @pytest.mark.parametrize(
     "scene",

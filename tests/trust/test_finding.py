@@ -20,7 +20,7 @@ from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_noisy_model_is_told_right(name: str) -> None:
     """Two of the runs of benchmarks/calibration.py: whole numbers, and numbers as they come."""
@@ -28,7 +28,7 @@ def test_a_noisy_model_is_told_right(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["xyxy_1000@pad_square_corner", "xyxy_999@pad_square_corner"])
 def test_sides_that_pixels_would_explain_too_are_told_right(name: str, seed: int) -> None:
@@ -38,7 +38,7 @@ def test_sides_that_pixels_would_explain_too_are_told_right(name: str, seed: int
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(
@@ -66,7 +66,7 @@ def test_a_rule_that_only_chance_makes_fit_is_not_read_wrong(name: str, seed: in
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("what", list(FORMATLESS))
 def test_answers_in_no_one_format_are_refused(what: str, seed: int) -> None:

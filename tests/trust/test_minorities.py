@@ -41,7 +41,7 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("written", box_watch.MINORITY_OF)
 def test_a_tenth_of_the_replies_in_another_format_is_never_written(written: str) -> None:
     outcome = box_watch.play(

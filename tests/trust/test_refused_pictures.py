@@ -65,7 +65,7 @@ def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) ->
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("scale", ["xyxy_px", "xyxy_1000"])
 @pytest.mark.parametrize("what", list(REFUSALS))
 def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scale: str) -> None:

@@ -79,7 +79,7 @@ RIGHT = [
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize(
     ("noise", "outliers"), [(0.0, 0.0), (0.015, 0.1), (0.03, 0.2), (0.06, 0.2)]
@@ -111,7 +111,7 @@ WRONG = [
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("asked", "written"), WRONG)
 @pytest.mark.parametrize(("noise", "outliers"), [(0.005, 0.0), (0.03, 0.2)])
 def test_another_format_is_missed_and_named(

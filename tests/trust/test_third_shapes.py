@@ -54,7 +54,7 @@ MADE_UP = {**made_up(12, 3), **made_up(12, 4)}
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [*ENLARGING, *MIDDLE, *SMALL, *CANVASES])
 def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> None:
     """In all sizes of benchmarks/stand_ins/rule_runs.py, whether or not they were known; noisy models may be
@@ -66,7 +66,7 @@ def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("number", "name"), list(enumerate(MADE_UP)))
 def test_a_rule_that_a_stranger_makes_up_is_never_read_wrong(number: int, name: str) -> None:
     outcome = one_rule(name, MADE_UP[name], number % 3)
@@ -137,7 +137,7 @@ ODD_IN_PARTS: dict[str, Placing] = {
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("what", list(ODD_IN_PARTS))
 def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frames(
