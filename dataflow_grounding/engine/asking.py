@@ -73,6 +73,7 @@ class Asking:
         self.identity = serving.identity()
         # under which earlier versions may have stored replies
         self._identities_before = [serving.identity_there(), *serving.other_identities]
+        self._servings = servings
         self.endpoints = Endpoints(serving, options, servings)
         self.budget = budget
         self.options = options
@@ -85,6 +86,15 @@ class Asking:
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._unreadable = UnreadableReplies(self.counts)
         self._begun = time.monotonic()  # 0 once it was told that it waits
+
+    def renewed(self) -> "Asking":
+        """Return one that sends again, where this one was stopped.
+
+        It shares the requests that are in flight, so that none is paid for twice.
+        """
+        again = Asking(self.serving, self.options, self.budget, servings=self._servings)
+        again._in_flight = self._in_flight
+        return again
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it.

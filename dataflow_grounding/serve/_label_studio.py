@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from aiohttp import web
 
 from dataflow_grounding._util.addresses import is_web
-from dataflow_grounding._util.errors import InputError, RecordError
+from dataflow_grounding._util.errors import ImageMissing, InputError, RecordError
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.formats.label_studio import area_of, box_facts
@@ -31,6 +31,8 @@ class _Config(NamedTuple):
 
     def label_of(self, phrase: str) -> str:
         """Return the label of a phrase's boxes: the one that says the same, else the first."""
+        if phrase in self.labels:  # two may differ in case alone
+            return phrase
         for label in self.labels:
             if label.casefold() == phrase.casefold():
                 return label
@@ -64,7 +66,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                     regions += _regions(config, await engine.ground(request, picture, phrases))
             except (RecordError, InputError, WrongRequest) as error:
                 # A failure is shown, and nothing stored. Among others, one for good is told here.
-                if len(tasks) == 1 or getattr(error, "passing", False):
+                is_there = not isinstance(error, ImageMissing)
+                if len(tasks) == 1 or (is_there and getattr(error, "passing", False)):
                     raise
                 say(f"Warning: a task has no boxes: {error}")
             score = min((region["score"] for region in regions if "score" in region), default=0)

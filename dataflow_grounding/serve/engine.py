@@ -176,7 +176,7 @@ class Engine:
         for key, asking in list(self._askings.items()):
             if asking.stopped is not None:
                 asking.endpoints.store_held_refusals()
-                del self._askings[key]
+                self._askings[key] = asking.renewed()
 
     async def _sync_now_and_then(self) -> None:
         while True:
