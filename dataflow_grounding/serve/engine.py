@@ -134,8 +134,11 @@ class Engine:
             options = replace(self._job.options, replies=probes)
             start = RunStart(options, self._budget, None, pictures)
             for operator in self._job.operators:
-                work = operator.settle if self._settled else operator.prepare
-                await asyncio.to_thread(work, start)
+                asked = True
+                if self._settled:
+                    asked = bool(await asyncio.to_thread(operator.settle, start))
+                if asked:  # the watch begins, with what is known of the format now
+                    await asyncio.to_thread(operator.prepare, start)
             if len(self._settled) >= MOST_SIZES:
                 self._settled.pop()
             self._settled.add(size)
