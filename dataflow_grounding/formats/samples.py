@@ -53,6 +53,7 @@ Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
 # What is told of such pictures where the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
+_SKIPPED_MARKS = "marks of pictures of which an import left something out"
 _OF_OTHER_FRAME = "what the source said of pictures in another frame, besides boxes"
 # What is told of the records in the end, with how often: by what is counted, in the order of lines.
 _CHANGED = "changed texts"  # captions and phrases
@@ -176,6 +177,8 @@ class SampleMaker:
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         # What is lost of it is counted, and its picture is put into the export.
         record = self._in_frame(record)
+        if record.get(SKIPPED) and not self._format.whole:
+            self._exported.lost[_SKIPPED_MARKS] += 1
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)

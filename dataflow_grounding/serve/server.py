@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import ipaddress
 import logging
+import os
 import signal
 import socket
 from http import HTTPStatus
@@ -55,7 +56,7 @@ class Server:
     def run(self) -> None:
         """Print the address, answer until SIGINT or SIGTERM, then finish what is in flight.
 
-        Raises FolderTaken, StorageFailed, and KeyboardInterrupt at a second signal.
+        A second signal ends the process at once, with 130. Raises FolderTaken, StorageFailed.
         """
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
@@ -69,7 +70,10 @@ class Server:
         def end() -> None:
             ended.set()
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)  # the next one ends at once
+                loop.remove_signal_handler(number)
+                # The next one ends at once, even if a thread waits: each reply is in the store
+                # as soon as it is there.
+                signal.signal(number, lambda *_: os._exit(130))
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)

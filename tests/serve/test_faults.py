@@ -203,3 +203,42 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, variables: dict[str, Any])
             code, _ = served.end()
             thread.join()
     assert code == 130
+
+
+def test_what_is_in_flight_is_shared_when_another_request_stops_the_run(
+    tmp_path: Path, variables: dict[str, Any]
+) -> None:
+    def refuse(request: ReceivedRequest) -> faults.Fault | None:
+        asked = [phrase["text"] for phrase in request.input.get("phrases", [])]
+        return faults.Fault(401, "no", "invalid_api_key") if asked == ["bad"] else None
+
+    def latency(request: ReceivedRequest) -> float:
+        asked = [phrase["text"] for phrase in request.input.get("phrases", [])]
+        return 1.0 if asked == ["slow"] else 0.0
+
+    with LoopbackServer(EchoAnswers("xyxy_px"), faults=refuse, latency=latency) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, **variables) as served, ThreadPoolExecutor(2) as pool:
+            assert served.post("/ground", body_of(1)).status == 200
+            slow = {**body_of(2), "phrases": ["slow"]}
+            first = pool.submit(served.post, "/ground", slow)
+            wait_until(lambda: paid_for(endpoint) == 2)
+            assert served.post("/ground", {**body_of(3), "phrases": ["bad"]}).status == 503
+            second = pool.submit(served.post, "/ground", slow)
+            assert (first.result().status, second.result().status) == (200, 200)
+    assert paid_for(endpoint) == 3
+
+
+def test_further_sizes_are_measured_where_the_model_counts_pixels(
+    tmp_path: Path, variables: dict[str, Any]
+) -> None:
+    del variables["DF_BOX_FORMAT"]
+    with LoopbackServer(EchoAnswers("xyxy_px")) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        with Served(tmp_path, **variables) as served:
+            for size in ((64, 48), (128, 80), (144, 88)):
+                file = io.BytesIO()
+                Image.new("RGB", size, "navy").save(file, "PNG")
+                image = base64.b64encode(file.getvalue()).decode()
+                answer = served.post("/ground", {"image": image, "phrases": ["a cup"]})
+                assert answer.status == 200, answer
