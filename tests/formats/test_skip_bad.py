@@ -461,3 +461,18 @@ def test_lines_of_other_formats_are_left_out_too(
     assert sum(map(boxes, of_b)) == 1
     assert sum(row.get("skipped_entries", 0) for row in of_b) == 1
     assert not any(row.get("background") for row in of_b)
+
+
+def test_a_mark_that_a_format_has_no_place_for_is_counted_as_lost(tmp_path: Path) -> None:
+    """Through such a format the picture would come back as a complete one."""
+    maker = MAKERS[0]
+    data = tmp_path / "data"
+    data.mkdir()
+    path, _ = maker(data)
+    results = tmp_path / "results"
+    assert run("import", maker, path, results, "--skip-bad", "20").code == 0
+    marked = sum("skipped_entries" in row for row in records_of(results).values())
+    arguments = ["export", str(results), "--format", "cvat", "--images", "reference"]
+    done = command([*arguments, "-o", str(tmp_path / "cvat")])
+    assert f"marks of pictures of which an import left something out ({marked})" in done.err
+    assert command([*arguments, "-o", str(tmp_path / "strict"), "--strict"]).code != 0

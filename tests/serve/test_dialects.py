@@ -167,3 +167,15 @@ def test_x_anylabeling_finds_the_model_and_gets_shapes(
     assert (wrong.status, wrong.reason) == (404, "no model 'yolo': the one here is 'stand-in'")
     assert wrong.body["success"] is False
     assert wrong.body["error"]["code"] == "NOT_FOUND"
+
+
+def test_labels_that_differ_in_case_alone_keep_their_own_boxes(
+    tmp_path: Path, pictures: Path, variables: dict[str, Any]
+) -> None:
+    asked = predict_request("/data/0.png", "/data/gone.png")
+    asked["label_config"] = CONFIG.replace('value="Dog"', 'value="Cup"')
+    with Served(tmp_path, "--root", str(pictures), **variables) as served:
+        answer = served.post("/predict", asked)
+    there, gone = answer.body["results"]
+    assert labels_in(there) == ["cup", "Cup"]
+    assert gone["result"] == [], "a picture that isn't there fails no other task"
