@@ -160,7 +160,7 @@ def _warm_processes() -> Iterator[None]:
 
 
 settings.register_profile(
-    "project", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "project", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("whole", settings.get_profile("project"), max_examples=200)
 

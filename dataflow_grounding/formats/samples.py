@@ -177,8 +177,7 @@ class SampleMaker:
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         # What is lost of it is counted, and its picture is put into the export.
         record = self._in_frame(record)
-        if record.get(SKIPPED) and not self._format.whole:
-            self._exported.lost[_SKIPPED_MARKS] += 1
+        self._count_lost_mark(record)
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
@@ -207,6 +206,10 @@ class SampleMaker:
             caption = self._safe(caption)
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
+
+    def _count_lost_mark(self, record: Mapping[str, Any]) -> None:
+        if record.get(SKIPPED) and not self._format.whole:
+            self._exported.lost[_SKIPPED_MARKS] += 1
 
     def _in_frame(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         # Return the record with its labels in the frame that is written. What its source said of

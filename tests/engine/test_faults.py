@@ -47,7 +47,7 @@ PLAYED_ELSEWHERE = {
 
 LONG = {
     "Ray": 1,  # each begins a cluster of its own
-    "a bucket": 3,  # each is several runs
+    "a bucket": 1,  # each is several runs
     "open files": 1,
     "a clock that jumps": 1,
     "a request that never ends": 1,
