@@ -38,7 +38,7 @@ def test_sides_that_pixels_would_explain_too_are_told_right(name: str, seed: int
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(
@@ -66,7 +66,7 @@ def test_a_rule_that_only_chance_makes_fit_is_not_read_wrong(name: str, seed: in
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("what", list(FORMATLESS))
 def test_answers_in_no_one_format_are_refused(what: str, seed: int) -> None:

@@ -36,7 +36,7 @@ from tests.support.workplace import Workplace
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", list(SERVERS))
 def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
     gold = scenes(tmp_path, 4)

@@ -137,7 +137,7 @@ ODD_IN_PARTS: dict[str, Placing] = {
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("what", list(ODD_IN_PARTS))
 def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frames(
