@@ -66,11 +66,8 @@ class MissingExtra(GroundingError):
         return f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'"
 
 
-class MissingPackage(GroundingError):
+class MissingPackage(MissingExtra):
     """A package of the full install is missing, as an install without it leaves it out."""
-
-    def __init__(self, what: str, package: str) -> None:
-        super().__init__(what, package)  # both, as an unpickled one is made of them
 
     def __str__(self) -> str:
         what, package = self.args

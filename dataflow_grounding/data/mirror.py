@@ -25,7 +25,7 @@ from dataflow_grounding.data.records import read_object, write_bytes
 CKPT = ".ckpt"
 """The folder in a results folder where a run keeps its replies and what it has found out."""
 known_mirrors: set[str] = set()
-"""Folders of this machine that mirror an address, next to those in `mirrors_folder`."""
+"""Folders of this machine that mirror an address, besides those in `mirrors_folder`."""
 T = TypeVar("T")
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""

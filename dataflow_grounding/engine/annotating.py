@@ -40,6 +40,7 @@ from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 if TYPE_CHECKING:
+    from dataflow_grounding.engine.finished_rows import RowKey
     from dataflow_grounding.tasks.wording import Wording
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class RowWork:
     read: int = 0
     replayed: int = 0
     sent: bool = False
-    key: str | None = None
+    key: "RowKey | None" = None
 
 
 @dataclass(eq=False)

@@ -25,9 +25,9 @@ _SUFFIX = re.compile(r"-(?:preview|latest|exp|\d{2,8})$")
 """What a model's name may end in that has no price of its own: `-preview`, `-2024`, `-08-06`."""
 # What `worst_case` assumes, more than any provider counts.
 _PIXELS_PER_TOKEN = 700
-_TOKENS_PER_IMAGE = 2000  # next to those of its pixels
+_TOKENS_PER_IMAGE = 2000  # besides those of its pixels
 _TEXT_BYTES_PER_TOKEN = 2
-_TOKENS_PER_REQUEST = 500  # next to those of its text: the schema, and what the provider adds
+_TOKENS_PER_REQUEST = 500  # besides those of its text: the schema, and what the provider adds
 
 
 @dataclass(frozen=True)

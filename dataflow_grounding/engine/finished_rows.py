@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, StorageFailed
 from dataflow_grounding._util.paths import kind_of
@@ -19,7 +19,7 @@ from dataflow_grounding.engine.image_memo import YOUNG_NS
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE, OF_CHECKS
-from dataflow_grounding.images.image import find_image, is_far
+from dataflow_grounding.images.image import ImageFile, find_image, is_far
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 FORGOTTEN = hashlib.sha256(b"rows before this count no longer").hexdigest()[:32]  # a line's key
@@ -28,6 +28,13 @@ OF_FUNCTIONS = "dataflow_grounding.operators.function"  # where steps of a user'
 
 # `json.dumps` would make one for each call
 _ROWS = json.JSONEncoder(default=repr)
+
+
+class RowKey(NamedTuple):
+    """What tells a row: a digest of all that it is made of, and its pictures' files in that."""
+
+    digest: str
+    files: Sequence[ImageFile]
 
 
 @dataclass
@@ -79,38 +86,43 @@ class FinishedRows:
         # Replies that no check has vouched for when the run begins. It may vouch for them later.
         self._open = [span for entry in replies.vouched.entries.values() for span in entry["open"]]
 
-    def key_of(self, record: Record) -> str | None:
+    def key_of(self, record: Record) -> RowKey | None:
         """Return what tells a row that is about to be done, its pictures' files included.
 
         None where it can't be told whether another row is the same: then it isn't kept.
         """
-        if self._settings is None:
+        files = self._files_of(record) if self._settings is not None else None
+        if files is None:
             return None
-        parts: list[Any] = [self._settings, record.place, record.image_id, record.occurrence]
-        try:
-            for image_key in self._image_keys:
-                # Without the column, an earlier step makes the picture. Far ones aren't looked at:
-                # that would hold up the other rows.
-                if image_key not in record or is_far(record, image_key):
-                    return None
-                parts.append(tuple(find_image(record, image_key)))
-        except GroundingError:
-            return None
-        text = _ROWS.encode([*parts, record])
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        of_row = [self._settings, record.place, record.image_id, record.occurrence]
+        text = _ROWS.encode([*of_row, *map(tuple, files), record])
+        return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), files)
 
-    def get(self, key: str | None) -> FinishedRow | None:
+    def _files_of(self, record: Record) -> list[ImageFile] | None:
+        # None where a picture can't be found, an earlier step makes it (the column is missing), or
+        # it is far: a look would hold up the other rows.
+        files = []
+        for image_key in self._image_keys:
+            if image_key not in record or is_far(record, image_key):
+                return None
+            try:
+                files.append(find_image(record, image_key))
+            except GroundingError:
+                return None
+        return files
+
+    def get(self, key: RowKey | None) -> FinishedRow | None:
         """Return what the row of a key got in an earlier run; None where that isn't known."""
         if key is None or not self._log.first_new:
             return None
-        line = self._log.get(key, since=self._since)
+        line = self._log.get(key.digest, since=self._since)
         row = None if line is None else _row_in(line)
         if row is None or len(row.columns) != self._steps or not self._vouched_for(row.replies_at):
             return None
         return row
 
     def put(
-        self, key: str | None, record: Record, columns: Sequence[Update], work: RowWork
+        self, key: RowKey | None, record: Record, columns: Sequence[Update], work: RowWork
     ) -> bool:
         """Keep what a row got, where the same would come out were it done again.
 
@@ -125,10 +137,11 @@ class FinishedRows:
         may_be_others = work.replayed and self._replies.others
         if key is None or may_be_others or not MAY_CHANGE.isdisjoint(work.notes):
             return True
-        if key != self.key_of(record):
+        if self._files_of(record) != key.files:
             return False
-        if self._is_young(record):
-            return True
+        now = time.time_ns()
+        if any(now - file.mtime_ns <= YOUNG_NS for file in key.files):
+            return True  # such a file may change again without another time
         first = 0 if work.replayed else self._replies.first_new
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
         kept = {
@@ -139,7 +152,7 @@ class FinishedRows:
         }
         text = _ROWS.encode(kept)
         try:
-            self._log.put(key, {"row": text, "sum": zlib.crc32(text.encode())})
+            self._log.put(key.digest, {"row": text, "sum": zlib.crc32(text.encode())})
         except StorageFailed:
             self._settings = None  # the run goes on without it
         return True
@@ -151,11 +164,6 @@ class FinishedRows:
             self._log.put(FORGOTTEN, {"since": self._since})
         except StorageFailed:
             self._settings = None
-
-    def _is_young(self, record: Record) -> bool:
-        # A file that has just changed may change again without another time.
-        files = (find_image(record, image_key) for image_key in self._image_keys)
-        return any(time.time_ns() - file.mtime_ns <= YOUNG_NS for file in files)
 
     def _vouched_for(self, replies_at: Sequence[int]) -> bool:
         first, end = replies_at

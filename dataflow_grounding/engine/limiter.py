@@ -20,7 +20,7 @@ PATIENCE = 4.0  # windows without a refusal before the first probe of more place
 MOST_PATIENCE = 16.0  # and before any later one
 YIELD = 16  # of so many places one is left to the other processes at each refused probe
 SPARE_FILES = 8  # open files that are kept for all but connections, even where few are left
-MOST_KEPT_FILES = 40  # next to these, a quarter of what is left, up to so many
+MOST_KEPT_FILES = 40  # besides these, a quarter of what is left, up to so many
 MANY_FILES = 1_000_000  # connections, where the system sets no limit
 
 Key = tuple[str, str]  # an endpoint and a model

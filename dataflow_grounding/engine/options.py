@@ -96,7 +96,7 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 @dataclass
 class Beside:
-    """Counts what our servings send next to a run's own requests.
+    """Counts what our servings send besides a run's own requests.
 
     An operator that isn't ours, such as DataFlow's, calls a serving's methods by itself. What is
     sent so counts against the budget of the run that calls the operator, and in its summary.

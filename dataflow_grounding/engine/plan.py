@@ -148,7 +148,7 @@ class Annotator:
         return None
 
     def files_there(self) -> int | None:
-        """Return how many of the files are there that it makes next to its columns, as pictures.
+        """Return how many of the files are there that it makes besides its columns, as pictures.
 
         Where fewer are there than at the end of a run, it is done again. None where it makes none,
         as here.

@@ -25,7 +25,7 @@ from dataflow_grounding.engine.annotating import RowWork, StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.concurrency import resumed
-from dataflow_grounding.engine.finished_rows import FinishedRows, rows_log
+from dataflow_grounding.engine.finished_rows import FinishedRows, RowKey, rows_log
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.options import RunOptions
@@ -43,7 +43,7 @@ SYNC_LINES = 50  # after which they are put there sooner
 # seconds that rows with stored replies, which wait for nothing, are worked on at once
 LONGEST_TURN = 0.01
 ROWS_AT_ONCE = 64  # that are read at a time
-DEFAULT_WORKERS = 4  # next to the spare ones, where no step asks anything
+DEFAULT_WORKERS = 4  # besides the spare ones, where no step asks anything
 LEAST_WINDOW = 4096  # rows that may be ahead of the oldest unfinished one
 WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 
@@ -330,7 +330,7 @@ class Run:
         self._rows.moved_on.set()
         self._rows.moved_on.clear()
 
-    def _known(self, row: Row, record: Record | RecordError, key: str | None) -> Outcome | None:
+    def _known(self, row: Row, record: Record | RecordError, key: RowKey | None) -> Outcome | None:
         # What became of a row in an earlier run; None where that isn't known.
         if isinstance(record, RecordError) or self.options.force_reprocess:
             return None

@@ -78,7 +78,7 @@ MOST_CLASSES = 20  # that it shows
 
 @dataclass
 class Shown:
-    """What a summary shows next to its counts."""
+    """What a summary shows besides its counts."""
 
     # lines that show the first boxes, with the places of their records
     boxes: list[tuple[int, str]] = field(default_factory=list)

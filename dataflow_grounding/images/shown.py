@@ -145,7 +145,7 @@ class MarkedImage(Image):
 
     Args:
         boxes: x1, y1, x2, y2 in pixels of the upright image.
-        outlined: Whether outlines are drawn, next to the numbers.
+        outlined: Whether outlines are drawn, besides the numbers.
         without: The indices, from 0, of boxes that keep their number but aren't drawn.
     """
 

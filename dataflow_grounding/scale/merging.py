@@ -44,7 +44,7 @@ CLASSES = "classes"
 """Where a summary has its table of classes."""
 
 CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
-"""What a row of that table counts of a class, next to the boxes' mean side."""
+"""What a row of that table counts of a class, besides the boxes' mean side."""
 
 _SAME_IN_ALL = ("version", "model")  # names of a run.json that are alike in all shards
 _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard

@@ -236,6 +236,10 @@ def reviewed(results: Path, change: Callable[[list[Any]], None]) -> dict[str, An
     return facts
 
 
+def first_moved(boxes: list[Any]) -> None:
+    boxes[0]["bbox"] = [3.0, 4.0, 12.0, 14.0]
+
+
 def test_a_box_that_a_reviewer_moves_loses_its_mask_which_is_said(
     tmp_path: Path,
     imported: Callable[..., dict[str, Any]],
@@ -243,10 +247,7 @@ def test_a_box_that_a_reviewer_moves_loses_its_mask_which_is_said(
 ) -> None:
     imported(saved(tmp_path / "coco.json", COCO), "coco")
 
-    def move(boxes: list[Any]) -> None:
-        boxes[0]["bbox"] = [3.0, 4.0, 12.0, 14.0]
-
-    assert reviewed(tmp_path / "results", move)["masks_left_out"] == 1
+    assert reviewed(tmp_path / "results", first_moved)["masks_left_out"] == 1
     said = succeeds("apply", tmp_path / "results").out
     assert "left out, as their boxes were moved: 1 mask\n" in said
     (record,) = records_of(tmp_path / "results", "annotations.reviewed.jsonl")
@@ -543,10 +544,7 @@ def test_a_moved_polygon_of_cvat_is_a_box_with_the_same_attributes(
 ) -> None:
     imported(saved(tmp_path / "cvat.xml", CVAT), "cvat")
 
-    def move(boxes: list[Any]) -> None:
-        boxes[0]["bbox"] = [3.0, 4.0, 12.0, 14.0]
-
-    assert reviewed(tmp_path / "results", move)["masks_left_out"] == 1
+    assert reviewed(tmp_path / "results", first_moved)["masks_left_out"] == 1
     exported("cvat", results="results/annotations.reviewed.jsonl")
     xml = (tmp_path / "out" / "annotations.xml").read_text()
     assert "points=" not in xml

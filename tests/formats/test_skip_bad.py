@@ -283,16 +283,21 @@ def test_over_the_limit_it_fails_in_one_line_and_leaves_nothing(
         assert not out.exists()
 
 
+def incomplete(maker: Maker, folder: Path) -> tuple[Path, int]:
+    """An import that went on after bad entries, and how many of its pictures have lost some."""
+    data = folder / "data"
+    data.mkdir()
+    path, _ = maker(data)
+    results = folder / "results"
+    assert run("import", maker, path, results, "--skip-bad", "20").code == 0
+    return results, sum("skipped_entries" in row for row in records_of(results).values())
+
+
 @pytest.mark.parametrize("maker", MAKERS)
 def test_a_detector_gets_no_picture_of_which_an_object_was_left_out(
     maker: Maker, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    path, _ = maker(data)
-    results = tmp_path / "results"
-    assert run("import", maker, path, results, "--skip-bad", "20").code == 0
-    marked = sum("skipped_entries" in row for row in records_of(results).values())
+    results, marked = incomplete(maker, tmp_path)
     for form in ("coco", "yolo", "kitti", "voc"):
         out = tmp_path / form
         arguments = ["export", str(results), "--format", form, "-o", str(out), "--json"]
@@ -465,13 +470,7 @@ def test_lines_of_other_formats_are_left_out_too(
 
 def test_a_mark_that_a_format_has_no_place_for_is_counted_as_lost(tmp_path: Path) -> None:
     """Through such a format the picture would come back as a complete one."""
-    maker = MAKERS[0]
-    data = tmp_path / "data"
-    data.mkdir()
-    path, _ = maker(data)
-    results = tmp_path / "results"
-    assert run("import", maker, path, results, "--skip-bad", "20").code == 0
-    marked = sum("skipped_entries" in row for row in records_of(results).values())
+    results, marked = incomplete(MAKERS[0], tmp_path)
     arguments = ["export", str(results), "--format", "cvat", "--images", "reference"]
     done = command([*arguments, "-o", str(tmp_path / "cvat")])
     assert f"marks of pictures of which an import left something out ({marked})" in done.err
