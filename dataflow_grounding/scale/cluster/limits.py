@@ -320,9 +320,10 @@ class WorkerLimits(SharedLimits):
             self.count_cost(leave.worst, 0.0)
 
     def _lose(self, error: Exception) -> None:
+        why = str(error).partition("\n")[0]  # Ray's errors have many lines
         with self.lock:
             self.lost = (
-                f"can't reach the limiter of all workers ({type(error).__name__}: {error}). Run it"
+                f"can't reach the limiter of all workers ({type(error).__name__}: {why}). Run it"
                 " again to go on"
             )
             waiting = self._waiting

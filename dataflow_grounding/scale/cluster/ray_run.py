@@ -181,7 +181,10 @@ def _block_count(workers: int) -> int:
 def _exchanged(limiter: Any, worker: str, seconds: float, report: Report) -> Permits:
     import ray
 
-    permits: Permits = ray.get(limiter.exchange.remote(worker, report), timeout=seconds)
+    try:
+        permits: Permits = ray.get(limiter.exchange.remote(worker, report), timeout=seconds)
+    except ray.exceptions.RayActorError as error:
+        raise ConnectionError("Ray lost the limiter") from error
     return permits
 
 
