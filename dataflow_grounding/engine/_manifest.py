@@ -1,23 +1,27 @@
 """What a finished run leaves behind, so that the same run isn't done again."""
 
+import hashlib
 import json
 import os
 import time
 from collections import Counter
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from dataflow_grounding._util.errors import StorageFailed, told_as
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
+from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.records import as_json, read_object, write_bytes
+from dataflow_grounding.data.records import Record, as_json, read_object, write_bytes
+from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.finished_rows import settings_of
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.source import Source, state_of_image
 from dataflow_grounding.engine.summary import MAY_CHANGE, Summary
+from dataflow_grounding.images.image import is_far
 
 NAME = "finished.json"  # the file's name in a checkpoint folder
 
@@ -67,6 +71,8 @@ class Manifest:
         # last, as it takes the longest: all rows and images are looked at
         if entry.get("input") != self._source.fingerprint():
             return None
+        if entry.get("pictures", "") != self._further_pictures():
+            return None
         kept: dict[str, Any] = entry["summary"]
         kept |= {name: Counter(counts) for name, counts in kept.items() if isinstance(counts, dict)}
         kept["annotations"] = self._steps[-1].storage.output_path
@@ -104,11 +110,31 @@ class Manifest:
                 "input": fingerprint,
                 "outputs": self._state(),
                 "files_there": self._files_there(),
+                "pictures": self._further_pictures(),
             }
             known = as_json({**entry, "summary": known_of_it})
             entries[self._entry] = sealed(known)
         with told_as(StorageFailed, f"can't write {self._path}"):
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
+
+    def _further_pictures(self) -> str:
+        # Return a digest of the state of the pictures that the input's fingerprint misses, such
+        # as those that a step makes; "" where no step reads any. The last step's file names them.
+        keys = {step.image_key for step in self._steps} - {None}
+        own_key = self._source.image_key
+        if not any(own_key in step.operator.writes().values() for step in self._steps):
+            keys.discard(own_key)
+        path = self._steps[-1].storage.output_path
+        if not keys or not os.path.exists(path):
+            return ""
+        digest = hashlib.sha256()
+        folders = self._steps[0].storage.image_folders
+        for key in sorted(filter(None, keys)):
+            records = (Record(row.data or {}, folders) for row in read_rows(path))
+            far = partial(is_far, key=key)
+            for file in side_by_side(partial(state_of_image, key=key), records, far):
+                digest.update(repr(file).encode())
+        return digest.hexdigest()
 
     def _files_there(self) -> int:
         return sum(step.operator.files_there() or 0 for step in self._steps)

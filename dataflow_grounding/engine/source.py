@@ -175,6 +175,13 @@ def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
     return place * pilot % max(total, 1) < pilot
 
 
+def state_of_image(record: Record, key: str) -> ImageFile | None:
+    """Return the file that a record names in column `key`; None where it can't be found."""
+    with suppress(GroundingError):
+        return find_image(record, key)
+    return None
+
+
 class Source:
     """The rows of the first step's input file, or of one part of it.
 
@@ -482,14 +489,10 @@ class Source:
                 while block := file.read(BLOCK):
                     digest.update(block)
         far = functools.partial(is_far, key=self.image_key)
-        for image in side_by_side(self._image_state, self._records(), far):
+        state = functools.partial(state_of_image, key=self.image_key)
+        for image in side_by_side(state, self._records(), far):
             # a time to come is a clock's fault, not a change
             if image and since is not None and since <= image.mtime_ns <= time.time_ns():
                 return None
             digest.update(repr(image).encode())
         return digest.hexdigest()
-
-    def _image_state(self, record: Record) -> ImageFile | None:
-        with suppress(GroundingError):
-            return find_image(record, self.image_key)
-        return None

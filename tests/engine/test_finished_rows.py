@@ -11,8 +11,16 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding import FileStorage, OpenAIServing, PhraseGrounder, operator
+from dataflow_grounding import (
+    CaptionGrounder,
+    FileStorage,
+    OpenAIServing,
+    PhraseGrounder,
+    Pipeline,
+    operator,
+)
 from dataflow_grounding.engine.finished_rows import FORGOTTEN, NAME
+from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.testing.received import ReceivedRequest
@@ -211,4 +219,37 @@ def test_other_limits_of_pictures_are_other_settings(
         )
         storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
         PhraseGrounder(serving, check_every=None).run(storage.step())
+    assert server.count() == 2
+
+
+def test_a_picture_that_a_step_makes_is_a_part_of_a_finished_run(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.picture("made.jpg")
+    workplace.rows([{"caption": "A red cup."}])
+    os.utime(workplace.folder / "made.jpg", LONG_AGO)
+
+    @operator(reads=["caption"], writes=["made"])
+    def make(record: dict[str, Any]) -> dict[str, Any]:
+        return {"made": "made.jpg"}
+
+    class Made(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
+            serving = OpenAIServing(server.base_url, "m", box_format="xyxy_px")
+            self.grounder = CaptionGrounder(serving, check_every=None)
+
+        def forward(self) -> None:
+            make.run(self.storage.step())
+            self.grounder.run(self.storage.step(), input_image_key="made")
+
+    def run() -> Summary:
+        pipeline = Made()
+        pipeline.compile()
+        return pipeline.run()
+
+    assert not run().already_complete
+    assert run().already_complete
+    workplace.picture("made.jpg", size=(400, 300))
+    assert not run().already_complete
     assert server.count() == 2
