@@ -11,16 +11,18 @@ from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.rle import check_rle, pixels, rle_of
 from dataflow_grounding.data.records import is_box, is_number
 
 Frame: TypeAlias = Literal["upright", "stored"]
 """What labels were drawn on: the upright picture, or its pixels as they are stored."""
 Point: TypeAlias = tuple[float, float]
-Turn: TypeAlias = Callable[[float, float, Size, int], Point]
 
 AS_STORED = "as_stored"
 """The key of a turned box with the numbers that turning back would miss in the last digit."""
 _ON_ITS_SIDE = 5  # from this orientation on, width and height change places
+_COLUMNS_MIRRORED = (2, 3, 7, 8)  # the right edge comes to the left, or to the top
+_ROWS_MIRRORED = (3, 4, 6, 7)
 _BACK: Mapping[int, int] = MappingProxyType({6: 8, 8: 6})  # the others turn back by themselves
 _OUTLINES = ("segmentation", "polygon", "quad")
 
@@ -48,27 +50,25 @@ def upright_point(x: float, y: float, size: Size, orientation: int) -> Point:
         (460, 10)
     """
     width, height = size
-    if orientation in (2, 3, 7, 8):  # the right edge comes to the left, or to the top
+    if orientation in _COLUMNS_MIRRORED:
         x = _difference(width, x)
-    if orientation in (3, 4, 6, 7):
+    if orientation in _ROWS_MIRRORED:
         y = _difference(height, y)
     return (y, x) if orientation >= _ON_ITS_SIDE else (x, y)
 
 
-def stored_point(x: float, y: float, size: Size, orientation: int) -> Point:
-    """Return where a point of the upright picture is in the stored one.
+def back(size: Size, orientation: int) -> tuple[Size, int]:
+    """Return the size and orientation that turn the upright picture into the stored one again.
 
     Args:
-        x, y: The point in the upright picture.
         size: Width and height of the stored picture.
         orientation: EXIF's, from 1 to 8.
 
     Example:
-        >>> stored_point(460, 10, (640, 480), 6)
+        >>> upright_point(460, 10, *back((640, 480), 6))
         (10, 20)
     """
-    back = _BACK.get(orientation, orientation)
-    return upright_point(x, y, turned_size(size, orientation), back)
+    return turned_size(size, orientation), _BACK.get(orientation, orientation)
 
 
 def _difference(side: int, number: float) -> float:
@@ -92,13 +92,13 @@ def upright_record(record: Mapping[str, Any], size: Size, orientation: int) -> d
         orientation: EXIF's, from 1 to 8.
 
     Raises:
-        BrokenRow: An outline is no list of points, as a mask isn't.
+        BrokenRow: An outline is neither a list of points nor a mask of the picture.
     """
 
     def turned(holder: Mapping[str, Any]) -> dict[str, Any]:
-        upright = _shapes_turned(holder, upright_point, size, orientation)
-        back = _shapes_turned(upright, stored_point, size, orientation)
-        missed = {name: holder[name] for name in upright if back[name] != _plain(holder[name])}
+        upright = _shapes_turned(holder, size, orientation)
+        again = _shapes_turned(upright, *back(size, orientation))
+        missed = {name: holder[name] for name in upright if again[name] != _plain(holder[name])}
         if missed:
             upright[AS_STORED] = missed
         return {**holder, **upright}
@@ -115,10 +115,10 @@ def stored_record(record: Mapping[str, Any], size: Size, orientation: int) -> di
     """
 
     def turned(holder: Mapping[str, Any]) -> dict[str, Any]:
-        stored = _shapes_turned(holder, stored_point, size, orientation)
+        stored = _shapes_turned(holder, *back(size, orientation))
         written = holder.get(AS_STORED)
         if isinstance(written, Mapping):
-            upright = _shapes_turned(written, upright_point, size, orientation)
+            upright = _shapes_turned(written, size, orientation)
             for name in stored.keys() & upright.keys():
                 if upright[name] == _plain(holder[name]):  # nobody has moved it since
                     stored[name] = written[name]
@@ -151,23 +151,24 @@ def _with_each_box(
     return changed
 
 
-def _shapes_turned(
-    holder: Mapping[str, Any], turn: Turn, size: Size, orientation: int
-) -> dict[str, Any]:
+def _shapes_turned(holder: Mapping[str, Any], size: Size, orientation: int) -> dict[str, Any]:
     shapes: dict[str, Any] = {}
     box: Any = holder.get("bbox")
     if is_box(box):
-        shapes["bbox"] = _box_turned(box, turn, size, orientation)
+        shapes["bbox"] = _box_turned(box, size, orientation)
     for name in _OUTLINES:
-        if holder.get(name) is not None:
-            shapes[name] = _outline_turned(name, holder[name], turn, size, orientation)
+        outline = holder.get(name)
+        if isinstance(outline, Mapping):
+            shapes[name] = _mask_turned(outline, size, orientation)
+        elif outline is not None:
+            shapes[name] = _outline_turned(name, outline, size, orientation)
     return shapes
 
 
-def _box_turned(box: Sequence[float], turn: Turn, size: Size, orientation: int) -> list[float]:
+def _box_turned(box: Sequence[float], size: Size, orientation: int) -> list[float]:
     # Of each side the smaller number comes first. A box that ends before it begins still does.
-    x1, y1 = turn(box[0], box[1], size, orientation)
-    x2, y2 = turn(box[2], box[3], size, orientation)
+    x1, y1 = upright_point(box[0], box[1], size, orientation)
+    x2, y2 = upright_point(box[2], box[3], size, orientation)
     xs, ys = [x1, x2], [y1, y2]
     if box[0] <= box[2] and box[1] <= box[3]:
         xs.sort()
@@ -175,17 +176,28 @@ def _box_turned(box: Sequence[float], turn: Turn, size: Size, orientation: int) 
     return [xs[0], ys[0], xs[1], ys[1]]
 
 
-def _outline_turned(name: str, outline: Any, turn: Turn, size: Size, orientation: int) -> list[Any]:
+def _mask_turned(mask: Mapping[str, Any], size: Size, orientation: int) -> dict[str, Any]:
+    check_rle(mask, size)
+    inside = pixels(mask)
+    # the same steps as of a point
+    if orientation in _COLUMNS_MIRRORED:
+        inside = inside[:, ::-1]
+    if orientation in _ROWS_MIRRORED:
+        inside = inside[::-1]
+    return {**mask, **rle_of(inside.T if orientation >= _ON_ITS_SIDE else inside)}
+
+
+def _outline_turned(name: str, outline: Any, size: Size, orientation: int) -> list[Any]:
     # An outline is x, y, x, y, … in one list, or a list of such, or of points.
     if not isinstance(outline, (list, tuple)):
-        raise BrokenRow(f"{name!r} is no list of points: a mask can't be turned by its orientation")
+        raise BrokenRow(f"{name!r} should be a list of points, or a mask with counts and size")
     if not all(map(is_number, outline)):
-        return [_outline_turned(name, part, turn, size, orientation) for part in outline]
+        return [_outline_turned(name, part, size, orientation) for part in outline]
     if len(outline) % 2:
         raise BrokenRow(f"{name!r} has {len(outline)} numbers in a row: x and y are two of each")
     numbers: list[float] = []
     for place in range(0, len(outline), 2):
-        numbers += turn(outline[place], outline[place + 1], size, orientation)
+        numbers += upright_point(outline[place], outline[place + 1], size, orientation)
     return numbers
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.formats.masks import MOST_PIXELS
+from dataflow_grounding.boxes.rle import MOST_PIXELS
 
 if TYPE_CHECKING:
-    from dataflow_grounding.formats.masks import Pixels
+    from dataflow_grounding.boxes.rle import Pixels
 
 _CHANNELS = 4
 _BITS = 8  # of a value

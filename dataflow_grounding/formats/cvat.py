@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.boxes import rle
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key, class_of
@@ -252,9 +253,9 @@ def _area_of(box: Bbox, mask: Any) -> tuple[str, dict[str, str]]:
         points = zip(polygon[::2], polygon[1::2], strict=True)
         return "polygon", {"points": ";".join(f"{x},{y}" for x, y in points)}
     x1, y1, x2, y2 = map(int, masks.bounds(mask))
-    part = masks.pixels(mask)[y1:y2, x1:x2]
+    part = rle.pixels(mask)[y1:y2, x1:x2]
     # Its runs go along the rows.
-    runs = masks.rle_of(part.T)["counts"]
+    runs = rle.rle_of(part.T)["counts"]
     place = dict(zip(_PART, map(str, (x1, y1, x2 - x1, y2 - y1)), strict=True))
     return "mask", {"rle": ", ".join(map(str, runs)), **place}
 
@@ -268,7 +269,7 @@ def _mask_in(element: Element, size: Size) -> Any:
     masks.check_part(left, top, (width, height), size)
     runs = [int(run) for run in element.attrib["rle"].split(",")]
     part = masks.checked({"size": [width, height], "counts": runs}, None)
-    return masks.placed(masks.pixels(part).T, left, top, size)
+    return masks.placed(rle.pixels(part).T, left, top, size)
 
 
 def _picture_xml(sample: Sample) -> Iterator[str]:

@@ -10,7 +10,7 @@ import base64
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import BrokenRow, ImageBroken, InputError
 from dataflow_grounding.boxes.geometry import Size
@@ -28,6 +28,9 @@ from dataflow_grounding.formats.reading import (
     unite,
 )
 from dataflow_grounding.images.files import ENDINGS, decoding, read_header
+
+if TYPE_CHECKING:
+    from dataflow_grounding.boxes.rle import Pixels
 
 _OUTLINES = ("polygon", "rotation", "mask")
 """Shapes of a thing that are no upright box: the box around them is read, and with it a mask, but
@@ -142,7 +145,7 @@ def _mask_of(kind: str, shape: Mapping[str, Any], size: Size | None) -> Any:
     return masks.placed(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
 
 
-def _pixels_in(text: Any, size: Size) -> "masks.Pixels":
+def _pixels_in(text: Any, size: Size) -> "Pixels":
     import numpy as np
 
     if not isinstance(text, str) or len(text) > _LONGEST_PNG:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes import rle
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import brush, masks
@@ -453,7 +454,7 @@ def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
         percents = [number / size[i % 2] * 100 for i, number in enumerate(polygon)]
         points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
         return "polygon", {"points": points, "closed": True}
-    return "brush", {"format": "rle", "rle": brush.runs_of(masks.pixels(mask))}
+    return "brush", {"format": "rle", "rle": brush.runs_of(rle.pixels(mask))}
 
 
 def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:

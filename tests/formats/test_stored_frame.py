@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageOps
 import pytest
+from faster_coco_eval.core import mask as coco_mask
 
 from tests.formats.data import command, succeeds
 
@@ -476,16 +478,77 @@ def test_a_missing_picture_is_refused(tmp_path: Path) -> None:
     assert "name the folder of the pictures" in line
 
 
-def test_a_mask_that_is_no_outline_is_refused(tmp_path: Path) -> None:
+def with_masks(source: Path) -> None:
+    """Give each annotation of a COCO file an RLE: its counts as a list, or as pycocotools' text."""
+    data = json.loads(source.read_text("utf-8"))
+    for image, label in zip(data["images"], data["annotations"], strict=True):
+        mask = PIL.Image.new("L", (image["width"], image["height"]))
+        x, y, width, height = map(int, label["bbox"])
+        drawing = PIL.ImageDraw.Draw(mask)
+        drawing.polygon([(x, y), (x + width - 1, y + 3), (x + 2, y + height - 1)], 1)
+        packed = coco_mask.encode(np.asfortranarray(mask))
+        label["segmentation"] = {"size": packed["size"], "counts": packed["counts"].decode()}
+        label["bbox"] = coco_mask.toBbox(packed).tolist()
+        if label["id"] % 2:
+            label["segmentation"] = runs(np.asarray(mask))
+    source.write_text(json.dumps(data), "utf-8")
+
+
+def runs(pixels: Any) -> dict[str, Any]:
+    """COCO's RLE of an array of 0 and 1, its counts as a list."""
+    counts, value = [0], 0
+    for each in pixels.T.reshape(-1).tolist():
+        if each != value:
+            counts.append(0)
+            value = each
+        counts[-1] += 1
+    return {"size": [*pixels.shape], "counts": counts}
+
+
+def test_masks_are_turned_as_pillow_turns_them_and_come_back(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "data", "coco", BOX)
+    with_masks(source)
+    labels = json.loads(source.read_text("utf-8"))["annotations"]
+    records = imported(source, "coco", tmp_path / "results", "--frame", "stored")
+    for record, label in zip(records, labels, strict=True):
+        stored = label["segmentation"]
+        if isinstance(stored["counts"], list):
+            stored = coco_mask.frPyObjects(stored, *stored["size"])
+        picture = PIL.Image.fromarray(coco_mask.decode(stored))
+        exif = PIL.Image.Exif()
+        exif[0x0112] = int(record["image_path"].rpartition("_")[2].removesuffix(".jpg"))
+        picture.info["exif"] = exif.tobytes()
+        [instance] = record["expressions"][0]["instances"]
+        turned = instance["segmentation"]
+        if isinstance(turned["counts"], list):
+            turned = coco_mask.frPyObjects(turned, *turned["size"])
+        upright = np.asarray(PIL.ImageOps.exif_transpose(picture))
+        assert np.array_equal(coco_mask.decode(turned), upright), record["image_path"]
+    back = tmp_path / "back"
+    export = ("export", tmp_path / "results", "--format", "coco", "-o", back, "--frame", "stored")
+    succeeds(*export)
+    assert labels_in(back, "coco") == labels
+
+
+@pytest.mark.parametrize(
+    ("mask", "why"),
+    [
+        ({"size": [48, 64], "counts": "abc"}, "no text of COCO's"),
+        ({"size": [48, 64], "counts": [5, 6]}, "don't fill 64 x 48 px"),
+        ({"size": [64, 48], "counts": [0, 48 * 64]}, "is of 48 x 64 px, the picture of 64 x 48"),
+        ("4 5 6 7", "should be a list of points, or a mask with counts and size"),
+    ],
+)
+def test_a_mask_of_another_picture_is_refused(tmp_path: Path, mask: Any, why: str) -> None:
     source = source_of(tmp_path / "data", "tao", BOX)
     lines = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
-    mask = {"size": [48, 64], "counts": "abc"}
     lines[1]["expressions"][0]["instances"][0]["segmentation"] = mask
     source.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     out = ("-o", tmp_path / "results", "--image-root", tmp_path / "data" / "images")
     done = command("import", source, "--format", "tao", *out, "--frame", "stored")
     assert done.code == 2
-    assert "wide_2.jpg: 'segmentation' is no list of points: a mask can't be turned" in done.err
+    assert "wide_2.jpg: " in done.err
+    assert why in done.err
 
 
 def test_pictures_without_an_orientation_have_nothing_to_turn(tmp_path: Path) -> None:
