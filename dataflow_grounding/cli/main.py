@@ -39,7 +39,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "More": {
         "init": ("starting", "Write pipelines, example data and a spec into a folder."),
-        "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
+        "default_specs": ("starting", "Write a commented spec for each pipeline, to fill in."),
         "prompts": ("prompts", "Show the prompts, or write them to be changed."),
         "doctor": ("endpoints", "Show what is installed and what an endpoint accepts."),
         "calibrate": ("endpoints", "Find out which box format a model uses."),

@@ -1,13 +1,12 @@
 """`init`, `default_specs`: write what a user begins with."""
 
-import json
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Collection, Iterator
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,9 +15,9 @@ from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.jobs.registry import JOBS
-from dataflow_grounding.spec.endpoints import ENDPOINTS, endpoint_named, with_endpoint
+from dataflow_grounding.spec.endpoints import ENDPOINTS, endpoint_named
 from dataflow_grounding.spec.environment import backend_of_keys
-from dataflow_grounding.spec.schema import GeminiBlock
+from dataflow_grounding.spec.templates import shortened, template_of, with_settings
 
 _MODULE = "auto_label"  # the only `module_name`, as TAO calls it, that these pipelines are of
 
@@ -82,41 +81,40 @@ def _shipped_files() -> Iterator[tuple[str, str]]:
     metavar="NAME",
     help=f"The settings of a server or provider: {', '.join(ENDPOINTS)}.",
 )
+@click.option("--all", "every_key", is_flag=True, help="Every key; without it, the usual ones.")
 @click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
-def default_specs(backend: str | None, endpoint: str | None, arguments: tuple[str, ...]) -> None:
+def default_specs(
+    backend: str | None, endpoint: str | None, every_key: bool, arguments: tuple[str, ...]
+) -> None:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless
-    given.
+    given. Each key has a comment; a key that isn't in the file has its default.
     """
     if endpoint is not None and backend:
         raise SpecError("--endpoint states the backend: leave --backend out")
-    settings = None if endpoint is None else endpoint_named(endpoint)
+    settings = endpoint_named(endpoint) if endpoint is not None else _settings_of(backend)
     folder, names = _folder_and_pipelines(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
-    backend = backend or backend_of_keys() or "gemini"
-    model = os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
-        shipped = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml")
-        text = shipped.read_text(encoding="utf-8")
-        if settings is None:
-            text = _with_backend(text, backend, model)
-        else:
-            text = with_endpoint(text, settings)
-        write_text(path, text)
+        text = with_settings(template_of(name), settings)
+        if settings["vlm"] == {"backend": "openai"} and not os.environ.get("DF_MODEL", "").strip():
+            text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
+        write_text(path, text if every_key else shortened(text, name, settings))
         say(path, err=False)
     first = shlex.quote(next(iter(paths.values())))
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
 
 
-def _with_backend(text: str, backend: str, model: str) -> str:
-    text = text.replace("backend: gemini #", f"backend: {backend} #")
+def _settings_of(backend: str | None) -> dict[str, Any]:
+    # Return the settings for a backend; for None, that of the environment.
+    backend = backend or backend_of_keys() or "gemini"
+    model = os.environ.get("DF_MODEL", "").strip()
+    vlm: dict[str, Any] = {"backend": backend}
     if backend == "gemini" and model:
-        text = text.replace(f" model: {GeminiBlock().model}", f" model: {json.dumps(model)}")
-    if backend == "openai" and not model:
-        text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL: nothing does yet")
-    return text
+        vlm["gemini"] = {"model": model}
+    return {"vlm": vlm}
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:

@@ -69,7 +69,7 @@ def read_spec(
     if not paths:
         raise SpecError(
             "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on"
-            " example data, `dataflowgrounding default_specs` complete ones to fill in"
+            " example data, `dataflowgrounding default_specs` ones to fill in"
         )
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])

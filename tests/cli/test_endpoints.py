@@ -73,7 +73,7 @@ def test_nothing_but_the_settings_differs_from_the_plain_spec(
     tmp_path: Path, name: str, pipeline: str
 ) -> None:
     specs = []
-    for folder, arguments in (("plain", []), ("named", ["--endpoint", name])):
+    for folder, arguments in (("plain", ["--all"]), ("named", ["--all", "--endpoint", name])):
         where = [f"results_dir={tmp_path / folder}", f"autolabel_type={pipeline}"]
         (tmp_path / folder).mkdir()
         assert command(["default_specs", *arguments, *where]).code == 0

@@ -43,10 +43,11 @@ def compared(stated: dict[str, Any], model: type[BaseModel], where: str) -> None
 
 
 @pytest.mark.parametrize("pipeline", JOBS)
-def test_default_specs_have_every_key_with_its_default_and_a_comment(
+def test_all_default_specs_have_every_key_with_its_default_and_a_comment(
     tmp_path: Path, pipeline: str
 ) -> None:
-    done = command(["default_specs", f"results_dir={tmp_path}", f"autolabel_type={pipeline}"])
+    where = [f"results_dir={tmp_path}", f"autolabel_type={pipeline}"]
+    done = command(["default_specs", "--all", *where])
     assert done.code == 0, done
     text = (tmp_path / f"{pipeline}.yaml").read_text()
     stated = yaml.safe_load(text)

@@ -1,0 +1,100 @@
+"""The text of a default spec: all keys of a pipeline, or those that most people set."""
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from typing import Any, NamedTuple
+
+import yaml
+
+from dataflow_grounding._util.lazy import load_table
+
+ALL_KEYS = "# All keys: dataflowgrounding default_specs --all results_dir=all_keys"
+"""The line of a short spec that says where the other keys are.
+
+It names a folder, because a spec that is already there is never overwritten.
+"""
+
+_SHORT: dict[str, dict[str, list[str]]] = load_table(__package__, "short_keys.yaml")
+# A line of a template. A block has no value on its own line, perhaps a comment.
+_KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: (?!#)(?P<value>.*?))?(?P<comment>\s*(?: #.*)?)")
+
+
+class _Line(NamedTuple):
+    # A line of a template, and the place of its key in the pipeline's block, () for all others.
+    text: str
+    place: tuple[str, ...]
+
+
+def template_of(pipeline: str) -> str:
+    """Return the spec of a shipped pipeline with every key, its default and its meaning."""
+    shipped = resources.files("dataflow_grounding.spec").joinpath(f"{pipeline}.yaml")
+    return shipped.read_text(encoding="utf-8")
+
+
+def with_settings(text: str, settings: Mapping[str, Any]) -> str:
+    """Return a template with other values, each on its key's own line, before the comment.
+
+    Args:
+        text: The template: one key a line, with its comment after it, a block's keys below it.
+        settings: Blocks of the pipeline's block, as a row of endpoints.yaml has them: `vlm`,
+            perhaps `workflow`; and `first`, what to type before a run.
+
+    Returns:
+        The text; what to type before a run is above it as comments.
+    """
+    lines = ["# First type:"] if "first" in settings else []
+    lines += [f"#   {line}" for line in settings.get("first", "").splitlines()]
+    for line, place in _lines(text):
+        value = _value_at(settings, place)
+        found = _KEY.fullmatch(line)
+        if found and found["value"] and value is not None:
+            line = f"{found['indent']}{found['key']}: {_in_yaml(value)}{found['comment']}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
+    """Return a template with only the keys that most people set, and a line that says so.
+
+    Args:
+        text: The template, with the settings in it.
+        pipeline: Its pipeline.
+        settings: What `with_settings` was given. Their keys are kept, and of the backends' blocks
+            that of their backend alone.
+    """
+    wanted = _SHORT["pipelines"][pipeline] + _SHORT["backends"][settings["vlm"]["backend"]]
+    lines = []
+    for line, place in _lines(text):
+        key = ".".join(place)
+        is_wanted = any(f"{one}.".startswith(f"{key}.") for one in wanted)
+        if not place or is_wanted or _value_at(settings, place) is not None:
+            lines.append(line)
+    head_end = lines.index("")
+    return "\n".join([*lines[:head_end], ALL_KEYS, *lines[head_end:]]) + "\n"
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    above: list[str] = []
+    for line in text.splitlines():
+        found = _KEY.fullmatch(line)
+        if not found or not found["indent"]:
+            above = []
+            yield _Line(line, ())
+            continue
+        # The outermost block, without an indent, is the pipeline's.
+        above[len(found["indent"]) // 2 - 1 :] = [found["key"]]
+        yield _Line(line, tuple(above))
+
+
+def _value_at(settings: Any, place: tuple[str, ...]) -> Any:
+    if not place:
+        return None
+    for key in place:
+        settings = settings.get(key) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def _in_yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.splitlines()[0]

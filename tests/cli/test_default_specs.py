@@ -1,0 +1,217 @@
+"""`default_specs` writes the keys that most people set; every other key can be set all the same."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dataflow_grounding.jobs.registry import JOBS, load_spec
+from dataflow_grounding.spec.endpoints import ENDPOINTS
+from tests.support.workplace import command
+
+BACKENDS = ("gemini", "openai", "local", "embedded")
+REFERENCES = re.findall(r"\$\{oc\.env:(\w+)\}", yaml.safe_dump(ENDPOINTS))
+
+OF_ALL = {
+    "vlm.settings": {"a": 1},
+    "vlm.box_formats": [{"models": ["my-*"], "order": "xyxy", "scale": 1000}],
+    "vlm.on_suspect_boxes": "warn",
+    "vlm.check_every": 7,
+    "vlm.asking": "lines",
+    "vlm.prices": {"input": 1, "output": 2},
+    "vlm.service_tier": "flex",
+    "vlm.ordinary_tier_after": 5,
+    "vlm.gemini.base_url": "http://127.0.0.1:9",
+    "vlm.gemini.media_resolution": "MEDIA_RESOLUTION_LOW",
+    "vlm.gemini.temperature": 0.1,
+    "vlm.gemini.max_output_tokens": 100,
+    "vlm.gemini.timeout": 5,
+    "vlm.gemini.extra": {"b": 1},
+    "vlm.openai.client": "sdk",
+    "vlm.openai.endpoints": [{"base_url": "http://127.0.0.1:9/v1"}],
+    "vlm.openai.name": "mine",
+    "vlm.openai.temperature": 0.1,
+    "vlm.openai.max_tokens": 100,
+    "vlm.openai.timeout": 5,
+    "vlm.openai.azure.endpoint": "https://mine.openai.azure.com",
+    "vlm.openai.azure.api_version": "2024-10-21",
+    "vlm.openai.azure.token_provider": "mine:token",
+    "vlm.openai.extra_body": {"seed": 1},
+    "vlm.openai.extra_headers": {"a": "b"},
+    "vlm.local.revision": "v1",
+    "vlm.local.device": "cpu",
+    "vlm.local.dtype": "bfloat16",
+    "vlm.local.processor": {"max_pixels": 100},
+    "vlm.local.temperature": 0.1,
+    "vlm.local.max_tokens": 100,
+    "vlm.local.num_gpus": 0.5,
+    "workflow.steps": ["0"],
+    "workflow.force_reprocess": True,
+    "workflow.output_format": "both",
+    "workflow.stream": False,
+    "workflow.max_requests": 9,
+    "workflow.max_attempts": 2,
+    "workflow.max_wait": 9,
+    "workflow.guidance": "Write Chinese.",
+    "prompts.dir": "/mine",
+}
+"""Keys of no short spec, whose pipeline any may be: each with a value that isn't its default."""
+OF_BACKENDS = {
+    "vlm.box_format": "xyxy_px",
+    "vlm.gemini.api_key": "mine",
+    "vlm.gemini.model": "gemini-2.5-flash",
+    "vlm.openai.api_key": "mine",
+    "vlm.openai.base_url": "http://127.0.0.1:9/v1",
+    "vlm.openai.model_name": "mine",
+    "vlm.local.model_name": "mine",
+    "workflow.budget_usd": 1.5,
+}
+"""Keys that the short spec has for some backends."""
+OF_ROWS = {
+    "data.split": "train",
+    "data.allow_http": True,
+    "data.allow_hosts": ["images.lan:8080"],
+    "data.glossary": {"pallet jack": "low trucks"},
+}
+OF_PIPELINE: dict[str, dict[str, Any]] = {
+    "image_grounding": {
+        **OF_ROWS,
+        "vlm.check": {"openai": {"model_name": "judge"}},
+        "workflow.fuse": True,
+        "workflow.phrases_per_request": 3,
+        "workflow.samples": 3,
+        "workflow.zoom": True,
+        "workflow.check": "fast",
+        "workflow.negatives": 2,
+        "workflow.verify": "reground",
+        "workflow.merge_iou": 0.5,
+        "data.proposals": "coco",
+        "data.frame": "stored",
+    },
+    "image_referring_expression": {
+        "workflow.negatives": 2,
+        "workflow.marks": "outline",
+        "double_check.iou": 0.4,
+        "double_check.vlm": {"openai": {"model_name": "judge"}},
+        "data.yolo_names": "/names.txt",
+        "data.skip_bad": "5%",
+        "data.frame": "stored",
+    },
+    "image_region_caption": {
+        **OF_ROWS,
+        "workflow.marks": "crop",
+        "workflow.proposals": "opencv",
+        "workflow.output_columns": {"prompt": "region_prompt"},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The current folder is an empty one; the providers' keys are set."""
+    monkeypatch.chdir(tmp_path)
+    for name in REFERENCES:
+        monkeypatch.setenv(name, "k")
+
+
+def written(pipeline: str, *arguments: str) -> str:
+    """The path of the spec that `default_specs` writes with these arguments."""
+    folder = "_".join(["of", *arguments]).replace("--", "")
+    where = [f"results_dir={folder}", f"autolabel_type={pipeline}"]
+    done = command(["default_specs", *arguments, *where])
+    assert done.code == 0, done
+    return done.out.strip()
+
+
+def keys_of(block: dict[str, Any]) -> Iterator[str]:
+    for name, value in block.items():
+        if isinstance(value, dict) and value:
+            yield from (f"{name}.{key}" for key in keys_of(value))
+        else:
+            yield name
+
+
+def keys(pipeline: str, path: str) -> set[str]:
+    return set(keys_of(yaml.safe_load(Path(path).read_text(encoding="utf-8"))[pipeline]))
+
+
+def loaded(pipeline: str, path: str, **overrides: Any) -> dict[str, Any]:
+    """The spec as a run takes it; `overrides` are of the pipeline's block."""
+    required = (
+        {"data.input_jsonl": "in.jsonl"} if "input_jsonl: ???" in Path(path).read_text() else {}
+    )
+    values = {**required, **overrides}
+    texts = [
+        f"{pipeline}.{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
+        for key, value in values.items()
+    ]
+    spec = load_spec(path, ["results_dir=out", *texts])
+    return spec.model_dump(by_alias=True)[pipeline]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pipeline", JOBS)
+def test_it_has_about_twelve_keys_each_with_a_comment_and_says_where_the_others_are(
+    pipeline: str, backend: str
+) -> None:
+    path = written(pipeline, "--backend", backend)
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    stated = [line for line in lines if re.match(r" *\w+: \S", line) and ": #" not in line]
+    assert 8 <= len(stated) <= 16, stated
+    assert [line for line in stated if " # " not in line] == []
+    assert [line for line in lines if "default_specs --all" in line] == [lines[3]]
+    blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))[pipeline]["vlm"].keys() & {
+        *BACKENDS
+    }
+    assert blocks == {backend} - {"embedded"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pipeline", JOBS)
+def test_it_means_what_all_keys_mean(pipeline: str, backend: str) -> None:
+    short = written(pipeline, "--backend", backend)
+    whole = written(pipeline, "--all", "--backend", backend)
+    assert loaded(pipeline, short) == loaded(pipeline, whole)
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_an_endpoint_adds_its_own_keys_and_means_what_all_keys_mean(name: str) -> None:
+    settings = {key: value for key, value in ENDPOINTS[name].items() if key != "first"}
+    pipeline = "image_grounding"
+    plain = written(pipeline, "--backend", settings["vlm"]["backend"])
+    short = written(pipeline, "--endpoint", name)
+    whole = written(pipeline, "--all", "--endpoint", name)
+    assert keys(pipeline, short) == keys(pipeline, plain) | set(keys_of(settings))
+    to_give = {
+        "azure": {"vlm.openai.model_name": "mine"},
+        "openrouter": {"vlm.openai.extra_body.provider.only": ["mine"]},
+    }.get(name, {})
+    assert loaded(pipeline, short, **to_give) == loaded(pipeline, whole, **to_give)
+
+
+@pytest.mark.parametrize("pipeline", JOBS)
+def test_a_key_that_it_does_not_have_can_be_set_as_key_value(pipeline: str) -> None:
+    short = written(pipeline, "--backend", "embedded")
+    whole = written(pipeline, "--all", "--backend", "embedded")
+    values = {**OF_ALL, **OF_BACKENDS, **OF_PIPELINE[pipeline]}
+    assert keys(pipeline, whole) - keys(pipeline, short) == set(values)
+    before = loaded(pipeline, short)
+    for key, value in values.items():
+        after = loaded(pipeline, short, **{key: value})
+        assert after != before, key
+        assert after == loaded(pipeline, whole, **{key: value}), key
+
+
+def test_the_line_that_names_all_keys_can_be_typed() -> None:
+    assert command(["default_specs"]).code == 0
+    [line] = {Path(f"{name}.yaml").read_text(encoding="utf-8").splitlines()[3] for name in JOBS}
+    typed = shlex.split(line.removeprefix("# All keys: dataflowgrounding "))
+    assert command(typed).code == 0
+    for name in JOBS:
+        assert keys(name, f"all_keys/{name}.yaml") > keys(name, f"{name}.yaml")
