@@ -372,7 +372,7 @@ def test_the_page_tries_its_operator_at_a_loopback_server(
     page_operator(monkeypatch)
     boxes, question = capsys.readouterr().out.split("\n", 1)
     page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
-    assert f"The first printed line\nis `{boxes}`." in page
+    assert f"The first printed line is `{boxes}`." in page
     assert "find the boxes of the given phrases" in question
 
 
