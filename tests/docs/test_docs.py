@@ -4,7 +4,6 @@ tutorial: test_pages_run.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -61,7 +60,23 @@ def blocks() -> Iterator[Block]:
 
 NAMED = "endpoint: "
 """Before a name of endpoints.yaml, the mark of the block that shows its settings."""
-SPECS = [block for block in blocks() if block.mark.startswith((NAMED, "settings"))]
+SHOWN = [block for block in blocks() if block.mark.startswith((NAMED, "settings"))]
+"""The settings that pages show."""
+
+
+def spec_of(name: str) -> Block:
+    """The settings of endpoints.yaml as a block of a page: that of a server has them in the spec that
+    its command writes.
+    """
+    settings = {key: value for key, value in ENDPOINTS[name].items() if key != "first"}
+    text = yaml.safe_dump({"image_grounding": settings})
+    return Block(REPOSITORY / "docs" / "endpoints.md", name, f"{NAMED}{name}", "yaml", text)
+
+
+SPECS = [
+    *SHOWN,
+    *map(spec_of, sorted({*ENDPOINTS} - {block.mark.removeprefix(NAMED) for block in SHOWN})),
+]
 WHOLE = tuple(
     REPOSITORY / name
     for name in (
@@ -110,16 +125,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_shows_what_default_specs_writes() -> None:
-    shown = {}
-    page = [block for block in blocks() if block.page.name == "endpoints.md"]
-    for typed, block in itertools.pairwise(page):
+    """The settings of a name, or what to type first and the command that writes them."""
+    shown, typed = {}, {}
+    for block in blocks():
+        if block.page.name != "endpoints.md":
+            continue
         if block.mark.startswith(NAMED):
             name = block.mark.removeprefix(NAMED)
-            *first, last = typed.text.splitlines(keepends=True)
-            assert last == f"dataflowgrounding default_specs --endpoint {name}\n"
-            typed_first = {"first": "".join(first)} if first else {}
-            shown[name] = typed_first | yaml.safe_load(block.text)["image_grounding"]
-    assert shown == ENDPOINTS
+            shown[name] = yaml.safe_load(block.text)["image_grounding"]
+        elif block.kind == "bash":
+            *first, last = block.text.splitlines(keepends=True)
+            name = last.rstrip().removeprefix("dataflowgrounding default_specs --endpoint ")
+            typed[name] = "".join(first)
+    for name, settings in ENDPOINTS.items():
+        if "first" in settings:
+            assert typed[name] == settings["first"]
+        else:
+            assert shown[name] == settings
 
 
 @pytest.mark.parametrize(
