@@ -181,7 +181,7 @@ def painted(path: Path, level: int) -> None:
 
 
 SLOWER = "The run is slower. No record fails."
-ANEW = "Noticed before it is sent, and done again."
+NOTICED = "Noticed before it is sent, and done again."
 
 SHORTAGES: list[Case] = [
     Case(
@@ -204,5 +204,5 @@ SHORTAGES: list[Case] = [
         "Tried for a minute. Then only its record fails.",
         bad_sector,
     ),
-    Case("a picture replaced: same size and time", ANEW, swapped),
+    Case("a picture replaced: same size and time", NOTICED, swapped),
 ]
