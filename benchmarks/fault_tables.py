@@ -5,7 +5,6 @@ python -m benchmarks.fault_tables
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,15 +31,11 @@ def table(cases: Sequence[Case]) -> str:
 
 def joined(names: Sequence[str]) -> str:
     """The names in one text, in which those that begin alike, up to a colon, share it."""
-    groups = itertools.groupby(names, key=lambda name: name.partition(": ")[0])
-    return "; ".join(
-        ": ".join(filter(None, [start, ", ".join(filter(None, map(_after_start, group)))]))
-        for start, group in groups
-    )
-
-
-def _after_start(name: str) -> str:
-    return name.partition(": ")[2]
+    ends: dict[str, list[str]] = {}
+    for name in names:
+        start, _, end = name.partition(": ")
+        ends.setdefault(start, []).append(end)
+    return "; ".join(": ".join(filter(None, [start, ", ".join(ends[start])])) for start in ends)
 
 
 def with_tables(page: str) -> str:

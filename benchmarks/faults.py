@@ -36,14 +36,11 @@ from benchmarks.fault_cases.telling_faults import TELLING
 from tests.support.workplace import Workplace
 
 SECTIONS: dict[str, list[Case]] = {
-    "The endpoint and the way to it": [*ENDPOINT, *TELLING],
+    "The endpoint": [*ENDPOINT, *TELLING],
     "Strangers": STRANGERS,
     "The machine and the user": [*SIGNALS, *MACHINE, *LOCKS, *FILES, *SHARDS, *SHORTAGES],
-    "Image files": IMAGES,
-    "Rows, counts and files": ROWS,
-    "Pipelines written by hand": SCRIPTS,
-    "Ray": ON_RAY,
-    "Results in a bucket": STORES,
+    "Pictures and rows": [*IMAGES, *ROWS],
+    "Scripts, Ray, buckets": [*SCRIPTS, *ON_RAY, *STORES],
 }
 """The cases by the heading under which docs/reliability.md has them."""
 CASES = [case for section in SECTIONS.values() for case in section]

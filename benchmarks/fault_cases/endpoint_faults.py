@@ -93,26 +93,14 @@ DAY_USED_UP = (  # as Google's OpenAI-compatible address has it
     b' "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations":'
     b' [{"quotaId": "RequestsPerDayPerModel"}]}]}}]'
 )
-STOPS = (
-    "The run stops within a few requests, exit 4. Fix the key, model or address and run "
-    "the same command."
-)
-WAITED = "The run waits as long as the endpoint asks. No attempt is used up."
-AGAIN = (
-    "The request is tried up to `workflow.max_attempts` times. Then its record fails, and"
-    " the next run tries it again."
-)
-CUT_OFF = (
-    "Never taken for a whole reply: asked again, in parts or cooler, up to "
-    "`workflow.max_attempts` times. Then the record fails."
-)
-OTHERS = "After an answer to any request, only the record fails. Ten in a row stop the run, exit 4."
-UNBROKEN = "Ten refusals before the first answer stop the run, exit 4. None is stored."
-PAGES = "If nothing was answered before, the run stops within ten requests, exit 4."
-QUOTA = (
-    "If the wait exceeds `workflow.max_wait`, the run stops, exit 3, and says when to come back."
-)
+STOPS = "The run stops within a few requests, exit 4."
+WAITED = "The run waits as long as asked, and uses up no attempt."
+AGAIN = "Tried `workflow.max_attempts` times. The next run tries again."
+REFUSED = "Only the record fails. Ten in a row stop the run, exit 4."
+QUOTA = "Beyond `workflow.max_wait` the run stops, exit 3, and says until when."
 STANDS = "Only the record fails. `--retry-failed` asks again."
+UNREADABLE = "Asked again in another way. Then the record fails."
+DOWN = "The run waits, up to five minutes to connect."
 
 
 def always(rule: FaultRule) -> Callable[[bool], FaultRule]:
@@ -142,21 +130,19 @@ def busy_for(seconds: float) -> FaultRule:
 
 
 _WEATHERS = [
-    Weather("401 at the start", STOPS, always(on(faults.unauthorized())), 4, most=8),
-    Weather("403 at the start", STOPS, always(on(faults.forbidden())), 4, most=8),
-    Weather("404 for an unknown model", STOPS, always(on(faults.model_not_found())), 4, most=8),
+    Weather("at the start: 401", STOPS, always(on(faults.unauthorized())), 4, most=8),
+    Weather("at the start: 403", STOPS, always(on(faults.forbidden())), 4, most=8),
+    Weather("at the start: 404", STOPS, always(on(faults.model_not_found())), 4, most=8),
+    Weather("later: 401", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
     Weather(
-        "401 in the middle", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33
-    ),
-    Weather(
-        "429 for lack of credit",
+        "later: 429 (no credit)",
         STOPS,
         always(on(faults.quota_exceeded(), indexes=MIDDLE)),
         4,
         most=33,
     ),
     Weather(
-        "400 for one record (content filter)",
+        "a content filter: 400",
         STANDS,
         always(on(faults.content_filter(), containing=ONE)),
         1,
@@ -165,8 +151,8 @@ _WEATHERS = [
     ),
     *(
         Weather(
-            f"a refusal of one record: {status}",
-            OTHERS,
+            f"for one record: {status}",
+            REFUSED,
             always(on(Fault(status, said), containing=ONE)),
             1,
             1,
@@ -179,49 +165,47 @@ _WEATHERS = [
         )
     ),
     Weather(
-        "403 for all records after a few",
-        OTHERS,
+        "for all records: 403 after a few answers",
+        REFUSED,
         always(on(faults.forbidden(), indexes=EARLY)),
         4,
         most=48,
     ),
     Weather(
-        "400 for a wrong key",
+        "at the start: 400 (key)",
         STOPS,
         always(on(faults.bad_request("Incorrect API key provided."))),
         4,
         most=8,
     ),
     Weather(
-        "400 for an unknown model",
+        "at the start: 400 (model)",
         STOPS,
         always(on(faults.bad_request("Invalid model: foo"))),
         4,
         most=8,
     ),
-    Weather("405 for all records", STOPS, always(on(Fault(405, "Method Not Allowed"))), 4, most=8),
+    Weather("at the start: 405", STOPS, always(on(Fault(405, "Method Not Allowed"))), 4, most=8),
     Weather(
-        "407 from a proxy",
+        "at the start: 407",
         STOPS,
         always(on(Fault(407, "Proxy Authentication Required"))),
         4,
         most=8,
     ),
-    Weather("400 for all records", UNBROKEN, always(on(faults.bad_request())), 4, most=10),
-    Weather("413 for all records", UNBROKEN, always(on(Fault(413, "Too large."))), 4, most=10),
+    Weather("for all records: 400", REFUSED, always(on(faults.bad_request())), 4, most=10),
+    Weather("for all records: 413", REFUSED, always(on(Fault(413, "Too large."))), 4, most=10),
     Weather(
-        "an unknown refusal for all records",
-        UNBROKEN,
+        "for all records: 422",
+        REFUSED,
         always(on(Fault(422, "Top up first."))),
         4,
         most=10,
     ),
+    Weather("for all records: a web page", REFUSED, always(on(faults.html_error(200))), 4, most=10),
     Weather(
-        "a web page instead of completions", PAGES, always(on(faults.html_error(200))), 4, most=10
-    ),
-    Weather(
-        "a stream instead of completions",
-        PAGES,
+        "for all records: a stream",
+        REFUSED,
         always(
             on(
                 Fault(
@@ -235,21 +219,21 @@ _WEATHERS = [
         most=10,
     ),
     Weather(
-        "a day's quota used up",
+        "a day's quota used up: 429",
         QUOTA,
         always(on(faults.too_many_requests(30_000), indexes=MIDDLE)),
         3,
         most=33,
     ),
     Weather(
-        "a day's quota used up (a JSON list)",
+        "a day's quota used up: a JSON list",
         QUOTA,
         always(on(Fault(429, body=DAY_USED_UP), indexes=MIDDLE)),
         3,
         most=33,
     ),
     Weather(
-        "429 without end",
+        "a day's quota used up: 429 without end",
         QUOTA,
         always(on(faults.too_many_requests(), indexes=MIDDLE)),
         3,
@@ -257,45 +241,51 @@ _WEATHERS = [
         settings={"workflow.max_wait": 1},
     ),
     Weather(
-        "429 with Retry-After in seconds",
+        "Retry-After: seconds",
         WAITED,
         always(on(faults.too_many_requests(0.2), share=0.3)),
         most=100,
     ),
-    Weather("429 with Retry-After 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
+    Weather("Retry-After: 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
     Weather(
-        "429 with Retry-After as a date",
+        "Retry-After: a date",
         WAITED,
         fresh(lambda: on(faults.too_many_requests(1, http_date=True), times=8)),
     ),
+    Weather("Retry-After: none", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))),
     Weather(
-        "429 without Retry-After", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))
-    ),
-    Weather(
-        "429 with rate-limit headers",
+        "Retry-After: in rate-limit headers",
         WAITED,
         fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8)),
     ),
     Weather(
-        "rate-limit headers that name a day",
-        "The run doesn't wait that long: the next request finds out.",
+        "rate-limit headers naming a day",
+        "Not waited for.",
         always(on(Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"}), indexes=BURST)),
     ),
     *(
         Weather(
-            f"a burst of errors: {status}",
+            f"errors: {status}",
             AGAIN,
             always(on(faults.server_error(status), indexes=BURST)),
         )
         for status in (500, 502, 503, 529)
     ),
     Weather(
-        "503 with Retry-After", WAITED, fresh(lambda: on(faults.server_error(503, 0.3), times=6))
+        "Retry-After: of a 503", WAITED, fresh(lambda: on(faults.server_error(503, 0.3), times=6))
     ),
     Weather(
-        "500 for one record", AGAIN, always(on(faults.server_error(500), containing=ONE)), 1, 1
+        "errors: 500 for one record",
+        AGAIN,
+        always(on(faults.server_error(500), containing=ONE)),
+        1,
+        1,
     ),
-    Weather("a proxy's error page", AGAIN, always(on(faults.html_error(502), indexes=BURST))),
+    Weather(
+        "errors: a proxy's page",
+        AGAIN,
+        always(on(faults.html_error(502), indexes=BURST)),
+    ),
     Weather(
         "a redirect",
         AGAIN,
@@ -308,72 +298,66 @@ _WEATHERS = [
         "a hang", AGAIN, always(on(faults.hang(), containing=ONE)), 1, 1, settings=TWICE_NO_TIME
     ),
     Weather(
-        "a connection closed without an answer",
+        "a connection: closed",
         AGAIN,
         always(on(faults.disconnect(), indexes=BURST)),
     ),
     Weather(
-        "a connection cut in the middle of a body",
+        "a connection: cut in a body",
         AGAIN,
         always(on(faults.cut_body(0.8), indexes=BURST)),
     ),
     Weather(
-        "a server that stops for 20 s",
-        "The run waits.",
+        "a server: stops for 20 s",
+        DOWN,
         lambda full: on(faults.stall(20 if full else 1.5), indexes=[15]),
         settings={"vlm.openai.timeout": 60},
     ),
     Weather(
-        "a server that stops for longer than the timeout",
-        "Requests without an answer are sent again.",
+        "a server: stops too long",
+        AGAIN,
         lambda full: on(faults.stall(1.2), indexes=[15]),
         settings={"vlm.openai.timeout": 0.8, "workflow.max_attempts": 5},
     ),
     Weather(
-        "a server that is restarted",
-        "The run tries to connect for five minutes.",
+        "a server: restarted",
+        DOWN,
         lambda full: on(faults.refuse_connections(10 if full else 1.5), indexes=[15]),
     ),
-    Weather("a body of garbage", AGAIN, always(on(faults.garbage(), indexes=BURST))),
-    Weather("an empty body", AGAIN, always(on(faults.empty_body(), indexes=BURST))),
-    Weather("a body of broken JSON", AGAIN, always(on(faults.invalid_json(), indexes=BURST))),
+    Weather("a body: garbage", AGAIN, always(on(faults.garbage(), indexes=BURST))),
+    Weather("a body: empty", AGAIN, always(on(faults.empty_body(), indexes=BURST))),
+    Weather("a body: broken JSON", AGAIN, always(on(faults.invalid_json(), indexes=BURST))),
     Weather(
-        "JSON that is not a reply",
+        "a body: another JSON",
         AGAIN,
         always(on(faults.odd_json('{"choices": [null]}'), indexes=BURST)),
     ),
     Weather(
-        "replies that can't be read",
-        (
-            "The question is asked again, with what was wrong. If the reply stays unreadable,"
-            " the record fails."
-        ),
+        "replies: unreadable",
+        UNREADABLE,
         always(on(faults.says("It's a cup."), containing=ONE)),
         1,
         1,
         True,
     ),
     Weather(
-        "replies unreadable once",
-        (
-            "The question is asked again, with what was wrong. If the reply stays unreadable,"
-            " the record fails."
-        ),
+        "replies: unreadable once",
+        UNREADABLE,
         always(on(faults.says("No."), task="phrase_grounding", where=first_try)),
     ),
     Weather(
-        "replies that end in the middle, once",
-        CUT_OFF,
+        "replies: ended early",
+        UNREADABLE,
         always(on(faults.says('{"expressions": ['), task="expression_extraction", where=first_try)),
     ),
     Weather(
-        "replies truncated once",
-        CUT_OFF,
+        "replies: truncated once",
+        UNREADABLE,
         always(on(faults.truncated(), task="expression_extraction", where=first_try)),
     ),
     Weather(
-        "truncated replies",
-        CUT_OFF,
+        "replies: truncated",
+        UNREADABLE,
         always(on(faults.truncated(), task="expression_extraction", containing=ONE)),
         1,
         1,
@@ -381,7 +365,7 @@ _WEATHERS = [
     ),
     Weather("refused replies", STANDS, always(on(faults.refusal(), containing=ONE)), 1, 1, True),
     Weather(
-        "replies stopped by a filter",
+        "a content filter: replies",
         STANDS,
         always(on(faults.filtered_reply(), containing=ONE)),
         1,
@@ -390,11 +374,11 @@ _WEATHERS = [
     ),
     Weather(
         "slow bodies",
-        "Accepted within the timeout.",
+        "Accepted, within the timeout and 32 MiB.",
         always(on(faults.slow_drip(2000), indexes=BURST)),
     ),
     Weather(
-        "bodies too slow for the timeout",
+        "a body: too slow",
         AGAIN,
         always(on(faults.slow_drip(50), containing=ONE)),
         1,
@@ -403,7 +387,7 @@ _WEATHERS = [
     ),
     Weather(
         "replies of 10 MB",
-        "Read and kept, up to 32 MiB.",
+        "Accepted, within the timeout and 32 MiB.",
         always(on(faults.huge_reply(), indexes=[12, 13])),
     ),
 ]

@@ -9,7 +9,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, at_work, calm, goes_on, reached_by
+from benchmarks.fault_cases.fault_case import (
+    WHOLE_PARTS,
+    Case,
+    Outcome,
+    at_work,
+    calm,
+    goes_on,
+    reached_by,
+)
 from tests.support.workplace import Workplace, caption, command, ended
 
 
@@ -125,26 +133,23 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 130)
 
 
-CHANGED = "The run warns and doesn't count as complete. The same command adds what is new."
-PASSED_OVER = "Damaged parts are ignored. Nothing is asked again, and no command fails."
+CHANGED = "The run warns. The same command adds what is new."
 
 FILES: list[Case] = [
     Case(
-        "damaged notes on images",
-        "Read from the images again, at no cost.",
+        "damaged: image notes",
+        WHOLE_PARTS,
         damaged_memory,
     ),
+    Case("damaged: finished.json", WHOLE_PARTS, functools.partial(odd_file, ".ckpt/finished.json")),
+    Case("damaged: run.json", WHOLE_PARTS, functools.partial(odd_file, "run.json")),
     Case(
-        "a damaged finished.json", PASSED_OVER, functools.partial(odd_file, ".ckpt/finished.json")
-    ),
-    Case("a damaged run.json", PASSED_OVER, functools.partial(odd_file, "run.json")),
-    Case(
-        "an input that is written to while it is read",
+        "an input, while read: appended to",
         CHANGED,
         functools.partial(changed_input, False),
     ),
     Case(
-        "an input that is replaced while it is read",
+        "an input, while read: replaced",
         CHANGED,
         functools.partial(changed_input, True),
     ),

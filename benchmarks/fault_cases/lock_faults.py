@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 from benchmarks.fault_cases.fault_case import (
+    REFUSED,
     Case,
     Outcome,
     Witness,
@@ -105,8 +106,8 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
 LOCKS: list[Case] = [
     Case(
         "a file system without flock",
-        "A file with a heartbeat serves as the lock. A dead run locks nobody out.",
+        "A file with a heartbeat is the lock.",
         no_flock,
     ),
-    Case("a second run with other labels", "Refused before it writes anything.", other_labels),
+    Case("a second run: with other labels", REFUSED, other_labels),
 ]

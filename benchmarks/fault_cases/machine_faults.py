@@ -15,6 +15,10 @@ from pathlib import Path
 
 from benchmarks.fault_cases.fault_case import (
     IN_FLIGHT,
+    LOCAL_CLOCK,
+    REFUSED,
+    UNTIL_ROOM,
+    WHOLE_PARTS,
     Case,
     Outcome,
     at_work,
@@ -237,46 +241,42 @@ def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
     return running.returncode
 
 
-KEPT = (
-    "The run stops with a one-line error. Make room and run the same command: it pays "
-    "again at most for what was in flight."
-)
 MACHINE: list[Case] = [
-    Case("disk full", KEPT, full_disk),
-    Case("files that may not grow (a quota)", KEPT, file_limit),
+    Case("disk full", UNTIL_ROOM, full_disk),
+    Case("a quota on files", UNTIL_ROOM, file_limit),
     Case(
-        "a results folder that can't be written",
-        "Reported before the first request, exit 2.",
+        "an unwritable results folder",
+        REFUSED,
         not_writable,
     ),
     Case(
-        "two runs on one results folder at once",
-        "The second is refused in one line, exit 2.",
+        "a second run: in the same folder",
+        REFUSED,
         two_at_once,
     ),
     Case(
-        "a torn store of replies",
-        "The torn line is dropped and asked again. Whole lines are kept.",
+        "damaged: torn replies",
+        WHOLE_PARTS,
         torn_store,
     ),
     Case(
-        "a store written by an older version",
-        "Lines that lack newer keys are read.",
+        "damaged: old replies",
+        WHOLE_PARTS,
         old_store,
     ),
     Case(
-        "a clock that runs backwards",
-        "Nothing depends on the local clock.",
+        "a clock: runs backwards",
+        LOCAL_CLOCK,
         clock_backwards,
     ),
     Case(
         "a million-line input",
-        "Memory doesn't grow with the input.",
+        "Memory doesn't grow.",
         long_input,
     ),
     Case(
         "an input that is a pipe",
-        "Read once. Resuming works through the stored replies.",
+        "Read once. The run resumes.",
         from_a_pipe,
     ),
 ]

@@ -182,26 +182,24 @@ def generated_beside_a_full_store(place: Workplace) -> Outcome:
         return goes_on(place, witness, 60)
 
 
-STOPS = (
-    "The run stops with a one-line error, exit 130. The same command resumes it and pays "
-    "again at most for what was in flight."
-)
-GOES_ON = "The run goes on. It pays again at most for what was in flight."
+STOPS = "The run stops with one line, exit 130, and resumes."
+GOES_ON = "The run goes on."
+RESUMES = "Without workers the run goes on, without the driver it resumes."
 ON_RAY: list[Case] = [
-    Case("Ray: workers and the driver killed", GOES_ON, killed, "ray"),
+    Case("Ray: workers and the driver killed", RESUMES, killed, "ray"),
     Case("Ray: a worker freezes", GOES_ON, losing("ray::Worker", signal.SIGSTOP, ""), "ray"),
     Case(
-        "Ray: the limiter of all workers is lost",
+        "Ray: the limiter is lost",
         STOPS,
         losing("ray::SharedLimiter", signal.SIGKILL, "lost the limiter"),
         "ray",
     ),
     Case(
-        "Ray: the head of the cluster is lost",
+        "Ray: the head is lost",
         STOPS,
         losing("/gcs_server", signal.SIGKILL, "is gone"),
         "ray",
     ),
     Case("Ray: the head doesn't answer", GOES_ON, losing("/gcs_server", signal.SIGSTOP, ""), "ray"),
-    Case("Ray: an object store that is full", GOES_ON, store_full, "ray"),
+    Case("Ray: the object store is full", GOES_ON, store_full, "ray"),
 ]

@@ -13,9 +13,9 @@ from dataflow_grounding.testing import Answer, EchoAnswers, Usage
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.workplace import Workplace, caption, command, ended, process
 
-FAILS_ALONE = "Only the record fails. No host is contacted, and no command stops."
-COUNTED = "Counts are clamped. The run ends normally, and `cost` gives the sum."
-REFUSED = "Refused before it is read, in one line that names the file, exit 2."
+FAILS_ALONE = "Only the record fails. No host is contacted."
+COUNTED = "Clamped. `cost` gives the sum."
+REFUSED = "Refused in one line, exit 2."
 SCHEMES = ("ftp", "webhdfs", "github", "dask", "sftp", "http", "s3+evil", "file\\")
 USAGES = (Usage(10**400, 10**400), Usage(-5, -5), Usage(8, 8, 10**30))
 
@@ -99,8 +99,8 @@ def packed(place: Workplace, full: bool) -> Outcome:
 
 
 ROWS: list[Case] = [
-    Case("rows with picture addresses of any scheme", FAILS_ALONE, schemes),
-    Case("rows that are deep, long or of odd types", FAILS_ALONE, monsters),
+    Case("rows: picture addresses of any scheme", FAILS_ALONE, schemes),
+    Case("rows: deep, long, of odd types", FAILS_ALONE, monsters),
     Case("huge and negative token counts", COUNTED, counts),
-    Case("a file to import that unpacks beyond memory", REFUSED, packed),
+    Case("an import that unpacks beyond memory", REFUSED, packed),
 ]

@@ -14,6 +14,9 @@ import subprocess
 import time
 
 from benchmarks.fault_cases.fault_case import (
+    LOCAL_CLOCK,
+    REFUSED,
+    SAME_FILES,
     Case,
     Outcome,
     Witness,
@@ -247,45 +250,41 @@ def clock_that_jumps(no_flock: bool, place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 40, allowed=8)
 
 
-_WRITTEN = (
-    "Each file is whole or absent. The same commands end with the files of one undisturbed run."
-)
-
 SHARDS: list[Case] = [
-    Case("shards and merge killed while they write", _WRITTEN, killed_while_writing),
+    Case("kill -9: shards and merge", SAME_FILES, killed_while_writing),
     Case(
-        "a shard that names others' files",
-        "Refused, exit 2. Nothing is written.",
+        "a shard: names others' files",
+        REFUSED,
         names_of_others,
     ),
     Case(
-        "a shard whose files are damaged",
-        "Refused, exit 2. Nothing is written.",
+        "a shard: damaged",
+        REFUSED,
         damaged_places,
     ),
     Case(
-        "links where files are to be written",
-        "The links are removed, never written through.",
+        "links in place of files",
+        "Removed, never followed.",
         links,
     ),
     Case(
-        "pictures replaced between two shards",
-        "`merge` warns and names the shard. Run it again: it asks about those pictures alone.",
+        "pictures replaced between shards",
+        "`merge` names the shard to run again.",
         replaced_between_shards,
     ),
     Case(
-        "a better reply in another part of the run",
-        "A readable reply takes precedence over an unreadable one.",
+        "a readable reply in another shard",
+        "Preferred to an unreadable one.",
         better_elsewhere,
     ),
     Case(
-        "a clock that jumps, and pictures of next year",
-        "Nothing depends on the local clock. Pictures dated in the future are read again.",
+        "a clock: jumps (pictures of next year)",
+        LOCAL_CLOCK,
         functools.partial(clock_that_jumps, False),
     ),
     Case(
-        "a clock that jumps, where there is no flock",
-        "Nothing depends on the local clock.",
+        "a clock: jumps (no flock)",
+        LOCAL_CLOCK,
         functools.partial(clock_that_jumps, True),
     ),
 ]

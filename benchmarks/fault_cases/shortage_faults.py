@@ -11,7 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, at_work, calm, lost_rows
+from benchmarks.fault_cases.fault_case import (
+    UNTIL_ROOM,
+    Case,
+    Outcome,
+    at_work,
+    calm,
+    lost_rows,
+)
 from tests.support.workplace import REPOSITORY, Workplace, caption, ended
 
 HOG = """
@@ -173,34 +180,29 @@ def painted(path: Path, level: int) -> None:
     os.utime(path, (1e9, 1e9))
 
 
-ANEW = "Noticed before it is sent. Its record is done again, and the run doesn't count as complete."
+SLOWER = "The run is slower. No record fails."
+NOTICED = "Noticed before it is sent, and done again."
 
 SHORTAGES: list[Case] = [
     Case(
         "ulimit -n 64 and 100 workers",
-        "Fewer requests are in flight.",
+        SLOWER,
         few_files,
     ),
     Case(
-        "open files that run out for a while",
-        "The run waits. No record fails.",
+        "open files: run out for a while",
+        SLOWER,
         functools.partial(files_run_out, 3),
     ),
     Case(
-        "open files that run out for good",
-        (
-            "After a minute without progress the run stops with a one-line error. The same "
-            "command resumes it."
-        ),
+        "open files: run out for good",
+        UNTIL_ROOM,
         functools.partial(files_run_out, 1000),
     ),
     Case(
         "an image that the disk can't read",
-        (
-            "Retried for a minute. Then only its record fails, if others succeeded meanwhile."
-            " The next run tries it again."
-        ),
+        "Tried for a minute. Then only its record fails.",
         bad_sector,
     ),
-    Case("a picture replaced by one of the same size and time", ANEW, swapped),
+    Case("a picture replaced: same size and time", NOTICED, swapped),
 ]

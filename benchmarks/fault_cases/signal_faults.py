@@ -11,6 +11,7 @@ import time
 
 from benchmarks.fault_cases.fault_case import (
     IN_FLIGHT,
+    SAME_FILES,
     Case,
     Outcome,
     at_work,
@@ -95,22 +96,19 @@ def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 20)
 
 
-ONCE = "The run waits up to five seconds for what is in flight, exit 130."
+ONCE = "The run waits up to five seconds for replies, exit 130."
 SIGNALS: list[Case] = [
     Case(
-        "kill -9 at random moments",
-        (
-            "No record and no stored reply is lost. The next run pays again at most for what "
-            "was in flight, and writes the files of an undisturbed run, byte for byte."
-        ),
+        "kill -9: at random moments",
+        SAME_FILES,
         killed,
     ),
     Case("Ctrl-C", ONCE, functools.partial(interrupted, signal.SIGINT)),
     Case("SIGTERM", ONCE, functools.partial(interrupted, signal.SIGTERM)),
-    Case("SIGTERM while the endpoint hangs", ONCE, interrupted_with_a_hang),
+    Case("SIGTERM at a hanging endpoint", ONCE, interrupted_with_a_hang),
     Case(
         "Ctrl-C twice",
-        "The run stops at once. The next run asks again for what was in flight.",
+        "The run stops at once, and resumes.",
         interrupted_twice,
     ),
 ]

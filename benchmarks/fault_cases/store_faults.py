@@ -194,41 +194,39 @@ def killed(place: Workplace, full: bool) -> Outcome:
 
 
 SAYS = (
-    "The run finishes, keeps all results on this machine, and ends with a one-line error,"
-    " exit 130. The same command sends them and pays for nothing."
+    "The run finishes, keeps the results here and ends with one line, exit 130. The"
+    " same command sends them."
 )
-HIDDEN = "Tried again until it succeeds. Nothing is lost, half-written or paid for again."
-KILLED = "The bucket has only whole files. The next run pays again at most for what was in flight."
+HIDDEN = "Tried until it succeeds. Nothing is lost or half-written."
+KILLED = "Only whole files are there, and the run resumes."
 STORES: list[Case] = [
-    Case("a bucket: 403 in the middle", SAYS, denied(403, "AccessDenied", "Access Denied"), "moto"),
+    Case("a bucket: 403", SAYS, denied(403, "AccessDenied", "Access Denied"), "moto"),
     Case(
-        "a bucket: a token that expires",
+        "a bucket: an expired token",
         SAYS,
         denied(400, "ExpiredToken", "The token has expired."),
         "moto",
     ),
+    Case("a bucket: deleted", SAYS, denied(404, "NoSuchBucket", "gone"), "moto"),
     Case(
-        "a bucket: it is deleted in the middle", SAYS, denied(404, "NoSuchBucket", "gone"), "moto"
-    ),
-    Case(
-        "a bucket: a store that never answers",
-        f"{SAYS[:-1]}; Ctrl-C ends the wait.",
+        "a bucket: silent until Ctrl-C",
+        SAYS,
         silent,
         "moto",
     ),
     Case("a bucket: slow listings", HIDDEN, spoilt("LIST late", late=0.5), "moto"),
     Case(
-        "a bucket: uploads torn in the middle",
+        "a bucket: torn uploads",
         HIDDEN,
         spoilt("torn", tear="jsonl|lock|run.json"),
         "moto",
     ),
-    Case("a bucket: answers to uploads lost", HIDDEN, spoilt("answers lost", loses=True), "moto"),
+    Case("a bucket: lost answers", HIDDEN, spoilt("answers lost", loses=True), "moto"),
     Case(
-        "a bucket: each fourth request refused (503)",
+        "a bucket: refusals",
         HIDDEN,
         spoilt("refused", refuse_every=4),
         "moto",
     ),
-    Case("a bucket: kill -9 at several moments", KILLED, killed, "moto"),
+    Case("a bucket: kill -9", KILLED, killed, "moto"),
 ]

@@ -16,15 +16,12 @@ from tests.support.workplace import Done, Workplace, ended, process
 
 COUNT = 3
 OWN = "sk-users-own-key-5566778899aabb"
-PROXY = "The proxy gets its own name and password, never the endpoint's key or headers."
+PROXY = "It gets its own password, never the endpoint's key or headers."
 REDIRECT = "Not followed: key, headers and picture go to no other host."
-UNTRUSTED = "The run stops before anything is sent, exit 4."
-DOTENV = (
-    "An address from `.env` gets no key from another source. The run stops before "
-    "anything is sent, exit 2."
-)
-ENVIRONMENT = "Ignored, and the run says so: `.env` sets only keys and endpoints."
-REFERENCES = "The size is computed first. Too much is refused in one line, exit 2."
+UNTRUSTED = "The run sends nothing, exit 4."
+DOTENV = "It gets no other source's key. The run sends nothing, exit 2."
+ENVIRONMENT = "Ignored with a message: `.env` sets only keys and endpoints."
+REFERENCES = "Refused before it is expanded, exit 2."
 
 
 def proxied(kind: str, place: Workplace, full: bool) -> Outcome:
@@ -138,14 +135,8 @@ def endless_references(place: Workplace, full: bool) -> Outcome:
 
 
 STRANGERS: list[Case] = [
-    *(
-        Case(f"a proxy before a serving: {kind}", PROXY, functools.partial(proxied, kind))
-        for kind in KINDS
-    ),
-    *(
-        Case(f"a redirect of a serving: {kind}", REDIRECT, functools.partial(redirected, kind))
-        for kind in KINDS
-    ),
+    *(Case(f"a proxy: {kind}", PROXY, functools.partial(proxied, kind)) for kind in KINDS),
+    *(Case(f"redirected: {kind}", REDIRECT, functools.partial(redirected, kind)) for kind in KINDS),
     Case(
         "a certificate: untrusted",
         UNTRUSTED,
@@ -156,7 +147,7 @@ STRANGERS: list[Case] = [
         UNTRUSTED,
         functools.partial(untrusted, "models.example", "models.example"),
     ),
-    Case("a stranger's .env with an address", DOTENV, strangers_address),
-    Case("a stranger's .env with a proxy and a CA file", ENVIRONMENT, strangers_proxy),
+    Case("a stranger's .env: an address", DOTENV, strangers_address),
+    Case("a stranger's .env: a proxy, a CA file", ENVIRONMENT, strangers_proxy),
     Case("a spec whose references expand to gigabytes", REFERENCES, endless_references),
 ]

@@ -13,6 +13,7 @@ from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.workplace import Workplace
 
 KEY = "sk-5e1f-not-to-be-told"
+SHOWN = "Printed as `***` and `\\x1b`."
 COMMANDS = "\x1bc\x07\x9b2J\u202e"
 
 
@@ -50,13 +51,13 @@ def play(
 
 TELLING: list[Case] = [
     Case(
-        "a key repeated in errors and replies",
-        "Secrets are replaced by `***` in all that is printed or kept.",
+        "in errors and replies: a key",
+        SHOWN,
         functools.partial(play, lambda request: request.headers["authorization"], KEY),
     ),
     Case(
-        "terminal commands in errors and replies",
-        "Printed as `\\x1b`. Data in files stays unchanged.",
+        "in errors and replies: terminal commands",
+        SHOWN,
         functools.partial(play, lambda request: COMMANDS, "\x1b \x07 \x9b \u202e"),
     ),
 ]

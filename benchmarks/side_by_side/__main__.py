@@ -16,6 +16,8 @@ from benchmarks.side_by_side.trial import WAYS, Outcome, Way, can_mount, trial
 WHOSE = ("theirs", "ours")
 Cell = tuple[str, str, str]
 """Fault, way, and whose script."""
+OR = " or "
+"""Between what ours have in one cell."""
 
 
 def measured(
@@ -26,20 +28,25 @@ def measured(
 ) -> dict[Cell, Outcome]:
     """The outcome of each cell; `tell` gets the table's lines as they come."""
     cells: dict[Cell, Outcome] = {}
-    heads = " | ".join(f"{way.title} | with this library" for way in ways)
-    tell(f"| fault | {heads} |\n|---|{'---|' * (2 * len(ways))}")
+    heads = " | ".join(way.title for way in ways)
+    tell(f"| fault | {heads} | with this library |\n|---|{'---|' * (len(ways) + 1)}")
     jobs = [(fault, way, whose) for fault in planted for way in ways for whose in WHOSE]
     with ThreadPoolExecutor(workers) as pool:
         outcomes = pool.map(lambda job: trial(job[1], job[2], job[0]), jobs)
         for fault in planted:
-            row = []
             for way in ways:
                 for whose in WHOSE:
-                    outcome = next(outcomes)
-                    cells[fault.name, way.name, whose] = outcome
-                    row.append(str(outcome))
-            tell(f"| {fault.name} | {' | '.join(row)} |")
+                    cells[fault.name, way.name, whose] = next(outcomes)
+            theirs, ours = (
+                [str(cells[fault.name, way.name, whose]) for way in ways] for whose in WHOSE
+            )
+            tell(line(fault.name, theirs, ours))
     return cells
+
+
+def line(name: str, theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """A line of the table: a cell for each of theirs, and one for what ours have all together."""
+    return f"| {' | '.join([name, *theirs, OR.join(dict.fromkeys(ours))])} |"
 
 
 def totals(
@@ -47,16 +54,16 @@ def totals(
 ) -> Iterator[str]:
     """How many of the planted faults each way holds, and what it sends without any."""
     counted = [fault for fault in planted if fault in PLANTED]
-    held, sent = [], []
-    for way in ways:
-        for whose in WHOSE:
-            count = sum(cells[fault.name, way.name, whose].held for fault in counted)
-            held.append(f"{count} of {len(counted)}")
-            if NO_FAULT in planted:
-                sent.append(str(cells[NO_FAULT.name, way.name, whose].sent))
-    yield f"| **held** | {' | '.join(held)} |"
+    held: dict[str, list[str]] = {}
+    sent: dict[str, list[str]] = {}
+    for whose in WHOSE:
+        counts = [sum(cells[fault.name, way.name, whose].held for fault in counted) for way in ways]
+        held[whose] = [f"{count} of {len(counted)}" for count in counts]
+        if NO_FAULT in planted:
+            sent[whose] = [str(cells[NO_FAULT.name, way.name, whose].sent) for way in ways]
+    yield line("**held**", held["theirs"], held["ours"])
     if sent:
-        yield f"| requests, where nothing goes wrong | {' | '.join(sent)} |"
+        yield line("requests without a fault", sent["theirs"], [", ".join(sent["ours"])])
 
 
 def main() -> int:
@@ -75,8 +82,8 @@ def main() -> int:
         print("No small disk can be mounted here: 'disk full' is left out.", file=sys.stderr)
         planted = [fault for fault in planted if not fault.fills]
     cells = measured(ways, planted, given.workers, functools.partial(print, flush=True))
-    for line in totals(ways, planted, cells):
-        print(line)
+    for total in totals(ways, planted, cells):
+        print(total)
     if given.words:
         for cell, outcome in cells.items():
             print(f"\n{' / '.join(cell)}: {outcome!r}\n{outcome.words[-3000:]}")

@@ -33,7 +33,7 @@ class OpenAISdkServing(OpenAIServing):
     It is `openai.AsyncOpenAI`, or `AsyncAzureOpenAI` where `azure_endpoint` is given. Bodies,
     replies, errors and stored replies are OpenAIServing's: changing from one to the other asks
     nothing again. The client's own retries are off. It takes more CPU time per request
-    (docs/dependencies.md).
+    (docs/measurements/performance.md).
 
     Args:
         api_url: Address of the endpoint; without it, and without `azure_endpoint`, OpenAI's own.

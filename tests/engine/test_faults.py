@@ -15,8 +15,8 @@ from benchmarks.faults import CASES
 from tests.support.workplace import Workplace
 
 OF_A_STRANGER = {
-    "a proxy before a serving: ": "test_a_proxy_is_told_its_own_password_and_nothing_else",
-    "a redirect of a serving: ": "test_no_serving_follows_a_redirect",
+    "a proxy: ": "test_a_proxy_is_told_its_own_password_and_nothing_else",
+    "redirected: ": "test_no_serving_follows_a_redirect",
     "a certificate: ": "test_a_wrong_certificate_is_refused",
 }
 PLAYED_ELSEWHERE = {
@@ -49,11 +49,11 @@ LONG = {
     "Ray": 1,  # each begins a cluster of its own
     "a bucket": 1,  # each is several runs
     "open files": 1,
-    "a clock that jumps": 1,
+    "a clock: jumps": 1,
     "a request that never ends": 1,
 }
 """How many of the lines that begin so are drawn a run: each takes seconds."""
-NEVER_END = {"a hang", "bodies too slow for the timeout"}
+NEVER_END = {"a hang", "a body: too slow"}
 
 
 def _param_of(case: Case) -> Any:
