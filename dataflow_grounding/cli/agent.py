@@ -34,7 +34,7 @@ _SHARED = (
 
 @click.group("agent")
 def command() -> None:
-    """Write what a coding agent has to know to use this package."""
+    """Print what a coding agent needs to know to use this package."""
 
 
 @command.command("context")

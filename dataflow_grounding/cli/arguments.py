@@ -37,13 +37,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 image_root_option = click.option(
     "--image-root",
     metavar="DIR",
-    help="Where the pictures are, if not where the run found them.",
+    help="Where the pictures are, if they have moved since the run.",
 )
 
 
 def frame_option(what: str) -> Callable[[F], F]:
     """Return a decorator that adds the option `--frame`; `what` says in the help whose it is."""
-    text = f"{what} upright pictures (the default), or of pictures as stored, without their EXIF."
+    text = (
+        f"{what} upright pictures (the default), or of pictures as stored, without EXIF rotation."
+    )
     choice = click.Choice(["upright", "stored"])
     return click.option("--frame", type=choice, default="upright", help=text)
 
@@ -156,7 +158,7 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 class Folder(click.Path):
-    """A folder, or the address of one elsewhere, which is looked at later."""
+    """A local folder, or a remote address, which is looked at later."""
 
     def convert(self, value: Any, *where: Any) -> Any:
         """Return the path, checked as `click.Path` does, or the address as it is."""

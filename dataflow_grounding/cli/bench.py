@@ -65,7 +65,7 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     "-o",
     "folder",
     metavar="DIR",
-    help="Where bench.json, bench.html and each way's results go; there it goes on, too."
+    help="Where bench.json, bench.html and each way's results go; a bench in it resumes."
     "  [default: bench_results; with --gold bench_own]",
 )
 @click.option(
@@ -81,9 +81,9 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.option("--gold", metavar="FILE", help="Records with the right boxes of your own pictures.")
 @frame_option("Gold has boxes of")
-@click.option("--estimate", "only_estimate", is_flag=True, help="Say what it costs; send nothing.")
+@click.option("--estimate", "only_estimate", is_flag=True, help="Estimate the cost; send nothing.")
 @click.option(
-    "--rescore", metavar="FILE", help="Make the figures of a bench.json anew, without a model."
+    "--rescore", metavar="FILE", help="Compute the figures of a bench.json again, without a model."
 )
 @json_option
 @overrides_argument
@@ -104,9 +104,9 @@ def of_bench(
     """Measure an endpoint on 50 pictures with gold, in several ways of asking. With --pictures DIR
     and --gold FILE, compare ways on your own pictures, and leave the best as DIR/best.yaml.
 
-    Every reply is kept in DIR/bench.json; --rescore makes the same figures of it anywhere. Exits
-    with 4 where all pictures of a way asked now failed, with 1 where its check checked nothing or
-    a rescored file states other figures.
+    Every reply is kept in DIR/bench.json, from which --rescore computes the same figures. Exit
+    codes: 4 all pictures of a way failed in this call, 1 a way's check checked nothing, or a
+    rescored file states figures that differ.
     """
     if rescore is not None:
         of_own = () if gold else ("pictures", "frame")

@@ -45,12 +45,12 @@ from dataflow_grounding.review import report_results
     "threshold",
     type=Range(0, 1, min_open=True),
     default=0.5,
-    help="What makes a box right; 0.5.",
+    help="The IoU from which a box counts as right; 0.5.",
 )
 @click.option(
-    "--score-cut", type=Range(0, 1), help="Where boxes are counted, leave out lower scores."
+    "--score-cut", type=Range(0, 1), help="Leave out lower scores in measures that count boxes."
 )
-@click.option("--keep-rejected", is_flag=True, help="Count boxes that a reviewer rejected, too.")
+@click.option("--keep-rejected", is_flag=True, help="Also count boxes that a reviewer rejected.")
 @click.option(
     "-o",
     "out",
@@ -59,7 +59,7 @@ from dataflow_grounding.review import report_results
 )
 @frame_option("Gold has boxes of")
 @image_root_option
-@click.option("--all", "show_all", is_flag=True, help="Print every measure, and all groups.")
+@click.option("--all", "show_all", is_flag=True, help="Print all measures and groups.")
 @json_option
 def of_eval(
     results: tuple[str, ...],

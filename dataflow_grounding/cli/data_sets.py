@@ -51,7 +51,7 @@ _of_data_sets = together(
         "read",
         flag_value=False,
         default=True,
-        help="Read no pictures, records alone.",
+        help="Read only the records, no pictures.",
     ),
     json_option,
 )
@@ -72,9 +72,9 @@ _keep_rejected = click.option(
     default="0.8/0.1/0.1",
     show_default=True,
     metavar="A/B/C",
-    help="How large train, val and test are; A/B: train and test.",
+    help="The sizes of train, val and test, or, as A/B, of train and test.",
 )
-@click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
+@click.option("--seed", default=0, show_default=True, help="The seed for drawing the parts.")
 @_keep_rejected
 @_of_data_sets
 def of_split(
@@ -87,8 +87,8 @@ def of_split(
     read: bool,
     as_json: bool,
 ) -> None:
-    """Split RESULTS (a run's folder or a file of records) by picture; those that are nearly the
-    same stay together.
+    """Split RESULTS (a run's folder or a file of records) by picture. Nearly equal pictures stay
+    together.
     """
     say_what_is_not_reviewed(results)
     summary = split(
@@ -167,15 +167,15 @@ def _parts(ratios: str) -> dict[str, float]:
     "--test-ids",
     type=click.File(encoding="utf-8-sig", errors="replace"),
     default=os.devnull,
-    help="Ids of pictures that are tested on elsewhere, in lines.",
+    help="A file with ids of test pictures, one per line, to find in RESULTS.",
 )
 @click.option(
     "--near-duplicates",
     is_flag=True,
-    help="Decode every picture, to find those that are nearly the same.",
+    help="Decode every picture to find nearly equal ones.",
 )
 @_keep_rejected
-@click.option("--all", "all_figures", is_flag=True, help="Also what there is nothing of.")
+@click.option("--all", "all_figures", is_flag=True, help="Also show empty figures.")
 @_of_data_sets
 def of_stats(
     results: tuple[str, ...],
@@ -187,12 +187,12 @@ def of_stats(
     as_json: bool,
     test_ids: IO[str],
 ) -> None:
-    """Show figures of RESULTS (folders of runs or files of records), and what to do about each
+    """Show statistics of RESULTS (folders of runs or files of records), and what to do about them
     before training.
 
-    Of several, as of the parts of a split, the figures are of all together, and leaks those between
-    them. Pictures that are the same file are found without opening most of them; --near-duplicates
-    finds those that are nearly the same. What there is nothing of is told in a line.
+    Several RESULTS, such as the parts of a split, are counted together, and pictures that they
+    share are reported as leaks. Equal picture files are found without decoding most of them;
+    --near-duplicates also finds nearly equal ones. Empty figures share one line.
     """
     if near_duplicates and not read:
         raise click.UsageError(
@@ -371,14 +371,14 @@ class _Told:
 @click.command("lint")
 @click.argument("data", metavar="DATA")
 @click.option(
-    "--select", callback=_rules, metavar="R,…", help="Only rules that begin so: DG1,DG204."
-)
-@click.option("--ignore", callback=_rules, metavar="R,…", help="All but rules that begin so.")
-@click.option(
-    "--fix", is_flag=True, help="Fix what leaves no question, and write all records to -o."
+    "--select", callback=_rules, metavar="R,…", help="Only rules with these prefixes: DG1,DG204."
 )
 @click.option(
-    "-o", "out", metavar="FILE", help="With --fix: the file to make; DATA stays as it is."
+    "--ignore", callback=_rules, metavar="R,…", help="All rules but those with these prefixes."
+)
+@click.option("--fix", is_flag=True, help="Fix the clear cases, and write all records to -o.")
+@click.option(
+    "-o", "out", metavar="FILE", help="With --fix: the file to write; DATA stays as it is."
 )
 @_of_data_sets
 def of_lint(

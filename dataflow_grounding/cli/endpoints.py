@@ -63,8 +63,8 @@ def doctor(
     """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
 
     The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small
-    picture, up to five times until it is accepted. Of a spec whose last run got many replies that
-    could not be read, it says so. Exits with 4 if there is no answer, with 1 if the answer can't be
+    picture, up to five times until it is accepted. If SPEC's last run got many replies that could
+    not be read, this says so. Exits with 4 if there is no answer, with 1 if the answer can't be
     read.
     """
     spec = spec_of_endpoint(spec_paths, overrides)
@@ -105,7 +105,7 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
     lacking = [extra for extra in extras if not extras[extra]]
     if lacking:
         yield (
-            f"optional, not installed: {', '.join(lacking)}. Whatever needs one names it; to add"
+            f"optional, not installed: {', '.join(lacking)}. What needs one names it; to add"
             f" one: pip install 'dataflow-grounding[{lacking[0]}]'"
         )
 

@@ -75,7 +75,7 @@ _writing_options = together(
         "out",
         required=True,
         metavar="PATH",
-        help="A folder; or the data file alone, by its ending.",
+        help="A folder, or only the data file if PATH has its ending.",
     ),
     click.option(
         "--images",
@@ -86,64 +86,66 @@ _writing_options = together(
         ),
     ),
     image_root_option,
-    click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
+    click.option("--strict", is_flag=True, help="Stop if anything would be lost or left out."),
     click.option(
         "--min-score",
         type=_ClassScore(),
         multiple=True,
         metavar="[CLASS=]SCORE",
-        help="Boxes with this score or more; CLASS=SCORE is for boxes of one class.",
+        help="Only boxes with at least this score; CLASS=SCORE is for one class.",
     ),
-    click.option("--verified-only", is_flag=True, help="Boxes that a check confirmed."),
+    click.option("--verified-only", is_flag=True, help="Only boxes that a check confirmed."),
     click.option(
         "--partly-verified",
         is_flag=True,
         help=(
-            "For detectors: also pictures of which something may be missing, such as those of an"
+            "For detectors: also pictures in which a box may be missing, such as those with an"
             " undecided class."
         ),
     ),
-    click.option("--keep-rejected", is_flag=True, help="Rejected boxes, too."),
-    click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
+    click.option("--keep-rejected", is_flag=True, help="Also boxes that a reviewer rejected."),
+    click.option("--reviewed-only", is_flag=True, help="Only expressions that a person looked at."),
     click.option(
         "--status",
         "statuses",
         multiple=True,
         type=click.Choice(STATUSES),
-        help="Expressions of this status.",
+        help="Only expressions with this status.",
     ),
     click.option(
         "--target",
         metavar="MODEL",
-        help="The model family to be trained, for formats that write numbers.",
+        help="The model family to train, for formats that write numbers as text.",
     ),
     click.option(
         "--min-pixels",
         type=int,
-        help="The trainer's own limits of a picture's area, for targets in pixels.",
+        help="The trainer's smallest picture area, for targets in pixels.",
     ),
-    click.option("--max-pixels", type=int, help="As --min-pixels."),
+    click.option(
+        "--max-pixels", type=int, help="The trainer's largest picture area, for targets in pixels."
+    ),
     click.option(
         "--trainer",
         metavar="NAME",
-        help="Who resizes the pictures before training, for targets in pixels.",
+        help="The trainer that resizes the pictures, for targets in pixels.",
     ),
     click.option(
         "--classes",
         metavar="HOW",
-        help="Categories: class (usual), phrase, head, one, or a YAML map's file.",
+        help="The categories: class (default), phrase, head, one, or a YAML file with a mapping.",
     ),
     click.option(
         "--flat",
         is_flag=True,
         default=None,
-        help="YOLO, KITTI: all pictures in one folder, the names of theirs before them.",
+        help="YOLO, KITTI: all pictures in one folder, with their folders' names as prefixes.",
     ),
     click.option(
         "--outlines",
         is_flag=True,
         default=None,
-        help="YOLO: polygons in place of boxes; pictures with a box without one are left out.",
+        help="YOLO: polygons instead of boxes; leave out pictures with a box that has none.",
     ),
     json_option,
 )
@@ -166,7 +168,7 @@ def _parse_options(
 
 # Options of `_writing_options` that say what is wanted of the records.
 _OF_SELECTION = frozenset(field.name for field in fields(Selection))
-_SET_HELP = "An option of the format that is read."
+_SET_HELP = "An option of the source format."
 _set_option = click.option(
     "--set",
     "options",
@@ -191,7 +193,7 @@ _skip_bad_option = click.option(
     default="",
     callback=_parse_skip_bad,
     metavar="N|P%",
-    help="Leave out entries that can't be read, name them, and go on: up to N, or P% of all.",
+    help="Leave out and name unreadable entries, up to N, or P% of all.",
 )
 
 _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
@@ -206,8 +208,8 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
     metavar="F",
     help=f"{', '.join(FORMATS)}, or your module:Class.",
 )
-@click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to make.")
-@click.option("--image-root", metavar="DIR", help="Where the pictures are, if not beside PATH.")
+@click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to write.")
+@click.option("--image-root", metavar="DIR", help="Where the pictures are, if not next to PATH.")
 @frame_option("PATH has labels of")
 @_set_option
 @_skip_bad_option
@@ -222,8 +224,8 @@ def import_(
     bad: BadEntries,
     as_json: bool,
 ) -> None:
-    """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`,
-    `export`.
+    """Turn PATH, a file or folder in another tool's format, into a results folder for `report`,
+    `eval`, `export`.
     """
     annotations = os.path.join(out, "annotations.jsonl")
     folder = image_root or folder_of(path)
@@ -303,8 +305,8 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 
 @click.command("convert")
 @click.argument("path", type=click.Path(exists=True))
-@click.option("--from", "source_name", required=True, metavar="F", help="The format that it is in.")
-@click.option("--to", "format", required=True, metavar="G", help="The format that is wanted.")
+@click.option("--from", "source_name", required=True, metavar="F", help="The source format.")
+@click.option("--to", "format", required=True, metavar="G", help="The target format.")
 @frame_option("PATH has labels of")
 @_set_option
 @_skip_bad_option
@@ -321,7 +323,7 @@ def convert(
     as_json: bool,
     **settings: Any,
 ) -> int:
-    """Write PATH, a file or folder in one format, in another."""
+    """Convert PATH, a file or folder, from one format to another."""
     source = find_format(source_name, **options)
     source.bad = bad
     folders = [image_root or folder_of(path)]

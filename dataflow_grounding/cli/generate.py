@@ -56,18 +56,18 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    help="Where: this process, or Ray.",
+    help="Run in this process, or on Ray.",
 )
 @click.option(
     "--ray-address",
     metavar="A",
-    help="A Ray cluster's (auto, host:port); without it, one is started here.",
+    help="The address of a Ray cluster (auto, host:port); without it, start one here.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 10_000),
     metavar="N",
-    help="Processes on Ray; else one for each CPU.",
+    help="Processes on Ray; by default one per CPU.",
 )
 @click.option(
     "--set-from",
@@ -90,7 +90,7 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
     "--max-failed",
     type=FailedRecords(),
     metavar="N|P%",
-    help="Exit with 0 where at most N records, or P% of them, failed.",
+    help="Exit with 0 if at most N records, or P% of them, failed.",
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")

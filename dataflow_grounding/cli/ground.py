@@ -22,10 +22,13 @@ from dataflow_grounding.operators import PhraseGrounder
 @click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
 @spec_option_for("Use the vlm block of this spec")
 @click.option(
-    "--draw", "draw_path", metavar="FILE", help="Write the picture with the boxes drawn in."
+    "--draw",
+    "draw_path",
+    metavar="FILE",
+    help="Write a copy of the picture with the boxes drawn in.",
 )
 @click.option(
-    "--no-cache", is_flag=True, help="Keep no replies, and ask again for those that are kept."
+    "--no-cache", is_flag=True, help="Ask again instead of using kept replies, and keep none."
 )
 def command(
     image: str,

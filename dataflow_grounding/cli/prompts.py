@@ -15,7 +15,7 @@ from dataflow_grounding.tasks.wording import SYSTEM_PROMPTS, ejected
 
 @click.group("prompts")
 def prompts() -> None:
-    """Show the prompts, or write them into a folder that a spec names as prompts.dir."""
+    """Show the prompts, or copy them into a folder that a spec names as prompts.dir."""
 
 
 @prompts.command("list")
@@ -29,16 +29,16 @@ def list_prompts() -> None:
 @prompts.command("show")
 @click.argument("name")
 def show_prompt(name: str) -> None:
-    """Print the prompt NAME, as a file of your own begins."""
+    """Print the prompt NAME, to start a file of your own."""
     say(ejected(name).rstrip("\n"), err=False)
 
 
 @prompts.command("eject")
 @click.argument("folder", metavar="DIR")
 @click.argument("names", nargs=-1, metavar="[NAME ...]")
-@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
-    """Write prompts into DIR, all or those named, to be changed. Name DIR as prompts.dir in the
+    """Copy prompts into DIR for editing: all, or those named. Name DIR as prompts.dir in the
     spec; files that you delete are asked in the shipped words.
     """
     texts = {os.path.join(folder, f"{name}.txt"): ejected(name) for name in names or prompt_names()}

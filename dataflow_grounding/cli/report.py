@@ -17,9 +17,11 @@ _REPORTED_FILES = ("run.json", "annotations.jsonl", "failures.jsonl")
 @click.argument("other", metavar="[OTHER]", required=False)
 @click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
 @image_root_option
-@click.option("--single-file", "single", is_flag=True, help="Everything in one file.")
+@click.option("--single-file", "single", is_flag=True, help="Put everything into one file.")
 @click.option(
-    "--copies", is_flag=True, help="Small copies of all pictures, to be moved without them."
+    "--copies",
+    is_flag=True,
+    help="Make small copies of all pictures, so the page can be moved without them.",
 )
 @json_option
 def report(

@@ -20,11 +20,11 @@ from dataflow_grounding.review.session import Session
     "--port",
     default=0,
     type=click.IntRange(0, 65535),
-    help="Of 127.0.0.1; a free one unless given.",
+    help="The port on 127.0.0.1; a free one by default.",
 )
 @click.option("--no-open", is_flag=True, help="Open no browser.")
 @click.option(
-    "--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given."
+    "--reviewer", metavar="NAME", help="The name to store with decisions; by default the user's."
 )
 @click.option(
     "--sample",
@@ -32,17 +32,17 @@ from dataflow_grounding.review.session import Session
     metavar="N",
     help="Only N boxes and phrases, drawn at random.",
 )
-@click.option("--seed", type=int, help="With --sample: another seed draws others.")
+@click.option("--seed", type=int, help="With --sample: the seed for drawing.")
 @click.option(
     "--gold",
     metavar="FILE",
-    help="With --sample: mix in some that FILE, records with right boxes, knows of.",
+    help="With --sample: mix in some with known right boxes, from these records.",
 )
 @click.option(
     "--queue",
     type=click.Choice(["doubt", "random", "file"]),
     default="doubt",
-    help="What comes first.",
+    help="What to show first.",
 )
 @image_root_option
 def of_review(
@@ -56,11 +56,11 @@ def of_review(
     queue: str,
     image_root: str | None,
 ) -> None:
-    """Mend RESULTS (a run's folder, one of its steps', or a file of records) in a browser; `apply`
-    writes it down.
+    """Mend RESULTS (a folder of a run or of one of its steps, or a file of records) in a browser.
+    Then write the result with `apply`.
 
-    Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the
-    first line printed.
+    Each decision is saved to reviews.jsonl before the next is taken. The first line printed is the
+    page's address.
     """
     for option, value in (("gold", gold), ("seed", seed)):
         if value is not None and sample is None:
@@ -91,9 +91,9 @@ def _user() -> str:
     "-o",
     "out",
     metavar="FILE",
-    help="A file for training, without rejected boxes; annotations.reviewed.jsonl unless given.",
+    help="A file for training, without rejected boxes; else annotations.reviewed.jsonl, with all.",
 )
-@click.option("--keep-rejected", is_flag=True, help="With -o: rejected boxes, too.")
+@click.option("--keep-rejected", is_flag=True, help="With -o: also rejected boxes.")
 @json_option
 def of_apply(
     results: str,
@@ -102,11 +102,11 @@ def of_apply(
     keep_rejected: bool,
     as_json: bool,
 ) -> int:
-    """Write RESULTS as reviewed, with the DECISIONS that a page offered as a file, as its server
-    was gone.
+    """Write RESULTS as reviewed. DECISIONS are files that the page offered for download after its
+    server had ended.
 
-    Exit codes: 0 done, 1 some of DECISIONS were refused, as others changed meanwhile what they are
-    on.
+    Exit codes: 0 done, 1 some of DECISIONS were refused, because others have since changed the
+    same items.
     """
     # All decisions in RESULTS' reviews.jsonl are applied; downloaded ones are added to it first.
     # Without -o the file is what pipelines and reviews go on from, and keeps rejected boxes.
@@ -140,19 +140,20 @@ def _share(text: str) -> float:
 @click.command("certify")
 @click.argument("results", metavar="RESULTS")
 @click.option(
-    "--max-error", type=_share, metavar="SHARE", help="Accept at most so many wrong boxes, say 3%."
+    "--max-error",
+    type=_share,
+    metavar="SHARE",
+    help="Accept at most this share of wrong boxes, such as 3%.",
 )
 @click.option(
     "--gold",
     metavar="FILE",
-    help="Records with right boxes: how often reviewers were wrong on them.",
+    help="Records with right boxes, to say how often reviewers were wrong on them.",
 )
 @click.option(
     "--verify", is_flag=True, help="Find what has changed since the certificate was written."
 )
-@click.option(
-    "--html", is_flag=True, help="Write it as a page to be handed over, certificate.html, too."
-)
+@click.option("--html", is_flag=True, help="Also write certificate.html, a page to hand over.")
 @json_option
 def of_certify(
     results: str,
@@ -162,11 +163,11 @@ def of_certify(
     html: bool,
     as_json: bool,
 ) -> int:
-    """Say how much of RESULTS is wrong, by the sample that `review --sample` stated; leaves
+    """Say how much of RESULTS is wrong, from the sample that `review --sample` drew. Writes
     certificate.json.
 
-    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it
-    can't check.
+    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes or pictures that
+    it can't check.
     """
     if verify:
         changes = [*changes_since(results)]

@@ -24,9 +24,9 @@ _MODULE = "auto_label"  # the only `module_name`, as TAO calls it, that these pi
 
 @click.command("init")
 @click.argument("folder", default=".", metavar="[DIR]")
-@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def init(folder: str, force: bool) -> None:
-    """Write pipelines, example data and a spec into DIR, to be edited. Files that are there stay,
+    """Write pipelines, example data and specs into DIR, for you to edit. Existing files stay
     without --force.
     """
     targets = {os.path.join(folder, name): source for source, name in _shipped_files()}

@@ -118,6 +118,12 @@ def made_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_readme_shows_what_its_first_command_prints(clone: Path) -> None:
+    [shown] = [text for mark, text in blocks(README, "text") if mark == "printed"]
+    printed = (clone.parent / "first.out").read_text("utf-8")
+    assert {*shown.splitlines()} <= {*printed.splitlines()}
+
+
 def test_the_readmes_commands_run_as_they_stand(clone: Path, tmp_path: Path) -> None:
     out = run_page(README, clone, tmp_path / "home")
     assert (clone / "out" / "report.html").is_file()

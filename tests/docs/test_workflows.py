@@ -51,15 +51,33 @@ def test_a_marked_command_runs_as_the_readme_has_it_at_that_time(tmp_path: Path,
     other = MARKED.sub(lambda found: found[0].replace(found[2], ran), text)
     (tmp_path / "README.md").write_text(other, encoding="utf-8")
     shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
-    job = jobs(README)[name]
-    assert job["strategy"]["matrix"] == {"os": ["ubuntu-latest", "macos-latest"], "python": PYTHONS}
-    [command] = commands(job)
+    [command] = commands(jobs(README)[name])
     subprocess.run(["bash", "-e", "-c", command], cwd=tmp_path, check=True, capture_output=True)
     marked = MARKED.findall(other)[["first", "tests"].index(name)]
     assert (tmp_path / "ran.txt").read_text() == marked[1].split("echo ")[1].split(" |")[0] + "\n"
 
 
-@pytest.mark.parametrize("name", ["first", "tests"])
+def test_all_tests_run_once_and_quick_ones_on_every_other_system_and_python() -> None:
+    every = {"os": ["ubuntu-latest", "macos-latest"], "python": PYTHONS}
+    found = jobs(README)
+    assert found["first"]["strategy"]["matrix"] == every
+    [python] = [step["with"] for step in found["tests"]["steps"] if "with" in step]
+    whole = {"os": found["tests"]["runs-on"], "python": python["python-version"]}
+    assert found["quick"]["strategy"]["matrix"] == {**every, "exclude": [whole]}
+
+
+def test_the_quick_job_leaves_out_what_is_slow(tmp_path: Path) -> None:
+    text = "# Another\n\n<!-- tests -->\n```bash\nprintf '%s\\n' of-the-readme\n```\n"
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
+    [command] = commands(jobs(README)["quick"])
+    done = subprocess.run(
+        ["bash", "-e", "-c", command], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["of-the-readme", "-m", "not slow"]
+
+
+@pytest.mark.parametrize("name", ["first", "tests", "quick"])
 def test_a_readme_without_its_marks_fails_the_job(tmp_path: Path, name: str) -> None:
     (tmp_path / "README.md").write_text("# Another\n", encoding="utf-8")
     shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
@@ -68,7 +86,7 @@ def test_a_readme_without_its_marks_fails_the_job(tmp_path: Path, name: str) -> 
         ["bash", "-e", "-c", command], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode != 0
-    assert f"<!-- {name} -->" in done.stderr
+    assert f"<!-- {'first' if name == 'first' else 'tests'} -->" in done.stderr
 
 
 @pytest.mark.slow
