@@ -217,6 +217,7 @@ OWN_ROW = {"name": "mine", "models": ["own*"], "order": "xyxy", "scale": 1000}
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("model", "answers_in", "more"),
     [
@@ -299,6 +300,7 @@ class Coin(BenchModel):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("model", "judge", "why"),
     [

@@ -51,14 +51,21 @@ LONG = {
     "open files": 1,
     "a clock: jumps": 1,
     "a request that never ends": 1,
+    "a large one": 1,
 }
 """How many of the lines that begin so are drawn a run: each takes seconds."""
 NEVER_END = {"a hang", "a body: too slow"}
+LARGE = {
+    "a million-line input",
+    "image: four of 361 million pixels",
+    "a quota on files",
+}
 
 
 def _param_of(case: Case) -> Any:
     """A line of the table."""
     name = "a request that never ends" if case.name in NEVER_END else case.name
+    name = "a large one" if case.name in LARGE else name
     marks = [
         pytest.mark.sampled(count, part=start)
         for start, count in LONG.items()

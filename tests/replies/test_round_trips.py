@@ -199,7 +199,7 @@ def test_twice_the_length_is_twice_the_work(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_pattern_runs_up_on_a_megabyte(kind: str) -> None:
     """A pattern that is quadratic in a reply's length would not come to an end on a megabyte."""
