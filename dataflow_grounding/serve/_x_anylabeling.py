@@ -28,7 +28,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return web.json_response({"success": True, "data": {engine.model: _facts(engine)}})
 
     async def predict(request: web.Request) -> web.Response:
-        body = await read_json(request)
+        body = read_json(request)
         if body.get("model") != engine.model:
             name = str(body.get("model"))[:100]
             raise WrongRequest(f"no model {name!r}: the one here is {engine.model!r}", 404)

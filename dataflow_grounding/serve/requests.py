@@ -4,24 +4,27 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pybase64
 from aiohttp import web
 
 from dataflow_grounding._util import errors
-from dataflow_grounding._util.errors import GroundingError, told_as
+from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.data.records import parse_line
 from dataflow_grounding.jobs.downloads import fetched_picture, shown_address
-from dataflow_grounding.spec import RowsData
+from dataflow_grounding.spec import PipelineBlock, RowsData
 
 MOST_PHRASES = 1000  # of one picture
 AGAIN_SECONDS = 5  # after which to try again what may pass
+BODY = "body"
+"""The key of a request under which its whole body is."""
+_CHARSETS = ("utf-8", "utf8", "us-ascii")  # as JSON may be labelled
 _STATUSES: dict[type[GroundingError], int] = {  # the first that fits counts
     errors.RunStopped: 503,
     errors.ServerFault: 503,
@@ -29,6 +32,7 @@ _STATUSES: dict[type[GroundingError], int] = {  # the first that fits counts
     errors.UnreadableReply: 502,  # the endpoint's answer is no use
     errors.RequestRefused: 502,
     errors.OperatorFailed: 500,
+    errors.ImageChanged: 409,
     errors.RecordError: 400,  # the picture is no good
     errors.InputError: 400,
 }
@@ -63,21 +67,20 @@ class Picture:
         if self.path:
             yield self.path
             return
-        with ExitStack() as files:
-            with told_as(errors.StorageFailed, f"can't write in {folder}"):
-                file = files.enter_context(NamedTemporaryFile(dir=folder, buffering=0))
-                file.write(self.data)
+        with NamedTemporaryFile(dir=folder, buffering=0) as file:
+            file.write(self.data)
             yield file.name
 
 
 class Pictures:
     """Where pictures may come from: paths below `root`, addresses that a spec's `data` allows."""
 
-    def __init__(self, root: str | None, data: RowsData, allow_hosts: Sequence[str]) -> None:
+    def __init__(self, root: str | None, block: PipelineBlock, allow_hosts: Sequence[str]) -> None:
+        data = block.data
+        assert isinstance(data, RowsData)
         self._root = None if root is None else os.path.realpath(root)
         self._allow_http = data.allow_http
         self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
-        self.spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")  # removed at the end
 
     def of_base64(self, text: object) -> Picture:
         """Return the picture of base64, which may stand in a `data:` address."""
@@ -115,20 +118,22 @@ class Pictures:
 def status_of(error: GroundingError) -> tuple[int, float | None]:
     """Return the status that tells a client of an error, and when to try again, in seconds."""
     if isinstance(error, WrongRequest):
-        return error.status, None
+        return error.status, AGAIN_SECONDS if error.status == 429 else None
     status = next((_STATUSES[kind] for kind in _STATUSES if isinstance(error, kind)), 500)
     if status == 503 and isinstance(error, errors.RecordError):
         return status, getattr(error, "retry_after", None) or AGAIN_SECONDS
     return status, None
 
 
-async def read_json(request: web.Request) -> dict[str, Any]:
+def read_json(request: web.Request) -> dict[str, Any]:
     """Return the JSON object of a request. Raises WrongRequest."""
-    if request.content_type != "application/json":
-        kind = request.content_type
-        raise WrongRequest(f"the content type should be application/json, not {kind}", 415)
+    kind = request.content_type
+    charset = request.charset or "utf-8"
+    if kind != "application/json" or charset.lower() not in _CHARSETS:
+        kind = request.headers.get("Content-Type", "none")
+        raise WrongRequest(f"the content type should be application/json in UTF-8, not {kind}", 415)
     try:
-        return parse_line(await request.read())
+        return parse_line(request[BODY])
     except (ValueError, GroundingError):
         raise WrongRequest("the body is no JSON object") from None
 
