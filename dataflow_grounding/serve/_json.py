@@ -40,8 +40,12 @@ async def _form(request: web.Request) -> tuple[Picture, list[str]]:
     # `phrases` may come several times, each time a phrase, or once as a JSON list.
     picture: Picture | None = None
     phrases: list[str] = []
+    loop = asyncio.get_running_loop()
+    stream = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
+    stream.feed_data(request[BODY])
+    stream.feed_eof()
     try:
-        reader = MultipartReader(request.headers, _stream_of(request[BODY]))
+        reader = MultipartReader(request.headers, stream)
         while part := await reader.next():
             assert isinstance(part, BodyPartReader)  # else it is a form in the form
             data = bytes(await part.read(decode=True))
@@ -56,11 +60,3 @@ async def _form(request: web.Request) -> tuple[Picture, list[str]]:
     if picture is None:
         raise WrongRequest("the form should have a file `image`")
     return picture, phrases_of(phrases)
-
-
-def _stream_of(body: bytes) -> StreamReader:
-    loop = asyncio.get_running_loop()
-    stream = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
-    stream.feed_data(body)
-    stream.feed_eof()
-    return stream

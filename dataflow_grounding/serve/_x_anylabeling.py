@@ -47,21 +47,15 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def _facts(engine: Engine) -> dict[str, Any]:
-    common = {
-        "batch_processing_mode": "text_prompt",
-        "active_widgets": {name: {} for name in _WIDGETS},
-    }
+    mode = {"batch_processing_mode": "text_prompt"}
     tasks = []
     for own_id, description in _TASKS.items():
-        task = {"id": own_id, "name": own_id.capitalize(), "description": description}
-        tasks.append({**task, **common})
+        shown = {"id": own_id, "name": own_id.capitalize(), "description": description}
+        tasks.append({**shown, **mode, "active_widgets": {name: {} for name in _WIDGETS}})
     widgets = ("remote_task_select_combobox", *_WIDGETS)
-    return {
-        "display_name": engine.model_version,
-        "widgets": [{"name": name, "value": None} for name in widgets],
-        "batch_processing_mode": "text_prompt",
-        "available_tasks": tasks,
-    }
+    widget_facts = [{"name": name, "value": None} for name in widgets]
+    facts = {"display_name": engine.model_version, "widgets": widget_facts}
+    return {**facts, **mode, "available_tasks": tasks}
 
 
 def _phrases(params: Mapping[str, Any]) -> list[str]:

@@ -28,8 +28,6 @@ from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve.requests import Picture, Pictures
 
-MOST_SIZES = 4096  # sizes of pictures that are known to be settled
-
 
 class Engine:
     """Grounds pictures as they come, all with one store of replies, one budget and one limit.
@@ -40,8 +38,7 @@ class Engine:
     """
 
     def __init__(self, run: SpecRun, pictures: Pictures, timeout: float) -> None:
-        self._job = run.job
-        self._options = run.options
+        self._run = run
         self._folder = run.job.steps[0].storage.checkpoint_folder
         self.pictures = pictures
         self._timeout = timeout
@@ -87,7 +84,7 @@ class Engine:
     @property
     def model_version(self) -> str:
         """The model and the box format that it is asked for."""
-        choice = self._job.box_format
+        choice = self._run.job.box_format
         if choice is None or choice.pending:
             return f"{self.model} (box format not known yet)"
         return f"{self.model} {choice.format.name}"
@@ -141,7 +138,7 @@ class Engine:
     async def _looked_at(self, record: Record) -> Image:
         # Files are read for each request: other bytes may have the same size and time.
         self._memo.forget(record, IMAGE_COLUMN)
-        await self._memo.prepare(record, IMAGE_COLUMN, self._job.serving.image_limits)
+        await self._memo.prepare(record, IMAGE_COLUMN, self._run.job.serving.image_limits)
         return open_image(record, IMAGE_COLUMN)
 
     async def _settle(self, record: Record, size: Size) -> None:
@@ -152,28 +149,29 @@ class Engine:
         async with self._settling:
             pictures = partial(pictures_of, [record], IMAGE_COLUMN)
             # replies to probe pictures are kept in a file of their own: this store is open
-            options = replace(self._options, replies=os.path.join(self._folder, "probes.jsonl"))
+            options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
             start = RunStart(options, self._budget, None, pictures)
-            for operator in self._job.operators:
+            for operator in self._run.job.operators:
                 asked = True
                 if self._settled:
                     asked = bool(await asyncio.to_thread(operator.settle, start))
                 if asked:  # the watch begins, with what is known of the format now
                     await asyncio.to_thread(operator.prepare, start)
-            if len(self._settled) >= MOST_SIZES:
-                self._settled.pop()
             self._settled.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
         number = next(self._numbers)
         columns: dict[str, Any] = {}
-        for place, operator in enumerate(self._job.operators):
+        for place, operator in enumerate(self._run.job.operators):
             if self._syncing.done():
                 self._syncing.result()  # raises why nothing can be kept any more
-            asking = self._askings.get(id(operator.serving))
-            label = self._job.steps[place].label
-            wording = operator.wording
-            ask = StepAsk(asking, self._store, label, (number, place), wording=wording)
+            ask = StepAsk(
+                self._askings.get(id(operator.serving)),
+                self._store,
+                self._run.job.steps[place].label,
+                priority=(number, place),
+                wording=operator.wording,
+            )
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )
@@ -185,11 +183,9 @@ class Engine:
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
         # An endpoint that was down may be up by the next request. A budget that is used up stays
         # so, and so does what the watch has found: it raises that again by itself.
-        is_quota = isinstance(stopped, errors.QuotaUsedUp)
-        if isinstance(stopped, errors.BudgetExceeded) and not is_quota:
-            return
+        is_budget = isinstance(stopped, errors.BudgetExceeded)
         for key, asking in list(self._askings.items()):
-            if asking.stopped is not None:
+            if asking.stopped and (not is_budget or isinstance(stopped, errors.QuotaUsedUp)):
                 asking.endpoints.store_held_refusals()
                 self._askings[key] = asking.renewed()
 

@@ -14,7 +14,7 @@ from dataflow_grounding.jobs.image_grounding import (
     ImageGroundingBlock,
     ImageGroundingJob,
 )
-from dataflow_grounding.jobs.registry import load_spec, look_into_spec
+from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.spec import Spec
 
@@ -44,9 +44,7 @@ def served_run(
     spec.block = block.model_copy(update={"workflow": workflow, "data": data})
     spec.results_dir = results or spec.results_dir or os.path.join(cache_folder(), "serve")
     run = ready_to_run(spec, partial(ImageGroundingJob, has_input=False))
-    obstacles = run.job.obstacles()
-    if obstacles:
-        raise SpecError("\n".join(obstacles))
+    run.job.refuse_obstacles()
     check_budget(run.options)
     return run
 
@@ -54,11 +52,8 @@ def served_run(
 def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
     # A spec for a run says where pictures may come from, and where replies are, whatever its input
     # is. One without results_dir is for its endpoint.
-    stated = [*overrides, "image_grounding.data.input_jsonl=none"]
     with suppress(SpecError):
-        spec, problems = look_into_spec(paths, stated)
-        if spec is not None and not problems:
-            return spec
+        return load_spec(paths, [*overrides, "image_grounding.data.input_jsonl=none"])
     spec = load_spec(paths, overrides, whole=False)
     spec.results_dir = ""
     return spec

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -101,7 +102,7 @@ class Server:
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
-            request[BODY] = bytes(body)
+            request[BODY] = body
             if self._places.locked():
                 raise WrongRequest("too many requests wait: try again later", 429)
             async with self._places:
@@ -144,15 +145,14 @@ class Server:
     def _refuse_strangers(self, request: web.Request) -> None:
         # Without a token, a page of the web that the user has open could send forms to this
         # machine. Browsers say where such a form comes from.
-        if self.token:
-            if not self._has_token(request):
-                raise WrongRequest("the token is missing or wrong", 401)
+        if self.token and self._has_token(request):
             return
-        try:
-            host = request.url.host or ""
-        except ValueError:  # it is no address
-            host = ""
-        if "Origin" in request.headers or not _is_here(host):
+        if self.token:
+            raise WrongRequest("the token is missing or wrong", 401)
+        host = None
+        with suppress(ValueError):  # it is no address
+            host = request.url.host
+        if "Origin" in request.headers or not _is_here(host or ""):
             raise WrongRequest("pages of the web may not ask: set a token for those", 403)
 
     def _has_token(self, request: web.Request) -> bool:
@@ -160,10 +160,8 @@ class Server:
         # `Token` (X-AnyLabeling).
         header = request.headers.get("Authorization", "")
         sent = [request.headers.get("Token", ""), header.partition(" ")[2]]
-        try:
+        with suppress(ValueError):
             sent.append(BasicAuth.decode(header).password)
-        except ValueError:
-            pass
         token = self.token.encode()
         right = [hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in sent]
         return True in right  # all are compared, whichever is right
