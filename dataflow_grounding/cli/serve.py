@@ -46,6 +46,7 @@ def command(
     and phrases are paid for once.
     """
     run = served_run(spec_paths, overrides, results)
-    server = Server(run, Pictures(root, run.spec.block, allow_hosts), **of_server)
+    block: Any = run.spec.block  # that of image_grounding
+    server = Server(run, Pictures(root, block.data, allow_hosts), **of_server)
     say(f"Asks {run.serving.model}; replies are kept in {address_of(run.spec.results_dir)}.")
     server.run()

@@ -7,7 +7,7 @@ from aiohttp.base_protocol import BaseProtocol
 
 from dataflow_grounding.data.records import parse_value
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.requests import BODY, Picture, WrongRequest, phrases_of, read_json
+from dataflow_grounding.serve.requests import Picture, WrongRequest, phrases_of, read_json
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -15,13 +15,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def ground(request: web.Request) -> web.Response:
         is_form = request.content_type == "multipart/form-data"
-        picture, phrases = await (_form(request) if is_form else _object(engine, request))
+        picture, phrases = await _form(request) if is_form else _object(engine, request)
         return web.json_response(await engine.ground(request, picture, phrases))
 
     return [web.post("/ground", ground)]
 
 
-async def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[str]]:
+def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[str]]:
     body = read_json(request)
     ways = ("image", "image_path", "image_url")
     given = [way for way in ways if body.get(way) is not None]
@@ -32,7 +32,7 @@ async def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[s
     if way == "image_path":
         return engine.pictures.of_path(body[way]), phrases
     if way == "image_url":
-        return await engine.pictures.of_address(body[way]), phrases
+        return engine.pictures.of_address(body[way]), phrases
     return engine.pictures.of_base64(body[way]), phrases
 
 
@@ -42,7 +42,7 @@ async def _form(request: web.Request) -> tuple[Picture, list[str]]:
     phrases: list[str] = []
     loop = asyncio.get_running_loop()
     stream = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
-    stream.feed_data(request[BODY])
+    stream.feed_data(request["body"])
     stream.feed_eof()
     try:
         reader = MultipartReader(request.headers, stream)

@@ -60,7 +60,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             try:
                 phrases = _phrases(config, task, body.get("params"))
                 if phrases:
-                    picture = await _picture(engine.pictures, config, task)
+                    picture = _picture(engine.pictures, config, task)
                     regions += _regions(config, await engine.ground(request, picture, phrases))
             except (RecordError, InputError, WrongRequest) as error:
                 # A failure is shown, and nothing stored. Among others, one for good is told here.
@@ -85,7 +85,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
+def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
     # What was uploaded is at /data/ and its path below Label Studio's media folder; what a local
     # storage has is named in `d`. Both are looked for below --root.
     data = task.get("data")
@@ -95,7 +95,7 @@ async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any])
     if address.startswith("data:"):
         return pictures.of_base64(address)
     if is_web(address):
-        return await pictures.of_address(address)
+        return pictures.of_address(address)
     path, _, query = address.partition("?")
     if path.rstrip("/") == "/data/local-files":
         return pictures.of_path(parse_qs(query).get("d", [""])[0])

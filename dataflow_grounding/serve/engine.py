@@ -24,7 +24,7 @@ from dataflow_grounding.engine.run import SYNC_SECONDS
 from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
-from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve.requests import Picture, Pictures
 
@@ -66,10 +66,7 @@ class Engine:
             os.makedirs(self._spool, exist_ok=True)
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
-        """Keep replies safe until the service ends; then wait for what is at work, and close all.
-
-        What nobody waits for any more is waited for, too.
-        """
+        """Keep replies safe until the service ends; then wait for all work, and close all."""
         self._syncing = asyncio.create_task(self._sync_now_and_then())
         yield
         if self._at_work:
@@ -119,11 +116,17 @@ class Engine:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
+            if picture.fetch is not None:
+                picture = replace(picture, data=await asyncio.to_thread(picture.fetch))
             with self._writing, picture.as_file(self._spool) as path:
                 row = {IMAGE_COLUMN: path, "expressions": phrases}
                 record = Record(row, image_id=picture.image_id)
                 try:
-                    image = await self._looked_at(record)
+                    # Files are read for each request: other bytes may have the same size and time.
+                    self._memo.forget(record, IMAGE_COLUMN)
+                    limits = self._run.serving.image_limits
+                    await self._memo.prepare(record, IMAGE_COLUMN, limits)
+                    image = open_image(record, IMAGE_COLUMN)
                     await self._settle(record, image.size)
                     columns = await self._through_all_steps(record)
                     if open_image(record, IMAGE_COLUMN).facts != image.facts:
@@ -134,12 +137,6 @@ class Engine:
                     error.args = (str(error).replace(path, picture.name or "the picture"),)
                     raise
         return {IMAGE_COLUMN: picture.name, **columns}
-
-    async def _looked_at(self, record: Record) -> Image:
-        # Files are read for each request: other bytes may have the same size and time.
-        self._memo.forget(record, IMAGE_COLUMN)
-        await self._memo.prepare(record, IMAGE_COLUMN, self._run.job.serving.image_limits)
-        return open_image(record, IMAGE_COLUMN)
 
     async def _settle(self, record: Record, size: Size) -> None:
         # The watch begins with the first picture. By the sizes of later ones a model that counts
@@ -152,10 +149,8 @@ class Engine:
             options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
             start = RunStart(options, self._budget, None, pictures)
             for operator in self._run.job.operators:
-                asked = True
-                if self._settled:
-                    asked = bool(await asyncio.to_thread(operator.settle, start))
-                if asked:  # the watch begins, with what is known of the format now
+                if not self._settled or bool(await asyncio.to_thread(operator.settle, start)):
+                    # the watch begins, with what is known of the format now
                     await asyncio.to_thread(operator.prepare, start)
             self._settled.add(size)
 

@@ -15,16 +15,16 @@ from aiohttp import BasicAuth, StreamReader, web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from dataflow_grounding._util.errors import GroundingError, InputError, SpecError, told_as
+from dataflow_grounding._util import errors
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.results_elsewhere import at_work
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.requests import BODY, Pictures, WrongRequest, status_of
+from dataflow_grounding.serve.requests import Pictures, WrongRequest, status_of
 
-BACKLOG = 1024  # connections that wait to be accepted
+AGAIN_SECONDS = 5  # after which to try again what may pass
 BODIES = 16  # of the largest size, that all requests together may have in memory
 
 
@@ -51,14 +51,13 @@ class Server:
         """Take the port."""
         if not self.token and not _is_here(self.host):
             way = "set DF_SERVE_TOKEN, or --token, to what they have to send"
-            raise SpecError(f"--host {self.host} is reached by others: {way}")
+            raise errors.SpecError(f"--host {self.host} is reached by others: {way}")
         learn(self.token)
         self._coming: set[StreamReader] = set()  # bodies that aren't here yet
         self._held = 0  # bytes of bodies in memory
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        place = self.host, self.port
-        with told_as(InputError, f"can't listen on {self.host}:{self.port}"):
-            self._socket = socket.create_server(place, family=family, backlog=BACKLOG)
+        with errors.told_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
+            self._socket = socket.create_server((self.host, self.port), family=family)
         port = self._socket.getsockname()[1]
         self._address = str(URL.build(scheme="http", host=self.host, port=port))
 
@@ -80,7 +79,7 @@ class Server:
             web.run_app(
                 app,
                 sock=self._socket,
-                backlog=BACKLOG,
+                backlog=1024,
                 print=lambda _: say(self._address, err=False),
                 access_log=None,
                 shutdown_timeout=self.timeout,
@@ -102,12 +101,12 @@ class Server:
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
-            request[BODY] = body
+            request["body"] = body
             if self._places.locked():
                 raise WrongRequest("too many requests wait: try again later", 429)
             async with self._places:
                 return await handler(request)
-        except GroundingError as error:
+        except errors.GroundingError as error:
             return _told(request, error)
         except web.HTTPException as error:
             reason = f"{error.reason}: {request.path[:100]}"
@@ -167,17 +166,19 @@ class Server:
         return True in right  # all are compared, whichever is right
 
 
-def _told(request: web.Request, error: GroundingError) -> web.Response:
+def _told(request: web.Request, error: errors.GroundingError) -> web.Response:
     # In the reason, too, which the labelling tools show.
-    status, retry_after = status_of(error)
+    status = status_of(error)
     line = " ".join(str(error).split())
     body: dict[str, object] = {"error": line}
     if request.path.startswith("/v1/"):
         body = {"success": False, "error": {"code": HTTPStatus(status).name, "message": line}}
     reason = line[:300].encode("ascii", "replace").decode()
     response = web.json_response(body, status=status, reason=reason)
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(retry_after)))
+    may_pass = not isinstance(error, errors.RunStopped)
+    if status in (429, 503) and may_pass:
+        seconds = getattr(error, "retry_after", None) or AGAIN_SECONDS
+        response.headers["Retry-After"] = str(max(1, round(seconds)))
     return response
 
 
