@@ -25,7 +25,7 @@ from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import Pictures, WrongRequest, status_of
 
 AGAIN_SECONDS = 5  # after which to try again what may pass
-BODIES = 16  # of the largest size, that all requests together may have in memory
+BODIES = 8  # of the largest size, that all requests together may have in memory
 
 
 @dataclass
@@ -86,11 +86,11 @@ class Server:
             )
 
     async def _end(self, _: web.Application) -> None:
-        say("Finishing what is in flight; Ctrl-C once more ends at once.")
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(number)
             # At once, even if a thread waits: each reply is in the store as soon as it is there.
             signal.signal(number, lambda *_: os._exit(130))
+        say("Finishing what is in flight; Ctrl-C once more ends at once.")
         for content in list(self._coming):
             content.set_exception(WrongRequest("the service is ending", 503))
 
