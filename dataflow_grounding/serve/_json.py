@@ -1,13 +1,14 @@
 """The plain route: `POST /ground`, a picture and phrases in, the record out."""
 
 import asyncio
+from typing import Any
 
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 
 from dataflow_grounding.data.records import parse_value
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.requests import Picture, WrongRequest, phrases_of, read_json
+from dataflow_grounding.serve.requests import Picture, WrongRequest, read_json
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -21,13 +22,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     return [web.post("/ground", ground)]
 
 
-def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[str]]:
+def _object(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
     body = read_json(request)
     ways = ("image", "image_path", "image_url")
     given = [way for way in ways if body.get(way) is not None]
     if len(given) != 1:
         raise WrongRequest(f"the request should have one of {', '.join(ways)}")
-    phrases = phrases_of(body.get("phrases"))
+    phrases = body.get("phrases")
     [way] = given
     if way == "image_path":
         return engine.pictures.of_path(body[way]), phrases
@@ -36,7 +37,7 @@ def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[str]]:
     return engine.pictures.of_base64(body[way]), phrases
 
 
-async def _form(request: web.Request) -> tuple[Picture, list[str]]:
+async def _form(request: web.Request) -> tuple[Picture, Any]:
     # `phrases` may come several times, each time a phrase, or once as a JSON list.
     picture: Picture | None = None
     phrases: list[str] = []
@@ -59,4 +60,4 @@ async def _form(request: web.Request) -> tuple[Picture, list[str]]:
         raise WrongRequest("the form, or the JSON list of its `phrases`, can't be read") from None
     if picture is None:
         raise WrongRequest("the form should have a file `image`")
-    return picture, phrases_of(phrases)
+    return picture, phrases

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.requests import WrongRequest, phrases_of, read_json
+from dataflow_grounding.serve.requests import WrongRequest, read_json
 
 _SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
 _WIDGETS = ("edit_text", "button_send", "toggle_preserve_existing_annotations")
@@ -64,8 +64,7 @@ def _phrases(params: Mapping[str, Any]) -> list[str]:
     if not isinstance(text, str):
         raise WrongRequest("`text_prompt` should be a text")
     parts = [text] if params.get("current_task") == "grounding" else _SEPARATORS.split(text)
-    phrases = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
-    return phrases_of(phrases) if phrases else []
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

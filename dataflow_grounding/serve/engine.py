@@ -26,7 +26,7 @@ from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.serve.requests import Picture, Pictures
+from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
 
 class Engine:
@@ -86,16 +86,15 @@ class Engine:
             return f"{self.model} (box format not known yet)"
         return f"{self.model} {choice.format.name}"
 
-    async def ground(
-        self, request: web.Request, picture: Picture, phrases: list[str]
-    ) -> dict[str, Any]:
-        """Return the record of a picture with its phrases.
+    async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> dict[str, Any]:
+        """Return the record of a picture with its phrases, as they were sent.
 
-        Raises RecordError for this picture, RunStopped where none can be done for now.
+        Raises WrongRequest for what are no phrases, RecordError for this picture, RunStopped where
+        none can be done for now.
         """
-        "".join(phrases).encode()  # raises UnicodeEncodeError for what no model can be asked
+        texts = phrases_of(phrases)
         begun = asyncio.Event()
-        task = asyncio.create_task(self._ground(request, picture, phrases, begun))
+        task = asyncio.create_task(self._ground(request, picture, texts, begun))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         done, _ = await asyncio.wait([task], timeout=self._timeout)
@@ -160,13 +159,9 @@ class Engine:
         for place, operator in enumerate(self._run.job.operators):
             if self._syncing.done():
                 self._syncing.result()  # raises why nothing can be kept any more
-            ask = StepAsk(
-                self._askings.get(id(operator.serving)),
-                self._store,
-                self._run.job.steps[place].label,
-                priority=(number, place),
-                wording=operator.wording,
-            )
+            label = self._run.job.steps[place].label
+            asking = self._askings.get(id(operator.serving))
+            ask = StepAsk(asking, self._store, label, (number, place), wording=operator.wording)
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )

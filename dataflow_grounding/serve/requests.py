@@ -21,6 +21,7 @@ from dataflow_grounding.jobs.downloads import fetched_picture, shown_address
 from dataflow_grounding.spec import RowsData
 
 MOST_PHRASES = 1000  # of one picture
+MOST_CHARACTERS = 10_000  # of a phrase
 _STATUSES: dict[int, tuple[type[GroundingError], ...]] = {  # the first that fits counts
     503: (errors.RunStopped, errors.ServerFault, errors.MachineBusy),
     502: (errors.UnreadableReply, errors.RequestRefused),  # the endpoint's answer is no use
@@ -130,6 +131,7 @@ def phrases_of(value: Any) -> list[str]:
     if not isinstance(texts, list) or not 0 < len(texts) <= MOST_PHRASES:
         raise WrongRequest(f"`phrases` should be a list of 1 to {MOST_PHRASES} texts to look for")
     for text in texts:
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
             raise WrongRequest(f"{text!r:.40} of `phrases` is no text that says what to look for")
+        text.encode()  # raises UnicodeEncodeError for what no model can be asked
     return [text.strip() for text in texts]

@@ -59,7 +59,7 @@ class Server:
         with errors.told_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
             self._socket = socket.create_server((self.host, self.port), family=family)
         port = self._socket.getsockname()[1]
-        self._address = str(URL.build(scheme="http", host=self.host, port=port))
+        self._address = str(URL.build(scheme="http", host=self.host or "0.0.0.0", port=port))
 
     def run(self) -> None:
         """Print the address, answer until SIGINT or SIGTERM, then finish what is in flight.

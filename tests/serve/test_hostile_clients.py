@@ -76,6 +76,12 @@ def form(*parts: tuple[str, bytes]) -> bytes:
     return b"".join(b"--b\r\n%s\r\n\r\n%s\r\n" % (h.encode(), b) for h, b in parts) + b"--b--\r\n"
 
 
+def labels(count: int) -> str:
+    """A configuration with so many labels, each of which would be asked for."""
+    several = "".join(f'<Label value="cup {number}"/>' for number in range(count))
+    return CONFIG.replace('<Label value="cup"/>', several)
+
+
 def task(address: str, config: str = CONFIG) -> bytes:
     tasks = [{"id": 1, "data": {"image": address}}]
     return json.dumps({"tasks": tasks, "label_config": config}).encode()
@@ -115,6 +121,8 @@ def task(address: str, config: str = CONFIG) -> bytes:
         ("/predict", task("/data/0.png", "\ud800"), JSON),
         ("/predict", task("/data/0.png", "<View>\0</View>"), JSON),
         ("/predict", task("/data/0.png", "<a>" * 200_000), JSON),
+        ("/predict", task("/data/0.png", labels(1001)), JSON),
+        ("/ground", json.dumps({"image_path": "0.png", "phrases": ["a" * 20_000]}).encode(), JSON),
         ("/v1/predict", b'{"model": "\\ud800"}', JSON),
     ],
 )
