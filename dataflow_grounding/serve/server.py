@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -68,6 +69,7 @@ class Server:
         """
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module="aiohttp")  # they quote what strangers send
         with at_work(self.spec_run.job.steps[0].storage.checkpoint_folder):
             engine = Engine(self.spec_run, self.pictures, self.timeout)
             self._places = asyncio.Semaphore(engine.at_once + self.queue)

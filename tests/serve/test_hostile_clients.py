@@ -42,6 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert code == 0
         assert "Traceback" not in said
         assert "Internal error" not in said
+        assert "warn" not in said.lower()
 
 
 def connected(served: Served) -> socket.socket:
@@ -113,6 +114,7 @@ def task(address: str, config: str = CONFIG) -> bytes:
         ("/ground", form((FILE, b"x"), (f"{PHRASES}\r\nContent-Type: a; charset=zzz", b"a")), FORM),
         ("/ground", form((f"{FILE}\r\nContent-Transfer-Encoding: zzz", b"x")), FORM),
         ("/ground", form(("\xff\xff", b"x")), FORM),
+        ("/ground", form(('Content-Disposition: for"m; name="x"', b"x")), FORM),
         ("/ground", form(("Content-Type: multipart/mixed; boundary=c", b"--c--")), FORM),
         ("/ground", form(*[(PHRASES, b"a")] * 2000), FORM),
         ("/predict", task("//[x"), JSON),
