@@ -11,8 +11,6 @@ import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -55,11 +53,10 @@ def is_public(address: Address) -> bool:
     return isinstance(address, IPv4Address) or (address in _GLOBAL and address.sixtofour is None)
 
 
-class Downloads:
-    """Pictures from http(s) addresses, each fetched once for a results folder.
+class Fetcher:
+    """Fetches pictures from http(s) addresses that are allowed.
 
     Args:
-        results_dir: Where they are put; which address gave which stands in `.ckpt/addresses.jsonl`.
         allowed: Returns whether an IP address may be connected to. It is asked about every address
             that a name stands for, of every redirect too, and no other than those is connected to.
         hosts: Hosts that may be connected to wherever they are, `name` or `name:port`, in lower
@@ -69,66 +66,21 @@ class Downloads:
 
     def __init__(
         self,
-        results_dir: str,
         allowed: Callable[[Address], bool] = is_public,
         *,
         hosts: Collection[str] = (),
         no_others: bool = False,
     ) -> None:
-        self._results_dir = results_dir
         self._allowed = allowed
         self._hosts = frozenset(hosts)
         self._no_others = no_others
-        self._index = os.path.join(results_dir, ".ckpt", "addresses.jsonl")
-        self._known: dict[str, str] = {}  # address → path, relative to `results_dir`
-        if os.path.exists(self._index):
-            self._read_index()
 
-    def _read_index(self) -> None:
-        # The file may be a stranger's: lines whose path is outside of the pictures' folder are left
-        # out.
-        ours = re.compile(rf"{FOLDER}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
-        for row in read_rows(self._index):
-            if row.data is not None:
-                path = str(row.data.get("path"))
-                if ours.fullmatch(path):
-                    self._known[str(row.data.get("url"))] = path
+    def session(self) -> "aiohttp.ClientSession":
+        """Return a session for `fetched`, to be closed by the caller.
 
-    def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
-        """Fetch pictures that aren't here yet, and remember where each was put.
-
-        Returns for each address its picture's path, relative to `results_dir`, or why there is
-        none; that isn't remembered, so that the next run tries again. Raises InputError where what
-        is fetched can't be written down.
+        Hosts in private networks are refused after their names are resolved, unless the user has
+        named them.
         """
-        wanted = dict.fromkeys(addresses)
-        new = [url for url in wanted if not self._is_there(url)]
-        results: dict[str, str | BrokenRow] = {}
-        if new:
-            results = run_blocking(lambda: self._fetch_all(new))
-        self._remember({url: path for url, path in results.items() if isinstance(path, str)})
-        for error in results.values():
-            if isinstance(error, BrokenRow):
-                error.passing = True  # so that the next run tries again
-        return {url: results.get(url) or self._known[url] for url in wanted}
-
-    def _is_there(self, url: str) -> bool:
-        if url not in self._known:
-            return False
-        return os.path.exists(within(self._results_dir, self._known[url]))
-
-    def _remember(self, fetched: Mapping[str, str]) -> None:
-        # `fetched` has addresses, and paths relative to `results_dir`.
-        self._known |= fetched
-        with told_as(InputError, f"can't write {self._index}"):
-            os.makedirs(os.path.dirname(self._index), exist_ok=True)
-            with open(open_log(self._index), "a", encoding="utf-8") as file:
-                for url, path in fetched.items():
-                    file.write(dump_line({"url": url, "path": path}))
-
-    async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
-        # Hosts in private networks are refused after their names are resolved, unless the user has
-        # named them.
         import aiohttp
 
         allowed = self._allowed
@@ -152,36 +104,30 @@ class Downloads:
             "Accept": "image/*",
             "Accept-Encoding": "identity",
         }
-        async with aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(resolver=GuardedResolver()),
             timeout=aiohttp.ClientTimeout(total=SECONDS),
             auto_decompress=False,
-        ) as session:
-            turns = asyncio.Semaphore(AT_ONCE)
+        )
 
-            async def in_turn(url: str) -> str | BrokenRow:
-                """Fetch a picture once fewer than AT_ONCE others are being fetched."""
-                async with turns:
-                    return await self._fetch(session, url)
-
-            results = await asyncio.gather(*map(in_turn, urls))
-            return dict(zip(urls, results, strict=True))
-
-    async def _fetch(self, session: "aiohttp.ClientSession", url: str) -> str | BrokenRow:
+    async def fetched(self, session: "aiohttp.ClientSession", url: str) -> bytes | BrokenRow:
+        """Return the bytes of a picture, or why there are none; a later try may get them."""
         import aiohttp
 
         try:
-            data = await asyncio.wait_for(self._bytes(session, url), SECONDS)
-            return await asyncio.to_thread(put_picture, data, self._results_dir)
+            return await asyncio.wait_for(self._bytes(session, url), SECONDS)
         except BrokenRow as error:
+            error.passing = True
             return error
         except asyncio.TimeoutError:
             why = f"it took more than {SECONDS} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = str(error).replace(url, shown_address(url)) or type(error).__name__
-        return BrokenRow(f"no picture from {shown_address(url)}: {why}")
+        failure = BrokenRow(f"no picture from {shown_address(url)}: {why}")
+        failure.passing = True
+        return failure
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
         # Redirects are followed here, so that each of their addresses is checked.
@@ -233,13 +179,96 @@ class Downloads:
         return parsed
 
 
+class Downloads(Fetcher):
+    """Pictures from http(s) addresses, each fetched once for a results folder.
+
+    Args:
+        results_dir: Where they are put; which address gave which stands in `.ckpt/addresses.jsonl`.
+        allowed, hosts, no_others: As Fetcher's.
+    """
+
+    def __init__(
+        self,
+        results_dir: str,
+        allowed: Callable[[Address], bool] = is_public,
+        *,
+        hosts: Collection[str] = (),
+        no_others: bool = False,
+    ) -> None:
+        super().__init__(allowed, hosts=hosts, no_others=no_others)
+        self._results_dir = results_dir
+        self._index = os.path.join(results_dir, ".ckpt", "addresses.jsonl")
+        self._known: dict[str, str] = {}  # address → path, relative to `results_dir`
+        if os.path.exists(self._index):
+            self._read_index()
+
+    def _read_index(self) -> None:
+        # The file may be a stranger's: lines whose path is outside of the pictures' folder are left
+        # out.
+        ours = re.compile(rf"{FOLDER}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
+        for row in read_rows(self._index):
+            if row.data is not None:
+                path = str(row.data.get("path"))
+                if ours.fullmatch(path):
+                    self._known[str(row.data.get("url"))] = path
+
+    def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
+        """Fetch pictures that aren't here yet, and remember where each was put.
+
+        Returns for each address its picture's path, relative to `results_dir`, or why there is
+        none; that isn't remembered, so that the next run tries again. Raises InputError where what
+        is fetched can't be written down.
+        """
+        wanted = dict.fromkeys(addresses)
+        new = [url for url in wanted if not self._is_there(url)]
+        results: dict[str, str | BrokenRow] = {}
+        if new:
+            results = run_blocking(lambda: self._fetch_all(new))
+        self._remember({url: path for url, path in results.items() if isinstance(path, str)})
+        return {url: results.get(url) or self._known[url] for url in wanted}
+
+    def _is_there(self, url: str) -> bool:
+        if url not in self._known:
+            return False
+        return os.path.exists(within(self._results_dir, self._known[url]))
+
+    def _remember(self, fetched: Mapping[str, str]) -> None:
+        # `fetched` has addresses, and paths relative to `results_dir`.
+        self._known |= fetched
+        with told_as(InputError, f"can't write {self._index}"):
+            os.makedirs(os.path.dirname(self._index), exist_ok=True)
+            with open(open_log(self._index), "a", encoding="utf-8") as file:
+                for url, path in fetched.items():
+                    file.write(dump_line({"url": url, "path": path}))
+
+    async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
+        async with self.session() as session:
+            turns = asyncio.Semaphore(AT_ONCE)
+
+            async def in_turn(url: str) -> str | BrokenRow:
+                """Fetch a picture once fewer than AT_ONCE others are being fetched, and keep it."""
+                async with turns:
+                    data = await self.fetched(session, url)
+                    if isinstance(data, BrokenRow):
+                        return data
+                    return await asyncio.to_thread(put_picture, data, self._results_dir)
+
+            results = await asyncio.gather(*map(in_turn, urls))
+            return dict(zip(urls, results, strict=True))
+
+
 def fetched_picture(url: str, *, hosts: Collection[str] = (), no_others: bool = False) -> bytes:
     """Return the bytes of a picture at an address, as `Downloads` fetches it. Raises BrokenRow."""
-    with TemporaryDirectory(prefix="dataflow_grounding_") as folder:
-        result = Downloads(folder, hosts=hosts, no_others=no_others).fetch([url])[url]
-        if isinstance(result, BrokenRow):
-            raise result
-        return Path(folder, result).read_bytes()
+
+    async def fetched() -> bytes | BrokenRow:
+        fetcher = Fetcher(hosts=hosts, no_others=no_others)
+        async with fetcher.session() as session:
+            return await fetcher.fetched(session, url)
+
+    result = run_blocking(fetched)
+    if isinstance(result, BrokenRow):
+        raise result
+    return result
 
 
 def shown_address(url: str) -> str:

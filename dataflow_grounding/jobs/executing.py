@@ -39,9 +39,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
         RunStopped: The run could not be finished; what was paid for is stored.
     """
     steps = run.job.steps
-    obstacles = run.job.obstacles()
-    if obstacles:
-        raise SpecError("\n".join(obstacles))
+    run.job.refuse_obstacles()
     _refuse_to_replace_a_models_results(run)
     folder = steps[0].storage.checkpoint_folder
     summary: Summary | None = None

@@ -40,32 +40,48 @@ CAPTIONS = "captions"
 class RowsJob(SpecJob):
     """A pipeline whose first step reads what `data.input_jsonl` names.
 
-    Raises InputError, SpecError, MissingExtra.
+    Args:
+        spec, serving: As of every SpecJob.
+        has_input: Whether there are rows to be read. Without, the caller has records from somewhere
+            else, and takes them through `steps` by itself.
+
+    Raises:
+        InputError, SpecError, MissingExtra: Something is wrong with the spec, or with its input.
     """
 
-    def __init__(self, spec: Spec, serving: Serving) -> None:
+    def __init__(self, spec: Spec, serving: Serving, *, has_input: bool = True) -> None:
         super().__init__(spec, serving)
         data = spec.block.data
         assert isinstance(data, RowsData)
         self._data = data
         self._data_key = f"{self.name}.data"
         self._ready = False  # whether `prepare` has looked at the input, and made its rows
-        self.inputs = [data.input_jsonl]
+        self._from_input = False  # whether the first step reads it, not an earlier step's file
+        self.inputs = []
+        if has_input:
+            self._take_input()
+        else:
+            self._take_steps_on(ResultsStorage("", spec.results_dir))
+
+    def _take_input(self) -> None:
+        self.inputs = [self._data.input_jsonl]
         self._input = self.find_input()
         storage = self._find_storage()
-        # All steps are made, wanted or not: a step's folder and input go by those before it.
-        all_steps = self.make_steps(storage)
-        for step in all_steps:
-            watch_as_stated(step.operator, spec.block.vlm)
-        self.take_steps(all_steps)
+        self._take_steps_on(storage)
         # the first wanted step; one that writes captions may come before it, and has no number
         self._first = self.steps[0]
-        # whether it reads the user's input, not an earlier step's file
         self._from_input = self._first.storage.operator_step == 0
         self._check_input()
         _refuse_gaps(self.steps)
         if self._from_input:
             self.steps = [*self._captioning(storage), *self.steps]
+
+    def _take_steps_on(self, storage: ResultsStorage) -> None:
+        # All steps are made, wanted or not: a step's folder and input go by those before it.
+        all_steps = self.make_steps(storage)
+        for step in all_steps:
+            watch_as_stated(step.operator, self.spec.block.vlm)
+        self.take_steps(all_steps)
 
     def find_input(self) -> Input:
         """Return the input that `data.input_jsonl` names. Raises InputError, MissingExtra."""

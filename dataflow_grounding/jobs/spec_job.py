@@ -162,6 +162,12 @@ class SpecJob:
             texts += serving.obstacles()
         return list(dict.fromkeys(texts))
 
+    def refuse_obstacles(self) -> None:
+        """Raise SpecError where anything prevents the servings from sending."""
+        obstacles = self.obstacles()
+        if obstacles:
+            raise SpecError("\n".join(obstacles))
+
     def prepare(self) -> None:
         """Make the first step's input file where it isn't the user's own. Raises InputError."""
 

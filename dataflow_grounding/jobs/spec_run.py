@@ -1,7 +1,7 @@
 """From a spec to a run: the serving, the options, the pipeline, in the order of `ready_to_run`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,11 +144,14 @@ class SpecRun:
         return os.path.join(self.spec.results_dir, "annotations.jsonl")
 
 
-def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
+def ready_to_run(
+    spec: Spec, make_job: Callable[[Spec, Serving], SpecJob] | None = None, **command: Any
+) -> SpecRun:
     """Make a spec ready to run, and refuse what is wrong before the first request.
 
     Args:
         spec: The spec.
+        make_job: Makes its job; None is for the class that `autolabel_type` names.
         command: Options of the command line, as for `options_of`.
 
     Raises:
@@ -164,7 +167,8 @@ def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
     facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, anew=True))
     serving = serving_of(vlm, workflow, spec.folders)
     before = with_earlier_replies(serving, spec.autolabel_type, facts_before)
-    job = job_named(spec.autolabel_type, spec.folders)(spec, serving)
+    make_job = make_job or job_named(spec.autolabel_type, spec.folders)
+    job = make_job(spec, serving)
     job.put_in_words()
     prices, prices_from = pricing_of(options.prices, serving)
     options = replace(options, prices=prices)

@@ -1,13 +1,14 @@
 """The plain route: `POST /ground`, a picture and phrases in, the record out."""
 
+import asyncio
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
 
-from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import parse_value
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.requests import Picture, WrongRequest, phrases_of, read_json
+from dataflow_grounding.serve.requests import Picture, WrongRequest, read_json
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -15,37 +16,48 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def ground(request: web.Request) -> web.Response:
         is_form = request.content_type == "multipart/form-data"
-        picture, phrases = await (_form(request) if is_form else _object(engine, request))
+        picture, phrases = await _form(request) if is_form else _object(engine, request)
         return web.json_response(await engine.ground(request, picture, phrases))
 
     return [web.post("/ground", ground)]
 
 
-async def _object(engine: Engine, request: web.Request) -> tuple[Picture, list[str]]:
-    body = await read_json(request)
+def _object(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
+    body = read_json(request)
     ways = ("image", "image_path", "image_url")
     given = [way for way in ways if body.get(way) is not None]
     if len(given) != 1:
         raise WrongRequest(f"the request should have one of {', '.join(ways)}")
-    phrases = phrases_of(body.get("phrases"))
+    phrases = body.get("phrases")
     [way] = given
     if way == "image_path":
         return engine.pictures.of_path(body[way]), phrases
     if way == "image_url":
-        return await engine.pictures.of_address(body[way]), phrases
+        return engine.pictures.of_address(body[way]), phrases
     return engine.pictures.of_base64(body[way]), phrases
 
 
-async def _form(request: web.Request) -> tuple[Picture, list[str]]:
+async def _form(request: web.Request) -> tuple[Picture, Any]:
     # `phrases` may come several times, each time a phrase, or once as a JSON list.
+    picture: Picture | None = None
+    phrases: list[str] = []
+    loop = asyncio.get_running_loop()
+    stream = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
+    stream.feed_data(request["body"])
+    stream.feed_eof()
     try:
-        form = await request.post()
-        texts: list[Any] = form.getall("phrases", [])
-        if len(texts) == 1 and str(texts[0]).lstrip().startswith("["):
-            texts = parse_value(texts[0])
-    except (ValueError, GroundingError):
+        reader = MultipartReader(request.headers, stream)
+        while part := await reader.next():
+            assert isinstance(part, BodyPartReader)  # else it is a form in the form
+            data = bytes(await part.read(decode=True))
+            if part.name == "image" and part.filename:
+                picture = Picture(part.filename, data=data)
+            elif part.name == "phrases":
+                phrases.append(data.decode())
+        if len(phrases) == 1 and phrases[0].lstrip().startswith("["):
+            phrases = parse_value(phrases[0])
+    except Exception:  # aiohttp raises all kinds on a form that is broken
         raise WrongRequest("the form, or the JSON list of its `phrases`, can't be read") from None
-    file = form.get("image")
-    if not isinstance(file, web.FileField):
+    if picture is None:
         raise WrongRequest("the form should have a file `image`")
-    return Picture(file.filename, data=file.file.read()), phrases_of(texts)
+    return picture, phrases

@@ -7,7 +7,7 @@ label_studio/ml/api_connector.py, and what it does with results, label_studio/ml
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
 
 from aiohttp import web
@@ -31,12 +31,10 @@ class _Config(NamedTuple):
 
     def label_of(self, phrase: str) -> str:
         """Return the label of a phrase's boxes: the one that says the same, else the first."""
-        if phrase in self.labels:  # two may differ in case alone
+        same = [label for label in self.labels if label.casefold() == phrase.casefold()]
+        if phrase in same:  # two may differ in case alone
             return phrase
-        for label in self.labels:
-            if label.casefold() == phrase.casefold():
-                return label
-        return self.labels[0] if self.labels else phrase
+        return [*same, *self.labels, phrase][0]
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -46,12 +44,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return web.json_response({"status": "UP", "model_class": engine.model})
 
     async def setup(request: web.Request) -> web.Response:
-        body = await read_json(request)
+        body = read_json(request)
         _config_of(body.get("schema"))
         return web.json_response({"model_version": engine.model_version})
 
     async def predict(request: web.Request) -> web.Response:
-        body = await read_json(request)
+        body = read_json(request)
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
             raise WrongRequest("`tasks` should be a list of objects")
@@ -62,7 +60,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             try:
                 phrases = _phrases(config, task, body.get("params"))
                 if phrases:
-                    picture = await _picture(engine.pictures, config, task)
+                    picture = _picture(engine.pictures, config, task)
                     regions += _regions(config, await engine.ground(request, picture, phrases))
             except (RecordError, InputError, WrongRequest) as error:
                 # A failure is shown, and nothing stored. Among others, one for good is told here.
@@ -87,7 +85,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     ]
 
 
-async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
+def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
     # What was uploaded is at /data/ and its path below Label Studio's media folder; what a local
     # storage has is named in `d`. Both are looked for below --root.
     data = task.get("data")
@@ -97,11 +95,11 @@ async def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any])
     if address.startswith("data:"):
         return pictures.of_base64(address)
     if is_web(address):
-        return await pictures.of_address(address)
-    parts = urlsplit(address)
-    if parts.path.rstrip("/") == "/data/local-files":
-        return pictures.of_path(parse_qs(parts.query).get("d", [""])[0])
-    return pictures.of_path(unquote(parts.path).removeprefix("/data/"))
+        return pictures.of_address(address)
+    path, _, query = address.partition("?")
+    if path.rstrip("/") == "/data/local-files":
+        return pictures.of_path(parse_qs(query).get("d", [""])[0])
+    return pictures.of_path(unquote(path).removeprefix("/data/"))
 
 
 def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -149,7 +147,7 @@ def _config_of(text: Any) -> _Config:
         raise WrongRequest("the labelling configuration can't be read")
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, ValueError):
         raise WrongRequest("the labelling configuration is no XML") from None
     columns = {one.get("name"): one.get("value", "").lstrip("$") for one in root.iter("Image")}
     for control in root.iter("RectangleLabels"):

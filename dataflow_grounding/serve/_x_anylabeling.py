@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.requests import WrongRequest, phrases_of, read_json
+from dataflow_grounding.serve.requests import WrongRequest, read_json
 
 _SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
 _WIDGETS = ("edit_text", "button_send", "toggle_preserve_existing_annotations")
@@ -28,7 +28,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return web.json_response({"success": True, "data": {engine.model: _facts(engine)}})
 
     async def predict(request: web.Request) -> web.Response:
-        body = await read_json(request)
+        body = read_json(request)
         if body.get("model") != engine.model:
             name = str(body.get("model"))[:100]
             raise WrongRequest(f"no model {name!r}: the one here is {engine.model!r}", 404)
@@ -47,21 +47,15 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def _facts(engine: Engine) -> dict[str, Any]:
-    common = {
-        "batch_processing_mode": "text_prompt",
-        "active_widgets": {name: {} for name in _WIDGETS},
-    }
+    mode = {"batch_processing_mode": "text_prompt"}
     tasks = []
     for own_id, description in _TASKS.items():
-        task = {"id": own_id, "name": own_id.capitalize(), "description": description}
-        tasks.append({**task, **common})
+        shown = {"id": own_id, "name": own_id.capitalize(), "description": description}
+        tasks.append({**shown, **mode, "active_widgets": {name: {} for name in _WIDGETS}})
     widgets = ("remote_task_select_combobox", *_WIDGETS)
-    return {
-        "display_name": engine.model_version,
-        "widgets": [{"name": name, "value": None} for name in widgets],
-        "batch_processing_mode": "text_prompt",
-        "available_tasks": tasks,
-    }
+    widget_facts = [{"name": name, "value": None} for name in widgets]
+    facts = {"display_name": engine.model_version, "widgets": widget_facts}
+    return {**facts, **mode, "available_tasks": tasks}
 
 
 def _phrases(params: Mapping[str, Any]) -> list[str]:
@@ -70,8 +64,7 @@ def _phrases(params: Mapping[str, Any]) -> list[str]:
     if not isinstance(text, str):
         raise WrongRequest("`text_prompt` should be a text")
     parts = [text] if params.get("current_task") == "grounding" else _SEPARATORS.split(text)
-    phrases = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
-    return phrases_of(phrases) if phrases else []
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import os
+import shutil
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,71 +25,76 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.images.image import open_image
-from dataflow_grounding.serve.plan import ServedJob
-from dataflow_grounding.serve.requests import Picture, Pictures
-from dataflow_grounding.serving.serving import Serving
-
-MOST_SIZES = 4096  # sizes of pictures that are known to be settled
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
 
 class Engine:
     """Grounds pictures as they come, all with one store of replies, one budget and one limit.
 
-    It is made in the event loop in which it works, where the lock of the job's folder is held. It
-    works on `at_once` pictures at a time: more wait. Nobody waits longer than `timeout` seconds;
-    work that has begun goes on all the same, and its reply is kept. Raises StorageFailed.
+    It is made where the lock of the run's folder is held. It works on `at_once` pictures at a time:
+    more wait. Nobody waits longer than `timeout` seconds; work that has begun goes on all the same,
+    and its reply is kept. Raises StorageFailed.
     """
 
-    def __init__(self, job: ServedJob, pictures: Pictures, timeout: float) -> None:
-        self._job = job
+    def __init__(self, run: SpecRun, pictures: Pictures, timeout: float) -> None:
+        self._run = run
+        self._folder = run.job.steps[0].storage.checkpoint_folder
         self.pictures = pictures
         self._timeout = timeout
-        self.model = job.serving.model
-        self.at_once = 2 * sum(serving.max_workers for serving in job.servings)
+        self.model = run.serving.model
+        servings = run.job.servings
+        self.at_once = 2 * sum(serving.max_workers for serving in servings)
         self._turns = asyncio.Semaphore(self.at_once)
         self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
         self._numbers = itertools.count()  # the first comes first, where requests wait
-        self._budget = budget_of(job.options)
+        self._budget = budget_of(run.options)
         self._askings: dict[int, Asking] = {}
+        for serving in servings:
+            asking = Asking(serving, run.options, self._budget, servings=len(servings))
+            self._askings[id(serving)] = asking
         self._settled: set[Size] = set()
         self._settling = asyncio.Lock()
         self._workers = Workers(lambda: False)
         self._memo = ImageMemo(None)
-        self._store = KeyedLog(store_path(job.folder), others=other_stores(job.folder))
-        self._syncing = asyncio.create_task(self._sync_now_and_then())
+        self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+        # Pictures that were sent are files there while they are asked about.
+        self._spool = os.path.join(self._folder, "pictures")
+        shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process has left
+        self._writing = errors.told_as(errors.StorageFailed, f"can't write in {self._spool}")
+        with self._writing:
+            os.makedirs(self._spool, exist_ok=True)
 
-    async def finish(self) -> None:
-        """Wait for what is at work, though nobody waits for it any more."""
+    async def working(self, _: web.Application) -> AsyncIterator[None]:
+        """Keep replies safe until the service ends; then wait for all work, and close all."""
+        self._syncing = asyncio.create_task(self._sync_now_and_then())
+        yield
         if self._at_work:
             await asyncio.wait(self._at_work, timeout=self._timeout)
-
-    async def close(self) -> None:
-        """Put all replies on disk, and close what is open."""
         self._syncing.cancel()
         for asking in self._askings.values():
             asking.endpoints.store_held_refusals()
-        for serving in self._job.servings:
             with suppress(Exception):
-                await serving.aclose()
+                await asking.serving.aclose()
         self._store.close()
 
     @property
     def model_version(self) -> str:
         """The model and the box format that it is asked for."""
-        choice = self._job.box_format
+        choice = self._run.job.box_format
         if choice is None or choice.pending:
             return f"{self.model} (box format not known yet)"
         return f"{self.model} {choice.format.name}"
 
-    async def ground(
-        self, request: web.Request, picture: Picture, phrases: list[str]
-    ) -> dict[str, Any]:
-        """Return the record of a picture with its phrases.
+    async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> dict[str, Any]:
+        """Return the record of a picture with its phrases, as they were sent.
 
-        Raises RecordError for this picture, RunStopped where none can be done for now.
+        Raises WrongRequest for what are no phrases, RecordError for this picture, RunStopped where
+        none can be done for now.
         """
+        texts = phrases_of(phrases)
         begun = asyncio.Event()
-        task = asyncio.create_task(self._ground(request, picture, phrases, begun))
+        task = asyncio.create_task(self._ground(request, picture, texts, begun))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         done, _ = await asyncio.wait([task], timeout=self._timeout)
@@ -108,51 +115,53 @@ class Engine:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
-            with picture.as_file(self.pictures.spool.name) as path:
+            if picture.fetch is not None:
+                picture = replace(picture, data=await asyncio.to_thread(picture.fetch))
+            with self._writing, picture.as_file(self._spool) as path:
                 row = {IMAGE_COLUMN: path, "expressions": phrases}
                 record = Record(row, image_id=picture.image_id)
                 try:
-                    await self._settle(record)
+                    # Files are read for each request: other bytes may have the same size and time.
+                    self._memo.forget(record, IMAGE_COLUMN)
+                    limits = self._run.serving.image_limits
+                    await self._memo.prepare(record, IMAGE_COLUMN, limits)
+                    image = open_image(record, IMAGE_COLUMN)
+                    await self._settle(record, image.size)
                     columns = await self._through_all_steps(record)
+                    if open_image(record, IMAGE_COLUMN).facts != image.facts:
+                        changed = f"{path} changed while it was asked about: ask again"
+                        raise errors.ImageChanged(changed)
                 except errors.GroundingError as error:
                     self._begin_again_after(error)
                     error.args = (str(error).replace(path, picture.name or "the picture"),)
                     raise
         return {IMAGE_COLUMN: picture.name, **columns}
 
-    async def _settle(self, record: Record) -> None:
+    async def _settle(self, record: Record, size: Size) -> None:
         # The watch begins with the first picture. By the sizes of later ones a model that counts
         # pixels may have to be measured further.
-        await self._memo.prepare(record, IMAGE_COLUMN, self._job.serving.image_limits)
-        size = open_image(record, IMAGE_COLUMN).size
         if size in self._settled:
             return
         async with self._settling:
             pictures = partial(pictures_of, [record], IMAGE_COLUMN)
             # replies to probe pictures are kept in a file of their own: this store is open
-            probes = os.path.join(self._job.folder, "probes.jsonl")
-            options = replace(self._job.options, replies=probes)
+            options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
             start = RunStart(options, self._budget, None, pictures)
-            for operator in self._job.operators:
-                asked = True
-                if self._settled:
-                    asked = bool(await asyncio.to_thread(operator.settle, start))
-                if asked:  # the watch begins, with what is known of the format now
+            for operator in self._run.job.operators:
+                if not self._settled or bool(await asyncio.to_thread(operator.settle, start)):
+                    # the watch begins, with what is known of the format now
                     await asyncio.to_thread(operator.prepare, start)
-            if len(self._settled) >= MOST_SIZES:
-                self._settled.pop()
             self._settled.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
         number = next(self._numbers)
         columns: dict[str, Any] = {}
-        for place, operator in enumerate(self._job.operators):
+        for place, operator in enumerate(self._run.job.operators):
             if self._syncing.done():
                 self._syncing.result()  # raises why nothing can be kept any more
-            asking = self._asking(operator.serving)
-            label = self._job.steps[place].label
-            wording = operator.wording
-            ask = StepAsk(asking, self._store, label, (number, place), wording=wording)
+            label = self._run.job.steps[place].label
+            asking = self._askings.get(id(operator.serving))
+            ask = StepAsk(asking, self._store, label, (number, place), wording=operator.wording)
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )
@@ -161,29 +170,18 @@ class Engine:
             columns |= update or {}
         return columns
 
-    def _asking(self, serving: Serving | None) -> Asking | None:
-        if serving is None:
-            return None
-        if id(serving) not in self._askings:
-            servings = len(self._job.servings)
-            asking = Asking(serving, self._job.options, self._budget, servings=servings)
-            self._askings[id(serving)] = asking
-        return self._askings[id(serving)]
-
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
         # An endpoint that was down may be up by the next request. A budget that is used up stays
         # so, and so does what the watch has found: it raises that again by itself.
-        is_quota = isinstance(stopped, errors.QuotaUsedUp)
-        if isinstance(stopped, errors.BudgetExceeded) and not is_quota:
-            return
+        is_budget = isinstance(stopped, errors.BudgetExceeded)
         for key, asking in list(self._askings.items()):
-            if asking.stopped is not None:
+            if asking.stopped and (not is_budget or isinstance(stopped, errors.QuotaUsedUp)):
                 asking.endpoints.store_held_refusals()
                 self._askings[key] = asking.renewed()
 
     async def _sync_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(SYNC_SECONDS)
-            check_held(self._job.folder)
+            check_held(self._folder)
             if self._store.unsynced:
                 await asyncio.to_thread(self._store.sync)

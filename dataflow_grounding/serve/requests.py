@@ -1,19 +1,19 @@
 """What is read of a request: its JSON, phrases and picture; and what errors become."""
 
-import asyncio
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from functools import partial
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pybase64
 from aiohttp import web
 
 from dataflow_grounding._util import errors
-from dataflow_grounding._util.errors import GroundingError, told_as
+from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.data.records import parse_line
@@ -21,16 +21,13 @@ from dataflow_grounding.jobs.downloads import fetched_picture, shown_address
 from dataflow_grounding.spec import RowsData
 
 MOST_PHRASES = 1000  # of one picture
-AGAIN_SECONDS = 5  # after which to try again what may pass
-_STATUSES: dict[type[GroundingError], int] = {  # the first that fits counts
-    errors.RunStopped: 503,
-    errors.ServerFault: 503,
-    errors.MachineBusy: 503,
-    errors.UnreadableReply: 502,  # the endpoint's answer is no use
-    errors.RequestRefused: 502,
-    errors.OperatorFailed: 500,
-    errors.RecordError: 400,  # the picture is no good
-    errors.InputError: 400,
+MOST_CHARACTERS = 10_000  # of a phrase
+_STATUSES: dict[int, tuple[type[GroundingError], ...]] = {  # the first that fits counts
+    503: (errors.RunStopped, errors.ServerFault, errors.MachineBusy),
+    502: (errors.UnreadableReply, errors.RequestRefused),  # the endpoint's answer is no use
+    500: (errors.OperatorFailed,),
+    409: (errors.ImageChanged,),
+    400: (errors.RecordError, errors.InputError),  # the picture is no good
 }
 
 
@@ -44,11 +41,12 @@ class WrongRequest(GroundingError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a request: its file's `path` or the `data` that was sent; what it is called."""
+    """A picture of a request: what it is called; its file's `path`, its `data`, or who has them."""
 
     name: str
     path: str = ""
     data: bytes = b""
+    fetch: Callable[[], bytes] | None = None  # asked when it is the picture's turn
 
     @property
     def image_id(self) -> str:
@@ -63,10 +61,8 @@ class Picture:
         if self.path:
             yield self.path
             return
-        with ExitStack() as files:
-            with told_as(errors.StorageFailed, f"can't write in {folder}"):
-                file = files.enter_context(NamedTemporaryFile(dir=folder, buffering=0))
-                file.write(self.data)
+        with NamedTemporaryFile(dir=folder, buffering=0) as file:
+            file.write(self.data)
             yield file.name
 
 
@@ -77,7 +73,6 @@ class Pictures:
         self._root = None if root is None else os.path.realpath(root)
         self._allow_http = data.allow_http
         self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
-        self.spool = TemporaryDirectory(prefix="dataflow_grounding_serve_")  # removed at the end
 
     def of_base64(self, text: object) -> Picture:
         """Return the picture of base64, which may stand in a `data:` address."""
@@ -100,35 +95,32 @@ class Pictures:
             raise errors.ImageMissing(f"no image {quoted(str(name))} below the folder of --root")
         return Picture(str(name), path)
 
-    async def of_address(self, url: object) -> Picture:
+    def of_address(self, url: object) -> Picture:
         """Return the picture at an http(s) address, where that is allowed."""
         address = str(url)
         if not (self._allow_http or self._hosts):
             way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
             raise WrongRequest(f"no picture from {shown_address(address)}, unless {way}", 403)
-        data = await asyncio.to_thread(
-            fetched_picture, address, hosts=self._hosts, no_others=not self._allow_http
-        )
-        return Picture(shown_address(address), data=data)
+        no_others = not self._allow_http
+        fetch = partial(fetched_picture, address, hosts=self._hosts, no_others=no_others)
+        return Picture(shown_address(address), fetch=fetch)
 
 
-def status_of(error: GroundingError) -> tuple[int, float | None]:
-    """Return the status that tells a client of an error, and when to try again, in seconds."""
+def status_of(error: GroundingError) -> int:
+    """Return the status that tells a client of an error."""
     if isinstance(error, WrongRequest):
-        return error.status, None
-    status = next((_STATUSES[kind] for kind in _STATUSES if isinstance(error, kind)), 500)
-    if status == 503 and isinstance(error, errors.RecordError):
-        return status, getattr(error, "retry_after", None) or AGAIN_SECONDS
-    return status, None
+        return error.status
+    return next((status for status in _STATUSES if isinstance(error, _STATUSES[status])), 500)
 
 
-async def read_json(request: web.Request) -> dict[str, Any]:
+def read_json(request: web.Request) -> dict[str, Any]:
     """Return the JSON object of a request. Raises WrongRequest."""
-    if request.content_type != "application/json":
-        kind = request.content_type
-        raise WrongRequest(f"the content type should be application/json, not {kind}", 415)
+    charset = request.charset or "utf-8"
+    if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8"):
+        kind = request.headers.get("Content-Type", "none")
+        raise WrongRequest(f"the content type should be application/json in UTF-8, not {kind}", 415)
     try:
-        return parse_line(await request.read())
+        return parse_line(request["body"])
     except (ValueError, GroundingError):
         raise WrongRequest("the body is no JSON object") from None
 
@@ -139,6 +131,7 @@ def phrases_of(value: Any) -> list[str]:
     if not isinstance(texts, list) or not 0 < len(texts) <= MOST_PHRASES:
         raise WrongRequest(f"`phrases` should be a list of 1 to {MOST_PHRASES} texts to look for")
     for text in texts:
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
             raise WrongRequest(f"{text!r:.40} of `phrases` is no text that says what to look for")
+        text.encode()  # raises UnicodeEncodeError for what no model can be asked
     return [text.strip() for text in texts]

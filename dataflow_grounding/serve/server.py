@@ -7,51 +7,60 @@ import logging
 import os
 import signal
 import socket
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 
-from aiohttp import BasicAuth, web
+from aiohttp import BasicAuth, StreamReader, web
 from aiohttp.typedefs import Handler
+from yarl import URL
 
-from dataflow_grounding._util.errors import GroundingError, InputError, SpecError
-from dataflow_grounding._util.secrets import blotted_message, learn
+from dataflow_grounding._util import errors
+from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
-from dataflow_grounding.serve.plan import ServedJob
-from dataflow_grounding.serve.requests import AGAIN_SECONDS, Pictures, status_of
+from dataflow_grounding.serve.requests import Pictures, WrongRequest, status_of
+
+AGAIN_SECONDS = 5  # after which to try again what may pass
+BODIES = 8  # of the largest size, that all requests together may have in memory
 
 
+@dataclass
 class Server:
-    """Serves a job over HTTP until it is interrupted; port 0 is a free one.
+    """Serves a run over HTTP until it is interrupted; port 0 is a free one.
 
-    Clients have to send the token, where there is one. `queue` requests may wait, each for
-    `timeout` seconds and with a body of `most_bytes`. Raises SpecError where others than this
-    machine could reach it without a token, InputError where the port is taken.
+    Clients have to send the token, where there is one. A body has `timeout` seconds to come, and at
+    most `max_mb` MiB; `queue` requests may then wait, each for `timeout` seconds. Raises SpecError
+    where others than this machine could reach it without a token, InputError where the port is
+    taken.
     """
 
-    queue = 256
-    timeout = 90.0
-    most_bytes = 64 * 2**20
+    spec_run: SpecRun
+    pictures: Pictures
+    host: str
+    port: int
+    token: str
+    queue: int
+    timeout: float
+    max_mb: int
 
-    def __init__(
-        self, job: ServedJob, pictures: Pictures, host: str, port: int, token: str
-    ) -> None:
-        if not token and not _is_here(host):
+    def __post_init__(self) -> None:
+        """Take the port."""
+        if not self.token and not _is_here(self.host):
             way = "set DF_SERVE_TOKEN, or --token, to what they have to send"
-            raise SpecError(f"--host {host} is reached by others: {way}")
-        learn(token)
-        self._job = job
-        self._pictures = pictures
-        self._token = token
-        self._inside = 0  # requests that wait or are at work
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family, backlog=1024)
-        except OSError as error:
-            raise InputError(f"can't listen on {host}:{port}: {error.strerror or error}") from None
-        shown_host = f"[{host}]" if ":" in host else host
-        self._address = f"http://{shown_host}:{self._socket.getsockname()[1]}"
+            raise errors.SpecError(f"--host {self.host} is reached by others: {way}")
+        learn(self.token)
+        self._coming: set[StreamReader] = set()  # bodies that aren't here yet
+        self._held = 0  # bytes of bodies in memory
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with errors.told_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
+            self._socket = socket.create_server((self.host, self.port), family=family)
+        port = self._socket.getsockname()[1]
+        self._address = str(URL.build(scheme="http", host=self.host or "0.0.0.0", port=port))
 
     def run(self) -> None:
         """Print the address, answer until SIGINT or SIGTERM, then finish what is in flight.
@@ -60,102 +69,118 @@ class Server:
         """
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-        with at_work(self._job.folder):
-            asyncio.run(self._run())
+        warnings.filterwarnings("ignore", module="aiohttp")  # they quote what strangers send
+        with at_work(self.spec_run.job.steps[0].storage.checkpoint_folder):
+            engine = Engine(self.spec_run, self.pictures, self.timeout)
+            self._places = asyncio.Semaphore(engine.at_once + self.queue)
+            app = web.Application(middlewares=[self._guarded])
+            for dialect in (_json, _label_studio, _x_anylabeling):
+                app.add_routes(dialect.routes(engine))
+            app.cleanup_ctx.append(engine.working)
+            app.on_shutdown.append(self._end)
+            web.run_app(
+                app,
+                sock=self._socket,
+                backlog=1024,
+                print=lambda _: say(self._address, err=False),
+                access_log=None,
+                shutdown_timeout=self.timeout,
+            )
 
-    async def _run(self) -> None:
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def end() -> None:
-            ended.set()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-                # The next one ends at once, even if a thread waits: each reply is in the store
-                # as soon as it is there.
-                signal.signal(number, lambda *_: os._exit(130))
-
+    async def _end(self, _: web.Application) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, end)
-        engine = Engine(self._job, self._pictures, self.timeout)
-        self._most_inside = engine.at_once + self.queue
-        app = web.Application(middlewares=[self._guarded], client_max_size=self.most_bytes)
-        for dialect in (_json, _label_studio, _x_anylabeling):
-            app.add_routes(dialect.routes(engine))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=self.timeout)
-        try:
-            await runner.setup()
-            await web.SockSite(runner, self._socket, backlog=1024).start()
-            say(self._address, err=False)
-            await ended.wait()
-            say("Finishing what is in flight; Ctrl-C once more ends at once.")
-            await runner.cleanup()
-            await engine.finish()
-        finally:
-            await engine.close()
+            asyncio.get_running_loop().remove_signal_handler(number)
+            # At once, even if a thread waits: each reply is in the store as soon as it is there.
+            signal.signal(number, lambda *_: os._exit(130))
+        say("Finishing what is in flight; Ctrl-C once more ends at once.")
+        for content in list(self._coming):
+            content.set_exception(WrongRequest("the service is ending", 503))
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         # What goes wrong becomes one sentence, never a traceback.
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return refusal
-        self._inside += 1
+        body = bytearray()
         try:
-            return await handler(request)
-        except GroundingError as error:
-            status, seconds = status_of(error)
-            return _told(request, status, str(error), seconds)
-        except web.HTTPRequestEntityTooLarge:
-            return _told(request, 413, f"the body has more than {self.most_bytes:,} bytes")
+            self._refuse_strangers(request)
+            await self._read(request, body)
+            request["body"] = body
+            if self._places.locked():
+                raise WrongRequest("too many requests wait: try again later", 429)
+            async with self._places:
+                return await handler(request)
+        except errors.GroundingError as error:
+            return _told(request, error)
         except web.HTTPException as error:
-            return _told(request, error.status, f"{error.reason}: {request.path[:100]}")
+            reason = f"{error.reason}: {request.path[:100]}"
+            return _told(request, WrongRequest(reason, error.status))
+        except UnicodeEncodeError:
+            return _told(request, WrongRequest("a text has half of a surrogate pair"))
         except ConnectionError:  # it left in the middle of its request: nobody reads an answer
             return web.Response(status=400)
         except Exception as error:
             say(f"Internal error: {type(error).__name__}: {error}")
-            return _told(request, 500, f"internal error: {type(error).__name__}")
+            return _told(request, WrongRequest(f"internal error: {type(error).__name__}", 500))
         finally:
-            self._inside -= 1
+            self._held -= len(body)
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    async def _read(self, request: web.Request, body: bytearray) -> None:
+        # Who sends half of a body, or sends it slowly, is in nobody's way.
+        late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
+        content = request.content
+        timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
+        self._coming.add(content)
+        try:
+            while chunk := await content.readany():
+                body += chunk
+                self._held += len(chunk)
+                if len(body) > self.max_mb * 2**20:
+                    raise WrongRequest(f"the body has more than {self.max_mb} MiB", 413)
+                if self._held > BODIES * self.max_mb * 2**20:
+                    raise WrongRequest("other requests take all memory: try again later", 429)
+        except web.RequestPayloadError:
+            raise WrongRequest("the body isn't encoded as its headers say") from None
+        finally:
+            timer.cancel()
+            self._coming.discard(content)
+
+    def _refuse_strangers(self, request: web.Request) -> None:
         # Without a token, a page of the web that the user has open could send forms to this
         # machine. Browsers say where such a form comes from.
-        if self._token and not self._has_token(request):
-            return _told(request, 401, "the token is missing or wrong")
-        is_from_page = "Origin" in request.headers or not _is_here(request.url.host or "")
-        if not self._token and is_from_page:
-            return _told(request, 403, "pages of the web may not ask: set a token for those")
-        if self._inside >= self._most_inside:
-            return _told(request, 429, "too many requests wait: try again later", AGAIN_SECONDS)
-        return None
+        if self.token and self._has_token(request):
+            return
+        if self.token:
+            raise WrongRequest("the token is missing or wrong", 401)
+        host = None
+        with suppress(ValueError):  # it is no address
+            host = request.url.host
+        if "Origin" in request.headers or not _is_here(host or ""):
+            raise WrongRequest("pages of the web may not ask: set a token for those", 403)
 
     def _has_token(self, request: web.Request) -> bool:
         # As a bearer's token, as the password of basic auth (Label Studio), or in the header
         # `Token` (X-AnyLabeling).
         header = request.headers.get("Authorization", "")
         sent = [request.headers.get("Token", ""), header.partition(" ")[2]]
-        try:
+        with suppress(ValueError):
             sent.append(BasicAuth.decode(header).password)
-        except ValueError:
-            pass
-        token = self._token.encode()
+        token = self.token.encode()
         right = [hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in sent]
         return True in right  # all are compared, whichever is right
 
 
-def _told(
-    request: web.Request, status: int, text: str, retry_after: float | None = None
-) -> web.Response:
+def _told(request: web.Request, error: errors.GroundingError) -> web.Response:
     # In the reason, too, which the labelling tools show.
-    line = blotted_message(" ".join(text.split()))
+    status = status_of(error)
+    line = " ".join(str(error).split())
     body: dict[str, object] = {"error": line}
     if request.path.startswith("/v1/"):
         body = {"success": False, "error": {"code": HTTPStatus(status).name, "message": line}}
     reason = line[:300].encode("ascii", "replace").decode()
     response = web.json_response(body, status=status, reason=reason)
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(retry_after)))
+    may_pass = not isinstance(error, errors.RunStopped)
+    if status in (429, 503) and may_pass:
+        seconds = getattr(error, "retry_after", None) or AGAIN_SECONDS
+        response.headers["Retry-After"] = str(max(1, round(seconds)))
     return response
 
 

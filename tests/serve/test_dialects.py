@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.served import Served, paid_for
@@ -19,6 +21,14 @@ CONFIG = """<View>
   <TextArea name="words" toName="photo"/>
 </View>"""
 WRITTEN = {"type": "textarea", "to_name": "photo", "value": {"text": ["the left cup", "dog"]}}
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("embedded")
+    Image.new("RGB", (320, 240)).save(folder / "0.png")
+    with Served(folder, "--root", str(folder)) as served:
+        yield served
 
 
 def predict_request(*addresses: str, **more: Any) -> dict[str, Any]:
@@ -121,10 +131,9 @@ def test_a_task_that_fails_alone_leaves_the_others_theirs(
     ],
 )
 def test_what_label_studio_would_never_send_is_refused_in_a_sentence(
-    tmp_path: Path, pictures: Path, change: dict[str, Any], sentence: str
+    embedded: Served, change: dict[str, Any], sentence: str
 ) -> None:
-    with Served(tmp_path, "--root", str(pictures)) as served:
-        answer = served.post("/predict", {**predict_request("/data/0.png"), **change})
+    answer = embedded.post("/predict", {**predict_request("/data/0.png"), **change})
     assert answer.status == 400
     assert sentence in answer.body["error"]
 

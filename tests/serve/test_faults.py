@@ -142,6 +142,16 @@ image_grounding:
     assert (tmp_path / "results" / ".ckpt" / "replies.jsonl").exists()
 
 
+def test_a_budget_may_be_set_without_a_spec(
+    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
+) -> None:
+    settings = ["image_grounding.workflow.max_requests=1", "image_grounding.vlm.check_every=null"]
+    with Served(tmp_path, *settings, **variables) as served:
+        answers = [served.post("/ground", body_of(number)) for number in range(2)]
+    assert [answer.status for answer in answers] == [200, 503]
+    assert paid_for(endpoint) == 1
+
+
 def test_too_many_that_wait_are_429_and_told_when_to_come_again(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.served import Served, paid_for
+from tests.support.waiting import wait_until
 
 
 def test_a_picture_comes_in_three_ways_and_is_paid_once(
@@ -55,3 +59,37 @@ def test_after_a_restart_nothing_is_paid_again(
     with Served(tmp_path, *options, **variables) as served:
         assert served.ground("0.png", "a cup", "a dog").body == first.body
     assert paid_for(endpoint) == 1
+
+
+def put_picture(path: Path, color: str) -> None:
+    """Write a picture, as large and as old as any other that this writes."""
+    Image.new("RGB", (64, 48), color).save(path)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def test_a_picture_of_the_same_size_and_time_is_another_one(
+    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
+) -> None:
+    with Served(tmp_path, "--root", str(tmp_path), **variables) as served:
+        for color in ("red", "blue", "red"):
+            put_picture(tmp_path / "0.bmp", color)
+            assert served.ground("0.bmp", "a cup").status == 200
+    pictures = [request.images[0].digest for request in endpoint.requests if request.images]
+    assert paid_for(endpoint) == 2
+    assert len(set(pictures[-2:])) == 2
+
+
+def test_a_picture_that_changes_while_it_is_asked_about_is_refused(
+    tmp_path: Path, variables: dict[str, Any]
+) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
+        variables["DF_BASE_URL"] = endpoint.base_url
+        options = ("--root", str(tmp_path))
+        with Served(tmp_path, *options, **variables) as served, ThreadPoolExecutor(1) as pool:
+            put_picture(tmp_path / "0.bmp", "red")
+            first = pool.submit(served.ground, "0.bmp", "a cup")
+            wait_until(lambda: paid_for(endpoint) == 1)
+            put_picture(tmp_path / "0.bmp", "blue")
+            assert served.ground("0.bmp", "a cup").status == 200
+    answer = first.result()
+    assert (answer.status, "changed" in answer.body["error"]) == (409, True)

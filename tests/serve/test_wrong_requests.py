@@ -53,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ({"image": "§", **PHRASES}, 400, "no base64"),
         ({"image": 7, **PHRASES}, 400, "base64"),
         ({"image": base64.b64encode(b"x" * 99).decode(), **PHRASES}, 400, "the picture"),
-        ({"image": "A" * 2**21, **PHRASES}, 413, "more than 1,048,576 bytes"),
+        ({"image": "A" * 2**21, **PHRASES}, 413, "more than 1 MiB"),
         ({"image_url": "http://example.com/a.png", **PHRASES}, 403, "data.allow_hosts"),
         ({"image_url": "file:///etc/passwd", **PHRASES}, 403, "data.allow_hosts"),
     ],
