@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from dataflow_grounding._util.errors import SpecError, told_as
+from dataflow_grounding._util.errors import SpecError, errors_as
 from dataflow_grounding._util.secrets import is_no_word, is_secret_variable, secrets_of
 from dataflow_grounding._util.terminal import say
 
@@ -206,7 +206,7 @@ def _settings(path: str) -> dict[str, tuple[str, int]]:
 
 
 def _text_of(path: str) -> str:
-    with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
+    with errors_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     bad_byte = data.find(b"\0")  # -1 without one
     try:

@@ -299,7 +299,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_MEMORY = "it takes more memory than there is"
 
 
-class told_as(AbstractContextManager[None]):
+class errors_as(AbstractContextManager[None]):
     """Raise an error of ours, of class `kind`, for an OSError or MemoryError of the block.
 
     Other errors pass. The new one says `what` could not be done, and why; with `again`, also to run

@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from dataflow_grounding._util import stores
 from dataflow_grounding._util.addresses import State, is_elsewhere
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 
 _FILE = "file://"  # what addresses of this machine's files begin with
 # The bucket or repository of an address, which `..` doesn't lead out of: `s3://bucket`,
@@ -112,7 +112,7 @@ def kind_of(path: str) -> str:
     absent: tuple[type[Exception], ...] = (FileNotFoundError,)
     if not is_elsewhere(path):
         absent = (OSError, ValueError)  # the latter for a name that no file can have, with a null
-    with told_as(InputError, f"can't read {path}"), suppress(*absent):
+    with errors_as(InputError, f"can't read {path}"), suppress(*absent):
         return look(path).kind
     return ""
 

@@ -21,7 +21,13 @@ from typing import IO, Any, TypeVar, cast
 
 from dataflow_grounding._util.addresses import STORE_EXTRAS, State, is_elsewhere, scheme_of
 from dataflow_grounding._util.entry_points import targets_of
-from dataflow_grounding._util.errors import SHORT, GroundingError, InputError, MissingExtra, told_as
+from dataflow_grounding._util.errors import (
+    SHORT,
+    GroundingError,
+    InputError,
+    MissingExtra,
+    errors_as,
+)
 from dataflow_grounding._util.secrets import learn, learn_address, words_of
 from dataflow_grounding._util.threads import THREADS
 
@@ -241,7 +247,7 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
     if pattern:
         _, pattern_in_system = place_of(pattern)
         list_files = partial(_listed_anew, system, system.glob, pattern_in_system)
-    with told_as(InputError, f"can't list {folder}"):
+    with errors_as(InputError, f"can't list {folder}"):
         listed = patiently(folder, list_files)
     return sorted(posixpath.relpath(path, name) for path in listed)
 

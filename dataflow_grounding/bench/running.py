@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.secrets import masked
@@ -106,7 +106,7 @@ class Bench:
         Raises SpecError, and InputError for a folder that can't be written.
         """
         rows = within(self.folder, f"{way}.jsonl")
-        with told_as(InputError, f"can't write {rows}"):
+        with errors_as(InputError, f"can't write {rows}"):
             os.makedirs(self.folder, exist_ok=True)
             write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.set.records))))
         return ready_to_run(self._spec_of(way, rows))
@@ -220,7 +220,7 @@ def _tell_of_another_address(
             f" they count for {endpoint}, and are not asked for again: to measure another server,"
             " name another folder with -o."
         )
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         write_text(path, dump_text({"endpoint": endpoint}) + "\n")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.environment import read_env_files
-from dataflow_grounding._util.errors import InputError, RunStopped, told_as
+from dataflow_grounding._util.errors import InputError, RunStopped, errors_as
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.bench.choosing import best_yaml, choice_of, gain_lines, verdict_of
 from dataflow_grounding.bench.document import read_document
@@ -218,7 +218,7 @@ def _put_aside(path: str, reason: str) -> None:
     while os.path.exists(f"{path}.old{number}"):
         number += 1
     aside = f"{path}.old{number}"
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         os.replace(path, aside)
     say(f"Note: {reason}. It is kept as {aside}.")
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import click
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
@@ -401,7 +401,7 @@ def of_lint(
     told = _Told(annotations_of(data), fix=fix, as_json=as_json)
     rules = [rule for rule in select or RULES if rule not in ignore]
     rows = lint(data, told.tell, rules, fix=fix, image_root=image_root, read=read)
-    with told_as(InputError, f"can't write {out}"):
+    with errors_as(InputError, f"can't write {out}"):
         if out:
             write_rows(out, rows)
         else:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import GroundingError, InputError, told_as
+from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.orientation import Frame
@@ -237,7 +237,7 @@ def import_(
     first_pictures: list[str] = []
     doubts = Doubts(compares=not source.measures)
     # Where this fails another import is at work there: its folder isn't ours to remove.
-    with told_as(InputError, f"can't write {annotations}"):
+    with errors_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
     try:
         with closing(writer):

@@ -21,9 +21,9 @@ from dataflow_grounding._util.errors import (
     BrokenRow,
     InputError,
     MissingExtra,
+    errors_as,
     needs_extra,
     needs_package,
-    told_as,
 )
 from dataflow_grounding._util.paths import open_file, plain_path, system_errors
 from dataflow_grounding.data.records import dump_text, is_number, parse_value
@@ -298,5 +298,5 @@ def holds_bytes(path: str) -> bool:
 
     Raises InputError, MissingExtra.
     """
-    with told_as(InputError, f"can't read {path}"), parquet_file(path) as file:
+    with errors_as(InputError, f"can't read {path}"), parquet_file(path) as file:
         return any("binary" in str(column_type) for column_type in file.schema_arrow.types)

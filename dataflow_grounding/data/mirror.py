@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.environment import cache_folder
-from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
+from dataflow_grounding._util.errors import InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import whole_file, within
 from dataflow_grounding._util.paths import joined, state_of, system_errors
 from dataflow_grounding._util.stores import place_of, version_told
@@ -116,7 +116,7 @@ class Mirror:
 
         Raises InputError.
         """
-        with told_as(InputError, f"can't read {self.address}", again=True):
+        with errors_as(InputError, f"can't read {self.address}", again=True):
             at_once(self._get, paths)
 
     def renew(self) -> None:
@@ -128,7 +128,7 @@ class Mirror:
         """
         own = self._states_here()
         sent = read_object(self.here(_SENT))
-        with told_as(InputError, f"can't read {self.address}", again=True):
+        with errors_as(InputError, f"can't read {self.address}", again=True):
             there = self._versions_there({os.path.dirname(path) for path in own})
             kept: dict[str, Any] = {}
             changed: list[str] = []
@@ -176,7 +176,7 @@ class Mirror:
             versions |= self.send(run_file)
         for path, state in changed.items():
             sent[path] = [state, versions[path]]
-        with told_as(StorageFailed, f"can't write in {self.root}", again=True):
+        with errors_as(StorageFailed, f"can't write in {self.root}", again=True):
             write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
@@ -184,7 +184,7 @@ class Mirror:
 
         Raises StorageFailed.
         """
-        with told_as(
+        with errors_as(
             StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True
         ):
             return dict(zip(paths, at_once(self._put, paths), strict=True))
@@ -277,7 +277,7 @@ def stand_for(address: str, root: str, part: str = "") -> Mirror:
     # `mirror_of` trusts a mark only in folders that this process has made mirrors.
     known_mirrors.add(os.path.abspath(root))
     mark = os.path.join(root, _MARK)
-    with told_as(InputError, f"can't write in {root}", again=True):
+    with errors_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark):
             os.makedirs(root, exist_ok=True)
             values = (address.rstrip("/"), part, token_hex(8))
@@ -308,6 +308,6 @@ def check_writable(folder: str) -> None:
     mirror = mirror_of(folder)
     if mirror is None:
         return
-    with told_as(InputError, f"results_dir {mirror.address}: cannot write there"):
+    with errors_as(InputError, f"results_dir {mirror.address}: cannot write there"):
         mirror.write(f"{CKPT}/check", b"of what can be written")
         mirror.remove(f"{CKPT}/check")

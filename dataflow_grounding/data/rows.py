@@ -21,7 +21,7 @@ from dataflow_grounding._util.errors import (
     GroundingError,
     InputError,
     MissingExtra,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.files import is_at, locked_file, remove_leftover, whole_file
 from dataflow_grounding._util.paths import open_file, system_errors
@@ -331,7 +331,7 @@ def write_text(path: str, text: str) -> None:
     Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`. Where the text is
     JSON, it reads back as it was.
     """
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_bytes(path, text.encode(errors="backslashreplace"))
 

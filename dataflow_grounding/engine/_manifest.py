@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cached_property, partial
 from typing import Any
 
-from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.threads import side_by_side
@@ -114,7 +114,7 @@ class Manifest:
             }
             known = as_json({**entry, "summary": known_of_it})
             entries[self._entry] = sealed(known)
-        with told_as(StorageFailed, f"can't write {self._path}"):
+        with errors_as(StorageFailed, f"can't write {self._path}"):
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _further_pictures(self) -> str:

@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import (
     PlanError,
     SpecError,
     StorageFailed,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
@@ -128,7 +128,7 @@ def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Itera
         set, where prices are known.
     """
     folder = step.storage.checkpoint_folder
-    with told_as(StorageFailed, f"can't write in {folder}"):
+    with errors_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         keeping = replace(options, replies=store_path(folder))
     beside = Beside(budget)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
-from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log, whole_file
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import say
@@ -438,7 +438,7 @@ def storing(path: str) -> AbstractContextManager[None]:
 
     Its errors of the system, and of memory, become that.
     """
-    return told_as(StorageFailed, f"can't write {path}", again=True)
+    return errors_as(StorageFailed, f"can't write {path}", again=True)
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

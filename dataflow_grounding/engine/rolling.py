@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
+from dataflow_grounding._util.errors import InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import at_once
@@ -55,7 +55,7 @@ class Rolling:
         What the store has of that one counts as sent. Raises InputError.
         """
         mirror = self._mirror
-        with told_as(InputError, f"can't read {mirror.address}", again=True):
+        with errors_as(InputError, f"can't read {mirror.address}", again=True):
             logs = self._listed_logs()
             at_once(lambda log: self._bring(log[0], log[1], logs[log]), logs)
         own_parts = logs[self._folder, mirror.id]
@@ -186,7 +186,7 @@ def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
     """
     address = f"{mirror.address}/{part}".rstrip("/")
     folder = os.path.join(part, CKPT)
-    with told_as(InputError, f"can't write {mirror.address}", again=True):
+    with errors_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
             what = f"{address}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
@@ -261,7 +261,7 @@ def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: 
     # With `endings`, these are only files whose path ends so, after the store of replies, which is
     # always sent. Files go only while the run still holds the folder's lock: else another run has
     # taken the folder, and its files must stay.
-    with told_as(
+    with errors_as(
         StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True
     ):
         rolling.roll()

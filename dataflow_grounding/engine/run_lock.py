@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
 
-from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFailed, told_as
+from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import write_bytes
@@ -43,7 +43,7 @@ def only_run(folder: str) -> Iterator[None]:
     """
     import fcntl
 
-    with told_as(InputError, f"can't write in {folder}"):
+    with errors_as(InputError, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         lock = open_log(os.path.join(folder, "lock"))
     results = os.path.dirname(folder) or "."
@@ -154,7 +154,7 @@ class HeartLock:
 
         At the end it is freed, or left to others to find out. Raises FolderTaken, InputError.
         """
-        with told_as(InputError, f"can't write {self._place}", again=True):
+        with errors_as(InputError, f"can't write {self._place}", again=True):
             self.take()
         try:
             with beside(self.beat, wait=BEAT_SECONDS):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.data.bad_entries import BadEntries
 
@@ -212,7 +212,7 @@ def read(
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    with told_as(InputError, f"can't read {path}"):
+    with errors_as(InputError, f"can't read {path}"):
         yield from rows
 
 

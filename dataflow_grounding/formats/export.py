@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.orientation import Frame
@@ -74,7 +74,7 @@ def export(
     out = ExportFolder(
         path, format.data_file if is_one_file else None, parts=[*parts] if is_split else []
     )
-    with told_as(InputError, f"can't write {path}"), out:
+    with errors_as(InputError, f"can't write {path}"), out:
         with format.shared(out):
             for name, rows in parts.items():
                 folder = out.part(name) if is_split else out

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import BrokenRow, InputError, needs_extra, told_as
+from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as, needs_extra
 from dataflow_grounding._util.paths import absolute, joined, kind_of, names_in, open_file
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
@@ -243,7 +243,7 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     # Return the input of a COCO file of captions, a row for each caption. None for a JSON file that
     # isn't COCO's: one that holds no object with lists of `images` and `annotations`.
-    with told_as(InputError, f"can't read {path}"), open_file(path) as file:
+    with errors_as(InputError, f"can't read {path}"), open_file(path) as file:
         # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None

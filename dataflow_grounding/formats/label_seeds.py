@@ -12,7 +12,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    InputError,
+    MachineBusy,
+    RecordError,
+    errors_as,
+)
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
@@ -275,7 +281,7 @@ def from_label_folder(
 
 
 def _read_kitti(path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
-    with told_as(BrokenRow, f"can't read {path}"):
+    with errors_as(BrokenRow, f"can't read {path}"):
         return _without_scores(read_labels(path, kitti_regions, left_out))
 
 
@@ -287,7 +293,7 @@ def _read_yolo(
     if size is None:
         return []
     of_line = partial(yolo_regions, names.classes, names.keypoints, size)
-    with told_as(BrokenRow, f"can't read {path}"):
+    with errors_as(BrokenRow, f"can't read {path}"):
         return _without_scores(read_labels(path, of_line, left_out if goes_on else None))
 
 

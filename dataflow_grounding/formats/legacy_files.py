@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import new_file, portable, within
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding.boxes.formats import find_box_format
@@ -36,7 +36,7 @@ def write_legacy(step: Step) -> None:
     annotations = step.storage.output_path
     folder, state_file = _places(step)
     new_folder = f"{folder}.part"
-    with told_as(StorageFailed, f"can't write {folder}", again=True):
+    with errors_as(StorageFailed, f"can't write {folder}", again=True):
         state = {"layout": LAYOUT, "annotations": state_of(annotations)}
         if os.path.isdir(folder) and read_object(state_file) == state:
             return
@@ -70,7 +70,7 @@ def remove_legacy(step: Step) -> None:
     A folder `labels/` that it didn't write stays. Raises StorageFailed.
     """
     folder, state_file = _places(step)
-    with told_as(StorageFailed, f"can't remove {folder}", again=True):
+    with errors_as(StorageFailed, f"can't remove {folder}", again=True):
         if os.path.exists(state_file):
             shutil.rmtree(folder, ignore_errors=True)
             os.remove(state_file)

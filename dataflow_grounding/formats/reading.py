@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import (
     InputError,
     RecordError,
     UnreadableReply,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
@@ -138,7 +138,7 @@ def read_whole(file: str) -> Any:
 
     Raises InputError where it can't be read, and for JSON lines or `null`.
     """
-    with told_as(InputError, f"can't read {file}"):
+    with errors_as(InputError, f"can't read {file}"):
         data = read_json(file)  # None for either
     if data is None:
         raise InputError(f"{file} holds JSON lines or null, and should be one JSON value")
@@ -154,7 +154,7 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
     not JSON, perhaps after some items.
     """
     try:
-        with told_as(InputError, f"can't read {path}"), json_file(path) as file:
+        with errors_as(InputError, f"can't read {path}"), json_file(path) as file:
             yield from lists_in(file)
     except (ValueError, RecursionError):
         whole = read_whole(path)  # raises an error that says where it isn't JSON
@@ -233,7 +233,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     """
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
-        with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+        with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
             if b"<!DOCTYPE" in file.read(2**16):
                 # Of one that stands further behind, expat itself ends what would fill the memory.
                 raise ValueError(
@@ -254,7 +254,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
 
 def xml_root(path: str) -> ElementTree.Element:
     """Return the root of an XML file that `read_xml` has read, without what is in it."""
-    with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+    with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
         _, root = next(ElementTree.iterparse(file, ("start",)))
         return ElementTree.Element(root.tag, dict(root.attrib))
 
@@ -296,7 +296,7 @@ def tar_samples(path: str) -> Iterator[TarSample]:
     """
     try:
         with (
-            told_as(InputError, f"can't read {path}"),
+            errors_as(InputError, f"can't read {path}"),
             system_errors(path),
             open_file(path) as file,
             tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,

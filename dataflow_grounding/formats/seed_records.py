@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, told_as
+from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, errors_as
 from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of, system_errors
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
@@ -356,13 +356,13 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     written: the report is the stored one, and the remarks are only those that are known without
     reading. Raises InputError: seeds can't be read, or the file not be written.
     """
-    with told_as(InputError, f"can't read {seeds.origin}"):
+    with errors_as(InputError, f"can't read {seeds.origin}"):
         fingerprint = seeds.fingerprint()
     state = unsealed(read_object(state_path))
     if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
         report: dict[str, Any] = state["report"]
     else:
-        with told_as(InputError, f"can't write {path}"):
+        with errors_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
         report = seeds.report()
         new_state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}

@@ -17,7 +17,7 @@ from dataflow_grounding._util.errors import (
     ImageMissing,
     InputError,
     RecordError,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
@@ -176,7 +176,7 @@ def _check_folder(folder: str, findings: Findings) -> None:
         existing = os.path.dirname(existing) or "."
     with (
         findings.taking(),
-        told_as(InputError, f"results_dir {folder}: cannot write to {existing}"),
+        errors_as(InputError, f"results_dir {folder}: cannot write to {existing}"),
     ):
         with tempfile.TemporaryFile(dir=existing):
             free = shutil.disk_usage(existing).free

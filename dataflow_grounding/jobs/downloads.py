@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from dataflow_grounding._util.errors import BrokenRow, InputError, told_as
+from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import read_rows
@@ -120,7 +120,7 @@ class Downloads:
     def _remember(self, fetched: Mapping[str, str]) -> None:
         # `fetched` has addresses, and paths relative to `results_dir`.
         self._known |= fetched
-        with told_as(InputError, f"can't write {self._index}"):
+        with errors_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
             with open(open_log(self._index), "a", encoding="utf-8") as file:
                 for url, path in fetched.items():

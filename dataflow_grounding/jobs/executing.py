@@ -9,7 +9,7 @@ from dataflow_grounding._util.errors import (
     RunStopped,
     SpecError,
     StorageFailed,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.rows import copy_file
@@ -78,7 +78,7 @@ def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
 def _write_annotations(run: SpecRun) -> None:
     # A step of another library's operator may have none.
     target = run.annotations_path
-    with told_as(StorageFailed, f"can't write {target}", again=True):
+    with errors_as(StorageFailed, f"can't write {target}", again=True):
         paths = [step.storage.output_path for step in run.job.steps]
         written = [path for path in paths if os.path.exists(path)]
         copy_file(written[-1], target)

@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 from dataflow_grounding._util.addresses import is_web
-from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.terminal import say
@@ -343,7 +343,7 @@ def _write(path: str, rows: Iterator[Row]) -> int:
     # Each stands in the line that it has in the user's file; other lines are left empty.
     broken = 0
     last_line = 0
-    with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
+    with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
         for row in rows:
             empty_lines = "\n" * (row.line - last_line - 1)
             writer.write_line(empty_lines + as_line(row))

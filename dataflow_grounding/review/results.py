@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.errors import GroundingError, InputError, told_as
+from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.data.records import Record, dump_text, read_object
@@ -81,7 +81,7 @@ def report_results(
     classes = known_classes(annotations)
     counts = FigureCounts()
     counts.list_classes(list(classes.names))  # `names` grows with what records have
-    with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
+    with errors_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         earlier = []
         for name, path in versions[:-1]:
             earlier.append(stack.enter_context(closing(Version(name, path, is_run))))

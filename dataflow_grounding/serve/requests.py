@@ -13,7 +13,7 @@ import pybase64
 from aiohttp import web
 
 from dataflow_grounding._util import errors
-from dataflow_grounding._util.errors import GroundingError, told_as
+from dataflow_grounding._util.errors import GroundingError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.data.records import parse_line
@@ -64,7 +64,7 @@ class Picture:
             yield self.path
             return
         with ExitStack() as files:
-            with told_as(errors.StorageFailed, f"can't write in {folder}"):
+            with errors_as(errors.StorageFailed, f"can't write in {folder}"):
                 file = files.enter_context(NamedTemporaryFile(dir=folder, buffering=0))
                 file.write(self.data)
             yield file.name

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import InputError, RecordError, told_as
+from dataflow_grounding._util.errors import InputError, RecordError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.threads import side_by_side
@@ -264,7 +264,7 @@ def split(
                 f"{name} would be empty: {why}. Split more pictures (30 or more give three parts),"
                 " or choose another --seed or --ratios"
             )
-    with told_as(InputError, f"can't write {out}"):
+    with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
     run = {
         "split": {"seed": seed, "parts": parts},
