@@ -179,7 +179,7 @@ class Asking:
         if this_try.formerly is None:
             return []
         unread = Tries(this_try.tries.unread)
-        former = this_try.formerly.put_so(tries=unread, sample=this_try.sample)
+        former = this_try.formerly.replace(tries=unread, sample=this_try.sample)
         return self._stored(former, former.key(self.identity), by)
 
     def _stored_replies(
@@ -340,7 +340,7 @@ class Asking:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
             counting = partial(self._count_another, endpoint)
-            counted = request.put_so(sending=replace(request.sending, before_another=counting))
+            counted = request.replace(sending=replace(request.sending, before_another=counting))
             try:
                 answer = await endpoint.serving.answer(counted)
             except errors.GroundingError:

@@ -343,7 +343,7 @@ class _Sampling:
         stored: list[object] = []
         try:
             sending = replace(request.sending, stored=stored.append)
-            return await self._ask(request.put_so(sample=self._sample, sending=sending))
+            return await self._ask(request.replace(sample=self._sample, sending=sending))
         finally:
             self.is_new = self.is_new or not stored
 

@@ -264,7 +264,7 @@ class OpenAIServing(Serving):
         # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
         return await self._send(
-            request.put_so(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
+            request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
         )
 
     async def _find_out(self, request: Request[Any], tier: str) -> Reply:

@@ -234,7 +234,7 @@ class Request(Generic[T]):
         """
         self.sending.before_another(refused)
 
-    def put_so(self, **fields: Any) -> "Request[T]":
+    def replace(self, **fields: Any) -> "Request[T]":
         """Return the same question with other values of some fields.
 
         Like `dataclasses.replace`, but the copy keeps the text of `question`, which is costly to
@@ -255,7 +255,7 @@ class Request(Generic[T]):
             cut_off: Whether the last reply was cut off.
         """
         single_spaced = " ".join(complaint.split())
-        return self.put_so(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
+        return self.replace(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
 
     def temperature(self, usual: float | None) -> float | None:
         """Return the temperature to ask at, for a serving that samples at `usual`.

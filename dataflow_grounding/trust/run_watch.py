@@ -247,7 +247,7 @@ class RunWatch(BoxWatch):
         if self.suspicion is not None:
             if self._was_warned_of:
                 ask.note(SUSPECT, self.suspicion)
-            return await ask(request.put_so(sending=replace(request.sending, of=checks.stored.of)))
+            return await ask(request.replace(sending=replace(request.sending, of=checks.stored.of)))
         if checks.add_picture(ask, image):
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
@@ -258,7 +258,7 @@ class RunWatch(BoxWatch):
             stored=question.stored,
             of=checks.stored.of,
         )
-        watched = request.put_so(read=question.read, sending=sending)
+        watched = request.replace(read=question.read, sending=sending)
         try:
             answer = await ask(watched)
         except RecordError:  # boxes in another format are often no boxes at all
