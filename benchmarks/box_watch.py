@@ -38,7 +38,7 @@ from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.format_readings import OUTSIDE, SeenBox, Sent
 from dataflow_grounding.trust.reply_judge import (
-    SHOWS,
+    ASK_AGAIN_RATIO,
     JudgedReply,
     ReplyJudge,
 )
@@ -222,7 +222,7 @@ def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]
     for reply in wrong:
         verdict = judged(judge, reply)
         outside = any(max(box) > 1 + OUTSIDE or min(box) < -OUTSIDE for box in verdict.corners)
-        shown += outside or verdict.ratio >= SHOWS
+        shown += outside or verdict.ratio >= ASK_AGAIN_RATIO
     return shown
 
 

@@ -43,9 +43,9 @@ RANDOM_EVERY = 5
 
 An error rate can be told of those alone: the most doubtful items come first among the others.
 """
-SHOWS = ("", "empty", "rejected", "mend", "mine", "all")
-"""What a queue can show: "" what nobody decided; `empty`, of that the phrases without boxes;
-`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew again; `mine`, what the
+SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
+"""What a queue can show: "" for what is undecided; `empty`, the undecided phrases without boxes;
+`rejected`, what a reviewer found wrong; `mend`, what was rejected and not redrawn; `mine`, what the
 reviewer who asks decided; `all`."""
 
 
@@ -310,8 +310,8 @@ class Queue:
         reviewable: Whose items.
         wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score),
             `record` (a part of the record's id or of its file's name): which items, by default all;
-            `show`, one of SHOWS, where a `record` is named by default all of it; `order`: `doubt`,
-            `random` or `file`.
+            `show`: one of SHOW_VALUES, by default `all` where a `record` is named; `order`:
+            `doubt`, `random` or `file`.
         sample: Only these, in their order.
         who: The reviewer who asks, for `mine`.
 

@@ -17,7 +17,7 @@ from dataflow_grounding.trust.own_probes import drawn_into
 from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.trust.seen_probes import LAYOUTS
 from dataflow_grounding.trust.showing import (
-    BY_CHANCE,
+    LEAST_CHANCE,
     Showing,
     is_further_off,
     least_seen,
@@ -246,7 +246,7 @@ def test_chance_alone_puts_no_picture_further_off_than_the_runs_others(
         off = np.abs(draw.normal(0, noise, (287, 4))).max(axis=1)
         off = np.where(draw.random(287) < outliers, draw.uniform(0, 0.8, 287), off)
         further += is_further_off(off[:7], off[7:])
-    assert further <= 4 * BY_CHANCE * 1500
+    assert further <= 4 * LEAST_CHANCE * 1500
     assert not is_further_off(np.full(7, 0.2), np.full(280, 0.2)), "all alike"
 
 
