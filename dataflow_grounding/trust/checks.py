@@ -271,7 +271,7 @@ class Checks:
         assert image is not None
         known = self.known
         position = self.stored.here()
-        answers_then = known.answers.count
+        count_before = known.answers.count
         known.pace.checking(self._every)
         self._unchecked = 0
         await load_aside("dataflow_grounding.trust.one_check")  # with NumPy
@@ -288,7 +288,7 @@ class Checks:
         parts = self._serving.endpoints()
         endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
         outcome = await OneCheck(ask, self.asked, endpoints, known.seen).of(images, looks_like)
-        self._note(outcome, position, answers_then)
+        self._note(outcome, position, count_before)
         return outcome
 
     def _one_of_each_kind(self, image: Image) -> list[Image]:
@@ -333,7 +333,7 @@ class Checks:
             self.begun = True
         return self.begun
 
-    def _note(self, outcome: "Outcome", position: int, answers_then: int) -> None:
+    def _note(self, outcome: "Outcome", position: int, count_before: int) -> None:
         known = self.known
         self.begun = True
         known.checked_at = time.monotonic()
@@ -348,7 +348,7 @@ class Checks:
             return
         is_good = outcome.kind == "fits" and not self.is_mixed
         if is_good:
-            known.answers.vouched = answers_then
+            known.answers.vouched = count_before
             known.miss(None)
         self.stored.note(outcome, position, is_good=is_good)
 
