@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, cast
 
 from dataflow_grounding._util import stores
-from dataflow_grounding._util.addresses import State, is_elsewhere
+from dataflow_grounding._util.addresses import State, is_remote
 from dataflow_grounding._util.errors import InputError, errors_as
 
 _FILE = "file://"  # what addresses of this machine's files begin with
@@ -41,12 +41,12 @@ def plain_path(path: str) -> str:
 
 def is_absolute(path: str) -> bool:
     """Return whether a path begins at the root of this machine, or is a remote address."""
-    return os.path.isabs(plain_path(path)) or is_elsewhere(path)
+    return os.path.isabs(plain_path(path)) or is_remote(path)
 
 
 def absolute(path: str) -> str:
     """Return a path from the root of this machine; an address as it is."""
-    return path if is_elsewhere(path) else os.path.abspath(plain_path(path))
+    return path if is_remote(path) else os.path.abspath(plain_path(path))
 
 
 def joined(folder: str, path: str) -> str:
@@ -61,9 +61,9 @@ def joined(folder: str, path: str) -> str:
         >>> within, joined("s3://bucket/a", above), joined("a", "b.jpg")
         ('s3://bucket/b.jpg', 's3://bucket/b.jpg', 'a/b.jpg')
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         return path
-    if not is_elsewhere(folder) or is_absolute(path):
+    if not is_remote(folder) or is_absolute(path):
         return os.path.join(plain_path(folder), plain_path(path))
     end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
     within = posixpath.normpath(f"/{folder[end:]}/{path}").lstrip("/")
@@ -76,7 +76,7 @@ def look(path: str) -> State:
     Raises OSError where it isn't there or can't be looked up, InputError or MissingExtra where
     no library opens such addresses.
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         return stores.look(path)
     status = os.stat(plain_path(path))
     if stat.S_ISDIR(status.st_mode):
@@ -96,7 +96,7 @@ def state_of(path: str) -> list[int] | None:
     MissingExtra.
     """
     with suppress(OSError, InputError):
-        if is_elsewhere(path):
+        if is_remote(path):
             return [*look(path)[:2]]
         status = os.stat(plain_path(path))
         if stat.S_ISREG(status.st_mode):
@@ -110,7 +110,7 @@ def kind_of(path: str) -> str:
     Raises InputError where a store doesn't tell, MissingExtra.
     """
     absent: tuple[type[Exception], ...] = (FileNotFoundError,)
-    if not is_elsewhere(path):
+    if not is_remote(path):
         absent = (OSError, ValueError)  # the latter for a name that no file can have, with a null
     with errors_as(InputError, f"can't read {path}"), suppress(*absent):
         return look(path).kind
@@ -123,7 +123,7 @@ def open_file(path: str) -> IO[bytes]:
     An empty file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
     Raises what `look` does; reading it may raise anything.
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         return stores.open_file(path)
     file = open(plain_path(path), "rb")  # noqa: SIM115
     status = os.fstat(file.fileno())
@@ -152,7 +152,7 @@ def fetched(address: str, size: int) -> bytes:
 @contextmanager
 def system_errors(path: str) -> Iterator[None]:
     """Raise what a library raises of a remote file as the OSError of a file of this machine."""
-    if not is_elsewhere(path):
+    if not is_remote(path):
         yield
         return
     with stores.system_errors(path):

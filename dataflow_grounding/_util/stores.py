@@ -19,7 +19,7 @@ from datetime import datetime
 from functools import lru_cache, partial
 from typing import IO, Any, TypeVar, cast
 
-from dataflow_grounding._util.addresses import STORE_EXTRAS, State, is_elsewhere, scheme_of
+from dataflow_grounding._util.addresses import STORE_EXTRAS, State, is_remote, scheme_of
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.errors import (
     SHORT,
@@ -147,7 +147,7 @@ def system_errors(address: str) -> Iterator[None]:
     except Exception as error:
         # What this machine is short of is no fault of the store.
         is_short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
-        if is_short or not is_elsewhere(address) or isinstance(error, GroundingError):
+        if is_short or not is_remote(address) or isinstance(error, GroundingError):
             raise
         number = _number_of(error)
         why = words_of(error)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.terminal import answers_alone, say, say_json
 from dataflow_grounding.engine.summary import Summary
@@ -160,7 +160,7 @@ class Folder(click.Path):
 
     def convert(self, value: Any, *where: Any) -> Any:
         """Return the path, checked as `click.Path` does, or the address as it is."""
-        return value if is_elsewhere(value) else super().convert(value, *where)
+        return value if is_remote(value) else super().convert(value, *where)
 
 
 @dataclass(frozen=True)

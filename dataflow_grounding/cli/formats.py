@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
@@ -281,7 +281,7 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 
 def _missing_pictures(paths: list[str], folder: str) -> list[str]:
     # Of a store nothing is asked: it is seen when the pictures are used.
-    if not paths or is_elsewhere(folder) or any(map(is_elsewhere, paths)):
+    if not paths or is_remote(folder) or any(map(is_remote, paths)):
         return []
     for path in paths:
         with suppress(GroundingError):

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     NO_MEMORY,
     BrokenRow,
@@ -288,7 +288,7 @@ def parquet_file(path: str) -> Iterator[Any]:
 
 
 def _parquet_source(path: str) -> AbstractContextManager[Any]:
-    if is_elsewhere(path):
+    if is_remote(path):
         return open_file(path)
     return nullcontext(plain_path(path))
 

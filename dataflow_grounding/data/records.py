@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.files import whole_file
 from dataflow_grounding._util.paths import absolute, is_absolute, open_file, plain_path
@@ -170,7 +170,7 @@ def path_within(path: str, root: str | None) -> str:
 
     Both may be addresses.
     """
-    if not root or is_elsewhere(path) != is_elsewhere(root):
+    if not root or is_remote(path) != is_remote(root):
         return ""
     # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
     # header does.

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError, StorageFailed
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
@@ -89,7 +89,7 @@ class ImageMemo:
         # were slow, and then by threads for a while. Remote addresses are always read by
         # threads. Raises what `read_facts` does.
         path = file.path
-        if is_elsewhere(path):
+        if is_remote(path):
             return await off_loop(images.read_facts, path, limits, file.file_bytes)
         if self._for_threads:
             self._for_threads -= 1

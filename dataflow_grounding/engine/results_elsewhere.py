@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding.data.mirror import CKPT, Mirror, is_mirrored
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
@@ -24,7 +24,7 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
         names: The files to be copied.
         replies: Whether all stored replies are copied, too.
     """
-    if not is_elsewhere(results):
+    if not is_remote(results):
         yield results
         return
     with copied(results, *names, replies=replies) as folder:

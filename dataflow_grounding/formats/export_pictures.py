@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.addresses import is_elsewhere, is_web
+from dataflow_grounding._util.addresses import is_remote, is_web
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
 from dataflow_grounding._util.paths import is_absolute
@@ -162,7 +162,7 @@ class ExportPictures:
         return path
 
     def _is_replaced(self, path: str) -> bool:
-        if not self._replaced_folder or is_elsewhere(path):
+        if not self._replaced_folder or is_remote(path):
             return False
         # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
         folder = os.path.realpath(os.path.dirname(path)) + os.sep
@@ -185,7 +185,7 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        if self._turns(header) or is_elsewhere(picture.path):
+        if self._turns(header) or is_remote(picture.path):
             with new_file(target) as file:
                 file.write(self.data(picture))
         elif self._images == "link":

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as, needs_extra
 from dataflow_grounding._util.paths import absolute, joined, kind_of, names_in, open_file
 from dataflow_grounding._util.terminal import counted
@@ -107,7 +107,7 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     folder = os.path.dirname(pattern)
     while glob.has_magic(folder):  # up to the folder in which all matches are
         folder = os.path.dirname(folder)
-    if is_elsewhere(pattern):
+    if is_remote(pattern):
         names = names_in(folder, pattern)
     else:
         paths = sorted(glob.glob(pattern, recursive=True))
@@ -115,7 +115,7 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     shards = [joined(folder, name) for name in names if name.endswith(".tar")]
     if shards:
         return _of_tars(pattern, shards)
-    if not is_elsewhere(pattern):
+    if not is_remote(pattern):
         names = [name for name in names if os.path.isfile(joined(folder, name))]
     if_none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
     return _of_pictures(pattern, folder or ".", names, results_dir, if_none)

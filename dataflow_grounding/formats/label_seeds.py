@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     BrokenRow,
     InputError,
@@ -184,7 +184,7 @@ class LabelSeeds(Seeds):
         digest = hashlib.sha256(f"{__version__} {self.reading}{self.bad.limit}{frame}".encode())
         images = (joined(self.folders[0], image) for image in self._images)
         paths = itertools.chain(images, self._files)
-        for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
+        for state in side_by_side(lambda path: (path, state_of(path)), paths, is_remote):
             digest.update(json.dumps(state).encode())
         return digest.hexdigest()
 

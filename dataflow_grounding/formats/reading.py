@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import IO, Any
 from xml.etree import ElementTree
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     BrokenRow,
     InputError,
@@ -82,7 +82,7 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
-    if is_elsewhere(folder):
+    if is_remote(folder):
         visible = [name for name in names_in(folder) if "/." not in f"/{name}"]
         return [name for name in visible if name.lower().endswith(endings)]
     paths = []
@@ -657,8 +657,8 @@ def with_sizes(
     for record in records:
         stated = stated_size(record)
         real = None
-        compares = doubts is not None and doubts.compares and not is_elsewhere(folder)
-        if stated is None or (compares and not is_elsewhere(path_of(record))):
+        compares = doubts is not None and doubts.compares and not is_remote(folder)
+        if stated is None or (compares and not is_remote(path_of(record))):
             with suppress(InputError):
                 real = picture_size(folder, record.get("image_path"), "")
         if stated is None and real is not None:

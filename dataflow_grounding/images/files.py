@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     GroundingError,
     ImageBroken,
@@ -123,7 +123,7 @@ def read_file(path: str, size: int | None = None) -> bytes:
         ImageBroken: It is a folder, a device, or larger than MAX_FILE_BYTES.
         MachineBusy, StorageFailed: It can't be read for now.
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         with _open_file(path, size=size) as file:
             return file.read()
     try:
@@ -159,7 +159,7 @@ def _read_whole(path: str) -> bytes:
 @contextmanager
 def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
     try:
-        is_far = is_elsewhere(path)
+        is_far = is_remote(path)
         if size is None or not is_far:
             state = look(path)
             if state.kind != "file":
@@ -215,7 +215,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     try:
         return _header_in_file(path, _FIRST_BYTES, whole_png)
     except ImageBroken:
-        if not is_elsewhere(path):
+        if not is_remote(path):
             raise
     # Of a remote file these were the first bytes alone, and its header may be longer.
     return _header_in_file(path, None, whole_png)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dataflow_grounding._util.addresses import is_elsewhere, is_web, may_be_named, scheme_of
+from dataflow_grounding._util.addresses import is_remote, is_web, may_be_named, scheme_of
 from dataflow_grounding._util.errors import (
     BrokenRow,
     ImageChanged,
@@ -426,7 +426,7 @@ class ImageFile(NamedTuple):
 
 def is_far(record: Record, key: str) -> bool:
     """Return whether a store may be asked for the record's image, whose path is in column `key`."""
-    return any(map(is_elsewhere, (record.get(key), *record.folders)))
+    return any(map(is_remote, (record.get(key), *record.folders)))
 
 
 def find_image(record: Record, key: str) -> ImageFile:
@@ -492,7 +492,7 @@ def _file_at(path: str) -> ImageFile:
 def _is_there(path: str, folders: Sequence[str]) -> bool:
     # Return whether a path names a file of this machine. It is looked for in those of the folders
     # that are on this machine; without any, from the current one.
-    folders_here = [folder for folder in folders if not is_elsewhere(folder)]
+    folders_here = [folder for folder in folders if not is_remote(folder)]
     paths = [joined(folder, path) for folder in folders_here] or [path]
     try:
         return any(os.path.isfile(candidate) for candidate in paths)
@@ -563,7 +563,7 @@ def read_facts(
     """
     data = read_file(path, size)
     facts = parse_facts(data, path)
-    if is_elsewhere(path):
+    if is_remote(path):
         kept_files.put(facts.digest, data)
     if keep_for:
         image = Image(path, facts, keep_for)

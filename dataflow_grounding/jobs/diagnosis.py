@@ -12,7 +12,7 @@ import time
 from contextlib import aclosing, suppress
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
@@ -109,7 +109,7 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     # Else it is "", as it is where that run asked another model, or asked for boxes in another form
     # than the spec has by now. `run.json` may be damaged: what isn't as a run leaves it is passed
     # over. Only files of this machine are looked at.
-    if is_elsewhere(spec.results_dir):
+    if is_remote(spec.results_dir):
         return ""
     run = read_object(os.path.join(spec.results_dir, RUN_JSON))
     asking_then = next((vlm.get("asking") for vlm in stated_in(run, "vlm")), None) or "auto"

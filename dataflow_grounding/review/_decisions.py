@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
@@ -83,7 +83,7 @@ def review_files(results: str) -> ReviewFiles:
         'example_data/gold.reviews.jsonl'
     """
     annotations = annotations_of(results)
-    if is_elsewhere(annotations):
+    if is_remote(annotations):
         raise InputError(
             f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
             " copy"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.files import new_file, whole_file, within
 from dataflow_grounding._util.paths import look
@@ -333,7 +333,7 @@ def link(path: str, folder: str) -> str:
     The address is relative where both are in a folder that may be moved as a whole: the page's,
     its parent, or that one's; else it begins with `file:`.
     """
-    if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
+    if is_remote(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
         return ""
     path = os.path.abspath(path)
     results = os.path.dirname(folder)

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import (
     EndpointRefused,
@@ -294,7 +294,7 @@ class OpenAIServing(Serving):
     async def _send(self, request: Request[Any], habits: Habits, tier: str) -> Reply:
         if all(image.ready for image in request.images):
             body = self._body(request, habits, tier)
-        elif any(is_elsewhere(image.path) for image in request.images):
+        elif any(is_remote(image.path) for image in request.images):
             # it waits for a store, for which asyncio's own threads are too few
             body = await off_loop(self._body, request, habits, tier)
         else:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import (
     FolderTaken,
@@ -196,7 +196,7 @@ class Worker:
                 with shared_limits(partial(self._exchange, options.max_wait)) as limits:
                     limited = replace(options, shared_limits=limits)
                     done = execute(steps, limited, name, run=self._make_run)
-                if is_elsewhere(results):
+                if is_remote(results):
                     os.remove(shard.rows)  # this machine's copy, which nobody needs any more
                 return done
             except FolderTaken:
