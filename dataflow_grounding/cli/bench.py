@@ -88,7 +88,7 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @json_option
 @overrides_argument
 @click.pass_context
-def of_bench(
+def bench_command(
     ctx: click.Context,
     spec_paths: tuple[str, ...],
     folder: str | None,

@@ -77,7 +77,7 @@ _keep_rejected = click.option(
 @click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
 @_keep_rejected
 @_of_data_sets
-def of_split(
+def split_command(
     results: str,
     out: str,
     ratios: str,
@@ -177,7 +177,7 @@ def _parts(ratios: str) -> dict[str, float]:
 @_keep_rejected
 @click.option("--all", "all_figures", is_flag=True, help="Also what there is nothing of.")
 @_of_data_sets
-def of_stats(
+def stats_command(
     results: tuple[str, ...],
     image_root: str | None,
     read: bool,
@@ -381,7 +381,7 @@ class _Told:
     "-o", "out", metavar="FILE", help="With --fix: the file to make; DATA stays as it is."
 )
 @_of_data_sets
-def of_lint(
+def lint_command(
     data: str,
     select: tuple[str, ...],
     ignore: tuple[str, ...],

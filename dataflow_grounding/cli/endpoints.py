@@ -154,7 +154,7 @@ def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
 )
 @json_option
 @overrides_argument
-def of_calibrate(
+def calibrate_command(
     spec_paths: tuple[str, ...],
     overrides: tuple[str, ...],
     plot_path: str | None,

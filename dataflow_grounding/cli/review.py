@@ -45,7 +45,7 @@ from dataflow_grounding.review.session import Session
     help="What comes first.",
 )
 @image_root_option
-def of_review(
+def review_command(
     results: str,
     port: int,
     no_open: bool,
@@ -95,7 +95,7 @@ def _user() -> str:
 )
 @click.option("--keep-rejected", is_flag=True, help="With -o: rejected boxes, too.")
 @json_option
-def of_apply(
+def apply_command(
     results: str,
     downloads: tuple[str, ...],
     out: str | None,
@@ -154,7 +154,7 @@ def _share(text: str) -> float:
     "--html", is_flag=True, help="Write it as a page to be handed over, certificate.html, too."
 )
 @json_option
-def of_certify(
+def certify_command(
     results: str,
     max_error: float | None,
     gold: str | None,
