@@ -25,12 +25,12 @@ from dataflow_grounding.engine._manifest import Manifest
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.options import (
-    Beside,
     RunOptions,
     RunStart,
+    SideRequests,
     budget_of,
     current_options,
-    sent_beside,
+    side_requests,
 )
 from dataflow_grounding.engine.outputs import remove_unfinished_of_shards
 from dataflow_grounding.engine.plan import (
@@ -95,9 +95,9 @@ def execute(
         for segment in segments(steps):
             operator = segment[0].operator
             if isinstance(operator, WholeFile):
-                with as_part_of_the_run(segment[0], options, budget) as beside:
+                with counted_in_run(segment[0], options, budget) as side:
                     operator.work()
-                total = summary_of_whole_file(segment[0], beside, total)
+                total = summary_of_whole_file(segment[0], side, total)
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
@@ -117,7 +117,7 @@ def execute(
 
 
 @contextmanager
-def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
+def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[SideRequests]:
     """Make what our servings answer an operator of another library a part of the run.
 
     It is kept with the replies of the run's own steps, and counts against its limits. Raises
@@ -131,20 +131,20 @@ def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Itera
     with errors_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         keeping = replace(options, replies=store_path(folder))
-    beside = Beside(budget)
+    side = SideRequests(budget)
     spent_before = budget.spent
-    with holding(current_options, keeping), holding(sent_beside, beside):
-        yield beside
+    with holding(current_options, keeping), holding(side_requests, side):
+        yield side
     if budget.prices is not None:
-        beside.cost_usd = budget.spent - spent_before
+        side.cost_usd = budget.spent - spent_before
 
 
 def summary_of_whole_file(
-    step: Step, beside: Beside, earlier: Summary | None = None
+    step: Step, side: SideRequests, earlier: Summary | None = None
 ) -> Summary | None:
     """Return the summary after an operator that has written a whole file.
 
-    It counts the file's rows, all as done, what was sent `beside`, and what an `earlier` summary
+    It counts the file's rows, all as done, the requests of `side`, and what an `earlier` summary
     has. Where the operator wrote no file, it is `earlier`. Raises InputError where the file can't
     be read.
     """
@@ -152,9 +152,9 @@ def summary_of_whole_file(
     if not os.path.exists(path):
         return earlier
     summary = Summary(annotations=path, failures_file=step.storage.failures_path)
-    summary.requests = beside.requests
-    summary.models = beside.models
-    summary.cost_usd = beside.cost_usd
+    summary.requests = side.requests
+    summary.models = side.models
+    summary.cost_usd = side.cost_usd
     for row in read_rows(path):
         summary.done += 1
         summary.count_expressions(Record(row.data or {}, place=row.line))

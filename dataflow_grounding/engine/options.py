@@ -95,11 +95,11 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 
 @dataclass
-class Beside:
-    """Counts what our servings send besides a run's own requests.
+class SideRequests:
+    """Counts requests that a run's steps don't make through the engine.
 
-    An operator that isn't ours, such as DataFlow's, calls a serving's methods by itself. What is
-    sent so counts against the budget of the run that calls the operator, and in its summary.
+    An operator of another library, such as DataFlow's, calls a serving's methods by itself. These
+    requests count against the budget of the run that calls the operator, and in its summary.
 
     Attributes:
         budget: That of the run.
@@ -122,18 +122,18 @@ class Beside:
             self.models.append(asking.serving.model)
 
 
-# The counter of the run in which an operator that isn't ours is at work; None at other times. Such
-# an operator calls a serving's methods, which have no argument for the run.
-sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
+# The counter of the run that is calling another library's operator, else None. The operator calls
+# a serving's methods, which have no argument for the run.
+side_requests: ContextVar[SideRequests | None] = ContextVar("side_requests", default=None)
 
 
-def counter_for_memory(options: RunOptions) -> Beside:
-    """Return what counts requests that are about records in memory, and so about no run's rows.
+def counter_for_memory(options: RunOptions) -> SideRequests:
+    """Return the counter of requests about records in memory, which are no rows of a run.
 
-    While an operator that isn't ours is at work in a run, it is that run's counter. Else it is a
-    new one, with the budget of `budget_of`.
+    It is the run's while a run calls another library's operator, else a new one with the budget of
+    `budget_of`.
     """
-    return sent_beside.get() or Beside(budget_of(options))
+    return side_requests.get() or SideRequests(budget_of(options))
 
 
 def budget_of(options: RunOptions) -> "Budget":

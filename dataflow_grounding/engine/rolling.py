@@ -24,7 +24,7 @@ from dataflow_grounding.data.mirror import CKPT, KEPT, Mirror, mirror_of, stand_
 from dataflow_grounding.data.working_folder import SHARDS, present
 from dataflow_grounding.engine.run_lock import HeartLock, check_held
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.workers import beside
+from dataflow_grounding.engine.workers import in_background
 
 ROLL_SECONDS = 10.0  # between two times that replies are sent
 SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
@@ -213,7 +213,7 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     was_interrupted = False
     late = _word_on_the_wait(mirror)
     try:
-        with beside(rolling.now_and_then):
+        with in_background(rolling.now_and_then):
             try:
                 yield
             finally:

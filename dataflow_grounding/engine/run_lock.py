@@ -19,7 +19,7 @@ from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFail
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import write_bytes
-from dataflow_grounding.engine.workers import beside
+from dataflow_grounding.engine.workers import in_background
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
 # how long it may show nothing before the run after it, on another machine, is taken for dead
@@ -157,12 +157,12 @@ class HeartLock:
         with errors_as(InputError, f"can't write {self._place}", again=True):
             self.take()
         try:
-            with beside(self.beat, wait=BEAT_SECONDS):
+            with in_background(self.beat, wait=BEAT_SECONDS):
                 yield
         finally:
             # In a thread that is waited for a while only: a store that doesn't answer keeps nobody
             # from leaving.
-            with beside(self._free, wait=FREE_SECONDS):
+            with in_background(self._free, wait=FREE_SECONDS):
                 pass
 
     def _free(self, _: threading.Event) -> None:

@@ -123,7 +123,9 @@ async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
 
 
 @contextmanager
-def beside(work: Callable[[threading.Event], None], wait: float | None = None) -> Iterator[None]:
+def in_background(
+    work: Callable[[threading.Event], None], wait: float | None = None
+) -> Iterator[None]:
     """Have a thread do `work` while the block runs.
 
     At the block's end the event that `work` is given is set, and the thread is waited for, `wait`

@@ -21,7 +21,7 @@ from dataflow_grounding._util.errors import BudgetExceeded, RunStopped
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.engine.budget import Budget, SharedLimits
 from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level, Limiter, Limiters
-from dataflow_grounding.engine.workers import beside
+from dataflow_grounding.engine.workers import in_background
 
 GATHER_SECONDS = 0.02  # in which what a worker has to say is gathered for one message
 ASK_SECONDS = 0.1  # after which a worker that waits asks again, with nothing new to say
@@ -418,5 +418,5 @@ class _SharedLimiters(Limiters):
 def shared_limits(exchange: Exchange) -> Iterator[WorkerLimits]:
     """Give a run the limits that it shares with those of other workers, while the block lasts."""
     limits = WorkerLimits()
-    with beside(partial(limits.keep, exchange), wait=LAST_SECONDS):
+    with in_background(partial(limits.keep, exchange), wait=LAST_SECONDS):
         yield limits
