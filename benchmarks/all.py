@@ -85,7 +85,7 @@ FIGURES = (
     Measured("measurements/reliability", "span_fuzz"),
     Measured("measurements/reliability", "damaged_replies"),
     Measured("measurements/reliability", "shard_share"),
-    Measured("measurements/reliability", "pictures_elsewhere"),
+    Measured("measurements/reliability", "remote_pictures"),
     Measured("measurements/reliability", "ray_cost"),
     Measured("measurements/reliability", "ray_memory"),
     Measured("measurements/calibration", "calibration"),

@@ -42,7 +42,7 @@ from dataflow_grounding.engine.plan import (
     levels,
     segments,
 )
-from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
@@ -69,7 +69,7 @@ def execute(
         name: What the records' column `source` says; None leaves it out, and `pipeline_steps`, too.
         budget: Shared by several calls that make one run; without it the options' limits are this
             call's.
-        locked: A checkpoint folder whose lock (`at_work`) the caller holds.
+        locked: A checkpoint folder whose lock (`locked_folder`) the caller holds.
         ahead: Operators of further runs over what these steps write: they settle before anything is
             paid for.
         run: Makes what takes a segment's rows through its steps.
@@ -101,7 +101,7 @@ def execute(
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
-                locks.enter_context(at_work(folder))
+                locks.enter_context(locked_folder(folder))
                 held.add(folder)
             parts = [segment] if options.stream else _stages(segment)
             for part in parts:

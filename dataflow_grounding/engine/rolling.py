@@ -174,12 +174,12 @@ def mirrored(folder: str) -> Iterator[Mirror | None]:
     if mirror is None:
         yield None
         return
-    with held_elsewhere(mirror, mirror.part), _mirrored(mirror, folder):
+    with remote_lock(mirror, mirror.part), _mirrored(mirror, folder):
         yield mirror
 
 
 @contextmanager
-def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
+def remote_lock(mirror: Mirror, part: str) -> Iterator[None]:
     """Hold the lock of a part of a remote folder, so that no other run works there.
 
     Raises InputError where another run does, and where results stand there that no run has left.

@@ -26,8 +26,8 @@ from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
+from dataflow_grounding.engine.remote_results import stored_replies
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.results_elsewhere import readable_replies
 from dataflow_grounding.engine.source import Source, in_pilot
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
@@ -381,7 +381,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     folder = run.job.steps[0].storage.checkpoint_folder
     asks_anew = run.options.force_reprocess
     with (
-        closing(KeyedLog("")) if asks_anew else readable_replies(folder) as replies,
+        closing(KeyedLog("")) if asks_anew else stored_replies(folder) as replies,
         closing(log_of(folder)) as images,
     ):
         stored = _count_answers(replies)

@@ -15,7 +15,7 @@ from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.rows import copy_file
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.execute import MakeRun, execute
-from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.run_json import stated_spec, write_run_json
@@ -45,7 +45,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
     _refuse_to_replace_a_models_results(run)
     folder = steps[0].storage.checkpoint_folder
     summary: Summary | None = None
-    with at_work(folder):
+    with locked_folder(folder):
         started = time.time()
         try:
             run.job.prepare()

@@ -28,8 +28,8 @@ from dataflow_grounding.data.working_folder import SHARDS, address_of, present, 
 from dataflow_grounding.engine.costs import paid_by_step, stated_prices
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.results_elsewhere import at_work
-from dataflow_grounding.engine.rolling import held_elsewhere
+from dataflow_grounding.engine.remote_results import locked_folder
+from dataflow_grounding.engine.rolling import remote_lock
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
@@ -102,7 +102,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
     with ExitStack() as locks:
-        mirror = locks.enter_context(at_work(checkpoint))
+        mirror = locks.enter_context(locked_folder(checkpoint))
         folders = _folders(results_dir, _names_of_shards(results_dir, mirror), of)
         _hold_shards(results_dir, folders, mirror, locks)
         runs = [_run_of(folder) for folder in folders]
@@ -128,7 +128,7 @@ def _hold_shards(
     for folder in folders:
         if mirror:
             shard = os.path.relpath(folder, results_dir)
-            locks.enter_context(held_elsewhere(mirror, shard))
+            locks.enter_context(remote_lock(mirror, shard))
         else:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
 

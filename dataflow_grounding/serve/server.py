@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler
 from dataflow_grounding._util.errors import GroundingError, InputError, SpecError
 from dataflow_grounding._util.secrets import blotted_message, learn
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.plan import ServedJob
@@ -60,7 +60,7 @@ class Server:
         """
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-        with at_work(self._job.folder):
+        with locked_folder(self._job.folder):
             asyncio.run(self._run())
 
     async def _run(self) -> None:

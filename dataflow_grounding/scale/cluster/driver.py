@@ -162,7 +162,7 @@ class DrivenRun(Run):
 
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
         try:
-            async with self._beside_helpers(self._ask_for_progress(), *watches):
+            async with self._with_helpers(self._ask_for_progress(), *watches):
                 count = min(workers, len(self._rows_of_shards))
                 await self._workers.do(self._serve() for _ in range(count))
         finally:

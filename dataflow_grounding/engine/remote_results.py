@@ -13,7 +13,7 @@ from dataflow_grounding.engine.run_lock import only_run
 
 
 @contextmanager
-def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
+def local_copy(results: str, *names: str, replies: bool = False) -> Iterator[str]:
     """Yield a results folder of this machine to be read.
 
     Of a remote folder that is a copy, which is there as long as the block runs. Raises
@@ -32,21 +32,21 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def readable_replies(folder: str) -> Iterator[KeyedLog]:
+def stored_replies(folder: str) -> Iterator[KeyedLog]:
     """Yield what is stored for the run that a checkpoint folder is of, to be read.
 
     It has also what the run's shards have stored, and who works for it elsewhere. Nothing in the
     folder is touched: a run may be at work there. Raises InputError, StorageFailed.
     """
-    elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
-    with elsewhere as results:
+    copy = local_copy(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
+    with copy as results:
         others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
         with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
             yield log
 
 
 @contextmanager
-def at_work(folder: str) -> Iterator[Mirror | None]:
+def locked_folder(folder: str) -> Iterator[Mirror | None]:
     """Hold the lock of a checkpoint folder, as `only_run` does, and of the one that it stands for.
 
     Where a remote folder is meant, what a run needs is brought from there before the block, and

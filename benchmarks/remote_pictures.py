@@ -1,7 +1,7 @@
 """How long a run takes with pictures in an object store that answers after 30 ms, against pictures
 on this disk.
 
-python -m benchmarks.pictures_elsewhere [--pictures 300] [--delay 0.03]
+python -m benchmarks.remote_pictures [--pictures 300] [--delay 0.03]
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compare(pictures: int, delay: float, latency: float) -> None:
     child = [
         sys.executable,
         "-m",
-        "benchmarks.pictures_elsewhere",
+        "benchmarks.remote_pictures",
         "--serve",
         "--delay",
         str(delay),
