@@ -782,12 +782,12 @@ class Given:
     Attributes:
         honest: That, by phrase.
         is_wrong: Whether the oddness moved a box by more than OFF.
-        is_afresh: Whether it only answers again, for comparison, what was answered before.
+        is_repeat: Whether it only answers again, for comparison, what was answered before.
     """
 
     honest: Mapping[str, Bbox]
     is_wrong: bool
-    is_afresh: bool
+    is_repeat: bool
 
 
 def off_by(bbox: Bbox, right: Bbox, size: Size) -> float:
@@ -873,7 +873,7 @@ class OddModel:
         given = Given(
             honest,
             is_wrong=any(self._is_wrong(numbers[phrase], boxes[phrase], sent) for phrase in boxes),
-            is_afresh=phrases in self.given and not is_again,
+            is_repeat=phrases in self.given and not is_again,
         )
         self.given.setdefault(phrases, []).append(given)
         return self._reply(request, numbers)
@@ -909,7 +909,7 @@ class OddModel:
     def last_replies(self) -> list[Given]:
         """Those that count, one for each question."""
         return [
-            [reply for reply in replies if not reply.is_afresh][-1]
+            [reply for reply in replies if not reply.is_repeat][-1]
             for replies in self.given.values()
         ]
 

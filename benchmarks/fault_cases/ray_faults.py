@@ -168,13 +168,13 @@ class ClusterNotStarted(Exception):
 def store_full(place: Workplace, full: bool) -> Outcome:
     """What is asked and answered doesn't go through Ray's object store."""
     try:
-        return generated_beside_a_full_store(place)
+        return generated_with_a_full_store(place)
     except ClusterNotStarted:
         # Ray picks ports before it binds them: another process may take one in between
-        return generated_beside_a_full_store(place)
+        return generated_with_a_full_store(place)
 
 
-def generated_beside_a_full_store(place: Workplace) -> Outcome:
+def generated_with_a_full_store(place: Workplace) -> Outcome:
     with full_store(place) as address, at_work(place, 60, 0.02) as witness:
         done = ended(driver(place, *RAY, "--ray-address", address))
         calm(done)

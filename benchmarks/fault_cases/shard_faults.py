@@ -196,7 +196,7 @@ def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
         return Outcome(witness.sent, witness.twice, lost_rows(place, 8))
 
 
-def better_elsewhere(place: Workplace, full: bool) -> Outcome:
+def better_in_others(place: Workplace, full: bool) -> Outcome:
     """A shard's replies can't be read; another part of the run has asked again, and
     was answered.
     """
@@ -276,7 +276,7 @@ SHARDS: list[Case] = [
     Case(
         "a better reply in another part of the run",
         "A readable reply takes precedence over an unreadable one.",
-        better_elsewhere,
+        better_in_others,
     ),
     Case(
         "a clock that jumps, and pictures of next year",

@@ -143,9 +143,9 @@ def learn_address(url: str) -> str:
     for name, value in _PARAMETER.findall(url):
         if _is_secret_parameter(name):
             learn(value, unquote(value))
-    behind_scheme = url.partition("://")[2]
-    host = re.split("[/?#]", behind_scheme, maxsplit=1)[0]
-    learn(*_keys_in(behind_scheme.removeprefix(host)))
+    after_scheme = url.partition("://")[2]
+    host = re.split("[/?#]", after_scheme, maxsplit=1)[0]
+    learn(*_keys_in(after_scheme.removeprefix(host)))
     _learn_user(host)
     return blotted_message(url)
 

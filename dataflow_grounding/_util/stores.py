@@ -243,16 +243,16 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
     with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError, MissingExtra.
     """
     system, name = place_of(folder)
-    list_files = partial(_listed_anew, system, system.find, name)
+    list_files = partial(_listed_again, system, system.find, name)
     if pattern:
         _, pattern_in_system = place_of(pattern)
-        list_files = partial(_listed_anew, system, system.glob, pattern_in_system)
+        list_files = partial(_listed_again, system, system.glob, pattern_in_system)
     with errors_as(InputError, f"can't list {folder}"):
         listed = patiently(folder, list_files)
     return sorted(posixpath.relpath(path, name) for path in listed)
 
 
-def _listed_anew(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
+def _listed_again(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
     system.invalidate_cache()
     return method(path)
 

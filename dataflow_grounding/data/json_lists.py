@@ -18,7 +18,7 @@ _CHUNK = 2**16  # characters that are read at a time, at the least
 # What is skipped to see the character after it: white space, or a key's colon as well.
 _SPACE = re.compile(r"\s*")
 _COLON = re.compile(r"\s*:?\s*")
-_BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
+_AFTER_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
 # Each of these matches what stands before a value. Group 1 matches where the list or object ends
 # there instead, as in "[ ]" or after the last item.
 _LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item: "[" or "[ ]"
@@ -138,7 +138,7 @@ class _PartlyReadJson:
                 # Without a match, decoding fails at the end of the part, so that more is read.
                 start = match.end() if match else len(self._text)
                 value, end = self._decode(self._text, start)
-                if not _BEHIND_VALUE.match(self._text, end):
+                if not _AFTER_VALUE.match(self._text, end):
                     # The value touches the end of the part: a number may go on after it.
                     raise ValueError
             except ValueError:  # the value may be whole with more of the file

@@ -54,7 +54,7 @@ class Vouched:
         anywhere: By `of`, the same without the endpoint's address, where that is known.
         void: By `of`, the spans whose lines are as good as lost, or suspect.
         trusted: Of which lines in such spans count all the same, as suspect.
-        open_elsewhere: Of which other logs have lines that no check has vouched for.
+        open_in_others: Of which other logs have lines that no check has vouched for.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
@@ -71,7 +71,7 @@ class Vouched:
         self.anywhere: dict[str, str] = dict(stated) if isinstance(stated, dict) else {}
         self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}
         self.trusted: set[str] = set()
-        self.open_elsewhere: set[str] = set()
+        self.open_in_others: set[str] = set()
 
     def set_aside_open(self, anywhere: str, of: str) -> None:
         """Set aside what no check has vouched for of the same question at other addresses.
@@ -158,7 +158,7 @@ class KeyedLog:
         for log in self.others:
             for of, entry in log.vouched.entries.items():
                 if entry["open"]:  # lines that no check has vouched for
-                    self.vouched.open_elsewhere.add(of)
+                    self.vouched.open_in_others.add(of)
 
     @property
     def end(self) -> int:

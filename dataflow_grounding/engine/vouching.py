@@ -38,7 +38,7 @@ class Vouching:
         self.relied_on = (
             bool(trusting and mine["void"])
             or any(self._replies(earlier))
-            or of in vouched.open_elsewhere
+            or of in vouched.open_in_others
         )
         """Whether the store holds replies of earlier runs that nobody has vouched for, or with
         `trusting` such as a check has failed.

@@ -628,5 +628,5 @@ def phrase_of(question: str) -> str:
     tagged = TAGGED_PHRASE.search(question) if "<" in text else None
     if tagged:
         return tagged[0]
-    behind_colon = text.partition(":")[2].strip()
-    return behind_colon or text.strip()
+    after_colon = text.partition(":")[2].strip()
+    return after_colon or text.strip()

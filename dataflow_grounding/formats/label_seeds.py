@@ -246,7 +246,7 @@ def from_label_folder(
     names = None  # of KITTI
     names_files: list[str] = []
     if names_file is not None:
-        names_files = [names_file or _names_file_beside(label_dir, key)]
+        names_files = [names_file or _names_file_of(label_dir, key)]
         names = read_names(names_files[0])
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     labels = set(files_under(label_dir, (".txt",), setting(key)))
@@ -301,7 +301,7 @@ def _without_scores(regions: Iterable[Labelled]) -> list[Labelled]:
     return [{"bbox": region["bbox"], "type": region["type"]} for region in regions]
 
 
-def _names_file_beside(label_dir: str, key: str) -> str:
+def _names_file_of(label_dir: str, key: str) -> str:
     file = joined(label_dir, "classes.txt")
     if not kind_of(file):
         names_key = setting(f"{key.rpartition('.')[0]}.yolo_names")

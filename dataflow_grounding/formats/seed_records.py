@@ -202,7 +202,7 @@ class AnnotationSeeds(Seeds):
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir = image_dir
-        self._made_anew = made
+        self._rewritten = made
         self._frame = frame
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
         super().__init__(path, [path], folders, boxless, without_boxes, bad)
@@ -286,12 +286,12 @@ class AnnotationSeeds(Seeds):
         # Return a copy of the row without what this run's steps, or those after them, make anew.
         # That is their columns, and in `pipeline_steps` their names; of other names there, which
         # should be texts, each is kept once.
-        kept = {name: value for name, value in row.items() if name not in self._made_anew.columns}
+        kept = {name: value for name, value in row.items() if name not in self._rewritten.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
             distinct = dict.fromkeys(step for step in steps if isinstance(step, str))
             kept["pipeline_steps"] = [
-                step for step in distinct if step not in self._made_anew.labels
+                step for step in distinct if step not in self._rewritten.labels
             ]
         return kept
 
@@ -302,7 +302,7 @@ class AnnotationSeeds(Seeds):
         OSError.
         """
         depends_on: list[Any] = [__version__, self.reading, self.folders]
-        depends_on += [self._made_anew, self._boxless]
+        depends_on += [self._rewritten, self._boxless]
         if self.bad.limit:
             depends_on.append(self.bad.limit)
         if self._frame != "upright":

@@ -355,9 +355,9 @@ def _label_room(box: Box, sizes: _Sizes) -> int:
     # small box; in a crowd of labels a fair share of the picture at the most; never more than the
     # picture holds.
     whole_picture = sizes.width - 2 * sizes.padding
-    beside_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
+    next_to_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
     in_crowd = max(4 * sizes.font, round(sizes.fair_width))
-    return min(whole_picture, beside_box, in_crowd)
+    return min(whole_picture, next_to_box, in_crowd)
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:

@@ -92,7 +92,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
             run = _run_of(spec, findings)
     if run is None:
         return findings
-    with _leaving_nothing_behind(run):
+    with _without_traces(run):
         _check_run(run, findings)
     return findings
 
@@ -124,7 +124,7 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
 
 
 @contextmanager
-def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
+def _without_traces(run: SpecRun) -> Iterator[None]:
     # A folder with a `.ckpt` would pass for that of a run. Nothing is deleted where pictures are
     # fetched from the web, so that they are fetched once.
     results = run.spec.results_dir

@@ -48,7 +48,7 @@ def with_earlier_replies(serving: Serving, pipeline: str, facts: Mapping[str, An
     before = EarlierRun(
         facts.get("model"),
         facts.get("endpoint"),
-        _addresses_besides(serving.endpoint, facts),
+        _other_addresses(serving.endpoint, facts),
         _settings_before(facts, pipeline, serving),
     )
     identity = serving.identity()
@@ -71,7 +71,7 @@ def _lend(serving: Serving, identity: dict[str, Any]) -> None:
     serving.other_identities = [*serving.other_identities, identity]
 
 
-def _addresses_besides(present_address: str, facts: Mapping[str, Any]) -> list[str]:
+def _other_addresses(present_address: str, facts: Mapping[str, Any]) -> list[str]:
     earlier = facts.get("endpoints_before")
     named = [facts.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
     addresses = [address for address in named if isinstance(address, str)]

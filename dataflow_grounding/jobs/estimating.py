@@ -379,9 +379,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     records, rows = _rows_to_look_at(run)
     looked_at = min(records, MOST)
     folder = run.job.steps[0].storage.checkpoint_folder
-    asks_anew = run.options.force_reprocess
+    asks_again = run.options.force_reprocess
     with (
-        closing(KeyedLog("")) if asks_anew else stored_replies(folder) as replies,
+        closing(KeyedLog("")) if asks_again else stored_replies(folder) as replies,
         closing(log_of(folder)) as images,
     ):
         stored = _count_answers(replies)

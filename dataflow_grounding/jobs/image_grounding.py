@@ -152,7 +152,7 @@ def _samples_to_unite(workflow: GroundingWorkflow) -> int:
     return workflow.samples
 
 
-def _refuse_beside_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
+def _refuse_with_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
     stated = workflow.model_fields_set
     for key in keys:
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
@@ -206,12 +206,12 @@ class ImageGroundingJob(RowsJob):
         for vlm in block.vlms[1:]:  # one at the most
             settings["judge"] = self._serving_of_judge(vlm)
         if block.data.proposals not in ("", SAMPLES):
-            _refuse_beside_proposals(workflow, ("samples", "zoom", "verify", "check"))
+            _refuse_with_proposals(workflow, ("samples", "zoom", "verify", "check"))
             return ProposalPipeline(storage, self.serving, **settings).steps()
         pipeline: type[SampleProposalPipeline | ImageGroundingPipeline] = ImageGroundingPipeline
         own = {**workflow.own(), "verify": workflow.verify == "reground"}
         if block.data.proposals == SAMPLES:
-            _refuse_beside_proposals(workflow, ("fuse", "zoom", "verify", "check"))
+            _refuse_with_proposals(workflow, ("fuse", "zoom", "verify", "check"))
             pipeline = SampleProposalPipeline
             own = {
                 "samples": _samples_to_unite(workflow),

@@ -47,8 +47,8 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
     if index is None:  # it was deleted
         return False
     verdict = reviewer_verdict(after["instances"][index])
-    is_drawn_anew = outcome.box_after(box) is None
-    if verdict is not None and is_drawn_anew:
+    is_redrawn = outcome.box_after(box) is None
+    if verdict is not None and is_redrawn:
         return False
     return verdict
 
