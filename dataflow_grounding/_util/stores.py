@@ -226,7 +226,7 @@ def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
     return None
 
 
-def version_told(info: dict[str, Any]) -> str:
+def file_version(info: dict[str, Any]) -> str:
     """Return a text that changes when a remote file is replaced: its size, and digest or time.
 
     `info` is what the file's library tells of it.

@@ -24,11 +24,11 @@ _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _PIECE = 1000  # elements of a list that are written as JSON together
-_answers: TextIO | None = None  # the real standard output, while `answers_alone` holds
+_answers: TextIO | None = None  # the real standard output, while `only_answers` holds
 
 
 @contextmanager
-def answers_alone() -> Iterator[None]:
+def only_answers() -> Iterator[None]:
     """Keep standard output to what is said by this module while the block runs.
 
     What other code prints, the user's own, goes to standard error.
@@ -245,7 +245,7 @@ class LiveLine:
 
 
 @contextmanager
-def telling(
+def progress(
     title: str, total: int | None = None, silent: bool = False
 ) -> Iterator[Callable[[int], None]]:
     """Say how many records long work has done, while the block runs.
@@ -318,5 +318,5 @@ def _print(text: str, err: bool = False, newline: bool = True) -> None:
 
     for line in _live:  # it makes room, and is written again after the text
         line.write("")
-    # While `answers_alone` holds, sys.stdout is another stream than the real one.
+    # While `only_answers` holds, sys.stdout is another stream than the real one.
     click.echo(text, None if err else _answers, newline, err)  # noqa: TID251

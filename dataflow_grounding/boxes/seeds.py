@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.data.bad_entries import BadEntries, told
+from dataflow_grounding.data.bad_entries import BadEntries, skipped_lines
 
 UNREAD = "labels that can't be read are left out"  # a finding of Seeds.found
 
@@ -114,7 +114,7 @@ class Seeds(ABC):
         lines: list[str] = []
         for what, items in self.found.items():
             lines += counted_items(what, items)
-        return [*lines, *told(self.bad)]
+        return [*lines, *skipped_lines(self.bad)]
 
     def bad_entries(self) -> dict[str, Any]:
         """Return what a report says of entries that were left out as bad: nothing without any."""

@@ -15,10 +15,10 @@ from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
 from dataflow_grounding.cli.arguments import (
+    combined,
     image_root_option,
     json_option,
-    say_what_is_not_reviewed,
-    together,
+    mention_reviewed_file,
 )
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
@@ -44,7 +44,7 @@ _FEWEST_MAPPED = 50
 _SHADES = " .:-=+*#%@"  # of that map: from no boxes to most
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
 _PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the number of ratios
-_of_data_sets = together(
+_of_data_sets = combined(
     image_root_option,
     click.option(
         "--no-pictures",
@@ -90,7 +90,7 @@ def split_command(
     """Split RESULTS (a run's folder or a file of records) by picture; those that are nearly the
     same stay together.
     """
-    say_what_is_not_reviewed(results)
+    mention_reviewed_file(results)
     summary = split(
         results,
         out,

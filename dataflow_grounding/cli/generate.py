@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
-from dataflow_grounding._util.terminal import say, say_json, telling
+from dataflow_grounding._util.terminal import progress, say, say_json
 from dataflow_grounding.cli.arguments import (
     FailedLimit,
     FailedRecords,
@@ -195,7 +195,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     from dataflow_grounding.review import report_folder  # needs Pillow and templates
 
     try:
-        with telling("results are written; making the report", summary.done, silent) as tell:
+        with progress("results are written; making the report", summary.done, silent) as tell:
             # The page's path comes before how many records it shows.
             page = report_folder(run.spec.results_dir, on_progress=tell)[0]
             summary.shown.report = sent(page)

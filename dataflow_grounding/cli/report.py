@@ -2,7 +2,7 @@
 
 import click
 
-from dataflow_grounding._util.terminal import counted, telling
+from dataflow_grounding._util.terminal import counted, progress
 from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
 from dataflow_grounding.data.working_folder import sent
 from dataflow_grounding.engine.remote_results import local_copy
@@ -37,7 +37,7 @@ def report(
     with (
         local_copy(results, *_REPORTED_FILES) as folder,
         local_copy(other or results, *_REPORTED_FILES) as other_folder,
-        telling("making the report") as tell,
+        progress("making the report") as tell,
     ):
         path, record_count = report_folder(
             folder,

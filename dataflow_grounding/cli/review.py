@@ -8,7 +8,12 @@ import click
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
 from dataflow_grounding.review.applying import apply_decisions
-from dataflow_grounding.review.certificate import certify, changes_since, told_lines, write_page
+from dataflow_grounding.review.certificate import (
+    certificate_lines,
+    certify,
+    changes_since,
+    write_page,
+)
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
@@ -173,7 +178,7 @@ def certify_command(
         answer(as_json, {"changes": changes}, changes or ["nothing has changed"])
         return 1 if changes else 0
     certificate = certify(results, gold, max_error)
-    lines = list(told_lines(certificate, results))
+    lines = list(certificate_lines(certificate, results))
     if html:
         lines.append(f"page: {write_page(results, certificate)}")
     answer(as_json, certificate, lines)

@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import BrokenRow, SpecError, TruncatedReply
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.data.records import Record, Update, dump_text, read_text
 from dataflow_grounding.data.storage import FileStorage
-from dataflow_grounding.engine.plan import Ask, out_of_forward
+from dataflow_grounding.engine.plan import Ask, outside_forward
 from dataflow_grounding.images.image import find_image, open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
 from dataflow_grounding.operators.region_marker import prompt_for
@@ -385,7 +385,7 @@ class ImageBboxGenerator(RegionMarker):
             input_bbox_key: The column of boxes.
             **keys: RegionMarker's other columns, such as `output_prompt_key="question"`.
         """
-        with out_of_forward():  # to name its files is no look at them
+        with outside_forward():  # to name its files is no look at them
             step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
         with_folder = copy.copy(self)
         with_folder.output_dir = step_storage.cache_path

@@ -280,7 +280,7 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
         variable.reset(token)
 
 
-def note(step: Step) -> bool:
+def note_step(step: Step) -> bool:
     """Note a step down where a pipeline's `forward()` calls it.
 
     Returns whether one does; else the step is to be run now. Raises PlanError for a step that
@@ -298,7 +298,7 @@ def note(step: Step) -> bool:
 
 
 @contextmanager
-def out_of_forward() -> Iterator[None]:
+def outside_forward() -> Iterator[None]:
     """Run what is called in a `with` block at once, also within a pipeline's `forward()`."""
     with holding(noted_steps, None), holding(before_looking, None):
         yield
@@ -353,7 +353,7 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
-    if for_want_of_a_model(step.operator, role):
+    if needed_without_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     # imported here: it loads all that reading specs takes
     columns_there = ", ".join(map(repr, there)) or "none"
@@ -361,7 +361,7 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
     return PlanError(f"{step.label} reads column {column!r}, which nobody provides{near}")
 
 
-def for_want_of_a_model(operator: Annotator, role: str) -> bool:
+def needed_without_model(operator: Annotator, role: str) -> bool:
     """Return whether a column is read only because the operator's model can't see what things are.
 
     Such an operator reads roles that the `input_keys` of its class don't have. False for a class

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataflow_grounding._util.errors import InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding._util.threads import at_once
-from dataflow_grounding.data.mirror import CKPT, KEPT, Mirror, mirror_of, stand_for
+from dataflow_grounding._util.threads import in_threads
+from dataflow_grounding.data.mirror import CKPT, KEPT, Mirror, make_mirror, mirror_of
 from dataflow_grounding.data.working_folder import SHARDS, present
 from dataflow_grounding.engine.run_lock import HeartLock, check_held
 from dataflow_grounding.engine.shard import Shard
@@ -57,7 +57,7 @@ class Rolling:
         mirror = self._mirror
         with errors_as(InputError, f"can't read {mirror.address}", again=True):
             logs = self._listed_logs()
-            at_once(lambda log: self._bring(log[0], log[1], logs[log]), logs)
+            in_threads(lambda log: self._bring(log[0], log[1], logs[log]), logs)
         own_parts = logs[self._folder, mirror.id]
         self._sent_end = max((begin + size for begin, size in own_parts.items()), default=0)
         self._part_begin = self._sent_end
@@ -74,7 +74,7 @@ class Rolling:
             if not Shard.is_apart(name, own_part):
                 folders.append(os.path.join(within(SHARDS, name), CKPT))
         folders = list(dict.fromkeys(folders))
-        listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
+        listed = in_threads(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
         for folder, files in zip(folders, listed, strict=True):
             for name, facts in files.items():
                 match = _PART.fullmatch(name)
@@ -155,7 +155,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
     InputError.
     """
     with tempfile.TemporaryDirectory() as aside:
-        mirror = stand_for(results, aside)
+        mirror = make_mirror(results, aside)
         mirror.fetch(*names)
         if replies:
             Rolling(mirror).bring()

@@ -160,7 +160,7 @@ def write(
     )
 
 
-def takes(format: str, option: str) -> bool:
+def has_option(format: str, option: str) -> bool:
     """Whether a format has an option of that name. Raises SpecError if there is no such format."""
     return option in getattr(_class_named(format), "__dataclass_fields__", ())
 

@@ -31,8 +31,8 @@ from dataflow_grounding.formats.imported import (
     ReturningFormat,
     Source,
     column,
-    keep,
-    kept,
+    kept_of,
+    with_item_number,
 )
 from dataflow_grounding.formats.label_files import Labelled
 from dataflow_grounding.formats.reading import (
@@ -303,7 +303,7 @@ class Coco(ReturningFormat):
                 categories.add(entry)
             # Without the file's preamble its categories are those of its annotations.
             first = next(samples, None)
-            came_from_coco = bool(first and kept(first.record, self.name))
+            came_from_coco = bool(first and kept_of(first.record, self.name))
             if came_from_coco and not self.preamble:
                 self.remarks.append(
                     "info, licenses and unused categories of the imported file aren't in it: export"
@@ -624,7 +624,7 @@ def _expressions(
             instances = []
             # gRefCOCO writes zeros for no box: of one without width or height, none is there.
             if box and not (nothing_there and 0 in box[2:]):
-                instances = [keep(_instance(entry, passed_over), number, text)]
+                instances = [with_item_number(_instance(entry, passed_over), number, text)]
             # A phrase may have been corrected while its id stayed: only both together tell it.
             # Without an id, all that is said of it has to be alike.
             key = (expression.get("expression_id", repr(expression)), text)
@@ -644,7 +644,7 @@ def _with_mask(
     where = f"{file}, annotation {entry['id']}"
     bbox = entry.get("bbox")
     box = _corners(entry) if is_box(bbox) else None
-    mask = masks.found(stated, box, size, where, passed_over)
+    mask = masks.usable(stated, box, size, where, passed_over)
     if not mask:
         _drop_what_is_no_json(entry["source"])
     elif not bbox:

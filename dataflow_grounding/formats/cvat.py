@@ -27,7 +27,7 @@ from dataflow_grounding.formats.imported import (
     ReturningFormat,
     Source,
     column,
-    keep,
+    with_item_number,
 )
 from dataflow_grounding.formats.reading import (
     check_expression,
@@ -268,7 +268,7 @@ def _mask_in(element: Element, size: Size) -> Any:
     masks.check_part(left, top, (width, height), size)
     runs = [int(run) for run in element.attrib["rle"].split(",")]
     part = masks.checked({"size": [width, height], "counts": runs}, None)
-    return masks.placed(masks.pixels(part).T, left, top, size)
+    return masks.in_picture(masks.pixels(part).T, left, top, size)
 
 
 def _picture_xml(sample: Sample) -> Iterator[str]:
@@ -321,10 +321,10 @@ def _keyed_expression(
     own_id = facts.get("expression_id") or mark.get("group_id")
     instances = []
     if area:
-        instances = [keep({**area, **_score_in(facts)}, item, text)]
+        instances = [with_item_number({**area, **_score_in(facts)}, item, text)]
     expression = _expression(text, facts, instances)
     check_expression(expression, bad)
-    return (own_id, text), expression if instances else keep(expression, item, text)
+    return (own_id, text), expression if instances else with_item_number(expression, item, text)
 
 
 def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
@@ -371,7 +371,7 @@ def _read_area(
     try:
         mask = masks.checked(_mask_in(mark, size), size)
     except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
-        masks.pass_over(passed_over, where, error)
+        masks.count_unusable(passed_over, where, error)
         return {}
     return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
 

@@ -117,10 +117,10 @@ def _instance_of(
     try:
         mask = _mask_of(kind, shape, size)
     except (BrokenRow, ImageBroken, ValueError) as error:
-        masks.pass_over(passed_over, where, error)
+        masks.count_unusable(passed_over, where, error)
         mask = None
     if mask is not None:
-        instance |= masks.found(mask, instance["bbox"], size, where, passed_over)
+        instance |= masks.usable(mask, instance["bbox"], size, where, passed_over)
     score = shape.get("score")
     if score is not None and is_score(score):
         instance["score"] = score
@@ -139,7 +139,7 @@ def _mask_of(kind: str, shape: Mapping[str, Any], size: Size | None) -> Any:
     (x1, y1), (x2, y2) = shape["points"]
     sides = (round(x2) - round(x1) + 1, round(y2) - round(y1) + 1)
     masks.check_part(round(x1), round(y1), sides, size)
-    return masks.placed(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
+    return masks.in_picture(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
 
 
 def _pixels_in(text: Any, size: Size) -> "masks.Pixels":

@@ -26,7 +26,7 @@ NOT_IN_CAPTION = "phrases that don't stand in their caption"  # what is told of 
 _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
 
 
-def stands(text: str, span: Any, caption: Any) -> bool:
+def is_at_span(text: str, span: Any, caption: Any) -> bool:
     """Whether a text stands in a caption at the span `[start, end)`, in code points.
 
     Case, spacing and what else `find_spans` overlooks may differ. False also where the span is no

@@ -115,7 +115,7 @@ class ReturningFormat(Format):
 
         A second box of one item is new, unless it is the same one, as of another phrase.
         """
-        own = kept(sample.record, self.name)
+        own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
         read = set(own.get("read", ()))
         for phrase in sample.phrases:
@@ -142,7 +142,7 @@ class ReturningFormat(Format):
         It does where it came so, and nobody has added one; and where something else of it goes
         back, as a crowd, when a person has taken all boxes away (`is_without_boxes`).
         """
-        own = kept(record, self.name)
+        own = kept_of(record, self.name)
         came_empty = bool(own) and not own["read"] and not record.get("expressions")
         return came_empty or (is_without_boxes and self.has_rest(record))
 
@@ -184,7 +184,7 @@ def why_mask_lost(instance: Mapping[str, Any], size: Size) -> str:
     return "" if fits else masks.STALE
 
 
-def keep(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
+def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
     """Return what was read with the number of its item: an instance, or a phrase without any."""
     source = {"item": item, "text": text}
     if "bbox" in read:
@@ -215,7 +215,7 @@ def with_read(own: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) 
     return {**own, "read": sorted(read)}
 
 
-def kept(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
+def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
     """Return what the format's import kept of a record; empty for that of another format."""
     own = record.get(COLUMN)
     if not isinstance(own, Mapping) or own.get("format") != format:

@@ -30,7 +30,7 @@ from dataflow_grounding.formats.class_tables import Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase
-from dataflow_grounding.formats.imported import Mark, Source, column, keep
+from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import entry_errors, files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
@@ -387,7 +387,7 @@ class _LabelFormat(PictureFiles):
         keyed = []
         for region in regions:
             class_name = region.pop("type")
-            instance = keep(region, region.pop("line"), class_name)
+            instance = with_item_number(region, region.pop("line"), class_name)
             keyed.append((class_name, {"text": class_name, "instances": [instance]}))
         columns: dict[str, Any] = column(self.name, lines)
         if not regions and not is_empty:

@@ -22,8 +22,14 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import brush, masks
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Phrase, Sample, stands
-from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
+from dataflow_grounding.formats.format import Phrase, Sample, is_at_span
+from dataflow_grounding.formats.imported import (
+    Mark,
+    ReturningFormat,
+    Source,
+    column,
+    with_item_number,
+)
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -466,7 +472,7 @@ def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
         size = (part["original_width"], part["original_height"])
         mask = masks.checked(_mask_in(part["value"], size), size)
     except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
-        masks.pass_over(passed_over, where, error)
+        masks.count_unusable(passed_over, where, error)
         return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
     shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
     return {**part, "shape": shape, _AS_READ: part}
@@ -479,7 +485,7 @@ def _as_read(result: Sequence[Any]) -> list[Any]:
 
 def _mask_in(value: Mapping[str, Any], size: Size) -> Any:
     if "rle" in value:
-        return masks.placed(brush.inside_of(value["rle"], size), 0, 0, size)
+        return masks.in_picture(brush.inside_of(value["rle"], size), 0, 0, size)
     percents = [percent for x, y in value["points"] for percent in (x, y)]
     return [[round(part * size[i % 2] / 100, _DECIMALS) for i, part in enumerate(percents)]]
 
@@ -563,7 +569,7 @@ def _expressions(
         key = (mention.span_id or _span_id_of(text, expressions), text)
         expression = expressions.setdefault(key, {"text": text, "instances": []})
         if not mention.is_box and not expression["instances"]:
-            expression = keep(expression, mention.item, text)
+            expression = with_item_number(expression, mention.item, text)
             expressions[key] = expression
         span = spans.get(mention.span_id)
         if span:
@@ -573,7 +579,7 @@ def _expressions(
             # the expression that it joins stays.
             expression.setdefault("char_span", None)
         if mention.is_box:
-            instance = keep(_instance(mention.region), mention.item, text)
+            instance = with_item_number(_instance(mention.region), mention.item, text)
             expression["instances"].append(instance)
     return list(expressions.values())
 
@@ -627,7 +633,7 @@ def _texts_by_span(
     texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
     by_span = []
     for span_id in span_ids:
-        standing = [text for text in texts if stands(text, spans[span_id], caption)]
+        standing = [text for text in texts if is_at_span(text, spans[span_id], caption)]
         by_span.append((span_id, standing))
     nowhere = set(texts)
     for _, standing in by_span:

@@ -179,7 +179,7 @@ def rle_of(inside: "Pixels") -> dict[str, Any]:
     return {"size": [height, width], "counts": [0, *runs] if down[0] else runs}
 
 
-def placed(part: "Pixels", left: int, top: int, size: Size) -> dict[str, Any]:
+def in_picture(part: "Pixels", left: int, top: int, size: Size) -> dict[str, Any]:
     """Return the RLE of a mask that is stated for a part of its picture.
 
     Raises BrokenRow where the part isn't within the picture, or has no pixel.
@@ -213,7 +213,7 @@ def without(instance: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in instance.items() if name != KEY}
 
 
-def found(
+def usable(
     mask: Any, box: Any, size: Size | None, where: str, passed_over: Counter[str]
 ) -> dict[str, Any]:
     """Return `segmentation` of a file's mask, in an object of its own; empty where it has no use.
@@ -225,12 +225,12 @@ def found(
         if box is not None and area(intersection(bounds(mask), box_of(box))) <= 0:
             raise BrokenRow("the mask is outside of its box")
     except BrokenRow as error:
-        pass_over(passed_over, where, error)
+        count_unusable(passed_over, where, error)
         return {}
     return {KEY: mask}
 
 
-def pass_over(passed_over: Counter[str], where: str, why: object) -> None:
+def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
     """Count a mask of no use; what is told of them all names the first."""
     start = f"{UNREADABLE}, of which the first is "
     known = next((what for what in passed_over if what.startswith(start)), "")

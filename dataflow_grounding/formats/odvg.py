@@ -14,7 +14,7 @@ from unicodedata import normalize
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -170,7 +170,7 @@ def _span_of(region: Mapping[str, Any], text: str, caption: Any) -> list[Any] | 
     # of the first to the end of the last, only if nothing else is between them.
     spans = region["tokens_positive"]
     whole_span = [spans[0][0], spans[-1][1]]
-    if len(spans) == 1 or stands(text, whole_span, caption):
+    if len(spans) == 1 or is_at_span(text, whole_span, caption):
         return whole_span
     return None
 

@@ -39,7 +39,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rows import file_type_of, read_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.formats.format import stands
+from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
 from dataflow_grounding.images.image import find_image
@@ -562,7 +562,7 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
 
 def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
     for text, span in zip(texts, spans, strict=True):
-        if span is not None and not stands(text, span, caption):
+        if span is not None and not is_at_span(text, span, caption):
             return False
     return True
 

@@ -26,7 +26,7 @@ from dataflow_grounding.data.records import (
     read_any_expressions,
     stated_size,
 )
-from dataflow_grounding.data.rejected import not_rejected, twins_rejected
+from dataflow_grounding.data.rejected import not_rejected, with_twins_rejected
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.export_pictures import ExportPictures
@@ -36,9 +36,15 @@ from dataflow_grounding.formats.format import (
     Format,
     Phrase,
     Sample,
-    stands,
+    is_at_span,
 )
-from dataflow_grounding.formats.imported import COLUMN, FRAME, ReturningFormat, kept, why_mask_lost
+from dataflow_grounding.formats.imported import (
+    COLUMN,
+    FRAME,
+    ReturningFormat,
+    kept_of,
+    why_mask_lost,
+)
 from dataflow_grounding.formats.masks import KEY, without
 from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.formats.whole_pictures import (
@@ -226,7 +232,7 @@ class SampleMaker:
                     " labels with --frame stored"
                 )
             record = stored_record(record, header.stored_size, header.orientation)
-        own = kept(record, self._format.name)
+        own = kept_of(record, self._format.name)
         if not own or own.get(FRAME, "upright") == frame:
             return record
         self._exported.lost[_OF_OTHER_FRAME] += 1
@@ -316,7 +322,7 @@ class SampleMaker:
         others = None
         if self._whole_pictures.rejections:
             others = self._whole_pictures.rejections.get(self._pictures.name_of(record))
-        return twins_rejected(expressions, others)
+        return with_twins_rejected(expressions, others)
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
         # Set `char_span` of expressions in place, to where the phrase is found in the caption. It
@@ -325,7 +331,7 @@ class SampleMaker:
         unset = []  # indices of the expressions that get a span
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
-            if span and not stands(expression["text"], span, caption):
+            if span and not is_at_span(expression["text"], span, caption):
                 unset.append(index)
         self._counts[_WRONG_SPAN] += len(unset)
         if not any("char_span" in expression for expression in expressions):

@@ -14,7 +14,7 @@ from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.data.records import is_box, is_number
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
 from dataflow_grounding.formats.label_files import LEFT_OUT
 from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines
 
@@ -64,7 +64,7 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
     # An expression without a span counts as right.
     for expression in expressions:
         span = expression.get("char_span")
-        if span and not stands(expression["text"], span, caption):
+        if span and not is_at_span(expression["text"], span, caption):
             return False
     return True
 

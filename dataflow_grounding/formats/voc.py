@@ -20,7 +20,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Sample
-from dataflow_grounding.formats.imported import Mark, Source, column, keep
+from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
     entry_errors,
@@ -140,7 +140,9 @@ class Voc(PictureFiles):
             (instance,) = expression["instances"]
             x1, y1, x2, y2 = instance["bbox"]
             bbox = [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]
-            expression["instances"] = [keep({"bbox": bbox}, instance["item"], expression["text"])]
+            expression["instances"] = [
+                with_item_number({"bbox": bbox}, instance["item"], expression["text"])
+            ]
         record = {
             "image_path": _picture_of(facts, file, name, image_root),
             "caption": None,

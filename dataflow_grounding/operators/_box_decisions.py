@@ -422,7 +422,7 @@ def with_conclusion(expression: Expression) -> Expression:
         scores.append(_score_of([is_absent]))
         if there or (there is None and not rejected):
             doubts.append("no box, though it may be there")
-    elif name not in SECONDS and lacking(expression):
+    elif name not in SECONDS and missing_count(expression):
         # After second answers, the missing boxes were asked for already: then it is no doubt.
         doubts.append("more are there than boxes")
     misfits = _misfits_of(verdicts)
@@ -497,7 +497,7 @@ def _first_in_words(verdict: Mapping[str, Any]) -> str:
     return first
 
 
-def lacking(expression: Mapping[str, Any]) -> int:
+def missing_count(expression: Mapping[str, Any]) -> int:
     """Return how many boxes are missing: the things that the judge counted, less the boxes.
 
     Never below 0. Without a count it is 1 where the judge says that the thing is there and there is

@@ -12,7 +12,7 @@ from dataflow_grounding.operators._candidates import (
     COLUMN,
     candidates_of,
     of_other_images,
-    without_told,
+    without_named,
 )
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
@@ -108,7 +108,7 @@ class NegativePhraser(Operator):
             except RecordError as error:
                 failed = error
         of_record = [answer._replace(place=places[answer.place]) for answer in changed]
-        changed = without_told(told, of_record)
+        changed = without_named(told, of_record)
         candidates = candidates_of(record, own, changed, others, image.size)
         update = {**facts_of(record, image, ask, self.serving), self.keys.candidates: candidates}
         return Partial(update, failed) if failed else update

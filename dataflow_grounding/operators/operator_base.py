@@ -225,7 +225,7 @@ class Operator(plan.Annotator, ABC):
                 f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
             )
         step = plan.Step(operator, FileStorage.like(storage))
-        if not plan.note(step):
+        if not plan.note_step(step):
             self._run_alone(step)
         return next(iter(operator.writes().values()), "")
 

@@ -12,7 +12,7 @@ from dataflow_grounding.data.storage import (
     is_storage,
     run_noted_steps,
 )
-from dataflow_grounding.engine.plan import Step, WholeFile, note
+from dataflow_grounding.engine.plan import Step, WholeFile, note_step
 
 
 def stand_in_for(value: Any) -> Any:
@@ -62,7 +62,7 @@ class ForeignOperator:
         given_keys = {name: _itself(value) for name, value in keys.items()}
         work = functools.partial(self._operator.run, *given, **given_keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
-        if not note(step):
+        if not note_step(step):
             return work()
         storage.strays = None  # what it calls itself, in whichever thread, is its own
         return _output_column(self._operator, arguments, keys)

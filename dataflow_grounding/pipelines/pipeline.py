@@ -10,7 +10,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.storage import FileStorage, before_looking
 from dataflow_grounding.engine.execute import check_budget, execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import Step, holding, noted_steps, out_of_forward
+from dataflow_grounding.engine.plan import Step, holding, noted_steps, outside_forward
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.operator_base import Operator
 from dataflow_grounding.pipelines._noted_steps import CheckedSteps, NoRecordLeft, StepByStep
@@ -157,7 +157,7 @@ class Pipeline:
                 outer.append(step)
             return Summary()
         outer.run()
-        with out_of_forward():
+        with outside_forward():
             summary = self._run(resume_step, options)
         outer.summaries.append(summary)
         return summary

@@ -377,7 +377,7 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     return text
 
 
-def told_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
+def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
     """Yield a certificate in lines for people.
 
     These are its sentence, how to settle what isn't, the shares by group, and what the pipeline's

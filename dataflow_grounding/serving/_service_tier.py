@@ -122,7 +122,7 @@ class AskedTier:
         return True
 
 
-def told_at(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
+def error_at_tier(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
     """Return the error of a request at a tier: TierFull, EndpointRefused, or the error itself.
 
     It is TierFull where the tier has no room, EndpointRefused where the endpoint doesn't know the

@@ -13,7 +13,7 @@ from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving._service_tier import AskedTier, told_at
+from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.serving.http_errors import error_of
@@ -207,7 +207,7 @@ class GeminiServing(Serving):
             body = json.dumps(error.details).encode()
             status = int(error.code or 0)
             fault = error_of(status, headers, body, where=where)
-            raise told_at(tier, fault, is_full=status == 503) from None
+            raise error_at_tier(tier, fault, is_full=status == 503) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # The client lets the errors of its transport through.
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None

@@ -22,7 +22,7 @@ from dataflow_grounding._util.errors import (
     needs_extra,
 )
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving._local_model import Asked, LoadedModel, said_by
+from dataflow_grounding.serving._local_model import Asked, LoadedModel, message_of
 from dataflow_grounding.serving._transport import PerLoop
 from dataflow_grounding.serving.serving import Reply, Serving, check_settings
 from dataflow_grounding.tasks.request import Request
@@ -142,7 +142,7 @@ class LocalServing(Serving):
             path: str = hf_hub_download(self.model, "config.json", revision=self.revision)
         except Exception as error:
             raise SpecError(
-                f"can't have {self.model} ({self.revision}) from the Hub: {said_by(error)}"
+                f"can't have {self.model} ({self.revision}) from the Hub: {message_of(error)}"
             ) from None
         return os.path.basename(os.path.dirname(path))
 
@@ -196,7 +196,9 @@ class LocalServing(Serving):
                 advice = ""
                 if isinstance(error, ImportError):
                     advice = ": pip install 'dataflow-grounding[local]'"
-                refusal = EndpointRefused(f"{self.model} can't be loaded{advice}: {said_by(error)}")
+                refusal = EndpointRefused(
+                    f"{self.model} can't be loaded{advice}: {message_of(error)}"
+                )
                 return [refusal] * len(batch)
             return self._loaded.answers(batch)
 

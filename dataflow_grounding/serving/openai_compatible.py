@@ -34,7 +34,7 @@ from dataflow_grounding.serving._chat_completions import (
     first_limits,
     reply_of,
 )
-from dataflow_grounding.serving._service_tier import AskedTier, told_at
+from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
 from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
@@ -309,7 +309,7 @@ class OpenAIServing(Serving):
                 raise error
             # so the service says that it has no room in the tier that was asked for
             is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
-            raise told_at(tier, error, is_full)
+            raise error_at_tier(tier, error, is_full)
         try:
             completion = completion_in(data)
             error_inside = error_in(completion)

@@ -87,10 +87,10 @@ class SeenProbes:
         """
         if not self._rectangles:
             return {}
-        from dataflow_grounding.trust.showing import least_seen
+        from dataflow_grounding.trust.showing import least_noticed
 
         at_most = RULE_OF_THREE / self.as_asked
-        least_shift = least_seen(self.last)
+        least_shift = least_noticed(self.last)
         return {
             "as_asked": self.as_asked,
             "odd": len(self.odd),

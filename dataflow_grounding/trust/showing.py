@@ -110,7 +110,7 @@ def showing_of(
     if as_asked > MOST_OFF and not is_usual:
         why = f"{seen}, and hardly less in any other format"
         return Showing("misses", why, rectangles=rectangles)
-    moved = moved_by([rectangles])
+    moved = shift_of([rectangles])
     if moved:
         why = f"in a picture of {size} px {moved}"
         return Showing("misses", why, rectangles=rectangles)
@@ -173,7 +173,7 @@ def _ends(pictures: Sequence[Rectangles]) -> list[tuple[str, float, float, float
     return ends
 
 
-def moved_by(pictures: Sequence[Rectangles]) -> str | None:
+def shift_of(pictures: Sequence[Rectangles]) -> str | None:
     """Return in words how all boxes are stretched or shifted; None if they surely aren't."""
     for side, first, last, error in _ends(pictures):
         if max(abs(first), abs(last)) > GOAL_OFF + STANDARD_ERRORS * error:
@@ -184,7 +184,7 @@ def moved_by(pictures: Sequence[Rectangles]) -> str | None:
     return None
 
 
-def least_seen(pictures: Sequence[Rectangles]) -> float | None:
+def least_noticed(pictures: Sequence[Rectangles]) -> float | None:
     """Return how far all boxes have to be off together to be noticed, as a share of the side.
 
     None where too few were answered for a line.

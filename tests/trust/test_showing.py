@@ -20,8 +20,8 @@ from dataflow_grounding.trust.showing import (
     LEAST_CHANCE,
     Showing,
     is_further_off,
-    least_seen,
-    moved_by,
+    least_noticed,
+    shift_of,
     showing_of,
 )
 
@@ -175,8 +175,8 @@ def test_a_slow_drift_shows_in_several_pictures_together_only() -> None:
             assert found.rectangles is not None
             rectangles.append(found.rectangles)
     assert len(rectangles) >= 6, "one picture alone hardly shows it"
-    assert "of the width" in (moved_by(rectangles) or "")
-    one, all_of_them = least_seen(rectangles[:1]), least_seen(rectangles)
+    assert "of the width" in (shift_of(rectangles) or "")
+    one, all_of_them = least_noticed(rectangles[:1]), least_noticed(rectangles)
     assert one is not None
     assert all_of_them is not None
     assert 0.01 < all_of_them < one

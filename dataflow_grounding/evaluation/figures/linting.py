@@ -40,7 +40,7 @@ from dataflow_grounding.evaluation.figures._phrases import (
     same_box_twice,
     sharing_boxes,
 )
-from dataflow_grounding.formats.format import TOKEN, stands
+from dataflow_grounding.formats.format import TOKEN, is_at_span
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.images.files import ImageFacts, decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_image, is_far
@@ -195,7 +195,7 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
     # Return for each expression the span that it should have; None where it has the right one. None
     # also where that isn't certain: it is where the text stands in the caption exactly as often as
     # expressions have it. No span is given twice.
-    right = [stands(each["text"], each.get("char_span"), caption) for each in expressions]
+    right = [is_at_span(each["text"], each.get("char_span"), caption) for each in expressions]
     if all(right):
         return [None] * len(right)
     taken = set[tuple[int, ...]]()
@@ -355,7 +355,7 @@ def _findings_in_expression(
     has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {
-        "DG201": span is not None and not stands(text, span, caption),  # a wrong span
+        "DG201": span is not None and not is_at_span(text, span, caption),  # a wrong span
         "DG202": span is None and find_spans([text], caption) != [None],  # none, though it could
         "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),  # an unknown status

@@ -199,11 +199,11 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
         if columns.get("instances") is None:
             expression["status"] = expression.get("status") or "pending"
         _check_span_and_scores(expression, caption)
-        expression["instances"].sort(key=surest_first)
+        expression["instances"].sort(key=by_score)
     return expressions
 
 
-def surest_first(box: Mapping[str, Any]) -> float:
+def by_score(box: Mapping[str, Any]) -> float:
     """Return a key to sort boxes by: high scores come first, boxes without a score last."""
     return 1 if box["score"] is None else -box["score"]
 

@@ -18,8 +18,8 @@ from dataflow_grounding.data.records import is_number, stated_size
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.evaluation.metrics.annotations import (
     Annotations,
+    by_score,
     names_of,
-    surest_first,
 )
 
 Row: TypeAlias = dict[str, Any]
@@ -446,7 +446,7 @@ def _as_one(phrases: Sequence[Row]) -> Row:
     if len(phrases) == 1:
         return phrases[0]
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
-    boxes.sort(key=surest_first)
+    boxes.sort(key=by_score)
     with_boxes = [phrase for phrase in phrases if phrase["instances"]]
     first = (with_boxes or phrases)[0]
     text = ", ".join(phrase["text"] for phrase in phrases)
