@@ -33,9 +33,9 @@ _SETTABLE = re.compile(
 )
 """What a `.env` file may set: `DF_MODEL`, `OPENAI_API_KEY`, `GOOGLE_GEMINI_BASE_URL`, `HF_TOKEN` …
 
-It comes with a folder, perhaps a stranger's. A proxy, a CA file,
-`HF_ENDPOINT`, `AWS_*` or `PYTHONPATH` would send what the user has elsewhere, or run code; a folder
-in `DF_WORK_FOLDER` stands for an address without asking.
+The file comes with a folder, perhaps a stranger's. A proxy, a CA file, `HF_ENDPOINT`, `AWS_*` or
+`PYTHONPATH` could send the user's data to a stranger or run code; a folder in `DF_WORK_FOLDER` is
+used as the copy of an address without asking.
 """
 _SHORTEST = 8  # characters of a value that is looked for within a header
 
@@ -123,8 +123,8 @@ def names_address(address: str) -> tuple[str, str] | None:
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
     """Raise SpecError where a `.env` file names the address and the key is from another place.
 
-    The key may stand in a header; elsewhere is the environment, a spec, or another `.env` file. A
-    stranger's file would otherwise have the user's own key sent to its address.
+    Otherwise a stranger's file could have the user's own key sent to its address. The key may be in
+    a header. Other places are the environment, a spec, and another `.env` file.
     """
     variable_and_file = names_address(address)
     if variable_and_file is None:

@@ -91,9 +91,8 @@ def look(path: str) -> State:
 def state_of(path: str) -> list[int] | None:
     """Return numbers that change when a file is written to or replaced: size, time, and others.
 
-    The first two are bytes and nanoseconds since 1970; elsewhere they are all. None where there is
-    no file, or it can't be looked up, and on this machine for a folder or pipe. Raises
-    MissingExtra.
+    The first two are bytes and nanoseconds since 1970; a remote file has only these. None if there
+    is no such file or it can't be looked up, and for a local folder or pipe. Raises MissingExtra.
     """
     with suppress(OSError, InputError):
         if is_remote(path):

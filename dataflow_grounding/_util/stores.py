@@ -1,7 +1,7 @@
 """Remote files: what fsspec opens by its address (s3://, gs://, hf://).
 
-The libraries behind fsspec find the credentials. Each raises errors of its own: they become here
-the OSErrors that a file on this machine would raise. What may pass is tried again.
+The libraries that fsspec uses find the credentials. Their errors become the OSErrors that a local
+file would raise. What may succeed later is tried again.
 """
 
 import errno

@@ -170,10 +170,10 @@ _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
-    """Return messages in their order, with at most so many of each kind.
+    """Return messages in their order, with at most `most` of each kind.
 
-    Of one kind are those that differ in what they quote and in numbers alone. The last that is kept
-    of a kind says how many more there are.
+    Messages of a kind differ only in what they quote and in numbers. The last one kept of a kind
+    says how many more there are.
 
     Example:
         >>> grouped([f"line {n}: no image 'a{n}.jpg'" for n in range(9)], most=2)
@@ -250,7 +250,7 @@ def progress(
 ) -> Iterator[Callable[[int], None]]:
     """Say how many records long work has done, while the block runs.
 
-    On a terminal that is a live line, elsewhere a line every ten seconds.
+    A terminal shows a live line; other streams get a line every ten seconds.
 
     Args:
         title: What is done, as in "making the report".

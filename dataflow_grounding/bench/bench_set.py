@@ -44,8 +44,8 @@ def shipped_set(pictures: int | None = None) -> PictureSet:
 def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
     """Return the gold record of each picture, in the file's order.
 
-    With `pictures`, of the first so many of each kind alone. Raises InputError where the set isn't
-    there.
+    `pictures` takes only that many of each kind, the first ones. Raises InputError if the set is
+    missing.
     """
     path = os.path.join(folder, "gold.jsonl")
     try:

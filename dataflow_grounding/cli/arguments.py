@@ -156,7 +156,7 @@ def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 class Folder(click.Path):
-    """A folder, or the address of one elsewhere, which is looked at later."""
+    """A folder, or the address of a remote one, which is looked at later."""
 
     def convert(self, value: Any, *where: Any) -> Any:
         """Return the path, checked as `click.Path` does, or the address as it is."""

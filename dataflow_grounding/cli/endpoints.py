@@ -105,7 +105,7 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
     lacking = [extra for extra in extras if not extras[extra]]
     if lacking:
         yield (
-            f"optional, not installed: {', '.join(lacking)}. Whatever needs one names it; to add"
+            f"optional, not installed: {', '.join(lacking)}. What needs one names it; to add"
             f" one: pip install 'dataflow-grounding[{lacking[0]}]'"
         )
 

@@ -259,7 +259,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
         workflow.max_workers = max(stated, _MOST_IN_PILOT)
         return
     run_file = os.path.join(working_folder(spec.results_dir), "run.json")
-    run = read_object(present(run_file, anew=True))
+    run = read_object(present(run_file, refresh=True))
     sustained = run.get("sustained_concurrency")
     if not (isinstance(sustained, int) and 0 < sustained <= _MOST_WORKERS):
         raise SpecError(

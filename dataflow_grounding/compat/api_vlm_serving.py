@@ -1,4 +1,4 @@
-"""Our servings behind the operators of DataFlow and DataFlow-MM, and `APIVLMServing_openai`."""
+"""Our servings for the operators of DataFlow and DataFlow-MM, and `APIVLMServing_openai`."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A serving of DataFlow's behind our operators.
+"""A serving of DataFlow's for our operators.
 
 DataFlow's servings are called by one of three methods, which take pictures as files and return
 texts. `DataFlowServing` makes such calls of our requests.

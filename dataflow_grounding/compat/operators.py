@@ -214,10 +214,9 @@ class PromptedVQAGenerator(Operator):
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
         # Return the request with the earlier turns as chat turns instead of data in its input. Its
-        # pictures go with the first turn of the talk, if it has one besides the system's. The
-        # request comes back as it is where there are no earlier turns, where the serving takes no
-        # chat turns, and where the talk doesn't alternate from a user's turn to an assistant's at
-        # its end: few endpoints take such a one.
+        # pictures go with the first turn that isn't the system's. The request comes back as it is
+        # if there are no earlier turns, if the serving takes no chat turns, and if the turns don't
+        # alternate from a user's to a last one of the assistant's: few endpoints take other turns.
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
         talk = turns[len(of_system) :]

@@ -36,7 +36,7 @@ from dataflow_grounding.data.records import (
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
-    "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
+    "pickle is not supported, because reading one runs any code that is in it: use jsonl or parquet"
 )
 _OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # one of these begins such a file
 DELIMITERS = {"csv": ",", "tsv": "\t"}  # what stands between cells, by the type of file

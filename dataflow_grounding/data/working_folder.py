@@ -51,13 +51,13 @@ def address_of(path: str) -> str:
     return f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
 
 
-def present(*paths: str, anew: bool = False) -> str:
+def present(*paths: str, refresh: bool = False) -> str:
     """Fetch files of a mirror that aren't here yet, and return the first of the paths.
 
-    With `anew`, files that are here are fetched as well. All paths are of one mirror: where the
+    `refresh` fetches files that are here as well. All paths are of one mirror: where the
     first isn't in a mirror, or is an address, nothing is fetched. Raises InputError.
     """
-    wanted = [path for path in paths if anew or not os.path.exists(path)]
+    wanted = [path for path in paths if refresh or not os.path.exists(path)]
     if wanted and not is_remote(paths[0]):
         mirror = mirror_of(paths[0])
         if mirror is not None:

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind, so that the same run isn't done again."""
+"""What a finished run leaves in its folder, so that the same run isn't done again."""
 
 import hashlib
 import json

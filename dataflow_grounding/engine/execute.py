@@ -260,7 +260,7 @@ def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
         if os.path.exists(path):
             folder = os.path.dirname(checkpoint_folder)
             raise InputError(
-                f"{path} is from elsewhere: {folder} has no .ckpt, where this package keeps"
+                f"{path} is from another tool: {folder} has no .ckpt, where this package keeps"
                 " replies. Choose another folder, or move the results away"
             )
 
@@ -297,7 +297,7 @@ def _prepare(
     makes_unnamed_columns = False
     for index, step in enumerate(steps):
         operator = step.operator
-        # Behind a step that may make any column, nothing can be told from the input's columns.
+        # After a step that may make any column, the input's columns say nothing.
         asks = makes_unnamed_columns or source.may_ask(operator, made)
         if asks:
             asked.update(operator.prepare(start))

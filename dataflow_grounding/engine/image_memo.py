@@ -20,7 +20,7 @@ from dataflow_grounding.images.files import ImageFacts
 
 SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
 SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
-READ_BY_THREADS = 64  # so many; then one is tried on the event loop again
+READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
 _FACTS = ImageFacts.__dataclass_fields__  # the facts that this version wants to know, by name
 

@@ -33,7 +33,7 @@ _preparing: dict[tuple[type, str, str], Turn] = {}
 if hasattr(os, "register_at_fork"):
     # a forked process has no thread that would give a turn back
     os.register_at_fork(after_in_child=_preparing.clear)
-DEFAULT_WORKERS = 4  # requests in flight are taken to be so many where nothing is asked
+DEFAULT_WORKERS = 4  # the assumed number of requests in flight, if no step asks anything
 
 
 def annotate_all(

@@ -34,7 +34,7 @@ class RunOptions:
             end.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all
             records first.
-        pilot: Only so many records, evenly spread over the input; None takes all.
+        pilot: How many records to take, evenly spread over the input; None takes all.
         shard: Only the rows of this part of the input; None takes all.
         replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does where standard error is a terminal, and else writes a

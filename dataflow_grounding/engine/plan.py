@@ -323,8 +323,8 @@ def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
     """Raise PlanError for a column that nobody provides, or one that a step would overwrite.
 
-    Columns that a step names as output are there for the steps behind it. Behind a step that names
-    none, any column may be there. A step may overwrite a column that it reads.
+    Later steps may read the columns that a step names as its output, and any column after a step
+    that names none. A step may overwrite a column that it reads.
 
     Args:
         steps: The steps, in order.

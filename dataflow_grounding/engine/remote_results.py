@@ -33,10 +33,10 @@ def local_copy(results: str, *names: str, replies: bool = False) -> Iterator[str
 
 @contextmanager
 def stored_replies(folder: str) -> Iterator[KeyedLog]:
-    """Yield what is stored for the run that a checkpoint folder is of, to be read.
+    """Yield the stored replies of the run that a checkpoint folder belongs to, for reading.
 
-    It has also what the run's shards have stored, and who works for it elsewhere. Nothing in the
-    folder is touched: a run may be at work there. Raises InputError, StorageFailed.
+    They include those of its shards and of its workers on other machines. Nothing in the folder is
+    changed: a run may be at work there. Raises InputError, StorageFailed.
     """
     copy = local_copy(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
     with copy as results:

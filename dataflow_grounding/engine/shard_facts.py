@@ -39,8 +39,7 @@ def digest_of(path: str) -> str:
 def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
     """Return two digests: of the paths of a step's pictures, and of their sizes and times.
 
-    Only pictures on this machine count: those elsewhere are not asked for, and those that can't be
-    found are left out.
+    Only local pictures count: remote ones, and those that can't be found, are left out.
 
     Args:
         path: The step's file; one that is missing has no pictures.

@@ -192,7 +192,7 @@ class Source:
         steps: Those that the rows go through; the first reads the file, the first with images names
             their column.
         name: What `source` of the records says; None leaves it out.
-        pilot: Only so many rows, as `in_pilot` picks them; None takes all.
+        pilot: How many rows to take, as `in_pilot` picks them; None takes all.
         shard: Only the rows of this part; None takes all.
 
     Attributes:
@@ -360,7 +360,7 @@ class Source:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """Return the next rows, at most so many, each after its number; [] at the end.
+        """Return the next rows, `most` of them at most, each after its number; [] at the end.
 
         They are read in a thread. Raises RunStopped if they can't be read.
         """

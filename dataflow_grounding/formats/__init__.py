@@ -178,7 +178,7 @@ def read(
     Args:
         path: The file, or the folder of an export.
         format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
-        image_root: Where relative paths of pictures start; beside the data unless given.
+        image_root: Where relative paths of pictures start; by default the data's folder.
         frame: `stored` turns labels upright that were drawn on the pictures as they are stored,
             without their EXIF orientation.
         options: Those of the format; only of use where it is given by its name.

@@ -11,10 +11,10 @@ from dataflow_grounding.data.heads import head_of
 _HASHES = 2**64  # modulo this, a hash is a number that a NumberTable holds
 ONE = "object"  # the class of all, where there is only one
 # What users are told of classes' numbers.
-UNLISTED = "classes that aren't in the list, numbered behind it"
+UNLISTED = "classes that aren't in the list, numbered after it"
 NO_LIST = (
-    "classes are numbered as they come, as no list of them is known here: keep classes.txt of the"
-    " run, or of the import, beside the records"
+    "classes are numbered as they come, because no list of them was found: keep classes.txt of the"
+    " run, or of the import, next to the records"
 )
 _REST = "*"  # in a file of classes: any phrase that isn't in there
 _WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class without a file
@@ -107,8 +107,8 @@ class Classes:
     def remarks_on_numbers(self, class_count: int) -> list[str]:
         """Return remarks for the user on how classes were made and numbered.
 
-        `class_count` is how many classes have a number: the `fixed` ones, which come first, and
-        those behind them.
+        `class_count` is how many classes have a number: the `fixed` ones, which come first, and all
+        others.
         """
         remarks = []
         if self._from_phrases and class_count > 1:

@@ -614,7 +614,7 @@ def _expressions(
     nothing_there = entry.get("category_id") == NO_CATEGORY
     with entry_errors(f"{file}, annotation {entry['id']}"):
         known = _known(entry, "expression_id", "verified")
-        if isinstance(entry.get("class"), str):  # which exports of ours say beside a phrase
+        if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
             known["class"] = entry["class"]
         expression = {**_phrase_of(entry, caption), **known}
         text = expression["text"]

@@ -431,7 +431,7 @@ class ForTarget(Conversations):
             )
         elif boxes.scale != "px":
             limit = boxes.limits((1, 1))[0]  # the same for a picture of any size
-            numbers = f"from 0 to {limit:g} along each side, whatever the picture's size"
+            numbers = f"from 0 to {limit:g} along each side of a picture of any size"
         else:
             numbers = f"pixels of the frame `{boxes.frame}`"
         return (
@@ -621,7 +621,7 @@ def _box_format_of(target: str) -> BoxFormat:
 def phrase_of(question: str) -> str:
     """Return the phrase that a question asks for.
 
-    It is what is in the first of its tags, else what is behind its first colon, else all of it
+    It is what is in the first of its tags, else what is after its first colon, else all of it
     without `<image>`. It may be empty.
     """
     text = question.replace("<image>", "")

@@ -1,4 +1,4 @@
-"""The folder of an export: written beside its place, and put there as a whole."""
+"""The folder of an export: written next to its place, then moved there as a whole."""
 
 import copy
 import os
@@ -148,7 +148,7 @@ class ExportFolder:
         """
         path = within(self._new, name)
         folder = os.path.dirname(path)
-        if folder != self._last_folder:  # asking anew takes as long as writing a small file
+        if folder != self._last_folder:  # each call takes as long as writing a small file
             os.makedirs(folder, exist_ok=True)
             self._last_folder = folder
         return path
@@ -277,8 +277,8 @@ def _adder_to(file: IO[str]) -> Put:
 
 
 def _example_of(value: Any) -> Any:
-    # Return an example of a value: the value, but that each list in it has one item at most. That
-    # item has whatever any item of the list has.
+    # Return an example of a value: the value with one item at most in each list. That item has all
+    # that any item of the list has.
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

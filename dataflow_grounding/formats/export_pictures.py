@@ -88,8 +88,8 @@ class ExportPictures:
         self._packs = packs
         self._flat = flat
         self.frame = frame
-        # The folder of an export that will be removed, with a separator behind it: pictures in it
-        # can't be linked or referenced. Empty where there is none.
+        # The folder of an export that will be removed, with a separator at its end: pictures in it
+        # can't be linked or referenced. Empty if there is none.
         self._replaced_folder = ""
         if images != "copy" and not packs and os.path.isdir(out.path):
             self._replaced_folder = f"{out.path}{os.sep}"
@@ -172,9 +172,9 @@ class ExportPictures:
     def put(self, picture: Picture) -> str:
         """Copy or link a picture into the export, unless it is there; return its file name there.
 
-        The name is the same in every export of the same records. Nothing is written of a picture
-        that the format packs, nor of one that is referenced, whose name is the one of its record.
-        A picture that is turned, or elsewhere, is copied even for `link`. Raises as `data`.
+        The name is the same in every export of the same records. Pictures that the format packs,
+        or that are referenced by their record's name, aren't written. A picture that is turned or
+        remote is copied even for `link`. Raises as `data`.
         """
         header = picture.header
         if header is None:
@@ -219,7 +219,7 @@ class ExportPictures:
         return self._path_of_name[key] == hash(path)
 
     def data(self, picture: Picture) -> bytes:
-        """Return the bytes of the picture's file; of one that EXIF turns, saved anew upright.
+        """Return the bytes of the picture's file; one that EXIF turns is saved upright.
 
         Raises RecordError, OSError.
         """

@@ -191,7 +191,7 @@ class Format(ABC):
     repeats: ClassVar[bool] = False
     """Whether a phrase that is said twice of one box stays there twice, as in the records."""
     detects: ClassVar[bool] = False
-    """Whether its readers learn as background whatever has no box in a picture."""
+    """Whether its readers learn what has no box in a picture as background."""
     measures: ClassVar[bool] = False
     """Whether `read` takes the sizes of its records from their pictures."""
     whole: ClassVar[bool] = False
@@ -200,8 +200,8 @@ class Format(ABC):
     def training(self) -> str:
         """Return a paragraph of the export's README, in Markdown, on training with the data.
 
-        It stands under the heading Training, behind what training.md says of the format. Here it is
-        "", for none.
+        It comes under the heading Training, after the format's section of training.md. By default
+        it is "", for none.
         """
         return ""
 

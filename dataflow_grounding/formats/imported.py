@@ -98,8 +98,8 @@ class Source:
 class ReturningFormat(Format):
     """A format whose export gives back what its import has kept: what came in goes back.
 
-    Items of the source come in their order, those that were read and have no box any more left out;
-    behind them comes what is new.
+    Items of the source come first, in their order, without those that have lost their box; new ones
+    follow.
     """
 
     @abstractmethod

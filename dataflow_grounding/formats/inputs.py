@@ -152,8 +152,8 @@ def _of_pictures(
 
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    # Beside `report.html` that is `report_files/` with a README.txt in it. These two are looked
-    # for: a pattern such as `**/*.jpg` doesn't list them.
+    # `report.html` comes with `report_files/`, which has a README.txt. Both are looked up: a
+    # pattern such as `**/*.jpg` doesn't list them.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -165,8 +165,8 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     of_reports = []
     for candidate in sorted(candidates):
         page = f"{candidate.removesuffix('_files')}.html"
-        beside = (page, f"{candidate}/README.txt")
-        if all(kind_of(joined(folder, path)) == "file" for path in beside):
+        signs = (page, f"{candidate}/README.txt")
+        if all(kind_of(joined(folder, path)) == "file" for path in signs):
             of_reports.append(f"{candidate}/")
     return tuple(of_reports)
 
@@ -185,7 +185,7 @@ def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
     if to_convert:
         hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
     if _hold_boxes(others, pictures):
-        hint += ". Boxes in files beside the pictures are not read"
+        hint += ". Boxes in files next to the pictures are not read"
     return f"{counted(len(others), 'file')} passed over, by ending: {by_ending}{hint}"
 
 
@@ -222,9 +222,9 @@ def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
-    # A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any,
-    # whatever the `.json` says. Raises BrokenRow for a sample or `.json` that can't be read,
-    # UnicodeDecodeError for a `.txt`.
+    # A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any;
+    # that of the `.json` doesn't count. Raises BrokenRow for a sample or `.json` that can't be
+    # read, UnicodeDecodeError for a `.txt`.
     if sample.error is not None:
         raise sample.error
     parts = sample.parts

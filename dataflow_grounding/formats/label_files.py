@@ -59,7 +59,7 @@ _NO_VAL = (
     " of their folder writes all of them with one data.yaml"
 )
 _NO_OUTLINE = "pictures with a box that has no single polygon"
-# Names of a folder of pictures and of the folder of their labels beside it: YOLO's, KITTI's.
+# Names of sibling folders of pictures and of their labels: YOLO's, KITTI's.
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 

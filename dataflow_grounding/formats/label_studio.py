@@ -1,9 +1,9 @@
 """Label Studio: tasks with predictions out, with annotations in.
 
-`labels.xml`, the labelling configuration, is beside. A box is a region, in percents of the sides,
-with its phrase as a text of its own, related to where that stands in the caption. Offsets are code
-points; early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues
-539, 1347, 4988): the region's text shows it. Sources:
+`labels.xml` is the labelling configuration. A box is a region, in percents of the sides. It has its
+phrase as a text, and a relation to the phrase's place in the caption. Offsets are code points;
+early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
+4988): the region's text shows it. Sources:
 labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
 utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 """

@@ -143,7 +143,7 @@ class MMDetection(_Odvg):
     def safe(self, text: str) -> str:
         """Return the text without letters that become two when lower-cased, as İ does.
 
-        The trainer lowers the caption, and spans behind such a letter would be off.
+        The trainer lowers the caption, and spans after such a letter would be off.
         """
         if text.isascii():
             return text

@@ -166,9 +166,9 @@ def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return expressions, those of the same key united: one with the boxes of all.
 
     Each comes after its key, which is not written anywhere. United ones have the boxes of all, and
-    all else of the first. Where expressions that aren't united have the same `expression_id`, the
-    first keeps it, the others get `~2` and so on behind it, as no expression has yet. The
-    expressions that are given stay as they are.
+    all else of the first. If expressions that aren't united have the same `expression_id`, the
+    first keeps it; the others get `~2`, `~3` and so on at its end. The given expressions aren't
+    changed.
     """
     by_key: dict[Any, dict[str, Any]] = {}
     for key, expression in keyed:
@@ -235,7 +235,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     try:
         with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
             if b"<!DOCTYPE" in file.read(2**16):
-                # Of one that stands further behind, expat itself ends what would fill the memory.
+                # expat itself stops a later DOCTYPE that would fill the memory.
                 raise ValueError(
                     "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"
                 )
@@ -279,7 +279,7 @@ class TarSample:
 class _BoundedMember(tarfile.TarInfo):
     """A tar member that raises TarError for notes on a member of over `_MAX_NOTE_BYTES`.
 
-    tarfile reads notes into memory at once, whatever size they state.
+    tarfile reads notes of any size into memory at once.
     """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
@@ -319,8 +319,8 @@ def _sample_key(member: tarfile.TarInfo) -> str:
 def _tar_sample(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> TarSample:
-    # The error names the member that goes over MAX_FILE_BYTES; the members behind it aren't read.
-    # Of members with one name the last counts.
+    # The error names the member that exceeds MAX_FILE_BYTES; later members aren't read. Of members
+    # with the same name the last counts.
     sample = TarSample(f"{path}, {key}", key, {})
     size = 0  # bytes of all members, as they state it
     for member in members:

@@ -537,7 +537,7 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
             continue
         if not str(own_id).startswith(made_id):
             return True
-        behind = str(own_id).removeprefix(made_id).removeprefix(ending)
-        if behind[:1] not in ("", "@", "#"):
+        rest = str(own_id).removeprefix(made_id).removeprefix(ending)
+        if rest[:1] not in ("", "@", "#"):
             return True
     return False

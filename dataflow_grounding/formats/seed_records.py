@@ -54,7 +54,7 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
 
     Args:
         data: The block `image_referring_expression.data`.
-        made: What the steps make anew of given annotations, so that it isn't taken over.
+        made: What the steps write again, so that the given annotations' isn't taken over.
         boxless: Whether the steps do without regions.
 
     Raises:
@@ -114,7 +114,7 @@ def find_proposals(
     Args:
         path: The file or folder.
         format: One of `import`'s formats, or the user's own as `module:Class`.
-        image_root: Where relative paths of pictures start; beside the data if empty.
+        image_root: Where relative paths of pictures start; the data's folder if empty.
         classes: Phrases, with their classes, that every picture is to have, with boxes or without.
         unpacked: The folder for pictures that the data hold themselves.
         frame: In which frame of the pictures the boxes are.
@@ -130,7 +130,7 @@ def find_proposals(
     folder = image_root or folder_of(path)
 
     def records() -> Iterator[dict[str, Any]]:
-        """Yield the records, read anew at each call by a format object of its own."""
+        """Yield the records; each call reads them with a new format object."""
         source = find_format(format)
         source.pictures = source.pictures or unpacked
         return read(path, source, image_root=image_root or None, frame=frame)
@@ -174,13 +174,14 @@ def _rows_with_classes(
 class AnnotationSeeds(Seeds):
     """Seeds from a file of records: ours, with boxes in pixels, or TAO's, which are converted.
 
-    They come in their order, with their columns but those that the steps make anew. A line that
-    can't be read, and a record of TAO's that can't be converted, become records that fail.
+    They come in their order, with their columns except those that the steps write again. A line
+    that can't be read, or a record of TAO's that can't be converted, becomes a record that fails.
 
     Args:
         path: The file.
-        image_dir: Where images are looked for first, if given; then beside the file, then here.
-        made: What the steps make anew, in this run or later.
+        image_dir: Where images are looked for first, if given; then in the file's folder, then
+            here.
+        made: What the steps write again, in this run or later.
         boxless: Whether the steps do without regions.
         bad: Takes such lines and records, where it goes on: they don't become records then.
         frame: In which frame of the pictures the boxes are.
@@ -255,9 +256,9 @@ class AnnotationSeeds(Seeds):
         return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        # Return the seed record of a row; what is found on the way is added to `found`. It has the
-        # columns of the row but those that the steps make anew, a status for each expression, and
-        # the picture's size if that is known.
+        # Return the seed record of a row; findings are added to `found`. It has the row's columns
+        # except those that the steps write again, a status for each expression, and the picture's
+        # size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
         if size is None and (is_tao(row) or self._stored):
             self.found[self._unopened].append(str(row.get("image_path")))
@@ -283,9 +284,9 @@ class AnnotationSeeds(Seeds):
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        # Return a copy of the row without what this run's steps, or those after them, make anew.
-        # That is their columns, and in `pipeline_steps` their names; of other names there, which
-        # should be texts, each is kept once.
+        # Return a copy of the row without what this run's steps, or later ones, write again: their
+        # columns, and their names in `pipeline_steps`. Other names there, which should be texts,
+        # are kept once each.
         kept = {name: value for name, value in row.items() if name not in self._rewritten.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):

@@ -223,9 +223,8 @@ def _labelled_regions(
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of the record whose expressions all have a status.
 
-    Where one has none, another system made them: all spans of the record are looked up in
-    `cleaned_caption`, whatever they were. Where all have one, or expressions can't be read, they
-    stay as they are.
+    If one has none, another system made them: then all spans of the record are looked up again in
+    `cleaned_caption`. If all have one, or expressions can't be read, they stay as they are.
     """
     expressions = row.get("expressions")
     if not isinstance(expressions, list):

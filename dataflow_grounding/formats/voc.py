@@ -35,7 +35,7 @@ from dataflow_grounding.images.files import ENDINGS
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DATABASE = "dataflow-grounding, in VOC's pixels from 1"  # its VOC tells the reader
-# Folders of pictures beside that of the annotations: the devkit's, and what an export writes.
+# Folders of pictures next to that of the annotations: the devkit's, and what an export writes.
 _FOLDERS = ("JPEGImages", FOLDER)
 
 
@@ -189,9 +189,9 @@ def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: 
     stem = os.path.splitext(name)[0]
     in_folder = os.path.join(os.path.dirname(name), stated)
     top = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
-    beside = [os.path.join(top, os.pardir, folder) for folder in _FOLDERS]
+    siblings = [os.path.join(top, os.pardir, folder) for folder in _FOLDERS]
     inside = [os.path.join(image_root, folder) for folder in _FOLDERS]
-    folders = [image_root, *inside, *beside, top]
+    folders = [image_root, *inside, *siblings, top]
     for wanted in (in_folder, stated, stem):
         for folder in folders:
             for ending in ("", *ENDINGS):

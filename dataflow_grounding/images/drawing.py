@@ -373,7 +373,7 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     lefts = (x1, x2 - width)
     tops = (y1, y2 - height)
     above_or_below = [(x, y) for y in (y1 - height + overlap, y2 - overlap) for x in lefts]
-    beside = [(x, y) for x in (x2 - overlap, x1 - width + overlap) for y in tops]
+    left_or_right = [(x, y) for x in (x2 - overlap, x1 - width + overlap) for y in tops]
     inset = sizes.ring - overlap
     inner_lefts = (x1 + inset, x2 - inset - width)
     inner_tops = (y1 + inset, y2 - inset - height)
@@ -384,7 +384,7 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
         spot = _pushed_inside(left, top, width, height, sizes)
         if spot[1] == top:
             yield spot
-    for left, top in beside:
+    for left, top in left_or_right:
         spot = _pushed_inside(left, top, width, height, sizes)
         if spot[0] == left:
             yield spot

@@ -479,9 +479,9 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for so many pixels, and hold it in the block.
+        """Wait until there is room for `pixels`, and hold it in the block.
 
-        More pixels than there is room for take all of it.
+        A picture larger than the whole room takes all of it.
         """
         pixels = min(pixels, self._most)
         # A thread that waits for room keeps the turn: else small pictures would keep a large one

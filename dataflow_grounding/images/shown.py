@@ -168,7 +168,7 @@ class MarkedImage(Image):
         return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}{without}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
-        """Keep a JPEG that was drawn elsewhere with the same marks, to send it without drawing.
+        """Keep a JPEG that already has these marks, to send it without drawing.
 
         It is kept only if the picture is sent in its own size.
         """

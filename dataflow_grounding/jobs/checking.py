@@ -166,8 +166,8 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    # Where they go elsewhere, such as into a bucket, that is looked into, too. What is tried is the
-    # nearest folder that exists.
+    # A remote folder, such as a bucket, is looked into, too. Writing is tried in the nearest folder
+    # that exists.
     if is_mirrored(folder):
         with findings.taking():
             check_writable(folder)

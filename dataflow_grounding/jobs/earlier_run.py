@@ -12,7 +12,7 @@ from dataflow_grounding.serving.serving import Serving
 
 RUN_JSON = "run.json"
 MOST_ADDRESSES = 16
-"""So many earlier addresses of a results folder are remembered: each costs a look into the store.
+"""How many earlier addresses of a results folder are remembered: each costs a look into the store.
 """
 
 

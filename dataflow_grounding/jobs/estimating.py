@@ -44,7 +44,7 @@ from dataflow_grounding.trust.checks import probes_for, sent_sizes
 TRIED = 20
 """How many first records are worked through to see what steps of the user's own ask."""
 MOST = 20_000
-"""Up to so many records, all are looked at; of more, so many, drawn by chance."""
+"""How many records are looked at, at most; of more, a random sample of this size."""
 
 
 class _Mean(NamedTuple):

@@ -157,7 +157,7 @@ def _refuse_with_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> 
     for key in keys:
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
             raise SpecError(
-                f"workflow.{key} is of boxes that the model finds: leave it out beside"
+                f"workflow.{key} is for boxes that the model finds: leave it out with"
                 " data.proposals, which are judged as they are"
             )
 

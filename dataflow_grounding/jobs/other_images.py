@@ -12,7 +12,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.embedded.captions import extract_expressions
 
 LOOKED_AT = 300
-"""Only so many first rows count, so that more rows don't change what the earlier ones are asked."""
+"""How many first rows count, so that more rows don't change what the earlier ones are asked."""
 MOST_PHRASES = 500  # that are returned
 MOST_CHARACTERS = 60  # of a phrase that may be any image's; longer ones tell of one image
 

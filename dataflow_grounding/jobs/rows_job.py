@@ -231,7 +231,7 @@ class RowsJob(SpecJob):
         # names the role whose column has this name, as `image` for `image_path`; of `caption`
         # next to classes, it says that captions aren't read.
         if name == "caption" and getattr(self._data, "classes", None):
-            return f": captions aren't read beside {self._data_key}.classes, so leave it out"
+            return f": captions aren't read with {self._data_key}.classes, so leave it out"
         for role, column in self._roles.items():
             if column == name:
                 return f": write {role}, whose column is {name}"

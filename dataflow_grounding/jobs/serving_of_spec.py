@@ -183,9 +183,7 @@ def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence
     # Each endpoint has an address of its own, and its own key or the common one.
     block = vlm.openai
     if block.base_url or block.azure != AzureBlock():
-        raise SpecError(
-            "vlm.openai.endpoints stands beside base_url or azure: leave one of them out"
-        )
+        raise SpecError("vlm.openai.endpoints excludes base_url and azure: leave one of them out")
     parts = []
     for endpoint in block.endpoints:
         own = {

@@ -54,7 +54,7 @@ class SpecJob:
 
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
-    pilot: int | None = None  # only so many rows
+    pilot: int | None = None  # how many rows to take; None takes all
     # of the columns that `columns` returned, those that hold empty lists only
     empty_columns: Sequence[str] = ()
     # the box format that the model is asked for; None for a pipeline without boxes
@@ -288,8 +288,8 @@ def _bring_up_to_date(annotations: str) -> None:
 
 
 def _remove_legacy(step: Step) -> None:
-    beside = os.path.dirname(step.storage.output_path)
-    if os.path.exists(os.path.join(beside, LEGACY_STATE)):
+    folder = os.path.dirname(step.storage.output_path)
+    if os.path.exists(os.path.join(folder, LEGACY_STATE)):
         from dataflow_grounding.formats.legacy_files import remove_legacy  # few folders have any
 
         remove_legacy(step)

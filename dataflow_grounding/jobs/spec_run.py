@@ -161,7 +161,7 @@ def ready_to_run(spec: Spec, **command: Any) -> SpecRun:
     folder = working_folder(spec.results_dir, "" if shard is None else shard.folder(""))
     spec = spec.model_copy(update={"results_dir": folder})
     calibration = os.path.join(folder, CKPT, CALIBRATION)
-    facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, anew=True))
+    facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, refresh=True))
     serving = serving_of(vlm, workflow, spec.folders)
     before = with_earlier_replies(serving, spec.autolabel_type, facts_before)
     job = job_named(spec.autolabel_type, spec.folders)(spec, serving)

@@ -106,7 +106,7 @@ def verdict_of_regrounding(
         kind: Kind = "mended"
         if len(places) == 1 and len(new_places) > 1:
             kind = "several"
-        reason = f"grounded afresh, it is found at {_region_numbers(new_places)}"
+        reason = f"grounded again, it is found at {_region_numbers(new_places)}"
         return Verdict(kind, text, new_places, reason, _mean(overlaps.values()))
     reason = "nothing is found"
     if boxes:
@@ -115,7 +115,7 @@ def verdict_of_regrounding(
     for place in places:
         overlaps_here = [iou(regions[place], box) for box in boxes]
         best_overlaps.append(max(overlaps_here, default=0.0))
-    return Verdict("wrong", text, places, f"grounded afresh, {reason}", _mean(best_overlaps))
+    return Verdict("wrong", text, places, f"grounded again, {reason}", _mean(best_overlaps))
 
 
 def _match_regions(
@@ -135,13 +135,13 @@ def _match_regions(
 
 
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
-    """Return one verdict from two checks, which corrects the expression only where both agree.
+    """Return one verdict from two checks, which corrects the expression only if both agree.
 
-    `several` of either counts at once, with the text as it was before; then, where one can't tell,
-    the other counts. They agree where grounding finds the regions that the model calls right or
-    has corrected the expression to; and where the model calls it wrong, without a correction, and
-    grounding finds it elsewhere (`mended`) or not at all (`wrong`). Where they disagree it is
-    `wrong`, text and regions as they were before both.
+    If either says `several`, so does the verdict, with the text as it was before. Otherwise, if one
+    can't tell, the other counts. They agree if grounding finds the regions that the model calls
+    right or has corrected the expression to. They also agree if the model calls the expression
+    wrong without a correction, and grounding finds other regions (`mended`) or none (`wrong`). If
+    they disagree, the verdict is `wrong`, with text and regions as they were before both.
 
     Args:
         by_asking: What the model said when it was asked.
@@ -167,7 +167,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     where = "nowhere else"
     if by_grounding.kind in ("matches", "mended"):
         where = f"at {_region_numbers(by_grounding.places)}"
-    reason = f"the two checks disagree: asked, it is {answer}; grounded afresh, it is found {where}"
+    reason = f"the two checks disagree: asked, it is {answer}; grounded again, it is found {where}"
     return Verdict("wrong", before.text, before.places, reason, by_grounding.iou)
 
 

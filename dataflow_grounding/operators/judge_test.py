@@ -42,10 +42,12 @@ BY_CHANCE = 0.0003
 # verdicts, and 1 in 10,000 of crops; a judge who is right in 85 of 100 fails none of verdicts, and
 # 1 in 5,000 of crops.
 MOST_PICTURES = 8
-HOPELESS_AFTER = 3  # pictures, after which a judge is given up ...
-HOPELESS = 0.2  # ... whose answers random ones equal with this probability
+# After this many pictures, a judge fails whose answers are as good as random ones with this
+# probability.
+HOPELESS_AFTER = 3
+HOPELESS = 0.2
 USUAL_PICTURES = 2  # that a judge of 85% and more is asked about
-PICTURES_OF_ITS_OWN = 3  # the first so many of a test; the others are the next tests' ones
+PICTURES_OF_ITS_OWN = 3  # of a test, its first ones; the others are those of the next tests
 FRESH = 600.0  # seconds for which a test holds for further calls in this process
 
 

@@ -25,7 +25,7 @@ from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.negatives import Changed, negative_phrases
 
 SPARE = 2  # candidates for each negative that is wanted: some turn out to be there
-SHARE_OF_OTHERS = 5  # one in so many candidates is another image's phrase, if there are such
+SHARE_OF_OTHERS = 5  # one candidate in five is another image's phrase, if there are such phrases
 MOST_CHANGED = 40  # phrases of an image that the model is shown, to change them
 
 

@@ -109,7 +109,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         files = _files_to_join(results_dir, folders, runs[0])
         _check(folders, runs)
         _warn_of_changed_pictures(folders, runs)
-        _refuse_to_replace_newer(present(run_path, anew=True), runs)
+        _refuse_to_replace_newer(present(run_path, refresh=True), runs)
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders, mirror)
         run = _sums(results_dir, runs)
@@ -143,7 +143,7 @@ def _files_to_join(
         paths = [within(folder, name) for folder in folders]
         files[within(results_dir, name)] = paths
         shard_files += paths
-    present(*shard_files, *map(lines_path, shard_files), anew=True)
+    present(*shard_files, *map(lines_path, shard_files), refresh=True)
     return files
 
 

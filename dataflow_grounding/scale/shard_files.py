@@ -101,7 +101,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         shard_files += paths
         failed = [part.failures_path for part in parts]  # a shard has one for all its steps
     kept = other_failures(summary.failures_file, {step.label for step in steps})
-    present(*shard_files, *map(lines_path, shard_files), *failed, anew=True)
+    present(*shard_files, *map(lines_path, shard_files), *failed, refresh=True)
     write_joined(files, summary.failures_file, failed, summary.done, kept)
     mirror = mirror_of(summary.failures_file)
     for shard in shards:

@@ -617,7 +617,7 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     "a column of captions beside classes": (
         lambda p: "pictures",
         {"data.classes": ["dog"], "data.columns": {"caption": "text"}},
-        "columns.caption is not one of image, image_id: captions aren't read beside image_grounding.data.classes",
+        "columns.caption is not one of image, image_id: captions aren't read with image_grounding.data.classes",
     ),
     "nobody who can write captions": (
         *(lambda p: "pictures", {"vlm.backend": "embedded"}),

@@ -64,7 +64,7 @@ def figures_of(
         image_root: Where pictures are, if not where the run found them.
         compare: By what pictures are told apart: `names` opens none; `files` takes sizes of files,
             and the digests of those of equal size; `looks` decodes each of them besides.
-        test_ids: Of pictures that are tested on elsewhere.
+        test_ids: Ids of pictures that are tested on.
         keep_rejected: Whether boxes that a reviewer rejected count.
     """
     counts = FigureCounts(test_ids, compare, keep_rejected)
@@ -84,7 +84,7 @@ class FigureCounts:
     Go through `counted` rows, call `end_data_set` after each data set, then `figures`.
 
     Args:
-        test_ids: Ids of pictures that are tested on elsewhere.
+        test_ids: Ids of pictures that are tested on.
         compare: By what pictures are told apart, as for `figures_of`.
         keep_rejected: Whether boxes that a reviewer rejected count.
 
@@ -342,7 +342,7 @@ def _cell(part: float) -> int:
 def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
     # Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
     # value, the most frequent first, and may be empty. `grid`, `share` and `spread` are None where
-    # nothing was counted. Of a `table` the result is of no use: its rows are made elsewhere.
+    # nothing was counted. For a `table` the result is not used.
     if kind is None:
         return counts.get(True, 0)
     if kind == "names":

@@ -309,7 +309,7 @@ class _Table:
             self._sum_up()
 
     def sums(self, images: int) -> Columns:
-        """Return the sums by their names, an array with a value for each of so many images.
+        """Return the sums by their names, each an array with a value for each of `images` images.
 
         It sums the rows that aren't summed yet. An image without rows has 0.
         """

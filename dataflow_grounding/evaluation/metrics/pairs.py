@@ -180,7 +180,7 @@ class _Side:
 
 
 def _tails_of(path: str) -> Iterator[str]:
-    # Of a path in more than _MOST_FOLDERS folders, only so many are taken off.
+    # At most _MOST_FOLDERS folders are taken off a path.
     folders = path.split("/", _MOST_FOLDERS)
     for begin in range(len(folders)):
         yield "/".join(folders[begin:])

@@ -188,7 +188,7 @@ class Worker:
         steps, options, name, results, _ = self._work
         folder = working_folder(results, shard.folder(""))
         rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
-        shard = shard._replace(rows=present(rows, lines_path(rows), anew=True))
+        shard = shard._replace(rows=present(rows, lines_path(rows), refresh=True))
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in steps]
         options = replace(options, pilot=None, stream=True, shard=shard, progress=False)
         while True:
