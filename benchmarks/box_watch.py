@@ -233,7 +233,7 @@ def judged(judge: ReplyJudge, reply: GivenReply) -> JudgedReply:
 
 
 def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0) -> None:
-    """What step 0 would have left: so many records, each with a picture of its own."""
+    """What step 0 would have written: records, each with another picture."""
     draw = random.Random(seed)
     pictures = {}
     for width, height in set(scene.sizes):

@@ -24,7 +24,7 @@ def serve(delay: float) -> None:
     """A store in a process of its own, until its standard input ends; says where it is."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with object_store() as store:
-        sys.stdout.write(store.environment["AWS_ENDPOINT_URL"] + " " + store.behind.geturl() + "\n")
+        sys.stdout.write(store.environment["AWS_ENDPOINT_URL"] + " " + store.direct.geturl() + "\n")
         sys.stdout.flush()
         sys.stdin.readline()
         store.delay = delay
@@ -50,7 +50,7 @@ def compare(pictures: int, delay: float, latency: float) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        address, behind = process.stdout.readline().split()
+        address, direct = process.stdout.readline().split()
         os.environ |= {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "x",
@@ -59,7 +59,7 @@ def compare(pictures: int, delay: float, latency: float) -> None:
         os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
         import boto3
 
-        client = boto3.client("s3", endpoint_url=behind)
+        client = boto3.client("s3", endpoint_url=direct)
         with (
             LoopbackServer(EchoAnswers(), latency=latency) as server,
             tempfile.TemporaryDirectory() as folder,

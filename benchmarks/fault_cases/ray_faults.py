@@ -33,8 +33,8 @@ driver.MOST_SILENCES = 3
 FULL = """
 import os, sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # beside other tests they would stand still
-os.environ["RAY_local_fs_capacity_threshold"] = "1"  # a disk that is nearly full does, too
+os.environ["RAY_worker_niceness"] = "0"  # else workers get no time while other tests run
+os.environ["RAY_local_fs_capacity_threshold"] = "1"  # else a nearly full disk stops them
 import numpy, ray
 from ray.cluster_utils import Cluster
 there = Cluster(initialize_head=True, head_node_args={

@@ -58,7 +58,7 @@ def killed_while_writing(place: Workplace, full: bool) -> Outcome:
                 written = (
                     place.results / "shards" / shard.replace("/", "-of-") / STEP.partition("/")[0]
                 )
-                shutil.rmtree(written, ignore_errors=True)  # so that all is written anew
+                shutil.rmtree(written, ignore_errors=True)  # so that all is written again
                 kills += _killed_after(
                     place.start("--shard", shard), chance.uniform(0.5, 1.0) * takes
                 )
@@ -79,9 +79,7 @@ def killed_while_writing(place: Workplace, full: bool) -> Outcome:
 
 
 def names_of_others(place: Workplace, full: bool) -> Outcome:
-    """A shard's run.json names files outside of the results, with what it would write there beside
-    it.
-    """
+    """A shard's run.json names files outside of the results; what it would write is next to it."""
     with at_work(place, 6, 0) as witness:
         place.results = place.folder / "a" / "b" / "results"
         assert place.run("--shard", "1/1").code == 0

@@ -155,7 +155,7 @@ def name_within(path: str, root: str | None) -> str:
         A relative path with `/` that doesn't lead out of a folder: each `..` becomes `_`.
 
     Example:
-        >>> paths = ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")
+        >>> paths = ("/data/a/x.jpg", "/other/x.jpg", "../x.jpg")
         >>> [name_within(path, "/data") for path in paths]
         ['a/x', 'x', '_/x']
     """

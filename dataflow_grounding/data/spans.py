@@ -92,8 +92,8 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         characters, and Markdown's marks at the edges of words.
 
     Example:
-        >>> find_spans(["a cat", "a cat", "dog"], "A cat beside a  cat")
-        [(0, 5), (13, 19), None]
+        >>> find_spans(["a cat", "a cat", "dog"], "A cat and a  cat")
+        [(0, 5), (10, 16), None]
         >>> find_spans(["the red car"], "the **red** car")
         [(0, 15)]
     """

@@ -96,7 +96,7 @@ class ReportFiles:
 
     Attributes:
         folder: The folder that the page is in.
-        beside: The folder next to the page.
+        files_folder: The folder next to the page.
         address: What the page puts before the names of its data files; empty if `single`.
         inline: A temporary file of the HTML that the page is to hold. If `single`, `write` puts
             the data there.
@@ -112,17 +112,19 @@ class ReportFiles:
         self.single = single
         self.copies = copies or single
         self.folder = os.path.dirname(self.page)
-        self.beside = os.path.splitext(self.page)[0] + "_files"
-        self._is_first = not os.path.lexists(self.beside)  # the folder isn't there yet
-        self._is_ours = self._is_first or _is_ours(self.beside)  # what reports left may be removed
+        self.files_folder = os.path.splitext(self.page)[0] + "_files"
+        self._is_first = not os.path.lexists(self.files_folder)  # the folder isn't there yet
+        self._is_ours = self._is_first or _is_ours(
+            self.files_folder
+        )  # what reports left may be removed
         if os.path.lexists(self.page) and not _is_page(self.page):
             raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
-            raise _name_taken(self.beside, "folder")
+            raise _name_taken(self.files_folder, "folder")
         # the folder, in the one next to the page, of this report's data
         self._data_folder = secrets.token_hex(4)
         self.address = "" if single else f"{self._address_of(self._data_folder)}/"
-        self._copies_folder = os.path.join(self.beside, "thumbnails")
+        self._copies_folder = os.path.join(self.files_folder, "thumbnails")
         # small copies of earlier reports, by key: the file's name, and the size of the picture
         self._copies_there: dict[str, tuple[str, Size]] = {}
         self._copies_used: set[str] = set()  # names of the copies that this report shows
@@ -134,9 +136,9 @@ class ReportFiles:
 
     def _make_folders(self) -> None:
         for folder in (self._data_folder, "thumbnails"):
-            os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
+            os.makedirs(os.path.join(self.files_folder, folder), exist_ok=True)
         if self._is_first:
-            with new_file(os.path.join(self.beside, _MARKER)) as marker:
+            with new_file(os.path.join(self.files_folder, _MARKER)) as marker:
                 marker.write(_MARKER_TEXT.encode())
         for name in os.listdir(self._copies_folder):
             match = _THUMBNAIL.fullmatch(name)
@@ -167,7 +169,7 @@ class ReportFiles:
                     )
             self.inline.write("]</script>\n")
             return
-        path = os.path.join(self.beside, self._data_folder, f"{name}.js")
+        path = os.path.join(self.files_folder, self._data_folder, f"{name}.js")
         with new_file(path, "w", encoding="utf-8", newline="\n") as file:
             file.write(f'reportPage.take("{name}", [')
             file.writelines(_separated(rows))
@@ -226,7 +228,7 @@ class ReportFiles:
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
 
     def _address_of(self, path: str) -> str:
-        return quote(os.fsencode(f"{os.path.basename(self.beside)}/{path}"))
+        return quote(os.fsencode(f"{os.path.basename(self.files_folder)}/{path}"))
 
     def put(self, parts: Iterable[str]) -> None:
         """Write the page from its parts, `inline` read from its beginning, and give it its name.
@@ -253,13 +255,13 @@ class ReportFiles:
             return
         kept: set[str] = set()
         if not self._is_first:
-            kept = set(os.listdir(self.beside)) - {self._data_folder}
+            kept = set(os.listdir(self.files_folder)) - {self._data_folder}
         self._remove_all_but(kept)
 
     def _remove_all_but(self, kept: set[str]) -> None:
         # A kept folder stays with all that is in it. Files of the user stay, and so does what can't
         # be removed. Folders that are empty then are removed, the one next to the page too.
-        folder = Path(self.beside)
+        folder = Path(self.files_folder)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
             path_in_folder = path.relative_to(folder)

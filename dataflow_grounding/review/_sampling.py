@@ -17,7 +17,7 @@ from dataflow_grounding.review._record_view import Expression, expressions_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
 
 GOLD_IOU = 0.5  # from which a box is the gold's
-LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
+LEAST_MIXED_IN = 10  # items of gold in a sample, or all if the gold has fewer
 
 
 def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:

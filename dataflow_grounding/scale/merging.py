@@ -152,8 +152,8 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
     formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
     for name in sorted(formats - {"unified", "jsonl"}):
         say(
-            f"Note: what workflow.output_format {name} leaves beside the annotations is not put"
-            " together: the same generate without --shard writes it, and asks nothing again."
+            f"Note: what workflow.output_format {name} writes in addition to the annotations is not"
+            " merged: the same generate without --shard writes it, and asks nothing again."
         )
 
 

@@ -38,8 +38,8 @@ class AskedTier:
 
     Args:
         name: `flex`, or empty for the ordinary tier.
-        ordinary_after: Once the tier has had no room for so many seconds, requests that find none
-            are sent to the ordinary tier; None waits for the tier.
+        ordinary_after: Seconds for which the tier may have no room; after these, requests that find
+            none are sent to the ordinary tier. None waits for the tier.
 
     Raises:
         SpecError: The tier isn't known, or the seconds are no number from 0.

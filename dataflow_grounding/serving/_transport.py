@@ -271,8 +271,8 @@ class ClientTransport:
             response = error.response
         except openai.APIConnectionError as error:  # its cause is httpx's, or httpx2's in openai 3
             raise fault_of(error.__cause__ or error, self.url, "vlm.openai", self.timeout) from None
-        # A RuntimeError is that of a connection which another event loop has left behind: the user
-        # has sent with this client elsewhere. Each is met once, so that another try goes further.
+        # A RuntimeError comes from a connection of another event loop, in which the user has sent
+        # with this client. Each such connection fails once, so another try gets further.
         except (asyncio.TimeoutError, RuntimeError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
         return response.status_code, response.headers, response.content

@@ -269,7 +269,7 @@ class GeminiServing(Serving):
 
 
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
-    # `tier` is the service tier that is stated elsewhere; "" for none.
+    # `tier` is the service tier that `vlm.service_tier` states; "" for none.
     fields = setting("vlm.gemini.extra")
     for name in ("contents", "systemInstruction"):
         if name in extra:

@@ -223,8 +223,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_in(text: str | None, unit: float) -> float | None:
-    # Return the seconds that a header's number says, in units of so many, as `_bounded` does. None
-    # for a header without a number.
+    # Return the seconds that a header's number says, in units of `unit` seconds, as `_bounded`
+    # does. None for a header without a number.
     with suppress(ValueError):  # raised for a date, and for what is neither
         return _bounded(float(text or "") * unit)
     return None

@@ -30,8 +30,8 @@ from dataflow_grounding.tasks.request import Request
 # Seconds for which further requests are waited for: those that were just answered are followed by
 # the next ones of the run.
 LINGER = 0.03
-# A digest of a model reads so many samples of each large file, evenly spread. Any training changes
-# nearly all of the weights, and so the samples.
+# Samples of each large file that a model's digest reads, evenly spread. Any training changes nearly
+# all of the weights, and so the samples.
 SAMPLES = 64
 SAMPLE_BYTES = 2**16  # the size of a sample
 

@@ -1,4 +1,4 @@
-"""A VLM behind an OpenAI-compatible endpoint (`/chat/completions`)."""
+"""A VLM at an OpenAI-compatible endpoint (`/chat/completions`)."""
 
 import asyncio
 import json

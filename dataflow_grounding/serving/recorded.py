@@ -167,9 +167,9 @@ def head_of_recording(
 ) -> dict[str, Any]:
     """Return the first line of a recording, which says whose replies it holds.
 
-    The keys of the replies are made from the serving's identity, which an address usually isn't
-    part of: the same server answers the same elsewhere. `keyed_by_endpoint: false` has who looks
-    replies up leave the endpoint out, too.
+    The keys of the replies are made from the serving's identity. The address usually isn't part of
+    it: a server answers the same at any address. With `keyed_by_endpoint: false`, the endpoint is
+    left out of the keys when replies are looked up.
 
     Args:
         serving: Who answered.

@@ -33,7 +33,7 @@ LONGEST_TIER_NAME = 40  # characters in a reply; longer ones are no names
 MOST_TOKENS = 10**9
 """The highest count of tokens of one request or reply that is believed.
 
-No model takes so many, and sums of them fit a double.
+No model takes that many, and sums of such counts fit a double.
 """
 
 

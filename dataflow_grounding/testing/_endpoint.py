@@ -37,7 +37,7 @@ SERVED_PATH = re.compile(
 )
 KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")  # of OpenAI, Azure and Gemini
 IMAGE_TOKENS = 1000  # what an image counts
-CACHE_WINDOW = 64  # a beginning counts as cached if one of so many requests before had it, too
+CACHE_WINDOW = 64  # a beginning counts as cached if one of the last 64 requests had it, too
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Counts:
         self.errors: list[Exception] = []
 
     def count_request(self, size: int) -> None:
-        """Count a request whose body has so many bytes."""
+        """Count a request whose body has `size` bytes."""
         self.received += 1
         self.bytes_received += size
         self.in_flight += 1

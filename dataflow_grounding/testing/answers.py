@@ -174,7 +174,7 @@ def color_of(seed: str) -> str:
 def extracted(caption: str) -> dict[str, Any]:
     """Return the caption with its first capitalised or longer words as expressions.
 
-    They are MOST_WORDS at most; the first word where no word is such a one, none without words.
+    At most MOST_WORDS are returned; if no word is capitalised or longer, it is the first word.
     """
     words = WORD.findall(caption)
     named_things = [word for word in words if word[0].isupper() or len(word) >= LONG_WORD]

@@ -55,8 +55,8 @@ from dataflow_grounding.trust.probes import (
 
 T = TypeVar("T")
 
-# What a message of failure says besides, where the replies are stored.
-_ADVICE_TO_ASK_AGAIN = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
+# Added to a message of failure if the replies are stored.
+_ADVICE_TO_ASK_AGAIN = ". The replies are kept: dataflowgrounding calibrate asks for them again"
 CALIBRATION = "calibration"
 """The step under which replies to probe pictures are stored."""
 
@@ -100,8 +100,8 @@ def calibrate(
         if start.replies is None or _was_asked(serving, start.replies):
             raise
     # The stored replies are those of another address: this one may answer otherwise.
-    anew = replace(start.options, force_reprocess=True)
-    return _calibrated(serving, stated, replace(start, options=anew))
+    options = replace(start.options, force_reprocess=True)
+    return _calibrated(serving, stated, replace(start, options=options))
 
 
 def _calibrated(

@@ -185,8 +185,8 @@ if hasattr(os, "register_at_fork"):
 def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
     """Return what this process knows of a serving, by the name of its endpoint, model and format.
 
-    A class of the user's that says of itself no more than its model's name may have another server
-    behind each object: what is known of one is not known of another.
+    Objects of a user's class that states only its model's name may ask different servers: what is
+    known of one object is not used for another.
     """
     if asked.maps:  # further frames are further formats to this process
         name += f" {hash(asked.maps)}"

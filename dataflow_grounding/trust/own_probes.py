@@ -130,6 +130,6 @@ async def ask_about_copy(
     except RunStopped:
         raise
     except Exception as error:
-        # Whatever a serving, or a user's own code, fails with on a probe is no reason to end the
-        # run: the picture counts as unanswered.
+        # No failure of a serving, or of a user's own code, on a probe is a reason to end the run:
+        # the picture counts as unanswered.
         return ProbedPicture(Probe(image.size, {}), image.sent_size, [], str(error))

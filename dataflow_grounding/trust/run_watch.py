@@ -80,8 +80,8 @@ class Question:
         self._read = read
         self._was_sent = False
         self._tries = 0
-        # Set where the next reply comes from the store: whether the store holds a later one to the
-        # same question, which is what a reply that was refused leaves behind.
+        # Set if the next reply comes from the store: whether the store holds a later reply to the
+        # same question, because this one was refused.
         self._was_asked_again: Callable[[], bool] | None = None
         self._first: JudgedReply | None = None  # where it looked like another format
         self.judged: JudgedReply | None = None
