@@ -1,7 +1,7 @@
 """Model names: whether a name is of a family, such as "qwen2.5-vl".
 
 Providers and routers write names in many ways: "openrouter/qwen/Qwen2.5-VL-7B-Instruct:free" is of
-that family. A router's path and prefixes may stand before the family's name; sizes, dates, versions
+that family. A router's path and prefixes may come before the family's name; sizes, dates, versions
 and quantization after it. Any other word makes it another model.
 """
 

@@ -37,7 +37,7 @@ class Seeds(ABC):
         folders: The folders of the images.
         boxless: Whether the steps can do without any box.
         without: Words for a message that no image has a box.
-        bad: Takes what can't be read, where it goes on; nothing is left out so unless given.
+        bad: Takes what can't be read, so that reading goes on; None leaves nothing out.
 
     Attributes:
         found: What was found on the way: a finding in words, and the places where. It is complete

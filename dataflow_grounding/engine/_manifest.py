@@ -27,10 +27,10 @@ NAME = "finished.json"  # the file's name in a checkpoint folder
 
 
 class Manifest:
-    """A segment's entry in `.ckpt/finished.json`: what went into it, and what it wrote.
+    """A segment's entry in `.ckpt/finished.json`: digests of its input, and its output's state.
 
-    Of the first it has digests, of the files that were written the state. Make it before the run
-    reads anything: it notes the input's state, to see at the end whether it has changed.
+    Make it before the run reads anything: it notes the input's state, to see at the end whether
+    that has changed.
     """
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
@@ -80,13 +80,13 @@ class Manifest:
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run, if the same would come out were it done again; else forget it.
+        """Remember a finished run if doing it again would give the same; else forget it.
 
-        To be remembered, a run has to have got a record through, without failures that may pass,
-        and with a judge, if any, that it could obey: another may answer at the same address later;
-        its settings have to be known, and its input and images must not have changed meanwhile.
-        A changed input is noted in the summary; where an image has changed, the folder's other
-        segments are forgotten, too. Raises StorageFailed.
+        A run is remembered if a record got through, if no failure may pass, and if its settings are
+        known. Its judge, if any, must have been obeyed, because another may answer at the same
+        address later. Its input and images must not have changed meanwhile. A changed input is
+        noted in the summary; if an image has changed, the folder's other segments are forgotten,
+        too. Raises StorageFailed.
         """
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image

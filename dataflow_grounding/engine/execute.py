@@ -214,8 +214,8 @@ def _execute_segment(
     to_settle: list[Annotator],
     make_run: MakeRun,
 ) -> Summary:
-    # The checks stand in this order: nothing is read before it is known that the run would not
-    # write over its input, and nothing is asked before the columns are known to fit.
+    # The order matters: nothing is read before it is sure that the run won't overwrite its input,
+    # and nothing is asked before the columns are known to fit.
     storage = steps[0].storage
     storage.begin()
     source = Source(steps, name, options.pilot, options.shard)

@@ -32,8 +32,8 @@ class ImageMemo:
 
     Args:
         log: Where facts are remembered; None remembers them for this process alone.
-        keeps: Whether new ones are added to it, and the bytes to be sent kept: not where nothing is
-            sent.
+        keeps: Whether new facts are added to the log, and bytes are kept to be sent; False if
+            nothing is sent.
     """
 
     def __init__(self, log: KeyedLog | None, *, keeps: bool = True) -> None:
@@ -50,7 +50,7 @@ class ImageMemo:
         Args:
             record: The record.
             key: The column with the image's path.
-            limits: What pictures may be sent as they are; None where nothing is sent.
+            limits: What pictures may be sent as they are; None if nothing is sent.
 
         Raises:
             BrokenRow, ImageMissing, ImageBroken, MachineBusy: It can't be found or read.

@@ -107,7 +107,7 @@ def _results(
         update, error = outcomes[index]
         # without the column of which ids are made: the record has it as its id, and no NaN
         shown = {str(name): value for name, value in row.items() if name != "image_id"}
-        if update and error is None:  # a row of which a part failed shows nothing of the rest
+        if update and error is None:  # a row that failed in part shows nothing of the rest
             shown |= update
         column = image_key or _image_column(row)
         results[index] = ShownRecord.of(records[index], column, shown), error

@@ -41,7 +41,7 @@ _LINES = json.JSONEncoder(default=plain_value)
 class Vouched:
     """What checks of an endpoint have said of a log's lines.
 
-    Lines are told apart by what they are `of`: the endpoint, model and format that were asked.
+    Lines are distinguished by what they are `of`: the endpoint, model and format that were asked.
 
     Args:
         mark: The log's last line of the key MARK; None for none. What is damaged in it is left out.
@@ -92,8 +92,8 @@ class Vouched:
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
         """Return a line, which begins at a byte offset of the log, as checks have judged it.
 
-        Of a line that a failed check has set aside, that is a copy with `"suspect": True` if such
-        lines are trusted, else None: it is as good as lost. Any other line is returned as it is.
+        If a failed check has set the line aside, the result is a copy with `"suspect": True` if
+        such lines are trusted, else None. Any other line is returned as it is.
         """
         of = line.get("of", "")
         if not isinstance(of, str):  # damaged

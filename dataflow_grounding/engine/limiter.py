@@ -380,7 +380,7 @@ class Share:
             heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
             limiter.shares.add(self)
             held = limiter.held_until - time.monotonic()
-            if held > 0:  # whoever set the hold may be gone by its end
+            if held > 0:  # the request that set the hold may have ended by then
                 waiter.loop.call_later(held, limiter.let_in)
             # it may be its turn already, before others that wait
             limiter.let_in()

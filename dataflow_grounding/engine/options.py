@@ -37,10 +37,10 @@ class RunOptions:
         pilot: How many records to take, evenly spread over the input; None takes all.
         shard: Only the rows of this part of the input; None takes all.
         replies: File of replies to records in memory, which a later call reads; None keeps none.
-        progress: Show progress; None does where standard error is a terminal, and else writes a
-            line now and then.
-        shared_limits: Requests, USD and places that the run shares with other runs, instead of
-            limits of its own (`scale.cluster.limits`).
+        progress: Show progress; None does so on a terminal, and else writes a line now and then to
+            standard error.
+        shared_limits: Requests, USD and places that the run shares with other runs, instead of its
+            own limits (`scale.cluster.limits`).
     """
 
     max_attempts: int = 3
@@ -184,8 +184,8 @@ class RunStart:
         budget: What the run may send and spend.
         folder: The run's own folder for what it finds out; None without files.
         pictures: Looks at the run's first pictures, and returns what they are.
-        shared: What the operators of one run have in common: each puts there what others can use,
-            under a key of its own choice.
+        shared: What the operators of one run have in common: each may add what others can use,
+            under any key.
     """
 
     options: RunOptions

@@ -14,10 +14,9 @@ from dataflow_grounding.engine.run_lock import only_run
 
 @contextmanager
 def local_copy(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """Yield a results folder of this machine to be read.
+    """Yield a results folder of this machine for reading.
 
-    Of a remote folder that is a copy, which is there as long as the block runs. Raises
-    InputError.
+    A remote folder is copied; the copy exists while the block runs. Raises InputError.
 
     Args:
         results: The folder, or its address.
@@ -47,17 +46,17 @@ def stored_replies(folder: str) -> Iterator[KeyedLog]:
 
 @contextmanager
 def locked_folder(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of a checkpoint folder, as `only_run` does, and of the one that it stands for.
+    """Hold the lock of a checkpoint folder, as `only_run` does, and of the remote one it mirrors.
 
-    Where a remote folder is meant, what a run needs is brought from there before the block, and
-    what it leaves is sent there in the block or at its end.
+    If the folder mirrors a remote one, what a run needs is fetched before the block, and what the
+    run leaves is sent in the block or at its end.
 
     Yields:
         What mirrors the remote folder; None for a folder of this machine.
 
     Raises:
         FolderTaken: Another run holds a lock.
-        InputError: A folder can't be written or brought.
+        InputError: A folder can't be written or fetched.
         StorageFailed: What the block left can't be sent.
     """
     with only_run(folder):

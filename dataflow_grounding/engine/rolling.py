@@ -108,7 +108,7 @@ class Rolling:
         CLOSED_BYTES. Raises OSError where the log can't be read, or the store doesn't take it.
         """
         with open(self._log, "rb") as file:
-            os.fsync(file.fileno())  # nothing is sent that this machine could still lose
+            os.fsync(file.fileno())  # only what this machine can't lose any more is sent
             while True:
                 file.seek(self._part_begin)
                 data = file.read(ROLL_BYTES)
@@ -182,7 +182,7 @@ def mirrored(folder: str) -> Iterator[Mirror | None]:
 def remote_lock(mirror: Mirror, part: str) -> Iterator[None]:
     """Hold the lock of a part of a remote folder, so that no other run works there.
 
-    Raises InputError where another run does, and where results stand there that no run has left.
+    Raises InputError if another run works there, or if the folder has results of no run.
     """
     address = f"{mirror.address}/{part}".rstrip("/")
     folder = os.path.join(part, CKPT)
@@ -246,7 +246,7 @@ def _word_on_the_wait(mirror: Mirror) -> threading.Timer:
 def _send_at_end(
     mirror: Mirror, rolling: Rolling, folder: str, stopped: BaseException | None
 ) -> None:
-    # Of a run that was stopped, that is only said, as a warning.
+    # For a run that was stopped, that is only a warning.
     if stopped is None:
         _send_what_is_left(mirror, rolling, folder)
         return

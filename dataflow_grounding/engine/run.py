@@ -359,7 +359,7 @@ class Run:
             for columns, _ in results:
                 now = now.updated(columns or {})
             steps = [self._annotate(index, place, now, work) for index in level]
-            # nearly always it is one, which needs no task of its own
+            # nearly always it is one, which needs no task
             of_level = [await steps[0]] if len(steps) == 1 else await all_done(steps)
             for index, result in zip(level, of_level, strict=True):
                 results[index] = result

@@ -9,8 +9,8 @@ from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
 
 _HASHES = 2**64  # modulo this, a hash is a number that a NumberTable holds
-ONE = "object"  # the class of all, where there is only one
-# What users are told of classes' numbers.
+ONE = "object"  # the class of all phrases, if there is only one
+# Remarks about classes' numbers.
 UNLISTED = "classes that aren't in the list, numbered after it"
 NO_LIST = (
     "classes are numbered as they come, because no list of them was found: keep classes.txt of the"
@@ -163,8 +163,8 @@ class Classes:
 def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
     """Return what a YAML file of texts says, `phrase: class` or `class: phrase`, as a dict.
 
-    `key_of` makes the keys of what stands before the colons; they stay as they are unless it is
-    given. Raises InputError, also where two lines of one key differ.
+    `key_of` makes keys from the texts before the colons; by default these are the keys. Raises
+    InputError, also if two lines of one key differ.
     """
     import yaml
 

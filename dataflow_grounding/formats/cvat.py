@@ -164,8 +164,8 @@ class Cvat(ReturningFormat):
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
     def _record(self, image: Element, file: str) -> dict[str, Any]:
-        # Boxes and tags of one phrase that have one id, or stand in one group, are one expression;
-        # so are those of one phrase without either.
+        # Boxes and tags of a phrase with the same id or group are one expression; so are those of a
+        # phrase without either.
         record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
         record |= {side: int(image.attrib[side]) for side in ("width", "height")}
         items: list[str] = []
@@ -359,8 +359,8 @@ def _expression(
 def _read_area(
     mark: Element, record: Mapping[str, Any], where: str, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    # Return `bbox`, and `segmentation` of a shape that is a mask; empty for one of no use, which is
-    # counted, and of all other elements.
+    # Return `bbox`, and `segmentation` of a shape that is a mask; empty for a useless shape, which
+    # is counted, and for all other elements.
     if mark.tag not in _AREAS:
         return {}
     if mark.tag == "box":

@@ -40,7 +40,7 @@ def export(
 ) -> Exported:
     """Write records in a format: a folder with pictures and README, or the data file alone.
 
-    It is put at `path` as a whole, at the end; where anything is raised, nothing is.
+    It is put at `path` as a whole, at the end; if anything is raised, nothing is written.
 
     Args:
         records: The records, each read once; or those of each part of a split, by the part's name:

@@ -39,8 +39,8 @@ _SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose
 class Picture(NamedTuple):
     """A picture as its record names it, with its width and height in the export's frame.
 
-    `path` and `header` are those of its file, if that is to be copied, linked or packed; of a
-    picture that is only referenced they are "" and None.
+    `path` and `header` are those of the file to copy, link or pack; "" and None for a picture that
+    is only referenced.
     """
 
     name: str

@@ -34,28 +34,28 @@ _OF_COCO = ("annotation", "instances", "coco", "labels")
 _TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 """Endings of pictures that can't be opened here, in lower case: they are no part of ENDINGS."""
 BATCH = 64  # rows with their pictures that are in memory at a time
-_MAX_ENDINGS = 5  # that are told of files which aren't taken for pictures
+_MAX_ENDINGS = 5  # endings of other files than pictures that are reported
 
 
 def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
-    """Return the input at `path`, if it is something else than a plain file of rows.
+    """Return the input at `path` if it is anything but a plain file of rows.
 
     Args:
         path: A file, a folder, a pattern with `*`, or `datasets:NAME[:CONFIGURATION]`.
         split: That of a `datasets` data set, where it has several.
-        results_dir: Pictures in there are none of the input's.
+        results_dir: A folder whose pictures don't belong to the input.
 
     Returns:
-        The input; None for a file that is read as it is, for a pipe, and where nothing is.
+        The input; None for a file that is read as it is, for a pipe, and if nothing is there.
 
     Raises:
         InputError: There is nothing in it that could be an input.
-        MissingExtra: Parquet's library isn't installed. That of `datasets` is asked for only when
-            rows are read.
+        MissingExtra: Parquet's library isn't installed. The library of `datasets` is imported only
+            when rows are read.
     """
     if path.startswith(DATASETS):
         return _of_dataset(path, split)
-    path_kind = kind_of(path)  # "" where nothing is
+    path_kind = kind_of(path)  # "" if nothing is there
     if path_kind == "folder":
         return _of_folder(path, split, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
@@ -172,7 +172,7 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
-    # `others` are the files that aren't pictures. The most frequent endings are told.
+    # `others` are the files that aren't pictures. Their most frequent endings are reported.
     if not others:
         return ""
     endings = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in others)
@@ -304,7 +304,7 @@ def _load(path: str) -> Any:
         if path.startswith(DATASETS):
             return datasets.load_dataset(name, configuration or None)
         return datasets.load_from_disk(path)
-    except Exception as error:  # of its own, of the file formats' and of the network's
+    except Exception as error:  # the library's own, the file formats' and the network's
         lines = str(error).splitlines() or [type(error).__name__]
         why = lines[0]
         if isinstance(error, ConnectionError):

@@ -44,7 +44,7 @@ from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
-BEYOND = "boxes reach beyond their image and are kept as they are"  # what is told of such boxes
+BEYOND = "boxes reach beyond their image and are kept as they are"  # the report on such boxes
 # A record, why regions of it are left out, and which of its boxes reach beyond the image.
 _Labels: TypeAlias = tuple[dict[str, Any], list[str], list[str]]
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
@@ -142,7 +142,7 @@ class LabelSeeds(Seeds):
         record, left_out, outside = self._record_of(path, labels_size)
         if record["regions"] and path in self._stated_sizes:
             return self._stored.upright(record), left_out, outside
-        # Its size was measured, and tells nothing of the frame.
+        # Its size was measured, and says nothing about the frame.
         turned = self._stored.upright({**record, "width": None, "height": None})
         return {**turned, **size_columns(size)}, left_out, outside
 

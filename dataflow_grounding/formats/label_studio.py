@@ -43,7 +43,7 @@ _CONTROLS = {"rectangle": "box", "polygon": "polygon", "brush": "brush"}
 _PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
 _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
-# How types of regions begin that would be lost, as ellipselabels.
+# Beginnings of types of regions that would be lost, such as ellipselabels.
 _OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
 _MASKS = ("polygon", "brush")  # how types of regions begin that are masks
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
@@ -54,7 +54,7 @@ _MASK_CONTROLS = """
 _AFTER = "</RectangleLabels>"
 _OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
 _AS_READ = "as read"  # key of a region, as it is in the file
-_UNREAD = "unread"  # instead of the type of a region of no use
+_UNREAD = "unread"  # in place of a useless region's type
 _NO_PLACE = ""  # instead of the id of a place in the caption
 _DECIMALS = 6  # of a pixel
 
@@ -148,8 +148,8 @@ class LabelStudio(ReturningFormat):
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the regions of a new box or phrase.
 
-        A box is as the first of the task's is: with a text of its own, or its class for a label. In
-        a task of ours, or without boxes, it is as ours are.
+        A box is written as the task's first one: with a text, or with its class as a label. In our
+        own tasks, and in tasks without boxes, it is written as in ours.
         """
         numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
         span_id = f"p{next(numbers)}"
@@ -208,7 +208,7 @@ class LabelStudio(ReturningFormat):
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled = [bool(each.get("was_cancelled")) for each in annotations]
-        # Counts of 0 are added, too: reasons are told in the order in which they come here first.
+        # Counts of 0 are added, too: reasons are reported in the order of their first mention here.
         self.passed_over.update(
             {
                 "cancelled annotations": sum(cancelled),
@@ -382,8 +382,8 @@ def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    # The text of a phrase with boxes stands at its boxes. That of one without boxes comes as a
-    # second region, where the caption has it written otherwise.
+    # The text of a phrase with boxes is at its boxes. A phrase without boxes has its text in a
+    # second region if the caption writes it differently.
     if not phrase.span:
         return
     start, end = phrase.span
@@ -463,8 +463,8 @@ def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
 
 
 def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
-    # A region of a mask gets `shape`, its mask and the box around; one of no use, which is counted,
-    # stands for nothing. Others are as they were.
+    # A region of a mask gets `shape`, its mask and the box around it. A useless one is counted and
+    # has no effect. Others stay as they are.
     if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
         return part
     where = f"{where}, region {part.get('id')}"
@@ -539,7 +539,7 @@ class _Mention(NamedTuple):
 
     Attributes:
         text: The phrase.
-        span_id: The id of its place in the caption; _NO_PLACE where the region has none.
+        span_id: The id of its place in the caption; _NO_PLACE if the region has none.
         region: The region, as the file has it.
         item: Its number in the result.
         is_box: Whether the region is a box of the phrase; else it says that it has none.
@@ -555,9 +555,9 @@ class _Mention(NamedTuple):
 def _expressions(
     result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> list[dict[str, Any]]:
-    # Boxes of one text that are related to one place in the caption are one expression's. A region
-    # without a place joins the first expression of its text. `char_span` is the place, None for a
-    # phrase that the export wrote without one, and left out where it is to be looked for.
+    # Boxes of one text that are related to one place in the caption belong to one expression. A
+    # region without a place joins the first expression of its text. `char_span` is the place, None
+    # for a phrase that the export wrote without one, and left out if it has to be looked for.
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
@@ -671,10 +671,9 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    # Return the phrases that a region stands for; an empty list for one that stands for none. They
-    # are its texts; else the words at its place in the caption, else its labels but _BOX. A place
-    # in the caption stands for a phrase only if _NOTHING is its only label: phrases with boxes have
-    # the boxes stand for them.
+    # Return the phrases of a region, perhaps none. They are its texts; else the words at its place
+    # in the caption, else its labels except _BOX. A place in the caption is a phrase only if
+    # _NOTHING is its only label: phrases with boxes come from the boxes.
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
     if not role or is_phrase_with_boxes:
@@ -692,8 +691,8 @@ def _phrases(
 
 
 def _code_points(part: Mapping[str, Any], caption: str, passed_over: Counter[str]) -> list[int]:
-    # If its text doesn't stand at the stated offsets, but does if they count UTF-16 units, they are
-    # converted; else its place is the nearest one where the caption has it, which is counted.
+    # If its text is at the stated offsets only if they count UTF-16 units, they are converted; else
+    # its place is the nearest one where the caption has it, which is counted.
     value = part["value"]
     span = [value["start"], value["end"]]
     text = value.get("text")

@@ -99,7 +99,7 @@ def runs_of(mask: Mapping[str, Any]) -> list[int]:
 
 
 def _runs_in(text: str) -> list[int]:
-    # From the fourth on a number is the difference from the last but one.
+    # From the fourth on, each number is the difference from the last but one.
     runs: list[int] = []
     value = 0
     length = 0
@@ -216,9 +216,9 @@ def without(instance: Mapping[str, Any]) -> dict[str, Any]:
 def usable(
     mask: Any, box: Any, size: Size | None, where: str, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    """Return `segmentation` of a file's mask, in an object of its own; empty where it has no use.
+    """Return an object with `segmentation` of a file's mask; empty if the mask is useless.
 
-    One that is wrong, or doesn't meet its box, is counted. `box` is None where the file has none.
+    A mask that is wrong, or doesn't meet its box, is counted. `box` is None if the file has none.
     """
     try:
         checked(mask, size)
@@ -231,7 +231,7 @@ def usable(
 
 
 def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
-    """Count a mask of no use; what is told of them all names the first."""
+    """Count a useless mask; the report on all of them names the first."""
     start = f"{UNREADABLE}, of which the first is "
     known = next((what for what in passed_over if what.startswith(start)), "")
     passed_over[known or f"{start}{where}: {why}"] += 1

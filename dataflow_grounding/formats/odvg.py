@@ -166,8 +166,8 @@ class MMDetection(_Odvg):
 
 
 def _span_of(region: Mapping[str, Any], text: str, caption: Any) -> list[Any] | None:
-    # The words of a phrase may have a span each. The phrase stands in the caption, from the start
-    # of the first to the end of the last, only if nothing else is between them.
+    # Each word of a phrase may have a span. The phrase is in the caption, from the start of the
+    # first to the end of the last, only if nothing else is between them.
     spans = region["tokens_positive"]
     whole_span = [spans[0][0], spans[-1][1]]
     if len(spans) == 1 or is_at_span(text, whole_span, caption):
@@ -183,8 +183,8 @@ def _of_one_lower_letter(letter: str) -> str:
 class TaoReferring(_Odvg):
     """Referring expressions as Mask Grounding DINO of TAO 7 or later reads them.
 
-    There is a line for each expression, also where nothing is there; on reading, lines of one
-    picture that follow each other are one record.
+    There is a line for each expression, also if nothing is there. Consecutive lines of one picture
+    are read as one record.
     """
 
     picture_key = "file_name"

@@ -45,8 +45,8 @@ from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
 from dataflow_grounding.images.image import find_image
 
 _PASSING = nullcontext()
-ROUNDING = 0.5  # px by which a box may reach out of its image without a word
-# What is told of an import; the boxes stay as they are.
+ROUNDING = 0.5  # px by which a box may reach out of its image without a report
+# Reports on an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
 _SWAPPED = "pictures whose stated sides are swapped (labels of pixels as stored: --frame stored)"
 _OUTSIDE = "boxes outside of their picture, which an export leaves out"
@@ -378,8 +378,7 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
 def object_errors(where: str, bad: BadEntries) -> AbstractContextManager[None]:
     """Return a context that leaves out an object of a picture that can't be read, if `bad` goes on.
 
-    `where` is its place. Where `bad` doesn't go on, errors pass as they are: they are told of the
-    picture.
+    `where` is its place. If `bad` doesn't go on, errors pass as they are, as errors of the picture.
     """
     return _noted(where, bad) if bad.goes_on else _PASSING
 
@@ -489,7 +488,7 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
 def check_expression(expression: Mapping[str, Any], bad: BadEntries) -> None:
     """Raise BrokenRow for an expression that `complete_rows` can't complete, if `bad` goes on.
 
-    So it is told with its own place. Else `complete_rows` raises.
+    So it is reported with its own place. Otherwise `complete_rows` raises.
     """
     if not bad.goes_on:
         return
@@ -521,8 +520,8 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
-    # Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number.
-    # It is one that no other box of the expression has: `a#0.0`, `a#0.1` and so on.
+    # Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number
+    # that no other box of the expression has, as in `a#0.0` and `a#0.1`.
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
     for instance in expression["instances"]:
@@ -550,7 +549,7 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
     # Where all that are stated hold their phrases, and none is missing, these and the caption stay.
     # Else all are looked for in the cleaned caption, and None where the phrase isn't found.
     texts = [expression["text"] for expression in expressions]
-    # None says that the phrase isn't in the caption; where nothing is said, () holds no phrase.
+    # None says that the phrase isn't in the caption. Without a statement, () holds no phrase.
     spans = [expression.get("char_span", ()) for expression in expressions]
     if not _all_stand(texts, spans, caption):
         caption = clean_caption(caption)

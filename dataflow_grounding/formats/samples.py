@@ -57,11 +57,11 @@ from dataflow_grounding.formats.whole_pictures import (
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
-# What is told of such pictures where the format has no place for them.
+# Reports on such pictures if the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
 _SKIPPED_MARKS = "marks of pictures of which an import left something out"
 _OF_OTHER_FRAME = "what the source said of pictures in another frame, besides boxes"
-# What is told of the records in the end, with how often: by what is counted, in the order of lines.
+# Reports on the records at the end, with counts: by what is counted, in the order of lines.
 _CHANGED = "changed texts"  # captions and phrases
 _UNSELECTED = "unselected phrases"
 _REJECTED = "rejected boxes"
@@ -119,7 +119,7 @@ class Exported:
     parts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def losses(self) -> str:
-        """Return what is lost, in a line, `scores (2), spans (1)`; empty where nothing is."""
+        """Return what is lost in a line, `scores (2), spans (1)`; empty if nothing is lost."""
         return ", ".join(f"{what} ({count})" for what, count in self.lost.items())
 
 
@@ -259,8 +259,8 @@ class SampleMaker:
         return phrases
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
-        # Records that can't be read are passed over: what is wrong with them is told when they are
-        # written. Another maker reads, so that nothing is counted twice.
+        # Records that can't be read are skipped: their errors are reported when they are written.
+        # Another maker reads, so that nothing is counted twice.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(""))
         for record in records:
             try:
@@ -388,7 +388,7 @@ class SampleMaker:
         return kept
 
     def _each_thing_once(self, phrases: Sequence[Phrase]) -> list[Phrase]:
-        # Phrases of one class, as "a person" and "a human", have each thing with a box of its own.
+        # Phrases of one class, such as "a person" and "a human", each have a box of the same thing.
         places_of_class: dict[str, list[int]] = {}
         for place, phrase in enumerate(phrases):
             places_of_class.setdefault(self._format.thing(phrase), []).append(place)

@@ -46,7 +46,7 @@ from dataflow_grounding.formats.tao_records import (
 from dataflow_grounding.spec.schema import ReferringData
 
 _BROKEN_LINES_TOLD = 5  # in remarks; the report has more
-NO_AREA = "boxes without an area are left out"  # what is told of such boxes
+NO_AREA = "boxes without an area are left out"  # the report on such boxes
 
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
@@ -273,8 +273,8 @@ class AnnotationSeeds(Seeds):
         if self._stored:
             row = self._stored.upright(row)
         record = self._without_remade(with_status(row))
-        # With boxes the record keeps the size that it states for them, and fails where it is
-        # another one than the image's: `check_stated_size`.
+        # A record with boxes keeps the size that it states, and fails if the image has another one:
+        # `check_stated_size`.
         keeps_stated_size = record.get("regions") and size and stated_size(record)
         if not keeps_stated_size:
             record |= size_columns(size)
@@ -355,7 +355,7 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 
     If what they depend on and the file at `path` are as `state_path` says, nothing is read or
     written: the report is the stored one, and the remarks are only those that are known without
-    reading. Raises InputError: seeds can't be read, or the file not be written.
+    reading. Raises InputError if seeds can't be read or the file can't be written.
     """
     with errors_as(InputError, f"can't read {seeds.origin}"):
         fingerprint = seeds.fingerprint()

@@ -158,7 +158,7 @@ class Voc(PictureFiles):
 def _expressions(
     element: Element, item: int, passed_over: Counter[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    # One, with its class and its box as it stands there; none of an object without a box.
+    # One, with its class and its box as it is there; none for an object without a box.
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:

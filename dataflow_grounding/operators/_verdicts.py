@@ -45,13 +45,13 @@ Result: TypeAlias = Verdict | RecordError
 def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     """Return the verdict on an expression from a model that was asked whether it is right.
 
-    Where the model has no text or no regions of its own, those of the expression stay. The kind is
+    If the model gives no text or no regions, those of the expression stay. The kind is
 
-    - `several` where the expression names one region and the model leaves its words, but names
-      several regions; unless it calls it right and the expression's region is none of them, as then
-      it contradicts itself;
-    - `unknown` where the model doesn't say whether it is right, and `matches` where it says so;
-    - `mended` where it says no, and gives other words or regions, `wrong` where it gives neither.
+    - `several` if the expression names one region, and the model keeps its words but names several
+      regions. If it calls the expression right and names other regions than its own, it contradicts
+      itself: then the kind isn't `several`;
+    - `unknown` if the model doesn't say whether it is right, and `matches` if it says so;
+    - `mended` if it says no and gives other words or regions, `wrong` if it gives neither.
 
     Args:
         check: The model's answer.
@@ -80,10 +80,10 @@ def verdict_of_regrounding(
     Boxes are matched with regions one to one, with the expression's own ones first. The kind is
 
     - `unknown` where the answer is `ambiguous` or `unsupported`;
-    - `matches` where each of its regions has a box, and each box is on one of these;
-    - `mended` where boxes are found, all on regions, but these aren't just its own: it is to name
-      those with a box; `several` where it named one region and the boxes are on several;
-    - `wrong` where nothing is found, or a box is on no region.
+    - `matches` if each of its regions has a box, and each box is on one of these;
+    - `mended` if all boxes are on regions, but not just on its own: it should name the regions with
+      a box. It is `several` instead if it named one region and the boxes are on several;
+    - `wrong` if nothing is found, or a box is on no region.
 
     Args:
         answer: What was found for the text.

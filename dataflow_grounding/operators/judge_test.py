@@ -56,9 +56,9 @@ class KnownPicture(NamedTuple):
 
     Attributes:
         probe: The picture's rectangles.
-        boxes: The boxes that are drawn in the picture, each with a phrase of its own.
-        right: For each box, whether it is around the rectangle of its phrase. So it is if and only
-            if the picture has that rectangle.
+        boxes: The boxes that are drawn in the picture, each with its phrase.
+        right: For each box, whether it is around the rectangle of its phrase. It is exactly if the
+            picture has that rectangle.
     """
 
     probe: Probe
@@ -98,8 +98,8 @@ def right_by_chance(marks: Sequence[Mark]) -> float:
     share_true = sum(mark.truth for mark in marks) / len(marks)
     # A yes is a right answer to a true question, or a wrong one to a false question.
     share_yes = sum(mark.truth is mark.is_right for mark in marks) / len(marks)
-    # The chance of a guess to be right. Of questions of which half are to be affirmed, it is 1/2
-    # however often it says yes.
+    # The chance that a guess is right: 1/2 if yes is right for half of the questions, however often
+    # the judge says yes.
     chance = share_yes * share_true + (1 - share_yes) * (1 - share_true)
     probability = 0.0
     for count in range(right, len(marks) + 1):

@@ -33,8 +33,8 @@ MOST_CHANGED = 40  # phrases of an image that the model is shown, to change them
 class NegativePhraser(Operator):
     """Makes phrases up that are almost right for an image: one of its own, with one thing changed.
 
-    They are candidates, each with the box of the whole image: a NegativeChecker finds out which of
-    them are absent. About twice as many are made as are wanted, none that a text names already.
+    They are candidates, each with the box of the whole image: a NegativeChecker finds out which are
+    absent. About twice as many are made as are wanted. Things that a text names are left out.
 
     Args:
         serving: The model that is asked.

@@ -108,8 +108,8 @@ class AskedTier:
         return await ask(request, "")
 
     def _is_given_up(self, error: TierFull) -> bool:
-        # Note that the tier has no room; return whether that has lasted for `ordinary_after`. False
-        # without `ordinary_after`. The user is told when it is given up for the first time.
+        # Note that the tier has no room; return whether that has lasted for `ordinary_after`, False
+        # without it. The first time that the tier is given up is reported.
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now

@@ -319,8 +319,8 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply_of(response: Any, where: str) -> Reply:
-    # After a finish reason that says nothing of the content, such as OTHER or MALFORMED_RESPONSE,
-    # nobody knows whether the text is whole: the question is asked again
+    # After a finish reason that doesn't concern the content, such as OTHER or MALFORMED_RESPONSE,
+    # the text may not be whole: the question is asked again
     # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
     usage = _usage_of(response.usage_metadata)
     tier = _tier_of(response)

@@ -111,9 +111,9 @@ class LocalServing(Serving):
     def endpoint(self) -> str:  # type: ignore[override]
         """`local:` with a digest, and the processor's settings if there are any.
 
-        It stands in for an address, and tells apart models of the same name: by their commit or
-        files, and by settings that change the size in which the model sees pictures. Where the
-        digest can't be had, it is `local` alone; without a model in the folder, `local:`.
+        It replaces an address, and distinguishes models of the same name by their commit or files,
+        and by settings that change the size in which the model sees pictures. If there is no
+        digest, it is `local`; without a model in the folder, `local:`.
         """
         processor = ""
         if self.processor:
@@ -204,7 +204,7 @@ class LocalServing(Serving):
 
 
 class _Queue:
-    """The requests that wait in one event loop; whoever holds `turn` has them answered."""
+    """The requests that wait in one event loop; the holder of `turn` has them answered."""
 
     def __init__(self) -> None:
         self.waiting: list[Asked] = []

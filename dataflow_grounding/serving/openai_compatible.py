@@ -400,9 +400,8 @@ class OpenAIServing(Serving):
         return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        # Return a transport by a user's own client. It has connections of its own, unless the
-        # user's client has an HTTP client of the user's: that is kept to one loop, which all others
-        # send from.
+        # Return a transport by a user's own client. It has its own connections, unless the client
+        # was made with an HTTP client: then one loop uses that, and all others send from there.
         import openai
 
         url = self._address("chat/completions")

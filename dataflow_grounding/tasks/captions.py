@@ -20,7 +20,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
 )
 
-# Style of marks → how the model is told of them.
+# Style of marks → the sentence that describes them to the model.
 SHOWN_AS = {
     "outline": "Each region is outlined in the picture, and its id stands beside the outline.",
     "tag": "Each region's id stands in the picture beside the region, at one of its corners.",

@@ -28,7 +28,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
 )
 
-WHOLE_PICTURE = 0.98  # a box over more of the picture's area than this share says where nothing is
+WHOLE_PICTURE = 0.98  # a box over more than this share of the picture's area gives no place
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Found:
 
     @property
     def doubtful(self) -> bool:
-        """Whether much of the reply was of no use, or several phrases had the whole picture."""
+        """Whether much of the reply was useless, or several phrases had the whole picture."""
         return bool(self.doubt)
 
 
