@@ -73,7 +73,7 @@ class Bench:
         if self.vlm.asking != "auto":
             # The ways of a bench.json say how it was asked, so that its figures can be made again.
             raise SpecError(
-                "bench asks in a form as a way of its own: leave out vlm.asking, and"
+                "bench has a way for each form of asking: leave out vlm.asking, and"
                 " name the form in --ways"
             )
         answerable: list[str] = []

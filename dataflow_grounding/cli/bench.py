@@ -253,9 +253,9 @@ def _rescored(path: str, own: Any, as_json: bool) -> int:
             names = list(_differing_figures(of_way["figures"], stated_figures))
             differing.append(f"{way} ({', '.join(names[:3])}{', …' if names[3:] else ''})")
     if differing:
-        say(f"{path} states other figures of {', '.join(differing)} than its replies come to.")
+        say(f"{path} states other figures of {', '.join(differing)} than its replies give.")
         return 1
-    say(f"{path} states the figures that its replies come to.")
+    say(f"{path} states the figures that its replies give.")
     return 0
 
 

@@ -180,7 +180,7 @@ def _check_together(options: dict[str, Any]) -> None:
     on_ray = options["engine"] == "ray"
     is_shard = options["shard"] is not None
     if on_ray and is_shard:
-        raise SpecError("--engine ray makes shards of its own: leave --shard out")
+        raise SpecError("--engine ray makes its own shards: leave --shard out")
     if not on_ray and (options["ray_address"] or options["workers"]):
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
 

@@ -108,7 +108,7 @@ def phrases_with_classes(
             what = f"classes: {first!r} and {phrase!r} are one phrase: leave one"
             raise ClassError(what, (entry,))
         if phrase in by_phrase:
-            raise ClassError(f"classes: {phrase!r} stands there twice", (entry,))
+            raise ClassError(f"classes: {phrase!r} is there twice", (entry,))
         by_phrase[phrase] = name
     return by_phrase
 

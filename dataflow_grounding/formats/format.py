@@ -22,7 +22,7 @@ EXACT = 0.01  # px: numbers that come back closer than this are the same
 # What readers may take for something else than text, such as <image>, </ref>, <|box_start|>; group
 # 1 is its name: image, ref, box_start.
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")
-NOT_IN_CAPTION = "phrases that don't stand in their caption"  # the report on such phrases
+NOT_IN_CAPTION = "phrases that aren't in their caption"
 _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
 
 

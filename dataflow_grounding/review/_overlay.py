@@ -456,7 +456,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
         raise InputError(f"expression {id}: 'text' should be a text")
     if span is not None and not _stands_at(text, span, caption):
         raise InputError(
-            f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption"
+            f"expression {id}: 'char_span' {span!r} is not the place of {text!r} in the caption"
         )
     changes = {"text": text, "char_span": span}
     if caption == record.get("caption"):

@@ -115,7 +115,7 @@ class LoopInThread:
             if self._loop is not None and self._process != os.getpid():
                 raise EndpointRefused(
                     "the http_client of this OpenAI client was used before the process was forked:"
-                    " make a client of its own in each process"
+                    " make a separate client in each process"
                 )
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

@@ -279,7 +279,7 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
         raise SpecError(f"{fields}: generationConfig should be a mapping, not {config!r:.40}")
     if tier and extra.keys() & {"serviceTier", "service_tier"}:
         raise SpecError(
-            f"{setting('vlm.service_tier')} stands in {fields}, too: leave it out there"
+            f"{setting('vlm.service_tier')} is set in {fields}, too: leave it out there"
         )
 
 

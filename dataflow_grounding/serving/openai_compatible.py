@@ -190,7 +190,7 @@ class OpenAIServing(Serving):
         _check_extras(self.extra_headers, self.extra_body)
         if service_tier and "service_tier" in self.extra_body:
             tier, body = setting("vlm.service_tier"), setting("vlm.openai.extra_body")
-            raise SpecError(f"{tier} stands in {body}, too: leave it out there")
+            raise SpecError(f"{tier} is set in {body}, too: leave it out there")
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()

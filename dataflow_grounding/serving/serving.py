@@ -279,7 +279,7 @@ def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
         return
     if serving.thinking_fields(form.thinking) is None:
         raise SpecError(
-            f"how {serving.model} is told thinking {form.thinking} isn't known: leave it out of"
+            f"how to set thinking {form.thinking} for {serving.model} isn't known: leave it out of"
             f" {setting('vlm.asking')}, and state the fields of a request in"
             f" {setting('vlm.openai.extra_body')} or {setting('vlm.gemini.extra')}"
         )
