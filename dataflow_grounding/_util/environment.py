@@ -1,7 +1,7 @@
 """What the environment says, and the `.env` files that add to it; where the cache is.
 
-A `.env` file lies in a folder and gives settings, mostly keys. The folder may be a stranger's. So
-such a file can set little, and a key from another place never goes to an address that it names.
+A `.env` file gives settings, mostly keys. Its folder may be a stranger's, so such a file can set
+little, and a key from another place never goes to an address that it names.
 """
 
 import io
@@ -143,9 +143,9 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
 
 def _variable_in(texts: list[str]) -> str:
     # A whole text is compared with the variables named as secrets, and with all others of some
-    # length, as a key may stand in a variable of any name. Within a text, as in `Bearer KEY`, only
-    # the long values of variables named as secrets are looked for: a longer text may well hold the
-    # value of any other variable by accident.
+    # length, because a variable of any name may hold a key. Within a text, as in `Bearer KEY`, only
+    # long values of variables named as secrets are looked for: a longer text may hold the value of
+    # any other variable by accident.
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)

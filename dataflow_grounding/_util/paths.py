@@ -104,9 +104,9 @@ def state_of(path: str) -> list[int] | None:
 
 
 def kind_of(path: str) -> str:
-    """Return `file`, `folder` or `pipe`; "" where nothing is, or on this machine can't be seen.
+    """Return `file`, `folder` or `pipe`; "" for nothing, or a local path that can't be looked up.
 
-    Raises InputError where a store doesn't tell, MissingExtra.
+    Raises InputError if a store doesn't answer, MissingExtra.
     """
     absent: tuple[type[Exception], ...] = (FileNotFoundError,)
     if not is_remote(path):

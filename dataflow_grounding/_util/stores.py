@@ -101,8 +101,8 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=1)
 def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
-    # To tell the facts of one file, it lists the file's folder and keeps the listing. As a new one
-    # has no listings, they don't grow old.
+    # For the facts of one file, it lists the file's folder and keeps the listing. A new object has
+    # no listings, so they don't grow old.
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = file_system(skip_instance_cache=True)
@@ -128,8 +128,8 @@ class _InfoFromOneListing:
             try:
                 return self._info_of_library(path, **options)
             except FileNotFoundError:
-                # The library keeps no listing of a folder that isn't there, and would ask for it
-                # for each file. An empty listing stands for it; from that the second call answers.
+                # The library keeps no listing of a missing folder, and would ask for it again for
+                # each file. An empty listing is kept instead, which the second call uses.
                 folder = self._system._parent(path)
                 self._system.dircache.setdefault(folder, [])
             return self._info_of_library(path, **options)

@@ -71,7 +71,7 @@ def in_threads(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """Return what work that waits for stores returns, done by one of the pool's threads.
 
-    The event loop's own threads are too few for that. Raises what it raises. Where whoever waits is
+    The event loop's own threads are too few for that. Raises what it raises. If the caller is
     cancelled, the thread goes on to its end.
     """
     import asyncio

@@ -1,7 +1,7 @@
 """Asking an endpoint in each way, and keeping what it replied.
 
-Each way is a pipeline that runs on the set's pictures in a folder of its own. What is written down
-is what a recording holds: all replies, and whose they are. The figures are made of that alone.
+Each way is a pipeline that runs on the set's pictures in a separate folder. It writes what a
+recording holds: all replies, and whose they are. The figures are computed from that alone.
 """
 
 import os
@@ -42,7 +42,7 @@ _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked l
 
 @dataclass(frozen=True)
 class Bench:
-    """What is to be measured.
+    """What to measure.
 
     Args:
         vlm: The endpoint, as a spec's `vlm` states it.
@@ -138,16 +138,15 @@ def estimate_bench(bench: Bench) -> dict[str, Any]:
 
 
 def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Ask in each way, and yield what `bench.json` holds after each, but for the newest's figures.
+    """Ask in each way, and yield what `bench.json` holds after each, without the newest's figures.
 
-    What can't be asked is told before the first request. A run that stops in a way raises what a
-    run does, when the ways before have been yielded; replies that came are kept, and the next call
-    goes on.
+    What can't be asked is reported before the first request. If a run stops, its error is raised
+    after the earlier ways have been yielded; replies that came are kept, and the next call goes on.
 
     Args:
-        bench: What is to be measured.
-        earlier: The `bench.json` of the same folder. Its ways stay, where they are of the same
-            model, endpoint, pictures and version.
+        bench: What to measure.
+        earlier: The `bench.json` of the same folder. Its ways stay if they are of the same model,
+            endpoint, pictures and version.
 
     Raises:
         SpecError: The endpoint can answer no way, or the folder has another model's replies.

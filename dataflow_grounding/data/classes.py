@@ -179,7 +179,7 @@ def file_of_classes(results: str) -> str:
 
 
 def list_of_file(path: str) -> str:
-    """Return where a file of records has a list of classes of its own, next to it.
+    """Return the path of a file's own list of classes, which is next to it.
 
     Example:
         >>> list_of_file("sets/train.jsonl")
@@ -253,9 +253,9 @@ class ClassList:
         return list(self._by_key.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the classes of a record: of expressions with a box, or with a `class` of their own.
+        """Add the classes of a record: of expressions that have a box or state a `class`.
 
-        What can't be read as an expression is passed over: whoever writes the record reports it.
+        What can't be read as an expression is skipped: it is reported when the record is written.
         """
         expressions = record.get("expressions")
         if not isinstance(expressions, list):

@@ -93,7 +93,7 @@ def from_dataframe(frame: Any) -> list[dict[str, Any]]:
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     """Return the records as a pandas DataFrame, every value as it is, of the type `object`.
 
-    Columns stand in the order in which they come first; what a record lacks is None. With types of
+    Columns are in the order of their first occurrence; what a record lacks is None. With types of
     pandas' choice, 2**53 + 1 next to null would be the float 2**53.
     """
     with needs_package("a DataFrame", "pandas"):
@@ -174,7 +174,7 @@ def _cell(text: str) -> Any:
 def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
     """Write a CSV or TSV file.
 
-    Lists and objects stand in their cells as JSON, formulas as `cell_of` has them.
+    Lists and objects are written as JSON, formulas as `cell_of` writes them.
     """
     cells = ({cell_of(name): cell_of(value) for name, value in row.items()} for row in rows)
     frame = to_dataframe(cells)
@@ -182,7 +182,7 @@ def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> N
 
 
 def cell_of(value: Any) -> Any:
-    """Return a value as it stands in a cell.
+    """Return a value as it is written in a cell.
 
     A text that a spreadsheet would take for a formula, and might execute, gets an apostrophe before
     it, as users type one there; `text_of` takes it off. Numbers that are texts stay as they are.
@@ -199,7 +199,7 @@ def cell_of(value: Any) -> Any:
 
 
 def text_of(cell: str) -> str:
-    """Return the text that a cell stands for: without the apostrophe that `cell_of` added."""
+    """Return a cell's text, without the apostrophe that `cell_of` added."""
     if cell[:1] == "'" and _FORMULA.match(cell):
         return cell[1:]
     return cell

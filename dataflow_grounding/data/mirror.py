@@ -40,9 +40,9 @@ folder here alone."""
 
 
 class Mirror:
-    """The folder `root` of this machine, which stands for all that is at `address`.
+    """The local folder `root`, a copy of what is at `address`.
 
-    `make_mirror` makes the folder. Paths are from the root, as they are from the address, with `/`.
+    `make_mirror` makes the folder. Paths are relative to the root, as to the address, with `/`.
     """
 
     def __init__(self, root: str) -> None:
@@ -140,7 +140,7 @@ class Mirror:
                 else:
                     changed.append(path)
             if any(path.endswith((".json", ".jsonl")) for path in changed):
-                # What a run left here as finished is not what is there any more.
+                # What a run finished here is no longer what is there.
                 Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
             self.fetch(*changed)
             for path in changed:
@@ -269,10 +269,10 @@ def mirror_folder(results: str, part: str = "") -> str:
 
 
 def make_mirror(address: str, root: str, part: str = "") -> Mirror:
-    """Make a folder of this machine the mirror of an address, and return it.
+    """Make a local folder the mirror of an address, and return it.
 
-    A folder that is a mirror already stays one of its own address and part. Raises InputError where
-    the folder can't be written.
+    A folder that is a mirror already keeps its address and part. Raises InputError if the folder
+    can't be written.
     """
     # `mirror_of` trusts a mark only in folders that this process has made mirrors.
     known_mirrors.add(os.path.abspath(root))

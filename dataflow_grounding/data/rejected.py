@@ -172,7 +172,7 @@ class WithoutRejected:
 
 
 def _is_readable(expression: Any) -> bool:
-    # Anything else is left alone here, and reported by whoever reads the record.
+    # Anything else is left alone here; it is reported when the record is read.
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

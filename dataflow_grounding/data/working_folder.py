@@ -54,8 +54,8 @@ def address_of(path: str) -> str:
 def present(*paths: str, refresh: bool = False) -> str:
     """Fetch files of a mirror that aren't here yet, and return the first of the paths.
 
-    `refresh` fetches files that are here as well. All paths are of one mirror: where the
-    first isn't in a mirror, or is an address, nothing is fetched. Raises InputError.
+    `refresh` fetches files that are here, too. All paths are of one mirror: if the first isn't in a
+    mirror, or is an address, nothing is fetched. Raises InputError.
     """
     wanted = [path for path in paths if refresh or not os.path.exists(path)]
     if wanted and not is_remote(paths[0]):

@@ -37,7 +37,7 @@ V = TypeVar("V")
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 16 * 2**20  # of pictures as sent that `kept_encoded` holds
 _MOST_KEPT = 4096  # entries of `kept_facts` and of `seen_files`
-# By so much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
+# How much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
 _TOLERANCE = 0.01
 
 
@@ -129,8 +129,8 @@ class SizeLimits:
     def keeps(self, size: Size) -> bool:
         """Return whether a picture of this size is sent as it is: neither scaled nor padded.
 
-        Give or take a hundredth. One that is smaller than `min_pixels` is not, also where an upper
-        limit keeps it from being enlarged.
+        A hundredth makes no difference. One that is smaller than `min_pixels` is not, even if an
+        upper limit keeps it from being enlarged.
         """
         if self.frames:
             return size in self.frames
@@ -194,7 +194,7 @@ def url_of(data: bytes, media_type: str) -> bytes:
 
 
 def url_head(media_type: str) -> bytes:
-    """Return what stands before the base64 in a `data:` URL."""
+    """Return what comes before the base64 in a `data:` URL."""
     return b"data:" + media_type.encode() + b";base64,"
 
 
@@ -292,8 +292,8 @@ class Image:
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent.
 
-        That is what the limits ask for. A JPEG that is to be reduced is sent a little smaller
-        where its decoder gives such a size at once, without resampling.
+        That is what the limits ask for. A JPEG that has to be reduced is sent a little smaller if
+        its decoder gives such a size at once, without resampling.
         """
         fitted = self.limits.sent(self.size)
         if self.limits.frames:

@@ -60,7 +60,7 @@ class DataSet:
 
 
 def short_digest(text: str) -> bytes:
-    """Return 8 bytes that stand for the text, the same on every machine."""
+    """Return 8 bytes of the text's digest, the same on every machine."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 

@@ -56,10 +56,10 @@ class Annotations:
         name: What they are called in messages.
         phrase_count: How many phrases all records have.
         reviewed: Whether a person has reviewed any phrase or box.
-        states_spans: Whether any phrase states where it stands in its caption.
+        states_spans: Whether any phrase states its place in its caption.
         states_classes: Whether any phrase states its class.
         classes: The classes that are listed for a file, in the user's order.
-        rejected: How many boxes were left out, as a reviewer rejected them.
+        rejected: How many boxes were left out because a reviewer rejected them.
         not_mended: How many phrases have a box that a reviewer rejected, and aren't settled: as
             gold they are open.
     """
