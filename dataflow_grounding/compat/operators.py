@@ -37,7 +37,7 @@ NO_REGIONS = prompt_for(0)
 
 # By a turn's "from" or "role", its role at an endpoint; any other turn is the assistant's.
 _ROLES = {"human": "user", "user": "user", "system": "system"}
-# What stands before a turn's text: "<image>\n", "<image> <image>", or space alone.
+# What comes before a turn's text: "<image>\n", "<image> <image>", or only space.
 _LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
 # What the instructions say of the question's pictures: of none, of one, and of several.
 _ABOUT = ("", " about this picture", " about these pictures, which come in order")
@@ -57,7 +57,7 @@ class PromptedVQAGenerator(Operator):
 
     Args:
         serving: Ours or DataFlow's.
-        system_prompt: What the model is told before every prompt.
+        system_prompt: The system message of every prompt.
         prompt_template: Its `build_prompt()` gives the text of every conversation's first turn.
 
     Raises:
@@ -159,8 +159,8 @@ class PromptedVQAGenerator(Operator):
     def settings(self) -> None:
         """Return None, so that a finished run is worked through again, with its stored replies.
 
-        A run is known to be finished by its settings, rows and pictures, and pictures that stand in
-        lists are not looked at for that.
+        A run counts as finished by its settings, rows and pictures, but pictures in lists are not
+        looked at for that.
         """
 
     def look_over(self, record: Record) -> None:

@@ -51,8 +51,8 @@ class Findings:
     Attributes:
         problems: What should be fixed before a run, line by line.
         remarks: What is good to know, line by line.
-        records: How many were looked over.
-        asks: Model and address of who would be asked, in words; "" where that can't be told.
+        records: How many were checked.
+        asks: Model and address of what would be asked, in words; "" if that isn't known.
         advice: What to add to the command to mend problems, line by line.
     """
 
@@ -270,7 +270,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = check.check(row)
         except RecordError as error:
             problem = str(error)
-        # Where no row could be read, nor could the columns: the first row is told as the reason.
+        # If no row could be read, neither could the columns: the first row's error is the reason.
         told = f"line {row.line}: {problem}"
         if problem is not None and not any(line.endswith(told) for line in earlier):
             findings.problems.append(f"{where}: {problem}")

@@ -62,8 +62,8 @@ NOT_READABLE = "not readable"
 def installation() -> dict[str, Any]:
     """Return versions, extras and the environment, as JSON.
 
-    An extra has the version of what it installs, None where that isn't installed. Of the
-    environment's variables only whether each is set, and not empty, is told: they may hold keys.
+    An extra has the version of what it installs, None if that isn't installed. For the
+    environment's variables it says only whether each is set and not empty: they may hold keys.
     """
     extras: dict[str, str | None] = dict.fromkeys(EXTRAS)
     for extra, package in EXTRAS.items():
@@ -196,9 +196,9 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    # The one with the most similar name comes first, if any is similar, and MOST_MODELS are named
-    # at most. It is "" where the endpoint names none, or has this one after all; and where the
-    # error is no refusal, or one of any request, as for a wrong key: then nothing is asked.
+    # A model with a similar name comes first, and at most MOST_MODELS are named. It is "" if the
+    # endpoint names none, or has this one after all. If the error is no refusal, or one of any
+    # request, as for a wrong key, it is "" and nothing is asked.
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""
 

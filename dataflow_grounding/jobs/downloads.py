@@ -1,8 +1,7 @@
 """Pictures at http(s) addresses, each fetched once into the results folder.
 
 Addresses come from rows, which may be a stranger's. So this machine's own network is out of reach:
-a host is connected to only if all IP addresses that its name stands for are public, or if the user
-has named it.
+a host is connected to only if all IP addresses of its name are public, or if the user has named it.
 """
 
 import asyncio
@@ -59,9 +58,9 @@ class Downloads:
     """Pictures from http(s) addresses, each fetched once for a results folder.
 
     Args:
-        results_dir: Where they are put; which address gave which stands in `.ckpt/addresses.jsonl`.
+        results_dir: Where they are put; `.ckpt/addresses.jsonl` says which address gave which.
         allowed: Returns whether an IP address may be connected to. It is asked about every address
-            that a name stands for, of every redirect too, and no other than those is connected to.
+            of a name, also for every redirect, and only those are connected to.
         hosts: Hosts that may be connected to wherever they are, `name` or `name:port`, in lower
             case; the user names them, no row does.
         no_others: Whether no host but those of `hosts` may be connected to.

@@ -249,12 +249,12 @@ class _StepEstimate:
         return 1
 
     def expected(self, weight: float) -> Amount:
-        """Return what is still to be sent; USD aren't filled in.
+        """Return what is left to send; USD aren't filled in.
 
-        Where replies are stored, each record that is left is taken to cost their mean.
+        If replies are stored, each record that is left counts with their mean.
 
         Args:
-            weight: How many records each stands for that was looked at.
+            weight: How many records each one represents that was looked at.
         """
         if not self.paid.requests:
             return self.to_send * weight

@@ -61,7 +61,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
             return summary
         except RunStopped as stopped:
             with suppress(InputError):
-                # The user is told what stopped the run, not that run.json has no room either.
+                # The error says what stopped the run, not that run.json has no room either.
                 write_run_json(run, started, summary, stopped)
             raise
 

@@ -71,8 +71,7 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        # What is wrong with them is told with the key, and with the entry's line. An empty value
-        # becomes an empty list.
+        # Errors name the key and the entry's line. An empty value becomes an empty list.
         is_in_spec = not isinstance(value, str)
         try:
             if isinstance(value, str) and value.strip():
@@ -234,8 +233,8 @@ class ImageGroundingJob(RowsJob):
         return serving
 
     def _phrases_of_other_images(self) -> list[str]:
-        # There are none where a list of classes is looked for in every image, nor where the input
-        # has no captions or can be read only once.
+        # There are none if a list of classes is looked for in every image, or if the input has no
+        # captions or can be read only once.
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         source = self._input

@@ -99,8 +99,8 @@ def _folders_under(start: str) -> Iterator[str]:
 
 
 def _is_open_folder(entry: os.DirEntry[str]) -> bool:
-    # Whether an entry is a folder, neither hidden nor a virtual environment. False for one that
-    # can't be looked at.
+    # Whether an entry is a folder, neither hidden nor a virtual environment. False if it can't be
+    # looked up.
     with suppress(OSError):
         is_environment = os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
         return entry.is_dir() and not entry.name.startswith(".") and not is_environment

@@ -184,10 +184,10 @@ class RowsJob(SpecJob):
         return {"image": IMAGE_COLUMN, **self._first.operator.reads(), "image_id": "image_id"}
 
     def prepare(self) -> None:
-        """Look at the first rows, and make the rows of our own, if there are to be any.
+        """Look at the first rows, and write this job's own rows if it needs any.
 
-        A second call does nothing, nor does one where a step's file is read. Raises InputError,
-        SpecError where the rows lack columns, can't be read or can't be made.
+        It does nothing at a second call, or if a step's file is read. Raises InputError or
+        SpecError if the rows lack columns, can't be read or can't be written.
         """
         if self._ready or not self._from_input:
             return
@@ -203,9 +203,9 @@ class RowsJob(SpecJob):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        # `data.columns` says so, else the input's format. Raises SpecError for a role that isn't
-        # there, InputError where the first rows lack a column of `data.columns`, or one that
-        # another may stand for, and where all pictures would have to be fetched.
+        # `data.columns` says so, else the input's format. Raises SpecError for an unknown role.
+        # Raises InputError if the first rows lack a column of `data.columns`, or one that another
+        # column may replace, and if all pictures would have to be fetched.
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         for role, column in self._data.columns.items():
@@ -256,7 +256,7 @@ class RowsJob(SpecJob):
                 missing[role] = column
         if not missing:
             return
-        candidates: dict[str, str] = {}  # role → the user's column that may stand for it
+        candidates: dict[str, str] = {}  # role → the user's column that may be it
         for role in missing:
             candidate = guess_column(role, rows, taken)
             if candidate is not None:
@@ -340,7 +340,7 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    # Each stands in the line that it has in the user's file; other lines are left empty.
+    # Each is in the line that it has in the user's file; other lines are left empty.
     broken = 0
     last_line = 0
     with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:

@@ -133,8 +133,8 @@ class SpecJob:
                 operator.wording = wording
 
     def _forms_of_asking(self) -> "dict[int, AskingForm]":
-        # Servings that are asked in the usual form, `vlm.asking: auto`, have none. Of a serving
-        # that stands for several models of the spec, the last that states a form counts.
+        # Servings that are asked in the usual form, `vlm.asking: auto`, have none. If a serving is
+        # several models of the spec, the last that states a form counts.
         forms = {}
         for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
             if vlm.asking == "auto":
@@ -147,7 +147,7 @@ class SpecJob:
 
     @property
     def operators(self) -> list[Operator]:
-        """The steps' operators that are ours; other libraries' say nothing of themselves."""
+        """The steps' operators, without those of other libraries."""
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
 
     @property
@@ -177,8 +177,8 @@ class SpecJob:
     def columns(self) -> list[str]:
         """Return the columns of the first step's rows, and set `empty_columns`.
 
-        Raises InputError where the rows can't be read, or a column is missing that another one
-        seems to stand for.
+        Raises InputError if the rows can't be read, or if a column is missing and another one seems
+        to be it.
         """
         self.prepare()
         source = Source(self.steps)

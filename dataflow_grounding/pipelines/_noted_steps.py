@@ -158,7 +158,7 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # Plain values as text; of all else it is told whether it is another object.
+    # Plain values as text; for all else, only its identity counts.
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))

@@ -88,7 +88,7 @@ def review_files(results: str) -> ReviewFiles:
             f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
             " copy"
         )
-    stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have decisions of their own
+    stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have separate decisions
     if stem.endswith(".reviewed"):
         raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")
     if os.path.basename(stem) == "annotations":
@@ -241,7 +241,7 @@ class Decisions:
             who: The reviewer.
 
         Returns:
-            The changes as they stand in the file.
+            The changes as they are in the file.
 
         Raises:
             InputError: The decision is not of that form, or somebody else changed one of the

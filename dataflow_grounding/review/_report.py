@@ -40,7 +40,7 @@ The index in this tuple is the number of the bit in a row of the index, which `r
 _SCORE_BINS = 10  # equal parts of 0 to 1
 _SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
 TOLD_EVERY = 100  # records between two calls of `on_progress`
-_MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
+_MOST_KINDS = 20  # of failures that have a separate filter; the others share one
 # Where a record's two lines stand in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
@@ -191,7 +191,7 @@ def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
 
 
 def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
-    """Return those of FLAGS that a record is marked with, of which it may have any number."""
+    """Return those of FLAGS that a record is marked with."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
     marks = set()

@@ -73,7 +73,7 @@ and for each report a folder of eight digits with `index.js`, `records-1.js` and
 
 
 def script_json(value: Any) -> str:
-    """Return `value` as JSON that can stand in a script, and within a page's `<script>`.
+    """Return `value` as JSON that is safe in a script, and within a page's `<script>`.
 
     Raises ValueError for NaN and infinity, TypeError for what JSON can't hold.
     """
@@ -84,10 +84,10 @@ def script_json(value: Any) -> str:
 class ReportFiles:
     """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
-    The data of each report are in a folder of their own in there, so that an earlier page stays
-    whole until `put` gives the new one its name and removes what earlier reports left. Pictures on
-    this machine that are neither large nor of an odd type are shown themselves; the others have a
-    small copy in `thumbnails`, which later reports use again.
+    Each report has a separate folder for its data in there, so that an earlier page stays whole
+    until `put` gives the new one its name and removes what earlier reports left. Local pictures are
+    shown themselves if they are small and of a usual type; the others have a small copy in
+    `thumbnails`, which later reports use again.
 
     Args:
         page: The page's path; it is absolute in the attribute.
@@ -190,9 +190,9 @@ class ReportFiles:
     def picture(self, path: str | None) -> Picture:
         """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
-        A small file of a type that browsers show is shown itself. Of others there is a copy, made
-        once for a file of that path, size and time of change; if `single`, its address is a `data:`
-        URL. If a picture can't be read, nothing is raised, and the page says why it is missing.
+        A small file of a type that browsers show is shown itself. Others have a copy, made once for
+        a file of that path, size and time of change; if `single`, its address is a `data:` URL. If
+        a picture can't be read, nothing is raised, and the page says why it is missing.
 
         Args:
             path: The picture's file; None for one that is not there.

@@ -87,8 +87,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
-    # Rejected boxes are left out. So a phrase of status `none`, and one of rejected boxes alone,
-    # has an empty list; a phrase with neither boxes nor that status isn't in it.
+    # Rejected boxes are left out. So a phrase of status `none`, or with only rejected boxes, has an
+    # empty list; a phrase with neither boxes nor that status isn't in it.
     boxes = defaultdict[tuple[str, str], list[Any]](list)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -101,10 +101,10 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
 
 
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Draw, from the items that gold knows, those to mix into a sample: none that is in it.
+    """Draw, from the items that gold knows, further ones to mix into a sample.
 
-    It is one for ten of the sample, and LEAST_MIXED_IN at least, or all if there are fewer. For the
-    same sample they are always the same.
+    There is one for ten of the sample, and at least LEAST_MIXED_IN, or all if there are fewer. They
+    are always the same for the same sample.
     """
     unseen = sorted(set(known) - set(sample), key=str)
     wanted = max(LEAST_MIXED_IN, len(sample) // 10)

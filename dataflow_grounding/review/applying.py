@@ -38,7 +38,7 @@ def apply_decisions(
 
     The decisions are those in reviews.jsonl, to which downloaded ones are added first. The file
     that was reviewed stays as it is. Decisions on pictures, phrases or boxes that it doesn't have
-    are told.
+    are reported.
 
     Args:
         results: A results folder, one of its steps', or a file of records.

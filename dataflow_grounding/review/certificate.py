@@ -36,7 +36,7 @@ from dataflow_grounding.review._sampling import (
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 
 _MOST_TOLD = 12
-"""Groups of a kind, such as classes, that are told in a line: those with the most boxes."""
+"""Groups of a kind, such as classes, that are listed in a line: those with the most boxes."""
 
 
 class StatedSample(NamedTuple):

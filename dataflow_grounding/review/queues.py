@@ -41,7 +41,7 @@ from dataflow_grounding.review._standing import Placed
 RANDOM_EVERY = 5
 """Every fifth item of a queue is drawn at random, no matter what order is asked for.
 
-An error rate can be told of those alone: the most doubtful items come first among the others.
+Only those give an error rate: the most doubtful items come first among the others.
 """
 SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
 """What a queue can show: "" for what is undecided; `empty`, the undecided phrases without boxes;
@@ -360,7 +360,7 @@ class Queue:
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
         why_ordered = order
         why_drawn = "random"
-        if is_filtered:  # then no error rate of all can be told from those drawn
+        if is_filtered:  # then those drawn give no error rate of all
             why_ordered = "filter"
             why_drawn = "filter"
         drawn = random.Random("queue").sample(items, len(items))

@@ -174,11 +174,11 @@ def report_folder(
         image_root: Where relative image paths are looked for; None for where the runs looked.
         other: Another run's folder: its records are shown, and `results_dir`'s as the earlier
             versions of them.
-        single: Whether the page is to hold everything, without a folder next to it.
-        copies: Whether every picture is to have a small copy: a page that is moved without them
-            shows these.
-        how: `title` and `summary`, if not what the folder's files say; `on_progress` is told how
-            many records are done.
+        single: Whether the page should hold everything, without a folder next to it.
+        copies: Whether every picture should have a small copy, which a page shows that is moved
+            without the pictures.
+        how: `title` and `summary`, if not what the folder's files say; `on_progress` is called with
+            the number of records that are done.
 
     Returns:
         The path of the page, and how many records the report shows.

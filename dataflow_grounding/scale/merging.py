@@ -2,7 +2,7 @@
 
 `merge` first checks that all shards are there, finished, undamaged, and of one input and one model;
 until then nothing is changed. A shard's files may come from anywhere, so `run.json` is checked for
-values that no run leaves there before anything is computed with it.
+values that no run writes before anything is computed with it.
 """
 
 import json
@@ -158,7 +158,7 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 
 
 def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
-    # Of remote shards, it also brings here the files that say how their runs ended.
+    # It also fetches, from remote shards, the files that say how their runs ended.
     if mirror is None:
         folders = Path(results_dir, SHARDS).glob("[!.]*-of-*")
         return [path.name for path in folders if path.is_dir()]
@@ -455,8 +455,7 @@ def _may_differ(key: str) -> bool:
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    # Of the summary, it has what the first one has. The results' folder stands in place of the
-    # first shard's own.
+    # It has the first summary's facts, with the results' folder in place of the shard's.
     first = runs[0]
     summary: dict[str, Any] = {}
     for name in first["summary"]:

@@ -121,9 +121,9 @@ def write_joined(
 ) -> list[str]:
     """Write shards' files as one for each step and one for failures.
 
-    Lines stand in the order of the input. A step's file that would have no row isn't written: that
-    of an earlier run stays. The file of failures is always written. No file is put in its place
-    before all are written.
+    Lines are in the order of the input. A step's file without rows isn't written: that of an
+    earlier run stays. The file of failures is always written. No file is put in its place before
+    all are written.
 
     Args:
         files: The shards' files of each step, by the file to write, in the order of the steps.

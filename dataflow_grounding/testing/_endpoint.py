@@ -163,9 +163,9 @@ class Endpoint(Counts):
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # Where the fault has no status of its own, the reply with the true answer is written into
-        # the exchange. A key that is wrong goes before the endpoint's capacity, this before rules
-        # and habits. A list of models is replied with at once.
+        # If the fault sets no status, the reply with the true answer is written into the exchange.
+        # A wrong key comes before the endpoint's capacity, which comes before rules and habits. A
+        # list of models is answered at once.
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:

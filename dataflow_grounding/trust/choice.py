@@ -127,8 +127,8 @@ class FormatChoice:
         serving = self._serving
         calibration = stored_calibration(serving.endpoint, serving.model, folder)
         if calibration is not None and calibration.is_inferred:
-            # An earlier version's: a run that began with it goes on with it, so that nothing is
-            # paid for twice, and others measure again.
+            # It is an earlier version's. A run that began with it goes on with it, so that nothing
+            # is paid for twice; others measure again.
             path = run_file(folder) if folder else ""
             calibration = load_calibration(path, serving.endpoint, serving.model)
         if calibration is not None:

@@ -201,8 +201,8 @@ class Deciding:
         return why
 
     async def _ask_further(self, asked: BoxFormat) -> None:
-        # Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how
-        # these are to be sent.
+        # Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how to
+        # send these.
         before = len(self.pictures)
         legible_sizes = [
             legible(reduced_to(size, self.max_side), self.max_side) for size in self.own

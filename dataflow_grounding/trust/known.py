@@ -77,7 +77,7 @@ class Answers:
 
 
 class Turns:
-    """Lets one run of this process after the other make a check; each has a thread of its own."""
+    """Lets the runs of this process, which are in different threads, make checks one by one."""
 
     def __init__(self) -> None:
         self._under_way: Future[BaseException | None] | None = None
@@ -98,7 +98,7 @@ class Turns:
                 if others is None:
                     self._under_way = mine
                     break
-            # shielded: whoever waits may be cancelled, but the check is another's
+            # shielded: the waiting run may be cancelled, but the check is another's
             failed = await asyncio.shield(asyncio.wrap_future(others))
             if failed is not None:
                 raise copy.copy(failed)

@@ -283,7 +283,7 @@ def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:
 def order_of(pictures: Sequence[ProbedPicture]) -> Order | None:
     """Return the order in which the numbers of all pictures lie on lines; None if it is unclear.
 
-    Of several orders in which some do, it is the one with the least noise about the lines.
+    If some numbers do in several orders, it is the order with the least noise about the lines.
     """
     found = {order: _found_in(pictures, order) for order in ORDERS}
     best, second = sorted(ORDERS, key=lambda order: found[order].log_noise)[:2]

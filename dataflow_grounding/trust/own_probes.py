@@ -87,8 +87,8 @@ def copy_question(
 
 
 def _coded_like(copy: PIL.Image.Image, image: Image, suffix: str) -> bytes:
-    # A server may read palettes, alpha or progressive JPEGs in ways of its own. Rectangles in a
-    # gray picture have colors all the same: otherwise nobody could tell them apart.
+    # A server may read palettes, alpha or progressive JPEGs differently. Rectangles in a gray
+    # picture are colored, too, because they are named by their colors.
     if not image.as_is:
         return encoded(copy, image.limits.max_bytes)
     with PIL.Image.open(io.BytesIO(image.file_bytes())) as original:

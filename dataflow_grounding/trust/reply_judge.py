@@ -149,8 +149,8 @@ class ReplyJudge:
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
         """Judge how likely a reply's numbers are in each format; nothing is learnt yet.
 
-        Only the first MOST_BOXES boxes are looked at. A format counts only if all boxes are within
-        the picture in it, and none ends before it begins.
+        Only the first MOST_BOXES boxes count. A format counts only if, read in it, all boxes are
+        within the picture and none ends before it begins.
         """
         boxes = boxes[:MOST_BOXES]
         asked, others, log_aspect = self.views(sent)
@@ -208,7 +208,8 @@ class ReplyJudge:
     def shows_other(self, reply: JudgedReply) -> bool:
         """Whether a reply is clearly likelier in another format.
 
-        Where many were asked for again in vain, the pictures are unlike others, and it takes more.
+        If many were asked for again without proving anything, the pictures are unusual, and it
+        takes more.
         """
         too_many = max(0.0, self._in_vain - EXPECTED_IN_VAIN * self.replies)
         return reply.ratio >= ASK_AGAIN_RATIO + math.log1p(too_many)
@@ -284,7 +285,7 @@ class ReplyJudge:
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
         """Return the format that the first of two replies to one question is proven to be in.
 
-        None where nothing is proven, which is counted.
+        None if nothing is proven, which is counted.
         """
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)

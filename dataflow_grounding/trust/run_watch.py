@@ -103,7 +103,7 @@ class Question:
     def read(self, reply: str) -> ReadReply[Any]:
         """Judge a reply and read it.
 
-        Raises SuspectReply if it is to be asked for again, and what the request's own reader
+        Raises SuspectReply if it should be asked for again, and what the request's own reader
         raises.
         """
         watch = self._watch

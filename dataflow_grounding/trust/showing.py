@@ -1,7 +1,7 @@
 """What the answers about probe pictures show of a format: whether boxes are where it puts them.
 
-A model that is merely inexact passes. Another format doesn't, if it explains the answers better,
-nor do boxes that are all stretched or shifted together.
+A model that is merely inexact passes. The check fails if another format explains the answers
+better, or if all boxes are stretched or shifted together.
 """
 
 import math
@@ -75,7 +75,7 @@ class Showing:
 def showing_of(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, usual: Array | None = None
 ) -> Showing:
-    """Tell what the answers about copies of one picture show of the format `asked`.
+    """Return what the answers about copies of one picture show of the format `asked`.
 
     Args:
         pictures: What was answered about the copies, one at least.
@@ -120,9 +120,9 @@ def showing_of(
 def is_further_off(off: Array, usual: Array) -> bool:
     """Whether rectangles are further off than others, by more than chance explains.
 
-    Of both together the furthest fifth is taken, or as many as there are of `off`. How many of
-    these are of `off` is hypergeometric if there is no difference, however a model's errors are
-    distributed (Fisher's exact test).
+    The furthest fifth of both together is taken, or as many as there are of `off`. The number of
+    these from `off` is hypergeometric if there is no difference, for any distribution of a model's
+    errors (Fisher's exact test).
 
     Args:
         off: How far off rectangles are.

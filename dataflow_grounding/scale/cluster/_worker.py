@@ -77,10 +77,10 @@ class ShardOutcome(NamedTuple):
 
 
 class Worker:
-    """Lives in a process of its own: `work_on` in one thread, the other methods in others.
+    """Runs in a separate process: `work_on` in one thread, the other methods in others.
 
     Args:
-        exchange: Takes a report to the limiter of all workers; returns its answer, or raises where
+        exchange: Takes a report to the limiter of all workers; returns its answer, or raises if
             none comes for the given seconds.
     """
 
@@ -197,7 +197,7 @@ class Worker:
                     limited = replace(options, shared_limits=limits)
                     done = execute(steps, limited, name, run=self._make_run)
                 if is_remote(results):
-                    os.remove(shard.rows)  # this machine's copy, which nobody needs any more
+                    os.remove(shard.rows)  # this machine's copy, which has been used
                 return done
             except FolderTaken:
                 if time.monotonic() > until:
