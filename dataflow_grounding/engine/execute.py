@@ -260,8 +260,8 @@ def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
         if os.path.exists(path):
             folder = os.path.dirname(checkpoint_folder)
             raise InputError(
-                f"{path} is from another tool: {folder} has no .ckpt, where this package keeps"
-                " replies. Choose another folder, or move the results away"
+                f"{path} was not made by a run here: {folder} has no .ckpt, where this package"
+                " keeps replies. Choose another folder, or move the results away"
             )
 
 

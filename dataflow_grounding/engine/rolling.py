@@ -189,7 +189,7 @@ def remote_lock(mirror: Mirror, part: str) -> Iterator[None]:
     with errors_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
-            what = f"{address}/{min(foreign)} is from another tool: {address} has no {CKPT}"
+            what = f"{address}/{min(foreign)} was not made by a run here: {address} has no {CKPT}"
             raise InputError(f"{what}: choose another folder")
     with HeartLock(mirror, folder, address, mirror.here(folder)).held():
         yield

@@ -440,7 +440,7 @@ def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer
     boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{run.name}/annotations.jsonl", Body=b"{}\n")
     refused = run.run()
     assert (refused.code, server.count()) == (2, 0)
-    assert "is from another tool" in refused.err
+    assert "was not made by a run here" in refused.err
     run.address = "s3://no-such-bucket/run"
     missing = run.run()
     assert (missing.code, server.count()) == (2, 0), missing
