@@ -53,7 +53,7 @@ if __name__ == "__main__":
         pipeline = ImageGroundingAPIPipeline()
         pipeline.compile()  # checks the plan; then records stream through all steps
         summary = pipeline.run()
-        # annotations.jsonl and report.html beside the step files
+        # annotations.jsonl and report.html next to the step files
         publish(summary, pipeline.storage)
         print(summary)
         raise SystemExit(summary.exit_code)

@@ -55,7 +55,7 @@ if __name__ == "__main__":
             # what the first step wrote, under the name that DataFlow's pipeline gives it
             Path(pipeline.output_image_with_bbox_path).parent.mkdir(parents=True, exist_ok=True)
             copy_file(pipeline.storage.path_of(1), pipeline.output_image_with_bbox_path)
-        # annotations.jsonl and report.html beside the step files
+        # annotations.jsonl and report.html next to the step files
         publish(summary, pipeline.storage)
         print(summary)
         raise SystemExit(summary.exit_code)

@@ -4,11 +4,11 @@
     python -m benchmarks.all --page performance   # one page's
     python -m benchmarks.all --list               # page, command, what it needs
 
-Each benchmark is a command of its own, too, and runs here as one, one after the other. What it
-prints stands in FOLDER/NAME.txt (`-o`, by default benchmark_results), beside a line for each in
-FOLDER/summary.md: how long it took, how it ended, and how many goals it missed. One that ended well
-before is left out the next time, until its file is removed. Measure on an idle machine: wall times
-say little on a busy one.
+Each benchmark is a command, too; here they run one after the other. What a benchmark prints goes to
+FOLDER/NAME.txt (`-o`, by default benchmark_results). FOLDER/summary.md has a line for each: how
+long it took, how it ended, and how many goals it missed. A benchmark that ended well is skipped the
+next time, until its file is removed. Measure on an idle machine: wall times say little on a busy
+one.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ FIGURES = (
     Measured("measurements/reliability", "span_fuzz"),
     Measured("measurements/reliability", "damaged_replies"),
     Measured("measurements/reliability", "shard_share"),
-    Measured("measurements/reliability", "pictures_elsewhere"),
+    Measured("measurements/reliability", "remote_pictures"),
     Measured("measurements/reliability", "ray_cost"),
     Measured("measurements/reliability", "ray_memory"),
     Measured("measurements/calibration", "calibration"),

@@ -91,7 +91,7 @@ def _with_interval(figure: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Print the figures beside their goals; exits with 1 where one is missed."""
+    """Print the figures and their goals; return 1 if a goal is missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

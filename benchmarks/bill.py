@@ -91,7 +91,7 @@ def settings(server: LoopbackServer, flex: bool, fuse: bool = False) -> dict[str
 
 
 def place_of(folder: Path, pictures: int) -> Workplace:
-    """An input of so many pictures, each with a caption."""
+    """An input of this many pictures, each with a caption."""
     place = Workplace(folder)
     paths = inputs.pictures(folder / "pictures", pictures)
     place.rows(
@@ -153,8 +153,9 @@ def killed(folder: Path) -> Killed:
 
 
 def kill_after(running: subprocess.Popen[str], server: LoopbackServer, received: int) -> None:
-    """Kill a process once the server has received so many requests. Raises RuntimeError for one
-    that has ended before.
+    """Kill a process once the server has received this many requests.
+
+    Raises RuntimeError if it has ended before.
     """
     wait_until(lambda: server.count() >= received or running.poll() is not None)
     if running.poll() is not None:
@@ -200,7 +201,7 @@ def measure() -> list[Row]:
 
 
 def share_row(what: str, bill: Bill, plain: Bill, goal: float) -> Row:
-    """A bill as a share of the plain one, beside what it should be."""
+    """A bill as a share of the plain one, and its goal."""
     share = bill.usd / plain.usd
     return Row(what, f"{share:.1%}", f"≤ {goal:.0%}", round(share, 4) <= goal)
 

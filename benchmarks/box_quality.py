@@ -145,7 +145,7 @@ def main() -> int:
             print_negatives(4 * given.pictures, given.seed, given.judge, Path(folder))
     if given.part in (None, "frames"):
         print(
-            "\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the"
+            "\nModels that count pixels, on servers that reduce pictures; goal: 95% of the"
             " ideal's mIoU"
         )
         return 1 if missed() else 0

@@ -38,7 +38,7 @@ from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.format_readings import OUTSIDE, SeenBox, Sent
 from dataflow_grounding.trust.reply_judge import (
-    SHOWS,
+    ASK_AGAIN_RATIO,
     JudgedReply,
     ReplyJudge,
 )
@@ -222,7 +222,7 @@ def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]
     for reply in wrong:
         verdict = judged(judge, reply)
         outside = any(max(box) > 1 + OUTSIDE or min(box) < -OUTSIDE for box in verdict.corners)
-        shown += outside or verdict.ratio >= SHOWS
+        shown += outside or verdict.ratio >= ASK_AGAIN_RATIO
     return shown
 
 
@@ -233,7 +233,7 @@ def judged(judge: ReplyJudge, reply: GivenReply) -> JudgedReply:
 
 
 def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0) -> None:
-    """What step 0 would have left: so many records, each with a picture of its own."""
+    """What step 0 would have written: records, each with another picture."""
     draw = random.Random(seed)
     pictures = {}
     for width, height in set(scene.sizes):

@@ -499,7 +499,7 @@ def cut_tail(reply: Reply, dice: random.Random) -> Damaged | None:
 
 
 def cut_at(reply: Reply, at: int) -> Damaged:
-    """Cut a reply off after so many bytes.
+    """Cut a reply off after `at` bytes.
 
     A stream that is cut between two items is a whole reply of fewer.
     """
@@ -553,7 +553,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 def damaged_replies(replies: int, seed: int) -> Iterator[tuple[str, Reply, Damaged]]:
-    """Draw so many damaged replies: the damage's name, the reply, and what became of it."""
+    """Draw damaged replies: the damage's name, the reply, and what became of it."""
     forms = list(FORMS.values())
     number = 0
     made = 0
@@ -611,7 +611,7 @@ AROUND = [
 
 
 def long_text(piece: str, around: str, length: int) -> str:
-    """A text of about so many characters, of one piece over and over."""
+    """A text of about `length` characters that repeats one piece."""
     return around.format(piece * (length // len(piece)))
 
 
@@ -648,7 +648,7 @@ def print_costs() -> int:
 
 
 def print_verdicts(replies: int, seed: int) -> int:
-    """Print what came of so many damaged replies; return how many are wrong."""
+    """Print how damaged replies were read; return how many were read wrong."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in DAMAGES}
     examples: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, reply, damaged in damaged_replies(replies, seed):

@@ -17,7 +17,7 @@ from tests.support.measuring import COMMAND, Row, show, under, workplace
 from tests.support.measuring import run as run_command
 
 RECORDS, FILES = 100_000, 64
-MEMORY_GOAL = 200.0  # MB, whatever the number of records
+MEMORY_GOAL = 200.0  # MB, for any number of records
 EXPORTED = (
     "odvg",
     "odvg-mmdet",

@@ -72,9 +72,7 @@ def caption(number: int) -> str:
 
 
 def drawn(width: int, height: int, kilobytes: int) -> bytes:
-    """A JPEG of about so many kilobytes: colours that run into each other, with as much grain as it
-    takes.
-    """
+    """A JPEG of about this many kilobytes: a gradient, with as much grain as that takes."""
     import PIL.Image
 
     source = random.Random(1)
@@ -107,7 +105,7 @@ def main() -> None:
     data = drawn(arguments.width, arguments.height, arguments.kilobytes)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for number in range(arguments.count):
-        # a comment segment behind the start marker makes each file another
+        # a comment segment after the start marker makes each file different
         comment = b"\xff\xfe\x00\x0a%08d" % number
         (arguments.folder / f"{number:06}.jpg").write_bytes(data[:2] + comment + data[2:])
 

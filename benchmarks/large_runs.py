@@ -51,7 +51,7 @@ def forget_last(results: Path, lines: int) -> int:
 
 
 def memory(folder: Path, name: str, pictures: list[Path], records: int, base_url: str) -> Row:
-    """A run of so many records."""
+    """A run of this many records."""
     paths = inputs.links(folder / f"{name}-images", pictures, records)
     used = ours(folder, name, paths, base_url)
     kilobytes = pictures[0].stat().st_size // 1000

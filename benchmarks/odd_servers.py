@@ -9,11 +9,10 @@ about 140 photographs of mixed sizes, with the usual checks. Boxes are as photos
 
 An answer is wrong if the oddness moved an edge of its boxes by more than 5% of the side, as read in
 the format that was asked for. Such a box must not be written unmarked: the run should stop, which
-writes nothing, or mark the record. Whether a server can be told by probe pictures that are copies
-of the run's own pictures stands behind its name: `yes`; `by chance`, where only some probe pictures
-meet the oddness, or none that comes at the wrong time; `no`, where none ever does, or where the
-oddness is less than what counts. There is no goal for `no`. Honest servers must not be stopped, and
-hardly any of their records marked.
+writes nothing, or mark the record. After a server's name, the table says whether copies of the
+run's own pictures, as probes, show its oddness: `yes`; `by chance`, if only some of them meet it,
+or none at the wrong time; `no`, if none does, or if the oddness is too small to count. There is no
+goal for `no`. Honest servers must not be stopped, and hardly any of their records marked.
 """
 
 from __future__ import annotations
@@ -782,12 +781,12 @@ class Given:
     Attributes:
         honest: That, by phrase.
         is_wrong: Whether the oddness moved a box by more than OFF.
-        is_afresh: Whether it only answers again, for comparison, what was answered before.
+        is_repeat: Whether it only answers again, for comparison, what was answered before.
     """
 
     honest: Mapping[str, Bbox]
     is_wrong: bool
-    is_afresh: bool
+    is_repeat: bool
 
 
 def off_by(bbox: Bbox, right: Bbox, size: Size) -> float:
@@ -873,7 +872,7 @@ class OddModel:
         given = Given(
             honest,
             is_wrong=any(self._is_wrong(numbers[phrase], boxes[phrase], sent) for phrase in boxes),
-            is_afresh=phrases in self.given and not is_again,
+            is_repeat=phrases in self.given and not is_again,
         )
         self.given.setdefault(phrases, []).append(given)
         return self._reply(request, numbers)
@@ -909,7 +908,7 @@ class OddModel:
     def last_replies(self) -> list[Given]:
         """Those that count, one for each question."""
         return [
-            [reply for reply in replies if not reply.is_afresh][-1]
+            [reply for reply in replies if not reply.is_repeat][-1]
             for replies in self.given.values()
         ]
 

@@ -9,7 +9,7 @@ and write the boxes of the replies to a file of JSON lines. Ours is `generate` w
 grounding; the others are the scripts in `benchmarks/peer_ways`, each in an environment of its own:
 --python says where one is, --install makes those that are missing (with pip, in FOLDER). A client
 without an environment isn't measured, and the table says so. Telemetry is switched off, and
-whatever asks for another machine than this one gets a proxy that isn't there.
+requests to other machines go to a proxy that doesn't exist.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ PEERS = (
     Client("distilabel", "with_distilabel.py", "distilabel", (("distilabel[openai]", "requests"),)),
     Client("curator", "with_curator.py", "bespokelabs-curator", (("bespokelabs-curator",),)),
 )
-Ask = Callable[[int], Used]  # runs a client with so many requests
+Ask = Callable[[int], Used]  # runs a client with this many requests
 
 
 class NotMeasured(Exception):
@@ -234,8 +234,9 @@ def measure(pythons: Mapping[str, str]) -> tuple[dict[str, Figures], dict[str, s
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
-    """The example data's photos, enlarged; a comment segment behind the start marker makes each
-    file another.
+    """The example data's photos, enlarged.
+
+    A comment segment after the start marker makes each file different.
     """
     from PIL import Image
 
@@ -279,7 +280,7 @@ def install(peer: Client, folder: Path) -> str:
 def table(
     figures: Mapping[str, Figures], versions: Mapping[str, str], reasons: Mapping[str, str]
 ) -> str:
-    """As Markdown, clients that weren't measured at the end, and then where ours is behind."""
+    """The table as Markdown: last the clients that weren't measured, then who is ahead of ours."""
     heads = (
         "client",
         f"CPU ms a request, whole process of {FEW}",
@@ -305,10 +306,10 @@ def table(
         f"| {name} | not measured: {reason} |{' |' * (len(heads) - 2)}"
         for name, reason in reasons.items()
     ]
-    return "\n".join([*lines, "", *behind(figures)])
+    return "\n".join([*lines, "", *ahead_of_ours(figures)])
 
 
-def behind(figures: Mapping[str, Figures]) -> list[str]:
+def ahead_of_ours(figures: Mapping[str, Figures]) -> list[str]:
     """A line for each client that is better than ours in something."""
     ours = figures[OURS]
     lines = []
@@ -322,7 +323,7 @@ def behind(figures: Mapping[str, Figures]) -> list[str]:
         }
         where = [what for what, is_better in better.items() if is_better]
         if where:
-            lines.append(f"Ours is behind {name}: {', '.join(where)}.")
+            lines.append(f"{name} is ahead of ours: {', '.join(where)}.")
     return lines or ["Ours is ahead of each in each."]
 
 

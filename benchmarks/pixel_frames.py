@@ -1,5 +1,5 @@
-"""Boxes of models that count pixels: runs behind servers that reduce pictures, against the same
-model read exactly.
+"""Boxes of models that count pixels, on servers that reduce pictures, against the same model read
+exactly.
 
     python -m benchmarks.pixel_frames [--pictures 24] [--noise 0.005]
 
@@ -86,7 +86,7 @@ def missed(pictures: int = 27, noise: float = 0.005) -> int:
     missed = 0
     print(
         f"{'':24} {'precision':>9} {'recall':>7} {'mIoU':>6} {'of ideal':>9}"
-        f" {'requests beside':>16}"
+        f" {'further requests':>16}"
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # what is found out here is nobody else's
@@ -103,10 +103,10 @@ def missed(pictures: int = 27, noise: float = 0.005) -> int:
                 continue
             share = found.miou / ideal.miou
             missed += share < 0.95
-            beside = round((found.requests - ideal.requests) * len(gold))
+            further = round((found.requests - ideal.requests) * len(gold))
             row = (
                 f"{name:24} {found.precision:9.1%} {found.recall:7.1%} {found.miou:6.3f}"
-                f" {share:9.1%} {beside:16}"
+                f" {share:9.1%} {further:16}"
             )
             print(f"{row}  {'' if share >= 0.95 else 'goal 95%'}", flush=True)
     return missed

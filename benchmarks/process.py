@@ -151,9 +151,9 @@ def parser() -> argparse.ArgumentParser:
 
 def write_whole(path: Path, text: str) -> None:
     """Write so that a reader finds the whole file or none."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text)
-    os.replace(beside, path)
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    os.replace(new, path)
 
 
 if __name__ == "__main__":

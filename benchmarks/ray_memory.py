@@ -52,7 +52,7 @@ def drive(folder: Path, workers: int) -> None:
 
 
 def measure(rows: int, workers: int) -> str:
-    """A line about a run with so many rows."""
+    """A line about a run with this many rows."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with open(folder / "rows.jsonl", "w") as file:

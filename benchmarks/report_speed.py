@@ -80,9 +80,7 @@ MOVES = """async () => {
 
 
 def photos(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
-    """So many paths of the example data's photos, enlarged to this size: hard links, so that they
-    take little disk.
-    """
+    """Paths of the example data's photos, enlarged to this size: hard links, which take no disk."""
     from PIL import Image
 
     folder.mkdir()
@@ -112,7 +110,7 @@ def expression(number: int, chance: random.Random) -> dict[str, Any]:
 
 
 def results(folder: Path, size: tuple[int, int] = SIZE, count: int = COUNT) -> None:
-    """A results folder of so many records, 200 failures, and one picture with 2,000 boxes."""
+    """A results folder of `count` records, 200 failures, and one picture with 2,000 boxes."""
     folder.mkdir(exist_ok=True)
     chance = random.Random(7)
     with open(folder / "annotations.jsonl", "w") as file:
@@ -213,7 +211,7 @@ def made(what: str, folder: Path, count: int, most_ms: float, *options: str) -> 
 
 
 def measure(records: int) -> list[Row]:
-    """The report of so many pictures."""
+    """The report of this many pictures."""
     with workplace() as folder:
         many, few, camera = Path(folder, "many"), Path(folder, "few"), Path(folder, "camera")
         results(many, SIZE, records)

@@ -3,10 +3,10 @@ those that are seen.
 
     python -m benchmarks.resize_rules [--runs 9] [--made-up 40] [--seed 0]
 
-calibrates simulated models behind each (rule_runs.py says how, and what is right) and prints for
-each rule how many were right, refused and wrong. Goals: none wrong, at most 12% refused of those
-whose edges are off by 1.5% or less. Last, how many requests a run takes whose pictures have one
-size: six or fewer for half of the runs.
+calibrates simulated models with each rule (rule_runs.py says how, and what is right). It prints for
+each rule how many were right, refused and wrong. Goals: none wrong, and at most 12% refused of
+those whose edges are off by 1.5% or less. The last figure is how many requests a run takes whose
+pictures have one size: six or fewer for half of the runs.
 
 `RULES` are forty in use: Qwen's smart_resize (qwen-vl-utils: vision_process.py) with the limits
 that servers are started with, longest sides, areas, both, and OpenAI's. `OTHERS` are of other
@@ -94,8 +94,8 @@ def scaled_to(edge: int) -> Rule:
 
 
 def tiled(tile: int, most: int) -> Rule:
-    """Stretched over the grid of tiles whose shape is nearest, up to so many tiles; numbers count
-    the grid's pixels.
+    """Stretched over the grid of at most `most` tiles whose shape is nearest; numbers count the
+    grid's pixels.
     """
     grids = [(x, y) for x in range(1, most + 1) for y in range(1, most + 1) if x * y <= most]
 

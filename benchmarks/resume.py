@@ -1,4 +1,4 @@
-"""Resuming: CPU of `generate` for a record that an earlier run has answered, against asking anew.
+"""Resuming: CPU of `generate` for a record that an earlier run has answered, and for a new one.
 
     python -m benchmarks.resume [--records N]
 

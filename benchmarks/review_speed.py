@@ -2,12 +2,11 @@
 records.
 
 Mending: of 160 boxes in 32 pictures, 30 are wrong in place and size. The reviewer marks them in the
-grid, accepts the rest, and draws each anew where the page offers to. A key, a click and a drag are
-an action each. The page of commit 95558e87, which could not find rejected boxes again and drew
-beside a wrong one, took 180 actions of the same reviewer by the shortest way that it had, one
-record after the other: pick, delete and draw each wrong box, then accept the rest of the record
-(`mend_by_record`, which still works). Mending may take 60% of that. `acc_0.5` is what `eval` says
-of the records before and after.
+grid, accepts the rest, and draws each again where the page offers to. A key, a click and a drag are
+an action each. On the page of commit 95558e87, which could not find rejected boxes again, the same
+reviewer took 180 actions by the shortest way, one record after the other: pick, delete and draw
+each wrong box, then accept the rest of the record (`mend_by_record`, which still works). Mending
+may take 60% of that. `acc_0.5` is what `eval` says of the records before and after.
 
 The reviewer's times are those of the keystroke-level model (Card, Moran and Newell, CACM 23(7),
 1980): a key of an average typist 0.28 s, a mental act 1.35 s. Each box takes a mental act (is it
@@ -126,7 +125,7 @@ def accept_page(page: Any, press: Callable[[str], Any]) -> int:
     """
     presses = 0
     while True:
-        # Behind the last page there is a sentence. While a page is busy it may still become that.
+        # After the last page comes a sentence. A busy page may still become that sentence.
         page.locator(".cells:not([aria-busy]), #main p").first.wait_for()
         if not page.locator("[data-old]").count():
             break
@@ -138,7 +137,7 @@ def accept_page(page: Any, press: Callable[[str], Any]) -> int:
 
 
 def review_grid(server: Server, boxes: int, real: bool) -> None:
-    """Judge so many boxes in a browser."""
+    """Judge this many boxes in a browser."""
     from playwright.sync_api import sync_playwright
 
     chance, human, waited, done = random.Random(1), 0.0, 0.0, 0
@@ -263,7 +262,7 @@ class Hands:
 
 
 def mend_by_grid(hands: Hands, mending: Mending, address: str) -> None:
-    """Mark the wrong boxes in the grid, accept the rest, then draw each wrong one anew."""
+    """Mark the wrong boxes in the grid, accept the rest, then draw each wrong one again."""
     page = hands.page
     page.goto(address)
     left = PICTURES * BOXES_EACH

@@ -50,7 +50,7 @@ def slope(
     yield Row(f"{what}: peak memory", peaks, goal, large.peak_mb <= goal_mb if goal_mb else None)
 
 
-def of_eval(folder: Path, sizes: Sequence[int]) -> Iterator[Row]:
+def eval_rows(folder: Path, sizes: Sequence[int]) -> Iterator[Row]:
     """Four phrases a record."""
     runs = []
     for count in sizes:
@@ -63,7 +63,7 @@ def of_eval(folder: Path, sizes: Sequence[int]) -> Iterator[Row]:
     return slope("eval, four phrases a record", runs, None, EVAL_MB)
 
 
-def of_estimate(folder: Path, pictures: Sequence[Path], base_url: str) -> Iterator[Row]:
+def estimate_rows(folder: Path, pictures: Sequence[Path], base_url: str) -> Iterator[Row]:
     """Both steps, nothing stored."""
     rows = (
         {"image_path": str(path), "caption": inputs.caption(n)} for n, path in enumerate(pictures)
@@ -102,8 +102,8 @@ def measure(most: int) -> list[Row]:
                     (count, run([*COMMAND, *command.split(), results, "--json"], codes=(0, 1)))
                 )
             rows += slope(command, runs, goal_ms, MOST_MB)
-        rows += of_estimate(folder, pictures, server.base_url)
-        return [*rows, *of_eval(folder, sizes)]
+        rows += estimate_rows(folder, pictures, server.base_url)
+        return [*rows, *eval_rows(folder, sizes)]
 
 
 if __name__ == "__main__":

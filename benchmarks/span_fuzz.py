@@ -3,13 +3,13 @@ by construction.
 
     python -m benchmarks.span_fuzz [--captions 40000] [--seed 0]
 
-A caption is put together from words and what stands between them, each piece spelt anew every
-time it is written: capitals, the four normal forms, full-width digits and letters, kinds of
-apostrophe, quotation mark, hyphen and blank, soft hyphens and zero-width characters inside words.
-In every other caption some words stand between Markdown's marks of emphasis, code and links. A
-phrase is some of the same pieces, or others, spelt independently. Where it may be found follows
-from the pieces' numbers and places alone; nothing of the package is used to tell. Words are traps
-for one another: cart, car; cafe, café; 한, 하.
+A caption is put together from words and what is between them. Each piece is spelt independently
+every time: capitals, the four normal forms, full-width digits and letters, kinds of apostrophe,
+quotation mark, hyphen and blank, soft hyphens and zero-width characters inside words. In every
+other caption some words are between Markdown's marks of emphasis, code and links. A phrase is some
+of the same pieces, or others, spelt independently. Where it may be found follows from the pieces'
+numbers and places alone, without the package. Words are traps for one another: cart, car; cafe,
+café; 한, 하.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Tally:
 
 
 def fuzz(captions: int, seed: int = 0) -> Tally:
-    """Look for phrases in so many made-up captions."""
+    """Look for phrases in this many made-up captions."""
     tally = Tally()
     for number in range(captions):
         dice = random.Random(f"{seed}/{number}")

@@ -73,7 +73,7 @@ def place_of(frame: FrameType | None) -> str:
         if module.startswith("dataflow_grounding."):
             return f"{module.removeprefix('dataflow_grounding.')}.{frame.f_code.co_qualname}"
         frame = frame.f_back
-    return "elsewhere"
+    return "outside the package"
 
 
 def child(out: str, arguments: list[str]) -> None:

@@ -3,9 +3,9 @@
     python -m benchmarks.wall
 
 80 requests per place in flight, one per record, JPEGs of 5 KB, latencies all alike or log-normal
-(sigma 0.7). Beside it what a client with the same latencies would need that keeps every place
-filled from the start: it, too, waits for the last replies. The run begins with 8 in flight and adds
-one per reply, so it uses 120 of 512 places until it has 128.
+(sigma 0.7). The table compares it with a client that has the same latencies and keeps every place
+filled from the start; that one waits for the last replies, too. The run begins with 8 in flight and
+adds one per reply, so it uses 120 of 512 places until it has 128.
 """
 
 from __future__ import annotations

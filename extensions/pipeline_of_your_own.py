@@ -1,6 +1,6 @@
 """A pipeline: steps in an order of your own, from a script or from a spec.
 
-The spec names it by module and class; the module is looked for beside the spec. Save it as
+The spec names it by module and class; the module is looked for in the spec's folder. Save it as
 shares.yaml:
 
     results_dir: out

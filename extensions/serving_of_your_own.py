@@ -34,9 +34,7 @@ class WithFallback(Serving):
             return await self.second.answer(request)
 
     def identity(self) -> dict[str, Any]:
-        """All that a reply depends on: another model in either place is another question, and is
-        asked anew.
-        """
+        """All that a reply depends on: with another model in either place, all is asked again."""
         return {
             **super().identity(),
             "first": self.first.identity(),

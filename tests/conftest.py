@@ -33,8 +33,8 @@ LONG_FILES = (
     "tests/docs/test_scale_page.py",
     "tests/engine/test_faults.py",
     "tests/docs/test_pages_run.py",
-    "tests/scale/test_results_elsewhere.py",
-    "tests/jobs/test_inputs_elsewhere.py",
+    "tests/scale/test_remote_results.py",
+    "tests/jobs/test_remote_inputs.py",
 )
 """Files of tests that take minutes, the longest first."""
 

@@ -43,4 +43,4 @@ def test_where_ours_is_behind_is_said() -> None:
     )
     assert "| loop 2.0 | 4.00 | 2.00 | 90 | 300 | 400 | 190.0 |" in text
     assert "| other | not measured: no pip |" in text
-    assert text.endswith("Ours is behind loop: memory.")
+    assert text.endswith("loop is ahead of ours: memory.")

@@ -1,4 +1,4 @@
-"""The lines of docs/bench.md's table that a `bench.json` comes to, made of its replies anew.
+"""The lines of docs/bench.md's table for a `bench.json`, computed again from its replies.
 
 `python -m benchmarks.bench_set.rows benchmarks/bench_rows/my-model.json` prints them.
 """

@@ -1,6 +1,6 @@
 """Things that can be drawn: each fills a square of its own, and is tight in it only by its pixels.
 
-The box of a thing is that of its opaque pixels, so that it is exact whatever the shape is.
+The box of a thing is that of its opaque pixels, so it is exact for any shape.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def first_try(request: ReceivedRequest) -> bool:
 
 
 def fresh(make: Callable[[], FaultRule]) -> Callable[[bool], FaultRule]:
-    """A rule that counts: made anew for each run."""
+    """A rule that counts, so that each run needs a new one."""
     return lambda full: make()
 
 

@@ -125,7 +125,7 @@ def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Wit
 
 
 def reached_by(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
-    """Wait until the process has sent so many requests."""
+    """Wait until the process has sent this many requests."""
     wait_until(lambda: witness.sent >= sent, running)
 
 

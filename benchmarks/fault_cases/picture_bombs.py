@@ -41,7 +41,7 @@ def endless_exif(segments: int = 1600) -> bytes:
 
 
 def many_pages(count: int = 100_000) -> bytes:
-    """A TIFF of 10 MB with so many pictures of 4 x 4 pixels."""
+    """A TIFF of 10 MB with `count` pictures of 4 x 4 pixels."""
     entries = [
         (256, 3, 4),
         (257, 3, 4),

@@ -33,8 +33,8 @@ driver.MOST_SILENCES = 3
 FULL = """
 import os, sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # beside other tests they would stand still
-os.environ["RAY_local_fs_capacity_threshold"] = "1"  # a disk that is nearly full does, too
+os.environ["RAY_worker_niceness"] = "0"  # else workers get no time while other tests run
+os.environ["RAY_local_fs_capacity_threshold"] = "1"  # else a nearly full disk stops them
 import numpy, ray
 from ray.cluster_utils import Cluster
 there = Cluster(initialize_head=True, head_node_args={
@@ -168,13 +168,13 @@ class ClusterNotStarted(Exception):
 def store_full(place: Workplace, full: bool) -> Outcome:
     """What is asked and answered doesn't go through Ray's object store."""
     try:
-        return generated_beside_a_full_store(place)
+        return generated_with_a_full_store(place)
     except ClusterNotStarted:
         # Ray picks ports before it binds them: another process may take one in between
-        return generated_beside_a_full_store(place)
+        return generated_with_a_full_store(place)
 
 
-def generated_beside_a_full_store(place: Workplace) -> Outcome:
+def generated_with_a_full_store(place: Workplace) -> Outcome:
     with full_store(place) as address, at_work(place, 60, 0.02) as witness:
         done = ended(driver(place, *RAY, "--ray-address", address))
         calm(done)

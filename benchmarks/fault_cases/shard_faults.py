@@ -20,7 +20,6 @@ from benchmarks.fault_cases.fault_case import (
     Case,
     Outcome,
     Witness,
-    at_work,
     calm,
     goes_on,
     lost_rows,
@@ -61,7 +60,7 @@ def killed_while_writing(place: Workplace, full: bool) -> Outcome:
                 written = (
                     place.results / "shards" / shard.replace("/", "-of-") / STEP.partition("/")[0]
                 )
-                shutil.rmtree(written, ignore_errors=True)  # so that all is written anew
+                shutil.rmtree(written, ignore_errors=True)  # so that all is written again
                 kills += _killed_after(
                     place.start("--shard", shard), chance.uniform(0.5, 1.0) * takes
                 )
@@ -82,9 +81,7 @@ def killed_while_writing(place: Workplace, full: bool) -> Outcome:
 
 
 def names_of_others(place: Workplace, full: bool) -> Outcome:
-    """A shard's run.json names files outside of the results, with what it would write there beside
-    it.
-    """
+    """A shard's run.json names files outside of the results; what it would write is next to it."""
     with at_work(place, 6, 0) as witness:
         place.results = place.folder / "a" / "b" / "results"
         assert place.run("--shard", "1/1").code == 0
@@ -199,7 +196,7 @@ def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
         return Outcome(witness.sent, witness.twice, lost_rows(place, 8))
 
 
-def better_elsewhere(place: Workplace, full: bool) -> Outcome:
+def better_in_others(place: Workplace, full: bool) -> Outcome:
     """A shard's replies can't be read; another part of the run has asked again, and
     was answered.
     """
@@ -275,7 +272,7 @@ SHARDS: list[Case] = [
     Case(
         "a readable reply in another shard",
         "Preferred to an unreadable one.",
-        better_elsewhere,
+        better_in_others,
     ),
     Case(
         "a clock: jumps (pictures of next year)",

@@ -50,7 +50,7 @@ def pictures(place: Workplace, count: int) -> None:
 
 
 def limited(place: Workplace, files: int, hog: str = "") -> subprocess.Popen[str]:
-    """A run that may open so many files."""
+    """A run that may open this many files."""
     (place.folder / "sitecustomize.py").write_text(hog)
     return subprocess.Popen(
         [sys.executable, "-m", "dataflow_grounding", *place.arguments()],
@@ -173,7 +173,7 @@ def swapped(place: Workplace, full: bool) -> Outcome:
 
 
 def painted(path: Path, level: int) -> None:
-    """A picture of one colour, whatever its colour of the same size and time."""
+    """A picture of one colour. All have the same size and time."""
     from PIL import Image
 
     Image.new("RGB", (64, 48), (level, 9, 9)).save(path)

@@ -25,7 +25,7 @@ REFERENCES = "Refused before it is expanded, exit 2."
 
 
 def proxied(kind: str, place: Workplace, full: bool) -> Outcome:
-    """An https endpoint behind a proxy with a password."""
+    """An https endpoint that is reached by a proxy with a password."""
     place.many(COUNT)
     trusted = certificate(place.folder, "models.example")
     with (
@@ -46,10 +46,10 @@ def redirected(kind: str, place: Workplace, full: bool) -> Outcome:
     """An endpoint that sends all on to another host."""
     place.many(COUNT)
     with Witness() as thief:
-        elsewhere = Fault(
+        moved = Fault(
             307, "moved", headers={"Location": f"{thief.server.base_url}/chat/completions"}
         )
-        with Witness([on(elsewhere)]) as witness:
+        with Witness([on(moved)]) as witness:
             done = place.run(**KINDS[kind][1](witness.server.address))
             calm(done)
             assert (done.code, thief.server.bytes_received) == (4, 0), done
@@ -84,7 +84,7 @@ def _over_tls(place: Workplace, front: TlsFront, trusted: Path) -> Done:
 
 
 def strangers_address(place: Workplace, full: bool) -> Outcome:
-    """A .env beside the spec that names an address and no key; then one with both."""
+    """A .env in the spec's folder that names an address and no key; then one with both."""
     place.many(COUNT)
     place.settings = {"vlm.backend": "auto", "vlm.check_every": None}
     with Witness() as witness:
@@ -103,7 +103,7 @@ def strangers_address(place: Workplace, full: bool) -> Outcome:
 
 
 def strangers_proxy(place: Workplace, full: bool) -> Outcome:
-    """A .env beside the spec that names a proxy and a CA file."""
+    """A .env in the spec's folder that names a proxy and a CA file."""
     place.many(COUNT)
     with Witness() as witness, Witness() as thief:
         names: dict[str, Any] = dict.fromkeys(

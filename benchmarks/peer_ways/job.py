@@ -1,6 +1,4 @@
-"""What a client of `benchmarks.peers` is given, and what it leaves: the same for all, whatever it
-is made with.
-"""
+"""What a client of `benchmarks.peers` is given, and what it writes: the same for all clients."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def ask_all(given: dict[str, Any]) -> list[str]:
             "max_tokens_per_minute": 100_000_000_000,
         },
     )
-    # Its system_prompt fails beside a picture (0.1.31), so both texts are one.
+    # Its system_prompt fails with a picture (0.1.31), so both texts are one.
     rows = [
         {"number": number, "image": row["image"], "prompt": f"{given['system']}\n{row['prompt']}"}
         for number, row in enumerate(given["rows"])

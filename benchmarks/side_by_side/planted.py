@@ -52,7 +52,7 @@ class Planted:
 
 
 def fenced(text: str) -> Answer:
-    """In a fence, with a sentence before and behind."""
+    """In a fence, with a sentence before and after it."""
     return Answer(f"Here are the boxes:\n```json\n{text}\n```\nLet me know if you need more.")
 
 
@@ -98,16 +98,16 @@ PLANTED = [
         "One reply ends inside its last box, the first time.",
         spoils=Fault(change=_cut),
     ),
-    Planted("fence", "Replies are fenced, with a sentence before and behind.", manner=fenced),
+    Planted("fence", "Replies are fenced, with a sentence before and after.", manner=fenced),
     Planted(
         "y-first",
-        "The model behind the name was exchanged: it writes y before x, 0 to 1000.",
+        "The name now means another model: it writes y before x, 0 to 1000.",
         box_format="yxyx_1000",
         told=WRONG_FORMAT,
     ),
     Planted(
         "0-1000",
-        "The model behind the name was exchanged: it writes 0 to 1000, x first.",
+        "The name now means another model: it writes 0 to 1000, x first.",
         box_format="xyxy_1000",
         told=WRONG_FORMAT,
     ),

@@ -131,7 +131,7 @@ class Model:
     """Looks at the picture that it is sent and says where the things are that a prompt names.
 
     Args:
-        box_format: How it writes boxes, whatever it is asked for.
+        box_format: How it writes boxes, even if it is asked for another format.
         key: What it calls a box where it isn't told.
         manner: How it says it.
         invents: Whether it draws a box for what isn't there.

@@ -214,7 +214,7 @@ def goal_row(name: str, plain: Worth, reground: Worth | None) -> str:
 
 
 def row_of(name: str, worth: Worth, plain: Worth, note: str = "") -> str:
-    """A row of the table, beside one grounding alone."""
+    """A row of the table, compared with one grounding alone."""
     row = (
         f"{name:26} {worth.precision:9.3f} {worth.recall:6.3f} {worth.f1:6.3f} {worth.n_acc:6.3f}"
         f" {worth.il_mcc:6.3f} {worth.decided_mcc:7.3f} {worth.undecided:9.1%}"
@@ -286,7 +286,7 @@ class Table:
         """Old ways and checks, where absent things are boxed."""
         for shared in self.kinds:
             for absent in self.absent:
-                kind = "the same each time" if shared else "made anew each time"
+                kind = "the same each time" if shared else "others each time"
                 print(f"\nabsent things boxed: {absent:.0%}, errors {kind}\n{HEAD}")
                 errors = Errors(absent=absent, noise=NOISE, shared=shared)
                 self.print_ways(errors, self.accuracies)
@@ -308,15 +308,15 @@ class Table:
                 mean = mean_of(worths)
                 of_seeds = []
                 for number, worth in enumerate(worths):
-                    beside = regrounds[number] if regrounds else None
-                    of_seeds.append(missed_goals(name, worth, old["plain"][number], beside))
+                    old_way = regrounds[number] if regrounds else None
+                    of_seeds.append(missed_goals(name, worth, old["plain"][number], old_way))
                 note = misses(of_seeds, missed_goals(name, mean, plain, reground))
                 print(row_of(f"{name}, judge {accuracy:.2f}", mean, plain, note), flush=True)
 
     def print_all_errors(self) -> None:
         """Errors of all kinds at once."""
         for shared in self.kinds:
-            kind = "the same each time" if shared else "made anew each time"
+            kind = "the same each time" if shared else "others each time"
             what = "absent things boxed 30%, missed 10%, too large 10%, on another thing 8%"
             print(f"\n{what}, errors {kind}\n{HEAD}")
             errors = Errors(0.3, 0.1, 0.1, 0.08, NOISE, shared=shared)

@@ -40,8 +40,8 @@ class Errors:
         mislabelled: Boxes around another thing, of things that are there.
         noise: Standard deviation of an edge, as a share of the side of the picture sent.
         accuracy: Of the answers to yes/no questions.
-        shared: Whether the same error is made each time a like question comes; else each answer
-            errs anew.
+        shared: Whether the same error is made each time a like question comes; else answers err
+            independently.
     """
 
     absent: float = 0.0
@@ -76,8 +76,8 @@ process, as a run's probes and a test's pictures come again and again.
 
 
 class ErringModel:
-    """Answers `phrase_grounding`, `missing_boxes`, `box_check` and `crop_check` behind a loopback
-    server with `keep_bodies`, for phrases such as "the red box" and for probe pictures.
+    """Answers `phrase_grounding`, `missing_boxes`, `box_check` and `crop_check` for phrases such as
+    "the red box" and for probe pictures; for a loopback server with `keep_bodies`.
 
     Grounding of probe pictures has no errors, so that a run's format checks pass.
     """
@@ -275,7 +275,7 @@ def pictures_in(request: ReceivedRequest) -> list[Any]:
 
 
 def scene_of(picture: Any, is_probe: bool = False) -> Scene:
-    """The things in a picture, whatever marks are drawn on it."""
+    """The things in a picture, also in one with marks drawn on it."""
     import cv2
     import numpy
 

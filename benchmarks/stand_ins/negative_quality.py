@@ -246,7 +246,7 @@ def _ways_that_keep(candidate: dict[str, Any]) -> list[str]:
 
 
 def print_negatives(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
-    """A row for each judge, with the goal beside it."""
+    """A row for each judge, with its goal."""
     gold = scenes(folder, pictures, seed)
     print(
         f"{'':26} {'made up':>8} {'presence':>8} {'verdict':>8} {'kept':>8}"

@@ -62,9 +62,9 @@ def answered(
 
 
 class ProbeModel:
-    """Answers behind the loopback server: probe pictures in `box_format` (a name, or a function of
-    the request and the phrase's text that gives one), everything else as EchoAnswers does in the
-    same format.
+    """Answers for the loopback server: probe pictures in `box_format` (a name, or a function of the
+    request and the phrase's text that gives one), everything else as EchoAnswers does in the same
+    format.
     """
 
     def __init__(

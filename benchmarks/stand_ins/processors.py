@@ -18,7 +18,7 @@ from benchmarks.resize_rules import Placing, Rule, View, openai_enlarging, reduc
 
 
 def patches(budget: int, edge: float = math.inf) -> Rule:
-    """OpenAI's: reduced to so many patches of 32 x 32 px, sides not rounded."""
+    """OpenAI's: reduced to `budget` patches of 32 x 32 px, sides not rounded."""
 
     def rule(width: int, height: int) -> tuple[float, float]:
         scale = min(1.0, edge / max(width, height))
@@ -30,7 +30,7 @@ def patches(budget: int, edge: float = math.inf) -> Rule:
 
 
 def gemma4(tokens: int) -> Rule:
-    """Gemma 4: brought to an area of so many tokens of 48 x 48 px, small ones enlarged; sides
+    """Gemma 4: resized to the area of `tokens` tokens of 48 x 48 px, small ones enlarged; sides
     rounded down to 48.
     """
 
@@ -101,7 +101,7 @@ def letterboxed(grids: Sequence[tuple[int, int]], parts: int = 0) -> Placing:
 
 
 def grids_of(tile: int, most: int) -> list[tuple[int, int]]:
-    """All grids of up to so many tiles, in pixels."""
+    """All grids of at most `most` tiles, in pixels."""
     return [
         (x * tile, y * tile)
         for x in range(1, most + 1)

@@ -1,12 +1,15 @@
 """Seeded calibrations of models that count pixels of a picture which their server has resized, and
 what is read then.
 
-Edges are off by 0.5, 1.5 or 3% of the side (standard deviation), none to a fifth of the boxes lie
-anywhere at all. A model is calibrated alone, as the command does, and boxes have to be right in
-pictures of every size in SIZES; or by a run that knows the sizes of its own pictures, and they have
-to be right in those; or alone, and a run then uses what is stored: it asks for a picture in each of
-its sizes that nothing covers, and calibrates anew where that is wrong. A box is right when no edge
-is more than 1% of the side off, for a picture sent as a run sends it.
+Edges are off by 0.5, 1.5 or 3% of the side (standard deviation), and none to a fifth of the boxes
+are at random places. A model is calibrated in one of three ways:
+
+- alone, as the command does: boxes have to be right in pictures of every size in SIZES;
+- by a run that knows the sizes of its own pictures: boxes have to be right in those;
+- alone, after which a run uses what is stored: it asks for a picture in each of its sizes that
+  nothing covers, and calibrates again if that is wrong.
+
+A box is right if no edge is off by more than 1% of the side, in a picture sent as a run sends it.
 """
 
 from __future__ import annotations
@@ -120,7 +123,7 @@ def used_by_a_run(model: Model, stored: Decision, own: Sequence[Size]) -> tuple[
     return stored, 0
 
 
-def behind(rule: Placing, draw: random.Random, noise: float, outliers: float) -> Model:
+def with_rule(rule: Placing, draw: random.Random, noise: float, outliers: float) -> Model:
     """A model that counts whole pixels of the picture that a server's rule leaves it."""
 
     def model(probe: Probe) -> ProbedPicture:
@@ -183,15 +186,15 @@ def own_sizes(draw: random.Random) -> list[Size]:
 
 
 def one_rule(name: str, rule: Placing, seed: int) -> Outcome:
-    """One model behind the rule: `seed` says how noisy it is, and whether it is calibrated alone,
-    by a run that knows its own sizes, or alone to be used by such a run.
+    """One model with the rule. `seed` says how noisy it is, and in which of the three ways it is
+    calibrated.
     """
     draw = random.Random(f"{name}/{seed}")
     noise, outliers = NOISES[seed % 3], OUTLIERS[seed // 3 % 3]
     way = ("alone", "by a run", "stored")[seed // 9 % 3]
     own = [] if way == "alone" else own_sizes(draw)
     quiet = noise <= QUIET
-    model = behind(rule, draw, noise, outliers)
+    model = with_rule(rule, draw, noise, outliers)
     try:
         decision, requests = decided(model, own if way == "by a run" else [])
         if way == "stored":
@@ -225,7 +228,7 @@ def _one(table: str, count: int, job: tuple[str, int]) -> Outcome:
 
 
 def measured(table: str, runs: int, count: int = 0) -> dict[str, list[Outcome]]:
-    """The outcomes of so many models behind each rule of a table, or of `made up SEED`."""
+    """The outcomes of `runs` models for each rule of a table, or of `made up SEED`."""
     rules = TABLES[table] if table in TABLES else made_up(count, int(table.rpartition(" ")[2]))
     jobs = [(name, seed) for name in rules for seed in range(runs)]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -274,14 +277,15 @@ def _requests_of_one_size(rule_name: str) -> list[int]:
     counts = []
     for seed, size in enumerate(ONE_SIZE):
         draw = random.Random(f"{rule_name}/{size}")
-        model = behind(RULES[rule_name], draw, NOISES[seed % 2], OUTLIERS[seed % 2])
+        model = with_rule(RULES[rule_name], draw, NOISES[seed % 2], OUTLIERS[seed % 2])
         counts.append(decided(model, [size])[1])
     return counts
 
 
 def of_one_size() -> int:
-    """Print how many requests a run of one size takes behind the rules in use, at noise up to
-    QUIET; returns 1 where half of the runs take more than MOST_OF_ONE_SIZE, else 0.
+    """Print how many requests a run of one size takes with the rules in use, at noise up to QUIET.
+
+    Returns 1 if half of the runs take more than MOST_OF_ONE_SIZE, else 0.
     """
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         counts = sorted(chain.from_iterable(pool.map(_requests_of_one_size, RULES)))

@@ -50,14 +50,14 @@ def draw(path: str, size: Size, boxes: dict[str, list[Bbox]]) -> None:
 
 
 class SeeingModel:
-    """Answers `phrase_grounding` for phrases such as "the red box" behind a server with
+    """Answers `phrase_grounding` for phrases such as "the red box"; for a server with
     `keep_bodies`.
 
     `noise` is the standard deviation of an edge, as a share of the side of the picture sent;
     `missing` and `mislabelled` are shares of boxes left out, or another colour's. Two answers to
-    the same question differ; the same run gives the same answers, whatever the order of requests.
-    With `resized`, a server's rule from sizes as sent to those that the model sees, numbers are
-    pixels of that picture. It sees a calibration's probes, too.
+    the same question differ; the same run gives the same answers, for any order of requests. With
+    `resized`, a server's rule from sizes as sent to those that the model sees, numbers are pixels
+    of that picture. It sees a calibration's probes, too.
     """
 
     reads = IMAGES

@@ -99,15 +99,14 @@ class GivenReply:
         image: The sha256 of the picture's file.
         size: That of the picture, as sent.
         numbers: What it gave for each phrase.
-        afresh: Whether the same had been asked before, in the same words: to compare, and for no
-            record.
+        is_repeat: Whether the same question was asked before, to compare the replies.
     """
 
     written: str
     image: str
     size: Size
     numbers: tuple[tuple[str, tuple[float, ...]], ...]
-    afresh: bool
+    is_repeat: bool
 
 
 class WatchedModel:
@@ -159,7 +158,7 @@ class WatchedModel:
     def last_replies(self) -> list[GivenReply]:
         """Those that count, one for each question."""
         return [
-            [reply for reply in replies if not reply.afresh][-1]
+            [reply for reply in replies if not reply.is_repeat][-1]
             for replies in self.replies.values()
         ]
 
@@ -203,9 +202,9 @@ class WatchedModel:
         answer = _objects(request, written, size, boxes_of, self._swapped, chance)
         key = _format_named(written).key
         numbers = tuple((found["label"], tuple(found[key])) for found in answer["objects"])
-        afresh = question in self.replies and not is_again
+        is_repeat = question in self.replies and not is_again
         self.replies.setdefault(question, []).append(
-            GivenReply(written, digest, size, numbers, afresh)
+            GivenReply(written, digest, size, numbers, is_repeat)
         )
         return answer
 

@@ -11,7 +11,7 @@ STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 _ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
 
 
-def is_elsewhere(path: object) -> bool:
+def is_remote(path: object) -> bool:
     """Return whether a path is an address that fsspec is to open.
 
     Those of the web and of this machine's files are not.
@@ -24,7 +24,7 @@ def scheme_of(path: str) -> str:
 
     It is empty for a path of this machine.
     """
-    return path.partition("://")[0].lower() if is_elsewhere(path) else ""
+    return path.partition("://")[0].lower() if is_remote(path) else ""
 
 
 def is_web(value: object) -> bool:

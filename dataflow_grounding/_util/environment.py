@@ -1,7 +1,7 @@
 """What the environment says, and the `.env` files that add to it; where the cache is.
 
-A `.env` file lies in a folder and gives settings, mostly keys. The folder may be a stranger's. So
-such a file can set little, and a key from another place never goes to an address that it names.
+A `.env` file gives settings, mostly keys. Its folder may be a stranger's, so such a file can set
+little, and a key from another place never goes to an address that it names.
 """
 
 import io
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from dataflow_grounding._util.errors import SpecError, told_as
+from dataflow_grounding._util.errors import SpecError, errors_as
 from dataflow_grounding._util.secrets import is_no_word, is_secret_variable, secrets_of
 from dataflow_grounding._util.terminal import say
 
@@ -33,9 +33,9 @@ _SETTABLE = re.compile(
 )
 """What a `.env` file may set: `DF_MODEL`, `OPENAI_API_KEY`, `GOOGLE_GEMINI_BASE_URL`, `HF_TOKEN` …
 
-It comes with a folder, perhaps a stranger's. A proxy, a CA file,
-`HF_ENDPOINT`, `AWS_*` or `PYTHONPATH` would send what the user has elsewhere, or run code; a folder
-in `DF_WORK_FOLDER` stands for an address without asking.
+The file comes with a folder, perhaps a stranger's. A proxy, a CA file, `HF_ENDPOINT`, `AWS_*` or
+`PYTHONPATH` could send the user's data to a stranger or run code; a folder in `DF_WORK_FOLDER` is
+used as the copy of an address without asking.
 """
 _SHORTEST = 8  # characters of a value that is looked for within a header
 
@@ -123,8 +123,8 @@ def names_address(address: str) -> tuple[str, str] | None:
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
     """Raise SpecError where a `.env` file names the address and the key is from another place.
 
-    The key may stand in a header; elsewhere is the environment, a spec, or another `.env` file. A
-    stranger's file would otherwise have the user's own key sent to its address.
+    Otherwise a stranger's file could have the user's own key sent to its address. The key may be in
+    a header. Other places are the environment, a spec, and another `.env` file.
     """
     variable_and_file = names_address(address)
     if variable_and_file is None:
@@ -143,9 +143,9 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
 
 def _variable_in(texts: list[str]) -> str:
     # A whole text is compared with the variables named as secrets, and with all others of some
-    # length, as a key may stand in a variable of any name. Within a text, as in `Bearer KEY`, only
-    # the long values of variables named as secrets are looked for: a longer text may well hold the
-    # value of any other variable by accident.
+    # length, because a variable of any name may hold a key. Within a text, as in `Bearer KEY`, only
+    # long values of variables named as secrets are looked for: a longer text may hold the value of
+    # any other variable by accident.
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -206,7 +206,7 @@ def _settings(path: str) -> dict[str, tuple[str, int]]:
 
 
 def _text_of(path: str) -> str:
-    with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
+    with errors_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     bad_byte = data.find(b"\0")  # -1 without one
     try:

@@ -126,7 +126,7 @@ class UnreadableReply(RecordError, kind="unreadable_reply"):
     """A reply came, and what it says can't be read.
 
     Args:
-        message: What could not be read, and where. The model is told so at the next try.
+        message: What could not be read, and where. The next try shows it to the model.
         reason: A word or two for it, the same for all replies of the kind: `run.json` counts by it.
     """
 
@@ -191,7 +191,7 @@ class RateLimited(ServerOverloaded, kind="rate_limited"):
 class TierFull(RateLimited):
     """The endpoint has no room for more at the service tier that was asked for.
 
-    It is not billed, and says nothing of how many requests the endpoint takes.
+    It is not billed, and doesn't say how many requests the endpoint takes.
     """
 
 
@@ -258,9 +258,9 @@ class Interrupted(RunStopped):
 
 
 def concerns_all(error: BaseException) -> bool:
-    """Return whether an error would meet whoever asks the same endpoint next, too.
+    """Return whether the next request to the same endpoint would meet this error, too.
 
-    A caller's own limit, interrupt or full disk would not.
+    That isn't so for a caller's own limit, interrupt or full disk.
     """
     if isinstance(error, QuotaUsedUp):
         return True
@@ -299,12 +299,12 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_MEMORY = "it takes more memory than there is"
 
 
-class told_as(AbstractContextManager[None]):
-    """Raise an error of ours, of class `kind`, for an OSError or MemoryError of the block.
+class errors_as(AbstractContextManager[None]):
+    """Raise an error of class `kind` for an OSError or MemoryError of the block.
 
     Other errors pass. The new one says `what` could not be done, and why; with `again`, also to run
-    the same again. Each reply that is stored and each row that is written is within such a block: a
-    class is entered three times as fast as a generator.
+    the same again. It is a class because every stored reply and written row enters such a block,
+    which takes a third of a generator's time.
     """
 
     __slots__ = ("_again", "_kind", "_what")
@@ -350,8 +350,8 @@ def needs_package(what: str, package: str) -> Iterator[None]:
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
     """Return why an image file can't be read, as the record's error.
 
-    That is MachineBusy where the machine is short of something or a disk doesn't answer: it is
-    tried again. Any other reason, a missing file or one that may not be read, is ImageMissing.
+    That is MachineBusy, which is tried again, if the machine is short of something or a disk
+    doesn't answer. Other reasons, such as a missing or forbidden file, are ImageMissing.
     """
     message = f"can't read {quoted(path)}: {getattr(error, 'strerror', None) or error}"
     if isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY):
@@ -360,10 +360,10 @@ def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
-    """Return what an exception of a decoder or an operator says of the machine, as our error.
+    """Return our error for an exception of a decoder or an operator that the machine caused.
 
-    That is MachineBusy where memory, threads or open files are short, StorageFailed where the disk
-    is full, and None where it says nothing of the machine.
+    That is MachineBusy if memory, threads or open files are short, StorageFailed if the disk is
+    full, and None if the machine isn't the cause.
     """
     words = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or "out of memory" in words:

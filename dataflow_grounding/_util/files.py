@@ -1,8 +1,8 @@
 """The package's own files: names kept inside a folder, and files opened through no link.
 
-A results folder may come from a stranger: neither a name in one of its files, nor a link that
-stands where a file is to be written, makes a command write outside of it. Folders that are links
-are the user's way to another disk, and stay.
+A results folder may come from a stranger. Neither a name in one of its files nor a link in place of
+a file makes a command write outside of it. Folders that are links are the user's way to another
+disk, and stay.
 """
 
 import errno
@@ -157,14 +157,14 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
-    """Yield a file that is put at `path` when the block ends, whole.
+    """Yield a file that is put at `path`, whole, when the block ends.
 
-    Where the block fails, it isn't put there, and nothing is left of it. Raises OSError.
+    If the block fails, nothing is left of it. Raises OSError.
 
     Args:
         path: Where it is put, in place of what is there.
-        alone: Whether nobody else writes a file for the same path meanwhile. Else each gets a name
-            of its own until then, and the last one stays.
+        alone: Whether nobody else writes a file for the same path meanwhile. Otherwise each has a
+            different name until then, and the last one stays.
     """
     part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
     file = new_file(part)

@@ -1,7 +1,6 @@
 """Texts for another process, with the name of a key's variable in place of the key.
 
-That process, perhaps on another machine, has an environment of its own, from which it puts the key
-back in.
+That process, perhaps on another machine, takes the key from its own environment.
 """
 
 import os
@@ -13,7 +12,7 @@ from typing import Any
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import blotted, is_secret_variable, learn
 
-# What stands in place of a key: its variable between two zero characters, `\0DF_API_KEY\0`.
+# What replaces a key: its variable between two zero characters, `\0DF_API_KEY\0`.
 _REFERENCE = re.compile("\0(\\w+)\0")
 _SHORTEST_KEY = 4  # characters of a text that is a key; shorter values are none
 # characters of a key that is looked for within a text, where a short one may be a word

@@ -1,6 +1,6 @@
 """A map from 64-bit keys to numbers that takes 24 to 48 bytes an entry; a dict takes over 120.
 
-A run remembers where each of millions of replies stands in its log.
+A run remembers the place of each of millions of replies in its log.
 """
 
 from array import array

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import IO, cast
 
 from dataflow_grounding._util import stores
-from dataflow_grounding._util.addresses import State, is_elsewhere
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.addresses import State, is_remote
+from dataflow_grounding._util.errors import InputError, errors_as
 
 _FILE = "file://"  # what addresses of this machine's files begin with
 # The bucket or repository of an address, which `..` doesn't lead out of: `s3://bucket`,
@@ -41,12 +41,12 @@ def plain_path(path: str) -> str:
 
 def is_absolute(path: str) -> bool:
     """Return whether a path begins at the root of this machine, or is a remote address."""
-    return os.path.isabs(plain_path(path)) or is_elsewhere(path)
+    return os.path.isabs(plain_path(path)) or is_remote(path)
 
 
 def absolute(path: str) -> str:
     """Return a path from the root of this machine; an address as it is."""
-    return path if is_elsewhere(path) else os.path.abspath(plain_path(path))
+    return path if is_remote(path) else os.path.abspath(plain_path(path))
 
 
 def joined(folder: str, path: str) -> str:
@@ -61,9 +61,9 @@ def joined(folder: str, path: str) -> str:
         >>> within, joined("s3://bucket/a", above), joined("a", "b.jpg")
         ('s3://bucket/b.jpg', 's3://bucket/b.jpg', 'a/b.jpg')
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         return path
-    if not is_elsewhere(folder) or is_absolute(path):
+    if not is_remote(folder) or is_absolute(path):
         return os.path.join(plain_path(folder), plain_path(path))
     end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
     within = posixpath.normpath(f"/{folder[end:]}/{path}").lstrip("/")
@@ -76,7 +76,7 @@ def look(path: str) -> State:
     Raises OSError where it isn't there or can't be looked up, InputError or MissingExtra where
     no library opens such addresses.
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         return stores.look(path)
     status = os.stat(plain_path(path))
     if stat.S_ISDIR(status.st_mode):
@@ -91,12 +91,11 @@ def look(path: str) -> State:
 def state_of(path: str) -> list[int] | None:
     """Return numbers that change when a file is written to or replaced: size, time, and others.
 
-    The first two are bytes and nanoseconds since 1970; elsewhere they are all. None where there is
-    no file, or it can't be looked up, and on this machine for a folder or pipe. Raises
-    MissingExtra.
+    The first two are bytes and nanoseconds since 1970; a remote file has only these. None if there
+    is no such file or it can't be looked up, and for a local folder or pipe. Raises MissingExtra.
     """
     with suppress(OSError, InputError):
-        if is_elsewhere(path):
+        if is_remote(path):
             return [*look(path)[:2]]
         status = os.stat(plain_path(path))
         if stat.S_ISREG(status.st_mode):
@@ -105,14 +104,14 @@ def state_of(path: str) -> list[int] | None:
 
 
 def kind_of(path: str) -> str:
-    """Return `file`, `folder` or `pipe`; "" where nothing is, or on this machine can't be seen.
+    """Return `file`, `folder` or `pipe`; "" for nothing, or a local path that can't be looked up.
 
-    Raises InputError where a store doesn't tell, MissingExtra.
+    Raises InputError if a store doesn't answer, MissingExtra.
     """
     absent: tuple[type[Exception], ...] = (FileNotFoundError,)
-    if not is_elsewhere(path):
+    if not is_remote(path):
         absent = (OSError, ValueError)  # the latter for a name that no file can have, with a null
-    with told_as(InputError, f"can't read {path}"), suppress(*absent):
+    with errors_as(InputError, f"can't read {path}"), suppress(*absent):
         return look(path).kind
     return ""
 
@@ -123,7 +122,7 @@ def open_file(path: str) -> IO[bytes]:
     An empty file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
     Raises what `look` does; reading it may raise anything.
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         return stores.open_file(path)
     file = open(plain_path(path), "rb")  # noqa: SIM115
     status = os.fstat(file.fileno())
@@ -152,7 +151,7 @@ def fetched(address: str, size: int) -> bytes:
 @contextmanager
 def system_errors(path: str) -> Iterator[None]:
     """Raise what a library raises of a remote file as the OSError of a file of this machine."""
-    if not is_elsewhere(path):
+    if not is_remote(path):
         yield
         return
     with stores.system_errors(path):

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 
 _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 
@@ -31,7 +31,7 @@ class RowsOnDisk:
         """Add a row at the end."""
         data = marshal.dumps(row)  # it goes deeper than `pickle`, and JSON has plain types alone
         folder = tempfile.gettempdir()
-        with told_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
+        with errors_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
             self._file.seek(self._begins[-1])
             self._file.write(data)
         self._begins.append(self._begins[-1] + len(data))
@@ -42,7 +42,7 @@ class RowsOnDisk:
     def __getitem__(self, index: int) -> dict[str, Any]:
         begin = self._begins[index]
         end = self._begins[index + 1]
-        with self._reading, told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
+        with self._reading, errors_as(InputError, f"can't read from {tempfile.gettempdir()}"):
             self._file.seek(begin)
             row: dict[str, Any] = marshal.loads(self._file.read(end - begin))
         return row

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-BLOT = "***"  # what stands for a secret
+BLOT = "***"  # what replaces a secret
 
 _SHORTEST = 4  # characters of a secret; what is shorter would blot innocent text
 _SHORTEST_KEY = 12  # characters of what is taken for a key where none is expected
@@ -91,8 +91,8 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
     """Yield the secrets in headers, some perhaps twice.
 
     A value is looked at as a whole and in pieces: `Basic user=abc` has `Basic`, `user` and `abc`.
-    Of a header whose name says that it holds a secret, the last piece is one, and all that can't be
-    a word; of others, what is long, no word and no address.
+    In a header whose name says that it holds a secret, the last piece is one, and so are all pieces
+    that can't be words. In other headers, secrets are long pieces that are no word and no address.
     """
     for name, value in headers.items():
         if not isinstance(value, str):
@@ -143,9 +143,9 @@ def learn_address(url: str) -> str:
     for name, value in _PARAMETER.findall(url):
         if _is_secret_parameter(name):
             learn(value, unquote(value))
-    behind_scheme = url.partition("://")[2]
-    host = re.split("[/?#]", behind_scheme, maxsplit=1)[0]
-    learn(*_keys_in(behind_scheme.removeprefix(host)))
+    after_scheme = url.partition("://")[2]
+    host = re.split("[/?#]", after_scheme, maxsplit=1)[0]
+    learn(*_keys_in(after_scheme.removeprefix(host)))
     _learn_user(host)
     return blotted_message(url)
 

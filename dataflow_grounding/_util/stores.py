@@ -1,7 +1,7 @@
 """Remote files: what fsspec opens by its address (s3://, gs://, hf://).
 
-The libraries behind fsspec find the credentials. Each raises errors of its own: they become here
-the OSErrors that a file on this machine would raise. What may pass is tried again.
+The libraries that fsspec uses find the credentials. Their errors become the OSErrors that a local
+file would raise. What may succeed later is tried again.
 """
 
 import errno
@@ -19,9 +19,15 @@ from datetime import datetime
 from functools import lru_cache, partial
 from typing import IO, Any, TypeVar, cast
 
-from dataflow_grounding._util.addresses import STORE_EXTRAS, State, is_elsewhere, scheme_of
+from dataflow_grounding._util.addresses import STORE_EXTRAS, State, is_remote, scheme_of
 from dataflow_grounding._util.entry_points import targets_of
-from dataflow_grounding._util.errors import SHORT, GroundingError, InputError, MissingExtra, told_as
+from dataflow_grounding._util.errors import (
+    SHORT,
+    GroundingError,
+    InputError,
+    MissingExtra,
+    errors_as,
+)
 from dataflow_grounding._util.secrets import learn, learn_address, words_of
 from dataflow_grounding._util.threads import THREADS
 
@@ -95,8 +101,8 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=1)
 def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
-    # To tell the facts of one file, it lists the file's folder and keeps the listing. As a new one
-    # has no listings, they don't grow old.
+    # For the facts of one file, it lists the file's folder and keeps the listing. A new object has
+    # no listings, so they don't grow old.
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = file_system(skip_instance_cache=True)
@@ -122,8 +128,8 @@ class _InfoFromOneListing:
             try:
                 return self._info_of_library(path, **options)
             except FileNotFoundError:
-                # The library keeps no listing of a folder that isn't there, and would ask for it
-                # for each file. An empty listing stands for it; from that the second call answers.
+                # The library keeps no listing of a missing folder, and would ask for it again for
+                # each file. An empty listing is kept instead, which the second call uses.
                 folder = self._system._parent(path)
                 self._system.dircache.setdefault(folder, [])
             return self._info_of_library(path, **options)
@@ -141,7 +147,7 @@ def system_errors(address: str) -> Iterator[None]:
     except Exception as error:
         # What this machine is short of is no fault of the store.
         is_short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
-        if is_short or not is_elsewhere(address) or isinstance(error, GroundingError):
+        if is_short or not is_remote(address) or isinstance(error, GroundingError):
             raise
         number = _number_of(error)
         why = words_of(error)
@@ -220,7 +226,7 @@ def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
     return None
 
 
-def version_told(info: dict[str, Any]) -> str:
+def file_version(info: dict[str, Any]) -> str:
     """Return a text that changes when a remote file is replaced: its size, and digest or time.
 
     `info` is what the file's library tells of it.
@@ -237,16 +243,16 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
     with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError, MissingExtra.
     """
     system, name = place_of(folder)
-    list_files = partial(_listed_anew, system, system.find, name)
+    list_files = partial(_listed_again, system, system.find, name)
     if pattern:
         _, pattern_in_system = place_of(pattern)
-        list_files = partial(_listed_anew, system, system.glob, pattern_in_system)
-    with told_as(InputError, f"can't list {folder}"):
+        list_files = partial(_listed_again, system, system.glob, pattern_in_system)
+    with errors_as(InputError, f"can't list {folder}"):
         listed = patiently(folder, list_files)
     return sorted(posixpath.relpath(path, name) for path in listed)
 
 
-def _listed_anew(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
+def _listed_again(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
     system.invalidate_cache()
     return method(path)
 

@@ -24,11 +24,11 @@ _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _PIECE = 1000  # elements of a list that are written as JSON together
-_answers: TextIO | None = None  # the real standard output, while `answers_alone` holds
+_answers: TextIO | None = None  # the real standard output, while `only_answers` holds
 
 
 @contextmanager
-def answers_alone() -> Iterator[None]:
+def only_answers() -> Iterator[None]:
     """Keep standard output to what is said by this module while the block runs.
 
     What other code prints, the user's own, goes to standard error.
@@ -170,10 +170,10 @@ _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
-    """Return messages in their order, with at most so many of each kind.
+    """Return messages in their order, with at most `most` of each kind.
 
-    Of one kind are those that differ in what they quote and in numbers alone. The last that is kept
-    of a kind says how many more there are.
+    Messages of a kind differ only in what they quote and in numbers. The last one kept of a kind
+    says how many more there are.
 
     Example:
         >>> grouped([f"line {n}: no image 'a{n}.jpg'" for n in range(9)], most=2)
@@ -245,12 +245,12 @@ class LiveLine:
 
 
 @contextmanager
-def telling(
+def progress(
     title: str, total: int | None = None, silent: bool = False
 ) -> Iterator[Callable[[int], None]]:
     """Say how many records long work has done, while the block runs.
 
-    On a terminal that is a live line, elsewhere a line every ten seconds.
+    A terminal shows a live line; other streams get a line every ten seconds.
 
     Args:
         title: What is done, as in "making the report".
@@ -318,5 +318,5 @@ def _print(text: str, err: bool = False, newline: bool = True) -> None:
 
     for line in _live:  # it makes room, and is written again after the text
         line.write("")
-    # While `answers_alone` holds, sys.stdout is another stream than the real one.
+    # While `only_answers` holds, sys.stdout is another stream than the real one.
     click.echo(text, None if err else _answers, newline, err)  # noqa: TID251

@@ -60,7 +60,7 @@ def _most_threads() -> int:
     return THREADS
 
 
-def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+def in_threads(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
     """Return what `work`, which waits for stores, returns for each item, in order.
 
     It is done by the pool's threads. Raises what `work` raises first.
@@ -71,7 +71,7 @@ def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """Return what work that waits for stores returns, done by one of the pool's threads.
 
-    The event loop's own threads are too few for that. Raises what it raises. Where whoever waits is
+    The event loop's own threads are too few for that. Raises what it raises. If the caller is
     cancelled, the thread goes on to its end.
     """
     import asyncio
@@ -100,7 +100,7 @@ def side_by_side(
             work_here = stack.enter_context(ThreadPool(os.cpu_count())).map
         while batch := list(islice(remaining, BATCH)):
             if any(map(waits, batch)):
-                yield from at_once(work, batch)
+                yield from in_threads(work, batch)
             else:
                 yield from work_here(work, batch)
 

@@ -9,7 +9,7 @@ _PYTHON = sysconfig.get_path("stdlib")
 
 
 def place_of(error: BaseException) -> str:
-    """Return `FILE:LINE` of the last call in code of neither ours nor Python's; "" without any.
+    """Return `FILE:LINE` of the last call outside of this package and Python; "" without any.
 
     Example:
         >>> try:

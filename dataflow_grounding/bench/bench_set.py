@@ -1,4 +1,4 @@
-"""The pictures that come with the package, and what is to be found in them."""
+"""The pictures that come with the package, and what should be found in them."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -44,8 +44,8 @@ def shipped_set(pictures: int | None = None) -> PictureSet:
 def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
     """Return the gold record of each picture, in the file's order.
 
-    With `pictures`, of the first so many of each kind alone. Raises InputError where the set isn't
-    there.
+    `pictures` takes only that many of each kind, the first ones. Raises InputError if the set is
+    missing.
     """
     path = os.path.join(folder, "gold.jsonl")
     try:
@@ -67,15 +67,15 @@ def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict
 
 
 def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row of each picture with its caption, and nothing of what is right."""
+    """Return a row of each picture with its caption, without the right answers."""
     names = ("image_path", "image_id", "caption")
     return [{name: record[name] for name in names} for record in gold]
 
 
 def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row of each picture with its phrases, and nothing of what is right.
+    """Return a row of each picture with its phrases, without the right answers.
 
-    They are in alphabetical order: in the gold, true ones stand before false ones, which would be a
+    They are in alphabetical order: in the gold, true ones come before false ones, which would be a
     hint.
     """
     rows = captions(gold)

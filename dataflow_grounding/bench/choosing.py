@@ -38,7 +38,7 @@ class Choice(NamedTuple):
 def choice_of(document: Mapping[str, Any], first: str) -> Choice:
     """Return which way of a document is best. The first stays unless another is shown to be better.
 
-    Better is a way whose interval lies above 0; of several, the one that gains most is taken.
+    A way is better if its interval is above 0; of several, the one that gains most is taken.
 
     Args:
         document: What `bench.json` holds, of a user's own pictures.

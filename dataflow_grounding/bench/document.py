@@ -152,7 +152,7 @@ def _check(document: dict[str, Any], path: str) -> None:
             _check_format(of_way["recording"], where)
         keys = [line["key"] for line in of_way["replies"]]
         if len(set(keys)) < len(keys):
-            raise InputError(f"{where}.replies: a key stands there twice")
+            raise InputError(f"{where}.replies: a key is there twice")
 
 
 def _check_format(recording: dict[str, Any], where: str) -> None:

@@ -18,14 +18,14 @@ from dataflow_grounding.formats.stored_frame import stored_frame
 KIND = "own"
 """The `kind` of a user's own pictures."""
 LEAST = 8
-"""The least number of pictures: fewer tell nothing of a way of asking."""
+"""The least number of pictures: fewer say nothing about a way of asking."""
 
 
 def own_set(folder: str, gold: str, frame: Frame = "upright") -> PictureSet:
     """Return the pictures of a folder that a gold file has phrases for, in the file's order.
 
-    Of a file that a person has reviewed, what was found right counts. Of several records of one
-    picture, the first counts. How many of the file's pictures the folder lacks is said.
+    In a file that a person has reviewed, only what was found right counts. Of several records of a
+    picture, the first counts. The number of pictures that the folder lacks is printed.
 
     Args:
         folder: The folder of the pictures.

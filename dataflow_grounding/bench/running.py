@@ -1,7 +1,7 @@
 """Asking an endpoint in each way, and keeping what it replied.
 
-Each way is a pipeline that runs on the set's pictures in a folder of its own. What is written down
-is what a recording holds: all replies, and whose they are. The figures are made of that alone.
+Each way is a pipeline that runs on the set's pictures in a separate folder. It writes what a
+recording holds: all replies, and whose they are. The figures are computed from that alone.
 """
 
 import os
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.secrets import masked
@@ -42,7 +42,7 @@ _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked l
 
 @dataclass(frozen=True)
 class Bench:
-    """What is to be measured.
+    """What to measure.
 
     Args:
         vlm: The endpoint, as a spec's `vlm` states it.
@@ -73,7 +73,7 @@ class Bench:
         if self.vlm.asking != "auto":
             # The ways of a bench.json say how it was asked, so that its figures can be made again.
             raise SpecError(
-                "bench asks in a form as a way of its own: leave out vlm.asking, and"
+                "bench has a way for each form of asking: leave out vlm.asking, and"
                 " name the form in --ways"
             )
         answerable: list[str] = []
@@ -106,7 +106,7 @@ class Bench:
         Raises SpecError, and InputError for a folder that can't be written.
         """
         rows = within(self.folder, f"{way}.jsonl")
-        with told_as(InputError, f"can't write {rows}"):
+        with errors_as(InputError, f"can't write {rows}"):
             os.makedirs(self.folder, exist_ok=True)
             write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.set.records))))
         return ready_to_run(self._spec_of(way, rows))
@@ -138,16 +138,15 @@ def estimate_bench(bench: Bench) -> dict[str, Any]:
 
 
 def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Ask in each way, and yield what `bench.json` holds after each, but for the newest's figures.
+    """Ask in each way, and yield what `bench.json` holds after each, without the newest's figures.
 
-    What can't be asked is told before the first request. A run that stops in a way raises what a
-    run does, when the ways before have been yielded; replies that came are kept, and the next call
-    goes on.
+    What can't be asked is reported before the first request. If a run stops, its error is raised
+    after the earlier ways have been yielded; replies that came are kept, and the next call goes on.
 
     Args:
-        bench: What is to be measured.
-        earlier: The `bench.json` of the same folder. Its ways stay, where they are of the same
-            model, endpoint, pictures and version.
+        bench: What to measure.
+        earlier: The `bench.json` of the same folder. Its ways stay if they are of the same model,
+            endpoint, pictures and version.
 
     Raises:
         SpecError: The endpoint can answer no way, or the folder has another model's replies.
@@ -220,7 +219,7 @@ def _tell_of_another_address(
             f" they count for {endpoint}, and are not asked for again: to measure another server,"
             " name another folder with -o."
         )
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         write_text(path, dump_text({"endpoint": endpoint}) + "\n")
 
 

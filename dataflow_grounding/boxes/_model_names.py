@@ -1,7 +1,7 @@
 """Model names: whether a name is of a family, such as "qwen2.5-vl".
 
 Providers and routers write names in many ways: "openrouter/qwen/Qwen2.5-VL-7B-Instruct:free" is of
-that family. A router's path and prefixes may stand before the family's name; sizes, dates, versions
+that family. A router's path and prefixes may come before the family's name; sizes, dates, versions
 and quantization after it. Any other word makes it another model.
 """
 
@@ -15,7 +15,7 @@ from dataflow_grounding._util.lazy import load_table
 _KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
 _PREFIXES = frozenset(_KNOWN["prefixes"].split())  # before a name: "google" in google.gemini-2.5
 _VENDORS = frozenset(_KNOWN["vendors"].split())  # who makes models: "qwen" in qwen/qwen3-vl
-_SUFFIXES = frozenset(_KNOWN["suffixes"].split())  # behind a colon: "free" in qwen3-vl:free
+_SUFFIXES = frozenset(_KNOWN["suffixes"].split())  # after a colon: "free" in qwen3-vl:free
 # Real names have up to three prefixes. The limit keeps a hostile "us.us.us.…" from taking time that
 # grows with the square of its length.
 _MOST_PREFIXES = 5
@@ -83,9 +83,9 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
-    # Return a name in lower case, without what a router is told behind a colon, and without "#…".
-    # That may be :online, :fireworks-ai, or :2 for a second instance. Other words stay, unless the
-    # path names the model's vendor.
+    # Return a name in lower case, without what a colon and a # add. After the colon a router takes
+    # :online, :fireworks-ai, or :2 for a second instance. Other words stay, unless the path names
+    # the model's vendor.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])

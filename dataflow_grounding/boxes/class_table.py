@@ -37,8 +37,8 @@ class ClassCounts:
         number: Its number in the table, from 0.
         pictures: How many pictures have a box of it.
         boxes: How many boxes there are.
-        none: How many pictures it was looked for in, and isn't there.
-        undecided: How many pictures it couldn't be told of, and that have no box of it.
+        none: How many pictures were searched for it and don't have it.
+        undecided: How many pictures have no box of it, and were searched without a clear answer.
         sides: The sum of √area of its boxes, in pixels.
     """
 
@@ -221,7 +221,7 @@ def _digest_of(picture: str) -> int:
 
 def _state_of(expression: Mapping[str, Any]) -> int:
     # Return the state that an expression without a box gives its class. It is 0, "not looked for",
-    # where the status tells nothing of the class.
+    # if the status says nothing about the class.
     status = expression.get("status")
     if status == "none":
         return _NONE

@@ -1,9 +1,9 @@
 """Box formats: what a box's numbers mean to a model, and how they become pixels and back.
 
-Three pictures are told apart. The original is the user's image, whose pixels results are in. The
-picture as sent was resized or padded by us. The frame is the picture that the model's numbers refer
-to: a server may resize or pad what was sent once more, before the model sees it. A `BoxFormat`
-names the order of a box's four numbers, their scale and their frame.
+There are three pictures. The original is the user's image; results are in its pixels. The picture
+as sent was resized or padded by this package. The frame is the picture that the model's numbers
+refer to: a server may resize or pad the picture again before the model sees it. A `BoxFormat` names
+the order of a box's four numbers, their scale and their frame.
 """
 
 import math
@@ -46,9 +46,9 @@ _FRAME = re.compile(
 
 
 class Canvas(NamedTuple):
-    """The picture that a model's numbers refer to, and where in it the picture as sent lies.
+    """The picture that a model's numbers refer to, and where the picture as sent is in it.
 
-    All is in pixels of the former.
+    All numbers are pixels of the first.
 
     Attributes:
         width: Its width.
@@ -274,10 +274,10 @@ class BoxFormat:
         name: The format's name, as in `vlm.box_format`.
         key: The key of a box in JSON.
         order: The order of the four numbers.
-        scale: What stands for the whole side: `px` (the side in pixels), a number, or `grid_32`
-            (two cell numbers of a 32 x 32 grid instead of four numbers).
+        scale: The number of the whole side: `px` (the side in pixels), a number, or `grid_32` (two
+            cell numbers of a 32 x 32 grid instead of four numbers).
         frame: The picture that the numbers refer to (see `frame_of`). It matters only for `px` and
-            for padded frames, as parts of the side survive a resize.
+            for padded frames, because parts of the side survive a resize.
         offset: What is added to a number before it is divided by `scale`.
         bins: Whether the highest number is `scale - 1`.
         words: What else a prompt says to such a model.
@@ -385,8 +385,8 @@ class BoxFormat:
 
         Raises:
             ValueError: There are more or fewer numbers.
-            SpecError: Maps were measured, and none for the size sent; or the original isn't of the
-                shape that was sent, as without its padding.
+            SpecError: Maps were measured, but none for the size sent; or the original doesn't have
+                the shape that was sent, as without its padding.
         """
         if self.maps and not _is_of_shape(original, sent or original):
             raise SpecError(

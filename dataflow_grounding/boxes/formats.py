@@ -40,7 +40,7 @@ def known_formats() -> Mapping[str, BoxFormat]:
 def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
     """Return the box format that a spec's `vlm.box_format` names.
 
-    `name` is `auto` (by the model's name, also behind router prefixes and with dates or
+    `name` is `auto` (by the model's name, which may have a router's prefix before it and a date or
     quantization after it), a plain format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or
     `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the user's own, looked
     at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,

@@ -147,8 +147,7 @@ def without_duplicates(
 ) -> list[dict[str, Any]]:
     """Return a phrase's instances in their order, each thing once (non-maximum suppression).
 
-    Of those that are equal, or overlap by `merge_iou`, the one with the best score stays: an
-    instance is left out if a better one that stays is equal or overlaps it.
+    An instance is left out if a better one that stays equals it or overlaps it by `merge_iou`.
 
     Args:
         instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; of equal scores

@@ -132,7 +132,7 @@ def stored_record(record: Mapping[str, Any], size: Size, orientation: int) -> di
 def _with_each_box(
     record: Mapping[str, Any], turned: Callable[[Mapping[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:
-    # What isn't as it should be stays: whoever reads the record says what is wrong with it.
+    # Malformed values stay: what reads the record later says what is wrong with them.
     def each(items: Any, change: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Any:
         if not isinstance(items, (list, tuple)):
             return items

@@ -133,7 +133,7 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
     """Return the types that a record's regions state, in their order, repeated ones included.
 
-    A region that can't be read states none, nor does one whose type is blank.
+    Regions that can't be read and blank types are left out.
 
     Example:
         >>> types_of({"regions": [{"type": "car"}, {"type": None}, 7]})
@@ -351,7 +351,7 @@ def _with_whole_numbers(bbox: Bbox) -> Bbox:
 def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
     """Return the `most` largest of the boxes, in the row's order; all for None, as they come.
 
-    Of equally large ones the earlier is taken. Boxes come with their index in the row.
+    Among equally large boxes the first ones are taken. Boxes come with their index in the row.
     """
     if most is None or len(boxes) <= most:
         return list(boxes)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.data.bad_entries import BadEntries, told
+from dataflow_grounding.data.bad_entries import BadEntries, skipped_lines
 
 UNREAD = "labels that can't be read are left out"  # a finding of Seeds.found
 
@@ -37,7 +37,7 @@ class Seeds(ABC):
         folders: The folders of the images.
         boxless: Whether the steps can do without any box.
         without: Words for a message that no image has a box.
-        bad: Takes what can't be read, where it goes on; nothing is left out so unless given.
+        bad: Takes what can't be read, so that reading goes on; None leaves nothing out.
 
     Attributes:
         found: What was found on the way: a finding in words, and the places where. It is complete
@@ -114,7 +114,7 @@ class Seeds(ABC):
         lines: list[str] = []
         for what, items in self.found.items():
             lines += counted_items(what, items)
-        return [*lines, *told(self.bad)]
+        return [*lines, *skipped_lines(self.bad)]
 
     def bad_entries(self) -> dict[str, Any]:
         """Return what a report says of entries that were left out as bad: nothing without any."""

@@ -19,7 +19,7 @@ from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY
 
 _MANY = 5  # where two commands share more options than this, the second one refers to the first
 # Options that the page explains once for all commands.
-_ELSEWHERE = {"--json", "--image-root", "--no-pictures"}
+_EXPLAINED_ONCE = {"--json", "--image-root", "--no-pictures"}
 _USUAL_COLUMNS = "image=image_path, expressions -> output=expressions"
 # Arguments of operators that the page explains once for all of them, or with the spec's `vlm`.
 _SHARED = (
@@ -63,7 +63,7 @@ def _commands(here: click.Context) -> Iterator[str]:
         for parameter in command.params:
             if isinstance(parameter, click.Argument):
                 arguments.append(parameter.make_metavar(click.Context(command)))
-            elif isinstance(parameter, click.Option) and _ELSEWHERE.isdisjoint(parameter.opts):
+            elif isinstance(parameter, click.Option) and _EXPLAINED_ONCE.isdisjoint(parameter.opts):
                 options.append(min(parameter.opts, key=len))
         for earlier_command, earlier_options in options_of.items():
             if len(earlier_options.intersection(options)) > _MANY:

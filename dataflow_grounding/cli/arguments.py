@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.terminal import answers_alone, say, say_json
+from dataflow_grounding._util.terminal import only_answers, say, say_json
 from dataflow_grounding.engine.summary import Summary
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,7 +27,7 @@ def spec_option_for(what: str) -> Callable[[F], F]:
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
     option = click.option(*names, multiple=True, metavar="SPEC", help=text)
-    return lambda command: option(answers_alone()(command))
+    return lambda command: option(only_answers()(command))
 
 
 spec_option = spec_option_for("The spec, a YAML file")
@@ -135,7 +135,7 @@ def check_writable(path: str, image: str = "") -> None:
         )
 
 
-def say_what_is_not_reviewed(results: str) -> None:
+def mention_reviewed_file(results: str) -> None:
     """Say that a results folder has a reviewed file, too, where a command takes the run's own file.
 
     Nothing is said where `results` is no folder, or has no such file.
@@ -145,7 +145,7 @@ def say_what_is_not_reviewed(results: str) -> None:
         say(f"Note: this is as the run left it. To take what reviewers left, name {reviewed}.")
 
 
-def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Return a decorator that puts several options on a command, in the order given."""
 
     def with_options(command: F) -> F:
@@ -162,7 +162,7 @@ class Folder(click.Path):
 
     def convert(self, value: Any, *where: Any) -> Any:
         """Return the path, checked as `click.Path` does, or the address as it is."""
-        return value if is_elsewhere(value) else super().convert(value, *where)
+        return value if is_remote(value) else super().convert(value, *where)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from dataflow_grounding.trust.choice import REQUESTS
 @spec_option
 @json_option
 @overrides_argument
-def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ...]) -> int:
+def check_command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, ...]) -> int:
     """List everything that is wrong with SPEC, its input and its images. Sends nothing. Exits with
     2 if there are problems.
     """
@@ -54,7 +54,7 @@ def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, .
 @pilot_option
 @json_option
 @overrides_argument
-def of_estimate(
+def estimate_command(
     spec_paths: tuple[str, ...], pilot: int | None, as_json: bool, overrides: tuple[str, ...]
 ) -> None:
     """Estimate the requests, tokens and cost that SPEC's run still needs, per step and in total.

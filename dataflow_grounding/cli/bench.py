@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.environment import read_env_files
-from dataflow_grounding._util.errors import InputError, RunStopped, told_as
+from dataflow_grounding._util.errors import InputError, RunStopped, errors_as
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.bench.choosing import best_yaml, choice_of, gain_lines, verdict_of
 from dataflow_grounding.bench.document import read_document
@@ -88,7 +88,7 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @json_option
 @overrides_argument
 @click.pass_context
-def of_bench(
+def bench_command(
     ctx: click.Context,
     spec_paths: tuple[str, ...],
     folder: str | None,
@@ -218,7 +218,7 @@ def _put_aside(path: str, reason: str) -> None:
     while os.path.exists(f"{path}.old{number}"):
         number += 1
     aside = f"{path}.old{number}"
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         os.replace(path, aside)
     say(f"Note: {reason}. It is kept as {aside}.")
 
@@ -253,9 +253,9 @@ def _rescored(path: str, own: Any, as_json: bool) -> int:
             names = list(_differing_figures(of_way["figures"], stated_figures))
             differing.append(f"{way} ({', '.join(names[:3])}{', …' if names[3:] else ''})")
     if differing:
-        say(f"{path} states other figures of {', '.join(differing)} than its replies come to.")
+        say(f"{path} states other figures of {', '.join(differing)} than its replies give.")
         return 1
-    say(f"{path} states the figures that its replies come to.")
+    say(f"{path} states the figures that its replies give.")
     return 0
 
 

@@ -61,7 +61,7 @@ from dataflow_grounding.review import report_results
 @image_root_option
 @click.option("--all", "show_all", is_flag=True, help="Print all measures and groups.")
 @json_option
-def of_eval(
+def eval_command(
     results: tuple[str, ...],
     gold: str,
     threshold: float,
@@ -117,7 +117,7 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @json_option
-def of_agree(first: str, second: str, as_json: bool) -> None:
+def agree_command(first: str, second: str, as_json: bool) -> None:
     """Show how far two annotators agree: A and B are folders or annotations files of the same
     images and captions.
     """

@@ -8,7 +8,7 @@ import click
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer, json_option
 from dataflow_grounding.engine.costs import costs_of
-from dataflow_grounding.engine.results_elsewhere import readable
+from dataflow_grounding.engine.remote_results import local_copy
 from dataflow_grounding.serving.serving import FLEX
 
 
@@ -19,7 +19,7 @@ def cost(results: str, as_json: bool) -> None:
     """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples
     and checks.
     """
-    with readable(results, "run.json", replies=True) as folder:
+    with local_copy(results, "run.json", replies=True) as folder:
         figures = costs_of(folder)
     answer(as_json, figures, _lines(figures))
 

@@ -10,15 +10,15 @@ from typing import IO, Any
 
 import click
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
 from dataflow_grounding.cli.arguments import (
+    combined,
     image_root_option,
     json_option,
-    say_what_is_not_reviewed,
-    together,
+    mention_reviewed_file,
 )
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
@@ -44,7 +44,7 @@ _FEWEST_MAPPED = 50
 _SHADES = " .:-=+*#%@"  # of that map: from no boxes to most
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
 _PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the number of ratios
-_of_data_sets = together(
+_of_data_sets = combined(
     image_root_option,
     click.option(
         "--no-pictures",
@@ -77,7 +77,7 @@ _keep_rejected = click.option(
 @click.option("--seed", default=0, show_default=True, help="The seed for drawing the parts.")
 @_keep_rejected
 @_of_data_sets
-def of_split(
+def split_command(
     results: str,
     out: str,
     ratios: str,
@@ -90,7 +90,7 @@ def of_split(
     """Split RESULTS (a run's folder or a file of records) by picture. Nearly equal pictures stay
     together.
     """
-    say_what_is_not_reviewed(results)
+    mention_reviewed_file(results)
     summary = split(
         results,
         out,
@@ -177,7 +177,7 @@ def _parts(ratios: str) -> dict[str, float]:
 @_keep_rejected
 @click.option("--all", "all_figures", is_flag=True, help="Also show empty figures.")
 @_of_data_sets
-def of_stats(
+def stats_command(
     results: tuple[str, ...],
     image_root: str | None,
     read: bool,
@@ -381,7 +381,7 @@ class _Told:
     "-o", "out", metavar="FILE", help="With --fix: the file to write; DATA stays as it is."
 )
 @_of_data_sets
-def of_lint(
+def lint_command(
     data: str,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
@@ -401,7 +401,7 @@ def of_lint(
     told = _Told(annotations_of(data), fix=fix, as_json=as_json)
     rules = [rule for rule in select or RULES if rule not in ignore]
     rows = lint(data, told.tell, rules, fix=fix, image_root=image_root, read=read)
-    with told_as(InputError, f"can't write {out}"):
+    with errors_as(InputError, f"can't write {out}"):
         if out:
             write_rows(out, rows)
         else:

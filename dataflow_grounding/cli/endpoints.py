@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
+from dataflow_grounding._util.errors import GroundingError, SpecError, errors_as
 from dataflow_grounding.cli.arguments import (
     answer,
     check_writable,
@@ -154,7 +154,7 @@ def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
 )
 @json_option
 @overrides_argument
-def of_calibrate(
+def calibrate_command(
     spec_paths: tuple[str, ...],
     overrides: tuple[str, ...],
     plot_path: str | None,
@@ -219,5 +219,5 @@ def _serving(
 def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None) -> None:
     # Nothing is done where `path` is None or empty.
     if path:
-        with told_as(GroundingError, f"can't write {path}"):
+        with errors_as(GroundingError, f"can't write {path}"):
             plot(pictures, boxes).save(path)

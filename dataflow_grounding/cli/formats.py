@@ -12,21 +12,21 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import GroundingError, InputError, told_as
+from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
+    combined,
     frame_option,
     image_root_option,
     json_option,
-    say_what_is_not_reviewed,
-    together,
+    mention_reviewed_file,
 )
-from dataflow_grounding.data.bad_entries import BadEntries, told
+from dataflow_grounding.data.bad_entries import BadEntries, skipped_lines
 from dataflow_grounding.data.classes import (
     CLASSES_FILE,
     ClassList,
@@ -44,8 +44,8 @@ from dataflow_grounding.formats import (
     WRITTEN,
     find_format,
     folder_of,
+    has_option,
     read,
-    takes,
     write,
 )
 from dataflow_grounding.formats.class_tables import UNLISTED
@@ -69,7 +69,7 @@ class _ClassScore(click.ParamType):  # type: ignore[type-arg]
         return name.strip(), self._score.convert(score, *where)
 
 
-_writing_options = together(
+_writing_options = combined(
     click.option(
         "-o",
         "out",
@@ -239,7 +239,7 @@ def import_(
     first_pictures: list[str] = []
     doubts = Doubts(compares=not source.measures)
     # Where this fails another import is at work there: its folder isn't ours to remove.
-    with told_as(InputError, f"can't write {annotations}"):
+    with errors_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
     try:
         with closing(writer):
@@ -274,7 +274,7 @@ def import_(
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
     facts["remarks"] = remarks
     facts |= _bad_facts(bad)
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *told(bad), *remarks])
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *skipped_lines(bad), *remarks])
 
 
 def _bad_facts(bad: BadEntries) -> dict[str, Any]:
@@ -283,7 +283,7 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 
 def _missing_pictures(paths: list[str], folder: str) -> list[str]:
     # Of a store nothing is asked: it is seen when the pictures are used.
-    if not paths or is_elsewhere(folder) or any(map(is_elsewhere, paths)):
+    if not paths or is_remote(folder) or any(map(is_remote, paths)):
         return []
     for path in paths:
         with suppress(GroundingError):
@@ -342,9 +342,9 @@ def convert(
         records = read(path, source, image_root=image_root, frame=frame)
         # the list of classes is known once the first record is read
         first = list(islice(records, 1))
-        if takes(format, "class_list"):
+        if has_option(format, "class_list"):
             settings["class_list"] = source.class_names
-        if takes(format, "preamble") and format == source_name:
+        if has_option(format, "preamble") and format == source_name:
             settings["preamble"] = source.preamble
         exported = _write(chain(first, records), format, out, tuple(folders), settings)
         return _tell(exported, format, as_json, source)
@@ -367,7 +367,7 @@ def export(
     """Write RESULTS (a run's folder, a file of records, a folder of `split`) in a format that a
     trainer reads; say what is lost in it.
     """
-    say_what_is_not_reviewed(results)
+    mention_reviewed_file(results)
     split_folder = split_of(results)
     if split_folder:
         say(
@@ -375,9 +375,9 @@ def export(
             " all of them in one go."
         )
     parts = parts_of(results)
-    if takes(format, "class_list"):
+    if has_option(format, "class_list"):
         settings["class_list"] = _classes_of_all(results, parts)
-    if takes(format, "preamble"):
+    if has_option(format, "preamble"):
         settings["preamble"] = _preamble_of(results, format)
     records: Any = {name: RecordsOf(path) for name, path in parts.items()} or RecordsOf(results)
     exported = _write(records, format, out, image_folders_of(results, image_root), settings)
@@ -473,7 +473,7 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     say(f"{exported.path}: {_counts(exported.written)}", err=False)
     if exported.lost:
         say(f"{format} has no place for: {exported.losses()}")
-    bad_lines = () if source is None else told(source.bad)
+    bad_lines = () if source is None else skipped_lines(source.bad)
     for remark in (*_passed_over_lines(passed_over), *bad_lines, *remarks):
         say(remark)
     if exported.left_out:

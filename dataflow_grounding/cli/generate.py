@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
-from dataflow_grounding._util.terminal import say, say_json, telling
+from dataflow_grounding._util.terminal import progress, say, say_json
 from dataflow_grounding.cli.arguments import (
     FailedLimit,
     FailedRecords,
@@ -180,7 +180,7 @@ def _check_together(options: dict[str, Any]) -> None:
     on_ray = options["engine"] == "ray"
     is_shard = options["shard"] is not None
     if on_ray and is_shard:
-        raise SpecError("--engine ray makes shards of its own: leave --shard out")
+        raise SpecError("--engine ray makes its own shards: leave --shard out")
     if not on_ray and (options["ray_address"] or options["workers"]):
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
 
@@ -195,7 +195,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     from dataflow_grounding.review import report_folder  # needs Pillow and templates
 
     try:
-        with telling("results are written; making the report", summary.done, silent) as tell:
+        with progress("results are written; making the report", summary.done, silent) as tell:
             # The page's path comes before how many records it shows.
             page = report_folder(run.spec.results_dir, on_progress=tell)[0]
             summary.shown.report = sent(page)
@@ -259,7 +259,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
         workflow.max_workers = max(stated, _MOST_IN_PILOT)
         return
     run_file = os.path.join(working_folder(spec.results_dir), "run.json")
-    run = read_object(present(run_file, anew=True))
+    run = read_object(present(run_file, refresh=True))
     sustained = run.get("sustained_concurrency")
     if not (isinstance(sustained, int) and 0 < sustained <= _MOST_WORKERS):
         raise SpecError(

@@ -7,7 +7,7 @@ from contextlib import suppress
 import click
 
 from dataflow_grounding._util.environment import cache_folder
-from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
+from dataflow_grounding._util.errors import GroundingError, SpecError, errors_as
 from dataflow_grounding._util.terminal import say_json
 from dataflow_grounding.cli.arguments import check_writable, spec_option_for
 from dataflow_grounding.engine.options import RunOptions, current_options
@@ -62,7 +62,7 @@ def command(
         record = grounder({"image_path": image, "expressions": list(phrases)})
     say_json(record, indent=1)
     if draw_path:
-        with told_as(GroundingError, f"can't write {draw_path}"):
+        with errors_as(GroundingError, f"can't write {draw_path}"):
             record.draw().save(draw_path)
 
 

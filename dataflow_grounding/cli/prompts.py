@@ -4,7 +4,7 @@ import os
 
 import click
 
-from dataflow_grounding._util.errors import GroundingError, InputError, told_as
+from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.operators import OPERATOR_REGISTRY
@@ -45,7 +45,7 @@ def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
     existing = [path for path in texts if os.path.lexists(path)]
     if existing and not force:
         raise InputError(f"{existing[0]} is there already: add --force, or name another folder")
-    with told_as(GroundingError, f"can't write into {folder}"):
+    with errors_as(GroundingError, f"can't write into {folder}"):
         os.makedirs(folder, exist_ok=True)
     for path, text in texts.items():
         write_text(path, text)

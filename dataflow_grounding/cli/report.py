@@ -2,10 +2,10 @@
 
 import click
 
-from dataflow_grounding._util.terminal import counted, telling
+from dataflow_grounding._util.terminal import counted, progress
 from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
 from dataflow_grounding.data.working_folder import sent
-from dataflow_grounding.engine.results_elsewhere import readable
+from dataflow_grounding.engine.remote_results import local_copy
 from dataflow_grounding.review.results import report_folder
 
 # files of a run that a report is made of; where the folder is remote, they are brought here
@@ -37,9 +37,9 @@ def report(
     two differ.
     """
     with (
-        readable(results, *_REPORTED_FILES) as folder,
-        readable(other or results, *_REPORTED_FILES) as other_folder,
-        telling("making the report") as tell,
+        local_copy(results, *_REPORTED_FILES) as folder,
+        local_copy(other or results, *_REPORTED_FILES) as other_folder,
+        progress("making the report") as tell,
     ):
         path, record_count = report_folder(
             folder,

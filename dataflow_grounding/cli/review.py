@@ -8,7 +8,12 @@ import click
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
 from dataflow_grounding.review.applying import apply_decisions
-from dataflow_grounding.review.certificate import certify, changes_since, told_lines, write_page
+from dataflow_grounding.review.certificate import (
+    certificate_lines,
+    certify,
+    changes_since,
+    write_page,
+)
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
@@ -45,7 +50,7 @@ from dataflow_grounding.review.session import Session
     help="What to show first.",
 )
 @image_root_option
-def of_review(
+def review_command(
     results: str,
     port: int,
     no_open: bool,
@@ -95,7 +100,7 @@ def _user() -> str:
 )
 @click.option("--keep-rejected", is_flag=True, help="With -o: also rejected boxes.")
 @json_option
-def of_apply(
+def apply_command(
     results: str,
     downloads: tuple[str, ...],
     out: str | None,
@@ -155,7 +160,7 @@ def _share(text: str) -> float:
 )
 @click.option("--html", is_flag=True, help="Also write certificate.html, a page to hand over.")
 @json_option
-def of_certify(
+def certify_command(
     results: str,
     max_error: float | None,
     gold: str | None,
@@ -174,7 +179,7 @@ def of_certify(
         answer(as_json, {"changes": changes}, changes or ["nothing has changed"])
         return 1 if changes else 0
     certificate = certify(results, gold, max_error)
-    lines = list(told_lines(certificate, results))
+    lines = list(certificate_lines(certificate, results))
     if html:
         lines.append(f"page: {write_page(results, certificate)}")
     answer(as_json, certificate, lines)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.errors import GroundingError, InputError, SpecError, told_as
+from dataflow_grounding._util.errors import GroundingError, InputError, SpecError, errors_as
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import copy_file, write_text
@@ -36,7 +36,7 @@ def init(folder: str, force: bool) -> None:
             kept_count += 1
             say(f"kept    {target}", err=False)
             continue
-        with told_as(GroundingError, f"can't write {target}"):
+        with errors_as(GroundingError, f"can't write {target}"):
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
             copy_file(source, target)
         say(f"wrote   {target}", err=False)

@@ -1,4 +1,4 @@
-"""Our servings behind the operators of DataFlow and DataFlow-MM, and `APIVLMServing_openai`."""
+"""Our servings for the operators of DataFlow and DataFlow-MM, and `APIVLMServing_openai`."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ HELPFUL = "You are a helpful assistant."
 PICTURE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _NO_VIDEOS = "only pictures are read: give a video's frames as pictures"
 _NO_AUDIO = "only pictures are read"
-# By the name of an argument that is not supported: why, and what to do instead.
+# Arguments that are not supported → why, and what to do instead.
 WHY_NOT = {
     "model": "a serving asks the model that it was made with",
     "json_schema": "an answer is a text; say in the prompt how it should be written",
@@ -71,9 +71,9 @@ class ServingForDataFlow:
             user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths
                 of pictures, of each of which `system_prompt` is asked; where none names a file or a
                 picture, prompts about none.
-            system_prompt: What is asked of pictures at paths, "Describe the image in detail."
-                without it; else what the model is told before each prompt, "You are a helpful
-                assistant." without it.
+            system_prompt: The question about pictures at paths, by default "Describe the image in
+                detail."; else the system message of each prompt, by default "You are a helpful
+                assistant."
             image_inputs: The pictures of each prompt: a path, a list of paths, or None.
             video_inputs, audio_inputs, json_schema: Not supported.
 
@@ -113,9 +113,9 @@ class ServingForDataFlow:
         Args:
             image_paths: A path for each prompt.
             text_prompts: As many prompts.
-            system_prompt: What the model is told before each; by default nothing.
+            system_prompt: The system message of each; by default none.
             model: None, or the serving's own: no other is supported.
-            timeout: Not heeded: the serving's own counts.
+            timeout: Ignored: the serving's own counts.
             json_schema: Not supported.
 
         Raises:
@@ -145,7 +145,7 @@ class ServingForDataFlow:
             image_list: Each conversation's pictures: a path, a list of paths, or None; None for no
                 pictures at all.
             video_list, audio_list: Not supported.
-            system_prompt: What the model is told before each.
+            system_prompt: The system message of each.
 
         Raises:
             ValueError: `image_list` has more entries than there are conversations, or fewer.
@@ -181,8 +181,8 @@ def _names_picture(text: str) -> bool:
 
 
 def _refuse(**arguments: Sequence[Any] | None) -> None:
-    # Each is a list with an entry for each input. An entry that is None or an empty list means that
-    # nothing is given for that input, a list that is None that nothing is given at all.
+    # Each is a list with an entry for each input. An entry that is None or empty gives nothing for
+    # that input; None in place of the list gives nothing at all.
     for name, entries in arguments.items():
         for entry in entries or []:
             if entry is not None and entry != []:

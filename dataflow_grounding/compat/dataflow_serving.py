@@ -1,4 +1,4 @@
-"""A serving of DataFlow's behind our operators.
+"""A serving of DataFlow's for our operators.
 
 DataFlow's servings are called by one of three methods, which take pictures as files and return
 texts. `DataFlowServing` makes such calls of our requests.
@@ -33,8 +33,8 @@ class DataFlowServing(Serving):
 
     DataFlow-MM's has `generate_from_input_messages`, DataFlow's `generate_from_input_one_image`.
     It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored
-    when it comes. Its texts are all that is known of a reply: no tokens are counted, and a reply
-    cut off can only be told by its JSON.
+    when it comes. It returns only texts: no tokens are counted, and a reply that was cut off can
+    only be recognized by its JSON.
     """
 
     image_limits = ImageLimits(media_types=("image/jpeg", "image/png"))

@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import BrokenRow, SpecError, TruncatedReply
 from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.data.records import Record, Update, dump_text, read_text
 from dataflow_grounding.data.storage import FileStorage
-from dataflow_grounding.engine.plan import Ask, out_of_forward
+from dataflow_grounding.engine.plan import Ask, outside_forward
 from dataflow_grounding.images.image import find_image, open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
 from dataflow_grounding.operators.region_marker import prompt_for
@@ -37,7 +37,7 @@ NO_REGIONS = prompt_for(0)
 
 # By a turn's "from" or "role", its role at an endpoint; any other turn is the assistant's.
 _ROLES = {"human": "user", "user": "user", "system": "system"}
-# What stands before a turn's text: "<image>\n", "<image> <image>", or space alone.
+# What comes before a turn's text: "<image>\n", "<image> <image>", or only space.
 _LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
 # What the instructions say of the question's pictures: of none, of one, and of several.
 _ABOUT = ("", " about this picture", " about these pictures, which come in order")
@@ -57,7 +57,7 @@ class PromptedVQAGenerator(Operator):
 
     Args:
         serving: Ours or DataFlow's.
-        system_prompt: What the model is told before every prompt.
+        system_prompt: The system message of every prompt.
         prompt_template: Its `build_prompt()` gives the text of every conversation's first turn.
 
     Raises:
@@ -159,8 +159,8 @@ class PromptedVQAGenerator(Operator):
     def settings(self) -> None:
         """Return None, so that a finished run is worked through again, with its stored replies.
 
-        A run is known to be finished by its settings, rows and pictures, and pictures that stand in
-        lists are not looked at for that.
+        A run counts as finished by its settings, rows and pictures, but pictures in lists are not
+        looked at for that.
         """
 
     def look_over(self, record: Record) -> None:
@@ -214,10 +214,9 @@ class PromptedVQAGenerator(Operator):
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
         # Return the request with the earlier turns as chat turns instead of data in its input. Its
-        # pictures go with the first turn of the talk, if it has one besides the system's. The
-        # request comes back as it is where there are no earlier turns, where the serving takes no
-        # chat turns, and where the talk doesn't alternate from a user's turn to an assistant's at
-        # its end: few endpoints take such a one.
+        # pictures go with the first turn that isn't the system's. The request comes back as it is
+        # if there are no earlier turns, if the serving takes no chat turns, and if the turns don't
+        # alternate from a user's to a last one of the assistant's: few endpoints take other turns.
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
         talk = turns[len(of_system) :]
@@ -385,7 +384,7 @@ class ImageBboxGenerator(RegionMarker):
             input_bbox_key: The column of boxes.
             **keys: RegionMarker's other columns, such as `output_prompt_key="question"`.
         """
-        with out_of_forward():  # to name its files is no look at them
+        with outside_forward():  # to name its files is no look at them
             step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
         with_folder = copy.copy(self)
         with_folder.output_dir = step_storage.cache_path

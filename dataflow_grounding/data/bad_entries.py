@@ -107,7 +107,7 @@ class BadEntries:
         return "; ".join(self.named[:_FIRST]) + more
 
 
-def told(bad: BadEntries, most: int = 10) -> Sequence[str]:
+def skipped_lines(bad: BadEntries, most: int = 10) -> Sequence[str]:
     """Return lines for people: how many entries were left out, the first ones, and the rest."""
     if not bad.count:
         return []

@@ -15,7 +15,7 @@ def read_class_file(path: str) -> Any:
         path: A text file with a name in each line; a `.json` file of COCO, whose `categories` are
             taken in the order of their ids, or with a list of names; a `.yaml` or `.yml` file with
             `names` as Ultralytics writes them, or with a list. Anything else that JSON or YAML
-            holds is returned as it is, for whoever reads `data.classes` to check.
+            holds is returned as it is; the reader of `data.classes` checks it.
 
     Raises:
         SpecError: There is no such file, it can't be read, or it has no names.

@@ -108,7 +108,7 @@ def phrases_with_classes(
             what = f"classes: {first!r} and {phrase!r} are one phrase: leave one"
             raise ClassError(what, (entry,))
         if phrase in by_phrase:
-            raise ClassError(f"classes: {phrase!r} stands there twice", (entry,))
+            raise ClassError(f"classes: {phrase!r} is there twice", (entry,))
         by_phrase[phrase] = name
     return by_phrase
 
@@ -179,7 +179,7 @@ def file_of_classes(results: str) -> str:
 
 
 def list_of_file(path: str) -> str:
-    """Return where a file of records has a list of classes of its own, next to it.
+    """Return the path of a file's own list of classes, which is next to it.
 
     Example:
         >>> list_of_file("sets/train.jsonl")
@@ -191,9 +191,9 @@ def list_of_file(path: str) -> str:
 def keep_classes(results: str, out: str) -> None:
     """Write the classes of RESULTS next to `out`, a file made of them.
 
-    Nothing is written where RESULTS has none, or `out` has the same ones already. So a file that
-    `apply -o` or `lint --fix -o` leaves elsewhere is exported with the same numbers. Raises
-    InputError.
+    So a file that `apply -o` or `lint --fix -o` writes to another folder is exported with the same
+    numbers. Nothing is written if RESULTS has no classes, or `out` has the same ones already.
+    Raises InputError.
     """
     names = classes_of(results)
     if names and classes_of(out) != names:
@@ -253,9 +253,9 @@ class ClassList:
         return list(self._by_key.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the classes of a record: of expressions with a box, or with a `class` of their own.
+        """Add the classes of a record: of expressions that have a box or state a `class`.
 
-        What can't be read as an expression is passed over: whoever writes the record reports it.
+        What can't be read as an expression is skipped: it is reported when the record is written.
         """
         expressions = record.get("expressions")
         if not isinstance(expressions, list):

@@ -15,15 +15,15 @@ from io import TextIOWrapper
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     NO_MEMORY,
     BrokenRow,
     InputError,
     MissingExtra,
+    errors_as,
     needs_extra,
     needs_package,
-    told_as,
 )
 from dataflow_grounding._util.paths import open_file, plain_path, system_errors
 from dataflow_grounding.data.records import dump_text, is_number, parse_value
@@ -93,7 +93,7 @@ def from_dataframe(frame: Any) -> list[dict[str, Any]]:
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     """Return the records as a pandas DataFrame, every value as it is, of the type `object`.
 
-    Columns stand in the order in which they come first; what a record lacks is None. With types of
+    Columns are in the order of their first occurrence; what a record lacks is None. With types of
     pandas' choice, 2**53 + 1 next to null would be the float 2**53.
     """
     with needs_package("a DataFrame", "pandas"):
@@ -174,7 +174,7 @@ def _cell(text: str) -> Any:
 def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
     """Write a CSV or TSV file.
 
-    Lists and objects stand in their cells as JSON, formulas as `cell_of` has them.
+    Lists and objects are written as JSON, formulas as `cell_of` writes them.
     """
     cells = ({cell_of(name): cell_of(value) for name, value in row.items()} for row in rows)
     frame = to_dataframe(cells)
@@ -182,7 +182,7 @@ def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> N
 
 
 def cell_of(value: Any) -> Any:
-    """Return a value as it stands in a cell.
+    """Return a value as it is written in a cell.
 
     A text that a spreadsheet would take for a formula, and might execute, gets an apostrophe before
     it, as users type one there; `text_of` takes it off. Numbers that are texts stay as they are.
@@ -199,7 +199,7 @@ def cell_of(value: Any) -> Any:
 
 
 def text_of(cell: str) -> str:
-    """Return the text that a cell stands for: without the apostrophe that `cell_of` added."""
+    """Return a cell's text, without the apostrophe that `cell_of` added."""
     if cell[:1] == "'" and _FORMULA.match(cell):
         return cell[1:]
     return cell
@@ -288,7 +288,7 @@ def parquet_file(path: str) -> Iterator[Any]:
 
 
 def _parquet_source(path: str) -> AbstractContextManager[Any]:
-    if is_elsewhere(path):
+    if is_remote(path):
         return open_file(path)
     return nullcontext(plain_path(path))
 
@@ -298,5 +298,5 @@ def holds_bytes(path: str) -> bool:
 
     Raises InputError, MissingExtra.
     """
-    with told_as(InputError, f"can't read {path}"), parquet_file(path) as file:
+    with errors_as(InputError, f"can't read {path}"), parquet_file(path) as file:
         return any("binary" in str(column_type) for column_type in file.schema_arrow.types)

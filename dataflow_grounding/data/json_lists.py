@@ -18,9 +18,9 @@ _CHUNK = 2**16  # characters that are read at a time, at the least
 # What is skipped to see the character after it: white space, or a key's colon as well.
 _SPACE = re.compile(r"\s*")
 _COLON = re.compile(r"\s*:?\s*")
-_BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
-# Each of these matches what stands before a value. Group 1 matches where the list or object ends
-# there instead, as in "[ ]" or after the last item.
+_AFTER_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
+# Each of these matches what comes before a value. Group 1 matches if the list or object ends there
+# instead, as in "[ ]" or after the last item.
 _LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item: "[" or "[ ]"
 _LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same of a list that is a key's value: ": ["
 _ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item: "," or "]"
@@ -106,7 +106,7 @@ class _PartlyReadJson:
     def character_after(self, skipped: re.Pattern[str]) -> str:
         """Return the character after what a pattern matches; "" at the end of the file.
 
-        Reading doesn't go on: nothing of it counts as read.
+        It doesn't count as read.
         """
         while True:
             match = skipped.match(self._text, self._at)
@@ -121,8 +121,8 @@ class _PartlyReadJson:
         """Yield each value of a list or object with its JSON text, until it ends.
 
         Args:
-            opening: Matches what stands before the first value.
-            between: Matches what stands before each further one.
+            opening: Matches what comes before the first value.
+            between: Matches what comes before each further value.
 
         Raises:
             ValueError: The text isn't JSON of that form.
@@ -138,7 +138,7 @@ class _PartlyReadJson:
                 # Without a match, decoding fails at the end of the part, so that more is read.
                 start = match.end() if match else len(self._text)
                 value, end = self._decode(self._text, start)
-                if not _BEHIND_VALUE.match(self._text, end):
+                if not _AFTER_VALUE.match(self._text, end):
                     # The value touches the end of the part: a number may go on after it.
                     raise ValueError
             except ValueError:  # the value may be whole with more of the file

@@ -15,11 +15,11 @@ from secrets import token_hex
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.environment import cache_folder
-from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
+from dataflow_grounding._util.errors import InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import whole_file, within
 from dataflow_grounding._util.paths import joined, state_of, system_errors
-from dataflow_grounding._util.stores import place_of, version_told
-from dataflow_grounding._util.threads import at_once
+from dataflow_grounding._util.stores import file_version, place_of
+from dataflow_grounding._util.threads import in_threads
 from dataflow_grounding.data.records import read_object, write_bytes
 
 CKPT = ".ckpt"
@@ -33,16 +33,16 @@ _MARK = ".elsewhere.json"
 """The file in a mirror's root that makes it a mirror; see `_STATED`."""
 _SENT = ".elsewhere.sent.json"
 """A file in a mirror's root. By each path that was sent or brought, it has a list of two: the
-file's state here (see `_util.paths.state_of`), and its version there (see `version_told`)."""
+file's state here (see `_util.paths.state_of`), and its version there (see `file_version`)."""
 _STATED = ("address", "part", "id")
 """What the mark file says. The part is a shard's folder, or "" for the whole; the id is of this
 folder here alone."""
 
 
 class Mirror:
-    """The folder `root` of this machine, which stands for all that is at `address`.
+    """The local folder `root`, a copy of what is at `address`.
 
-    `stand_for` makes the folder. Paths are from the root, as they are from the address, with `/`.
+    `make_mirror` makes the folder. Paths are relative to the root, as to the address, with `/`.
     """
 
     def __init__(self, root: str) -> None:
@@ -116,8 +116,8 @@ class Mirror:
 
         Raises InputError.
         """
-        with told_as(InputError, f"can't read {self.address}", again=True):
-            at_once(self._get, paths)
+        with errors_as(InputError, f"can't read {self.address}", again=True):
+            in_threads(self._get, paths)
 
     def renew(self) -> None:
         """Bring those files of the part that are here, and there not as they were sent or brought.
@@ -128,7 +128,7 @@ class Mirror:
         """
         own = self._states_here()
         sent = read_object(self.here(_SENT))
-        with told_as(InputError, f"can't read {self.address}", again=True):
+        with errors_as(InputError, f"can't read {self.address}", again=True):
             there = self._versions_there({os.path.dirname(path) for path in own})
             kept: dict[str, Any] = {}
             changed: list[str] = []
@@ -140,7 +140,7 @@ class Mirror:
                 else:
                     changed.append(path)
             if any(path.endswith((".json", ".jsonl")) for path in changed):
-                # What a run left here as finished is not what is there any more.
+                # What a run finished here is no longer what is there.
                 Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
             self.fetch(*changed)
             for path in changed:
@@ -150,10 +150,10 @@ class Mirror:
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
         asked = list(folders)
         versions: dict[str, str] = {}
-        for folder, entries in zip(asked, at_once(self.listed, asked), strict=True):
+        for folder, entries in zip(asked, in_threads(self.listed, asked), strict=True):
             for name, info in entries.items():
                 path = f"{folder}/{name}" if folder else name
-                versions[path] = version_told(info)
+                versions[path] = file_version(info)
         return versions
 
     def put(self, *endings: str) -> None:
@@ -176,18 +176,18 @@ class Mirror:
             versions |= self.send(run_file)
         for path, state in changed.items():
             sent[path] = [state, versions[path]]
-        with told_as(StorageFailed, f"can't write in {self.root}", again=True):
+        with errors_as(StorageFailed, f"can't write in {self.root}", again=True):
             write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
-        """Send files; return by path the version of each there, as `version_told` says it.
+        """Send files; return by path the version of each there, as `file_version` says it.
 
         Raises StorageFailed.
         """
-        with told_as(
+        with errors_as(
             StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True
         ):
-            return dict(zip(paths, at_once(self._put, paths), strict=True))
+            return dict(zip(paths, in_threads(self._put, paths), strict=True))
 
     def _states_here(self) -> dict[str, list[int]]:
         # Return by path the state of each file of the part that may have to be sent. It has to be
@@ -213,7 +213,7 @@ class Mirror:
 
     def _put(self, path: str) -> str:
         self.call(path, lambda system, there: system.put_file(self.here(path), there))
-        return version_told(self.call(path, lambda system, there: system.info(there)))
+        return file_version(self.call(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
         # Bring a file here. Raises OSError. One that isn't there is passed over, and the copy here
@@ -264,20 +264,20 @@ def mirror_folder(results: str, part: str = "") -> str:
     place_of(results)  # which refuses an address with keys
     name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
     root = os.path.join(mirrors_folder(), name)
-    stand_for(results, root, part)
+    make_mirror(results, root, part)
     return os.path.join(root, part) if part else root
 
 
-def stand_for(address: str, root: str, part: str = "") -> Mirror:
-    """Make a folder of this machine the mirror of an address, and return it.
+def make_mirror(address: str, root: str, part: str = "") -> Mirror:
+    """Make a local folder the mirror of an address, and return it.
 
-    A folder that is a mirror already stays one of its own address and part. Raises InputError where
-    the folder can't be written.
+    A folder that is a mirror already keeps its address and part. Raises InputError if the folder
+    can't be written.
     """
     # `mirror_of` trusts a mark only in folders that this process has made mirrors.
     known_mirrors.add(os.path.abspath(root))
     mark = os.path.join(root, _MARK)
-    with told_as(InputError, f"can't write in {root}", again=True):
+    with errors_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark):
             os.makedirs(root, exist_ok=True)
             values = (address.rstrip("/"), part, token_hex(8))
@@ -308,6 +308,6 @@ def check_writable(folder: str) -> None:
     mirror = mirror_of(folder)
     if mirror is None:
         return
-    with told_as(InputError, f"results_dir {mirror.address}: cannot write there"):
+    with errors_as(InputError, f"results_dir {mirror.address}: cannot write there"):
         mirror.write(f"{CKPT}/check", b"of what can be written")
         mirror.remove(f"{CKPT}/check")

@@ -1,4 +1,4 @@
-"""Singular and plural of English nouns, told by rules; the exceptions stand in plurals.yaml."""
+"""Singular and plural of English nouns, by rules; the exceptions are in plurals.yaml."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
 
 
 def _exceptions() -> dict[str, str]:
-    # A noun that has one form stands there for itself, and so does a singular in -s.
+    # A noun with one form is there as it is, and so is a singular in -s.
     exceptions: dict[str, str] = dict(_PLURALS["irregular"])
     for word in _PLURALS["takes_s"].split():
         exceptions[word + "s"] = word

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.files import whole_file
 from dataflow_grounding._util.paths import absolute, is_absolute, open_file, plain_path
@@ -26,7 +26,7 @@ With it, ids stay the same where earlier rows of the image have failed.
 """
 
 BROKEN_ROW = "_broken_row"
-"""The column of a row that stands for one that can't be read: it says why."""
+"""The column of a row in place of one that can't be read: it says why."""
 
 # One encoder for all lines: `json.dumps` would make one each time.
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -82,7 +82,7 @@ class Record(dict[str, Any]):
     def unique_id(self) -> str:
         """`image_id`, with `@2`, `@3` … for the second, third … row of the same image.
 
-        Without an `image_id` it is `record` that stands there.
+        Without an `image_id` it begins with `record`.
         """
         image_id = "record" if self.image_id is None else self.image_id
         if self.occurrence:
@@ -107,9 +107,9 @@ def image_id_of(
 
 
 def path_of(record: Mapping[str, Any]) -> str:
-    """Return the path of a record's picture, `image_path` or else `image`, as it stands there.
+    """Return the path of a record's picture, `image_path` or else `image`, as it is there.
 
-    It is "" where the record has none, or something else than a text.
+    It is "" if the record has none, or one that is no text.
     """
     path = record.get("image_path") or record.get("image")
     return path if isinstance(path, str) else ""
@@ -155,7 +155,7 @@ def name_within(path: str, root: str | None) -> str:
         A relative path with `/` that doesn't lead out of a folder: each `..` becomes `_`.
 
     Example:
-        >>> paths = ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")
+        >>> paths = ("/data/a/x.jpg", "/other/x.jpg", "../x.jpg")
         >>> [name_within(path, "/data") for path in paths]
         ['a/x', 'x', '_/x']
     """
@@ -170,7 +170,7 @@ def path_within(path: str, root: str | None) -> str:
 
     Both may be addresses.
     """
-    if not root or is_elsewhere(path) != is_elsewhere(root):
+    if not root or is_remote(path) != is_remote(root):
         return ""
     # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
     # header does.
@@ -336,9 +336,9 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
 
 
 def doubt_of_reply(record: Mapping[str, Any]) -> str:
-    """Return why much of a reply about a record was of no use, in words; "" where it wasn't.
+    """Return why much of a reply about a record was useless, in words; "" if it wasn't.
 
-    A record is `doubtful`, too, where a check couldn't decide on a phrase. Such a phrase says so
+    A record is `doubtful`, too, if a check couldn't decide on a phrase. Such a phrase says so
     itself, and has the reason in its `verification`.
 
     Example:

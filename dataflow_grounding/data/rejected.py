@@ -74,7 +74,7 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
     return verdicts
 
 
-def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
+def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
     """Return a record's expressions, with boxes that equal a rejected one rejected, too.
 
     A picture may have a phrase twice with the same box, in one row or several; a person who rejects
@@ -146,7 +146,7 @@ class WithoutRejected:
             return {}
         kept_expressions = []
         missed = []
-        for expression in twins_rejected(expressions):
+        for expression in with_twins_rejected(expressions):
             if not _is_readable(expression):
                 kept_expressions.append(expression)
                 continue
@@ -172,7 +172,7 @@ class WithoutRejected:
 
 
 def _is_readable(expression: Any) -> bool:
-    # Anything else is left alone here, and reported by whoever reads the record.
+    # Anything else is left alone here; it is reported when the record is read.
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

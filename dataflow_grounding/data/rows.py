@@ -21,7 +21,7 @@ from dataflow_grounding._util.errors import (
     GroundingError,
     InputError,
     MissingExtra,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.files import is_at, locked_file, remove_leftover, whole_file
 from dataflow_grounding._util.paths import open_file, system_errors
@@ -36,7 +36,7 @@ from dataflow_grounding.data.records import (
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
-    "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
+    "pickle is not supported, because reading one runs any code that is in it: use jsonl or parquet"
 )
 _OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # one of these begins such a file
 DELIMITERS = {"csv": ",", "tsv": "\t"}  # what stands between cells, by the type of file
@@ -331,7 +331,7 @@ def write_text(path: str, text: str) -> None:
     Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`. Where the text is
     JSON, it reads back as it was.
     """
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_bytes(path, text.encode(errors="backslashreplace"))
 

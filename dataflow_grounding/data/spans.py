@@ -1,10 +1,9 @@
-"""Where phrases stand in a caption: spans as [start, end) in code points (`find_spans`).
+"""The places of phrases in a caption: spans as [start, end) in code points (`find_spans`).
 
 Phrase and caption are compared in a folded form, in which case, spacing, kinds of quotation marks,
-accents' composition and the like make no difference. A folded text knows, for each of its
-characters, where it comes from in the original, so that what is found in it becomes a span there.
-Phrases are found between edges of words only: the folded text has a sign at each edge, and a plain
-search for the phrase with its own signs finds nothing else.
+accents' composition and the like make no difference. A folded text knows where each of its
+characters comes from, so that a match becomes a span in the original. Phrases are found between
+edges of words only: the folded text has a sign at each edge, and so has the phrase.
 """
 
 import re
@@ -29,8 +28,8 @@ _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
 # Markdown's marks of emphasis, code and links, as many as stand together: in "**[a dog](x.html)**"
 # "**[" and "](x.html)**". An address has no brackets, so that none is read twice.
 _MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
-# The sign that stands where a word may begin or end. A folded text has no line breaks of its own:
-# these are blanks by then.
+# The sign at which a word may begin or end. A folded text has no line breaks otherwise: they have
+# become blanks.
 _EDGE = "\n"
 # The kinds of characters: part of a word, or not. The kind is a capital where the character
 # continues the letter before it, as an accent does, so that no word ends between the two.
@@ -82,7 +81,7 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     "the brown dog" is sought as well.
 
     Args:
-        phrases: The phrases; equal ones get occurrences of their own, in order.
+        phrases: The phrases; equal ones get different occurrences, in order.
         caption: The text to look in.
 
     Returns:
@@ -92,8 +91,8 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         characters, and Markdown's marks at the edges of words.
 
     Example:
-        >>> find_spans(["a cat", "a cat", "dog"], "A cat beside a  cat")
-        [(0, 5), (13, 19), None]
+        >>> find_spans(["a cat", "a cat", "dog"], "A cat and a  cat")
+        [(0, 5), (10, 16), None]
         >>> find_spans(["the red car"], "the **red** car")
         [(0, 15)]
     """
@@ -164,9 +163,9 @@ class _Folded:
         return _Folded("".join(texts), "".join(kinds), starts, ends)
 
     def occurrences(self, phrase: "_Folded") -> Iterator[Span]:
-        """Yield where a phrase stands in the original text, from left to right, without overlap.
+        """Yield a phrase's places in the original text, from left to right, without overlap.
 
-        An empty phrase stands nowhere.
+        An empty phrase has none.
         """
         if not phrase.text:
             return

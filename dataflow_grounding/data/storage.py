@@ -190,7 +190,7 @@ class FileStorage:
         return (os.path.dirname(self.first_entry_file_name) or ".", ".")
 
     def begin(self) -> None:
-        """Prepare the file that this step reads. Here nothing is to be done."""
+        """Prepare the file that this step reads. By default, nothing is done."""
 
     def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
         """Return this step's rows.

@@ -6,7 +6,7 @@ module `mirror.py` makes it, fetches what is at the address and sends what is ne
 
 import os
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import has_scheme
 from dataflow_grounding.data.mirror import CKPT, mirror_folder, mirror_of
@@ -34,7 +34,7 @@ def working_folder(results: str, part: str = "") -> str:
         >>> working_folder("results", "shards/1-of-8")
         'results/shards/1-of-8'
     """
-    if is_elsewhere(results):
+    if is_remote(results):
         return mirror_folder(results, part)
     if has_scheme(results) and not os.path.isdir(results):
         raise InputError(
@@ -45,20 +45,20 @@ def working_folder(results: str, part: str = "") -> str:
 
 def address_of(path: str) -> str:
     """Return a path for messages: the address that it mirrors, or the path itself."""
-    mirror = None if is_elsewhere(path) else mirror_of(path)
+    mirror = None if is_remote(path) else mirror_of(path)
     if mirror is None:
         return path
     return f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
 
 
-def present(*paths: str, anew: bool = False) -> str:
+def present(*paths: str, refresh: bool = False) -> str:
     """Fetch files of a mirror that aren't here yet, and return the first of the paths.
 
-    With `anew`, files that are here are fetched as well. All paths are of one mirror: where the
-    first isn't in a mirror, or is an address, nothing is fetched. Raises InputError.
+    `refresh` fetches files that are here, too. All paths are of one mirror: if the first isn't in a
+    mirror, or is an address, nothing is fetched. Raises InputError.
     """
-    wanted = [path for path in paths if anew or not os.path.exists(path)]
-    if wanted and not is_elsewhere(paths[0]):
+    wanted = [path for path in paths if refresh or not os.path.exists(path)]
+    if wanted and not is_remote(paths[0]):
         mirror = mirror_of(paths[0])
         if mirror is not None:
             names = [os.path.relpath(path, mirror.root) for path in wanted]

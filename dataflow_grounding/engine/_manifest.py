@@ -1,4 +1,4 @@
-"""What a finished run leaves behind, so that the same run isn't done again."""
+"""What a finished run leaves in its folder, so that the same run isn't done again."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cached_property, partial
 from typing import Any
 
-from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.threads import side_by_side
@@ -27,10 +27,10 @@ NAME = "finished.json"  # the file's name in a checkpoint folder
 
 
 class Manifest:
-    """A segment's entry in `.ckpt/finished.json`: what went into it, and what it wrote.
+    """A segment's entry in `.ckpt/finished.json`: digests of its input, and its output's state.
 
-    Of the first it has digests, of the files that were written the state. Make it before the run
-    reads anything: it notes the input's state, to see at the end whether it has changed.
+    Make it before the run reads anything: it notes the input's state, to see at the end whether
+    that has changed.
     """
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
@@ -80,13 +80,13 @@ class Manifest:
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run, if the same would come out were it done again; else forget it.
+        """Remember a finished run if doing it again would give the same; else forget it.
 
-        To be remembered, a run has to have got a record through, without failures that may pass,
-        and with a judge, if any, that it could obey: another may answer at the same address later;
-        its settings have to be known, and its input and images must not have changed meanwhile.
-        A changed input is noted in the summary; where an image has changed, the folder's other
-        segments are forgotten, too. Raises StorageFailed.
+        A run is remembered if a record got through, if no failure may pass, and if its settings are
+        known. Its judge, if any, must have been obeyed, because another may answer at the same
+        address later. Its input and images must not have changed meanwhile. A changed input is
+        noted in the summary; if an image has changed, the folder's other segments are forgotten,
+        too. Raises StorageFailed.
         """
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image
@@ -114,7 +114,7 @@ class Manifest:
             }
             known = as_json({**entry, "summary": known_of_it})
             entries[self._entry] = sealed(known)
-        with told_as(StorageFailed, f"can't write {self._path}"):
+        with errors_as(StorageFailed, f"can't write {self._path}"):
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _further_pictures(self) -> str:

@@ -188,7 +188,7 @@ async def annotated(
         return _with_settled_phrases(record, as_json(_checked(update, operator))), lacking
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
-            ask.note("image_changed", "its facts are taken anew")
+            ask.note("image_changed", "its facts are read again")
             memo.forget(record, image_key)
         return None, error
     except (RunStopped, KeyboardInterrupt):

@@ -37,7 +37,7 @@ _FINAL = (errors.RequestRefused, errors.OperatorFailed)
 FIRST_PAUSE = 0.5  # seconds before a request is tried again; each further pause is twice as long
 LONGEST_PAUSE = 8.0  # seconds, unless the endpoint asks for more
 LEAST_OF_PAUSE = 0.1  # what part of the pause is kept, however little the endpoint asks for
-SAID_AFTER = 15.0  # seconds without any answer, after which it is told
+SAID_AFTER = 15.0  # seconds without any answer, after which that is reported
 LOOK_SECONDS = 0.25  # after which a request that waits looks whether the run has stopped
 
 
@@ -179,15 +179,15 @@ class Asking:
         if this_try.formerly is None:
             return []
         unread = Tries(this_try.tries.unread)
-        former = this_try.formerly.put_so(tries=unread, sample=this_try.sample)
+        former = this_try.formerly.replace(tries=unread, sample=this_try.sample)
         return self._stored(former, former.key(self.identity), by)
 
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # Return the stored lines of replies to a try, whose key is `key`; [] for none. Where there
-        # are any, the request's `stored` is called with a function that tells whether replies to
-        # the next try are stored, too: whoever reads a doubtful reply may rely on those.
+        # Return the stored lines of replies to a try with this key; [] for none. If there are any,
+        # the request's `stored` is called with a function that says whether replies to the next try
+        # are stored, too: the reader of a doubtful reply may rely on those.
         lines = self._stored(this_try, key, by)
         stored = this_try.sending.stored
         if lines and stored is not None:
@@ -273,7 +273,7 @@ class Asking:
                 fault = refusal  # another endpoint may take it
             except errors.ServerFault as error:
                 fault = error
-                # a tier without room says nothing of how many requests the endpoint takes
+                # a tier without room doesn't say how many requests the endpoint takes
                 is_full = isinstance(fault, errors.TierFull)
                 overloaded = isinstance(fault, errors.ServerOverloaded) and not is_full
                 tries[fault.kind] += 1
@@ -340,7 +340,7 @@ class Asking:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
             counting = partial(self._count_another, endpoint)
-            counted = request.put_so(sending=replace(request.sending, before_another=counting))
+            counted = request.replace(sending=replace(request.sending, before_another=counting))
             try:
                 answer = await endpoint.serving.answer(counted)
             except errors.GroundingError:
@@ -356,7 +356,7 @@ class Asking:
                 whose = f"answer of {type(endpoint.serving).__name__}"
                 raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
             tier = reply.tier
-            if reply.usage != Usage():  # where none is told, the worst case counts
+            if reply.usage != Usage():  # if none is reported, the worst case counts
                 usage = reply.usage
                 if reserved:
                     usage = with_worst_case(usage, request, endpoint.serving, reply.text)

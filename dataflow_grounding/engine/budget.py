@@ -22,7 +22,7 @@ from dataflow_grounding.tasks import Request
 
 WAIT_SECONDS = 0.025  # between two looks for room in the budget
 _SUFFIX = re.compile(r"-(?:preview|latest|exp|\d{2,8})$")
-"""What a model's name may end in that has no price of its own: `-preview`, `-2024`, `-08-06`."""
+"""Endings of a model's name that don't change its price: `-preview`, `-2024`, `-08-06`."""
 # What `worst_case` assumes, more than any provider counts.
 _PIXELS_PER_TOKEN = 700
 _TOKENS_PER_IMAGE = 2000  # besides those of its pixels
@@ -62,8 +62,8 @@ class Prices:
 
         Args:
             usage: Their tokens.
-            tier: The service tier that has served it. Only FLEX has a price of its own, if `flex`
-                is known; any other tier, and "", costs the ordinary price.
+            tier: The service tier that has served it. FLEX has a different price if `flex` is
+                known; any other tier, and "", costs the ordinary price.
         """
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = max(0, usage.input_tokens - usage.cached_tokens)
@@ -181,9 +181,8 @@ class Budget:
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
         """Wait until there is room for a request, then count it as sent and in flight.
 
-        Returns the USD that are reserved for it, which are to be handed to `settle`: 0 without a
-        limit in USD or without prices. Raises BudgetExceeded, or RunStopped, if there won't be any
-        room.
+        Returns the USD that are reserved for it, for `settle`: 0 without a limit in USD or without
+        prices. Raises BudgetExceeded or RunStopped if there won't be any room.
         """
         worst = 0.0
         prices = self._prices_of(serving)
@@ -198,7 +197,7 @@ class Budget:
 
         Raises BudgetExceeded, or RunStopped, if there won't be any room.
         """
-        # Tried again and again rather than woken: whoever settles may be in another event loop.
+        # Polls, because `settle` may be called in another event loop.
         while not self.take(worst):
             await asyncio.sleep(WAIT_SECONDS)
 
@@ -284,8 +283,8 @@ class Budget:
 class SharedLimits(Budget):
     """The limits of a run that shares them with other runs.
 
-    It counts what this run sends and spends. Whether it may, a subclass asks whoever keeps the
-    limits of all.
+    It counts what this run sends and spends. A subclass asks for permission where the limits of all
+    runs are kept.
     """
 
     limiters: Limiters

@@ -52,8 +52,8 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
 
 
 def _name(serving: Serving) -> str:
-    # Return what tells an endpoint from those with another address, model or `max_workers`. It is a
-    # digest, which doesn't show the address, as that may be nobody's business.
+    # Return a digest of an endpoint's address, model and `max_workers`. It hides the address, which
+    # may be private.
     text = f"{serving.endpoint} {serving.model} {serving.max_workers}"
     return blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import (
     PlanError,
     SpecError,
     StorageFailed,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
@@ -25,12 +25,12 @@ from dataflow_grounding.engine._manifest import Manifest
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.options import (
-    Beside,
     RunOptions,
     RunStart,
+    SideRequests,
     budget_of,
     current_options,
-    sent_beside,
+    side_requests,
 )
 from dataflow_grounding.engine.outputs import remove_unfinished_of_shards
 from dataflow_grounding.engine.plan import (
@@ -42,7 +42,7 @@ from dataflow_grounding.engine.plan import (
     levels,
     segments,
 )
-from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
@@ -69,7 +69,7 @@ def execute(
         name: What the records' column `source` says; None leaves it out, and `pipeline_steps`, too.
         budget: Shared by several calls that make one run; without it the options' limits are this
             call's.
-        locked: A checkpoint folder whose lock (`at_work`) the caller holds.
+        locked: A checkpoint folder whose lock (`locked_folder`) the caller holds.
         ahead: Operators of further runs over what these steps write: they settle before anything is
             paid for.
         run: Makes what takes a segment's rows through its steps.
@@ -95,13 +95,13 @@ def execute(
         for segment in segments(steps):
             operator = segment[0].operator
             if isinstance(operator, WholeFile):
-                with as_part_of_the_run(segment[0], options, budget) as beside:
+                with counted_in_run(segment[0], options, budget) as side:
                     operator.work()
-                total = summary_of_whole_file(segment[0], beside, total)
+                total = summary_of_whole_file(segment[0], side, total)
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
-                locks.enter_context(at_work(folder))
+                locks.enter_context(locked_folder(folder))
                 held.add(folder)
             parts = [segment] if options.stream else _stages(segment)
             for part in parts:
@@ -117,7 +117,7 @@ def execute(
 
 
 @contextmanager
-def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
+def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[SideRequests]:
     """Make what our servings answer an operator of another library a part of the run.
 
     It is kept with the replies of the run's own steps, and counts against its limits. Raises
@@ -128,23 +128,23 @@ def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Itera
         set, where prices are known.
     """
     folder = step.storage.checkpoint_folder
-    with told_as(StorageFailed, f"can't write in {folder}"):
+    with errors_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         keeping = replace(options, replies=store_path(folder))
-    beside = Beside(budget)
+    side = SideRequests(budget)
     spent_before = budget.spent
-    with holding(current_options, keeping), holding(sent_beside, beside):
-        yield beside
+    with holding(current_options, keeping), holding(side_requests, side):
+        yield side
     if budget.prices is not None:
-        beside.cost_usd = budget.spent - spent_before
+        side.cost_usd = budget.spent - spent_before
 
 
 def summary_of_whole_file(
-    step: Step, beside: Beside, earlier: Summary | None = None
+    step: Step, side: SideRequests, earlier: Summary | None = None
 ) -> Summary | None:
     """Return the summary after an operator that has written a whole file.
 
-    It counts the file's rows, all as done, what was sent `beside`, and what an `earlier` summary
+    It counts the file's rows, all as done, the requests of `side`, and what an `earlier` summary
     has. Where the operator wrote no file, it is `earlier`. Raises InputError where the file can't
     be read.
     """
@@ -152,9 +152,9 @@ def summary_of_whole_file(
     if not os.path.exists(path):
         return earlier
     summary = Summary(annotations=path, failures_file=step.storage.failures_path)
-    summary.requests = beside.requests
-    summary.models = beside.models
-    summary.cost_usd = beside.cost_usd
+    summary.requests = side.requests
+    summary.models = side.models
+    summary.cost_usd = side.cost_usd
     for row in read_rows(path):
         summary.done += 1
         summary.count_expressions(Record(row.data or {}, place=row.line))
@@ -214,8 +214,8 @@ def _execute_segment(
     to_settle: list[Annotator],
     make_run: MakeRun,
 ) -> Summary:
-    # The checks stand in this order: nothing is read before it is known that the run would not
-    # write over its input, and nothing is asked before the columns are known to fit.
+    # The order matters: nothing is read before it is sure that the run won't overwrite its input,
+    # and nothing is asked before the columns are known to fit.
     storage = steps[0].storage
     storage.begin()
     source = Source(steps, name, options.pilot, options.shard)
@@ -260,8 +260,8 @@ def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
         if os.path.exists(path):
             folder = os.path.dirname(checkpoint_folder)
             raise InputError(
-                f"{path} is from elsewhere: {folder} has no .ckpt, where this package keeps"
-                " replies. Choose another folder, or move the results away"
+                f"{path} was not made by a run here: {folder} has no .ckpt, where this package"
+                " keeps replies. Choose another folder, or move the results away"
             )
 
 
@@ -297,7 +297,7 @@ def _prepare(
     makes_unnamed_columns = False
     for index, step in enumerate(steps):
         operator = step.operator
-        # Behind a step that may make any column, nothing can be told from the input's columns.
+        # After a step that may make any column, the input's columns say nothing.
         asks = makes_unnamed_columns or source.may_ask(operator, made)
         if asks:
             asked.update(operator.prepare(start))

@@ -87,9 +87,9 @@ class FinishedRows:
         self._open = [span for entry in replies.vouched.entries.values() for span in entry["open"]]
 
     def key_of(self, record: Record) -> RowKey | None:
-        """Return what tells a row that is about to be done, its pictures' files included.
+        """Return the key of a row that is about to be done, which depends on its pictures' files.
 
-        None where it can't be told whether another row is the same: then it isn't kept.
+        None if it isn't known what the row depends on: then it isn't kept.
         """
         files = self._files_of(record) if self._settings is not None else None
         if files is None:

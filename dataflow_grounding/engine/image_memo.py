@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError, StorageFailed
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
@@ -20,7 +20,7 @@ from dataflow_grounding.images.files import ImageFacts
 
 SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
 SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
-READ_BY_THREADS = 64  # so many; then one is tried on the event loop again
+READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
 _FACTS = ImageFacts.__dataclass_fields__  # the facts that this version wants to know, by name
 
@@ -32,8 +32,8 @@ class ImageMemo:
 
     Args:
         log: Where facts are remembered; None remembers them for this process alone.
-        keeps: Whether new ones are added to it, and the bytes to be sent kept: not where nothing is
-            sent.
+        keeps: Whether new facts are added to the log, and bytes are kept to be sent; False if
+            nothing is sent.
     """
 
     def __init__(self, log: KeyedLog | None, *, keeps: bool = True) -> None:
@@ -50,7 +50,7 @@ class ImageMemo:
         Args:
             record: The record.
             key: The column with the image's path.
-            limits: What pictures may be sent as they are; None where nothing is sent.
+            limits: What pictures may be sent as they are; None if nothing is sent.
 
         Raises:
             BrokenRow, ImageMissing, ImageBroken, MachineBusy: It can't be found or read.
@@ -89,7 +89,7 @@ class ImageMemo:
         # were slow, and then by threads for a while. Remote addresses are always read by
         # threads. Raises what `read_facts` does.
         path = file.path
-        if is_elsewhere(path):
+        if is_remote(path):
             return await off_loop(images.read_facts, path, limits, file.file_bytes)
         if self._for_threads:
             self._for_threads -= 1

@@ -33,7 +33,7 @@ _preparing: dict[tuple[type, str, str], Turn] = {}
 if hasattr(os, "register_at_fork"):
     # a forked process has no thread that would give a turn back
     os.register_at_fork(after_in_child=_preparing.clear)
-DEFAULT_WORKERS = 4  # requests in flight are taken to be so many where nothing is asked
+DEFAULT_WORKERS = 4  # the assumed number of requests in flight, if no step asks anything
 
 
 def annotate_all(
@@ -107,7 +107,7 @@ def _results(
         update, error = outcomes[index]
         # without the column of which ids are made: the record has it as its id, and no NaN
         shown = {str(name): value for name, value in row.items() if name != "image_id"}
-        if update and error is None:  # a row of which a part failed shows nothing of the rest
+        if update and error is None:  # a row that failed in part shows nothing of the rest
             shown |= update
         column = image_key or _image_column(row)
         results[index] = ShownRecord.of(records[index], column, shown), error

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeAlias
 
-from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log, whole_file
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import say
@@ -41,7 +41,7 @@ _LINES = json.JSONEncoder(default=plain_value)
 class Vouched:
     """What checks of an endpoint have said of a log's lines.
 
-    Lines are told apart by what they are `of`: the endpoint, model and format that were asked.
+    Lines are distinguished by what they are `of`: the endpoint, model and format that were asked.
 
     Args:
         mark: The log's last line of the key MARK; None for none. What is damaged in it is left out.
@@ -54,7 +54,7 @@ class Vouched:
         anywhere: By `of`, the same without the endpoint's address, where that is known.
         void: By `of`, the spans whose lines are as good as lost, or suspect.
         trusted: Of which lines in such spans count all the same, as suspect.
-        open_elsewhere: Of which other logs have lines that no check has vouched for.
+        open_in_others: Of which other logs have lines that no check has vouched for.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
@@ -71,7 +71,7 @@ class Vouched:
         self.anywhere: dict[str, str] = dict(stated) if isinstance(stated, dict) else {}
         self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}
         self.trusted: set[str] = set()
-        self.open_elsewhere: set[str] = set()
+        self.open_in_others: set[str] = set()
 
     def set_aside_open(self, anywhere: str, of: str) -> None:
         """Set aside what no check has vouched for of the same question at other addresses.
@@ -92,8 +92,8 @@ class Vouched:
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
         """Return a line, which begins at a byte offset of the log, as checks have judged it.
 
-        Of a line that a failed check has set aside, that is a copy with `"suspect": True` if such
-        lines are trusted, else None: it is as good as lost. Any other line is returned as it is.
+        If a failed check has set the line aside, the result is a copy with `"suspect": True` if
+        such lines are trusted, else None. Any other line is returned as it is.
         """
         of = line.get("of", "")
         if not isinstance(of, str):  # damaged
@@ -158,7 +158,7 @@ class KeyedLog:
         for log in self.others:
             for of, entry in log.vouched.entries.items():
                 if entry["open"]:  # lines that no check has vouched for
-                    self.vouched.open_elsewhere.add(of)
+                    self.vouched.open_in_others.add(of)
 
     @property
     def end(self) -> int:
@@ -438,7 +438,7 @@ def storing(path: str) -> AbstractContextManager[None]:
 
     Its errors of the system, and of memory, become that.
     """
-    return told_as(StorageFailed, f"can't write {path}", again=True)
+    return errors_as(StorageFailed, f"can't write {path}", again=True)
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

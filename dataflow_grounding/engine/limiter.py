@@ -18,9 +18,9 @@ START = 8  # places to begin with
 CUT = 0.85  # what is left of the places after a refusal
 PATIENCE = 4.0  # windows without a refusal before the first probe of more places
 MOST_PATIENCE = 16.0  # and before any later one
-YIELD = 16  # of so many places one is left to the other processes at each refused probe
+YIELD = 16  # each refused probe leaves one place in this many to other processes
 SPARE_FILES = 8  # open files that are kept for all but connections, even where few are left
-MOST_KEPT_FILES = 40  # besides these, a quarter of what is left, up to so many
+MOST_KEPT_FILES = 40  # at most; of the files left, a quarter is kept in addition to SPARE_FILES
 MANY_FILES = 1_000_000  # connections, where the system sets no limit
 
 Key = tuple[str, str]  # an endpoint and a model
@@ -380,7 +380,7 @@ class Share:
             heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
             limiter.shares.add(self)
             held = limiter.held_until - time.monotonic()
-            if held > 0:  # whoever set the hold may be gone by its end
+            if held > 0:  # the request that set the hold may have ended by then
                 waiter.loop.call_later(held, limiter.let_in)
             # it may be its turn already, before others that wait
             limiter.let_in()
@@ -397,7 +397,7 @@ class Share:
             return limiter.level.send()
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for so many seconds, in which the endpoint has said it takes no more.
+        """Let nobody in for `seconds`, because the endpoint said that it takes no more until then.
 
         A longer hold that is under way stays.
         """

@@ -34,13 +34,13 @@ class RunOptions:
             end.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all
             records first.
-        pilot: Only so many records, evenly spread over the input; None takes all.
+        pilot: How many records to take, evenly spread over the input; None takes all.
         shard: Only the rows of this part of the input; None takes all.
         replies: File of replies to records in memory, which a later call reads; None keeps none.
-        progress: Show progress; None does where standard error is a terminal, and else writes a
-            line now and then.
-        shared_limits: Requests, USD and places that the run shares with other runs, instead of
-            limits of its own (`scale.cluster.limits`).
+        progress: Show progress; None does so on a terminal, and else writes a line now and then to
+            standard error.
+        shared_limits: Requests, USD and places that the run shares with other runs, instead of its
+            own limits (`scale.cluster.limits`).
     """
 
     max_attempts: int = 3
@@ -95,11 +95,11 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 
 @dataclass
-class Beside:
-    """Counts what our servings send besides a run's own requests.
+class SideRequests:
+    """Counts requests that a run's steps don't make through the engine.
 
-    An operator that isn't ours, such as DataFlow's, calls a serving's methods by itself. What is
-    sent so counts against the budget of the run that calls the operator, and in its summary.
+    An operator of another library, such as DataFlow's, calls a serving's methods by itself. These
+    requests count against the budget of the run that calls the operator, and in its summary.
 
     Attributes:
         budget: That of the run.
@@ -122,18 +122,18 @@ class Beside:
             self.models.append(asking.serving.model)
 
 
-# The counter of the run in which an operator that isn't ours is at work; None at other times. Such
-# an operator calls a serving's methods, which have no argument for the run.
-sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
+# The counter of the run that is calling another library's operator, else None. The operator calls
+# a serving's methods, which have no argument for the run.
+side_requests: ContextVar[SideRequests | None] = ContextVar("side_requests", default=None)
 
 
-def counter_for_memory(options: RunOptions) -> Beside:
-    """Return what counts requests that are about records in memory, and so about no run's rows.
+def counter_for_memory(options: RunOptions) -> SideRequests:
+    """Return the counter of requests about records in memory, which are no rows of a run.
 
-    While an operator that isn't ours is at work in a run, it is that run's counter. Else it is a
-    new one, with the budget of `budget_of`.
+    It is the run's while a run calls another library's operator, else a new one with the budget of
+    `budget_of`.
     """
-    return sent_beside.get() or Beside(budget_of(options))
+    return side_requests.get() or SideRequests(budget_of(options))
 
 
 def budget_of(options: RunOptions) -> "Budget":
@@ -184,8 +184,8 @@ class RunStart:
         budget: What the run may send and spend.
         folder: The run's own folder for what it finds out; None without files.
         pictures: Looks at the run's first pictures, and returns what they are.
-        shared: What the operators of one run have in common: each puts there what others can use,
-            under a key of its own choice.
+        shared: What the operators of one run have in common: each may add what others can use,
+            under any key.
     """
 
     options: RunOptions

@@ -57,7 +57,7 @@ NO_MODEL = (
 class Partial:
     """An update that lacks something.
 
-    The record goes on with it, and `error` is told as its failure.
+    The record goes on with it, and `error` is reported as its failure.
     """
 
     update: Update
@@ -141,9 +141,9 @@ class Annotator:
         return f"rename that one, or in a script give this another name with output_{role}_key"
 
     def settings(self) -> dict[str, Any] | None:
-        """Return all that its updates depend on besides record and replies, as JSON.
+        """Return all that its updates depend on in addition to record and replies, as JSON.
 
-        None where that can't be told, as here: its runs are never taken for finished.
+        None if that isn't known, as here: then its runs never count as finished.
         """
         return None
 
@@ -185,15 +185,15 @@ class Annotator:
     async def conclude(self, ask: Ask) -> None:
         """Do what is left after a run's last record, before its files are put in place.
 
-        A RunStopped from here prevents that. Here nothing is left.
+        A RunStopped prevents that. By default nothing is left.
         """
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
     """Return whether an operator may ask about a record, as its `asks` says. Raises RecordError.
 
-    True where its class has an `annotate` of its own but inherits `asks` from a class above, which
-    knows nothing of that `annotate`.
+    True if its class defines `annotate` but inherits `asks` from a base class, which doesn't know
+    that `annotate`.
     """
     class_that_annotates = _class_with(type(operator), "annotate")
     class_that_tells = _class_with(type(operator), "asks")
@@ -280,11 +280,11 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
         variable.reset(token)
 
 
-def note(step: Step) -> bool:
-    """Note a step down where a pipeline's `forward()` calls it.
+def note_step(step: Step) -> bool:
+    """Note a step if a pipeline's `forward()` calls it.
 
-    Returns whether one does; else the step is to be run now. Raises PlanError for a step that
-    doesn't fit the earlier ones, or is called by a thread that `forward()` has started.
+    Returns whether that is so; otherwise the caller has to run the step now. Raises PlanError for a
+    step that doesn't fit the earlier ones, or is called by a thread that `forward()` has started.
     """
     noted = noted_steps.get()
     if noted is None:
@@ -298,7 +298,7 @@ def note(step: Step) -> bool:
 
 
 @contextmanager
-def out_of_forward() -> Iterator[None]:
+def outside_forward() -> Iterator[None]:
     """Run what is called in a `with` block at once, also within a pipeline's `forward()`."""
     with holding(noted_steps, None), holding(before_looking, None):
         yield
@@ -323,8 +323,8 @@ def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
     """Raise PlanError for a column that nobody provides, or one that a step would overwrite.
 
-    Columns that a step names as output are there for the steps behind it. Behind a step that names
-    none, any column may be there. A step may overwrite a column that it reads.
+    Later steps may read the columns that a step names as its output, and any column after a step
+    that names none. A step may overwrite a column that it reads.
 
     Args:
         steps: The steps, in order.
@@ -353,7 +353,7 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
-    if for_want_of_a_model(step.operator, role):
+    if needed_without_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     # imported here: it loads all that reading specs takes
     columns_there = ", ".join(map(repr, there)) or "none"
@@ -361,7 +361,7 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
     return PlanError(f"{step.label} reads column {column!r}, which nobody provides{near}")
 
 
-def for_want_of_a_model(operator: Annotator, role: str) -> bool:
+def needed_without_model(operator: Annotator, role: str) -> bool:
     """Return whether a column is read only because the operator's model can't see what things are.
 
     Such an operator reads roles that the `input_keys` of its class don't have. False for a class
@@ -398,8 +398,8 @@ def levels(steps: list[Step]) -> list[list[int]]:
     """Return the indices of the steps, grouped into levels.
 
     Steps of one level don't need each other's columns and run side by side. A step is on the first
-    level that is after those of the steps that write what it reads, and not before any earlier
-    step that reads what it writes. One that sees all columns has a level of its own.
+    level after all steps that write what it reads, but not before any earlier step that reads what
+    it writes. A step that sees all columns is alone on its level.
     """
     groups: list[list[int]] = []
     written: dict[str, int] = {}  # column → the level after the step that writes it
@@ -414,7 +414,7 @@ def levels(steps: list[Step]) -> list[list[int]]:
         for column in writes:
             level = max(level, read.get(column, 0))
         if step.operator.sees_all:
-            # a level of its own, and all that come stand after it
+            # alone on its level; all later steps come after it
             level = len(groups)
             at_least = level + 1
         if level == len(groups):
@@ -428,8 +428,8 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 
 def _refuse_thread(storage: FileStorage, name: str) -> None:
-    # Raise PlanError where a thread that `forward()` has started calls an operator: the pipeline
-    # would know nothing of that step. It is told, too, because the thread's error may be lost.
+    # Raise PlanError if a thread that `forward()` has started calls an operator: the pipeline
+    # wouldn't know that step. The error is printed, too, because the thread may lose it.
     if storage.strays is not None:
         problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
         storage.strays.append(problem)

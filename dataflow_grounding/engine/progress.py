@@ -61,9 +61,9 @@ class Progress:
         self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)], maxlen=4096)
 
     async def run(self) -> None:
-        """Show how far the run is, again and again, until cancelled; then a live line is removed.
+        """Show how far the run is until cancelled; then a live line is removed.
 
-        Where nothing is to be shown, it returns at once.
+        If nothing should be shown, it returns at once.
         """
         if self._silent:
             return
@@ -116,7 +116,7 @@ class Progress:
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
-        # the first record that was asked for: the store's speed before it says nothing any more
+        # the first record that was sent: from here on, the store's speed doesn't count
         if asked and not past[-1][2]:
             past.clear()
         if not past or at - past[-1][0] >= LEAST_SECONDS_BETWEEN:

@@ -16,15 +16,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
+from dataflow_grounding._util.errors import InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding._util.threads import at_once
-from dataflow_grounding.data.mirror import CKPT, KEPT, Mirror, mirror_of, stand_for
+from dataflow_grounding._util.threads import in_threads
+from dataflow_grounding.data.mirror import CKPT, KEPT, Mirror, make_mirror, mirror_of
 from dataflow_grounding.data.working_folder import SHARDS, present
 from dataflow_grounding.engine.run_lock import HeartLock, check_held
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.workers import beside
+from dataflow_grounding.engine.workers import in_background
 
 ROLL_SECONDS = 10.0  # between two times that replies are sent
 SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
@@ -55,9 +55,9 @@ class Rolling:
         What the store has of that one counts as sent. Raises InputError.
         """
         mirror = self._mirror
-        with told_as(InputError, f"can't read {mirror.address}", again=True):
+        with errors_as(InputError, f"can't read {mirror.address}", again=True):
             logs = self._listed_logs()
-            at_once(lambda log: self._bring(log[0], log[1], logs[log]), logs)
+            in_threads(lambda log: self._bring(log[0], log[1], logs[log]), logs)
         own_parts = logs[self._folder, mirror.id]
         self._sent_end = max((begin + size for begin, size in own_parts.items()), default=0)
         self._part_begin = self._sent_end
@@ -74,7 +74,7 @@ class Rolling:
             if not Shard.is_apart(name, own_part):
                 folders.append(os.path.join(within(SHARDS, name), CKPT))
         folders = list(dict.fromkeys(folders))
-        listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
+        listed = in_threads(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
         for folder, files in zip(folders, listed, strict=True):
             for name, facts in files.items():
                 match = _PART.fullmatch(name)
@@ -108,7 +108,7 @@ class Rolling:
         CLOSED_BYTES. Raises OSError where the log can't be read, or the store doesn't take it.
         """
         with open(self._log, "rb") as file:
-            os.fsync(file.fileno())  # nothing is sent that this machine could still lose
+            os.fsync(file.fileno())  # only what this machine can't lose any more is sent
             while True:
                 file.seek(self._part_begin)
                 data = file.read(ROLL_BYTES)
@@ -155,7 +155,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
     InputError.
     """
     with tempfile.TemporaryDirectory() as aside:
-        mirror = stand_for(results, aside)
+        mirror = make_mirror(results, aside)
         mirror.fetch(*names)
         if replies:
             Rolling(mirror).bring()
@@ -174,22 +174,22 @@ def mirrored(folder: str) -> Iterator[Mirror | None]:
     if mirror is None:
         yield None
         return
-    with held_elsewhere(mirror, mirror.part), _mirrored(mirror, folder):
+    with remote_lock(mirror, mirror.part), _mirrored(mirror, folder):
         yield mirror
 
 
 @contextmanager
-def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
+def remote_lock(mirror: Mirror, part: str) -> Iterator[None]:
     """Hold the lock of a part of a remote folder, so that no other run works there.
 
-    Raises InputError where another run does, and where results stand there that no run has left.
+    Raises InputError if another run works there, or if the folder has results of no run.
     """
     address = f"{mirror.address}/{part}".rstrip("/")
     folder = os.path.join(part, CKPT)
-    with told_as(InputError, f"can't write {mirror.address}", again=True):
+    with errors_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
-            what = f"{address}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
+            what = f"{address}/{min(foreign)} was not made by a run here: {address} has no {CKPT}"
             raise InputError(f"{what}: choose another folder")
     with HeartLock(mirror, folder, address, mirror.here(folder)).held():
         yield
@@ -213,7 +213,7 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     was_interrupted = False
     late = _word_on_the_wait(mirror)
     try:
-        with beside(rolling.now_and_then):
+        with in_background(rolling.now_and_then):
             try:
                 yield
             finally:
@@ -246,7 +246,7 @@ def _word_on_the_wait(mirror: Mirror) -> threading.Timer:
 def _send_at_end(
     mirror: Mirror, rolling: Rolling, folder: str, stopped: BaseException | None
 ) -> None:
-    # Of a run that was stopped, that is only said, as a warning.
+    # For a run that was stopped, that is only a warning.
     if stopped is None:
         _send_what_is_left(mirror, rolling, folder)
         return
@@ -261,7 +261,7 @@ def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: 
     # With `endings`, these are only files whose path ends so, after the store of replies, which is
     # always sent. Files go only while the run still holds the folder's lock: else another run has
     # taken the folder, and its files must stay.
-    with told_as(
+    with errors_as(
         StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True
     ):
         rolling.roll()

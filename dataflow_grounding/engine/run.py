@@ -201,13 +201,13 @@ class Run:
         # so large that a slow reply, or a long wait, holds nobody else up
         self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
         self._loop = asyncio.get_running_loop()
-        async with self._beside_helpers(self._stopping_run(self._sync_now_and_then)):
+        async with self._with_helpers(self._stopping_run(self._sync_now_and_then)):
             await self._workers.do(self._stopping_run(self._work) for _ in range(count))
             if self.stopped is None:
                 await self._workers.do([self._stopping_run(self._conclude)])
 
     @asynccontextmanager
-    async def _beside_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    async def _with_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         # SIGINT and SIGTERM interrupt the workers meanwhile. At the end the helpers are cancelled,
         # and what stopped the run is raised, if anything did.
         total = self.source.length()
@@ -359,7 +359,7 @@ class Run:
             for columns, _ in results:
                 now = now.updated(columns or {})
             steps = [self._annotate(index, place, now, work) for index in level]
-            # nearly always it is one, which needs no task of its own
+            # nearly always it is one, which needs no task
             of_level = [await steps[0]] if len(steps) == 1 else await all_done(steps)
             for index, result in zip(level, of_level, strict=True):
                 results[index] = result

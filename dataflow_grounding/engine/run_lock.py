@@ -15,11 +15,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
 
-from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFailed, told_as
+from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import write_bytes
-from dataflow_grounding.engine.workers import beside
+from dataflow_grounding.engine.workers import in_background
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
 # how long it may show nothing before the run after it, on another machine, is taken for dead
@@ -43,7 +43,7 @@ def only_run(folder: str) -> Iterator[None]:
     """
     import fcntl
 
-    with told_as(InputError, f"can't write in {folder}"):
+    with errors_as(InputError, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         lock = open_log(os.path.join(folder, "lock"))
     results = os.path.dirname(folder) or "."
@@ -62,9 +62,9 @@ def only_run(folder: str) -> Iterator[None]:
 
 
 def check_held(folder: str) -> None:
-    """Raise StorageFailed where another run has taken over a checkpoint folder of this process.
+    """Raise StorageFailed if another run has taken over a checkpoint folder of this process.
 
-    That is also where it has taken over the remote folder that this one stands for.
+    The same holds for the remote folder that it mirrors.
     """
     if folder in _lost:
         raise StorageFailed(
@@ -79,7 +79,7 @@ class LockFiles(Protocol):
     """
 
     id: str
-    """What the lock's files call the folder here that stands for this one; "" for a folder here."""
+    """The local folder that mirrors this one, as the lock's files call it; "" for a local one."""
     known: set[str]
     """Filled in: the ids of those that held the lock before."""
 
@@ -122,15 +122,15 @@ class _Here:
 
 
 class HeartLock:
-    """A lock by files `lock-{n}`, of which the highest number counts.
+    """A lock by files `lock-{n}`; the highest number counts.
 
-    Whoever makes the next one, and only one can, has locked the folder.
+    Only one run can make the next file, and that one has locked the folder.
 
     Args:
         files: The files among which it is held.
-        folder: The folder of them, among `files`, that has the lock's.
+        folder: The folder among `files` that has the lock's files.
         place: What is locked, as messages call it.
-        here: The checkpoint folder of this machine that stands for what is locked.
+        here: This machine's checkpoint folder, which mirrors what is locked.
     """
 
     def __init__(self, files: LockFiles, folder: str, place: str, here: str) -> None:
@@ -154,19 +154,19 @@ class HeartLock:
 
         At the end it is freed, or left to others to find out. Raises FolderTaken, InputError.
         """
-        with told_as(InputError, f"can't write {self._place}", again=True):
+        with errors_as(InputError, f"can't write {self._place}", again=True):
             self.take()
         try:
-            with beside(self.beat, wait=BEAT_SECONDS):
+            with in_background(self.beat, wait=BEAT_SECONDS):
                 yield
         finally:
-            # In a thread that is waited for a while only: a store that doesn't answer keeps nobody
-            # from leaving.
-            with beside(self._free, wait=FREE_SECONDS):
+            # In a thread, with a limited wait: a store that doesn't answer must not keep the run
+            # from ending.
+            with in_background(self._free, wait=FREE_SECONDS):
                 pass
 
     def _free(self, _: threading.Event) -> None:
-        with suppress(OSError):  # then others find out that nothing is heard of this run
+        with suppress(OSError):  # then others notice that this run has gone silent
             self._write("overwrite", free=True)
 
     def take(self) -> None:
@@ -186,7 +186,7 @@ class HeartLock:
                 break
         _lost.discard(self._here)
         for old in self._numbers():
-            if 0 < old < number - 1:  # the one before stays, for whoever lists late
+            if 0 < old < number - 1:  # the previous one stays, for a late listing
                 self._files.remove(self._name(old))
 
     def beat(self, ended: threading.Event) -> None:
@@ -202,8 +202,7 @@ class HeartLock:
                 self._write("overwrite", beat=time.time())
 
     def _wait_for(self, number: int) -> None:
-        # Where that can't be told at once, it looks for DEAD_SECONDS whether the file changes, and
-        # says so.
+        # If that isn't clear at once, it watches the file for DEAD_SECONDS, and says so.
         holder = self._holder(number)
         if holder.get("id"):
             self._files.known.add(holder["id"])
@@ -274,8 +273,8 @@ def _kernel() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    # Return when a process began, so that a reused number is told apart; None if it is gone. It is
-    # in clock ticks since the machine's start, as text; "" where there is no /proc to tell.
+    # Return when a process began, to recognize a reused number; None if it is gone. It is in clock
+    # ticks since the machine's start, as text; "" without /proc.
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import read_rows
@@ -39,8 +39,7 @@ def digest_of(path: str) -> str:
 def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
     """Return two digests: of the paths of a step's pictures, and of their sizes and times.
 
-    Only pictures on this machine count: those elsewhere are not asked for, and those that can't be
-    found are left out.
+    Only local pictures count: remote ones, and those that can't be found, are left out.
 
     Args:
         path: The step's file; one that is missing has no pictures.
@@ -50,7 +49,7 @@ def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
     states = hashlib.sha256()
     if not os.path.exists(path):
         return [places.hexdigest(), states.hexdigest()]
-    here = [folder for folder in folders if isinstance(folder, str) and not is_elsewhere(folder)]
+    here = [folder for folder in folders if isinstance(folder, str) and not is_remote(folder)]
     for row in read_rows(path):
         record = Record(row.data or {}, tuple(here))
         column = "image_path" if record.get("image_path") else "image"

@@ -158,8 +158,8 @@ def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
 
     Args:
         place: The row's number among all rows, from 0.
-        total: How many rows there are; None where that can't be told, as of a pipe: the pilot takes
-            the first ones then.
+        total: How many rows there are; None if that isn't known, as for a pipe. Then the pilot
+            takes the first rows.
         pilot: How many rows the pilot takes, at most; None takes all.
 
     Example:
@@ -192,7 +192,7 @@ class Source:
         steps: Those that the rows go through; the first reads the file, the first with images names
             their column.
         name: What `source` of the records says; None leaves it out.
-        pilot: Only so many rows, as `in_pilot` picks them; None takes all.
+        pilot: How many rows to take, as `in_pilot` picks them; None takes all.
         shard: Only the rows of this part; None takes all.
 
     Attributes:
@@ -292,7 +292,7 @@ class Source:
                 digest.update(json.dumps([row.line, row.data], default=repr).encode())
                 if self._shard.has(row, self.image_key, self._image_root):
                     yield row
-            # not counted up there: whoever takes some rows alone hasn't read the whole input
+            # counted only here, because a caller that takes some rows hasn't read the whole input
             self.seen = seen
             self.digest = digest.hexdigest()
 
@@ -360,7 +360,7 @@ class Source:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """Return the next rows, at most so many, each after its number; [] at the end.
+        """Return the next rows, `most` of them at most, each after its number; [] at the end.
 
         They are read in a thread. Raises RunStopped if they can't be read.
         """
@@ -414,10 +414,10 @@ class Source:
         return pictures_of(self._records(), self._first_image_key)
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
-        """Return whether an operator may ask about any record; None where no record gets that far.
+        """Return whether an operator may ask about any record; None if no record gets that far.
 
-        What can't be told counts as asking. The rows are read again, up to the first that it may
-        ask about.
+        If in doubt, it counts as asking. The rows are read again, up to the first that it may ask
+        about.
 
         Args:
             operator: The operator.
@@ -453,7 +453,7 @@ class Source:
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
-        # In a file that was made of a CSV, an empty line stands for that of the names.
+        # In a file that was made of a CSV, an empty line replaces the line of names.
         with open(self.path, "rb") as file:
             lines = sum(1 for line in file if line != b"\n")
         if not self.path.endswith(".jsonl"):

@@ -288,9 +288,9 @@ class Summary:
             yield f"  … and {more:,} more with boxes"
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        # Yield a warning, where a judge left more than half of the expressions undecided. Its
-        # answers differ as often as guesses do: it may be good at the pictures that it is tested
-        # with, and no good at these. Without FEWEST_JUDGED that were judged, nothing is yielded.
+        # Yield a warning if a judge left more than half of the expressions undecided. Its answers
+        # differ as often as guesses do: it may be good at its test pictures and bad at these.
+        # Nothing is yielded if fewer than FEWEST_JUDGED were judged.
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
         if judged >= FEWEST_JUDGED and undecided > judged / 2:

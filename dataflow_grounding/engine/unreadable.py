@@ -1,4 +1,4 @@
-"""Replies that could not be read: counted by reason, and what a user is told of many."""
+"""Replies that could not be read: counts by reason, and advice if there are many."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -95,7 +95,7 @@ class UnreadableReplies:
             raise NothingUsable(self._why_stopped(request, str(error)))
 
     def count(self, request: Request[Any], error: UnreadableReply) -> None:
-        """Count a reply, be it one that was counted before: a check's is another each time."""
+        """Count a reply, even one that was counted before: a check's differs each time."""
         self._counts["unreadable"] += 1
         self._counts[f"{UNREADABLE_REASON}{error.reason}"] += 1
         if request.task == WITH_FORMS:
@@ -139,12 +139,12 @@ def are_unreadable_facts(facts: Mapping[str, Any]) -> bool:
 
 
 def too_many_unreadable(facts: Mapping[str, Any]) -> str:
-    """Return a sentence where more than 2% of the replies could not be read; else "".
+    """Return a sentence if more than 2% of the replies could not be read; else "".
 
-    The share is that of the replies that came in this run, those to calibration and checks among
-    them; stored replies of earlier runs don't count. Each try counts: a question that is asked
-    three times in vain has three unreadable replies. The sentence says what to try: another form
-    where most of them were to questions for boxes, as only these have forms.
+    All replies of this run count, including those to calibration and checks; stored replies of
+    earlier runs don't. Each try counts: a question that fails three times has three unreadable
+    replies. The sentence says what to try. That is another form if most of the questions were for
+    boxes, because only these have forms.
 
     Args:
         facts: What `unreadable_facts` returned, or more.

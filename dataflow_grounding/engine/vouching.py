@@ -12,14 +12,14 @@ from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, rea
 class Vouching:
     """The replies to one kind of question that are open, and those set aside.
 
-    Open is what came since the last check that passed. Where a check fails it is set aside: the
-    next run asks for it again, as if it had never come. A run that was killed leaves its last
-    replies open, so that whoever goes on checks first. What came before anybody checked is trusted.
+    Replies are open from their arrival until a check passes. If a check fails, open replies are set
+    aside: the next run asks for them again, as if they had never come. A killed run leaves its last
+    replies open, so that the next run checks first. Replies from before any check are trusted.
     Replies that another address left open are set aside: no check at this one can vouch for them.
 
     Args:
         store: The step's store.
-        of: What tells the kind of question: endpoint, model and format.
+        of: The kind of question: endpoint, model and format.
         anywhere: The same without the endpoint's address.
         trusting: Whether replies that were set aside count all the same, as suspect ones.
     """
@@ -38,7 +38,7 @@ class Vouching:
         self.relied_on = (
             bool(trusting and mine["void"])
             or any(self._replies(earlier))
-            or of in vouched.open_elsewhere
+            or of in vouched.open_in_others
         )
         """Whether the store holds replies of earlier runs that nobody has vouched for, or with
         `trusting` such as a check has failed.

@@ -123,7 +123,9 @@ async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
 
 
 @contextmanager
-def beside(work: Callable[[threading.Event], None], wait: float | None = None) -> Iterator[None]:
+def in_background(
+    work: Callable[[threading.Event], None], wait: float | None = None
+) -> Iterator[None]:
     """Have a thread do `work` while the block runs.
 
     At the block's end the event that `work` is given is set, and the thread is waited for, `wait`
@@ -143,7 +145,7 @@ def beside(work: Callable[[threading.Event], None], wait: float | None = None) -
 def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
     """Have these signals call `interrupt` while the block runs, if this is the main thread.
 
-    In any other thread they do what they did before: Python lets only the main one change that.
+    In any other thread nothing changes, because Python sets handlers only in the main one.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -187,7 +189,7 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 class _OwnLoop(Generic[T]):
-    """Work in an event loop of its own, which another thread may interrupt."""
+    """Work in a new event loop, which another thread may interrupt."""
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._work = work
@@ -215,8 +217,8 @@ class _OwnLoop(Generic[T]):
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    # Run it in a thread and an event loop of its own. It is waited for, also where something is
-    # raised here meanwhile.
+    # Run it in a new thread and event loop, and wait for it, even if something is raised here
+    # meanwhile.
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
     # under `asyncio.run` SIGINT would cancel a task that waits for this thread

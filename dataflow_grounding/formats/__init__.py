@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.data.bad_entries import BadEntries
 
@@ -160,7 +160,7 @@ def write(
     )
 
 
-def takes(format: str, option: str) -> bool:
+def has_option(format: str, option: str) -> bool:
     """Whether a format has an option of that name. Raises SpecError if there is no such format."""
     return option in getattr(_class_named(format), "__dataclass_fields__", ())
 
@@ -178,7 +178,7 @@ def read(
     Args:
         path: The file, or the folder of an export.
         format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
-        image_root: Where relative paths of pictures start; beside the data unless given.
+        image_root: Where relative paths of pictures start; by default the data's folder.
         frame: `stored` turns labels upright that were drawn on the pictures as they are stored,
             without their EXIF orientation.
         options: Those of the format; only of use where it is given by its name.
@@ -212,7 +212,7 @@ def read(
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    with told_as(InputError, f"can't read {path}"):
+    with errors_as(InputError, f"can't read {path}"):
         yield from rows
 
 

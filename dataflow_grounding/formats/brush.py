@@ -71,14 +71,14 @@ class _Bits:
         return taken
 
     def number(self, bits: int) -> int:
-        """Return the number that so many bits write."""
+        """Return the number that the next `bits` bits write."""
         value = 0
         for bit in self._next(bits).tolist():
             value = value * 2 + bit
         return value
 
     def bytes(self, count: int) -> Any:
-        """Return so many bytes, as an array."""
+        """Return the next `count` bytes, as an array."""
         import numpy as np
 
         return np.packbits(self._next(count * _BITS))

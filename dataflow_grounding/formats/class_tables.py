@@ -9,12 +9,12 @@ from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
 
 _HASHES = 2**64  # modulo this, a hash is a number that a NumberTable holds
-ONE = "object"  # the class of all, where there is only one
-# What users are told of classes' numbers.
-UNLISTED = "classes that aren't in the list, numbered behind it"
+ONE = "object"  # the class of all phrases, if there is only one
+# Remarks about classes' numbers.
+UNLISTED = "classes that aren't in the list, numbered after it"
 NO_LIST = (
-    "classes are numbered as they come, as no list of them is known here: keep classes.txt of the"
-    " run, or of the import, beside the records"
+    "classes are numbered as they come, because no list of them was found: keep classes.txt of the"
+    " run, or of the import, next to the records"
 )
 _REST = "*"  # in a file of classes: any phrase that isn't in there
 _WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class without a file
@@ -107,8 +107,8 @@ class Classes:
     def remarks_on_numbers(self, class_count: int) -> list[str]:
         """Return remarks for the user on how classes were made and numbered.
 
-        `class_count` is how many classes have a number: the `fixed` ones, which come first, and
-        those behind them.
+        `class_count` is how many classes have a number: the `fixed` ones, which come first, and all
+        others.
         """
         remarks = []
         if self._from_phrases and class_count > 1:
@@ -163,8 +163,8 @@ class Classes:
 def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
     """Return what a YAML file of texts says, `phrase: class` or `class: phrase`, as a dict.
 
-    `key_of` makes the keys of what stands before the colons; they stay as they are unless it is
-    given. Raises InputError, also where two lines of one key differ.
+    `key_of` makes keys from the texts before the colons; by default these are the keys. Raises
+    InputError, also if two lines of one key differ.
     """
     import yaml
 

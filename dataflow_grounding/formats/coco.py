@@ -31,8 +31,8 @@ from dataflow_grounding.formats.imported import (
     ReturningFormat,
     Source,
     column,
-    keep,
-    kept,
+    kept_of,
+    with_item_number,
 )
 from dataflow_grounding.formats.label_files import Labelled
 from dataflow_grounding.formats.reading import (
@@ -44,7 +44,7 @@ from dataflow_grounding.formats.reading import (
     unite,
 )
 
-# What is told of annotations that are left out, or read in another way; keys of counts.
+# Reports on annotations that are left out or read in another way; keys of counts.
 CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
@@ -79,10 +79,10 @@ class CocoFile:
         self._bad = bad
         self._refused: dict[str, list[str]] = {}  # of annotations, by the image's id
         self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
-        self._categories: dict[str, dict[str, Any]] = {}  # by id, as they stand there
+        self._categories: dict[str, dict[str, Any]] = {}  # by id, as they are there
         self._largest = {"images": 0, "annotations": 0, "categories": 0}  # ids that are numbers
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
-        # A database without a name is a temporary file of its own, which goes with it.
+        # A database without a name is a temporary file, which is removed with it.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
         list_names = set()
@@ -128,7 +128,7 @@ class CocoFile:
             self._refuse(f"{self.path}{where}: {error}", list_name, item)
 
     def _refuse(self, why: str, list_name: str, item: Mapping[str, Any]) -> None:
-        # An annotation that is left out is told when those of its image are asked for.
+        # A left-out annotation is reported when its image's annotations are read.
         if not self._bad.goes_on or list_name not in ("images", "annotations"):
             raise InputError(why) from None
         if list_name == "images":
@@ -164,7 +164,7 @@ class CocoFile:
     def column_of(
         self, format: str, image: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Return what a record keeps of an image and of its annotations, as they stand there."""
+        """Return what a record keeps of an image and of its annotations, as they are there."""
         used = {_id(source.get("category_id")): None for source in sources}
         categories = [self._categories[key] for key in used if key in self._categories]
         return column(format, sources, image=image, categories=categories, largest=self._largest)
@@ -212,11 +212,11 @@ class CocoFile:
         return [f"{name}, of the ids {ids:.80}" for name, ids in self._rows.execute(query)]
 
     def entries(self, image_id: str) -> list[dict[str, Any]]:
-        """Return the annotations of an image, in the order of the file; none of an unknown one.
+        """Return the annotations of an image, in the order of the file; [] for an unknown image.
 
-        Besides its own keys each has `id`, its number in the list unless stated; `category`, the
-        category's name, empty where it isn't listed; `crowd`, whether it is one; and `source`, the
-        annotation as it stands there.
+        In addition to its own keys, each has `id`, by default its number in the list; `category`,
+        the category's name, empty if it isn't listed; `crowd`, whether it is a crowd; and `source`,
+        the annotation as it is in the file.
         """
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
@@ -271,8 +271,8 @@ def _id(value: Any) -> str:
 class Coco(ReturningFormat):
     """COCO as detectors read it.
 
-    Phrases, ids and scores stand in keys of annotations that detectors pass over. There is no
-    caption: TAO's converter would take a file with one for a grounding file.
+    Phrases, ids and scores are in keys of annotations that detectors ignore. There is no caption:
+    TAO's converter would take a file with one for a grounding file.
     """
 
     # as _classes.Classes takes them
@@ -303,7 +303,7 @@ class Coco(ReturningFormat):
                 categories.add(entry)
             # Without the file's preamble its categories are those of its annotations.
             first = next(samples, None)
-            came_from_coco = bool(first and kept(first.record, self.name))
+            came_from_coco = bool(first and kept_of(first.record, self.name))
             if came_from_coco and not self.preamble:
                 self.remarks.append(
                     "info, licenses and unused categories of the imported file aren't in it: export"
@@ -469,7 +469,7 @@ class CocoGrounding(Coco):
         return Format.thing(self, phrase)
 
     def image_key(self, sample: Sample, position: int) -> str:
-        """Return the sample's position: each has an entry of its own."""
+        """Return the sample's position: each has a separate entry."""
         return str(position)
 
     def image_keys(self, sample: Sample, number: Any) -> dict[str, Any]:
@@ -607,14 +607,14 @@ def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _expressions(
     entry: Any, number: int, caption: Any, file: str, passed_over: Counter[str]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    # COCO has an annotation for each box, so that an expression's boxes stand in several. An
-    # annotation without a box yields nothing, unless it says with gRefCOCO's category that nothing
-    # is there: then it yields an expression without boxes.
+    # COCO has an annotation for each box, so an expression's boxes are in several. An annotation
+    # without a box yields nothing, unless gRefCOCO's category says that nothing is there: then it
+    # yields an expression without boxes.
     box = entry.get("bbox")
     nothing_there = entry.get("category_id") == NO_CATEGORY
     with entry_errors(f"{file}, annotation {entry['id']}"):
         known = _known(entry, "expression_id", "verified")
-        if isinstance(entry.get("class"), str):  # which exports of ours say beside a phrase
+        if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
             known["class"] = entry["class"]
         expression = {**_phrase_of(entry, caption), **known}
         text = expression["text"]
@@ -624,7 +624,7 @@ def _expressions(
             instances = []
             # gRefCOCO writes zeros for no box: of one without width or height, none is there.
             if box and not (nothing_there and 0 in box[2:]):
-                instances = [keep(_instance(entry, passed_over), number, text)]
+                instances = [with_item_number(_instance(entry, passed_over), number, text)]
             # A phrase may have been corrected while its id stayed: only both together tell it.
             # Without an id, all that is said of it has to be alike.
             key = (expression.get("expression_id", repr(expression)), text)
@@ -637,14 +637,14 @@ def _expressions(
 def _with_mask(
     entry: dict[str, Any], size: Size | None, file: str, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    # Without its segmentation where that is of no use; with the mask's box where it has none.
+    # Drops a useless segmentation, and takes the mask's box if there is none.
     stated = entry.pop(masks.KEY, None)
     if not stated:
         return entry
     where = f"{file}, annotation {entry['id']}"
     bbox = entry.get("bbox")
     box = _corners(entry) if is_box(bbox) else None
-    mask = masks.found(stated, box, size, where, passed_over)
+    mask = masks.usable(stated, box, size, where, passed_over)
     if not mask:
         _drop_what_is_no_json(entry["source"])
     elif not bbox:
@@ -697,7 +697,7 @@ def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:
 
 
 def _sum(a: float, b: float) -> float:
-    # Of whole numbers it is the plain sum, an int of ints.
+    # The sum of ints is an int.
     if a % 1 == 0 and b % 1 == 0:
         return a + b
     return float(Decimal(repr(a)) + Decimal(repr(b)))

@@ -1,9 +1,9 @@
 """Conversations about pictures, as vision-language models are tuned on them.
 
-There is a question and an answer for each phrase. DIALECTS has what tells one trainer's files from
-another's; all else is the same. In `ms-swift` boxes are in a column of their own, in pixels, and
-the trainer writes them as its model does. In the others they are text, in the numbers of one family
-of models, the `target`. Where nothing is there the answer is `[]`.
+There is a question and an answer for each phrase. DIALECTS has the differences between trainers'
+files. In `ms-swift` boxes are in a separate column, in pixels, and the trainer writes them as its
+model does. In the others they are text, in the numbers of one family of models, the `target`. If
+nothing is there, the answer is `[]`.
 Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL,
 qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py;
 OpenGVLab/InternVL, internvl_chat; trl, data_utils.py.
@@ -114,7 +114,7 @@ TAGS = {
     "ms-swift": Tags(phrase="<ref-object>", boxes="{}", box="<bbox>", separator=""),
 }
 """By the name of the family's box format. Others write objects in JSON."""
-NOTHING = "[]"  # the answer where nothing is there
+NOTHING = "[]"  # the answer if nothing is there
 TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" of <ref>a dog</ref>
     r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL
 )
@@ -256,7 +256,7 @@ class Conversations(Format):
         return _in_tags(phrase, fours, tags)
 
     def training(self) -> str:
-        """Return a paragraph of the README: how the trained model is to be asked."""
+        """Return a paragraph of the README: how to ask the trained model."""
         return (
             f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing"
             " is there."
@@ -315,8 +315,8 @@ class Conversations(Format):
     def _phrases_of_answer(
         self, question: str, answer: str, box_format: BoxFormat, size: Size
     ) -> Iterator[tuple[str, list[Bbox]]]:
-        # A box without a label of its own is of the question's phrase, which comes without boxes
-        # where the answer is NOTHING.
+        # A box without a label belongs to the question's phrase, which has no boxes if the answer
+        # is NOTHING.
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
             return
@@ -381,7 +381,7 @@ class ForTarget(Conversations):
     def __post_init__(self) -> None:
         """Find the target's box format; for pixels of resized pictures, set trainer and limits.
 
-        Raises SpecError for an unknown target or trainer, and for limits that are of no use.
+        Raises SpecError for an unknown target or trainer, and for useless limits.
         """
         self.boxes = _box_format_of(self.target)
         is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
@@ -431,7 +431,7 @@ class ForTarget(Conversations):
             )
         elif boxes.scale != "px":
             limit = boxes.limits((1, 1))[0]  # the same for a picture of any size
-            numbers = f"from 0 to {limit:g} along each side, whatever the picture's size"
+            numbers = f"from 0 to {limit:g} along each side of a picture of any size"
         else:
             numbers = f"pixels of the frame `{boxes.frame}`"
         return (
@@ -621,12 +621,12 @@ def _box_format_of(target: str) -> BoxFormat:
 def phrase_of(question: str) -> str:
     """Return the phrase that a question asks for.
 
-    It is what is in the first of its tags, else what is behind its first colon, else all of it
+    It is what is in the first of its tags, else what is after its first colon, else all of it
     without `<image>`. It may be empty.
     """
     text = question.replace("<image>", "")
     tagged = TAGGED_PHRASE.search(question) if "<" in text else None
     if tagged:
         return tagged[0]
-    behind_colon = text.partition(":")[2].strip()
-    return behind_colon or text.strip()
+    after_colon = text.partition(":")[2].strip()
+    return after_colon or text.strip()

@@ -28,7 +28,7 @@ from dataflow_grounding.formats.imported import (
     ReturningFormat,
     Source,
     column,
-    keep,
+    with_item_number,
 )
 from dataflow_grounding.formats.reading import (
     check_expression,
@@ -165,8 +165,8 @@ class Cvat(ReturningFormat):
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
     def _record(self, image: Element, file: str) -> dict[str, Any]:
-        # Boxes and tags of one phrase that have one id, or stand in one group, are one expression;
-        # so are those of one phrase without either.
+        # Boxes and tags of a phrase with the same id or group are one expression; so are those of a
+        # phrase without either.
         record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
         record |= {side: int(image.attrib[side]) for side in ("width", "height")}
         items: list[str] = []
@@ -269,7 +269,7 @@ def _mask_in(element: Element, size: Size) -> Any:
     masks.check_part(left, top, (width, height), size)
     runs = [int(run) for run in element.attrib["rle"].split(",")]
     part = masks.checked({"size": [width, height], "counts": runs}, None)
-    return masks.placed(rle.pixels(part).T, left, top, size)
+    return masks.in_picture(rle.pixels(part).T, left, top, size)
 
 
 def _picture_xml(sample: Sample) -> Iterator[str]:
@@ -322,10 +322,10 @@ def _keyed_expression(
     own_id = facts.get("expression_id") or mark.get("group_id")
     instances = []
     if area:
-        instances = [keep({**area, **_score_in(facts)}, item, text)]
+        instances = [with_item_number({**area, **_score_in(facts)}, item, text)]
     expression = _expression(text, facts, instances)
     check_expression(expression, bad)
-    return (own_id, text), expression if instances else keep(expression, item, text)
+    return (own_id, text), expression if instances else with_item_number(expression, item, text)
 
 
 def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
@@ -360,8 +360,8 @@ def _expression(
 def _read_area(
     mark: Element, record: Mapping[str, Any], where: str, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    # Return `bbox`, and `segmentation` of a shape that is a mask; empty for one of no use, which is
-    # counted, and of all other elements.
+    # Return `bbox`, and `segmentation` of a shape that is a mask; empty for a useless shape, which
+    # is counted, and for all other elements.
     if mark.tag not in _AREAS:
         return {}
     if mark.tag == "box":
@@ -372,7 +372,7 @@ def _read_area(
     try:
         mask = masks.checked(_mask_in(mark, size), size)
     except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
-        masks.pass_over(passed_over, where, error)
+        masks.count_unusable(passed_over, where, error)
         return {}
     return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
 

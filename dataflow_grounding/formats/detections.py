@@ -105,8 +105,8 @@ def _instance_of(
     shape: Mapping[str, Any], size: Size | None, where: str, passed_over: Counter[str]
 ) -> dict[str, Any] | None:
     # Return the box around a shape's points, with its mask and its score if it has them. None for a
-    # point, a line or the like, which is counted in `passed_over`; so are turned boxes and masks of
-    # no use, of which only the box around is read. A score that isn't from 0 to 1 is left out.
+    # point, a line or the like. These are counted in `passed_over`; so are turned boxes and useless
+    # masks, of which only the box around is read. A score that isn't from 0 to 1 is left out.
     # LabelMe's first versions had no type, and some tools write it with a capital.
     kind = str(shape.get("shape_type") or "polygon").lower()
     if kind != "rectangle" and kind not in _OUTLINES:
@@ -120,10 +120,10 @@ def _instance_of(
     try:
         mask = _mask_of(kind, shape, size)
     except (BrokenRow, ImageBroken, ValueError) as error:
-        masks.pass_over(passed_over, where, error)
+        masks.count_unusable(passed_over, where, error)
         mask = None
     if mask is not None:
-        instance |= masks.found(mask, instance["bbox"], size, where, passed_over)
+        instance |= masks.usable(mask, instance["bbox"], size, where, passed_over)
     score = shape.get("score")
     if score is not None and is_score(score):
         instance["score"] = score
@@ -142,7 +142,7 @@ def _mask_of(kind: str, shape: Mapping[str, Any], size: Size | None) -> Any:
     (x1, y1), (x2, y2) = shape["points"]
     sides = (round(x2) - round(x1) + 1, round(y2) - round(y1) + 1)
     masks.check_part(round(x1), round(y1), sides, size)
-    return masks.placed(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
+    return masks.in_picture(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
 
 
 def _pixels_in(text: Any, size: Size) -> "Pixels":
@@ -161,9 +161,8 @@ def _pixels_in(text: Any, size: Size) -> "Pixels":
 class Detections(Format):
     """Lines with `image_path`, `boxes` in pixels as x1, y1, x2, y2, and `scores`.
 
-    What each box is called stands in `text`, where all are of one phrase, as SAM 3's are; else in
-    `text_labels`, else in `labels`. Lines of one picture are one record, where they follow each
-    other.
+    The boxes' names are in `text` if all have the same phrase, as SAM 3's do; else in
+    `text_labels`, else in `labels`. Consecutive lines of one picture are one record.
     """
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:

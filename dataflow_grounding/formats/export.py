@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.orientation import Frame
@@ -40,7 +40,7 @@ def export(
 ) -> Exported:
     """Write records in a format: a folder with pictures and README, or the data file alone.
 
-    It is put at `path` as a whole, at the end; where anything is raised, nothing is.
+    It is put at `path` as a whole, at the end; if anything is raised, nothing is written.
 
     Args:
         records: The records, each read once; or those of each part of a split, by the part's name:
@@ -74,7 +74,7 @@ def export(
     out = ExportFolder(
         path, format.data_file if is_one_file else None, parts=[*parts] if is_split else []
     )
-    with told_as(InputError, f"can't write {path}"), out:
+    with errors_as(InputError, f"can't write {path}"), out:
         with format.shared(out):
             for name, rows in parts.items():
                 folder = out.part(name) if is_split else out

@@ -1,4 +1,4 @@
-"""The folder of an export: written beside its place, and put there as a whole."""
+"""The folder of an export: written next to its place, then moved there as a whole."""
 
 import copy
 import os
@@ -52,13 +52,12 @@ class ExportFolder:
     exception; with one, `path` stays as it was.
 
     Args:
-        path: Where it goes. An export that stands there is replaced, unless something else is in
-            it.
+        path: Where it goes. An earlier export there is replaced, unless something else is in it.
         only_file: A file of the folder that is moved to `path` itself; all others are thrown away.
         parts: Names of the parts of a split, each of which gets a folder in it.
 
     Raises:
-        InputError: Something else stands at `path`, or on entering at `path.part`; FolderTaken, if
+        InputError: Something else is at `path`, or on entering at `path.part`; FolderTaken if
             another export writes there now.
 
     Example:
@@ -142,13 +141,13 @@ class ExportFolder:
         return part
 
     def place(self, name: str) -> str:
-        """Return where a file of the folder is to be written, and make the folders above it.
+        """Return the path at which to write a file of the folder, and make the folders above it.
 
-        `name` is its path inside the folder. Raises InputError where that leads out of it.
+        `name` is its path inside the folder. Raises InputError if that leads out of it.
         """
         path = within(self._new, name)
         folder = os.path.dirname(path)
-        if folder != self._last_folder:  # asking anew takes as long as writing a small file
+        if folder != self._last_folder:  # each call takes as long as writing a small file
             os.makedirs(folder, exist_ok=True)
             self._last_folder = folder
         return path
@@ -277,8 +276,8 @@ def _adder_to(file: IO[str]) -> Put:
 
 
 def _example_of(value: Any) -> Any:
-    # Return an example of a value: the value, but that each list in it has one item at most. That
-    # item has whatever any item of the list has.
+    # Return an example of a value: the value with one item at most in each list. That item has all
+    # that any item of the list has.
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -287,9 +286,9 @@ def _example_of(value: Any) -> Any:
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    # Of two objects it has the members of both; of two lists it is a list of one item, merged of
-    # all of theirs. Otherwise the example stays, unless it is None, or whole and the value a
-    # fraction: then it is the value's.
+    # Two objects give an object with the members of both; two lists give a list of one item, merged
+    # from all of theirs. Otherwise the example stays, unless it is None, or a whole number where
+    # the value is a fraction: then the value's example replaces it.
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.addresses import is_elsewhere, is_web
+from dataflow_grounding._util.addresses import is_remote, is_web
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
 from dataflow_grounding._util.paths import is_absolute
@@ -39,8 +39,8 @@ _SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose
 class Picture(NamedTuple):
     """A picture as its record names it, with its width and height in the export's frame.
 
-    `path` and `header` are those of its file, if that is to be copied, linked or packed; of a
-    picture that is only referenced they are "" and None.
+    `path` and `header` are those of the file to copy, link or pack; "" and None for a picture that
+    is only referenced.
     """
 
     name: str
@@ -88,8 +88,8 @@ class ExportPictures:
         self._packs = packs
         self._flat = flat
         self.frame = frame
-        # The folder of an export that will be removed, with a separator behind it: pictures in it
-        # can't be linked or referenced. Empty where there is none.
+        # The folder of an export that will be removed, with a separator at its end: pictures in it
+        # can't be linked or referenced. Empty if there is none.
         self._replaced_folder = ""
         if images != "copy" and not packs and os.path.isdir(out.path):
             self._replaced_folder = f"{out.path}{os.sep}"
@@ -162,7 +162,7 @@ class ExportPictures:
         return path
 
     def _is_replaced(self, path: str) -> bool:
-        if not self._replaced_folder or is_elsewhere(path):
+        if not self._replaced_folder or is_remote(path):
             return False
         # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
         folder = os.path.realpath(os.path.dirname(path)) + os.sep
@@ -172,9 +172,9 @@ class ExportPictures:
     def put(self, picture: Picture) -> str:
         """Copy or link a picture into the export, unless it is there; return its file name there.
 
-        The name is the same in every export of the same records. Nothing is written of a picture
-        that the format packs, nor of one that is referenced, whose name is the one of its record.
-        A picture that is turned, or elsewhere, is copied even for `link`. Raises as `data`.
+        The name is the same in every export of the same records. Pictures that the format packs,
+        or that are referenced by their record's name, aren't written. A picture that is turned or
+        remote is copied even for `link`. Raises as `data`.
         """
         header = picture.header
         if header is None:
@@ -185,7 +185,7 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        if self._turns(header) or is_elsewhere(picture.path):
+        if self._turns(header) or is_remote(picture.path):
             with new_file(target) as file:
                 file.write(self.data(picture))
         elif self._images == "link":
@@ -219,7 +219,7 @@ class ExportPictures:
         return self._path_of_name[key] == hash(path)
 
     def data(self, picture: Picture) -> bytes:
-        """Return the bytes of the picture's file; of one that EXIF turns, saved anew upright.
+        """Return the bytes of the picture's file; one that EXIF turns is saved upright.
 
         Raises RecordError, OSError.
         """

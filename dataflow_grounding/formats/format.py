@@ -22,15 +22,15 @@ EXACT = 0.01  # px: numbers that come back closer than this are the same
 # What readers may take for something else than text, such as <image>, </ref>, <|box_start|>; group
 # 1 is its name: image, ref, box_start.
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")
-NOT_IN_CAPTION = "phrases that don't stand in their caption"  # what is told of such phrases
+NOT_IN_CAPTION = "phrases that aren't in their caption"
 _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
 
 
-def stands(text: str, span: Any, caption: Any) -> bool:
-    """Whether a text stands in a caption at the span `[start, end)`, in code points.
+def is_at_span(text: str, span: Any, caption: Any) -> bool:
+    """Whether a caption has a text at the span `[start, end)`, in code points.
 
-    Case, spacing and what else `find_spans` overlooks may differ. False also where the span is no
-    such pair, or empty, or the caption is no text.
+    Case, spacing and what else `find_spans` ignores may differ. False also if the span is empty or
+    no such pair, or if the caption is no text.
     """
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
@@ -48,8 +48,8 @@ class Carries:
 
     Args:
         captions: The caption.
-        spans: Where each phrase stands in the caption.
-        unplaced: A phrase that doesn't stand in the caption.
+        spans: The place of each phrase in the caption.
+        unplaced: A phrase that isn't in the caption.
         several_boxes: More than one box of a phrase.
         nothing_there: A phrase that was looked for and isn't in the picture.
         doubtful: A phrase that is ambiguous or unsupported.
@@ -81,7 +81,7 @@ class Carries:
 
         Args:
             status: The phrase's.
-            span: Where it stands in its caption; empty or None where it doesn't.
+            span: Its place in its caption; empty or None if it has none.
         """
         if status == "none" and not self.nothing_there:
             return "phrases that aren't in their picture"
@@ -191,17 +191,17 @@ class Format(ABC):
     repeats: ClassVar[bool] = False
     """Whether a phrase that is said twice of one box stays there twice, as in the records."""
     detects: ClassVar[bool] = False
-    """Whether its readers learn as background whatever has no box in a picture."""
+    """Whether its readers learn what has no box in a picture as background."""
     measures: ClassVar[bool] = False
     """Whether `read` takes the sizes of its records from their pictures."""
     whole: ClassVar[bool] = False
-    """Whether its rows are whole records: one without expressions says nothing of its picture."""
+    """Whether its rows are whole records: one without expressions doesn't describe its picture."""
 
     def training(self) -> str:
         """Return a paragraph of the export's README, in Markdown, on training with the data.
 
-        It stands under the heading Training, behind what training.md says of the format. Here it is
-        "", for none.
+        It comes under the heading Training, after the format's section of training.md. By default
+        it is "", for none.
         """
         return ""
 
@@ -244,7 +244,7 @@ class Format(ABC):
     def thing(self, phrase: Phrase) -> str:
         """Return what a phrase calls its boxes, here its words in lower case.
 
-        Of phrases that call them the same, an equal box is written once.
+        Equal boxes with the same name are written once.
         """
         return clean_caption(phrase.text).casefold()
 

@@ -80,11 +80,11 @@ class Source:
 
     Args:
         sample: The sample.
-        own: What the import kept of it; empty where it came from no file of the format.
+        own: What the import kept of it; empty if it came from no file of the format.
         items: What the source has of the picture, in its order.
-        marks: The boxes that are there of items, by the item's number.
-        gone: Numbers of items that were read, and have no box any more.
-        new: Boxes of no item.
+        marks: The items' boxes, by the item's number.
+        gone: Numbers of items that were read and have lost their box.
+        new: Boxes that belong to no item.
     """
 
     sample: Sample
@@ -98,13 +98,13 @@ class Source:
 class ReturningFormat(Format):
     """A format whose export gives back what its import has kept: what came in goes back.
 
-    Items of the source come in their order, those that were read and have no box any more left out;
-    behind them comes what is new.
+    Items of the source come first, in their order, without those that have lost their box; new ones
+    follow.
     """
 
     @abstractmethod
     def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
-        """Return an item of the source as it is to be written: itself where nothing has changed."""
+        """Return an item of the source as it should be written: itself if nothing has changed."""
 
     @abstractmethod
     def new_items(self, mark: Mark, source: Source) -> Iterable[Any]:
@@ -115,7 +115,7 @@ class ReturningFormat(Format):
 
         A second box of one item is new, unless it is the same one, as of another phrase.
         """
-        own = kept(sample.record, self.name)
+        own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
         read = set(own.get("read", ()))
         for phrase in sample.phrases:
@@ -142,12 +142,12 @@ class ReturningFormat(Format):
         It does where it came so, and nobody has added one; and where something else of it goes
         back, as a crowd, when a person has taken all boxes away (`is_without_boxes`).
         """
-        own = kept(record, self.name)
+        own = kept_of(record, self.name)
         came_empty = bool(own) and not own["read"] and not record.get("expressions")
         return came_empty or (is_without_boxes and self.has_rest(record))
 
     def items_of(self, source: Source) -> Iterator[Any]:
-        """Yield all that is to be written of a sample."""
+        """Yield all that should be written of a sample."""
         for number, item in enumerate(source.items):
             if number in source.gone:
                 continue
@@ -184,7 +184,7 @@ def why_mask_lost(instance: Mapping[str, Any], size: Size) -> str:
     return "" if fits else masks.STALE
 
 
-def keep(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
+def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
     """Return what was read with the number of its item: an instance, or a phrase without any."""
     source = {"item": item, "text": text}
     if "bbox" in read:
@@ -195,7 +195,7 @@ def keep(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
 
 
 def column(format: str, items: Sequence[Any], **own: Any) -> dict[str, Any]:
-    """Return the column of a record, in an object of its own; which items are read isn't in it yet.
+    """Return an object with the column of a record, which doesn't say yet what items are read.
 
     Args:
         format: The format's name.
@@ -215,7 +215,7 @@ def with_read(own: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) 
     return {**own, "read": sorted(read)}
 
 
-def kept(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
+def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
     """Return what the format's import kept of a record; empty for that of another format."""
     own = record.get(COLUMN)
     if not isinstance(own, Mapping) or own.get("format") != format:
@@ -229,8 +229,8 @@ def kept(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
 
 
 def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
-    # With the number of its item, which is -1 where the box is new, or somebody has written
-    # something else into the column.
+    # With the number of its item: -1 if the box is new, or if somebody has written something else
+    # into the column.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:

@@ -13,8 +13,8 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import BrokenRow, InputError, needs_extra, told_as
+from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as, needs_extra
 from dataflow_grounding._util.paths import absolute, joined, kind_of, names_in, open_file
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
@@ -34,28 +34,28 @@ _OF_COCO = ("annotation", "instances", "coco", "labels")
 _TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 """Endings of pictures that can't be opened here, in lower case: they are no part of ENDINGS."""
 BATCH = 64  # rows with their pictures that are in memory at a time
-_MAX_ENDINGS = 5  # that are told of files which aren't taken for pictures
+_MAX_ENDINGS = 5  # endings of other files than pictures that are reported
 
 
 def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
-    """Return the input at `path`, if it is something else than a plain file of rows.
+    """Return the input at `path` if it is anything but a plain file of rows.
 
     Args:
         path: A file, a folder, a pattern with `*`, or `datasets:NAME[:CONFIGURATION]`.
         split: That of a `datasets` data set, where it has several.
-        results_dir: Pictures in there are none of the input's.
+        results_dir: A folder whose pictures don't belong to the input.
 
     Returns:
-        The input; None for a file that is read as it is, for a pipe, and where nothing is.
+        The input; None for a file that is read as it is, for a pipe, and if nothing is there.
 
     Raises:
         InputError: There is nothing in it that could be an input.
-        MissingExtra: Parquet's library isn't installed. That of `datasets` is asked for only when
-            rows are read.
+        MissingExtra: Parquet's library isn't installed. The library of `datasets` is imported only
+            when rows are read.
     """
     if path.startswith(DATASETS):
         return _of_dataset(path, split)
-    path_kind = kind_of(path)  # "" where nothing is
+    path_kind = kind_of(path)  # "" if nothing is there
     if path_kind == "folder":
         return _of_folder(path, split, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
@@ -107,7 +107,7 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     folder = os.path.dirname(pattern)
     while glob.has_magic(folder):  # up to the folder in which all matches are
         folder = os.path.dirname(folder)
-    if is_elsewhere(pattern):
+    if is_remote(pattern):
         names = names_in(folder, pattern)
     else:
         paths = sorted(glob.glob(pattern, recursive=True))
@@ -115,7 +115,7 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     shards = [joined(folder, name) for name in names if name.endswith(".tar")]
     if shards:
         return _of_tars(pattern, shards)
-    if not is_elsewhere(pattern):
+    if not is_remote(pattern):
         names = [name for name in names if os.path.isfile(joined(folder, name))]
     if_none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
     return _of_pictures(pattern, folder or ".", names, results_dir, if_none)
@@ -152,8 +152,8 @@ def _of_pictures(
 
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    # Beside `report.html` that is `report_files/` with a README.txt in it. These two are looked
-    # for: a pattern such as `**/*.jpg` doesn't list them.
+    # `report.html` comes with `report_files/`, which has a README.txt. Both are looked up: a
+    # pattern such as `**/*.jpg` doesn't list them.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -165,14 +165,14 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     of_reports = []
     for candidate in sorted(candidates):
         page = f"{candidate.removesuffix('_files')}.html"
-        beside = (page, f"{candidate}/README.txt")
-        if all(kind_of(joined(folder, path)) == "file" for path in beside):
+        signs = (page, f"{candidate}/README.txt")
+        if all(kind_of(joined(folder, path)) == "file" for path in signs):
             of_reports.append(f"{candidate}/")
     return tuple(of_reports)
 
 
 def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
-    # `others` are the files that aren't pictures. The most frequent endings are told.
+    # `others` are the files that aren't pictures. Their most frequent endings are reported.
     if not others:
         return ""
     endings = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in others)
@@ -185,7 +185,7 @@ def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
     if to_convert:
         hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
     if _hold_boxes(others, pictures):
-        hint += ". Boxes in files beside the pictures are not read"
+        hint += ". Boxes in files next to the pictures are not read"
     return f"{counted(len(others), 'file')} passed over, by ending: {by_ending}{hint}"
 
 
@@ -222,9 +222,9 @@ def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
-    # A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any,
-    # whatever the `.json` says. Raises BrokenRow for a sample or `.json` that can't be read,
-    # UnicodeDecodeError for a `.txt`.
+    # A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any;
+    # that of the `.json` doesn't count. Raises BrokenRow for a sample or `.json` that can't be
+    # read, UnicodeDecodeError for a `.txt`.
     if sample.error is not None:
         raise sample.error
     parts = sample.parts
@@ -243,7 +243,7 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     # Return the input of a COCO file of captions, a row for each caption. None for a JSON file that
     # isn't COCO's: one that holds no object with lists of `images` and `annotations`.
-    with told_as(InputError, f"can't read {path}"), open_file(path) as file:
+    with errors_as(InputError, f"can't read {path}"), open_file(path) as file:
         # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
@@ -304,7 +304,7 @@ def _load(path: str) -> Any:
         if path.startswith(DATASETS):
             return datasets.load_dataset(name, configuration or None)
         return datasets.load_from_disk(path)
-    except Exception as error:  # of its own, of the file formats' and of the network's
+    except Exception as error:  # the library's own, the file formats' and the network's
         lines = str(error).splitlines() or [type(error).__name__]
         why = lines[0]
         if isinstance(error, ConnectionError):

@@ -2,12 +2,12 @@
 
 The folder `labels/` mirrors `images/`. KITTI (devkit of the KITTI object benchmark,
 cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2, y2 in pixels, then size,
-place and angle in space (7 numbers), and in detections a score. What stands after the box is not
-used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width,
-height in parts of the image's sides, perhaps a score; or class and an outline, x and y of three
-corners or more, which is a mask with the box around it; or, where the data set's
-YAML has `kpt_shape`, a box and keypoints, which are not used. Further sources: TAO's KITTI to COCO
-converter; ultralytics' data/utils.py.
+place and angle in space (7 numbers), and in detections a score. What follows the box is not used:
+lines that end with it, or have one more number, are read, too. YOLO: class, cx, cy, width, height
+in parts of the image's sides, perhaps a score; or class and an outline, x and y of three corners or
+more, which is a mask with the box around it; or, if the data set's YAML has `kpt_shape`, a box and
+keypoints, which are not used. Further sources: TAO's KITTI to COCO converter; ultralytics'
+data/utils.py.
 """
 
 import codecs
@@ -30,7 +30,7 @@ from dataflow_grounding.formats.class_tables import Numbers, read_texts
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase
-from dataflow_grounding.formats.imported import Mark, Source, column, keep
+from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import entry_errors, files_under, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
@@ -48,7 +48,7 @@ class Names(NamedTuple):
     keypoints: int  # 0 for labels without keypoints
 
 
-LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that are not to be judged
+LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that aren't judged
 # Of pixels that are read: far below what six decimals of a side can tell, so that they come out
 # again.
 DECIMALS = 4
@@ -59,7 +59,7 @@ _NO_VAL = (
     " of their folder writes all of them with one data.yaml"
 )
 _NO_OUTLINE = "pictures with a box that has no single polygon"
-# Names of a folder of pictures and of the folder of their labels beside it: YOLO's, KITTI's.
+# Names of sibling folders of pictures and of their labels: YOLO's, KITTI's.
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 
@@ -233,7 +233,7 @@ class _LabelFormat(PictureFiles):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._first_bad = ""  # where the first line of no use is, and why
+        self._first_bad = ""  # the place of the first useless line, and why it is useless
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return what the file with the names begins with, here nothing.
@@ -351,9 +351,9 @@ class _LabelFormat(PictureFiles):
         return None
 
     def _usable(self, label: str, of_line: OfLine, lines: list[str]) -> list[Labelled]:
-        # As trainers do, lines of no use are left out, and counted with the first one's place. A
-        # file in which all lines are of no use is likely of another format: it raises BrokenRow.
-        # Where bad entries have a limit, each is one of them.
+        # As in trainers, useless lines are left out; they are counted with the first one's place. A
+        # file of useless lines alone is likely of another format: it raises BrokenRow. If bad
+        # entries have a limit, each such line is one of them.
         bad_lines: list[str] = []
 
         def numbered(fields: list[str]) -> list[Labelled]:
@@ -387,7 +387,7 @@ class _LabelFormat(PictureFiles):
         keyed = []
         for region in regions:
             class_name = region.pop("type")
-            instance = keep(region, region.pop("line"), class_name)
+            instance = with_item_number(region, region.pop("line"), class_name)
             keyed.append((class_name, {"text": class_name, "instances": [instance]}))
         columns: dict[str, Any] = column(self.name, lines)
         if not regions and not is_empty:
@@ -496,7 +496,7 @@ class Yolo(_LabelFormat):
             yield
 
     def why_left_out(self, phrases: Sequence[Phrase]) -> str:
-        """Return what is told of a picture whose boxes aren't all outlines, if they should be."""
+        """Return the report on a picture whose boxes aren't all outlines, if they should be."""
         boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
         is_said = all(len(box.get(masks.KEY) or ()) == 1 for box in boxes)
         return _NO_OUTLINE if self.outlines and not is_said else ""
@@ -552,9 +552,9 @@ def _label_of(image: str) -> str:
 
 def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
     # Return pairs of a folder of pictures and the folder of their labels. They are found in `top`
-    # and in the folders that are directly in it, as YOLO, Roboflow and KITTI lay them out; the
-    # image root stands for a folder of pictures that isn't there. Without any folder of labels the
-    # only pair is the image root and `top` itself.
+    # and in the folders directly in it, as YOLO, Roboflow and KITTI lay them out; the image root
+    # replaces a missing folder of pictures. Without any folder of labels the only pair is the image
+    # root and `top` itself.
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
     for folder in tops:

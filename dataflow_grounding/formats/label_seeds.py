@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
-from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import BrokenRow, InputError, MachineBusy, RecordError, told_as
+from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    InputError,
+    MachineBusy,
+    RecordError,
+    errors_as,
+)
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
@@ -38,7 +44,7 @@ from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
-BEYOND = "boxes reach beyond their image and are kept as they are"  # what is told of such boxes
+BEYOND = "boxes reach beyond their image and are kept as they are"  # the report on such boxes
 # A record, why regions of it are left out, and which of its boxes reach beyond the image.
 _Labels: TypeAlias = tuple[dict[str, Any], list[str], list[str]]
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
@@ -136,7 +142,7 @@ class LabelSeeds(Seeds):
         record, left_out, outside = self._record_of(path, labels_size)
         if record["regions"] and path in self._stated_sizes:
             return self._stored.upright(record), left_out, outside
-        # Its size was measured, and tells nothing of the frame.
+        # Its size was measured, and says nothing about the frame.
         turned = self._stored.upright({**record, "width": None, "height": None})
         return {**turned, **size_columns(size)}, left_out, outside
 
@@ -178,7 +184,7 @@ class LabelSeeds(Seeds):
         digest = hashlib.sha256(f"{__version__} {self.reading}{self.bad.limit}{frame}".encode())
         images = (joined(self.folders[0], image) for image in self._images)
         paths = itertools.chain(images, self._files)
-        for state in side_by_side(lambda path: (path, state_of(path)), paths, is_elsewhere):
+        for state in side_by_side(lambda path: (path, state_of(path)), paths, is_remote):
             digest.update(json.dumps(state).encode())
         return digest.hexdigest()
 
@@ -240,7 +246,7 @@ def from_label_folder(
     names = None  # of KITTI
     names_files: list[str] = []
     if names_file is not None:
-        names_files = [names_file or _names_file_beside(label_dir, key)]
+        names_files = [names_file or _names_file_of(label_dir, key)]
         names = read_names(names_files[0])
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     labels = set(files_under(label_dir, (".txt",), setting(key)))
@@ -275,7 +281,7 @@ def from_label_folder(
 
 
 def _read_kitti(path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
-    with told_as(BrokenRow, f"can't read {path}"):
+    with errors_as(BrokenRow, f"can't read {path}"):
         return _without_scores(read_labels(path, kitti_regions, left_out))
 
 
@@ -287,7 +293,7 @@ def _read_yolo(
     if size is None:
         return []
     of_line = partial(yolo_regions, names.classes, names.keypoints, size)
-    with told_as(BrokenRow, f"can't read {path}"):
+    with errors_as(BrokenRow, f"can't read {path}"):
         return _without_scores(read_labels(path, of_line, left_out if goes_on else None))
 
 
@@ -295,7 +301,7 @@ def _without_scores(regions: Iterable[Labelled]) -> list[Labelled]:
     return [{"bbox": region["bbox"], "type": region["type"]} for region in regions]
 
 
-def _names_file_beside(label_dir: str, key: str) -> str:
+def _names_file_of(label_dir: str, key: str) -> str:
     file = joined(label_dir, "classes.txt")
     if not kind_of(file):
         names_key = setting(f"{key.rpartition('.')[0]}.yolo_names")

@@ -1,9 +1,9 @@
 """Label Studio: tasks with predictions out, with annotations in.
 
-`labels.xml`, the labelling configuration, is beside. A box is a region, in percents of the sides,
-with its phrase as a text of its own, related to where that stands in the caption. Offsets are code
-points; early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues
-539, 1347, 4988): the region's text shows it. Sources:
+`labels.xml` is the labelling configuration. A box is a region, in percents of the sides. It has its
+phrase as a text, and a relation to the phrase's place in the caption. Offsets are code points;
+early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
+4988): the region's text shows it. Sources:
 labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
 utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 """
@@ -23,8 +23,14 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import brush, masks
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Phrase, Sample, stands
-from dataflow_grounding.formats.imported import Mark, ReturningFormat, Source, column, keep
+from dataflow_grounding.formats.format import Phrase, Sample, is_at_span
+from dataflow_grounding.formats.imported import (
+    Mark,
+    ReturningFormat,
+    Source,
+    column,
+    with_item_number,
+)
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -38,7 +44,7 @@ _CONTROLS = {"rectangle": "box", "polygon": "polygon", "brush": "brush"}
 _PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
 _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
-# How types of regions begin that would be lost, as ellipselabels.
+# Beginnings of types of regions that would be lost, such as ellipselabels.
 _OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
 _MASKS = ("polygon", "brush")  # how types of regions begin that are masks
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
@@ -49,7 +55,7 @@ _MASK_CONTROLS = """
 _AFTER = "</RectangleLabels>"
 _OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
 _AS_READ = "as read"  # key of a region, as it is in the file
-_UNREAD = "unread"  # instead of the type of a region of no use
+_UNREAD = "unread"  # in place of a useless region's type
 _NO_PLACE = ""  # instead of the id of a place in the caption
 _DECIMALS = 6  # of a pixel
 
@@ -143,8 +149,8 @@ class LabelStudio(ReturningFormat):
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the regions of a new box or phrase.
 
-        A box is as the first of the task's is: with a text of its own, or its class for a label. In
-        a task of ours, or without boxes, it is as ours are.
+        A box is written as the task's first one: with a text, or with its class as a label. In our
+        own tasks, and in tasks without boxes, it is written as in ours.
         """
         numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
         span_id = f"p{next(numbers)}"
@@ -203,7 +209,7 @@ class LabelStudio(ReturningFormat):
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled = [bool(each.get("was_cancelled")) for each in annotations]
-        # Counts of 0 are added, too: reasons are told in the order in which they come here first.
+        # Counts of 0 are added, too: reasons are reported in the order of their first mention here.
         self.passed_over.update(
             {
                 "cancelled annotations": sum(cancelled),
@@ -377,8 +383,8 @@ def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    # The text of a phrase with boxes stands at its boxes. That of one without boxes comes as a
-    # second region, where the caption has it written otherwise.
+    # The text of a phrase with boxes is at its boxes. A phrase without boxes has its text in a
+    # second region if the caption writes it differently.
     if not phrase.span:
         return
     start, end = phrase.span
@@ -458,8 +464,8 @@ def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
 
 
 def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
-    # A region of a mask gets `shape`, its mask and the box around; one of no use, which is counted,
-    # stands for nothing. Others are as they were.
+    # A region of a mask gets `shape`, its mask and the box around it. A useless one is counted and
+    # has no effect. Others stay as they are.
     if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
         return part
     where = f"{where}, region {part.get('id')}"
@@ -467,7 +473,7 @@ def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
         size = (part["original_width"], part["original_height"])
         mask = masks.checked(_mask_in(part["value"], size), size)
     except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
-        masks.pass_over(passed_over, where, error)
+        masks.count_unusable(passed_over, where, error)
         return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
     shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
     return {**part, "shape": shape, _AS_READ: part}
@@ -480,7 +486,7 @@ def _as_read(result: Sequence[Any]) -> list[Any]:
 
 def _mask_in(value: Mapping[str, Any], size: Size) -> Any:
     if "rle" in value:
-        return masks.placed(brush.inside_of(value["rle"], size), 0, 0, size)
+        return masks.in_picture(brush.inside_of(value["rle"], size), 0, 0, size)
     percents = [percent for x, y in value["points"] for percent in (x, y)]
     return [[round(part * size[i % 2] / 100, _DECIMALS) for i, part in enumerate(percents)]]
 
@@ -534,7 +540,7 @@ class _Mention(NamedTuple):
 
     Attributes:
         text: The phrase.
-        span_id: The id of its place in the caption; _NO_PLACE where the region has none.
+        span_id: The id of its place in the caption; _NO_PLACE if the region has none.
         region: The region, as the file has it.
         item: Its number in the result.
         is_box: Whether the region is a box of the phrase; else it says that it has none.
@@ -550,9 +556,9 @@ class _Mention(NamedTuple):
 def _expressions(
     result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> list[dict[str, Any]]:
-    # Boxes of one text that are related to one place in the caption are one expression's. A region
-    # without a place joins the first expression of its text. `char_span` is the place, None for a
-    # phrase that the export wrote without one, and left out where it is to be looked for.
+    # Boxes of one text that are related to one place in the caption belong to one expression. A
+    # region without a place joins the first expression of its text. `char_span` is the place, None
+    # for a phrase that the export wrote without one, and left out if it has to be looked for.
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
@@ -564,7 +570,7 @@ def _expressions(
         key = (mention.span_id or _span_id_of(text, expressions), text)
         expression = expressions.setdefault(key, {"text": text, "instances": []})
         if not mention.is_box and not expression["instances"]:
-            expression = keep(expression, mention.item, text)
+            expression = with_item_number(expression, mention.item, text)
             expressions[key] = expression
         span = spans.get(mention.span_id)
         if span:
@@ -574,7 +580,7 @@ def _expressions(
             # the expression that it joins stays.
             expression.setdefault("char_span", None)
         if mention.is_box:
-            instance = keep(_instance(mention.region), mention.item, text)
+            instance = with_item_number(_instance(mention.region), mention.item, text)
             expression["instances"].append(instance)
     return list(expressions.values())
 
@@ -628,7 +634,7 @@ def _texts_by_span(
     texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
     by_span = []
     for span_id in span_ids:
-        standing = [text for text in texts if stands(text, spans[span_id], caption)]
+        standing = [text for text in texts if is_at_span(text, spans[span_id], caption)]
         by_span.append((span_id, standing))
     nowhere = set(texts)
     for _, standing in by_span:
@@ -666,10 +672,9 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    # Return the phrases that a region stands for; an empty list for one that stands for none. They
-    # are its texts; else the words at its place in the caption, else its labels but _BOX. A place
-    # in the caption stands for a phrase only if _NOTHING is its only label: phrases with boxes have
-    # the boxes stand for them.
+    # Return the phrases of a region, perhaps none. They are its texts; else the words at its place
+    # in the caption, else its labels except _BOX. A place in the caption is a phrase only if
+    # _NOTHING is its only label: phrases with boxes come from the boxes.
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
     if not role or is_phrase_with_boxes:
@@ -687,8 +692,8 @@ def _phrases(
 
 
 def _code_points(part: Mapping[str, Any], caption: str, passed_over: Counter[str]) -> list[int]:
-    # If its text doesn't stand at the stated offsets, but does if they count UTF-16 units, they are
-    # converted; else its place is the nearest one where the caption has it, which is counted.
+    # If its text is at the stated offsets only if they count UTF-16 units, they are converted; else
+    # its place is the nearest one where the caption has it, which is counted.
     value = part["value"]
     span = [value["start"], value["end"]]
     text = value.get("text")

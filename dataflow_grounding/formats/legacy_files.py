@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dataflow_grounding._util.errors import StorageFailed, told_as
+from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import new_file, portable, within
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding.boxes.formats import find_box_format
@@ -20,15 +20,15 @@ from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 
-LAYOUT = 2  # to be raised where the same annotations give other files: all are then written anew
+LAYOUT = 2  # raise it when the same annotations give other files: then all are written again
 _REGION_KEYS = ("type", "color", "description")
 
 
 def write_legacy(step: Step) -> None:
-    """Write TAO's old label files into `labels/` beside a step's annotations, all or none.
+    """Write TAO's old label files into `labels/` next to a step's annotations, all or none.
 
-    They replace what is in that folder. Nothing is written for a step of which TAO has no such
-    files, or where those that are there were made of these annotations. Raises StorageFailed.
+    They replace what is in that folder. Nothing is written if TAO has no such files for the step,
+    or if the folder has those of these annotations already. Raises StorageFailed.
     """
     text_of = TEXTS.get(step.operator.name)
     if text_of is None:
@@ -36,7 +36,7 @@ def write_legacy(step: Step) -> None:
     annotations = step.storage.output_path
     folder, state_file = _places(step)
     new_folder = f"{folder}.part"
-    with told_as(StorageFailed, f"can't write {folder}", again=True):
+    with errors_as(StorageFailed, f"can't write {folder}", again=True):
         state = {"layout": LAYOUT, "annotations": state_of(annotations)}
         if os.path.isdir(folder) and read_object(state_file) == state:
             return
@@ -65,20 +65,20 @@ def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], s
 
 
 def remove_legacy(step: Step) -> None:
-    """Remove the label files that `write_legacy` wrote beside a step's annotations.
+    """Remove the label files that `write_legacy` wrote for a step's annotations.
 
     A folder `labels/` that it didn't write stays. Raises StorageFailed.
     """
     folder, state_file = _places(step)
-    with told_as(StorageFailed, f"can't remove {folder}", again=True):
+    with errors_as(StorageFailed, f"can't remove {folder}", again=True):
         if os.path.exists(state_file):
             shutil.rmtree(folder, ignore_errors=True)
             os.remove(state_file)
 
 
 def _places(step: Step) -> tuple[str, str]:
-    beside = os.path.dirname(step.storage.output_path)
-    return os.path.join(beside, "labels"), os.path.join(beside, LEGACY_STATE)
+    folder = os.path.dirname(step.storage.output_path)
+    return os.path.join(folder, "labels"), os.path.join(folder, LEGACY_STATE)
 
 
 def _write(path: str, text: str) -> None:

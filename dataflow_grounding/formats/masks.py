@@ -92,7 +92,7 @@ def _area_of_polygon(polygon: Sequence[float]) -> float:
     return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in corners)) / 2
 
 
-def placed(part: "Pixels", left: int, top: int, size: Size) -> dict[str, Any]:
+def in_picture(part: "Pixels", left: int, top: int, size: Size) -> dict[str, Any]:
     """Return the RLE of a mask that is stated for a part of its picture.
 
     Raises BrokenRow where the part isn't within the picture, or has no pixel.
@@ -126,25 +126,25 @@ def without(instance: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in instance.items() if name != KEY}
 
 
-def found(
+def usable(
     mask: Any, box: Any, size: Size | None, where: str, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    """Return `segmentation` of a file's mask, in an object of its own; empty where it has no use.
+    """Return an object with `segmentation` of a file's mask; empty if the mask is useless.
 
-    One that is wrong, or doesn't meet its box, is counted. `box` is None where the file has none.
+    A mask that is wrong, or doesn't meet its box, is counted. `box` is None if the file has none.
     """
     try:
         checked(mask, size)
         if box is not None and area(intersection(bounds(mask), box_of(box))) <= 0:
             raise BrokenRow("the mask is outside of its box")
     except BrokenRow as error:
-        pass_over(passed_over, where, error)
+        count_unusable(passed_over, where, error)
         return {}
     return {KEY: mask}
 
 
-def pass_over(passed_over: Counter[str], where: str, why: object) -> None:
-    """Count a mask of no use; what is told of them all names the first."""
+def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
+    """Count a useless mask; the report on all of them names the first."""
     start = f"{UNREADABLE}, of which the first is "
     known = next((what for what in passed_over if what.startswith(start)), "")
     passed_over[known or f"{start}{where}: {why}"] += 1

@@ -14,7 +14,7 @@ from unicodedata import normalize
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -143,7 +143,7 @@ class MMDetection(_Odvg):
     def safe(self, text: str) -> str:
         """Return the text without letters that become two when lower-cased, as İ does.
 
-        The trainer lowers the caption, and spans behind such a letter would be off.
+        The trainer lowers the caption, and spans after such a letter would be off.
         """
         if text.isascii():
             return text
@@ -166,11 +166,11 @@ class MMDetection(_Odvg):
 
 
 def _span_of(region: Mapping[str, Any], text: str, caption: Any) -> list[Any] | None:
-    # The words of a phrase may have a span each. The phrase stands in the caption, from the start
-    # of the first to the end of the last, only if nothing else is between them.
+    # Each word of a phrase may have a span. The phrase is in the caption, from the start of the
+    # first to the end of the last, only if nothing else is between them.
     spans = region["tokens_positive"]
     whole_span = [spans[0][0], spans[-1][1]]
-    if len(spans) == 1 or stands(text, whole_span, caption):
+    if len(spans) == 1 or is_at_span(text, whole_span, caption):
         return whole_span
     return None
 
@@ -183,8 +183,8 @@ def _of_one_lower_letter(letter: str) -> str:
 class TaoReferring(_Odvg):
     """Referring expressions as Mask Grounding DINO of TAO 7 or later reads them.
 
-    There is a line for each expression, also where nothing is there; on reading, lines of one
-    picture that follow each other are one record.
+    There is a line for each expression, also if nothing is there. Consecutive lines of one picture
+    are read as one record.
     """
 
     picture_key = "file_name"

@@ -28,7 +28,7 @@ class PictureFiles(ReturningFormat):
     flat: bool = False
     ending: ClassVar[str]  # of the files
     last_line: ClassVar[str] = ""  # of each file
-    joint: ClassVar[str] = " "  # a character that can't stand in a class's name
+    joint: ClassVar[str] = " "  # a character that no class's name has
     detects = True
 
     def __post_init__(self) -> None:
@@ -67,6 +67,6 @@ class PictureFiles(ReturningFormat):
         return portable(f"{self.data_file}/{stem}{self.ending}")
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
-        """Return what is told of a picture whose file is that of another one of `pictures`."""
+        """Return the report on a picture whose file is that of another one of `pictures`."""
         name = os.path.basename(self.file_of(file_name))
         return f"{file_name} and another picture would share {name}: rename one"

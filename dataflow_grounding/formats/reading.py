@@ -14,13 +14,13 @@ from itertools import groupby
 from typing import IO, Any
 from xml.etree import ElementTree
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     BrokenRow,
     InputError,
     RecordError,
     UnreadableReply,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
@@ -39,14 +39,14 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rows import file_type_of, read_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.formats.format import stands
+from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
 from dataflow_grounding.images.image import find_image
 
 _PASSING = nullcontext()
-ROUNDING = 0.5  # px by which a box may reach out of its image without a word
-# What is told of an import; the boxes stay as they are.
+ROUNDING = 0.5  # px by which a box may reach out of its image without a report
+# Reports on an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
 _SWAPPED = "pictures whose stated sides are swapped (labels of pixels as stored: --frame stored)"
 _OUTSIDE = "boxes outside of their picture, which an export leaves out"
@@ -82,7 +82,7 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
-    if is_elsewhere(folder):
+    if is_remote(folder):
         visible = [name for name in names_in(folder) if "/." not in f"/{name}"]
         return [name for name in visible if name.lower().endswith(endings)]
     paths = []
@@ -138,7 +138,7 @@ def read_whole(file: str) -> Any:
 
     Raises InputError where it can't be read, and for JSON lines or `null`.
     """
-    with told_as(InputError, f"can't read {file}"):
+    with errors_as(InputError, f"can't read {file}"):
         data = read_json(file)  # None for either
     if data is None:
         raise InputError(f"{file} holds JSON lines or null, and should be one JSON value")
@@ -154,7 +154,7 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
     not JSON, perhaps after some items.
     """
     try:
-        with told_as(InputError, f"can't read {path}"), json_file(path) as file:
+        with errors_as(InputError, f"can't read {path}"), json_file(path) as file:
             yield from lists_in(file)
     except (ValueError, RecursionError):
         whole = read_whole(path)  # raises an error that says where it isn't JSON
@@ -166,9 +166,9 @@ def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return expressions, those of the same key united: one with the boxes of all.
 
     Each comes after its key, which is not written anywhere. United ones have the boxes of all, and
-    all else of the first. Where expressions that aren't united have the same `expression_id`, the
-    first keeps it, the others get `~2` and so on behind it, as no expression has yet. The
-    expressions that are given stay as they are.
+    all else of the first. If expressions that aren't united have the same `expression_id`, the
+    first keeps it; the others get `~2`, `~3` and so on at its end. The given expressions aren't
+    changed.
     """
     by_key: dict[Any, dict[str, Any]] = {}
     for key, expression in keyed:
@@ -233,9 +233,9 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     """
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
-        with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+        with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
             if b"<!DOCTYPE" in file.read(2**16):
-                # Of one that stands further behind, expat itself ends what would fill the memory.
+                # expat itself stops a later DOCTYPE that would fill the memory.
                 raise ValueError(
                     "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"
                 )
@@ -254,7 +254,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
 
 def xml_root(path: str) -> ElementTree.Element:
     """Return the root of an XML file that `read_xml` has read, without what is in it."""
-    with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+    with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
         _, root = next(ElementTree.iterparse(file, ("start",)))
         return ElementTree.Element(root.tag, dict(root.attrib))
 
@@ -279,7 +279,7 @@ class TarSample:
 class _BoundedMember(tarfile.TarInfo):
     """A tar member that raises TarError for notes on a member of over `_MAX_NOTE_BYTES`.
 
-    tarfile reads notes into memory at once, whatever size they state.
+    tarfile reads notes of any size into memory at once.
     """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
@@ -296,7 +296,7 @@ def tar_samples(path: str) -> Iterator[TarSample]:
     """
     try:
         with (
-            told_as(InputError, f"can't read {path}"),
+            errors_as(InputError, f"can't read {path}"),
             system_errors(path),
             open_file(path) as file,
             tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,
@@ -319,8 +319,8 @@ def _sample_key(member: tarfile.TarInfo) -> str:
 def _tar_sample(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> TarSample:
-    # The error names the member that goes over MAX_FILE_BYTES; the members behind it aren't read.
-    # Of members with one name the last counts.
+    # The error names the member that exceeds MAX_FILE_BYTES; later members aren't read. Of members
+    # with the same name the last counts.
     sample = TarSample(f"{path}, {key}", key, {})
     size = 0  # bytes of all members, as they state it
     for member in members:
@@ -378,8 +378,7 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
 def object_errors(where: str, bad: BadEntries) -> AbstractContextManager[None]:
     """Return a context that leaves out an object of a picture that can't be read, if `bad` goes on.
 
-    `where` is its place. Where `bad` doesn't go on, errors pass as they are: they are told of the
-    picture.
+    `where` is its place. If `bad` doesn't go on, errors pass as they are, as errors of the picture.
     """
     return _noted(where, bad) if bad.goes_on else _PASSING
 
@@ -489,7 +488,7 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
 def check_expression(expression: Mapping[str, Any], bad: BadEntries) -> None:
     """Raise BrokenRow for an expression that `complete_rows` can't complete, if `bad` goes on.
 
-    So it is told with its own place. Else `complete_rows` raises.
+    So it is reported with its own place. Otherwise `complete_rows` raises.
     """
     if not bad.goes_on:
         return
@@ -521,8 +520,8 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
-    # Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number.
-    # It is one that no other box of the expression has: `a#0.0`, `a#0.1` and so on.
+    # Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number
+    # that no other box of the expression has, as in `a#0.0` and `a#0.1`.
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
     for instance in expression["instances"]:
@@ -550,7 +549,7 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
     # Where all that are stated hold their phrases, and none is missing, these and the caption stay.
     # Else all are looked for in the cleaned caption, and None where the phrase isn't found.
     texts = [expression["text"] for expression in expressions]
-    # None says that the phrase isn't in the caption; where nothing is said, () holds no phrase.
+    # None says that the phrase isn't in the caption. Without a statement, () holds no phrase.
     spans = [expression.get("char_span", ()) for expression in expressions]
     if not _all_stand(texts, spans, caption):
         caption = clean_caption(caption)
@@ -562,7 +561,7 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
 
 def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
     for text, span in zip(texts, spans, strict=True):
-        if span is not None and not stands(text, span, caption):
+        if span is not None and not is_at_span(text, span, caption):
             return False
     return True
 
@@ -657,8 +656,8 @@ def with_sizes(
     for record in records:
         stated = stated_size(record)
         real = None
-        compares = doubts is not None and doubts.compares and not is_elsewhere(folder)
-        if stated is None or (compares and not is_elsewhere(path_of(record))):
+        compares = doubts is not None and doubts.compares and not is_remote(folder)
+        if stated is None or (compares and not is_remote(path_of(record))):
             with suppress(InputError):
                 real = picture_size(folder, record.get("image_path"), "")
         if stated is None and real is not None:

@@ -26,7 +26,7 @@ from dataflow_grounding.data.records import (
     read_any_expressions,
     stated_size,
 )
-from dataflow_grounding.data.rejected import not_rejected, twins_rejected
+from dataflow_grounding.data.rejected import not_rejected, with_twins_rejected
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.export_pictures import ExportPictures
@@ -36,9 +36,15 @@ from dataflow_grounding.formats.format import (
     Format,
     Phrase,
     Sample,
-    stands,
+    is_at_span,
 )
-from dataflow_grounding.formats.imported import COLUMN, FRAME, ReturningFormat, kept, why_mask_lost
+from dataflow_grounding.formats.imported import (
+    COLUMN,
+    FRAME,
+    ReturningFormat,
+    kept_of,
+    why_mask_lost,
+)
 from dataflow_grounding.formats.masks import KEY, without
 from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.formats.whole_pictures import (
@@ -51,11 +57,11 @@ from dataflow_grounding.formats.whole_pictures import (
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
-# What is told of such pictures where the format has no place for them.
+# Reports on such pictures if the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
 _SKIPPED_MARKS = "marks of pictures of which an import left something out"
 _OF_OTHER_FRAME = "what the source said of pictures in another frame, besides boxes"
-# What is told of the records in the end, with how often: by what is counted, in the order of lines.
+# Reports on the records at the end, with counts: by what is counted, in the order of lines.
 _CHANGED = "changed texts"  # captions and phrases
 _UNSELECTED = "unselected phrases"
 _REJECTED = "rejected boxes"
@@ -113,7 +119,7 @@ class Exported:
     parts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def losses(self) -> str:
-        """Return what is lost, in a line, `scores (2), spans (1)`; empty where nothing is."""
+        """Return what is lost in a line, `scores (2), spans (1)`; empty if nothing is lost."""
         return ", ".join(f"{what} ({count})" for what, count in self.lost.items())
 
 
@@ -226,7 +232,7 @@ class SampleMaker:
                     " labels with --frame stored"
                 )
             record = stored_record(record, header.stored_size, header.orientation)
-        own = kept(record, self._format.name)
+        own = kept_of(record, self._format.name)
         if not own or own.get(FRAME, "upright") == frame:
             return record
         self._exported.lost[_OF_OTHER_FRAME] += 1
@@ -253,8 +259,8 @@ class SampleMaker:
         return phrases
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
-        # Records that can't be read are passed over: what is wrong with them is told when they are
-        # written. Another maker reads, so that nothing is counted twice.
+        # Records that can't be read are skipped: their errors are reported when they are written.
+        # Another maker reads, so that nothing is counted twice.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(""))
         for record in records:
             try:
@@ -316,7 +322,7 @@ class SampleMaker:
         others = None
         if self._whole_pictures.rejections:
             others = self._whole_pictures.rejections.get(self._pictures.name_of(record))
-        return twins_rejected(expressions, others)
+        return with_twins_rejected(expressions, others)
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
         # Set `char_span` of expressions in place, to where the phrase is found in the caption. It
@@ -325,7 +331,7 @@ class SampleMaker:
         unset = []  # indices of the expressions that get a span
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
-            if span and not stands(expression["text"], span, caption):
+            if span and not is_at_span(expression["text"], span, caption):
                 unset.append(index)
         self._counts[_WRONG_SPAN] += len(unset)
         if not any("char_span" in expression for expression in expressions):
@@ -382,7 +388,7 @@ class SampleMaker:
         return kept
 
     def _each_thing_once(self, phrases: Sequence[Phrase]) -> list[Phrase]:
-        # Phrases of one class, as "a person" and "a human", have each thing with a box of its own.
+        # Phrases of one class, such as "a person" and "a human", each have a box of the same thing.
         places_of_class: dict[str, list[int]] = {}
         for place, phrase in enumerate(phrases):
             places_of_class.setdefault(self._format.thing(phrase), []).append(place)
@@ -531,7 +537,7 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
             continue
         if not str(own_id).startswith(made_id):
             return True
-        behind = str(own_id).removeprefix(made_id).removeprefix(ending)
-        if behind[:1] not in ("", "@", "#"):
+        rest = str(own_id).removeprefix(made_id).removeprefix(ending)
+        if rest[:1] not in ("", "@", "#"):
             return True
     return False

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, told_as
+from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, errors_as
 from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of, system_errors
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
@@ -46,7 +46,7 @@ from dataflow_grounding.formats.tao_records import (
 from dataflow_grounding.spec.schema import ReferringData
 
 _BROKEN_LINES_TOLD = 5  # in remarks; the report has more
-NO_AREA = "boxes without an area are left out"  # what is told of such boxes
+NO_AREA = "boxes without an area are left out"  # the report on such boxes
 
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
@@ -54,7 +54,7 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
 
     Args:
         data: The block `image_referring_expression.data`.
-        made: What the steps make anew of given annotations, so that it isn't taken over.
+        made: What the steps write again, so that the given annotations' isn't taken over.
         boxless: Whether the steps do without regions.
 
     Raises:
@@ -114,7 +114,7 @@ def find_proposals(
     Args:
         path: The file or folder.
         format: One of `import`'s formats, or the user's own as `module:Class`.
-        image_root: Where relative paths of pictures start; beside the data if empty.
+        image_root: Where relative paths of pictures start; the data's folder if empty.
         classes: Phrases, with their classes, that every picture is to have, with boxes or without.
         unpacked: The folder for pictures that the data hold themselves.
         frame: In which frame of the pictures the boxes are.
@@ -130,7 +130,7 @@ def find_proposals(
     folder = image_root or folder_of(path)
 
     def records() -> Iterator[dict[str, Any]]:
-        """Yield the records, read anew at each call by a format object of its own."""
+        """Yield the records; each call reads them with a new format object."""
         source = find_format(format)
         source.pictures = source.pictures or unpacked
         return read(path, source, image_root=image_root or None, frame=frame)
@@ -174,13 +174,14 @@ def _rows_with_classes(
 class AnnotationSeeds(Seeds):
     """Seeds from a file of records: ours, with boxes in pixels, or TAO's, which are converted.
 
-    They come in their order, with their columns but those that the steps make anew. A line that
-    can't be read, and a record of TAO's that can't be converted, become records that fail.
+    They come in their order, with their columns except those that the steps write again. A line
+    that can't be read, or a record of TAO's that can't be converted, becomes a record that fails.
 
     Args:
         path: The file.
-        image_dir: Where images are looked for first, if given; then beside the file, then here.
-        made: What the steps make anew, in this run or later.
+        image_dir: Where images are looked for first, if given; then in the file's folder, then
+            here.
+        made: What the steps write again, in this run or later.
         boxless: Whether the steps do without regions.
         bad: Takes such lines and records, where it goes on: they don't become records then.
         frame: In which frame of the pictures the boxes are.
@@ -202,7 +203,7 @@ class AnnotationSeeds(Seeds):
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir = image_dir
-        self._made_anew = made
+        self._rewritten = made
         self._frame = frame
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
         super().__init__(path, [path], folders, boxless, without_boxes, bad)
@@ -255,9 +256,9 @@ class AnnotationSeeds(Seeds):
         return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        # Return the seed record of a row; what is found on the way is added to `found`. It has the
-        # columns of the row but those that the steps make anew, a status for each expression, and
-        # the picture's size if that is known.
+        # Return the seed record of a row; findings are added to `found`. It has the row's columns
+        # except those that the steps write again, a status for each expression, and the picture's
+        # size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
         if size is None and (is_tao(row) or self._stored):
             self.found[self._unopened].append(str(row.get("image_path")))
@@ -272,8 +273,8 @@ class AnnotationSeeds(Seeds):
         if self._stored:
             row = self._stored.upright(row)
         record = self._without_remade(with_status(row))
-        # With boxes the record keeps the size that it states for them, and fails where it is
-        # another one than the image's: `check_stated_size`.
+        # A record with boxes keeps the size that it states, and fails if the image has another one:
+        # `check_stated_size`.
         keeps_stated_size = record.get("regions") and size and stated_size(record)
         if not keeps_stated_size:
             record |= size_columns(size)
@@ -283,15 +284,15 @@ class AnnotationSeeds(Seeds):
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        # Return a copy of the row without what this run's steps, or those after them, make anew.
-        # That is their columns, and in `pipeline_steps` their names; of other names there, which
-        # should be texts, each is kept once.
-        kept = {name: value for name, value in row.items() if name not in self._made_anew.columns}
+        # Return a copy of the row without what this run's steps, or later ones, write again: their
+        # columns, and their names in `pipeline_steps`. Other names there, which should be texts,
+        # are kept once each.
+        kept = {name: value for name, value in row.items() if name not in self._rewritten.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
             distinct = dict.fromkeys(step for step in steps if isinstance(step, str))
             kept["pipeline_steps"] = [
-                step for step in distinct if step not in self._made_anew.labels
+                step for step in distinct if step not in self._rewritten.labels
             ]
         return kept
 
@@ -302,7 +303,7 @@ class AnnotationSeeds(Seeds):
         OSError.
         """
         depends_on: list[Any] = [__version__, self.reading, self.folders]
-        depends_on += [self._made_anew, self._boxless]
+        depends_on += [self._rewritten, self._boxless]
         if self.bad.limit:
             depends_on.append(self.bad.limit)
         if self._frame != "upright":
@@ -354,15 +355,15 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 
     If what they depend on and the file at `path` are as `state_path` says, nothing is read or
     written: the report is the stored one, and the remarks are only those that are known without
-    reading. Raises InputError: seeds can't be read, or the file not be written.
+    reading. Raises InputError if seeds can't be read or the file can't be written.
     """
-    with told_as(InputError, f"can't read {seeds.origin}"):
+    with errors_as(InputError, f"can't read {seeds.origin}"):
         fingerprint = seeds.fingerprint()
     state = unsealed(read_object(state_path))
     if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
         report: dict[str, Any] = state["report"]
     else:
-        with told_as(InputError, f"can't write {path}"):
+        with errors_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
         report = seeds.report()
         new_state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}

@@ -14,13 +14,11 @@ class Selection:
     """What is asked of an expression, and of each of its boxes.
 
     Args:
-        min_score: Boxes with a lower score are left out, and those without a score, of which
-            nothing is known. An expression that loses all of its boxes so is left out: that doesn't
-            make it one that isn't there.
-        min_scores: Other lowest scores, by class. `unmet` has the classes among them of which no
-            expression was.
-        verified_only: Boxes that a check or a person confirmed (`verified: true`); one without a
-            word of its own has that of its expression, as has an expression without boxes.
+        min_score: Boxes with a lower score or none are left out. An expression that loses all of
+            its boxes is left out, too: that doesn't mean that nothing is there.
+        min_scores: Other lowest scores, by class. `unmet` has those classes without an expression.
+        verified_only: Boxes that a check or a person confirmed (`verified: true`). For a box that
+            states nothing, and an expression without boxes, the expression's `verified` counts.
         reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its
             record).
         statuses: Of `records.STATUSES`.
@@ -49,7 +47,7 @@ class Selection:
     _by_key: dict[str, float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Note which classes have a lowest score of their own."""
+        """Note which classes have a lowest score."""
         for name, score in self.min_scores.items():
             self._by_key[class_key(name)] = score
         self.unmet.update(self._by_key)
@@ -96,11 +94,11 @@ def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
-    """Return those of an expression's `boxes` that are verified; None where none is.
+    """Return those of an expression's `boxes` that are verified; None if none is.
 
-    A box without a verdict of its own has that of its expression. For an expression that never had
-    boxes and is itself verified, so that nothing is there, the list is empty. `boxes` are its boxes
-    that are left; None counts as none.
+    For a box without a verdict, that of its expression counts. The list is empty for a verified
+    expression that never had boxes: nothing is there. `boxes` are its boxes that are left; None
+    counts as none.
     """
     verdict = expression.get("verified")
     kept = [box for box in boxes or () if box.get("verified", verdict) is True]

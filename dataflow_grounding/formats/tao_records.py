@@ -1,9 +1,9 @@
 """TAO's records: the format `tao`, and its image_referring_expression's records in pixels.
 
 The latter have boxes in 0-1000. They are recognised by their column `kitti_bboxes` ([x1, y1, x2,
-y2, type] in pixels), which ours don't have. Where no region is described yet, those boxes are the
+y2, type] in pixels), which ours don't have. If no region is described yet, those boxes are the
 regions. A region that is one of them, in 0-1000, gets its exact numbers back; others are converted
-if what 1000 stands for is certain.
+if the size that 1000 means is certain.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +14,15 @@ from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.data.records import is_box, is_number
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample, stands
+from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
 from dataflow_grounding.formats.label_files import LEFT_OUT
 from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines
 
 SOURCE = "image_referring_expression"  # the `source` of the records that are converted
 COLUMN = "kitti_bboxes"  # by which these are recognised
 SIDE = 1000  # what TAO's boxes call the whole of a side
-ASSUMED = (1920, 1080)  # the size that TAO takes where it knows none
-# Of an expression that is written, what stands before its `instances`.
+ASSUMED = (1920, 1080)  # the size that TAO takes if it knows none
+# The keys of a written expression before its `instances`.
 _EXPRESSION_KEYS = ("expression_id", "text", "char_span", "noun_chunk", "verified")
 _STEPS = ["step0_expression_extraction", "step1_grounding"]  # TAO's names of image_grounding's
 _DECIMALS = 4  # of a pixel, in boxes that are converted
@@ -64,7 +64,7 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
     # An expression without a span counts as right.
     for expression in expressions:
         span = expression.get("char_span")
-        if span and not stands(expression["text"], span, caption):
+        if span and not is_at_span(expression["text"], span, caption):
             return False
     return True
 
@@ -128,7 +128,7 @@ class Regions(NamedTuple):
     in_1000: list[list[float]]
     """The box of each region as TAO wrote it, or would have."""
     size: tuple[Any, Any]
-    """The width and height in pixels that TAO's 1000 stands for."""
+    """The width and height in pixels that TAO's 1000 means."""
     is_size_certain: bool
     """Whether boxes that aren't a region's may be converted by `size`."""
 
@@ -136,15 +136,15 @@ class Regions(NamedTuple):
 def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
     """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
 
-    Its size becomes that of the image. Where it has no regions yet, they are made of its labels:
-    those without an area are left out, and so are DontCare labels, which aren't returned.
+    Its size becomes that of the image. If it has no regions yet, they are made of its labels,
+    without those that have no area and without DontCare labels, which aren't returned.
 
     Args:
         row: TAO's record.
         size: Width and height of its image, in pixels.
 
     Raises:
-        BrokenRow: It can't be told for certain what a number means.
+        BrokenRow: The meaning of a number isn't certain.
     """
     labels = [_label(item) for item in row[COLUMN]]
     described = row.get("regions")
@@ -223,9 +223,8 @@ def _labelled_regions(
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of the record whose expressions all have a status.
 
-    Where one has none, another system made them: all spans of the record are looked up in
-    `cleaned_caption`, whatever they were. Where all have one, or expressions can't be read, they
-    stay as they are.
+    If one has none, another system made them: then all spans of the record are looked up again in
+    `cleaned_caption`. If all have one, or expressions can't be read, they stay as they are.
     """
     expressions = row.get("expressions")
     if not isinstance(expressions, list):

@@ -20,7 +20,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Sample
-from dataflow_grounding.formats.imported import Mark, Source, column, keep
+from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
     entry_errors,
@@ -35,7 +35,7 @@ from dataflow_grounding.images.files import ENDINGS
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DATABASE = "dataflow-grounding, in VOC's pixels from 1"  # its VOC tells the reader
-# Folders of pictures beside that of the annotations: the devkit's, and what an export writes.
+# Folders of pictures next to that of the annotations: the devkit's, and what an export writes.
 _FOLDERS = ("JPEGImages", FOLDER)
 
 
@@ -140,7 +140,9 @@ class Voc(PictureFiles):
             (instance,) = expression["instances"]
             x1, y1, x2, y2 = instance["bbox"]
             bbox = [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]
-            expression["instances"] = [keep({"bbox": bbox}, instance["item"], expression["text"])]
+            expression["instances"] = [
+                with_item_number({"bbox": bbox}, instance["item"], expression["text"])
+            ]
         record = {
             "image_path": _picture_of(facts, file, name, image_root),
             "caption": None,
@@ -156,7 +158,7 @@ class Voc(PictureFiles):
 def _expressions(
     element: Element, item: int, passed_over: Counter[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    # One, with its class and its box as it stands there; none of an object without a box.
+    # One, with its class and its box as it is there; none for an object without a box.
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
@@ -187,9 +189,9 @@ def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: 
     stem = os.path.splitext(name)[0]
     in_folder = os.path.join(os.path.dirname(name), stated)
     top = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
-    beside = [os.path.join(top, os.pardir, folder) for folder in _FOLDERS]
+    siblings = [os.path.join(top, os.pardir, folder) for folder in _FOLDERS]
     inside = [os.path.join(image_root, folder) for folder in _FOLDERS]
-    folders = [image_root, *inside, *beside, top]
+    folders = [image_root, *inside, *siblings, top]
     for wanted in (in_folder, stated, stem):
         for folder in folders:
             for ending in ("", *ENDINGS):

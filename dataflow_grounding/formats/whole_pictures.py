@@ -24,7 +24,7 @@ from dataflow_grounding.formats.selection import (
 )
 
 # Why a picture is left out: a box that nobody has verified or looked at; a thing that a person says
-# is there, without a box; a class of which it couldn't be told whether it is there.
+# is there, without a box; a class that may or may not be there.
 UNVERIFIED = "unverified"
 MISSED_BOX = "missed"
 UNDECIDED_CLASS = "undecided"
@@ -69,7 +69,7 @@ class WholePictures:
 
         The first _MAX_NAMED are named, by the alphabet.
         """
-        always = []  # what is told of each
+        always = []  # reports on each
         for name, count in sorted(self._undecided_of_class.items()):
             of_all = self._records_of_class[name]
             if count == of_all:
@@ -86,9 +86,9 @@ class WholePictures:
     def _why_false(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
-        # Return why a detector would learn a thing in a record's picture as background. It is one
-        # of SKIPPED_OBJECT, UNVERIFIED, MISSED_BOX and UNDECIDED_CLASS, the first that holds; ""
-        # where it wouldn't.
+        # Return why a detector would learn a thing in a record's picture as background: the first
+        # of SKIPPED_OBJECT, UNVERIFIED, MISSED_BOX and UNDECIDED_CLASS that holds; "" if it
+        # wouldn't.
         if record.get(SKIPPED):
             return SKIPPED_OBJECT
         if self._leaves_out_boxes(record, expressions):

@@ -27,7 +27,7 @@ from dataflow_grounding.images.picture_folder import put_picture
 SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own shards of
 GROUP = 16 * 2**20  # bytes in memory at a time, for Parquet
 BUFFER = 2**18  # bytes that are written at a time, for tar
-_RECORD_BYTES = 2**14  # counted for each record besides its picture, whatever it really takes
+_RECORD_BYTES = 2**14  # counted for each record in addition to its picture
 _BATCH = 100  # rows with their pictures that are read at a time
 # Examples of each column's type: "" for a text, 0 for an int, 0.0 for a float, a list of one item.
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
@@ -171,13 +171,13 @@ class _FreeKeys:
 
     def __init__(self) -> None:
         self._taken = Numbers()
-        self._copies = NumberTable()  # hash of a key → the last number that was put behind it
+        self._copies = NumberTable()  # hash of a key → the last number that was added to it
 
     def of(self, stem: str) -> str:
         """Return the key for a sample of the picture at this path, which has no ending.
 
-        It is the path with `_` for dots, as the first dot of a name ends its key; where that is
-        taken, with `~2`, `~3` and so on behind it.
+        It is the path with `_` for dots, because the first dot of a name ends its key. If that is
+        taken, `~2`, `~3` and so on are added.
         """
         folder, base = os.path.split(stem)
         wanted = os.path.join(folder, base.replace(".", "_"))

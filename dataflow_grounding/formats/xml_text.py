@@ -23,6 +23,6 @@ def element_of(xml: str) -> Element:
 
 
 def text_of(element: Element) -> str:
-    """Return an element as text, without what stands behind it, which it loses."""
+    """Return an element as text, without its tail, which it loses."""
     element.tail = None
     return tostring(element, encoding="unicode", short_empty_elements=False)

@@ -123,7 +123,7 @@ class TableRow:
 
     Attributes:
         name: The head of the row.
-        cells: What stands after it, a text for a cell that has no more than its value.
+        cells: The cells after it; a text for a cell that has only a value.
         below: Smaller text below the name.
         is_own: Whether it stands out.
     """

@@ -54,7 +54,7 @@ _LABEL_HEIGHT = 1.36  # of a label without its halos, in heights of its letters
 _SHORT_LABEL = 5  # width of a label's short version, in heights of its letters
 # A label that hides less than this, as `_harm` counts, is not tried shorter.
 _LITTLE_HARM = 0.2
-# Of two spots that hide as much, the preferred one is taken: each further one counts this as harm.
+# Of two spots that hide the same, the preferred one is taken: each further one has this much harm.
 _RANK_HARM = 0.003
 
 
@@ -139,11 +139,11 @@ def _linear(value: float) -> float:
 def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     """Return a new RGB picture of the same size with the marks drawn on it; `image` stays as it is.
 
-    Outlines lie outside their boxes, except where the picture ends, so that nothing marked is
-    covered. Labels lie next to their boxes where there is room, clear of other labels, and never
-    leave the picture. A label without room is shortened, down to the mark's number, from 1, which
-    also replaces a label that no font on the system can write. A box is at least 1 px wide and
-    high. What lies outside the picture is cut off; a mark wholly outside is not drawn.
+    Outlines are outside their boxes, except at the picture's edges, so that nothing marked is
+    covered. Labels are next to their boxes if there is room, clear of other labels, and never leave
+    the picture. A label without room is shortened, down to the mark's number, from 1, which also
+    replaces a label that no font on the system can write. A box is at least 1 px wide and high.
+    What is outside the picture is cut off; a mark wholly outside is not drawn.
 
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong
     order.
@@ -217,8 +217,8 @@ def _draw_label(
         return None
     x1, y1, _, y2 = label.spot
     _fill(draw, [label.spot], mark.color, sizes.halo)
-    # Capitals stand in the middle of the label's height, for any letters, so that all
-    # labels of a picture look alike.
+    # Capitals are in the middle of the label's height, for any letters, so that all labels of a
+    # picture look alike.
     cap_height = -label.font.getbbox("H", anchor="ls")[1]
     baseline = round((y1 + y2 + cap_height) / 2)
     draw.text(
@@ -258,10 +258,10 @@ def _ring(box: Box, sizes: _Sizes) -> Box:
 
 
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
-    # Return where an outline begins and ends along one axis, from a box's two edges. It lies within
-    # 0 and `side`, the picture's length along that axis. If the picture has room, it is at least
-    # two ring widths and a pixel long, so that a tiny box in a corner still has an outline with a
-    # hole.
+    # Return where an outline begins and ends along one axis, from a box's two edges. It stays
+    # between 0 and `side`, the picture's length along that axis. If the picture has room, it is at
+    # least two ring widths and a pixel long, so that a tiny box in a corner still has an outline
+    # with a hole.
     least_length = 2 * ring + 1
     begin = max(0, low - ring)
     end = min(side, max(high + ring, begin + least_length))
@@ -310,7 +310,7 @@ def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
 
 
 class _PlacedLabel(NamedTuple):
-    """A label as it is written: its text and font, and the spot where it lies."""
+    """A label as it is written: its text, font and spot."""
 
     text: str
     font: "FreeTypeFont"
@@ -355,9 +355,9 @@ def _label_room(box: Box, sizes: _Sizes) -> int:
     # small box; in a crowd of labels a fair share of the picture at the most; never more than the
     # picture holds.
     whole_picture = sizes.width - 2 * sizes.padding
-    beside_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
+    next_to_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
     in_crowd = max(4 * sizes.font, round(sizes.fair_width))
-    return min(whole_picture, beside_box, in_crowd)
+    return min(whole_picture, next_to_box, in_crowd)
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
@@ -373,7 +373,7 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     lefts = (x1, x2 - width)
     tops = (y1, y2 - height)
     above_or_below = [(x, y) for y in (y1 - height + overlap, y2 - overlap) for x in lefts]
-    beside = [(x, y) for x in (x2 - overlap, x1 - width + overlap) for y in tops]
+    left_or_right = [(x, y) for x in (x2 - overlap, x1 - width + overlap) for y in tops]
     inset = sizes.ring - overlap
     inner_lefts = (x1 + inset, x2 - inset - width)
     inner_tops = (y1 + inset, y2 - inset - height)
@@ -384,7 +384,7 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
         spot = _pushed_inside(left, top, width, height, sizes)
         if spot[1] == top:
             yield spot
-    for left, top in beside:
+    for left, top in left_or_right:
         spot = _pushed_inside(left, top, width, height, sizes)
         if spot[0] == left:
             yield spot

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     GroundingError,
     ImageBroken,
@@ -71,10 +71,10 @@ MAX_SEGMENTS = 10_000
 _PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all endpoints read
 _DIM = 64  # of 255: the brightest that 14 bits in 16 come to
-_WHITE = 250  # of 255: what is lighter can't be told from the white ground
+_WHITE = 250  # of 255: what is lighter looks like the white ground
 _MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
 _said_stretched: list[str] = []  # the path of which it was said: once in a process
-_ORIENTATION = 0x0112  # the tag of EXIF that says how a picture is to be turned
+_ORIENTATION = 0x0112  # the tag of EXIF that says how to turn a picture
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
 _START_OF_SCAN = 0xDA  # the marker of a JPEG's compressed pixels
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG has its orientation
@@ -90,8 +90,8 @@ class ImageFacts:
         digest: The SHA-256 of its bytes, in hex.
         width, height: Of the upright picture, in pixels.
         media_type: Such as `image/png`.
-        plain: Whether every endpoint shows it as it is: it is neither turned by EXIF, nor animated,
-            nor transparent anywhere, nor in a mode (CMYK, 16 bit) that few read.
+        plain: Whether every endpoint shows it as it is: not turned by EXIF, not animated, nowhere
+            transparent, and in no mode (CMYK, 16 bit) that few read.
         file_bytes: Its size.
         stretched: Whether its values fill so little of their 16 or 32 bits that it would be black
             or of one grey: it is shown with the least of them as black, and the largest as white.
@@ -123,7 +123,7 @@ def read_file(path: str, size: int | None = None) -> bytes:
         ImageBroken: It is a folder, a device, or larger than MAX_FILE_BYTES.
         MachineBusy, StorageFailed: It can't be read for now.
     """
-    if is_elsewhere(path):
+    if is_remote(path):
         with _open_file(path, size=size) as file:
             return file.read()
     try:
@@ -159,7 +159,7 @@ def _read_whole(path: str) -> bytes:
 @contextmanager
 def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
     try:
-        is_far = is_elsewhere(path)
+        is_far = is_remote(path)
         if size is None or not is_far:
             state = look(path)
             if state.kind != "file":
@@ -215,7 +215,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     try:
         return _header_in_file(path, _FIRST_BYTES, whole_png)
     except ImageBroken:
-        if not is_elsewhere(path):
+        if not is_remote(path):
             raise
     # Of a remote file these were the first bytes alone, and its header may be longer.
     return _header_in_file(path, None, whole_png)
@@ -265,7 +265,7 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     if 16 not in bits or _is_deep(picture):
         return
     brightest: Any = 255
-    with suppress(Exception):  # it is told when the picture is decoded
+    with suppress(Exception):  # it is reported when the picture is decoded
         brightest = max(most for _, most in picture.convert("RGB").getextrema())  # type: ignore[misc]
     if brightest < _DIM:
         raise ImageBroken(
@@ -283,14 +283,14 @@ def _is_transparent(picture: "PillowImage") -> bool:
         return True
     try:
         return picture.convert("RGBA").getchannel("A").getextrema() != (255, 255)
-    except Exception:  # Pillow's decoders raise all kinds: it is told when the picture is decoded
+    except Exception:  # Pillow's decoders raise all kinds: reported when the picture is decoded
         return True
 
 
 def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
     # Raises ImageBroken for a picture that would be a white page on its white ground.
     darkest: Any = 0
-    with suppress(Exception):  # it is told when the picture is decoded
+    with suppress(Exception):  # it is reported when the picture is decoded
         darkest = min(least for least, _ in on_white(picture).getextrema())  # type: ignore[misc]
     if darkest >= _WHITE:
         raise ImageBroken(
@@ -479,9 +479,9 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for so many pixels, and hold it in the block.
+        """Wait until there is room for `pixels`, and hold it in the block.
 
-        More pixels than there is room for take all of it.
+        A picture larger than the whole room takes all of it.
         """
         pixels = min(pixels, self._most)
         # A thread that waits for room keeps the turn: else small pictures would keep a large one

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dataflow_grounding._util.addresses import is_elsewhere, is_web, may_be_named, scheme_of
+from dataflow_grounding._util.addresses import is_remote, is_web, may_be_named, scheme_of
 from dataflow_grounding._util.errors import (
     BrokenRow,
     ImageChanged,
@@ -37,7 +37,7 @@ V = TypeVar("V")
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 16 * 2**20  # of pictures as sent that `kept_encoded` holds
 _MOST_KEPT = 4096  # entries of `kept_facts` and of `seen_files`
-# By so much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
+# How much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
 _TOLERANCE = 0.01
 
 
@@ -129,8 +129,8 @@ class SizeLimits:
     def keeps(self, size: Size) -> bool:
         """Return whether a picture of this size is sent as it is: neither scaled nor padded.
 
-        Give or take a hundredth. One that is smaller than `min_pixels` is not, also where an upper
-        limit keeps it from being enlarged.
+        A hundredth makes no difference. One that is smaller than `min_pixels` is not, even if an
+        upper limit keeps it from being enlarged.
         """
         if self.frames:
             return size in self.frames
@@ -194,7 +194,7 @@ def url_of(data: bytes, media_type: str) -> bytes:
 
 
 def url_head(media_type: str) -> bytes:
-    """Return what stands before the base64 in a `data:` URL."""
+    """Return what comes before the base64 in a `data:` URL."""
     return b"data:" + media_type.encode() + b";base64,"
 
 
@@ -292,8 +292,8 @@ class Image:
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent.
 
-        That is what the limits ask for. A JPEG that is to be reduced is sent a little smaller
-        where its decoder gives such a size at once, without resampling.
+        That is what the limits ask for. A JPEG that has to be reduced is sent a little smaller if
+        its decoder gives such a size at once, without resampling.
         """
         fitted = self.limits.sent(self.size)
         if self.limits.frames:
@@ -426,7 +426,7 @@ class ImageFile(NamedTuple):
 
 def is_far(record: Record, key: str) -> bool:
     """Return whether a store may be asked for the record's image, whose path is in column `key`."""
-    return any(map(is_elsewhere, (record.get(key), *record.folders)))
+    return any(map(is_remote, (record.get(key), *record.folders)))
 
 
 def find_image(record: Record, key: str) -> ImageFile:
@@ -492,7 +492,7 @@ def _file_at(path: str) -> ImageFile:
 def _is_there(path: str, folders: Sequence[str]) -> bool:
     # Return whether a path names a file of this machine. It is looked for in those of the folders
     # that are on this machine; without any, from the current one.
-    folders_here = [folder for folder in folders if not is_elsewhere(folder)]
+    folders_here = [folder for folder in folders if not is_remote(folder)]
     paths = [joined(folder, path) for folder in folders_here] or [path]
     try:
         return any(os.path.isfile(candidate) for candidate in paths)
@@ -563,7 +563,7 @@ def read_facts(
     """
     data = read_file(path, size)
     facts = parse_facts(data, path)
-    if is_elsewhere(path):
+    if is_remote(path):
         kept_files.put(facts.digest, data)
     if keep_for:
         image = Image(path, facts, keep_for)

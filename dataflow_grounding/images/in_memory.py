@@ -149,7 +149,7 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
     # If it isn't there, `write` is called to make it, with the path to write to.
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
-        # Each thread writes a file of its own. The last to finish puts the same bytes in place.
+        # Each thread writes a separate file. The last to finish puts the same bytes in place.
         part = Path(f"{path}.{threading.get_ident()}")
         write(part)
         os.replace(part, path)

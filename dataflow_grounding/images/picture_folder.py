@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.images.files import open_picture
@@ -30,7 +30,7 @@ def put_picture(data: bytes, results_dir: str) -> str:
     """
     name = picture_name(data)
     path = within(results_dir, name)
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             # Not alone: two threads may write equal pictures at once.

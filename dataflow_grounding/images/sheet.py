@@ -27,11 +27,11 @@ MOST_CROPS = 16  # crops in one sheet at the most: 4 by 4 are still seen one by 
 
 @dataclass(frozen=True)
 class CropSheet(Image):
-    """A picture of the parts inside `regions`, each enlarged or reduced to a tile of its own.
+    """A picture of the parts inside `regions`, each enlarged or reduced to a tile.
 
     Args:
         regions: The parts of the image: x1, y1, x2, y2 in whole pixels of the upright image.
-        numbers: The number that stands next to each.
+        numbers: The number next to each.
     """
 
     regions: tuple[tuple[int, int, int, int], ...]

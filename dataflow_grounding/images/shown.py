@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.images.drawing import Mark
 
-# A crop around a box is this many times as long as the box's longer side, ...
+# A crop around a box is this many times as long as the box's longer side.
 AROUND = 6
-# ... but never less than this share of the image's longer side, as the box may be off by a few
-# hundredths of that.
+# But it has at least this share of the image's longer side, because the box may be off by a few
+# hundredths of that, and at least this many pixels.
 LEAST_SHARE = 0.15
-_LEAST_SIDE = 32  # px, nor less than this
+_LEAST_SIDE = 32
 TARGET_SIDE = 1024  # px up to which a crop is enlarged, by a whole factor
 
 
@@ -168,7 +168,7 @@ class MarkedImage(Image):
         return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}{without}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
-        """Keep a JPEG that was drawn elsewhere with the same marks, to send it without drawing.
+        """Keep a JPEG that already has these marks, to send it without drawing.
 
         It is kept only if the picture is sent in its own size.
         """

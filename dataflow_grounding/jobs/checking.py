@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     GroundingError,
     ImageMissing,
     InputError,
     RecordError,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
@@ -51,8 +51,8 @@ class Findings:
     Attributes:
         problems: What should be fixed before a run, line by line.
         remarks: What is good to know, line by line.
-        records: How many were looked over.
-        asks: Model and address of who would be asked, in words; "" where that can't be told.
+        records: How many were checked.
+        asks: Model and address of what would be asked, in words; "" if that isn't known.
         advice: What to add to the command to mend problems, line by line.
     """
 
@@ -92,7 +92,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
             run = _run_of(spec, findings)
     if run is None:
         return findings
-    with _leaving_nothing_behind(run):
+    with _without_traces(run):
         _check_run(run, findings)
     return findings
 
@@ -124,7 +124,7 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
 
 
 @contextmanager
-def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
+def _without_traces(run: SpecRun) -> Iterator[None]:
     # A folder with a `.ckpt` would pass for that of a run. Nothing is deleted where pictures are
     # fetched from the web, so that they are fetched once.
     results = run.spec.results_dir
@@ -166,8 +166,8 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    # Where they go elsewhere, such as into a bucket, that is looked into, too. What is tried is the
-    # nearest folder that exists.
+    # A remote folder, such as a bucket, is looked into, too. Writing is tried in the nearest folder
+    # that exists.
     if is_mirrored(folder):
         with findings.taking():
             check_writable(folder)
@@ -176,7 +176,7 @@ def _check_folder(folder: str, findings: Findings) -> None:
         existing = os.path.dirname(existing) or "."
     with (
         findings.taking(),
-        told_as(InputError, f"results_dir {folder}: cannot write to {existing}"),
+        errors_as(InputError, f"results_dir {folder}: cannot write to {existing}"),
     ):
         with tempfile.TemporaryFile(dir=existing):
             free = shutil.disk_usage(existing).free
@@ -270,7 +270,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = check.check(row)
         except RecordError as error:
             problem = str(error)
-        # Where no row could be read, nor could the columns: the first row is told as the reason.
+        # If no row could be read, neither could the columns: the first row's error is the reason.
         told = f"line {row.line}: {problem}"
         if problem is not None and not any(line.endswith(told) for line in earlier):
             findings.problems.append(f"{where}: {problem}")
@@ -297,5 +297,5 @@ def _folder_of(record: Record, image_key: str) -> str:
         return ""
     for folder in record.folders:
         if joined(folder, named) == path:
-            return folder if is_elsewhere(folder) else os.path.normpath(folder)
+            return folder if is_remote(folder) else os.path.normpath(folder)
     return ""

@@ -12,7 +12,7 @@ import time
 from contextlib import aclosing, suppress
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
@@ -62,8 +62,8 @@ NOT_READABLE = "not readable"
 def installation() -> dict[str, Any]:
     """Return versions, extras and the environment, as JSON.
 
-    An extra has the version of what it installs, None where that isn't installed. Of the
-    environment's variables only whether each is set, and not empty, is told: they may hold keys.
+    An extra has the version of what it installs, None if that isn't installed. For the
+    environment's variables it says only whether each is set and not empty: they may hold keys.
     """
     extras: dict[str, str | None] = dict.fromkeys(EXTRAS)
     for extra, package in EXTRAS.items():
@@ -109,7 +109,7 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     # Else it is "", as it is where that run asked another model, or asked for boxes in another form
     # than the spec has by now. `run.json` may be damaged: what isn't as a run leaves it is passed
     # over. Only files of this machine are looked at.
-    if is_elsewhere(spec.results_dir):
+    if is_remote(spec.results_dir):
         return ""
     run = read_object(os.path.join(spec.results_dir, RUN_JSON))
     asking_then = next((vlm.get("asking") for vlm in stated_in(run, "vlm")), None) or "auto"
@@ -196,9 +196,9 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    # The one with the most similar name comes first, if any is similar, and MOST_MODELS are named
-    # at most. It is "" where the endpoint names none, or has this one after all; and where the
-    # error is no refusal, or one of any request, as for a wrong key: then nothing is asked.
+    # A model with a similar name comes first, and at most MOST_MODELS are named. It is "" if the
+    # endpoint names none, or has this one after all. If the error is no refusal, or one of any
+    # request, as for a wrong key, it is "" and nothing is asked.
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""
 

@@ -1,8 +1,7 @@
 """Pictures at http(s) addresses, each fetched once into the results folder.
 
 Addresses come from rows, which may be a stranger's. So this machine's own network is out of reach:
-a host is connected to only if all IP addresses that its name stands for are public, or if the user
-has named it.
+a host is connected to only if all IP addresses of its name are public, or if the user has named it.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from dataflow_grounding._util.errors import BrokenRow, InputError, told_as
+from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import read_rows
@@ -58,7 +57,7 @@ class Fetcher:
 
     Args:
         allowed: Returns whether an IP address may be connected to. It is asked about every address
-            that a name stands for, of every redirect too, and no other than those is connected to.
+            of a name, also for every redirect, and only those are connected to.
         hosts: Hosts that may be connected to wherever they are, `name` or `name:port`, in lower
             case; the user names them, no row does.
         no_others: Whether no host but those of `hosts` may be connected to.
@@ -235,7 +234,7 @@ class Downloads(Fetcher):
     def _remember(self, fetched: Mapping[str, str]) -> None:
         # `fetched` has addresses, and paths relative to `results_dir`.
         self._known |= fetched
-        with told_as(InputError, f"can't write {self._index}"):
+        with errors_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
             with open(open_log(self._index), "a", encoding="utf-8") as file:
                 for url, path in fetched.items():

@@ -12,7 +12,7 @@ from dataflow_grounding.serving.serving import Serving
 
 RUN_JSON = "run.json"
 MOST_ADDRESSES = 16
-"""So many earlier addresses of a results folder are remembered: each costs a look into the store.
+"""How many earlier addresses of a results folder are remembered: each costs a look into the store.
 """
 
 
@@ -20,12 +20,12 @@ class EarlierRun(NamedTuple):
     """The last run of a results folder, by its `run.json`.
 
     Attributes:
-        model: The model that was asked; None where that isn't known.
+        model: The model that was asked; None if that isn't known.
         endpoint: Its address, likewise.
         addresses: Where earlier runs asked the model, the last first, MOST_ADDRESSES at most. The
             present address isn't among them.
-        settings: The settings with which replies were asked for that have none in their key. Where
-            nothing is known they are taken to be the present ones.
+        settings: The settings of replies that have none in their key. If they aren't known, they
+            count as the present ones.
     """
 
     model: Any
@@ -38,7 +38,7 @@ def with_earlier_replies(serving: Serving, pipeline: str, facts: Mapping[str, An
     """Let a serving find the replies that earlier runs of a results folder have stored.
 
     Args:
-        serving: Who is to be asked.
+        serving: What will be asked.
         pipeline: The spec's `autolabel_type`.
         facts: The folder's `run.json`; empty where there is none.
 
@@ -48,7 +48,7 @@ def with_earlier_replies(serving: Serving, pipeline: str, facts: Mapping[str, An
     before = EarlierRun(
         facts.get("model"),
         facts.get("endpoint"),
-        _addresses_besides(serving.endpoint, facts),
+        _other_addresses(serving.endpoint, facts),
         _settings_before(facts, pipeline, serving),
     )
     identity = serving.identity()
@@ -71,7 +71,7 @@ def _lend(serving: Serving, identity: dict[str, Any]) -> None:
     serving.other_identities = [*serving.other_identities, identity]
 
 
-def _addresses_besides(present_address: str, facts: Mapping[str, Any]) -> list[str]:
+def _other_addresses(present_address: str, facts: Mapping[str, Any]) -> list[str]:
     earlier = facts.get("endpoints_before")
     named = [facts.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
     addresses = [address for address in named if isinstance(address, str)]

@@ -26,8 +26,8 @@ from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
+from dataflow_grounding.engine.remote_results import stored_replies
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.results_elsewhere import readable_replies
 from dataflow_grounding.engine.source import Source, in_pilot
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
@@ -44,7 +44,7 @@ from dataflow_grounding.trust.checks import probes_for, sent_sizes
 TRIED = 20
 """How many first records are worked through to see what steps of the user's own ask."""
 MOST = 20_000
-"""Up to so many records, all are looked at; of more, so many, drawn by chance."""
+"""How many records are looked at, at most; of more, a random sample of this size."""
 
 
 class _Mean(NamedTuple):
@@ -249,12 +249,12 @@ class _StepEstimate:
         return 1
 
     def expected(self, weight: float) -> Amount:
-        """Return what is still to be sent; USD aren't filled in.
+        """Return what is left to send; USD aren't filled in.
 
-        Where replies are stored, each record that is left is taken to cost their mean.
+        If replies are stored, each record that is left counts with their mean.
 
         Args:
-            weight: How many records each stands for that was looked at.
+            weight: How many records each one represents that was looked at.
         """
         if not self.paid.requests:
             return self.to_send * weight
@@ -379,9 +379,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     records, rows = _rows_to_look_at(run)
     looked_at = min(records, MOST)
     folder = run.job.steps[0].storage.checkpoint_folder
-    asks_anew = run.options.force_reprocess
+    asks_again = run.options.force_reprocess
     with (
-        closing(KeyedLog("")) if asks_anew else readable_replies(folder) as replies,
+        closing(KeyedLog("")) if asks_again else stored_replies(folder) as replies,
         closing(log_of(folder)) as images,
     ):
         stored = _count_answers(replies)

@@ -9,13 +9,13 @@ from dataflow_grounding._util.errors import (
     RunStopped,
     SpecError,
     StorageFailed,
-    told_as,
+    errors_as,
 )
 from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.rows import copy_file
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.execute import MakeRun, execute
-from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.run_json import stated_spec, write_run_json
@@ -43,7 +43,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
     _refuse_to_replace_a_models_results(run)
     folder = steps[0].storage.checkpoint_folder
     summary: Summary | None = None
-    with at_work(folder):
+    with locked_folder(folder):
         started = time.time()
         try:
             run.job.prepare()
@@ -59,7 +59,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
             return summary
         except RunStopped as stopped:
             with suppress(InputError):
-                # The user is told what stopped the run, not that run.json has no room either.
+                # The error says what stopped the run, not that run.json has no room either.
                 write_run_json(run, started, summary, stopped)
             raise
 
@@ -76,7 +76,7 @@ def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
 def _write_annotations(run: SpecRun) -> None:
     # A step of another library's operator may have none.
     target = run.annotations_path
-    with told_as(StorageFailed, f"can't write {target}", again=True):
+    with errors_as(StorageFailed, f"can't write {target}", again=True):
         paths = [step.storage.output_path for step in run.job.steps]
         written = [path for path in paths if os.path.exists(path)]
         copy_file(written[-1], target)

@@ -71,8 +71,7 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        # What is wrong with them is told with the key, and with the entry's line. An empty value
-        # becomes an empty list.
+        # Errors name the key and the entry's line. An empty value becomes an empty list.
         is_in_spec = not isinstance(value, str)
         try:
             if isinstance(value, str) and value.strip():
@@ -152,12 +151,12 @@ def _samples_to_unite(workflow: GroundingWorkflow) -> int:
     return workflow.samples
 
 
-def _refuse_beside_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
+def _refuse_with_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
     stated = workflow.model_fields_set
     for key in keys:
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
             raise SpecError(
-                f"workflow.{key} is of boxes that the model finds: leave it out beside"
+                f"workflow.{key} is for boxes that the model finds: leave it out with"
                 " data.proposals, which are judged as they are"
             )
 
@@ -206,12 +205,12 @@ class ImageGroundingJob(RowsJob):
         for vlm in block.vlms[1:]:  # one at the most
             settings["judge"] = self._serving_of_judge(vlm)
         if block.data.proposals not in ("", SAMPLES):
-            _refuse_beside_proposals(workflow, ("samples", "zoom", "verify", "check"))
+            _refuse_with_proposals(workflow, ("samples", "zoom", "verify", "check"))
             return ProposalPipeline(storage, self.serving, **settings).steps()
         pipeline: type[SampleProposalPipeline | ImageGroundingPipeline] = ImageGroundingPipeline
         own = {**workflow.own(), "verify": workflow.verify == "reground"}
         if block.data.proposals == SAMPLES:
-            _refuse_beside_proposals(workflow, ("fuse", "zoom", "verify", "check"))
+            _refuse_with_proposals(workflow, ("fuse", "zoom", "verify", "check"))
             pipeline = SampleProposalPipeline
             own = {
                 "samples": _samples_to_unite(workflow),
@@ -234,8 +233,8 @@ class ImageGroundingJob(RowsJob):
         return serving
 
     def _phrases_of_other_images(self) -> list[str]:
-        # There are none where a list of classes is looked for in every image, nor where the input
-        # has no captions or can be read only once.
+        # There are none if a list of classes is looked for in every image, or if the input has no
+        # captions or can be read only once.
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         source = self._input

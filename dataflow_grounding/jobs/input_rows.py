@@ -1,7 +1,6 @@
 """The user's rows as records have them: columns renamed, pictures that are no files made files.
 
-Which column stands for what is guessed by the names that people use, and by what the values look
-like.
+The meaning of a column is guessed from its name and from what its values look like.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,8 +37,8 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
 
     Args:
         row: The user's row.
-        sources: Name that is wanted → name of the column that the row has. One column may stand for
-            several names, and a row needn't have it.
+        sources: Name that is wanted → name of the column that the row has. One column may be used
+            for several names, and a row needn't have it.
 
     Example:
         >>> columns = {"image_path": "file_name", "caption": "text"}
@@ -147,7 +146,7 @@ def guess_column(
     Args:
         role: "image", "caption" or "bbox"; for any other it is None.
         rows: The first rows.
-        taken: Columns that stand for another role.
+        taken: Columns that are used for another role.
 
     Example:
         >>> rows = [{"id": 7, "file_name": "a.jpg", "text": "A cat on a rug."}]

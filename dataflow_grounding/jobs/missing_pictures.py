@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError, ImageMissing
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.terminal import shown
@@ -87,7 +87,7 @@ def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
 
 def _folders_under(start: str) -> Iterator[str]:
     # Without hidden ones and virtual environments; none for a folder that isn't on this machine.
-    level = [] if is_elsewhere(start) else [start]
+    level = [] if is_remote(start) else [start]
     for _ in range(DEEPEST + 1):
         below = []
         for folder in level:
@@ -99,8 +99,8 @@ def _folders_under(start: str) -> Iterator[str]:
 
 
 def _is_open_folder(entry: os.DirEntry[str]) -> bool:
-    # Whether an entry is a folder, neither hidden nor a virtual environment. False for one that
-    # can't be looked at.
+    # Whether an entry is a folder, neither hidden nor a virtual environment. False if it can't be
+    # looked up.
     with suppress(OSError):
         is_environment = os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
         return entry.is_dir() and not entry.name.startswith(".") and not is_environment

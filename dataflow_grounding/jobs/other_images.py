@@ -1,6 +1,6 @@
-"""Phrases of a job's other images, as far as its input says them: for `workflow.negatives`.
+"""Phrases of a job's other images, as far as its input has them: for `workflow.negatives`.
 
-A phrase of another image, of which it is asked in this one, is likely to be absent.
+The thing of another image's phrase is likely to be absent from this one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.embedded.captions import extract_expressions
 
 LOOKED_AT = 300
-"""Only so many first rows count, so that more rows don't change what the earlier ones are asked."""
+"""How many first rows count, so that more rows don't change what the earlier ones are asked."""
 MOST_PHRASES = 500  # that are returned
 MOST_CHARACTERS = 60  # of a phrase that may be any image's; longer ones tell of one image
 
@@ -20,8 +20,8 @@ MOST_CHARACTERS = 60  # of a phrase that may be any image's; longer ones tell of
 def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
     """Return the noun phrases of the first LOOKED_AT captions, as `distinct_phrases` does.
 
-    There are none where nothing is installed that finds them, in what is no text, and in other
-    languages than English.
+    There are none if nothing is installed that finds them, in what is no text, and in languages
+    other than English.
     """
     texts = []
     for caption in islice(captions, LOOKED_AT):

@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 from dataflow_grounding._util.addresses import is_web
-from dataflow_grounding._util.errors import InputError, SpecError, told_as
+from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.terminal import say
@@ -200,10 +200,10 @@ class RowsJob(SpecJob):
         return {"image": IMAGE_COLUMN, **self._first.operator.reads(), "image_id": "image_id"}
 
     def prepare(self) -> None:
-        """Look at the first rows, and make the rows of our own, if there are to be any.
+        """Look at the first rows, and write this job's own rows if it needs any.
 
-        A second call does nothing, nor does one where a step's file is read. Raises InputError,
-        SpecError where the rows lack columns, can't be read or can't be made.
+        It does nothing at a second call, or if a step's file is read. Raises InputError or
+        SpecError if the rows lack columns, can't be read or can't be written.
         """
         if self._ready or not self._from_input:
             return
@@ -219,9 +219,9 @@ class RowsJob(SpecJob):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        # `data.columns` says so, else the input's format. Raises SpecError for a role that isn't
-        # there, InputError where the first rows lack a column of `data.columns`, or one that
-        # another may stand for, and where all pictures would have to be fetched.
+        # `data.columns` says so, else the input's format. Raises SpecError for an unknown role.
+        # Raises InputError if the first rows lack a column of `data.columns`, or one that another
+        # column may replace, and if all pictures would have to be fetched.
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         for role, column in self._data.columns.items():
@@ -247,7 +247,7 @@ class RowsJob(SpecJob):
         # names the role whose column has this name, as `image` for `image_path`; of `caption`
         # next to classes, it says that captions aren't read.
         if name == "caption" and getattr(self._data, "classes", None):
-            return f": captions aren't read beside {self._data_key}.classes, so leave it out"
+            return f": captions aren't read with {self._data_key}.classes, so leave it out"
         for role, column in self._roles.items():
             if column == name:
                 return f": write {role}, whose column is {name}"
@@ -272,7 +272,7 @@ class RowsJob(SpecJob):
                 missing[role] = column
         if not missing:
             return
-        candidates: dict[str, str] = {}  # role → the user's column that may stand for it
+        candidates: dict[str, str] = {}  # role → the user's column that may be it
         for role in missing:
             candidate = guess_column(role, rows, taken)
             if candidate is not None:
@@ -356,10 +356,10 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    # Each stands in the line that it has in the user's file; other lines are left empty.
+    # Each is in the line that it has in the user's file; other lines are left empty.
     broken = 0
     last_line = 0
-    with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
+    with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
         for row in rows:
             empty_lines = "\n" * (row.line - last_line - 1)
             writer.write_line(empty_lines + as_line(row))

@@ -25,7 +25,7 @@ WITH_TIERS = ("openai", "gemini")
 _HOW_IT_IS_ASKED = frozenset(
     ["timeout", "max_workers", "concurrency", "retries", "max_retries", "host", "port", "verbose"]
 )
-# what the user is told where `auto` found no endpoint
+# the message if `auto` found no endpoint
 NOTICE = (
     "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, people by"
     " their faces, blue sky, greenery, and drawn shapes, balls and boxes of a clear color; other"
@@ -180,12 +180,10 @@ def _openai(
 
 
 def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # Each endpoint has an address of its own, and its own key or the common one.
+    # Each endpoint has its address, and its own key or the common one.
     block = vlm.openai
     if block.base_url or block.azure != AzureBlock():
-        raise SpecError(
-            "vlm.openai.endpoints stands beside base_url or azure: leave one of them out"
-        )
+        raise SpecError("vlm.openai.endpoints excludes base_url and azure: leave one of them out")
     parts = []
     for endpoint in block.endpoints:
         own = {

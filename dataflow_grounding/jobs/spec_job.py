@@ -54,7 +54,7 @@ class SpecJob:
 
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
-    pilot: int | None = None  # only so many rows
+    pilot: int | None = None  # how many rows to take; None takes all
     # of the columns that `columns` returned, those that hold empty lists only
     empty_columns: Sequence[str] = ()
     # the box format that the model is asked for; None for a pipeline without boxes
@@ -133,8 +133,8 @@ class SpecJob:
                 operator.wording = wording
 
     def _forms_of_asking(self) -> "dict[int, AskingForm]":
-        # Servings that are asked in the usual form, `vlm.asking: auto`, have none. Of a serving
-        # that stands for several models of the spec, the last that states a form counts.
+        # Servings that are asked in the usual form, `vlm.asking: auto`, have none. If a serving is
+        # several models of the spec, the last that states a form counts.
         forms = {}
         for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
             if vlm.asking == "auto":
@@ -147,7 +147,7 @@ class SpecJob:
 
     @property
     def operators(self) -> list[Operator]:
-        """The steps' operators that are ours; other libraries' say nothing of themselves."""
+        """The steps' operators, without those of other libraries."""
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
 
     @property
@@ -183,8 +183,8 @@ class SpecJob:
     def columns(self) -> list[str]:
         """Return the columns of the first step's rows, and set `empty_columns`.
 
-        Raises InputError where the rows can't be read, or a column is missing that another one
-        seems to stand for.
+        Raises InputError if the rows can't be read, or if a column is missing and another one seems
+        to be it.
         """
         self.prepare()
         source = Source(self.steps)
@@ -294,8 +294,8 @@ def _bring_up_to_date(annotations: str) -> None:
 
 
 def _remove_legacy(step: Step) -> None:
-    beside = os.path.dirname(step.storage.output_path)
-    if os.path.exists(os.path.join(beside, LEGACY_STATE)):
+    folder = os.path.dirname(step.storage.output_path)
+    if os.path.exists(os.path.join(folder, LEGACY_STATE)):
         from dataflow_grounding.formats.legacy_files import remove_legacy  # few folders have any
 
         remove_legacy(step)

@@ -160,11 +160,11 @@ def ready_to_run(
     vlm, workflow = spec.block.vlm, spec.block.workflow
     options = options_of(vlm, workflow, **command)
     shard = options.shard
-    # A shard has a folder of its own.
+    # A shard has its own folder.
     folder = working_folder(spec.results_dir, "" if shard is None else shard.folder(""))
     spec = spec.model_copy(update={"results_dir": folder})
     calibration = os.path.join(folder, CKPT, CALIBRATION)
-    facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, anew=True))
+    facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, refresh=True))
     serving = serving_of(vlm, workflow, spec.folders)
     before = with_earlier_replies(serving, spec.autolabel_type, facts_before)
     make_job = make_job or job_named(spec.autolabel_type, spec.folders)
@@ -192,8 +192,7 @@ def _part_of_limits(
     shard: Shard, options: RunOptions, servings: Sequence[Serving]
 ) -> tuple[RunOptions, list[str]]:
     # All shards together keep to the run's limits. A model in this process isn't divided: each
-    # shard has one of its own. The limits of the servings are changed in place; what is divided is
-    # told in a line for the user.
+    # shard has its own. The servings' limits are changed in place; a line reports what is divided.
     if shard.of == 1:
         return options, []
     parts = []

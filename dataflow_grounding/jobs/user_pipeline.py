@@ -46,7 +46,7 @@ class UserJob(RowsJob):
         """Return the pipeline's steps.
 
         Raises SpecError for settings that the class doesn't take, for what its code raises, and
-        where not each step is on a step of its own, in order, of the storage that it is given.
+        unless each step uses the next step() of the storage that the class is given.
         """
         block = self.spec.block
         assert isinstance(block, UserBlock)

@@ -1,9 +1,9 @@
-"""What a judge's answers decide: which boxes stay, which go, and of which it couldn't be told.
+"""What a judge's answers decide: which boxes stay, which go, and which stay undecided.
 
-Nothing is asked here. A judge's first answer about a box is how the box fits; the second is about
-its crop, or is taken from what the judge says of its phrase's presence. Both stand in the
-expression's `verification`, from one step to the next, and are read there as anything else that
-comes out of a file. Expressions aren't changed in place: functions return copies.
+Nothing is asked here. A judge's first answer about a box is how the box fits. The second is about
+its crop, or follows from what the judge says of its phrase's presence. Steps pass both on in the
+expression's `verification`, which is read like anything else from a file. Expressions aren't
+changed in place: functions return copies.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -50,7 +50,7 @@ def is_open(expression: Mapping[str, Any]) -> bool:
 def check_of(expression: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `verification` that a judge's check has written, with a list of `boxes`.
 
-    It is empty where no check was made, or its judge wasn't obeyed, or another step's stands there.
+    It is empty if no check was made, if its judge wasn't obeyed, or if another step wrote it.
     """
     verification = expression.get("verification")
     if not isinstance(verification, dict) or verification.get("method") != METHOD:
@@ -117,10 +117,9 @@ def _list_of_rejected(expression: Mapping[str, Any]) -> list[Any]:
 
 
 def identified(expression: Expression) -> Expression:
-    """Return the expression with a `bbox_id` of its own for each of its boxes.
+    """Return the expression with a different `bbox_id` for each of its boxes.
 
-    Where some box has none, or two have the same, all are numbered again; else it comes back as it
-    is.
+    If a box has none, or two have the same, all are numbered again.
     """
     instances = expression["instances"]
     ids = {str(instance.get("bbox_id") or "") for instance in instances}
@@ -400,11 +399,11 @@ def decided_by_verdicts(expression: Expression) -> Expression:
 def with_conclusion(expression: Expression) -> Expression:
     """Return the expression with `verified`, `doubtful` and `verification` as its boxes decide.
 
-    `verified` is True where nothing is in doubt and every box that is left fits, or was mended;
-    else None. `doubtful` is True, or left out: a box isn't decided, boxes are missing and weren't
-    asked for, or none is left though the thing may be there. `verification` gets a `score`, the
-    mean over the boxes of the share of their answers that affirm them, and the `reason`: in words,
-    what was dropped, what is in doubt and what fits badly; None where nothing is.
+    `verified` is True if nothing is in doubt and every box that is left fits or was mended; else
+    None. `doubtful` is True if a box isn't decided, if boxes are missing and weren't asked for, or
+    if no box is left though the thing may be there; else it is left out. `verification` gets a
+    `score`: the mean share of answers that affirm a box. It also gets a `reason`, which says what
+    was dropped, what is in doubt and what fits badly; None if nothing is.
     """
     check = check_of(expression)
     name = check.get("second")
@@ -422,7 +421,7 @@ def with_conclusion(expression: Expression) -> Expression:
         scores.append(_score_of([is_absent]))
         if there or (there is None and not rejected):
             doubts.append("no box, though it may be there")
-    elif name not in SECONDS and lacking(expression):
+    elif name not in SECONDS and missing_count(expression):
         # After second answers, the missing boxes were asked for already: then it is no doubt.
         doubts.append("more are there than boxes")
     misfits = _misfits_of(verdicts)
@@ -497,7 +496,7 @@ def _first_in_words(verdict: Mapping[str, Any]) -> str:
     return first
 
 
-def lacking(expression: Mapping[str, Any]) -> int:
+def missing_count(expression: Mapping[str, Any]) -> int:
     """Return how many boxes are missing: the things that the judge counted, less the boxes.
 
     Never below 0. Without a count it is 1 where the judge says that the thing is there and there is
@@ -513,10 +512,10 @@ def lacking(expression: Mapping[str, Any]) -> int:
 
 
 def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) -> Expression:
-    """Return the expression with boxes that were missing, each with an id of its own.
+    """Return the expression with boxes that were missing, each with a new id.
 
-    They have `found_by`, and are still to be judged. `status` becomes "grounded". Without new
-    boxes, the expression comes back as it is.
+    They have `found_by`, and aren't judged yet. `status` becomes "grounded". Without new boxes, the
+    expression comes back as it is.
 
     Args:
         expression: The expression as a check left it.

@@ -76,7 +76,7 @@ def candidates_of(
     return candidates
 
 
-def without_told(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
+def without_named(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
     """Return the changed phrases without those that occur in a text about the image.
 
     What its caption names is there, though nobody boxed it.

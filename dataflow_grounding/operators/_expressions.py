@@ -108,8 +108,8 @@ def doubt_of(record: Mapping[str, Any], answers: Iterable[Found]) -> Update:
 def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
     """Return a copy of an expression with the boxes and the status of an answer.
 
-    `disagreement` is set where several answers were merged, `reason` where the answer states one;
-    else neither is there, nor are `verified` and `verification` of the earlier boxes.
+    `disagreement` is set if several answers were merged, `reason` if the answer states one. Earlier
+    values of these, and `verified` and `verification` of the earlier boxes, are dropped.
     """
     grounded = {name: value for name, value in expression.items() if name not in EARLIER}
     grounded["instances"] = with_bbox_ids(expression, answer.instances)

@@ -17,7 +17,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.engine.in_memory import annotate_all
-from dataflow_grounding.engine.plan import NO_MODEL, for_want_of_a_model
+from dataflow_grounding.engine.plan import NO_MODEL, needed_without_model
 from dataflow_grounding.images.display import ShownRecord, table
 from dataflow_grounding.operators._calling import OnError, roles_of
 
@@ -91,7 +91,7 @@ def check_columns(
         return
     reads = operator.reads()
     for role in lacking:
-        if for_want_of_a_model(operator, role):
+        if needed_without_model(operator, role):
             raise error(f"{operator.name} {NO_MODEL.format(reads[role])}")
     argument_of = {role: argument for argument, role in roles_of(operator).items()}
     unused = [name for name in columns if name not in reads.values()]

@@ -42,13 +42,12 @@ async def ask_judge(
 ) -> Judgement:
     """Ask the judge about expressions and their boxes, mostly in one request.
 
-    Where a request fails, the expressions that it is about have its error, and the others are asked
-    about all the same.
+    If a request fails, its expressions get its error; the others are still asked about.
 
     Args:
         image: The image.
         asked: The expressions, by their place in the record.
-        box_format: How the judge is told boxes.
+        box_format: How boxes are written for the judge.
         ask: Asks the judge.
     """
 

@@ -51,10 +51,10 @@ class Misfit(NamedTuple):
 
 
 def misfits_of(expressions: Sequence[Expression]) -> list[Misfit]:
-    """Return the boxes of a record's expressions that are to be asked for again.
+    """Return the boxes of a record's expressions that should be asked for again.
 
-    These are the ones that a check calls too large or on a part, but not where a person settled the
-    expression, the thing is said to be absent, or the box is in doubt or was mended before.
+    These are the boxes that a check calls too large or on a part, except boxes in doubt, boxes that
+    were mended before, and those of expressions that a person settled or that are absent.
     """
     misfits = []
     for place, expression in enumerate(expressions):
@@ -72,7 +72,7 @@ def _of_expression(place: int, expression: Expression) -> list[Misfit]:
     for instance in expression["instances"]:
         verdict = verdicts.get(str(instance.get("bbox_id")), {})
         fit = verdict.get("verdict")
-        # where the answers differ, a closer look at the box tells nothing of its thing
+        # if the answers differ, a closer look at the box says nothing about its thing
         is_mendable = not verdict.get("mended") and verdict.get("decision") != "undecided"
         if fit in AROUND and is_mendable:
             misfits.append(Misfit(place, expression["text"], instance, str(fit)))

@@ -74,11 +74,11 @@ async def ask_in_parts(
     Args:
         items: What to ask about.
         ask_for: Asks about some items in one request.
-        box_of_item: Where an item is. With it, items near each other come into the same half, else
-            each half is as it stands in the list.
+        box_of_item: Where an item is, so that items near each other come into the same half; None
+            halves the list as it is.
 
     Returns:
-        Of each request that was answered: its items, and the answer.
+        The items and the answer of each request that was answered.
 
     Raises:
         TruncatedReply: The reply about a single item is cut off.

@@ -45,13 +45,13 @@ Result: TypeAlias = Verdict | RecordError
 def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     """Return the verdict on an expression from a model that was asked whether it is right.
 
-    Where the model has no text or no regions of its own, those of the expression stay. The kind is
+    If the model gives no text or no regions, those of the expression stay. The kind is
 
-    - `several` where the expression names one region and the model leaves its words, but names
-      several regions; unless it calls it right and the expression's region is none of them, as then
-      it contradicts itself;
-    - `unknown` where the model doesn't say whether it is right, and `matches` where it says so;
-    - `mended` where it says no, and gives other words or regions, `wrong` where it gives neither.
+    - `several` if the expression names one region, and the model keeps its words but names several
+      regions. If it calls the expression right and names other regions than its own, it contradicts
+      itself: then the kind isn't `several`;
+    - `unknown` if the model doesn't say whether it is right, and `matches` if it says so;
+    - `mended` if it says no and gives other words or regions, `wrong` if it gives neither.
 
     Args:
         check: The model's answer.
@@ -80,10 +80,10 @@ def verdict_of_regrounding(
     Boxes are matched with regions one to one, with the expression's own ones first. The kind is
 
     - `unknown` where the answer is `ambiguous` or `unsupported`;
-    - `matches` where each of its regions has a box, and each box is on one of these;
-    - `mended` where boxes are found, all on regions, but these aren't just its own: it is to name
-      those with a box; `several` where it named one region and the boxes are on several;
-    - `wrong` where nothing is found, or a box is on no region.
+    - `matches` if each of its regions has a box, and each box is on one of these;
+    - `mended` if all boxes are on regions, but not just on its own: it should name the regions with
+      a box. It is `several` instead if it named one region and the boxes are on several;
+    - `wrong` if nothing is found, or a box is on no region.
 
     Args:
         answer: What was found for the text.
@@ -106,7 +106,7 @@ def verdict_of_regrounding(
         kind: Kind = "mended"
         if len(places) == 1 and len(new_places) > 1:
             kind = "several"
-        reason = f"grounded afresh, it is found at {_region_numbers(new_places)}"
+        reason = f"grounded again, it is found at {_region_numbers(new_places)}"
         return Verdict(kind, text, new_places, reason, _mean(overlaps.values()))
     reason = "nothing is found"
     if boxes:
@@ -115,7 +115,7 @@ def verdict_of_regrounding(
     for place in places:
         overlaps_here = [iou(regions[place], box) for box in boxes]
         best_overlaps.append(max(overlaps_here, default=0.0))
-    return Verdict("wrong", text, places, f"grounded afresh, {reason}", _mean(best_overlaps))
+    return Verdict("wrong", text, places, f"grounded again, {reason}", _mean(best_overlaps))
 
 
 def _match_regions(
@@ -135,13 +135,13 @@ def _match_regions(
 
 
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
-    """Return one verdict from two checks, which corrects the expression only where both agree.
+    """Return one verdict from two checks, which corrects the expression only if both agree.
 
-    `several` of either counts at once, with the text as it was before; then, where one can't tell,
-    the other counts. They agree where grounding finds the regions that the model calls right or
-    has corrected the expression to; and where the model calls it wrong, without a correction, and
-    grounding finds it elsewhere (`mended`) or not at all (`wrong`). Where they disagree it is
-    `wrong`, text and regions as they were before both.
+    If either says `several`, so does the verdict, with the text as it was before. Otherwise, if one
+    can't tell, the other counts. They agree if grounding finds the regions that the model calls
+    right or has corrected the expression to. They also agree if the model calls the expression
+    wrong without a correction, and grounding finds other regions (`mended`) or none (`wrong`). If
+    they disagree, the verdict is `wrong`, with text and regions as they were before both.
 
     Args:
         by_asking: What the model said when it was asked.
@@ -167,7 +167,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     where = "nowhere else"
     if by_grounding.kind in ("matches", "mended"):
         where = f"at {_region_numbers(by_grounding.places)}"
-    reason = f"the two checks disagree: asked, it is {answer}; grounded afresh, it is found {where}"
+    reason = f"the two checks disagree: asked, it is {answer}; grounded again, it is found {where}"
     return Verdict("wrong", before.text, before.places, reason, by_grounding.iou)
 
 

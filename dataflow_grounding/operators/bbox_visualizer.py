@@ -75,8 +75,8 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    # Where the id can't be a name as it is, what can't stand in one is replaced or left out, and 40
-    # characters of it are followed by a digest of the id, so that two ids never share a name.
+    # If the id can't be a file's name, its unsafe characters are replaced or left out, and a digest
+    # of the id follows 40 characters of the result, so that two ids never share a name.
     cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
     if name == unique_id and _fits_file_systems(name):

@@ -50,7 +50,7 @@ class BoxMender(BoxOperator):
     descriptions = {"zh": "对过松或只覆盖局部的边界框在放大区域中重新定位。"}
 
     def asks(self, record: Record) -> bool:
-        """Whether a check calls any box too large or on a part, and it is to be asked for again."""
+        """Whether a check calls any box too large or on a part, so that it is asked for again."""
         expressions = read_expressions(record, self.keys.expressions)
         return bool(misfits_of(expressions))
 

@@ -44,7 +44,7 @@ class BoxWatching(Operator):
         """
         if self.serving is None or self.format_choice is None:
             return Counter()
-        # boxes that were right in one form of asking say nothing of another
+        # boxes that were right in one form of asking say nothing about another
         form = repr(self.wording.asking) if self.wording and self.wording.asking else ""
         self.watch, requests = self.watch.begun(self.serving, self.format_choice, start, form)
         return requests
@@ -111,17 +111,17 @@ class BoxOperator(BoxWatching):
             image: The image to look in.
             phrases: What to look for.
             ask: Asks the model.
-            sample: Which of several independent answers this is to be, from 0.
+            sample: Which of several independent answers to ask for, from 0.
 
         Raises:
-            RecordError: An answer can't be had. The reply about a single phrase is cut off:
-                TruncatedReply.
+            RecordError: There is no answer; TruncatedReply if the reply about a single phrase is
+                cut off.
         """
 
         async def ask_once(request_phrases: list[str]) -> list[Found]:
             """Return the answers for some phrases, from one request."""
             request = phrase_grounding(image, request_phrases, self.box_format, self.merge_iou)
-            request = request.put_so(sample=sample)
+            request = request.replace(sample=sample)
             return await self.watch.ask(ask, request, image, request_phrases)
 
         answers: list[Found] = []

@@ -62,7 +62,7 @@ class BoxVerifier(LooksCloser):
             if any(instance.get("zoomed") for instance in expression["instances"]):
                 zoomed_in.add(expression["text"])
 
-        async def ground_afresh(texts: list[str]) -> list[Found]:
+        async def ground_again(texts: list[str]) -> list[Found]:
             """Return a further answer for a text, the only one in the list."""
             text = texts[0]
             # `samples` numbers a further answer: else the stored one comes back, of a phrase that
@@ -73,7 +73,7 @@ class BoxVerifier(LooksCloser):
                 answer = replace(answer, instances=instances)
             return [answer]
 
-        answers = await reground(ground_afresh, texts_of(with_boxes))
+        answers = await reground(ground_again, texts_of(with_boxes))
         checked: list[dict[str, Any]] = []
         for expression in expressions:
             if expression["instances"]:

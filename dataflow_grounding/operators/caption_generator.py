@@ -23,8 +23,8 @@ from dataflow_grounding import (
 class CaptionGenerator(Operator):
     """Writes a caption of the whole image.
 
-    A model looks at the picture alone; a serving that can't see what things are (the embedded one)
-    is told the regions, and so comes after the step that describes them.
+    A model is shown only the picture. A serving that can't see what things are (the embedded one)
+    gets the regions, so this step has to follow the one that describes them.
 
     Args:
         serving: The model that is asked.

@@ -71,11 +71,11 @@ class CropJudge(JudgeOperator):
         return {place: expression for place, expression in asked.items() if check_of(expression)}
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds the expressions with `verified`, `verification` and, of boxes that go, `rejected`.
+        """Adds the expressions with `verified`, `verification` and, for dropped boxes, `rejected`.
 
-        The update is Partial where an answer can't be had, which leaves the boxes that it was about
-        undecided; and where the judge can't be tested. Without crops nothing is asked: expressions
-        without boxes are decided by what was said before.
+        The update is Partial if an answer is missing, which leaves its boxes undecided, and if the
+        judge can't be tested. Without crops nothing is asked: earlier answers decide expressions
+        without boxes.
         """
         image = open_image(record, self.keys.image, self.serving.image_limits)
         asked = self.asked_about(record)

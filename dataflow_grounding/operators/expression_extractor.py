@@ -17,7 +17,7 @@ from dataflow_grounding import (
 
 @OPERATOR_REGISTRY.register()
 class ExpressionExtractor(Operator):
-    """Finds the referring expressions in an image's caption and where each stands in it.
+    """Finds the referring expressions in an image's caption, and the place of each in it.
 
     Args:
         serving: The model that is asked.

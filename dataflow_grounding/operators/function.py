@@ -16,17 +16,16 @@ from dataflow_grounding.serving.serving import Serving
 class FunctionOperator(Operator):
     """Calls a function with each record; what it returns is the update.
 
-    A function that has to be called with two positional arguments is given `ask`, too.
+    A function that requires two positional arguments gets `ask` as the second.
 
     Args:
-        function: The function, or another callable; it may be async, or return what is to be
-            awaited.
+        function: The function, or another callable; it may be async or return an awaitable.
         reads: The columns that it reads; each is the role of its own name.
         writes: The columns that it adds, likewise.
-        serving: Who answers what it asks; None where it asks nothing.
+        serving: What answers its requests; None if it asks nothing.
     """
 
-    sees_all = True  # what a function reads and returns can't be told before
+    sees_all = True  # what a function reads and returns isn't known before
 
     def __init__(
         self,
@@ -82,9 +81,8 @@ class FunctionOperator(Operator):
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:
-    # Return how many positional arguments a function has to be called with. Those with defaults
-    # don't count, nor does `*args`. Raises what `inspect.signature` does for a function without a
-    # signature.
+    # Return how many positional arguments a function requires. Those with defaults and `*args`
+    # don't count. Raises what `inspect.signature` raises for a function without a signature.
     count = 0
     for parameter in inspect.signature(function).parameters.values():
         positional = parameter.kind in (

@@ -25,7 +25,7 @@ class JudgeOperator(Operator):
 
     Args:
         serving: The judge: the model that found the boxes, or another.
-        box_format: The convention in which it is told boxes; None takes the serving's.
+        box_format: How boxes are written for the judge; None takes the serving's format.
         check_every: Records that rely on one test of the judge; None for no tests. A judge that
             does no better than chance is not obeyed.
 
@@ -51,7 +51,7 @@ class JudgeOperator(Operator):
 
     @property
     def box_format(self) -> BoxFormat:
-        """The format in which the judge is told boxes."""
+        """The format of boxes in questions to the judge."""
         return self.format_choice.format
 
     def settle(self, start: RunStart) -> Counter[str]:
@@ -123,10 +123,10 @@ class JudgeOperator(Operator):
         asked: Mapping[int, Expression],
         distrust: Distrust,
     ) -> Update | Partial:
-        """Return the record's columns where the judge isn't trusted: boxes stay, unchecked.
+        """Return the record's columns for a judge that isn't trusted: boxes stay, unchecked.
 
-        `verification` has the reason. The update is Partial where the judge couldn't be tested: as
-        with any other answer that can't be had, the failure is told, and a later run asks again.
+        `verification` has the reason. The update is Partial if the judge couldn't be tested: like
+        any missing answer, that is reported as a failure, and a later run asks again.
 
         Args:
             record: The record.
@@ -141,7 +141,7 @@ class JudgeOperator(Operator):
         update = self.update_of(record, image, ask, unchecked)
         if distrust.error is None:
             return update
-        # Each record's own: whoever tells a failure may add to it.
+        # A copy for each record, because a report of the failure may add to it.
         return Partial(update, copy.copy(distrust.error))
 
     def update_of(

@@ -42,10 +42,12 @@ BY_CHANCE = 0.0003
 # verdicts, and 1 in 10,000 of crops; a judge who is right in 85 of 100 fails none of verdicts, and
 # 1 in 5,000 of crops.
 MOST_PICTURES = 8
-HOPELESS_AFTER = 3  # pictures, after which a judge is given up ...
-HOPELESS = 0.2  # ... whose answers random ones equal with this probability
+# After this many pictures, a judge fails whose answers are as good as random ones with this
+# probability.
+HOPELESS_AFTER = 3
+HOPELESS = 0.2
 USUAL_PICTURES = 2  # that a judge of 85% and more is asked about
-PICTURES_OF_ITS_OWN = 3  # the first so many of a test; the others are the next tests' ones
+PICTURES_OF_ITS_OWN = 3  # of a test, its first ones; the others are those of the next tests
 FRESH = 600.0  # seconds for which a test holds for further calls in this process
 
 
@@ -54,9 +56,9 @@ class KnownPicture(NamedTuple):
 
     Attributes:
         probe: The picture's rectangles.
-        boxes: The boxes that are drawn in the picture, each with a phrase of its own.
-        right: For each box, whether it is around the rectangle of its phrase. So it is if and only
-            if the picture has that rectangle.
+        boxes: The boxes that are drawn in the picture, each with its phrase.
+        right: For each box, whether it is around the rectangle of its phrase. It is exactly if the
+            picture has that rectangle.
     """
 
     probe: Probe
@@ -96,8 +98,8 @@ def right_by_chance(marks: Sequence[Mark]) -> float:
     share_true = sum(mark.truth for mark in marks) / len(marks)
     # A yes is a right answer to a true question, or a wrong one to a false question.
     share_yes = sum(mark.truth is mark.is_right for mark in marks) / len(marks)
-    # The chance of a guess to be right. Of questions of which half are to be affirmed, it is 1/2
-    # however often it says yes.
+    # The chance that a guess is right: 1/2 if yes is right for half of the questions, however often
+    # the judge says yes.
     chance = share_yes * share_true + (1 - share_yes) * (1 - share_true)
     probability = 0.0
     for count in range(right, len(marks) + 1):
@@ -343,7 +345,7 @@ class _Sampling:
         stored: list[object] = []
         try:
             sending = replace(request.sending, stored=stored.append)
-            return await self._ask(request.put_so(sample=self._sample, sending=sending))
+            return await self._ask(request.replace(sample=self._sample, sending=sending))
         finally:
             self.is_new = self.is_new or not stored
 

@@ -7,7 +7,7 @@ from dataflow_grounding.boxes.matching import SAME
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.operators._box_decisions import (
     Expression,
-    lacking,
+    missing_count,
     rejected_of,
     with_found,
 )
@@ -60,7 +60,7 @@ class MissingFinder(BoxOperator):
     def asks(self, record: Record) -> bool:
         """Whether boxes of any expression are missing."""
         expressions = read_expressions(record, self.keys.expressions)
-        return any(lacking(expression) for expression in expressions)
+        return any(missing_count(expression) for expression in expressions)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions, those with missing boxes with what is found for them.
@@ -71,7 +71,7 @@ class MissingFinder(BoxOperator):
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         incomplete = [
-            number for number, expression in enumerate(expressions) if lacking(expression)
+            number for number, expression in enumerate(expressions) if missing_count(expression)
         ]
 
         async def ask_once(numbers: list[int]) -> list[Found]:
@@ -82,7 +82,7 @@ class MissingFinder(BoxOperator):
             for numbers, answers in await ask_in_parts(batch, ask_once):
                 for number, answer in zip(numbers, answers, strict=True):
                     new = _new_ones(expressions[number], answer)
-                    wanted = lacking(expressions[number])
+                    wanted = missing_count(expressions[number])
                     expressions[number] = with_found(expressions[number], new[:wanted])
                     for _ in new[:wanted]:
                         ask.note("found_missing", "a box that a check said was lacking")

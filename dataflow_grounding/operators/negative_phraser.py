@@ -12,7 +12,7 @@ from dataflow_grounding.operators._candidates import (
     COLUMN,
     candidates_of,
     of_other_images,
-    without_told,
+    without_named,
 )
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
@@ -25,7 +25,7 @@ from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.negatives import Changed, negative_phrases
 
 SPARE = 2  # candidates for each negative that is wanted: some turn out to be there
-SHARE_OF_OTHERS = 5  # one in so many candidates is another image's phrase, if there are such
+SHARE_OF_OTHERS = 5  # one candidate in five is another image's phrase, if there are such phrases
 MOST_CHANGED = 40  # phrases of an image that the model is shown, to change them
 
 
@@ -33,8 +33,8 @@ MOST_CHANGED = 40  # phrases of an image that the model is shown, to change them
 class NegativePhraser(Operator):
     """Makes phrases up that are almost right for an image: one of its own, with one thing changed.
 
-    They are candidates, each with the box of the whole image: a NegativeChecker finds out which of
-    them are absent. About twice as many are made as are wanted, none that a text names already.
+    They are candidates, each with the box of the whole image: a NegativeChecker finds out which are
+    absent. About twice as many are made as are wanted. Things that a text names are left out.
 
     Args:
         serving: The model that is asked.
@@ -108,7 +108,7 @@ class NegativePhraser(Operator):
             except RecordError as error:
                 failed = error
         of_record = [answer._replace(place=places[answer.place]) for answer in changed]
-        changed = without_told(told, of_record)
+        changed = without_named(told, of_record)
         candidates = candidates_of(record, own, changed, others, image.size)
         update = {**facts_of(record, image, ask, self.serving), self.keys.candidates: candidates}
         return Partial(update, failed) if failed else update

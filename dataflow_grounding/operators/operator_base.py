@@ -225,7 +225,7 @@ class Operator(plan.Annotator, ABC):
                 f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
             )
         step = plan.Step(operator, FileStorage.like(storage))
-        if not plan.note(step):
+        if not plan.note_step(step):
             self._run_alone(step)
         return next(iter(operator.writes().values()), "")
 
@@ -343,14 +343,14 @@ class Operator(plan.Annotator, ABC):
                 one task. `dataflowgrounding prompts show` prints the shipped one.
             guidance: Sentences that every question has after its instructions.
             prompts: Task → prompt, for one of several tasks and for the system messages.
-            definitions: Term or phrase → what counts as it, sent as data where the term stands in
-                a question.
+            definitions: Term or phrase → what counts as it, sent as data if a question has the
+                term.
             asking: The form in which boxes are asked for: a name of the table in
                 `tasks/asking_forms.yaml`, or parts, as in {"reply": "json", "thinking": "off"}.
 
         Raises:
-            SpecError: A prompt lacks what its replies can't be read without, or is of no task; a
-                form isn't known, or the model can't be told to think so much.
+            SpecError: A prompt lacks what its replies can't be read without, or is for no task; a
+                form isn't known, or the model can't be told how much to think.
 
         Example:
             >>> from dataflow_grounding import EmbeddedServing, ExpressionExtractor
@@ -393,7 +393,7 @@ class Operator(plan.Annotator, ABC):
     def lacking(self, columns: Collection[str]) -> list[str]:
         """Return the roles that it needs and whose columns are not among `columns`, in order.
 
-        Optional roles aren't needed, nor are columns that the run itself knows (FACT_COLUMNS).
+        Optional roles, and columns that the run itself knows (FACT_COLUMNS), aren't needed.
         """
         lacking: list[str] = []
         for role, column in self.reads().items():

@@ -13,10 +13,10 @@ from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, I
 class ProposalVerifier(BoxChecker):
     """Has a judge say of each proposed box whether it is true of its phrase, and what is missing.
 
-    The boxes may be a detector's. One request shows all of an image, in an order of its own, and
-    without scores: neither a detector's order nor its score sways the judge. A false box goes into
-    `rejected`, a true one keeps its numbers. How many things there are of each phrase stands in
-    `verification`, by which a MissingFinder asks for what is missing.
+    The boxes may be a detector's. One request shows all boxes of an image, reordered and without
+    scores, so that neither the detector's order nor its scores sway the judge. A false box goes
+    into `rejected`, a true one keeps its numbers. `verification` says how many things of each
+    phrase there are; by that a MissingFinder asks for missing ones.
 
     Args:
         serving, box_format, check_every: As JudgeOperator's.
@@ -42,8 +42,8 @@ class ProposalVerifier(BoxChecker):
     def asked_about(self, record: Record) -> dict[int, Expression]:
         """Return the base class's expressions, ordered by phrase, their boxes by their edges.
 
-        So the order of the proposals tells the judge nothing of them. The keys are the places in
-        the record, as ever.
+        So the order of the proposals tells the judge nothing. The keys are still the places in the
+        record.
         """
         asked = super().asked_about(record)
         ordered = {}

@@ -30,10 +30,10 @@ CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
 
 @OPERATOR_REGISTRY.register()
 class RegionCaptioner(RegionOperator):
-    """Describes each marked region of an image in a text of its own.
+    """Describes each marked region of an image.
 
     Near ones are asked for together, at most `regions_per_request`. The marks are drawn into the
-    picture in the size in which it is sent, so that their numbers can be read there. Raises
+    picture at the size that is sent, so that their numbers stay readable. Raises
     SpecError for a wrong setting.
 
     Args:
@@ -106,7 +106,7 @@ class RegionCaptioner(RegionOperator):
     def _request(
         self, image: Image, regions: Regions, box_format: BoxFormat
     ) -> Request[RegionCaptions]:
-        # With `marks="crop"` it is about one region, which is sent as a picture of its own.
+        # With `marks="crop"` it is about one region, which is sent as a separate picture.
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], box_format, self.style)

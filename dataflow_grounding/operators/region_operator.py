@@ -31,7 +31,7 @@ class RegionOperator(Operator):
 
     Args:
         serving: The model that is asked.
-        box_format: The convention in which it is told boxes; None takes the serving's.
+        box_format: How boxes are written for the model; None takes the serving's format.
         regions_per_request: Most regions shown at once; None takes the serving's.
         marks: `outline` draws and numbers the boxes in the picture that is sent, `none` doesn't.
 

@@ -9,7 +9,7 @@ from dataflow_grounding._util.paths import kind_of, state_of
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import current_options
-from dataflow_grounding.engine.plan import Step, WholeFile, check, out_of_forward, segments
+from dataflow_grounding.engine.plan import Step, WholeFile, check, outside_forward, segments
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.operator_base import Operator
@@ -120,7 +120,7 @@ class StepByStep(CheckedSteps):
                         f" self.storage.path_of({step.storage.operator_step + 1})"
                     )
         for step in waiting:
-            with out_of_forward():
+            with outside_forward():
                 summary = execute(
                     [step], current_options.get(), self._name, self._budget, ahead=self._ahead
                 )
@@ -136,7 +136,7 @@ class StepByStep(CheckedSteps):
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
     # What a step depends on that `forward()` can change between its call and its run, by its name
     # for people: its operator's settings, its serving's, and a file that no step has `written`.
-    with out_of_forward():  # a look at a path would have the steps run
+    with outside_forward():  # a look at a path would have the steps run
         return _parts_of(step, written)
 
 
@@ -158,7 +158,7 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # Plain values as text; of all else it is told whether it is another object.
+    # Plain values as text; for all else, only its identity counts.
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))

@@ -12,11 +12,11 @@ from dataflow_grounding.data.storage import (
     is_storage,
     run_noted_steps,
 )
-from dataflow_grounding.engine.plan import Step, WholeFile, note
+from dataflow_grounding.engine.plan import Step, WholeFile, note_step
 
 
 def stand_in_for(value: Any) -> Any:
-    """Return what stands for an operator or a storage of another library while `forward()` runs.
+    """Return what replaces an operator or a storage of another library while `forward()` runs.
 
     None for anything else.
     """
@@ -26,9 +26,9 @@ def stand_in_for(value: Any) -> Any:
 
 
 class ForeignOperator:
-    """Stands for an operator of another library while `forward()` is called.
+    """Replaces an operator of another library while `forward()` is called.
 
-    It has the operator's attributes, but a `run` of its own.
+    It has the operator's attributes, but another `run`.
     """
 
     _operator: Any = None  # also of a copy that is only being made
@@ -62,7 +62,7 @@ class ForeignOperator:
         given_keys = {name: _itself(value) for name, value in keys.items()}
         work = functools.partial(self._operator.run, *given, **given_keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
-        if not note(step):
+        if not note_step(step):
             return work()
         storage.strays = None  # what it calls itself, in whichever thread, is its own
         return _output_column(self._operator, arguments, keys)
@@ -84,7 +84,7 @@ class ForeignStorage:
         self._storage = storage
 
     def step(self) -> "ForeignStorage":
-        """Return what stands for the storage at its next step."""
+        """Return what replaces the storage at its next step."""
         return ForeignStorage(self._storage.step())
 
     def __getattr__(self, name: str) -> Any:
@@ -106,9 +106,9 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
-    # Return the column that an operator of another library is told to write, as `output_key=…`, or
-    # writes by default; "" for none. It is the first argument whose name begins with `output`.
-    # Raises PlanError for arguments that its `run` doesn't take.
+    # Return the column that another library's operator writes, by an argument as in `output_key=…`
+    # or by default; "" for none. It is the first argument whose name begins with `output`. Raises
+    # PlanError for arguments that its `run` doesn't take.
     given = dict(keys)
     with suppress(ValueError):  # not every callable tells its arguments
         signature = inspect.signature(operator.run)

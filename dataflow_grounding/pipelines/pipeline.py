@@ -10,7 +10,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.storage import FileStorage, before_looking
 from dataflow_grounding.engine.execute import check_budget, execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
-from dataflow_grounding.engine.plan import Step, holding, noted_steps, out_of_forward
+from dataflow_grounding.engine.plan import Step, holding, noted_steps, outside_forward
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.operator_base import Operator
 from dataflow_grounding.pipelines._noted_steps import CheckedSteps, NoRecordLeft, StepByStep
@@ -58,7 +58,7 @@ class Pipeline:
         return [type(value).__name__ for value in values if callable(getattr(value, "run", None))]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes without `forward`: a copy gets one of its own in `__new__`."""
+        """Return the attributes without `forward`: a copy gets a new one in `__new__`."""
         return {name: value for name, value in vars(self).items() if name != "forward"}
 
     def forward(self) -> Any:
@@ -88,9 +88,9 @@ class Pipeline:
         return steps
 
     def _call_operators(self) -> None:
-        # While it runs, wrappers stand in place of what is of other libraries, so that their
-        # operators take part in the run as steps, and a look at a file of their storages is seen.
-        # Those in lists stay as they are.
+        # While it runs, wrappers replace what belongs to other libraries, so that their operators
+        # take part in the run as steps, and a look at a file of their storages is noticed. Those in
+        # lists stay as they are.
         foreign: dict[str, Any] = {}
         strays: list[str] = []
         try:
@@ -108,7 +108,7 @@ class Pipeline:
             if strays:
                 raise PlanError(strays[0])
         except AttributeError as error:
-            # The commonest mistake has a message of its own: a pipeline without a storage.
+            # The commonest mistake has its own message: a pipeline without a storage.
             storage = vars(self).get("storage")
             is_of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
             if not is_of_storage or callable(getattr(storage, "step", None)):
@@ -157,7 +157,7 @@ class Pipeline:
                 outer.append(step)
             return Summary()
         outer.run()
-        with out_of_forward():
+        with outside_forward():
             summary = self._run(resume_step, options)
         outer.summaries.append(summary)
         return summary
@@ -205,7 +205,7 @@ class Pipeline:
     ) -> Summary:
         """Run what `forward()` calls on a Ray cluster.
 
-        What `run` has done isn't done again, nor the other way round.
+        What `run` has done isn't done again, and vice versa.
 
         Args:
             address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as

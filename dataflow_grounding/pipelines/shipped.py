@@ -50,8 +50,8 @@ class ImageGroundingPipeline(Pipeline):
             which decides; with True the crops are judged, too, and what is missing or doesn't fit
             is asked for again.
         judge: The model that judges; None takes `serving`.
-        negatives: How many negatives each image is to have: phrases of what isn't in it, made up
-            out of its own phrases and `other_images`, and kept where the judge calls them absent.
+        negatives: How many negatives each image should have: phrases of what isn't in it, made up
+            from its own phrases and `other_images`, and kept if the judge calls them absent.
         other_images: Phrases of other images.
         **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
 

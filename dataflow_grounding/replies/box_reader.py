@@ -193,11 +193,11 @@ class _BoxReader:
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
     def find_unread(self, parsed: ParsedReply) -> None:
-        """Find the phrases that nothing is known about, and those that it isn't sure of.
+        """Find the phrases about which the reply says nothing certain.
 
-        A phrase without a box is unread where something of its own was dropped, or where it has a
-        box and is said not to be there. It is unsure where a dropped box is of no phrase: that may
-        be its own.
+        A phrase without a box is unread if something of it was dropped, or if it has a box and is
+        said not to be there. It is unsure if a dropped box belongs to no phrase: it may be the
+        phrase's.
         """
         reading = self.reading
         found = {box.id for box in reading.boxes}
@@ -361,8 +361,8 @@ class _BoxReader:
     def phrase_told_by(self, item: RawBox | Dropped) -> tuple[int | None, str]:
         """Return the id of the phrase that an item belongs to, or None and why there is none.
 
-        It is told by the item's id; else by a label that is equal to a phrase; else, where no box
-        has either, by there being one phrase alone.
+        It follows from the item's id, else from a label that equals a phrase. If no box has either,
+        and there is only one phrase, it is that one.
         """
         key = (item.id, item.label)
         if key not in self.phrase_of_key:

@@ -81,10 +81,10 @@ def answer_of(reply: str) -> str:
 
 
 def enclosed(text: str) -> Answer:
-    """Return what stands in a fence or in GLM's tokens for an answer; else all of the text.
+    """Return what is in a fence or in GLM's tokens for an answer; else all of the text.
 
     Raises:
-        UnreadableReply: There are two of them, which differ.
+        UnreadableReply: There are two, and they differ.
     """
     if _GLM_OPENS in text:
         before, _, rest = text.partition(_GLM_OPENS)

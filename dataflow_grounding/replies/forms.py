@@ -1,6 +1,6 @@
 """A reply in any known form: the forms are tried in order, and the first that fits is the answer.
 
-They are JSON, a family's tokens, lines where they were asked for, and one sentence that says that
+They are JSON, a family's tokens, lines if they were asked for, and one sentence that says that
 nothing is there. docs/replies.md has them on one page.
 """
 
@@ -188,7 +188,7 @@ def _without_key(before: str) -> str:
 
 
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
-    """Return the lines of a reply as the objects of one in JSON; None where no line is as asked.
+    """Return the lines of a reply as the objects of one in JSON; None if no line is as asked.
 
     Under `key`, an object has the numbers of its box as texts, or None.
 

@@ -27,7 +27,7 @@ class NoBox(Exception):
 
 
 class Boxes(NamedTuple):
-    """The boxes under one key or set of keys; none where it says that nothing is there.
+    """The boxes under one key or set of keys; none if it says that nothing is there.
 
     Attributes:
         numbers: The numbers of each box.
@@ -97,16 +97,16 @@ def numbers_in(text: str) -> list[str] | None:
 
 
 def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
-    """Return the boxes that stand under a box key; None where there is something else.
+    """Return the boxes under a box key; None if something else is there.
 
     They are four numbers, in a list or a string; named coordinates; two pairs; or a list of these.
 
     Args:
-        value: What stands there.
-        is_outline: Whether it is the corners of an outline, of which the box is returned.
+        value: What is there.
+        is_outline: Whether it is the corners of an outline; then the box around it is returned.
 
     Raises:
-        NoBox: There is a box of another number of numbers, or one within a box.
+        NoBox: There is a box with too few or too many numbers, or a box within a box.
     """
     if isinstance(value, str):
         numbers = numbers_in(value)

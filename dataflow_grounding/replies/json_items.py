@@ -42,7 +42,7 @@ from dataflow_grounding.replies.words import (
 )
 
 _MOST_LEVELS = 8  # of objects and arrays around items
-_MOST_BOXES = 5_000  # of a reply; no model is asked for so many, or has tokens for them
+_MOST_BOXES = 5_000  # of a reply; no model is asked for more, or has the tokens to write them
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _ROLES_OF_ITEMS = ("point", "label", "id", "found", "absent")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}

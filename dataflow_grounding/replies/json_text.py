@@ -1,6 +1,6 @@
 """JSON as models write it: strict, or nearly so.
 
-What is not quite JSON is read by a small grammar of its own, in one pass: single quotes, unquoted
+What is not quite JSON is read by a small grammar, in one pass: single quotes, unquoted
 keys, trailing commas, comments, Python's literals and tuples, numbers with leading zeros, several
 values one after the other, and a text that ends in the middle. Nothing is guessed: brackets that
 don't match, and a value where a key belongs, are errors. No number is ever changed.
@@ -29,7 +29,7 @@ _WORDS = {"true": True, "false": False, "null": None, "none": None, "undefined":
 _NOT_A_NUMBER = frozenset(["nan", "infinity", "inf"])
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "`": "`"}
-# A tuple, where numbers stand in it; other parentheses belong to words.
+# A tuple, if it has numbers; other parentheses belong to words.
 _OPENS = lazy_pattern(r"[\[{［｛]|\((?=\s{0,9}[-+.]?\d)")
 # What may stand between values that are one list, as one object a line.
 _BETWEEN = lazy_pattern(r"[\s,;]*(?:and(?:\s+then)?(?=[\s{\[])\s*)?", re.IGNORECASE)
@@ -44,7 +44,7 @@ _MASK = lazy_pattern(r'<start_of_mask>(?:<seg_\d{1,3}>)*"')
 _BRACKET = lazy_pattern(r"[\[\]{}［］｛｝]")
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
-# Full-width punctuation, which stands for JSON's own outside of strings.
+# Full-width punctuation, which is read as JSON's own outside of strings.
 _NARROW = {"［": "[", "］": "]", "｛": "{", "｝": "}", "：": ":", "，": ",", "、": ",", "；": ";"}
 
 

@@ -101,7 +101,7 @@ def parse_reply(
 ) -> ParsedReply:
     """Return a reply's boxes as written; it may be `in_lines` if `vlm.asking: lines` was used.
 
-    Don't change what is returned: whoever asks for the same again gets the same object.
+    Don't change what is returned: a second call for the same reply returns the same object.
 
     Raises:
         UnreadableReply: The reply is in no known form.
@@ -116,7 +116,7 @@ def parse_reply(
     return parse_lines(reply, phrases, asked.key)
 
 
-@lru_cache(maxsize=1)  # whoever watches over a run's boxes looks at a reply right before it is read
+@lru_cache(maxsize=1)  # the watch over a run's boxes parses a reply right before it is read
 def _parse(
     reply: str, phrases: tuple[tuple[int, str], ...], key: str, to_pixels: bool
 ) -> ParsedReply:
@@ -156,7 +156,7 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
     if type(phrase_id) is not int or not item.keys() <= {key, *_KEYS_AS_ASKED}:
         return None
     for coordinate in numbers:
-        # a bool is no coordinate, nor is what JSON doesn't have, such as NaN
+        # a bool is no coordinate; neither is NaN, which JSON doesn't have
         kind = type(coordinate)
         if (kind is not int and kind is not float) or not -LARGEST <= coordinate <= LARGEST:
             return None

@@ -41,14 +41,14 @@ class RawBox:
     """A box, a point, or something that is not there, as a reply writes it.
 
     Attributes:
-        numbers: Its coordinates as written: four of a box, two of a point or of a pair of grid
-            cells, none of what is not there.
+        numbers: Its coordinates as written: four for a box, two for a point or a pair of grid
+            cells, none for something that is not there.
         label: Its label; None without one.
         id: The id of its phrase; None without one.
         score: Its score as written.
-        evidence: seen, inferred or region; None where the reply doesn't say.
-        order: The order of its numbers where their names settle it; None for the format's own.
-        family: The model family whose special tokens it stands in, where only one writes them.
+        evidence: seen, inferred or region; None if the reply doesn't say.
+        order: The order of its numbers if their names settle it; None for the format's own.
+        family: The model family whose special tokens it is written in, if only one has them.
         corners: Whether the numbers are two corners even in a format of a corner and a size.
     """
 
@@ -143,7 +143,7 @@ class Reading:
             matched_by_label, merged, score_ignored or native_tokens.
         statuses: Phrase id → status, as the embedded grounder gives it.
         reasons: Phrase id → why.
-        unread: Ids of phrases that the reply answers in no usable way: nothing is known about them.
+        unread: Ids of phrases without a usable answer.
         unsure: Phrase id → why it isn't known to be absent, though the reply has no box for it.
     """
 

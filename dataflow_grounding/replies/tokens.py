@@ -87,7 +87,7 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
     The first item is the words before them, each further one words that follow a token.
 
     Raises:
-        UnreadableReply: It is unclear to which box a label belongs, or what stands in a tag.
+        UnreadableReply: It is unclear to which box a label belongs, or what a tag holds.
     """
     parsed.truncated = parsed.truncated or _CUT_TAG.search(text) is not None
     if _LOCATION.search(text):
@@ -150,7 +150,7 @@ def _tags_of(text: str) -> list[_Tag]:
 
 
 def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
-    # Labels stand in tags before their boxes, or, where each box is followed by one, after them.
+    # Labels are in tags before their boxes, or after them if each box is followed by one.
     tags = _tags_of(text)
     if not tags:
         return [text]
@@ -278,7 +278,7 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
 
 
 def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
-    # A label may stand before the list, as Unlimited-OCR writes it.
+    # A label may come before the list, as Unlimited-OCR writes it.
     if numbers_in(content) is not None:
         add_boxes(content, RawBox((), label), parsed)
         return

@@ -1,8 +1,8 @@
 """Words: labels that are phrases, words next to an answer, and one sentence instead of one.
 
-A label is a phrase that it equals, but for how it is written. Words are skipped only where they
-can't change what the answer says. The lists of words, and the wordings that say that nothing is
-there, are in grammar.yaml.
+A label is the phrase that it equals, apart from spelling. Words are skipped only if they can't
+change what the answer says. The lists of words, and the wordings that say that nothing is there,
+are in grammar.yaml.
 """
 
 import re
@@ -153,15 +153,15 @@ def _neutral_parts() -> re.Pattern[str]:
 
 
 def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
-    """Return why words next to an answer can't be skipped; None where they can.
+    """Return why words next to an answer can't be skipped; None if they can.
 
-    They can't with a digit, a bracket, a quotation mark or a question, and with a word that can
-    turn an answer round.
+    They can't if they have a digit, a bracket, a quotation mark or a question, or a word that can
+    reverse an answer.
 
     Args:
         text: The words.
-        to_pixels: Whether boxes were asked for in pixels: that may be said, and nothing else of
-            their unit. None where neither may be.
+        to_pixels: Whether boxes were asked for in pixels. The words may name that unit and no
+            other; None allows no unit.
     """
     if not text or text.isspace():
         return None
@@ -182,10 +182,10 @@ def points_back(text: str) -> bool:
 
 
 def other_thing(text: str, things: Sequence[str]) -> str | None:
-    """Return a word that may say more than which things have a box; None where there is none.
+    """Return a word that may say more than which things have a box; None if there is none.
 
-    A text may have neutral words, and name all of the things or none: each whole, with nothing but
-    "and" between two of them, so that it says nothing of one by another.
+    A text may have neutral words, and name all of the things or none. Each has to be whole, with
+    only "and" between two of them, so that the text says nothing about one by another.
     """
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)

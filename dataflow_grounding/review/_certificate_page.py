@@ -20,7 +20,7 @@ from dataflow_grounding.images.document import (
 )
 
 _MOST_FILES = 500
-"""Digests of so many files are listed; the JSON file has them all."""
+"""How many files' digests are listed; the JSON file has all of them."""
 # Kind of group, as the certificate calls it → the heading of its table.
 _HEADINGS = {
     "class": "By class",
@@ -31,7 +31,7 @@ _HEADINGS = {
 }
 _MOST_NAMED = 3  # items that are not settled
 _MOST_GROUPS = 200
-"""So many groups of a kind are listed, those with the most boxes."""
+"""How many groups of a kind are listed, those with the most boxes."""
 
 
 def certificate_page(certificate: Mapping[str, Any], results: str, file_name: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
@@ -83,12 +83,12 @@ def review_files(results: str) -> ReviewFiles:
         'example_data/gold.reviews.jsonl'
     """
     annotations = annotations_of(results)
-    if is_elsewhere(annotations):
+    if is_remote(annotations):
         raise InputError(
             f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
             " copy"
         )
-    stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have decisions of their own
+    stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have separate decisions
     if stem.endswith(".reviewed"):
         raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")
     if os.path.basename(stem) == "annotations":
@@ -241,7 +241,7 @@ class Decisions:
             who: The reviewer.
 
         Returns:
-            The changes as they stand in the file.
+            The changes as they are in the file.
 
         Raises:
             InputError: The decision is not of that form, or somebody else changed one of the

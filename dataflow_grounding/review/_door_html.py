@@ -184,7 +184,7 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
 
 
 def _number_text(kind: str | None, value: Any) -> str:
-    # A `share` is in percent; of a `spread` the mean, the median and the edges are told; any other
+    # A `share` is in percent; a `spread` gives the mean, the median and the edges; any other figure
     # is a plain number.
     if kind == "spread":
         edges = f"5 % to 95 %: {value['p5']:g} to {value['p95']:g}"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.review._record_view import path_of_picture
@@ -120,7 +120,7 @@ def _by_content(digest: str) -> str:
 
 
 def _file_of(record: Record) -> tuple[str, int, int] | None:
-    if any(map(is_elsewhere, (path_of(record), *record.folders))):
+    if any(map(is_remote, (path_of(record), *record.folders))):
         return None
     try:
         path = path_of_picture(record)

@@ -175,7 +175,7 @@ def _changed(
 def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    # `current` has the same boxes. What a reviewer drew gets an id of its own.
+    # `current` has the same boxes. What a reviewer drew gets a new id.
     ids: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
@@ -314,9 +314,9 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    # The first has the columns of the region that was there, the others text and box alone. Without
+    # The first has the columns of the region that was there, the others only text and box. Without
     # boxes nothing is yielded, unless a reviewer confirmed that there is no such thing: then the
-    # old region is, as a wrong one.
+    # old region is yielded as a wrong one.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(before)
@@ -456,7 +456,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
         raise InputError(f"expression {id}: 'text' should be a text")
     if span is not None and not _stands_at(text, span, caption):
         raise InputError(
-            f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption"
+            f"expression {id}: 'char_span' {span!r} is not the place of {text!r} in the caption"
         )
     changes = {"text": text, "char_span": span}
     if caption == record.get("caption"):
@@ -514,7 +514,7 @@ def _reviewed_box(
     id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
     # With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one.
-    # With others it was drawn, and so is right, unless it is `unjudged`.
+    # With other corners it was drawn, and so is right, unless it is `unjudged`.
     bbox: Any = item.get("bbox")
     verified = item.get("verified")
     is_drawn_now = None in old["bbox"]

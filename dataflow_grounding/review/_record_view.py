@@ -226,8 +226,8 @@ def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
 def expressions_of(record: Record) -> dict[str, Expression]:
     """Return the record's expressions, else its region captions or regions, in order, by id.
 
-    Of several with one id the second has the key `ID~2`, and so on; their `expression_id` stays.
-    {} for a record without any of these columns. Raises BrokenRow where they can't be read.
+    If several have the same id, the second has the key `ID~2`, and so on; their `expression_id`
+    stays. {} for a record without any of these columns. Raises BrokenRow if they can't be read.
     """
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):

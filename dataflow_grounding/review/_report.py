@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from typing import IO, Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
@@ -40,7 +40,7 @@ The index in this tuple is the number of the bit in a row of the index, which `r
 _SCORE_BINS = 10  # equal parts of 0 to 1
 _SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
 TOLD_EVERY = 100  # records between two calls of `on_progress`
-_MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
+_MOST_KINDS = 20  # of failures that have a separate filter; the others share one
 # Where a record's two lines stand in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
@@ -146,7 +146,7 @@ def _with_pictures(
     paths = ((record, earlier, find_image(record)) for record, earlier in items)
 
     def is_far(item: tuple[Mapping[str, Any], Earlier, str | None]) -> bool:
-        return item[2] is not None and is_elsewhere(item[2])
+        return item[2] is not None and is_remote(item[2])
 
     # Each decoded picture takes memory: as many are made into small copies as there are cores.
     return side_by_side(
@@ -191,7 +191,7 @@ def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
 
 
 def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
-    """Return those of FLAGS that a record is marked with, of which it may have any number."""
+    """Return those of FLAGS that a record is marked with."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
     marks = set()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.files import new_file, whole_file, within
 from dataflow_grounding._util.paths import look
@@ -73,7 +73,7 @@ and for each report a folder of eight digits with `index.js`, `records-1.js` and
 
 
 def script_json(value: Any) -> str:
-    """Return `value` as JSON that can stand in a script, and within a page's `<script>`.
+    """Return `value` as JSON that is safe in a script, and within a page's `<script>`.
 
     Raises ValueError for NaN and infinity, TypeError for what JSON can't hold.
     """
@@ -84,10 +84,10 @@ def script_json(value: Any) -> str:
 class ReportFiles:
     """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
-    The data of each report are in a folder of their own in there, so that an earlier page stays
-    whole until `put` gives the new one its name and removes what earlier reports left. Pictures on
-    this machine that are neither large nor of an odd type are shown themselves; the others have a
-    small copy in `thumbnails`, which later reports use again.
+    Each report has a separate folder for its data in there, so that an earlier page stays whole
+    until `put` gives the new one its name and removes what earlier reports left. Local pictures are
+    shown themselves if they are small and of a usual type; the others have a small copy in
+    `thumbnails`, which later reports use again.
 
     Args:
         page: The page's path; it is absolute in the attribute.
@@ -96,7 +96,7 @@ class ReportFiles:
 
     Attributes:
         folder: The folder that the page is in.
-        beside: The folder next to the page.
+        files_folder: The folder next to the page.
         address: What the page puts before the names of its data files; empty if `single`.
         inline: A temporary file of the HTML that the page is to hold. If `single`, `write` puts
             the data there.
@@ -112,17 +112,19 @@ class ReportFiles:
         self.single = single
         self.copies = copies or single
         self.folder = os.path.dirname(self.page)
-        self.beside = os.path.splitext(self.page)[0] + "_files"
-        self._is_first = not os.path.lexists(self.beside)  # the folder isn't there yet
-        self._is_ours = self._is_first or _is_ours(self.beside)  # what reports left may be removed
+        self.files_folder = os.path.splitext(self.page)[0] + "_files"
+        self._is_first = not os.path.lexists(self.files_folder)  # the folder isn't there yet
+        self._is_ours = self._is_first or _is_ours(
+            self.files_folder
+        )  # what reports left may be removed
         if os.path.lexists(self.page) and not _is_page(self.page):
             raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
-            raise _name_taken(self.beside, "folder")
+            raise _name_taken(self.files_folder, "folder")
         # the folder, in the one next to the page, of this report's data
         self._data_folder = secrets.token_hex(4)
         self.address = "" if single else f"{self._address_of(self._data_folder)}/"
-        self._copies_folder = os.path.join(self.beside, "thumbnails")
+        self._copies_folder = os.path.join(self.files_folder, "thumbnails")
         # small copies of earlier reports, by key: the file's name, and the size of the picture
         self._copies_there: dict[str, tuple[str, Size]] = {}
         self._copies_used: set[str] = set()  # names of the copies that this report shows
@@ -134,9 +136,9 @@ class ReportFiles:
 
     def _make_folders(self) -> None:
         for folder in (self._data_folder, "thumbnails"):
-            os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
+            os.makedirs(os.path.join(self.files_folder, folder), exist_ok=True)
         if self._is_first:
-            with new_file(os.path.join(self.beside, _MARKER)) as marker:
+            with new_file(os.path.join(self.files_folder, _MARKER)) as marker:
                 marker.write(_MARKER_TEXT.encode())
         for name in os.listdir(self._copies_folder):
             match = _THUMBNAIL.fullmatch(name)
@@ -167,7 +169,7 @@ class ReportFiles:
                     )
             self.inline.write("]</script>\n")
             return
-        path = os.path.join(self.beside, self._data_folder, f"{name}.js")
+        path = os.path.join(self.files_folder, self._data_folder, f"{name}.js")
         with new_file(path, "w", encoding="utf-8", newline="\n") as file:
             file.write(f'reportPage.take("{name}", [')
             file.writelines(_separated(rows))
@@ -188,9 +190,9 @@ class ReportFiles:
     def picture(self, path: str | None) -> Picture:
         """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
-        A small file of a type that browsers show is shown itself. Of others there is a copy, made
-        once for a file of that path, size and time of change; if `single`, its address is a `data:`
-        URL. If a picture can't be read, nothing is raised, and the page says why it is missing.
+        A small file of a type that browsers show is shown itself. Others have a copy, made once for
+        a file of that path, size and time of change; if `single`, its address is a `data:` URL. If
+        a picture can't be read, nothing is raised, and the page says why it is missing.
 
         Args:
             path: The picture's file; None for one that is not there.
@@ -226,7 +228,7 @@ class ReportFiles:
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
 
     def _address_of(self, path: str) -> str:
-        return quote(os.fsencode(f"{os.path.basename(self.beside)}/{path}"))
+        return quote(os.fsencode(f"{os.path.basename(self.files_folder)}/{path}"))
 
     def put(self, parts: Iterable[str]) -> None:
         """Write the page from its parts, `inline` read from its beginning, and give it its name.
@@ -253,13 +255,13 @@ class ReportFiles:
             return
         kept: set[str] = set()
         if not self._is_first:
-            kept = set(os.listdir(self.beside)) - {self._data_folder}
+            kept = set(os.listdir(self.files_folder)) - {self._data_folder}
         self._remove_all_but(kept)
 
     def _remove_all_but(self, kept: set[str]) -> None:
         # A kept folder stays with all that is in it. Files of the user stay, and so does what can't
         # be removed. Folders that are empty then are removed, the one next to the page too.
-        folder = Path(self.beside)
+        folder = Path(self.files_folder)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
             path_in_folder = path.relative_to(folder)
@@ -333,7 +335,7 @@ def link(path: str, folder: str) -> str:
     The address is relative where both are in a folder that may be moved as a whole: the page's,
     its parent, or that one's; else it begins with `file:`.
     """
-    if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
+    if is_remote(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
         return ""
     path = os.path.abspath(path)
     results = os.path.dirname(folder)

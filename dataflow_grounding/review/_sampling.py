@@ -17,7 +17,7 @@ from dataflow_grounding.review._record_view import Expression, expressions_of
 from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
 
 GOLD_IOU = 0.5  # from which a box is the gold's
-LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
+LEAST_MIXED_IN = 10  # items of gold in a sample, or all if the gold has fewer
 
 
 def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
@@ -47,8 +47,8 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
     if index is None:  # it was deleted
         return False
     verdict = reviewer_verdict(after["instances"][index])
-    is_drawn_anew = outcome.box_after(box) is None
-    if verdict is not None and is_drawn_anew:
+    is_redrawn = outcome.box_after(box) is None
+    if verdict is not None and is_redrawn:
         return False
     return verdict
 
@@ -87,8 +87,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
-    # Rejected boxes are left out. So a phrase of status `none`, and one of rejected boxes alone,
-    # has an empty list; a phrase with neither boxes nor that status isn't in it.
+    # Rejected boxes are left out. So a phrase of status `none`, or with only rejected boxes, has an
+    # empty list; a phrase with neither boxes nor that status isn't in it.
     boxes = defaultdict[tuple[str, str], list[Any]](list)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -101,10 +101,10 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
 
 
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Draw, from the items that gold knows, those to mix into a sample: none that is in it.
+    """Draw, from the items that gold knows, further ones to mix into a sample.
 
-    It is one for ten of the sample, and LEAST_MIXED_IN at least, or all if there are fewer. For the
-    same sample they are always the same.
+    There is one for ten of the sample, and at least LEAST_MIXED_IN, or all if there are fewer. They
+    are always the same for the same sample.
     """
     unseen = sorted(set(known) - set(sample), key=str)
     wanted = max(LEAST_MIXED_IN, len(sample) // 10)

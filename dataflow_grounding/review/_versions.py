@@ -222,8 +222,8 @@ def _differences(
 
 
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    # Yield what is different in an expression's versions, in words. That is in its spelling, class,
-    # status and boxes. Of scores, the first that differs is told.
+    # Yield the differences between an expression's versions, in words: in its spelling, class,
+    # status and boxes, and the first score that differs.
     if old["text"] != new["text"]:
         yield f"now “{new['text']}”"
     if old.get("class") != new.get("class"):

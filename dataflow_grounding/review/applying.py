@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow, InputError, told_as
+from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.records import Record, annotated_column
@@ -38,7 +38,7 @@ def apply_decisions(
 
     The decisions are those in reviews.jsonl, to which downloaded ones are added first. The file
     that was reviewed stays as it is. Decisions on pictures, phrases or boxes that it doesn't have
-    are told.
+    are reported.
 
     Args:
         results: A results folder, one of its steps', or a file of records.
@@ -80,7 +80,7 @@ def apply_decisions(
     _refuse_overwriting(path, out, files)
     # Reviews and pipelines go on from there, also where the user names it: it is written in full.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
-    with told_as(InputError, f"can't write {path}"):
+    with errors_as(InputError, f"can't write {path}"):
         without_rejected = WithoutRejected(keep_rejected or is_own_file)
         write_rows(path, without_rejected(_reviewed(files, decisions, counts, used)))
     if not is_own_file:

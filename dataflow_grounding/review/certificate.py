@@ -36,7 +36,7 @@ from dataflow_grounding.review._sampling import (
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 
 _MOST_TOLD = 12
-"""Groups of a kind, such as classes, that are told in a line: those with the most boxes."""
+"""Groups of a kind, such as classes, that are listed in a line: those with the most boxes."""
 
 
 class StatedSample(NamedTuple):
@@ -377,7 +377,7 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     return text
 
 
-def told_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
+def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
     """Yield a certificate in lines for people.
 
     These are its sentence, how to settle what isn't, the shares by group, and what the pipeline's

@@ -131,7 +131,7 @@ const reviewDecisions = (() => {
   function changed(view, old, after) {
     const instances = after.instances.map((box) => ({ evidence: "person", score: null, ...boxBefore(view, old, box),
       bbox: box.bbox, verified: box.verified }));
-    const units = (n) => [...view.caption].slice(0, n).join("").length; // of UTF-16, for so many code points
+    const units = (n) => [...view.caption].slice(0, n).join("").length; // UTF-16 units of the first n code points
     const span = after.char_span ? after.char_span.map(units) : old.span;
     const verified = wordOn(instances, after);
     return { ...old, ...after, instances, verified, span, reviewed_by: verified === null ? null : "you" };

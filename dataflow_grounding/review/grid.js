@@ -21,7 +21,7 @@ const reviewGrid = (() => {
   const onScreen = new Set(); // the page's cells that have been on the screen, nearly whole and above the toolbar
   let scrolledTo = null; // the cell that Enter went to, in place of accepting what is below
   const screen = new IntersectionObserver(noteOnScreen, { threshold: .9, rootMargin: "0px 0px -48px" });
-  const toBeSeen = node("span", { class: "facts", role: "status" }); // how many haven't been there, beside the buttons
+  const toBeSeen = node("span", { class: "facts", role: "status" }); // how many haven't been there, next to the buttons
 
   // Show a page of the grid: its items, what to do, marks of it that were refused, and its buttons.
   function draw(now, task, marked, tools) {
@@ -193,7 +193,7 @@ const reviewGrid = (() => {
     }
     const verified = !items.some(isMarked);
     const isWrong = instances.some((box) => box.verified === false) || !verified;
-    // A reviewer who passes over a phrase without a box says that it isn't there, whatever the model left open.
+    // A reviewer who accepts a phrase without a box says that it isn't there, even if the model left that open.
     const isAbsent = !instances.length && verified;
     const status = isAbsent ? "none" : e.status;
     const change = { id: e.id, after: reviewDecisions.given(e, { instances, verified, status }) };

@@ -16,8 +16,8 @@ def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecor
 
     Args:
         record: A line of a file, a record of a pipeline, or a row of a DataFrame.
-        image_root: Where a relative path of its picture is looked for, unless the record comes
-            with folders of its own; None for the current folder.
+        image_root: Where a relative path of its picture is looked for, unless the record has its
+            own folders; None for the current folder.
 
     Example:
         >>> show({"image_path": "a.png", "expressions": ["a mug"]}).counts()

@@ -70,8 +70,8 @@ const reviewPhrases = (() => {
     return placed[placed.indexOf(e) + 1];
   }
   const isOfPipeline = (box) => box.evidence !== "person" || box.verified !== true;
-  // The boxes of the phrase that is joined, as they are. Those of a phrase whose id this page alone knows count as
-  // drawn anew, as the server couldn't find them by it.
+  // The boxes of the phrase that is joined, as they are. If only this page knows the phrase's id, they count as newly
+  // drawn, because the server couldn't find them by the id.
   function boxesOfJoined({ id, isOwn, instances }) {
     return boxes({ instances }).map((box, number) => {
       const joined = { ...box, from: null };

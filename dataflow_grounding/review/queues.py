@@ -41,11 +41,11 @@ from dataflow_grounding.review._standing import Placed
 RANDOM_EVERY = 5
 """Every fifth item of a queue is drawn at random, no matter what order is asked for.
 
-An error rate can be told of those alone: the most doubtful items come first among the others.
+Only those give an error rate: the most doubtful items come first among the others.
 """
-SHOWS = ("", "empty", "rejected", "mend", "mine", "all")
-"""What a queue can show: "" what nobody decided; `empty`, of that the phrases without boxes;
-`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew again; `mine`, what the
+SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
+"""What a queue can show: "" for what is undecided; `empty`, the undecided phrases without boxes;
+`rejected`, what a reviewer found wrong; `mend`, what was rejected and not redrawn; `mine`, what the
 reviewer who asks decided; `all`."""
 
 
@@ -310,8 +310,8 @@ class Queue:
         reviewable: Whose items.
         wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score),
             `record` (a part of the record's id or of its file's name): which items, by default all;
-            `show`, one of SHOWS, where a `record` is named by default all of it; `order`: `doubt`,
-            `random` or `file`.
+            `show`: one of SHOW_VALUES, by default `all` where a `record` is named; `order`:
+            `doubt`, `random` or `file`.
         sample: Only these, in their order.
         who: The reviewer who asks, for `mine`.
 
@@ -360,7 +360,7 @@ class Queue:
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
         why_ordered = order
         why_drawn = "random"
-        if is_filtered:  # then no error rate of all can be told from those drawn
+        if is_filtered:  # then those drawn give no error rate of all
             why_ordered = "filter"
             why_drawn = "filter"
         drawn = random.Random("queue").sample(items, len(items))

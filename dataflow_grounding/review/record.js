@@ -1,5 +1,5 @@
 // A record on a page: its picture with boxes, its caption in their colours, the list of its phrases; crops of boxes.
-// The report and the review share it. A record is what view_of of _record_view.py makes. Whatever comes from data goes
+// The report and the review share it. A record is what view_of of _record_view.py makes. All that comes from data goes
 // through node() and shape(), as text or as an attribute's value: never as HTML.
 "use strict";
 
@@ -88,8 +88,8 @@ const recordPage = (() => {
       const up = y < 6 ? 0 : -16; // the number stands above the box, within it at the picture's upper edge
       // Boxes that begin in the same corner get their numbers side by side.
       const near = tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8);
-      const beside = near.reduce((sum, [, , other]) => sum + other + 1, 0);
-      const left = Math.min(beside, across - (x / 100) * across - wide); // within the picture
+      const taken = near.reduce((sum, [, , other]) => sum + other + 1, 0);
+      const left = Math.min(taken, across - (x / 100) * across - wide); // within the picture
       tags.push([x, y, wide]);
       const place = {
         x: percent(x),
@@ -193,7 +193,7 @@ const recordPage = (() => {
     img.addEventListener("error", gone, { once: true });
   }
 
-  // The picture with its boxes, or an empty frame, in so many CSS pixels at the most; null where not even its size is
+  // The picture with its boxes, or an empty frame, in at most mostWide x mostHigh CSS pixels; null if its size isn't
   // known.
   function pictureOf(view, mostWide = MOST_WIDE, mostHigh = MOST_HIGH) {
     if (!view.width || !view.height) return null;

@@ -1,5 +1,5 @@
-// The report: which records are shown, how, and page by page. What is asked for stands in the address, behind "#"; data
-// come in files of 500 as scripts, which a page opened from disk may load, or stand in the page.
+// The report: which records are shown, how, and page by page. The address says what is asked for, after "#". Data come
+// in files of 500 as scripts, which a page opened from disk may load, or in the page itself.
 "use strict";
 
 const reportPage = (() => {
@@ -119,7 +119,7 @@ const reportPage = (() => {
     });
   }
 
-  // Make the buttons of a filter anew: "all", with how many there are as a `whole`, and its values with their totals.
+  // Replace the buttons of a filter: "all", with how many there are as a `whole`, and its values with their totals.
   function chips(name, values, whole, state) {
     const legend = part(`.by-${name} legend`);
     legend.parentNode.replaceChildren(legend, ...[["", whole], ...values].flatMap(([value, total], n) => {
@@ -269,8 +269,8 @@ const reportPage = (() => {
     part(".failures nav").replaceChildren(...linked());
   }
 
-  // What steps or runs have made of a record, beside each other.
-  function besideOf(view) {
+  // What steps or runs have made of a record, side by side.
+  function comparedOf(view) {
     const changes = node("ul", { class: "changes" }, view.changes.map((change) => node("li", null,
       node("b", null, change.version), " ", node("bdi", null, change.text), ": ", change.said)));
     const versions = view.versions.map((version) => {
@@ -278,7 +278,7 @@ const reportPage = (() => {
       return lightsUp(node("section", { class: "version record" }, node("h3", null, version.name), pictureOf(one),
         listOf(one)));
     });
-    return node("details", { class: "beside" }, node("summary", null, `${count(view.changes.length)} changed`), changes,
+    return node("details", { class: "compared" }, node("summary", null, `${count(view.changes.length)} changed`), changes,
       node("div", { class: "versions" }, versions));
   }
 
@@ -303,7 +303,7 @@ const reportPage = (() => {
         node("b", null, boxesIn(boxes)))));
   }
 
-  let focusOn = null; // the label whose box was used by keyboard or pointer, as the list is made anew
+  let focusOn = null; // the label whose box was used by keyboard or pointer, because the list is drawn again
   function showLabels(state) {
     const nav = part(".labels nav");
     if (!nav) return;
@@ -344,7 +344,7 @@ const reportPage = (() => {
         node("p", { class: "facts" }, view.path && node("bdi", null, view.path), view.path && size && " · ", size),
         view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
         recordPage.captionOf(view), view.problem && missing(view.problem), foldedListOf(view)),
-      view.changes && besideOf(view)));
+      view.changes && comparedOf(view)));
   }
 
   function cropOf(view, side, e, n) {
@@ -421,10 +421,10 @@ const reportPage = (() => {
   function fail(error) {
     app.hidden = false;
     app.replaceChildren(node("p", { class: "missing", role: "alert" }, `Can't read ${error.message}. Its folder must ` +
-      "stand beside this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
+      "be next to this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
   }
 
-  // Two runs beside each other begin with the records in which they differ.
+  // A comparison of two runs begins with the records in which they differ.
   function chooseFirst() {
     const asksForNothing = !location.hash.slice(1);
     if (asksForNothing && about.marked[about.beginsWith]) {

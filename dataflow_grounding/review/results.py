@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.errors import GroundingError, InputError, told_as
+from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.data.records import Record, dump_text, read_object
@@ -81,7 +81,7 @@ def report_results(
     classes = known_classes(annotations)
     counts = FigureCounts()
     counts.list_classes(list(classes.names))  # `names` grows with what records have
-    with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
+    with errors_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         earlier = []
         for name, path in versions[:-1]:
             earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
@@ -174,11 +174,11 @@ def report_folder(
         image_root: Where relative image paths are looked for; None for where the runs looked.
         other: Another run's folder: its records are shown, and `results_dir`'s as the earlier
             versions of them.
-        single: Whether the page is to hold everything, without a folder next to it.
-        copies: Whether every picture is to have a small copy: a page that is moved without them
-            shows these.
-        how: `title` and `summary`, if not what the folder's files say; `on_progress` is told how
-            many records are done.
+        single: Whether the page should hold everything, without a folder next to it.
+        copies: Whether every picture should have a small copy, which a page shows that is moved
+            without the pictures.
+        how: `title` and `summary`, if not what the folder's files say; `on_progress` is called with
+            the number of records that are done.
 
     Returns:
         The path of the page, and how many records the report shows.

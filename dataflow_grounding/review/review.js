@@ -16,7 +16,7 @@
   let typed = ""; // digits of a number that may go on
   let typedAt = 0; // when the last of them was
 
-  const failed = (error) => error && tell(`This page failed: ${error.message}. What is saved stays; load it anew.`);
+  const failed = (error) => error && tell(`This page failed: ${error.message}. What is saved stays; reload it.`);
   window.addEventListener("error", (event) => failed(event.error));
   window.addEventListener("unhandledrejection", (event) => failed(event.reason));
 

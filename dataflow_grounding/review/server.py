@@ -80,7 +80,7 @@ class ReviewServer:
         )
 
     def app(self) -> web.Application:
-        """Return the application: its routes, each behind `_guarded`."""
+        """Return the application: its routes, each guarded by `_guarded`."""
         app = web.Application(middlewares=[self._guarded], client_max_size=_MOST_BODY)
         app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
         app.router.add_get("/{token}/next", self._next)

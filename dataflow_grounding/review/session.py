@@ -36,7 +36,7 @@ from dataflow_grounding.review._record_view import (
     why_missing,
 )
 from dataflow_grounding.review._sampling import gold_answers, mixed_in
-from dataflow_grounding.review.queues import SHOWS, Item, Queue, Reviewable, digest_of
+from dataflow_grounding.review.queues import SHOW_VALUES, Item, Queue, Reviewable, digest_of
 
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
@@ -117,8 +117,8 @@ class Session:
 
     def _make_queue(self, *filters: str) -> Queue:
         wanted = dict(zip(_FILTERS, filters, strict=True))
-        if wanted["show"] not in SHOWS:
-            names = ", ".join(name for name in SHOWS if name)
+        if wanted["show"] not in SHOW_VALUES:
+            names = ", ".join(name for name in SHOW_VALUES if name)
             raise InputError(f"'show' should be one of {names}, not {wanted['show']!r}")
         try:
             return Queue(self.reviewable, wanted, self.sample, self.who)

@@ -59,7 +59,7 @@ const reviewSingle = (() => {
     if (e) pickNext(e);
   }
 
-  // Rows of the list that changed are made anew; the rest of the record, too, where it has other phrases.
+  // Rows of the list that changed are drawn again, and the rest of the record if it has other phrases.
   function drawNow() {
     if (!boxNow()) picked.box = null; // it was deleted, by whomever
     const view = viewNow();

@@ -2,7 +2,7 @@
 
 `merge` first checks that all shards are there, finished, undamaged, and of one input and one model;
 until then nothing is changed. A shard's files may come from anywhere, so `run.json` is checked for
-values that no run leaves there before anything is computed with it.
+values that no run writes before anything is computed with it.
 """
 
 import json
@@ -28,8 +28,8 @@ from dataflow_grounding.data.working_folder import SHARDS, address_of, present, 
 from dataflow_grounding.engine.costs import paid_by_step, stated_prices
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.results_elsewhere import at_work
-from dataflow_grounding.engine.rolling import held_elsewhere
+from dataflow_grounding.engine.remote_results import locked_folder
+from dataflow_grounding.engine.rolling import remote_lock
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
@@ -102,14 +102,14 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
     with ExitStack() as locks:
-        mirror = locks.enter_context(at_work(checkpoint))
+        mirror = locks.enter_context(locked_folder(checkpoint))
         folders = _folders(results_dir, _names_of_shards(results_dir, mirror), of)
         _hold_shards(results_dir, folders, mirror, locks)
         runs = [_run_of(folder) for folder in folders]
         files = _files_to_join(results_dir, folders, runs[0])
         _check(folders, runs)
         _warn_of_changed_pictures(folders, runs)
-        _refuse_to_replace_newer(present(run_path, anew=True), runs)
+        _refuse_to_replace_newer(present(run_path, refresh=True), runs)
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders, mirror)
         run = _sums(results_dir, runs)
@@ -128,7 +128,7 @@ def _hold_shards(
     for folder in folders:
         if mirror:
             shard = os.path.relpath(folder, results_dir)
-            locks.enter_context(held_elsewhere(mirror, shard))
+            locks.enter_context(remote_lock(mirror, shard))
         else:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
 
@@ -143,7 +143,7 @@ def _files_to_join(
         paths = [within(folder, name) for folder in folders]
         files[within(results_dir, name)] = paths
         shard_files += paths
-    present(*shard_files, *map(lines_path, shard_files), anew=True)
+    present(*shard_files, *map(lines_path, shard_files), refresh=True)
     return files
 
 
@@ -152,13 +152,13 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
     formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
     for name in sorted(formats - {"unified", "jsonl"}):
         say(
-            f"Note: what workflow.output_format {name} leaves beside the annotations is not put"
-            " together: the same generate without --shard writes it, and asks nothing again."
+            f"Note: what workflow.output_format {name} writes in addition to the annotations is not"
+            " merged: the same generate without --shard writes it, and asks nothing again."
         )
 
 
 def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
-    # Of remote shards, it also brings here the files that say how their runs ended.
+    # It also fetches, from remote shards, the files that say how their runs ended.
     if mirror is None:
         folders = Path(results_dir, SHARDS).glob("[!.]*-of-*")
         return [path.name for path in folders if path.is_dir()]
@@ -455,8 +455,7 @@ def _may_differ(key: str) -> bool:
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    # Of the summary, it has what the first one has. The results' folder stands in place of the
-    # first shard's own.
+    # It has the first summary's facts, with the results' folder in place of the shard's.
     first = runs[0]
     summary: dict[str, Any] = {}
     for name in first["summary"]:

@@ -101,7 +101,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         shard_files += paths
         failed = [part.failures_path for part in parts]  # a shard has one for all its steps
     kept = other_failures(summary.failures_file, {step.label for step in steps})
-    present(*shard_files, *map(lines_path, shard_files), *failed, anew=True)
+    present(*shard_files, *map(lines_path, shard_files), *failed, refresh=True)
     write_joined(files, summary.failures_file, failed, summary.done, kept)
     mirror = mirror_of(summary.failures_file)
     for shard in shards:
@@ -121,9 +121,9 @@ def write_joined(
 ) -> list[str]:
     """Write shards' files as one for each step and one for failures.
 
-    Lines stand in the order of the input. A step's file that would have no row isn't written: that
-    of an earlier run stays. The file of failures is always written. No file is put in its place
-    before all are written.
+    Lines are in the order of the input. A step's file without rows isn't written: that of an
+    earlier run stays. The file of failures is always written. No file is put in its place before
+    all are written.
 
     Args:
         files: The shards' files of each step, by the file to write, in the order of the steps.

@@ -61,7 +61,7 @@ class Engine:
         # Pictures that were sent are files there while they are asked about.
         self._spool = os.path.join(self._folder, "pictures")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process has left
-        self._writing = errors.told_as(errors.StorageFailed, f"can't write in {self._spool}")
+        self._writing = errors.errors_as(errors.StorageFailed, f"can't write in {self._spool}")
         with self._writing:
             os.makedirs(self._spool, exist_ok=True)
 

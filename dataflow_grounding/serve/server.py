@@ -19,7 +19,7 @@ from yarl import URL
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.results_elsewhere import at_work
+from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
@@ -57,7 +57,7 @@ class Server:
         self._coming: set[StreamReader] = set()  # bodies that aren't here yet
         self._held = 0  # bytes of bodies in memory
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        with errors.told_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
+        with errors.errors_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
             self._socket = socket.create_server((self.host, self.port), family=family)
         port = self._socket.getsockname()[1]
         self._address = str(URL.build(scheme="http", host=self.host or "0.0.0.0", port=port))
@@ -70,7 +70,7 @@ class Server:
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module="aiohttp")  # they quote what strangers send
-        with at_work(self.spec_run.job.steps[0].storage.checkpoint_folder):
+        with locked_folder(self.spec_run.job.steps[0].storage.checkpoint_folder):
             engine = Engine(self.spec_run, self.pictures, self.timeout)
             self._places = asyncio.Semaphore(engine.at_once + self.queue)
             app = web.Application(middlewares=[self._guarded])
@@ -109,17 +109,17 @@ class Server:
             async with self._places:
                 return await handler(request)
         except errors.GroundingError as error:
-            return _told(request, error)
+            return _answer_of(request, error)
         except web.HTTPException as error:
             reason = f"{error.reason}: {request.path[:100]}"
-            return _told(request, WrongRequest(reason, error.status))
+            return _answer_of(request, WrongRequest(reason, error.status))
         except UnicodeEncodeError:
-            return _told(request, WrongRequest("a text has half of a surrogate pair"))
+            return _answer_of(request, WrongRequest("a text has half of a surrogate pair"))
         except ConnectionError:  # it left in the middle of its request: nobody reads an answer
             return web.Response(status=400)
         except Exception as error:
             say(f"Internal error: {type(error).__name__}: {error}")
-            return _told(request, WrongRequest(f"internal error: {type(error).__name__}", 500))
+            return _answer_of(request, WrongRequest(f"internal error: {type(error).__name__}", 500))
         finally:
             self._held -= len(body)
 
@@ -168,7 +168,7 @@ class Server:
         return True in right  # all are compared, whichever is right
 
 
-def _told(request: web.Request, error: errors.GroundingError) -> web.Response:
+def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Response:
     # In the reason, too, which the labelling tools show.
     status = status_of(error)
     line = " ".join(str(error).split())

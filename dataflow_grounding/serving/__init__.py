@@ -1,4 +1,4 @@
-"""Servings: whoever answers requests."""
+"""Servings: what answers requests."""
 
 import lazy_loader
 

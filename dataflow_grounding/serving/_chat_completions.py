@@ -32,7 +32,7 @@ class Habits:
     Attributes:
         response_format: The form of `response_format`, one of _FORMATS; "none" sends none.
         tokens_key: The key of the most tokens of a reply.
-        system_message: Whether a system message is sent; else its text goes to the user's.
+        system_message: Whether a system message is sent; else its text goes into the user's.
         temperature: Whether a temperature is sent.
         stream: Whether `stream` is sent, as false: some servers stream unless they are told not to
             (BerriAI/litellm#25766, unslothai/unsloth#6570).
@@ -47,9 +47,9 @@ class Habits:
     def after_refusal(self, refusal: str) -> "Habits | None":
         """Return what to try next after a refusal in these words; None when nothing is left.
 
-        Words that name a part of the request change that part, unless it was changed before. Any
-        other refusal is taken to be about `response_format`, but for a content filter's, which is
-        about no form: after that there is nothing to try.
+        Words that name a part of the request change that part, unless it was changed before. Other
+        refusals count as being about `response_format`, except a content filter's: after that there
+        is nothing to try.
         """
         if is_about_content(refusal):
             return None

@@ -102,11 +102,11 @@ class LoadedModel:
             return [*self._generate(batch)]
         except Exception as error:
             if isinstance(error, getattr(self._torch, "AcceleratorError", ())):
-                gpu_failed = EndpointRefused(f"{self.name}: the GPU failed: {said_by(error)}")
+                gpu_failed = EndpointRefused(f"{self.name}: the GPU failed: {message_of(error)}")
                 return [gpu_failed] * len(batch)
             out_of_memory = isinstance(error, self._torch.OutOfMemoryError | MemoryError)
             error_class = ServerFault if out_of_memory else RequestRefused
-            failure = error_class(f"{self.name}: {said_by(error)}")
+            failure = error_class(f"{self.name}: {message_of(error)}")
         if len(batch) == 1:
             return [failure]
         half = len(batch) // 2
@@ -196,7 +196,7 @@ class LoadedModel:
         return Reply(text.strip(), finish_reason, Usage(sent, 0, written))
 
 
-def said_by(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return the beginning of an error's message on one line; its class's name without any."""
     return excerpt(str(error) or type(error).__name__, 300)
 

@@ -7,7 +7,7 @@ from aiohttp.payload import Payload
 
 
 class PartsPayload(Payload):
-    """The parts of a JSON body. A picture's base64 is a part of its own, and copied nowhere."""
+    """The parts of a JSON body. A picture's base64 is a separate part, which is never copied."""
 
     def __init__(self, parts: Sequence[bytes]) -> None:
         super().__init__(parts, content_type="application/json")

@@ -38,8 +38,8 @@ class AskedTier:
 
     Args:
         name: `flex`, or empty for the ordinary tier.
-        ordinary_after: Once the tier has had no room for so many seconds, requests that find none
-            are sent to the ordinary tier; None waits for the tier.
+        ordinary_after: Seconds for which the tier may have no room; after these, requests that find
+            none are sent to the ordinary tier. None waits for the tier.
 
     Raises:
         SpecError: The tier isn't known, or the seconds are no number from 0.
@@ -108,8 +108,8 @@ class AskedTier:
         return await ask(request, "")
 
     def _is_given_up(self, error: TierFull) -> bool:
-        # Note that the tier has no room; return whether that has lasted for `ordinary_after`. False
-        # without `ordinary_after`. The user is told when it is given up for the first time.
+        # Note that the tier has no room; return whether that has lasted for `ordinary_after`, False
+        # without it. The first time that the tier is given up is reported.
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now
@@ -122,7 +122,7 @@ class AskedTier:
         return True
 
 
-def told_at(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
+def error_at_tier(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
     """Return the error of a request at a tier: TierFull, EndpointRefused, or the error itself.
 
     It is TierFull where the tier has no room, EndpointRefused where the endpoint doesn't know the

@@ -11,7 +11,7 @@ from dataflow_grounding._util.lazy import load_table
 
 
 def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | None:
-    """Return the fields of a request by which a model thinks so much.
+    """Return the fields of a request that set how much a model thinks.
 
     Args:
         provider: Whose fields: `openai` or `gemini`.
@@ -19,8 +19,8 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
         level: `low` or `off`; anything else leaves it to the model.
 
     Returns:
-        The fields, {} for a level that leaves it to the model; None where it isn't known how this
-        model is told.
+        The fields; {} for a level that leaves it to the model; None if this model's fields aren't
+        known.
     """
     if level not in ("low", "off"):
         return {}

@@ -39,10 +39,10 @@ _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
 def shown_address(url: str, block: str, key: str = "base_url") -> str:
-    """Return an address without its secrets, which are remembered; raise SpecError if it is no use.
+    """Return an address without its secrets, which are remembered.
 
-    That is what can't be an address of the web, has a fragment, or holds a name, password or key in
-    the open.
+    Raises SpecError if it can't be an address of the web, has a fragment, or shows a name, password
+    or key.
 
     Args:
         url: The address.
@@ -87,10 +87,10 @@ class PerLoop(Generic[T]):
 
 
 class LoopInThread:
-    """An event loop in a thread of its own, for connections that can be used in one loop only.
+    """An event loop in a separate thread, for connections that work in one loop only.
 
-    Each step in memory has a loop of its own, and threads have theirs: they all send from here. It
-    begins with the first request.
+    Steps in memory and threads have different loops; all of them send from here. It starts with the
+    first request.
     """
 
     # all objects' one: a serving that has such a loop, not begun yet, is copied to other processes
@@ -103,9 +103,9 @@ class LoopInThread:
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what `work` returns, awaited in that loop; raise what it raises.
 
-        Where whoever waits is cancelled, so is the work. Raises EndpointRefused in a process that
-        was forked after the first request: it has its parent's connections, and would read the
-        parent's answers.
+        If the caller is cancelled, so is the work. Raises EndpointRefused in a process that was
+        forked after the first request: it has its parent's connections, and would read the parent's
+        answers.
         """
         loop = self._running()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
@@ -115,7 +115,7 @@ class LoopInThread:
             if self._loop is not None and self._process != os.getpid():
                 raise EndpointRefused(
                     "the http_client of this OpenAI client was used before the process was forked:"
-                    " make a client of its own in each process"
+                    " make a separate client in each process"
                 )
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -271,8 +271,8 @@ class ClientTransport:
             response = error.response
         except openai.APIConnectionError as error:  # its cause is httpx's, or httpx2's in openai 3
             raise fault_of(error.__cause__ or error, self.url, "vlm.openai", self.timeout) from None
-        # A RuntimeError is that of a connection which another event loop has left behind: the user
-        # has sent with this client elsewhere. Each is met once, so that another try goes further.
+        # A RuntimeError comes from a connection of another event loop, in which the user has sent
+        # with this client. Each such connection fails once, so another try gets further.
         except (asyncio.TimeoutError, RuntimeError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
         return response.status_code, response.headers, response.content
@@ -286,9 +286,9 @@ class ClientTransport:
 def has_own_http_client(client: Any) -> bool:
     """Return whether a user made an openai client with an `http_client`, of proxies say.
 
-    The client makes a plain one otherwise, which can be made again for each event loop. It is told
-    by its class, which `openai` has no public name for: should it be called otherwise one day, all
-    clients count as a user's own.
+    Otherwise the client makes a plain one, which can be made again for each event loop. It is
+    recognized by its class, which has no public name in `openai`: if the class is renamed one day,
+    all clients count as a user's own.
     """
     http_client = getattr(client, "_client", None)
     return type(http_client).__name__ != "AsyncHttpxClientWrapper"
@@ -311,10 +311,9 @@ def fault_of(
 ) -> EndpointRefused | ServerFault:
     """Return what an error of a client's connection means.
 
-    That is EndpointRefused for what is no address; EndpointUnreachable, or RateLimited, where no
-    connection came about; ServerFault where one broke off, or nothing came in time. The words are
-    the same whichever client sent, aiohttp's or httpx's; classes are told by their names, as
-    neither needs to be installed.
+    That is EndpointRefused if it is no address; EndpointUnreachable or RateLimited if there was no
+    connection; ServerFault if a connection broke off or nothing came in time. The words are the
+    same for aiohttp and httpx. Classes are recognized by name, because neither has to be installed.
 
     Args:
         error: What the client raised.

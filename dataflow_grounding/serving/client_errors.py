@@ -16,8 +16,8 @@ from dataflow_grounding._util.errors import EndpointUnreachable, GroundingError,
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.serving.http_errors import error_of, with_causes
 
-# Clients are told by the names of their errors' classes, as none of them needs to be installed:
-# aiohttp's, httpx's, those of requests, urllib3 and botocore, of the openai and anthropic packages.
+# Clients are recognized by the names of their errors' classes, because none has to be installed:
+# aiohttp, httpx, requests, urllib3, botocore, and the openai and anthropic packages.
 _NO_CONNECTION = frozenset(
     {
         "ClientConnectorError",
@@ -82,7 +82,7 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
         return None
     words = excerpt(str(error), LONGEST_MESSAGE)
     message = f"{where}: {type(error).__name__}" + (f": {words}" if words else "")
-    # requests and openai tell a refused connection by what lies under their own errors
+    # the errors of requests and openai have a refused connection as their cause
     if any(map(_is_no_connection, with_causes(error))):
         return EndpointUnreachable(message)
     return ServerFault(message)
@@ -134,7 +134,7 @@ def _headers_of(error: Exception) -> dict[str, str]:
 
 
 def _body_of(error: Exception) -> bytes:
-    with suppress(Exception):  # one that was never read raises an error of its own
+    with suppress(Exception):  # a body that was never read raises
         response: Any = getattr(error, "response", None)
         content = response.content
         if isinstance(content, bytes) and content:

@@ -13,7 +13,7 @@ from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving._service_tier import AskedTier, told_at
+from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.serving.http_errors import error_of
@@ -207,7 +207,7 @@ class GeminiServing(Serving):
             body = json.dumps(error.details).encode()
             status = int(error.code or 0)
             fault = error_of(status, headers, body, where=where)
-            raise told_at(tier, fault, is_full=status == 503) from None
+            raise error_at_tier(tier, fault, is_full=status == 503) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # The client lets the errors of its transport through.
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None
@@ -269,7 +269,7 @@ class GeminiServing(Serving):
 
 
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
-    # `tier` is the service tier that is stated elsewhere; "" for none.
+    # `tier` is the service tier that `vlm.service_tier` states; "" for none.
     fields = setting("vlm.gemini.extra")
     for name in ("contents", "systemInstruction"):
         if name in extra:
@@ -279,7 +279,7 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
         raise SpecError(f"{fields}: generationConfig should be a mapping, not {config!r:.40}")
     if tier and extra.keys() & {"serviceTier", "service_tier"}:
         raise SpecError(
-            f"{setting('vlm.service_tier')} stands in {fields}, too: leave it out there"
+            f"{setting('vlm.service_tier')} is set in {fields}, too: leave it out there"
         )
 
 
@@ -319,8 +319,8 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply_of(response: Any, where: str) -> Reply:
-    # After a finish reason that says nothing of the content, such as OTHER or MALFORMED_RESPONSE,
-    # nobody knows whether the text is whole: the question is asked again
+    # After a finish reason that doesn't concern the content, such as OTHER or MALFORMED_RESPONSE,
+    # the text may not be whole: the question is asked again
     # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
     usage = _usage_of(response.usage_metadata)
     tier = _tier_of(response)

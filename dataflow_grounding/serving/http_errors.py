@@ -1,7 +1,7 @@
 """What an HTTP answer other than a success means, for any provider: `error_of`.
 
-The status decides, but for errors that some providers send under a general status. These are told
-by the words of the answer.
+The status decides, except for errors that some providers send under a general status. Those are
+recognized by the words of the answer.
 """
 
 import json
@@ -157,9 +157,9 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what lies under it: under the libraries' errors the system's.
+    """Yield an error and its causes; the libraries' errors are caused by the system's.
 
-    These are MOST_CAUSES at most, as a user's errors may name each other.
+    There are MOST_CAUSES at most, because a user's errors may name each other.
     """
     under: BaseException | None = error
     for _ in range(MOST_CAUSES):
@@ -187,8 +187,8 @@ def is_about_content(refusal: str) -> bool:
 
 
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
-    # Return the seconds that an answer asks to wait; None where it asks for none. It is a day where
-    # Google's error `details` say that a day's quota is used up. Else the seconds stand in the
+    # Return the seconds that an answer asks to wait; None if it asks for none. It is a day if
+    # Google's error `details` say that a day's quota is used up. Otherwise the seconds are in the
     # headers, or in the `RetryInfo` of those details.
     for detail in details:
         if "PerDay" in str(detail.get("violations")):
@@ -206,8 +206,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an endpoint asks to wait by its headers; None if it asks for none.
 
     `retry-after-ms` goes before `retry-after`, which may be seconds or a date. Without either, it
-    is the reset of the limits that are used up. A header that can't be read counts as not there;
-    where that is so of all, nothing is asked for.
+    is the reset of the limits that are used up. A header that can't be read is ignored.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         seconds = _seconds_in(headers.get(name), unit)
@@ -223,8 +222,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_in(text: str | None, unit: float) -> float | None:
-    # Return the seconds that a header's number says, in units of so many, as `_bounded` does. None
-    # for a header without a number.
+    # Return the seconds that a header's number says, in units of `unit` seconds, as `_bounded`
+    # does. None for a header without a number.
     with suppress(ValueError):  # raised for a date, and for what is neither
         return _bounded(float(text or "") * unit)
     return None

@@ -22,7 +22,7 @@ from dataflow_grounding._util.errors import (
     needs_extra,
 )
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving._local_model import Asked, LoadedModel, said_by
+from dataflow_grounding.serving._local_model import Asked, LoadedModel, message_of
 from dataflow_grounding.serving._transport import PerLoop
 from dataflow_grounding.serving.serving import Reply, Serving, check_settings
 from dataflow_grounding.tasks.request import Request
@@ -30,8 +30,8 @@ from dataflow_grounding.tasks.request import Request
 # Seconds for which further requests are waited for: those that were just answered are followed by
 # the next ones of the run.
 LINGER = 0.03
-# A digest of a model reads so many samples of each large file, evenly spread. Any training changes
-# nearly all of the weights, and so the samples.
+# Samples of each large file that a model's digest reads, evenly spread. Any training changes nearly
+# all of the weights, and so the samples.
 SAMPLES = 64
 SAMPLE_BYTES = 2**16  # the size of a sample
 
@@ -111,9 +111,9 @@ class LocalServing(Serving):
     def endpoint(self) -> str:  # type: ignore[override]
         """`local:` with a digest, and the processor's settings if there are any.
 
-        It stands in for an address, and tells apart models of the same name: by their commit or
-        files, and by settings that change the size in which the model sees pictures. Where the
-        digest can't be had, it is `local` alone; without a model in the folder, `local:`.
+        It replaces an address, and distinguishes models of the same name by their commit or files,
+        and by settings that change the size in which the model sees pictures. If there is no
+        digest, it is `local`; without a model in the folder, `local:`.
         """
         processor = ""
         if self.processor:
@@ -142,7 +142,7 @@ class LocalServing(Serving):
             path: str = hf_hub_download(self.model, "config.json", revision=self.revision)
         except Exception as error:
             raise SpecError(
-                f"can't have {self.model} ({self.revision}) from the Hub: {said_by(error)}"
+                f"can't have {self.model} ({self.revision}) from the Hub: {message_of(error)}"
             ) from None
         return os.path.basename(os.path.dirname(path))
 
@@ -196,13 +196,15 @@ class LocalServing(Serving):
                 advice = ""
                 if isinstance(error, ImportError):
                     advice = ": pip install 'dataflow-grounding[local]'"
-                refusal = EndpointRefused(f"{self.model} can't be loaded{advice}: {said_by(error)}")
+                refusal = EndpointRefused(
+                    f"{self.model} can't be loaded{advice}: {message_of(error)}"
+                )
                 return [refusal] * len(batch)
             return self._loaded.answers(batch)
 
 
 class _Queue:
-    """The requests that wait in one event loop; whoever holds `turn` has them answered."""
+    """The requests that wait in one event loop; the holder of `turn` has them answered."""
 
     def __init__(self) -> None:
         self.waiting: list[Asked] = []

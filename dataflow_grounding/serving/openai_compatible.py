@@ -1,4 +1,4 @@
-"""A VLM behind an OpenAI-compatible endpoint (`/chat/completions`)."""
+"""A VLM at an OpenAI-compatible endpoint (`/chat/completions`)."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import (
     EndpointRefused,
@@ -34,7 +34,7 @@ from dataflow_grounding.serving._chat_completions import (
     first_limits,
     reply_of,
 )
-from dataflow_grounding.serving._service_tier import AskedTier, told_at
+from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
 from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
@@ -190,7 +190,7 @@ class OpenAIServing(Serving):
         _check_extras(self.extra_headers, self.extra_body)
         if service_tier and "service_tier" in self.extra_body:
             tier, body = setting("vlm.service_tier"), setting("vlm.openai.extra_body")
-            raise SpecError(f"{tier} stands in {body}, too: leave it out there")
+            raise SpecError(f"{tier} is set in {body}, too: leave it out there")
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
@@ -264,7 +264,7 @@ class OpenAIServing(Serving):
         # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
         return await self._send(
-            request.put_so(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
+            request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
         )
 
     async def _find_out(self, request: Request[Any], tier: str) -> Reply:
@@ -294,7 +294,7 @@ class OpenAIServing(Serving):
     async def _send(self, request: Request[Any], habits: Habits, tier: str) -> Reply:
         if all(image.ready for image in request.images):
             body = self._body(request, habits, tier)
-        elif any(is_elsewhere(image.path) for image in request.images):
+        elif any(is_remote(image.path) for image in request.images):
             # it waits for a store, for which asyncio's own threads are too few
             body = await off_loop(self._body, request, habits, tier)
         else:
@@ -309,7 +309,7 @@ class OpenAIServing(Serving):
                 raise error
             # so the service says that it has no room in the tier that was asked for
             is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
-            raise told_at(tier, error, is_full)
+            raise error_at_tier(tier, error, is_full)
         try:
             completion = completion_in(data)
             error_inside = error_in(completion)
@@ -400,9 +400,8 @@ class OpenAIServing(Serving):
         return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        # Return a transport by a user's own client. It has connections of its own, unless the
-        # user's client has an HTTP client of the user's: that is kept to one loop, which all others
-        # send from.
+        # Return a transport by a user's own client. It has its own connections, unless the client
+        # was made with an HTTP client: then one loop uses that, and all others send from there.
         import openai
 
         url = self._address("chat/completions")

@@ -80,10 +80,10 @@ class RecordedServing(Serving):
         return {**self._identity, "endpoint": self._recorded_at}
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return the recorded reply; where there is none, that of the serving, which is recorded.
+        """Return the recorded reply; if there is none, ask the serving and record its reply.
 
-        Raises RequestRefused where nothing is recorded and there is no serving to ask, else what
-        the serving raises.
+        Raises RequestRefused if nothing is recorded and there is no serving to ask, else what the
+        serving raises.
         """
         key = request.key(self._identity)
         line = self._replies.get(key)
@@ -167,15 +167,15 @@ def head_of_recording(
 ) -> dict[str, Any]:
     """Return the first line of a recording, which says whose replies it holds.
 
-    The keys of the replies are made from the serving's identity, which an address usually isn't
-    part of: the same server answers the same elsewhere. `keyed_by_endpoint: false` has who looks
-    replies up leave the endpoint out, too.
+    The keys of the replies are made from the serving's identity. The address usually isn't part of
+    it: a server answers the same at any address. With `keyed_by_endpoint: false`, the endpoint is
+    left out of the keys when replies are looked up.
 
     Args:
         serving: Who answered.
         identity_there: Its identity with the address, as people should see it.
-        box_format: The format that its boxes are in; one of its own `box_formats` comes along.
-        maps: Those of a measured format, which comes along as a further row.
+        box_format: The format of its boxes; a format of the user's `box_formats` is written, too.
+        maps: The maps of a measured format, which is written as a further row.
     """
     head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
     rows = [dict(row) for row in serving.box_formats]

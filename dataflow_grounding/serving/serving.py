@@ -33,7 +33,7 @@ LONGEST_TIER_NAME = 40  # characters in a reply; longer ones are no names
 MOST_TOKENS = 10**9
 """The highest count of tokens of one request or reply that is believed.
 
-No model takes so many, and sums of them fit a double.
+No model takes that many, and sums of such counts fit a double.
 """
 
 
@@ -156,7 +156,7 @@ class Serving(ABC):
     stated_settings: Mapping[str, Any] = {}
     """What a spec made it with (`vlm.settings`), as far as a reply may depend on that.
 
-    It is part of the identity, unless the class has an `identity` of its own.
+    It is part of the identity, unless the class defines `identity`.
     """
     exact_boxes: bool = False
     """Whether its boxes are always in `box_format`, so that they needn't be watched."""
@@ -218,7 +218,7 @@ class Serving(ABC):
         is_address = self.endpoint.startswith(("http://", "https://"))
         if not is_address or _with_address.get():
             identity = {"endpoint": self.endpoint, **identity}
-        # a class with an identity of its own calls this one, and adds what counts
+        # a class that defines `identity` calls this one, and adds what counts
         if self.stated_settings and type(self).identity is Serving.identity:
             identity["settings"] = dict(self.stated_settings)
         return identity
@@ -240,7 +240,7 @@ class Serving(ABC):
         return [(self, 1.0)]
 
     def obstacles(self) -> list[str]:
-        """Return what prevents it from sending, a sentence each, or []; nothing is sent for it."""
+        """Return what prevents it from sending, a sentence each, or []; sends nothing."""
         return []
 
     def facts(self) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class Serving(ABC):
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
         """Return the fields of a request that have its model think less: `low` or `off`.
 
-        None where it isn't known how the model is told, as here: then it can't be asked so.
+        None if the model's fields aren't known, as here: then it can't be asked to.
         """
         return None
 
@@ -271,15 +271,15 @@ class Serving(ABC):
 
 
 def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
-    """Raise SpecError where a form of asking sets thinking, and this model can't be told that.
+    """Raise SpecError if a form of asking sets thinking, and this model has no field for it.
 
-    Without a serving or a form, and for what is no vision-language model, nothing is checked.
+    Nothing is checked without a serving or a form, or if it is no vision-language model.
     """
     if serving is None or form is None or form.thinking == "default" or not serving.is_vlm:
         return
     if serving.thinking_fields(form.thinking) is None:
         raise SpecError(
-            f"how {serving.model} is told thinking {form.thinking} isn't known: leave it out of"
+            f"how to set thinking {form.thinking} for {serving.model} isn't known: leave it out of"
             f" {setting('vlm.asking')}, and state the fields of a request in"
             f" {setting('vlm.openai.extra_body')} or {setting('vlm.gemini.extra')}"
         )

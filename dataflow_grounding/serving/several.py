@@ -92,10 +92,10 @@ class ServingByTask(Serving):
 
 
 class SeveralEndpoints(ServingByTask):
-    """One model at several endpoints: runs spread their requests, and pass over a dead one.
+    """One model at several endpoints: runs spread their requests, and skip a dead one.
 
-    How many requests each takes is found out for each. Stored replies don't tell which endpoint
-    answered: one may be added or taken out, and nothing is asked again.
+    A run finds out how many requests each takes. Stored replies don't say which endpoint answered:
+    one may be added or taken out, and nothing is asked again.
 
     Args:
         servings: One for each endpoint, alike but for their addresses and keys.

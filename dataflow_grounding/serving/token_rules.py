@@ -15,7 +15,7 @@ from dataflow_grounding.boxes.geometry import Size
 ASSUMED = 1000  # tokens that an image is taken to have where the model's rule isn't known
 LEAST_CACHED = 1024  # equal tokens from which providers bill a beginning as cached
 # OpenAI's models fit a picture into a square with sides of FITTED pixels, then its shorter side to
-# SHORTER, and count tiles; newer ones count patches instead, at most so many.
+# SHORTER, and count tiles; newer ones count at most MOST_PATCHES patches instead.
 FITTED = 2048
 SHORTER = 768
 TILE = 512

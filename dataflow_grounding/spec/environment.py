@@ -158,7 +158,7 @@ def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
     if backend == "openai":
         openai = vlm.openai
         base_url = openai.base_url
-        # Azure's and several endpoints' addresses stand elsewhere.
+        # Azure's address, and those of several endpoints, have keys of their own.
         if not (base_url or openai.azure.endpoint or openai.endpoints):
             base_url = _variable("DF_BASE_URL", "OPENAI_BASE_URL")
         changes = {"base_url": base_url, "model_name": openai.model_name or model}

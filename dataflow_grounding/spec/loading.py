@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import may_be_in_env_file, read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import has_scheme, joined, plain_path
@@ -194,7 +194,7 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
         for name in outer:
             block = block[name]
         path = joined(folder, os.path.expanduser(plain_path(str(block[key]))))
-        block[key] = path if is_elsewhere(path) else os.path.abspath(path)
+        block[key] = path if is_remote(path) else os.path.abspath(path)
 
 
 def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:

@@ -20,7 +20,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
 )
 
-# Style of marks → how the model is told of them.
+# Style of marks → the sentence that describes them to the model.
 SHOWN_AS = {
     "outline": "Each region is outlined in the picture, and its id stands beside the outline.",
     "tag": "Each region's id stands in the picture beside the region, at one of its corners.",
@@ -33,8 +33,7 @@ _MOST_DIGITS = 9  # of a region's number
 # "- <region1>: " at the beginning of a line, which is no part of what is said of the region
 _HEADING = lazy_pattern(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", re.IGNORECASE)
 
-# What stands between two sentences: blanks behind a full stop, new lines, or a semicolon before a
-# region.
+# What separates two sentences: blanks after a full stop, new lines, or a semicolon before a region.
 _BETWEEN_SENTENCES = lazy_pattern(r"(?<=[.!?])\s+|\n+|;\s*(?=<)")
 
 
@@ -134,8 +133,8 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
     """Return what a text says of each region, by the region's number.
 
     The text names regions as `<region1>`, `<region2>` and so on. A sentence or line belongs to the
-    regions that it names, and so do the sentences after it that name none. A name at its beginning
-    with a colon behind it is left out. A region of which nothing is said isn't in the result.
+    regions that it names, and so do the next sentences that name none. A name with a colon at the
+    beginning of a line is left out. Regions that the text doesn't mention aren't in the result.
 
     Args:
         text: What a model wrote.
@@ -160,7 +159,7 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
 
 
 def _region_numbers(sentence: str) -> list[int]:
-    # Of a longer number the first `_MOST_DIGITS` digits count: no request has so many regions.
+    # Only the first `_MOST_DIGITS` digits of a number count: no request has more regions.
     numbers = [int(digits[:_MOST_DIGITS]) for digits in _REGION.findall(sentence)]
     return list(dict.fromkeys(numbers))
 

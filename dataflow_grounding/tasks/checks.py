@@ -50,8 +50,8 @@ class DrawnBox(NamedTuple):
     Attributes:
         text: The box's phrase.
         bbox: The box in pixels of the upright image.
-        is_whole: Whether it is the whole picture. Then it is told, and not drawn: there is nothing
-            around it to see, and its number would hide what is in it.
+        is_whole: Whether it is the whole picture. Then the question states it and it isn't drawn:
+            there is nothing around it, and its number would hide a part of the picture.
     """
 
     text: str
@@ -96,14 +96,14 @@ def box_check(
 ) -> Request[Checked]:
     """Make the request whether each phrase's thing is there, and whether each box is right.
 
-    The boxes are drawn and numbered in the picture, but for those of the whole picture; small ones
-    are shown from closer by in a second one, the first `MOST_CROPS` of them.
+    The boxes are drawn and numbered in the picture, except those of the whole picture. A second
+    picture shows the first `MOST_CROPS` small ones enlarged.
 
     Args:
         image: The image, without marks.
         phrases: What may or may not be in it, with or without a box.
         boxes: The boxes, each with its phrase.
-        box_format: How the judge is told boxes.
+        box_format: How boxes are written for the judge.
     """
     schema = object_of(
         phrases=list_of(object_of(id=INTEGER, there=BOOLEAN, count=INTEGER)),
@@ -113,11 +113,10 @@ def box_check(
     def read(reply: str) -> tuple[Checked, list[Note]]:
         """Return what a reply says of the phrases and of the boxes.
 
-        In one that is cut off, the last entry of the list that stands last isn't whole, and isn't
-        read.
+        If the reply is cut off, the last entry of its last list isn't read.
 
         Raises:
-            UnreadableReply, TruncatedReply: An answer lacks, or isn't one that was asked for.
+            UnreadableReply, TruncatedReply: An answer is missing, or wasn't asked for.
         """
         data, notes = read_object(reply, required="phrases")
         is_cut = is_cut_off(notes)
@@ -175,7 +174,7 @@ def crop_check(
     Args:
         image: The image that the boxes are in; the crops are cut from it.
         boxes: The boxes, each with its phrase.
-        box_format: How the judge is told where each crop is in the picture that it is sent.
+        box_format: How the place of each crop in the picture is written for the judge.
     """
     sheet = crop_sheet(image, [box.bbox for box in boxes])
     tiles = [DrawnBox(box.text, tile) for box, tile in zip(boxes, sheet.tiles, strict=True)]

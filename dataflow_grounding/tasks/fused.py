@@ -56,11 +56,11 @@ def caption_grounding(
     read_expressions = expression_extraction(image, caption).read
 
     def read(reply: str) -> tuple[Fused, list[Note | str]]:
-        """Return what a reply says: its two halves, each read as a reply to a task of its own.
+        """Return what a reply says: its two halves, each read as a reply to its task.
 
         Raises:
             TruncatedReply: It is cut off.
-            UnreadableReply: One half lacks, or can't be read.
+            UnreadableReply: One half is missing or can't be read.
         """
         data, notes = read_object(reply, required="expressions")
         if is_cut_off(notes):

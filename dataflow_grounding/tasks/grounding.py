@@ -28,7 +28,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
 )
 
-WHOLE_PICTURE = 0.98  # a box over more of the picture's area than this share says where nothing is
+WHOLE_PICTURE = 0.98  # a box over more than this share of the picture's area gives no place
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Found:
 
     @property
     def doubtful(self) -> bool:
-        """Whether much of the reply was of no use, or several phrases had the whole picture."""
+        """Whether much of the reply was useless, or several phrases had the whole picture."""
         return bool(self.doubt)
 
 
@@ -91,7 +91,7 @@ def phrase_grounding(
                 boxes.append(box)
             else:
                 in_padding.add(box.id)
-                notes.append(Note("dropped", f"a box of phrase {box.id} beside the picture"))
+                notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
         answers: list[Found] = []
         for number in range(1, len(phrases) + 1):
             all_instances = [_instance(box, image) for box in boxes if box.id == number]
@@ -107,7 +107,7 @@ def phrase_grounding(
                 reason = None
             elif status == "none" and number in in_padding:
                 status = "ambiguous"
-                reason = "its box lies beside the picture"
+                reason = "its box lies outside the picture"
             elif status == "none" and number in reading.unsure:
                 status = "ambiguous"
                 reason = reading.unsure[number]

@@ -322,7 +322,7 @@ def double_check(
         """Return what a reply says of each expression.
 
         Raises:
-            UnreadableReply, TruncatedReply: It lacks a check, or "matches" is neither true nor
+            UnreadableReply, TruncatedReply: A check is missing, or "matches" is neither true nor
                 false.
         """
         item_by_id, notes = read_by_id(reply, "checks", count)

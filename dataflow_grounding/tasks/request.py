@@ -47,7 +47,7 @@ class Turn:
     """A turn of a conversation.
 
     Attributes:
-        role: `user`, `assistant`, or `system` for what the model is told before all.
+        role: `user`, `assistant` or `system`.
         text: The message.
         images: The pictures that came with it.
     """
@@ -62,10 +62,10 @@ class Prompt:
     """Where the words of a question come from, so that a user's own can take their place.
 
     Attributes:
-        name: The prompt's name; empty where that is the task's.
-        words: What stood for the {names} of the prompt.
-        closing: What the model is told after the input.
-        system: A system message of the user's own; None for the shipped one.
+        name: The prompt's name; empty if that is the task's.
+        words: The values of the prompt's {names}.
+        closing: The text after the input.
+        system: The user's own system message; None for the shipped one.
     """
 
     name: str = ""
@@ -216,8 +216,8 @@ class Request(Generic[T]):
     def system(self) -> str:
         """The system message: one for all tasks about an image, one for those about none.
 
-        What turns with the role `system` say stands after it: some models take one such message
-        alone, at the beginning.
+        The texts of turns with the role `system` are added to it, because some models take only one
+        such message, at the beginning.
         """
         text = self.prompt.system
         if text is None:
@@ -234,7 +234,7 @@ class Request(Generic[T]):
         """
         self.sending.before_another(refused)
 
-    def put_so(self, **fields: Any) -> "Request[T]":
+    def replace(self, **fields: Any) -> "Request[T]":
         """Return the same question with other values of some fields.
 
         Like `dataclasses.replace`, but the copy keeps the text of `question`, which is costly to
@@ -255,7 +255,7 @@ class Request(Generic[T]):
             cut_off: Whether the last reply was cut off.
         """
         single_spaced = " ".join(complaint.split())
-        return self.put_so(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
+        return self.replace(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
 
     def temperature(self, usual: float | None) -> float | None:
         """Return the temperature to ask at, for a serving that samples at `usual`.
@@ -315,7 +315,7 @@ def about(
         box_format: How the model writes boxes, for the prompt's {box_format}; None for a prompt
             without boxes.
         divisible: Whether less can be asked for at a time, as `Request.divisible` has it.
-        **words: What stands for other {names} in the prompt.
+        **words: The values of other {names} in the prompt.
     """
     if box_format:
         words = {"box_format": box_format.instructions(image.sent_size), **words}

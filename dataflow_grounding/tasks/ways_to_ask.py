@@ -86,9 +86,9 @@ class AskingForm:
         return f"{WITH_FORMS}_lists" if self.boxes == "lists" else WITH_FORMS
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return the request in this form; the same object where it changes nothing of it.
+        """Return the request in this form; the same object if that changes nothing.
 
-        Only a request for boxes of phrases changes its reply; thinking changes for any.
+        The reply's form changes only for boxes of phrases; thinking changes for any request.
         """
         changes: dict[str, Any] = {}
         if self.thinking != "default":
@@ -214,7 +214,7 @@ def _read_renamed(
 
 
 def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> ReadReply[T]:
-    # A reply that isn't in lines is read as any is: the model answered in a form of its own.
+    # A reply that isn't in lines is read as usual: the model answered in its own form.
     objects = objects_of_lines(reply, key)
     if objects is None:
         return read(reply)

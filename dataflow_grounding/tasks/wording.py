@@ -43,8 +43,8 @@ class Wording:
         prompts: Task → its prompt, as `ejected` writes it: the data goes where `<input>` stands.
             `system` and `system_text_only` are the system messages.
         guidance: Sentences that every question has after its instructions.
-        definitions: Term or phrase → what counts as it. A question has those of the terms that
-            stand in its texts, as data.
+        definitions: Term or phrase → what counts as it. A question gets, as data, those of the
+            terms in its texts.
         asking: The form in which boxes are asked for; None leaves it as it is.
 
     Raises:
@@ -90,10 +90,10 @@ class Wording:
         return bool(self.prompts or self.guidance or self.definitions or self.asking)
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return the request in these words; the same object where they change nothing of it.
+        """Return the request in these words; the same object if they change nothing.
 
         A prompt's text before `<input>` comes before the data, the rest after. Definitions go into
-        the data; the sentence on them, then the guidance, stand after the instructions.
+        the data; the sentence on them, then the guidance, follow the instructions.
         """
         if self.asking:  # which prompt it is, before that one's words
             request = self.asking.of(request)
@@ -138,9 +138,9 @@ class Wording:
 
 
 def ejected(name: str) -> str:
-    """Return the shipped prompt of a task, as a file of the user's own begins.
+    """Return the shipped prompt of a task, as the beginning of a user's own file.
 
-    `<input>` stands after it, but for a system message.
+    It ends with `<input>`, unless it is a system message.
 
     Raises:
         SpecError: No prompt has this name.
@@ -202,10 +202,10 @@ def _check_prompt(name: str, text: str) -> None:
 
 
 def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
-    # Yield what a prompt has to keep of the shipped one, each with the pattern that finds it. These
-    # are its placeholders and the keys of its reply's form. A key counts where a colon comes after
-    # it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but what
-    # stands after the colons.
+    # Yield what a prompt has to keep of the shipped one, each with the pattern that finds it: its
+    # placeholders and the keys of its reply's form. A key counts only with a colon after it, as in
+    # JSON, because the instructions may name it, too. A reply in lines has no keys; there the texts
+    # after the colons count.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)

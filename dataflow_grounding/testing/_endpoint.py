@@ -37,7 +37,7 @@ SERVED_PATH = re.compile(
 )
 KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")  # of OpenAI, Azure and Gemini
 IMAGE_TOKENS = 1000  # what an image counts
-CACHE_WINDOW = 64  # a beginning counts as cached if one of so many requests before had it, too
+CACHE_WINDOW = 64  # a beginning counts as cached if one of the last 64 requests had it, too
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Counts:
         self.errors: list[Exception] = []
 
     def count_request(self, size: int) -> None:
-        """Count a request whose body has so many bytes."""
+        """Count a request whose body has `size` bytes."""
         self.received += 1
         self.bytes_received += size
         self.in_flight += 1
@@ -163,9 +163,9 @@ class Endpoint(Counts):
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # Where the fault has no status of its own, the reply with the true answer is written into
-        # the exchange. A key that is wrong goes before the endpoint's capacity, this before rules
-        # and habits. A list of models is replied with at once.
+        # If the fault sets no status, the reply with the true answer is written into the exchange.
+        # A wrong key comes before the endpoint's capacity, which comes before rules and habits. A
+        # list of models is answered at once.
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:

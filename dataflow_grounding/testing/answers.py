@@ -174,7 +174,7 @@ def color_of(seed: str) -> str:
 def extracted(caption: str) -> dict[str, Any]:
     """Return the caption with its first capitalised or longer words as expressions.
 
-    They are MOST_WORDS at most; the first word where no word is such a one, none without words.
+    At most MOST_WORDS are returned; if no word is capitalised or longer, it is the first word.
     """
     words = WORD.findall(caption)
     named_things = [word for word in words if word[0].isupper() or len(word) >= LONG_WORD]
@@ -226,9 +226,8 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
 def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
     """Return a judge's answer that finds all boxes right.
 
-    Of each phrase it sees as many things as there are boxes with its text. The test picture of a
-    judge, in which some boxes are drawn around things of other colours than named, is answered
-    truly.
+    It sees as many things of each phrase as there are boxes with its text. A judge's test picture,
+    in which some boxes are around things of another colour than named, is answered truly.
     """
     phrases = task_input["phrases"]
     test_picture = judge_test_picture([phrase["text"] for phrase in phrases])

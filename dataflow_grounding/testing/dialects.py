@@ -62,8 +62,8 @@ class OpenAI:
         """Fill in the request from its body; return its pictures in base64, in order.
 
         `text` becomes all that the user says, a line for each part; `turns` what is said before the
-        last part. The model may stand in the path (Azure) instead of the body. Raises BadRequest,
-        and KeyError, AttributeError or TypeError for JSON of other shapes.
+        last part. The path (Azure) may have the model instead of the body. Raises BadRequest, and
+        KeyError, AttributeError or TypeError for JSON of other shapes.
         """
         request.model = request.model or str(body.get("model") or "")
         request.settings = {
@@ -117,7 +117,7 @@ class OpenAI:
         }
 
     def headers(self, answer: Answer) -> dict[str, str]:
-        """Return the headers that a reply has of its own: none."""
+        """Return the headers that only this dialect's replies have: none."""
         return {}
 
     def error(
@@ -205,7 +205,7 @@ class Gemini:
         return {"candidates": [candidate], **metadata}
 
     def headers(self, answer: Answer) -> dict[str, str]:
-        """Return the headers that a reply has of its own: the tier that has served it, if any."""
+        """Return the headers that only this dialect's replies have: the tier, if there is one."""
         return {"x-gemini-service-tier": answer.tier} if answer.tier else {}
 
     def error(
@@ -213,8 +213,8 @@ class Gemini:
     ) -> dict[str, Any]:
         """Return an object with a `google.rpc.Status`. It has no place for `param`.
 
-        `code` stands in an ErrorInfo, the seconds to `wait` in a RetryInfo, as in the service's;
-        "" and None leave these out.
+        `code` is in an ErrorInfo, the seconds to `wait` in a RetryInfo, as in the service's; "" and
+        None leave these out.
         """
         details: list[dict[str, Any]] = []
         if code:

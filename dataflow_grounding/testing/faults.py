@@ -32,7 +32,7 @@ class Fault:
         headers: Added to the response.
         retry_after: Seconds to wait, sent as `Retry-After`; as a date with `http_date`.
         body: Sent in place of the error's JSON.
-        change: What is made of the true answer.
+        change: Changes the true answer.
         delay: Seconds on top of the latency.
         hang: Whether nothing is ever sent.
         sent_share: Share of the response's bytes, 0 to 1, after which the connection is cut.
@@ -250,7 +250,7 @@ class _Rule:
     times: int | None
     times_each: int | None
     seed: int
-    # By question where these are counted apart, else all under "".
+    # By question if these are counted separately, else all under "".
     strikes: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, request: ReceivedRequest) -> Fault | None:

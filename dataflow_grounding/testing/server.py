@@ -163,8 +163,7 @@ class LoopbackServer(Endpoint):
         try:
             rest = await self._last_part(exchange, writer)
             if exchange.counted and not is_cut:
-                # This is counted before the last bytes leave: whoever has the reply in hand must
-                # find it counted.
+                # Counted before the last bytes leave, so that the receiver finds it counted.
                 self._end(exchange)
                 self.count_reply(exchange.status, 1)
                 request.status_sent = exchange.status
@@ -184,9 +183,9 @@ class LoopbackServer(Endpoint):
         return left_whole
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        # Wait until a reply is due, and return the bytes of it that are left to send then. That is
-        # all that its fault lets through, or the last drop of one that drips. It waits until it is
-        # cancelled where nothing is to come, and takes the server down where the fault does.
+        # Wait until a reply is due, and return the bytes of it that are left to send then: all that
+        # its fault lets through, or the last drop of one that drips. If the fault sends nothing, it
+        # waits until it is cancelled; if the fault takes the server down, so does this.
         fault = exchange.fault
         wire = exchange.wire
         if fault.down_for is not None:

@@ -55,13 +55,13 @@ from dataflow_grounding.trust.probes import (
 
 T = TypeVar("T")
 
-# What a message of failure says besides, where the replies are stored.
-AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
+# Added to a message of failure if the replies are stored.
+_ADVICE_TO_ASK_AGAIN = ". The replies are kept: dataflowgrounding calibrate asks for them again"
 CALIBRATION = "calibration"
 """The step under which replies to probe pictures are stored."""
 
 
-def way_out() -> str:
+def advice_to_state() -> str:
     """Return the advice for a message: what to do where a model's format can't be found out."""
     return (
         f"State it, as in {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1,"
@@ -100,8 +100,8 @@ def calibrate(
         if start.replies is None or _was_asked(serving, start.replies):
             raise
     # The stored replies are those of another address: this one may answer otherwise.
-    anew = replace(start.options, force_reprocess=True)
-    return _calibrated(serving, stated, replace(start, options=anew))
+    options = replace(start.options, force_reprocess=True)
+    return _calibrated(serving, stated, replace(start, options=options))
 
 
 def _calibrated(
@@ -116,10 +116,10 @@ def _calibrated(
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
-        why = f"can't tell how {serving.model!r} writes boxes: {unclear}. {way_out()}"
+        why = f"can't tell how {serving.model!r} writes boxes: {unclear}. {advice_to_state()}"
         why += ". If some pictures alone are answered otherwise, leave these out"
         if start.replies:
-            why += AFRESH
+            why += _ADVICE_TO_ASK_AGAIN
         unclear.args = (why,)  # the message
         unclear.pictures = deciding.pictures
         raise
@@ -273,7 +273,7 @@ class _Asker:
             raise EndpointRefused(
                 f"calibrating {self.serving.model!r} got no answer, not even to a small picture:"
                 f" {refused}. Check the address and the server. If other pictures are answered"
-                f" there: {way_out()}"
+                f" there: {advice_to_state()}"
             ) from None
         finally:
             await self.serving.aclose()

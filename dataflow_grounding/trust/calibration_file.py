@@ -200,7 +200,7 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
 def store_calibration(calibration: Calibration, folder: str | None = None) -> str | None:
     """Store a calibration in the user's cache and in a run's folder.
 
-    If either can't be written, the user is told, and this process keeps it in memory.
+    If either can't be written, that is reported, and this process keeps it in memory.
 
     Args:
         calibration: What to store.

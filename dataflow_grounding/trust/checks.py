@@ -161,7 +161,7 @@ class Checks:
         known: What is known of the endpoint; for records in memory, all runs of this process share
             it.
         judge: What judges this run's replies.
-        wanted: Whether checks are to be made in this run, and the serving takes probe pictures.
+        wanted: Whether this run makes checks, and the serving takes probe pictures.
         begun: Whether a check was made that still holds.
     """
 
@@ -223,7 +223,7 @@ class Checks:
         return self.known.checks < MOST_KINDS + self.known.pace.sent / self._every
 
     def _kind_of(self, image: Image) -> PictureKind:
-        # Each frame has a map of its own, and a server may read PNGs otherwise than JPEGs.
+        # Each frame has a different map, and a server may read PNGs otherwise than JPEGs.
         size = image.sent_size
         in_frames = bool(self._serving.image_limits.frames)
         return size if in_frames else kind_of(size), image.sent_media_type
@@ -271,7 +271,7 @@ class Checks:
         assert image is not None
         known = self.known
         position = self.stored.here()
-        answers_then = known.answers.count
+        count_before = known.answers.count
         known.pace.checking(self._every)
         self._unchecked = 0
         await load_aside("dataflow_grounding.trust.one_check")  # with NumPy
@@ -288,12 +288,13 @@ class Checks:
         parts = self._serving.endpoints()
         endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
         outcome = await OneCheck(ask, self.asked, endpoints, known.seen).of(images, looks_like)
-        self._note(outcome, position, answers_then)
+        self._note(outcome, position, count_before)
         return outcome
 
     def _one_of_each_kind(self, image: Image) -> list[Image]:
-        # Of a kind it is the commonest size or, where pixels count, the largest: servers reduce
-        # these first. One that can't be read is left out: its record fails when its turn comes.
+        # Each kind is represented by its commonest size or, if boxes are in pixels, by its largest:
+        # servers reduce these first. A picture that can't be read is left out: its record fails
+        # when its turn comes.
         start = self._start
         self._start = None  # a check that begins meanwhile doesn't look at them, too
         if start is None:
@@ -328,12 +329,12 @@ class Checks:
             yield
 
     def begun_by_others(self) -> bool:
-        """Return whether a check was made that still holds, be it by another run meanwhile."""
+        """Return whether a check was made that still holds, perhaps by another run meanwhile."""
         if self._in_memory and self.known.is_fresh:
             self.begun = True
         return self.begun
 
-    def _note(self, outcome: "Outcome", position: int, answers_then: int) -> None:
+    def _note(self, outcome: "Outcome", position: int, count_before: int) -> None:
         known = self.known
         self.begun = True
         known.checked_at = time.monotonic()
@@ -348,7 +349,7 @@ class Checks:
             return
         is_good = outcome.kind == "fits" and not self.is_mixed
         if is_good:
-            known.answers.vouched = answers_then
+            known.answers.vouched = count_before
             known.miss(None)
         self.stored.note(outcome, position, is_good=is_good)
 

@@ -34,7 +34,7 @@ REQUESTS = "3 to 11 requests, 2 to 8 more for each size sent if it counts pixels
 # Of the side, by which edges may be off: the goal of a map, as of the standing check.
 PRECISE_ENOUGH = 0.01
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
-SEE_WHETHER_SEVERAL = "see whether several servers or models stand behind its address"
+SEE_WHETHER_SEVERAL = "see whether several servers or models share its address"
 ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {SEE_WHETHER_SEVERAL}"
 """What to tell the user where an endpoint is proven to do so."""
 
@@ -127,8 +127,8 @@ class FormatChoice:
         serving = self._serving
         calibration = stored_calibration(serving.endpoint, serving.model, folder)
         if calibration is not None and calibration.is_inferred:
-            # An earlier version's: a run that began with it goes on with it, so that nothing is
-            # paid for twice, and others measure again.
+            # It is an earlier version's. A run that began with it goes on with it, so that nothing
+            # is paid for twice; others measure again.
             path = run_file(folder) if folder else ""
             calibration = load_calibration(path, serving.endpoint, serving.model)
         if calibration is not None:

@@ -32,9 +32,9 @@ from dataflow_grounding.trust.probes import (
     probe_of,
     reduced_to,
 )
-from dataflow_grounding.trust.showing import LEAST, SCALES, plain_names, read_in
+from dataflow_grounding.trust.showing import LEAST_ANSWERS, SCALES, plain_names, read_in
 
-# Of each frame: one picture can't tell a rectangle that was missed from a shift.
+# Of each frame: one picture can't tell a missed rectangle from a shift.
 FIRST_LAYOUTS = (INNER, INNER + 1)
 # Two sizes whose sides differ by no more than this share need one picture: a rule that treats them
 # differently would have to draw its line just between them.
@@ -43,21 +43,21 @@ MOST_PROBES = 8  # of each frame, after which it is as precise as it gets
 # Standard error of a map at the far edge, as a share of the side: a third of the 1% by which edges
 # may be off, so that three standard errors are within it.
 PRECISE = 0.0033
-NEAR = 0.10  # share of the side within which a rectangle counts as found, ...
-SURELY_NEAR = 0.05  # ... and as found in a second format
+NEAR = 0.10  # share of the side within which a rectangle counts as found
+NEAR_IN_SECOND = 0.05  # the same in a second format
 MIN_FOUND = 2 / 3  # share of all rectangles that parts of the side have to find
 LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 MAX_ERROR = 0.05  # the most that the median rectangle may be off, as a share of the side
-SEVERAL = 3  # rectangles that a second format explains and the first misses: no accident
+LEAST_IN_SECOND = 3  # rectangles missed in the first format and found in a second: no accident
 # The scales of parts of the side. 999 is a thousandth off 1000, which no picture shows.
 PARTS = tuple(scale for scale in SCALES if isinstance(scale, int))
-# How far a line may be from 0 to the scale. A server that pads or crops moves it by 2% and more;
-# models are off by some thousandths besides chance. By chance, the mean of (off / error) squared is
-# 1.
+# How far a line's ends may be from 0 and the scale. A server that pads or crops moves them by 2%
+# and more; models are off by some thousandths besides chance. By chance alone, the mean of
+# (off / error) squared is 1.
 ONCE_OFF, SYSTEMATIC = 0.02, 0.003
-MOST_OFF = 2.0
-ERRORS = 3.0  # standard errors that chance may add to ONCE_OFF
-AS_GOOD = 0.2  # of that mean, by which the usual scale may be worse
+MOST_MEAN_SQUARE = 2.0
+CHANCE_ERRORS = 3.0  # standard errors that chance may add to ONCE_OFF
+USUAL_SCALE_MARGIN = 0.2  # of that mean, by which a more usual scale may be worse
 
 
 class NothingAnswered(Exception):
@@ -201,8 +201,8 @@ class Deciding:
         return why
 
     async def _ask_further(self, asked: BoxFormat) -> None:
-        # Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how
-        # these are to be sent.
+        # Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how to
+        # send these.
         before = len(self.pictures)
         legible_sizes = [
             legible(reduced_to(size, self.max_side), self.max_side) for size in self.own
@@ -214,7 +214,7 @@ class Deciding:
     def _leave_out_silent(self, before: int) -> None:
         silent = []
         for picture in self.pictures[before:]:
-            if sum(answer.usable for answer in picture.answers) < LEAST:
+            if sum(answer.usable for answer in picture.answers) < LEAST_ANSWERS:
                 silent.append(picture)
         if silent:
             say(
@@ -301,9 +301,9 @@ def _format_in_parts(
     scales = [asked.scale] if isinstance(asked.scale, int) else []
     far_off = {scale: _how_far_off(lines, scale) for scale in (*scales, *PARTS)}
     least = min(far_off.values())
-    if least > MOST_OFF:
+    if least > MOST_MEAN_SQUARE:
         return None
-    scale = next(scale for scale, off in far_off.items() if off <= least + AS_GOOD)
+    scale = next(scale for scale, off in far_off.items() if off <= least + USUAL_SCALE_MARGIN)
     if (order, scale, "sent") == (asked.order, asked.scale, asked.frame):
         return asked
     return find_box_format(f"{order}_{scale}", "")
@@ -315,7 +315,7 @@ def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
     squares = []
     for line, side in lines:
         for off in (line.start / scale, line.number_at(side) / scale - 1):
-            if abs(off) > ONCE_OFF + ERRORS * line.error:
+            if abs(off) > ONCE_OFF + CHANCE_ERRORS * line.error:
                 return math.inf
             squares.append((off / math.hypot(line.error, SYSTEMATIC)) ** 2)
     return sum(squares) / len(squares)
@@ -324,12 +324,12 @@ def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
 def _check_one_format(pictures: Sequence[ProbedPicture], known: BoxFormat) -> None:
     read, drawn = read_in(pictures, known)
     missed = np.abs(read - drawn).max(axis=1) > NEAR
-    if missed.sum() < SEVERAL:
+    if missed.sum() < LEAST_IN_SECOND:
         return
     for name in plain_names(known):
         others, _ = read_in(pictures, find_box_format(name, ""))
-        explained = int((np.abs(others - drawn).max(axis=1)[missed] <= SURELY_NEAR).sum())
-        if explained >= SEVERAL:
+        explained = int((np.abs(others - drawn).max(axis=1)[missed] <= NEAR_IN_SECOND).sum())
+        if explained >= LEAST_IN_SECOND:
             raise NoFit(
                 described(
                     pictures,

@@ -88,7 +88,7 @@ class FormatReading:
     def proper(self, boxes: Sequence[SeenBox], view: View) -> list[Bbox] | None:
         """Return all boxes' corners.
 
-        None where one ends before it begins, or lies out of the picture by more than noise.
+        None if one ends before it begins, or is out of the picture by more than noise.
         """
         all_corners = []
         for box in boxes:

@@ -15,8 +15,8 @@ from dataflow_grounding.trust.probes import legible, reduced_to
 MOST_FRAMES = 8  # 8 x 3 probe pictures is what a run of a thousand records can bear
 MOST_TRIED = 40  # of a run's own sizes, the commonest, that may become frames
 WORTH_IT = 0.02  # a further frame has to save this share of what pictures cost without it
-# Frames that are measured do if pictures cost no more in them than this times what they would cost
-# in frames of their own: each of those takes two probe pictures or more.
+# Measured frames are good enough if pictures cost at most this many times what they would cost in
+# frames of their own size: each further frame takes two probe pictures or more.
 GOOD_ENOUGH = 1.1
 # Frames of any run, and of a calibration that knows no run: about 0.26, 1.05 and 2.4 megapixels in
 # seven shapes. Their sides are multiples of 28, which few servers round.

@@ -59,7 +59,7 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
 def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
     """Return the sizes that a run's first check has a picture of, MOST_KINDS at the most.
 
-    That is one of each kind. Of frames it is each, because each has a map of its own.
+    That is one of each kind. Frames are all returned, because each has a different map.
 
     Args:
         sizes: Width and height in pixels, as sent, the commonest first.

@@ -77,7 +77,7 @@ class Answers:
 
 
 class Turns:
-    """Lets one run of this process after the other make a check; each has a thread of its own."""
+    """Lets the runs of this process, which are in different threads, make checks one by one."""
 
     def __init__(self) -> None:
         self._under_way: Future[BaseException | None] | None = None
@@ -98,7 +98,7 @@ class Turns:
                 if others is None:
                     self._under_way = mine
                     break
-            # shielded: whoever waits may be cancelled, but the check is another's
+            # shielded: the waiting run may be cancelled, but the check is another's
             failed = await asyncio.shield(asyncio.wrap_future(others))
             if failed is not None:
                 raise copy.copy(failed)
@@ -185,8 +185,8 @@ if hasattr(os, "register_at_fork"):
 def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
     """Return what this process knows of a serving, by the name of its endpoint, model and format.
 
-    A class of the user's that says of itself no more than its model's name may have another server
-    behind each object: what is known of one is not known of another.
+    Objects of a user's class that states only its model's name may ask different servers: what is
+    known of one object is not used for another.
     """
     if asked.maps:  # further frames are further formats to this process
         name += f" {hash(asked.maps)}"

@@ -30,38 +30,38 @@ from dataflow_grounding.trust.probes import ProbedPicture
 Array: TypeAlias = NDArray[np.float64]
 DEVIATION_PER_MEDIAN = 1.4826  # of normal errors: the standard deviation over the median
 MEASURED = "measured"  # in the name of a format whose numbers are known by maps
-LEAST_PAIRS = 8  # of an axis: four rectangles, fewer make no line
+LEAST_PAIRS = 8  # of an axis, which four rectangles have: fewer make no line
 # Tukey's bisquare: what is further off than this many standard deviations counts for nothing. At
 # 4.685 the fit has 95% of least squares' efficiency for normal errors (Holland and Welsch, 1977).
 BISQUARE = 4.685
 ROUNDS = 30  # of reweighting, after which the line no longer changes in any digit that matters
 LEAST_DEVIATION = 0.0005  # of a side, that numbers are taken to be off by: half of a whole number
-# A shift within so many of its standard errors may be noise, and is none: nearly all servers keep
-# a picture's corner, and a line through it is known twice as exactly.
-SURELY_SHIFTED = 3.0
-# A rectangle is on the lines if no edge is further off than this share of the side, or than so many
-# times what the answers are off by at random, to a bound: boxes that are anywhere lie on no line.
-# Half of all have to be: a fifth of a model's boxes may be anywhere.
+# A shift smaller than this many of its standard errors is taken for noise: nearly all servers keep
+# a picture's corner, and a line through the corner is known twice as exactly.
+SHIFT_ERRORS = 3.0
+# A rectangle is on the lines if no edge is further off than this share of the side, or than this
+# multiple of the answers' noise, up to a limit: boxes at random places lie on no line. Half of all
+# rectangles have to be on the lines: a fifth of a model's boxes may be at random places.
 NEAR = 0.06
 MOST_NEAR = 0.12
 NEAR_PER_NOISE = 2.5
 LEAST_ON_LINES = 0.5
-# So many rectangles off the lines, and such a share of all, may be in another format.
+# This many rectangles off the lines, and this share of all, may be in another format.
 LEAST_LEFT = 5
-SEVERAL = 0.15
+LEAST_LEFT_SHARE = 0.15
 LEAST_ON_OTHERS = 6  # of these are on the other format's lines: fewer may be by chance
-# How far the line of a single picture may be from that of all, as a share of the side: by what is
-# noise in a dozen rectangles, and by so many of its standard errors.
+# How far the line of a single picture may be from the line of all: a share of the side, which is
+# the noise of a dozen rectangles, and this many of its standard errors.
 ONE_OFF = 0.01
 ONE_OFF_ERRORS = 6
-# An order explains so many of the pictures' rectangles on average, and the likelihood ratio to any
-# other is surely no accident. What lies on no line is off by this share of the side.
-ON_LINES = 0.3
-SURELY_LIKELIER = 10.0
+# An order has to explain this share of the pictures' rectangles on average, and have this
+# log-likelihood ratio to any other. Without a line, the noise counts as this share of the side.
+LEAST_EXPLAINED = 0.3
+LEAST_LOG_RATIO = 10.0
 NO_LINE = 0.3
-APART = 0.1  # of the side: edges closer together give no reliable slope
+LEAST_EDGE_GAP = 0.1  # of the side: edges closer together give no reliable slope
 # Weights that leave outliers out make the rest look less noisy than it is, by about this factor.
-UNTRIMMED = 1.1
+TRIMMING_FACTOR = 1.1
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _check_alike(
 
 
 def _check_left_over(left: "_Answers", asked: int, size: Size) -> None:
-    if len(left.drawn) < max(LEAST_LEFT, SEVERAL * asked):
+    if len(left.drawn) < max(LEAST_LEFT, LEAST_LEFT_SHARE * asked):
         return
     for order in ORDERS:
         corners = np.array([ordered(to_xyxy(numbers, order)) for numbers in left.numbers])
@@ -227,12 +227,12 @@ def fit_line(numbers: Array, pixels: Array, side: float) -> Line | None:
     if begin is None:
         return None
     slope, start, covariance = _reweighted(numbers, edges, begin, starts_anywhere=True)
-    if slope > 0 and abs(start) <= SURELY_SHIFTED * math.sqrt(covariance[1, 1]):
+    if slope > 0 and abs(start) <= SHIFT_ERRORS * math.sqrt(covariance[1, 1]):
         slope, start, covariance = _reweighted(numbers, edges, begin, starts_anywhere=False)
     if slope <= 0:
         return None
     variance = float(covariance.sum())  # of slope + start, which is the number at the far edge
-    error = UNTRIMMED * math.sqrt(max(variance, 0.0)) / slope
+    error = TRIMMING_FACTOR * math.sqrt(max(variance, 0.0)) / slope
     off = np.abs(slope * edges + start - numbers)
     noise = DEVIATION_PER_MEDIAN * float(np.median(off)) / slope
     return Line(slope / side, start, error, noise)
@@ -241,7 +241,7 @@ def fit_line(numbers: Array, pixels: Array, side: float) -> Line | None:
 def _theil_sen(numbers: Array, edges: Array) -> tuple[float, float] | None:
     across = np.subtract.outer(edges, edges)
     up = np.subtract.outer(numbers, numbers)
-    apart = across > APART
+    apart = across > LEAST_EDGE_GAP
     if not apart.any():
         return None
     slope = float(np.median(up[apart] / across[apart]))
@@ -256,7 +256,7 @@ def _reweighted(
     columns = np.stack([edges, np.ones_like(edges)], axis=1)[:, :fitted]
     solution = np.array(begin)[:fitted]
     if not starts_anywhere:
-        solution = np.array([float(np.median(numbers / np.maximum(edges, APART)))])
+        solution = np.array([float(np.median(numbers / np.maximum(edges, LEAST_EDGE_GAP)))])
     weights = np.ones_like(numbers)
     least = LEAST_DEVIATION * begin[0]
     for _ in range(ROUNDS):
@@ -283,12 +283,12 @@ def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:
 def order_of(pictures: Sequence[ProbedPicture]) -> Order | None:
     """Return the order in which the numbers of all pictures lie on lines; None if it is unclear.
 
-    Of several orders in which some do, it is the one with the least noise about the lines.
+    If some numbers do in several orders, it is the order with the least noise about the lines.
     """
     found = {order: _found_in(pictures, order) for order in ORDERS}
     best, second = sorted(ORDERS, key=lambda order: found[order].log_noise)[:2]
-    is_clear = found[second].log_noise - found[best].log_noise >= SURELY_LIKELIER
-    return best if is_clear and found[best].share >= ON_LINES else None
+    is_clear = found[second].log_noise - found[best].log_noise >= LEAST_LOG_RATIO
+    return best if is_clear and found[best].share >= LEAST_EXPLAINED else None
 
 
 class _Found(NamedTuple):

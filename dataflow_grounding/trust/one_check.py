@@ -18,7 +18,7 @@ from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.own_probes import ask_about_copy
 from dataflow_grounding.trust.probes import ProbedPicture
 from dataflow_grounding.trust.seen_probes import SeenProbes
-from dataflow_grounding.trust.showing import Showing, is_further_off, moved_by, showing_of
+from dataflow_grounding.trust.showing import Showing, is_further_off, shift_of, showing_of
 
 # Copies of the same picture that are asked for after one that misses. A model with 6% of noise and
 # a fifth of its boxes anywhere misses by chance in 7 of 100 pictures, in 1 of 360 with all four.
@@ -153,14 +153,14 @@ class OneCheck:
         # Return in words how boxes have moved together by less than one picture shows. None where
         # the last pictures together don't show it, or further copies of one dissent.
         last = self._seen.last
-        if len(last) < LEAST_POOLED or not moved_by(last):
+        if len(last) < LEAST_POOLED or not shift_of(last):
             return None
         further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
         for picture in further:
             of_picture = self._showing([picture]).rectangles
             if of_picture is not None:
                 last.append(of_picture)
-        moved = moved_by(last)
+        moved = shift_of(last)
         return f"in the last {len(last)} probe pictures {moved}" if moved else None
 
     def _showing(self, pictures: Sequence[ProbedPicture]) -> Showing:

@@ -87,8 +87,8 @@ def copy_question(
 
 
 def _coded_like(copy: PIL.Image.Image, image: Image, suffix: str) -> bytes:
-    # A server may read palettes, alpha or progressive JPEGs in ways of its own. Rectangles in a
-    # gray picture have colors all the same: otherwise nobody could tell them apart.
+    # A server may read palettes, alpha or progressive JPEGs differently. Rectangles in a gray
+    # picture are colored, too, because they are named by their colors.
     if not image.as_is:
         return encoded(copy, image.limits.max_bytes)
     with PIL.Image.open(io.BytesIO(image.file_bytes())) as original:
@@ -125,11 +125,11 @@ async def ask_about_copy(
     try:
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:
             question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-            picture, _ = await ask.aside(question.put_so(sending=Sending(at=at)))
+            picture, _ = await ask.aside(question.replace(sending=Sending(at=at)))
             return picture
     except RunStopped:
         raise
     except Exception as error:
-        # Whatever a serving, or a user's own code, fails with on a probe is no reason to end the
-        # run: the picture counts as unanswered.
+        # No failure of a serving, or of a user's own code, on a probe is a reason to end the run:
+        # the picture counts as unanswered.
         return ProbedPicture(Probe(image.size, {}), image.sent_size, [], str(error))

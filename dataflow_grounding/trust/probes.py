@@ -304,8 +304,8 @@ def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPictu
 
 
 def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
-    # Return the number of the phrase that a box belongs to; None if that isn't clear. It is told by
-    # a label equal to a phrase, else by the id. `phrases` has each phrase under its number.
+    # Return the number of the phrase that a box belongs to; None if that isn't clear. A label equal
+    # to a phrase decides, else the id. `phrases` has each phrase under its number.
     named = ids_of(box.label, phrases) if box.label else []
     if named:
         return named[0]

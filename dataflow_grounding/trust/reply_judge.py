@@ -38,31 +38,35 @@ from dataflow_grounding.trust.format_readings import (
 )
 
 MOST_BOXES = 64  # of a reply that are looked at: hostile replies may have thousands
-SHOWS = 3.0  # log-likelihood ratio from which a reply is asked for again: 20 times as likely
-# As many of a run's questions may be asked again without proving anything, because that costs a
-# request each. With more, the pictures are unlike others, and it takes a higher ratio.
-IN_VAIN = 0.01
-BEYOND = 6.0  # what lies further out costs this much: a factor of 400
-MOST_THINGS = 4000  # that are known apart, so that memory is bounded
+# Log-likelihood ratio from which a reply is asked for again: 20 times as likely in another format.
+ASK_AGAIN_RATIO = 3.0
+# Share of a run's questions that may be asked again and prove nothing, since each costs a request.
+# With more, the pictures are unusual, and the ratio rises.
+EXPECTED_IN_VAIN = 0.01
+OUTSIDE_COST = 6.0  # log-likelihood that a box outside the picture costs: a factor of 400
+MOST_THINGS = 4000  # kept apart by name, so that memory is bounded
 # Corners of a right reply may be turned, too: as if half an axis of 40 had been.
 TURNED, AXES = 0.5, 40.0
-PROVEN = 6.0  # log-likelihood ratio from which a second reply proves the first one's format: 400
-EDGES = (0.02, 0.05, 0.1)  # parts of the side between two answers' edges: which is not known
-SEEN_APART = 0.1  # share of things that a second reply sees at another place altogether
-# The sum of proofs' ratios that no slip of a model explains: by one reply of a run's FIRST, or by
-# two within RECENT.
-MIXED = 10.5
+# Log-likelihood ratio from which a second reply proves the format of the first: a factor of 400.
+PROOF_RATIO = 6.0
+# Standard deviations of an edge between two answers, in parts of the side: the true one is unknown.
+EDGE_DEVIATIONS = (0.02, 0.05, 0.1)
+MOVED_SHARE = 0.1  # share of things that a second reply puts in another place altogether
+# Sum of the proofs' ratios that no slip of a model explains: from one reply of a run's FIRST, or
+# from two within RECENT.
+MIXED_RATIO = 10.5
 FIRST, RECENT = 200, 400
-ONCE = 1.5  # counts as SHOWS does, in a format that one other reply was proven to be in
-# The ratios of successive replies are summed up (Page's CUSUM, 1954), each less ALLOWED, because a
-# run's things may be shaped so, and for ONE at most. From ALARM on, a factor of 1,100, a check has
-# to tell. Where none can, the run is stopped at ALONE, or at less if probes tell of its other
-# pictures: then the boxes that these are compared with are known to be right.
-ALLOWED = 0.5
-ONE = 3.0
-ALARM = 7.0
-ALONE = 25.0
-ALONE_AMONG_OTHERS = 12.0
+# In place of ASK_AGAIN_RATIO, for a format that another reply was proven to be in.
+ASK_AGAIN_AFTER_PROOF = 1.5
+# Ratios of successive replies are summed (Page's CUSUM, 1954). Each is reduced by CUSUM_SLACK,
+# because the run's things may simply have such shapes, and counts for CUSUM_STEP at most. At
+# CHECK_AT, a factor of 1,100, a check is made. If no check can tell, the run stops at STOP_AT, or
+# earlier if probes can tell for its other pictures: boxes in those are then known to be right.
+CUSUM_SLACK = 0.5
+CUSUM_STEP = 3.0
+CHECK_AT = 7.0
+STOP_AT = 25.0
+STOP_AT_IF_OTHERS_CHECKED = 12.0
 
 
 class Views(NamedTuple):
@@ -137,7 +141,7 @@ class ReplyJudge:
         self._axes = AXES
         self._in_vain = 0
         self._sums: dict[tuple[str, str], float] = {}  # by orientation and format
-        self._alarm = ALARM
+        self._alarm = CHECK_AT
         self._proofs: deque[Proof] = deque(maxlen=16)  # the last ones
 
     # One reply
@@ -145,8 +149,8 @@ class ReplyJudge:
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
         """Judge how likely a reply's numbers are in each format; nothing is learnt yet.
 
-        Only the first MOST_BOXES boxes are looked at. A format counts only if all boxes are within
-        the picture in it, and none ends before it begins.
+        Only the first MOST_BOXES boxes count. A format counts only if, read in it, all boxes are
+        within the picture and none ends before it begins.
         """
         boxes = boxes[:MOST_BOXES]
         asked, others, log_aspect = self.views(sent)
@@ -163,7 +167,7 @@ class ReplyJudge:
             if not is_inside(corners[-1]):
                 outside += 1
         shapes = [shape_of(box, log_aspect) for box in corners]
-        as_asked = _likelihood(shapes, things, asked) - BEYOND * outside
+        as_asked = _likelihood(shapes, things, asked) - OUTSIDE_COST * outside
         if turned:
             as_asked += turned * math.log(self._turned / self._axes)
         ratios: dict[str, float] = {}
@@ -204,10 +208,11 @@ class ReplyJudge:
     def shows_other(self, reply: JudgedReply) -> bool:
         """Whether a reply is clearly likelier in another format.
 
-        Where many were asked for again in vain, the pictures are unlike others, and it takes more.
+        If many were asked for again without proving anything, the pictures are unusual, and it
+        takes more.
         """
-        too_many = max(0.0, self._in_vain - IN_VAIN * self.replies)
-        return reply.ratio >= SHOWS + math.log1p(too_many)
+        too_many = max(0.0, self._in_vain - EXPECTED_IN_VAIN * self.replies)
+        return reply.ratio >= ASK_AGAIN_RATIO + math.log1p(too_many)
 
     def is_doubtful(self, reply: JudgedReply) -> bool:
         """Whether a question should be asked again, because this reply may be in another format."""
@@ -215,7 +220,10 @@ class ReplyJudge:
             return True
         # Other replies were in such a format, which makes it likelier that this one is.
         formats = [proof.format for proof in self._recent_proofs()]
-        return any(reply.ratios.get(name, -1.0) >= ONCE / formats.count(name) for name in formats)
+        return any(
+            reply.ratios.get(name, -1.0) >= ASK_AGAIN_AFTER_PROOF / formats.count(name)
+            for name in formats
+        )
 
     def learn(self, reply: JudgedReply) -> None:
         """Add the boxes of a reply that is taken for right to what boxes look like."""
@@ -236,7 +244,9 @@ class ReplyJudge:
         self.replies += 1
         for name, ratio in reply.ratios.items():
             before = self._sums.get((orientation, name), 0.0)
-            self._sums[orientation, name] = max(0.0, before + min(max(ratio - ALLOWED, -ONE), ONE))
+            self._sums[orientation, name] = max(
+                0.0, before + min(max(ratio - CUSUM_SLACK, -CUSUM_STEP), CUSUM_STEP)
+            )
 
     def alarm(self, orientation: str) -> str | None:
         """Return the format in which the last replies about such pictures are much likelier.
@@ -250,7 +260,7 @@ class ReplyJudge:
 
         `others_told` says whether checks can tell of other pictures.
         """
-        return self._likeliest(orientation, ALONE_AMONG_OTHERS if others_told else ALONE)
+        return self._likeliest(orientation, STOP_AT_IF_OTHERS_CHECKED if others_told else STOP_AT)
 
     def _likeliest(self, orientation: str, least: float) -> str | None:
         likeliest: str | None = None
@@ -263,7 +273,7 @@ class ReplyJudge:
     def calm(self, orientation: str) -> None:
         """Forget what spoke against the format in such pictures: a check has shown it right."""
         if self.alarm(orientation) is not None:  # they look odd, so the next alarm takes more
-            self._alarm += ONE
+            self._alarm += CUSUM_STEP
         for key in self._sums:
             if key[0] == orientation:
                 self._sums[key] = 0.0
@@ -275,12 +285,12 @@ class ReplyJudge:
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
         """Return the format that the first of two replies to one question is proven to be in.
 
-        None where nothing is proven, which is counted.
+        None if nothing is proven, which is counted.
         """
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
         proven: str | None = None
-        best = PROVEN
+        best = PROOF_RATIO
         for reading, view in self.views(first.sent).others:
             if largest > view.most:
                 continue
@@ -306,7 +316,7 @@ class ReplyJudge:
         proofs = self._recent_proofs()
         for name in {proof.format for proof in proofs}:
             ratios = [proof.ratio for proof in proofs if proof.format == name]
-            if sum(ratios) >= MIXED and (len(ratios) > 1 or self.replies <= FIRST):
+            if sum(ratios) >= MIXED_RATIO and (len(ratios) > 1 or self.replies <= FIRST):
                 return name
         return None
 
@@ -331,16 +341,16 @@ def _likelihood(
 
 
 def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
-    # Return how much likelier two replies' boxes are of the same things than of different ones. It
-    # is the logarithm of that ratio. How far apart this model's answers put an edge isn't known:
-    # the likelihoods for each of EDGES are averaged. Only phrases with one box in both count.
+    # Return the logarithm of how much likelier two replies' boxes are of the same things than of
+    # different ones. How far apart this model's answers put an edge isn't known, so the likelihoods
+    # of all EDGE_DEVIATIONS are averaged. Only phrases with one box in both replies count.
     in_second = _only_boxes(second.boxes)
     pairs = []
     for phrase, index in _only_boxes(first.boxes).items():
         if phrase in in_second:
             pairs.append((corners[index], second.corners[in_second[phrase]]))
-    by_edge = [math.exp(sum(_nearness(a, b, edge) for a, b in pairs)) for edge in EDGES]
-    return math.log(sum(by_edge) / len(EDGES))
+    by_edge = [math.exp(sum(_nearness(a, b, edge) for a, b in pairs)) for edge in EDGE_DEVIATIONS]
+    return math.log(sum(by_edge) / len(EDGE_DEVIATIONS))
 
 
 def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
@@ -351,8 +361,8 @@ def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 def _nearness(first: Bbox, second: Bbox, edge: float) -> float:
     # Return how much likelier two boxes lie so if they are of one thing than of different ones. It
     # is the logarithm. Boxes of one thing differ by a normal error on each edge, of standard
-    # deviation `edge`, but for SEEN_APART of them; those of different things may be anywhere.
+    # deviation `edge`, but for MOVED_SHARE of them; those of different things may be anywhere.
     density = 1.0
     for a, b in zip(first, second, strict=True):
         density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))
-    return math.log((1 - SEEN_APART) * density + SEEN_APART)
+    return math.log((1 - MOVED_SHARE) * density + MOVED_SHARE)

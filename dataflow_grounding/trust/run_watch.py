@@ -80,8 +80,8 @@ class Question:
         self._read = read
         self._was_sent = False
         self._tries = 0
-        # Set where the next reply comes from the store: whether the store holds a later one to the
-        # same question, which is what a reply that was refused leaves behind.
+        # Set if the next reply comes from the store: whether the store holds a later reply to the
+        # same question, because this one was refused.
         self._was_asked_again: Callable[[], bool] | None = None
         self._first: JudgedReply | None = None  # where it looked like another format
         self.judged: JudgedReply | None = None
@@ -103,7 +103,7 @@ class Question:
     def read(self, reply: str) -> ReadReply[Any]:
         """Judge a reply and read it.
 
-        Raises SuspectReply if it is to be asked for again, and what the request's own reader
+        Raises SuspectReply if it should be asked for again, and what the request's own reader
         raises.
         """
         watch = self._watch
@@ -247,7 +247,7 @@ class RunWatch(BoxWatch):
         if self.suspicion is not None:
             if self._was_warned_of:
                 ask.note(SUSPECT, self.suspicion)
-            return await ask(request.put_so(sending=replace(request.sending, of=checks.stored.of)))
+            return await ask(request.replace(sending=replace(request.sending, of=checks.stored.of)))
         if checks.add_picture(ask, image):
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
@@ -258,7 +258,7 @@ class RunWatch(BoxWatch):
             stored=question.stored,
             of=checks.stored.of,
         )
-        watched = request.put_so(read=question.read, sending=sending)
+        watched = request.replace(read=question.read, sending=sending)
         try:
             answer = await ask(watched)
         except RecordError:  # boxes in another format are often no boxes at all

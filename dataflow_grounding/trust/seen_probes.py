@@ -16,7 +16,7 @@ LAYOUTS = 1000  # of rectangles: one used lately might be answered from a gatewa
 POOLED = 8  # pictures whose lines are fitted together: the last ones
 COMPARED = 40  # pictures that further ones are compared with: the last ones
 # Two odd answers count together if they are within as many pictures. Each comes by chance in one of
-# 2,000 (`showing.BY_CHANCE`).
+# 2,000 (`showing.LEAST_CHANCE`).
 TOGETHER = 100
 
 
@@ -87,10 +87,10 @@ class SeenProbes:
         """
         if not self._rectangles:
             return {}
-        from dataflow_grounding.trust.showing import least_seen
+        from dataflow_grounding.trust.showing import least_noticed
 
         at_most = RULE_OF_THREE / self.as_asked
-        least_shift = least_seen(self.last)
+        least_shift = least_noticed(self.last)
         return {
             "as_asked": self.as_asked,
             "odd": len(self.odd),

@@ -1,7 +1,7 @@
 """What the answers about probe pictures show of a format: whether boxes are where it puts them.
 
-A model that is merely inexact passes. Another format doesn't, if it explains the answers better,
-nor do boxes that are all stretched or shifted together.
+A model that is merely inexact passes. The check fails if another format explains the answers
+better, or if all boxes are stretched or shifted together.
 """
 
 import math
@@ -17,24 +17,24 @@ from dataflow_grounding.boxes.geometry import Bbox, ordered, size_text
 from dataflow_grounding.trust.maps import Array, fit_line
 from dataflow_grounding.trust.probes import ProbedPicture
 
-LEAST = 4  # answers of the seven, more than half, before they say anything
+LEAST_ANSWERS = 4  # of a picture's seven: fewer say nothing
 # How far off the median rectangle's worst edge may be, as a share of the side. Models in use are
-# off by up to 6%; boxes that are anywhere are off by 30% and more.
-ANYWHERE = 0.15
-# How unlikely a picture's rectangles have to be, if they were as far off as the run's others: a run
-# of 10,000 requests has a hundred checks.
-BY_CHANCE = 0.0005
-LEAST_USUAL = 21  # rectangles of the run, of three pictures, that others are compared with
-FITS = 0.10  # the same, where another format explains the answers
-# How much better it has to: by a factor, so that noise alone doesn't name another, and by a share
-# of the side, because 999 for 1000 harms nobody.
-TIMES_BETTER = 2.0
-BETTER = 0.03
-EQUAL = 0.005  # share of the side by which two formats are as good as each other
-# How far the line through all answers may be off at an end of a side: the goal of a map, and so
-# many standard errors, which chance reaches in one of a million pictures.
-GOAL = 0.01
-SURELY = 5.0
+# off by up to 6%, boxes at random places by 30% and more.
+MOST_OFF = 0.15
+# Probability below which a picture's rectangles are further off than the run's others: a run of
+# 10,000 requests makes a hundred checks.
+LEAST_CHANCE = 0.0005
+LEAST_USUAL = 21  # rectangles of the run to compare with: those of three pictures
+MOST_OFF_IN_OTHER = 0.10  # as MOST_OFF, in another format that explains the answers
+# How much better the other format has to explain them: by a factor, so that noise alone doesn't
+# name another, and by a share of the side, because 999 for 1000 harms nobody.
+LEAST_TIMES_BETTER = 2.0
+LEAST_BETTER = 0.03
+AS_GOOD = 0.005  # share of the side by which two formats are as good as each other
+# How far the line through all answers may be off at an end of a side: the goal of a map, and this
+# many standard errors, which chance exceeds in one of a million pictures.
+GOAL_OFF = 0.01
+STANDARD_ERRORS = 5.0
 SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)  # of plain formats, the usual ones first
 
 
@@ -75,7 +75,7 @@ class Showing:
 def showing_of(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, usual: Array | None = None
 ) -> Showing:
-    """Tell what the answers about copies of one picture show of the format `asked`.
+    """Return what the answers about copies of one picture show of the format `asked`.
 
     Args:
         pictures: What was answered about the copies, one at least.
@@ -84,7 +84,7 @@ def showing_of(
             side. None where nothing is known.
     """
     usable = sum(answer.usable for picture in pictures for answer in picture.answers)
-    if usable < LEAST * len(pictures):
+    if usable < LEAST_ANSWERS * len(pictures):
         troubles = [f": {picture.trouble}" for picture in pictures if picture.trouble]
         total = sum(picture.asked for picture in pictures)
         trouble = troubles[0] if troubles else ""
@@ -98,18 +98,19 @@ def showing_of(
     best = min(off)
     size = size_text(pictures[0].sent)
     seen = f"in a picture of {size} px rectangles are off by {as_asked:.0%} of the side"
-    if best <= FITS and as_asked >= TIMES_BETTER * best and as_asked >= best + BETTER:
-        fitting = next(name for name, one in zip(names, off, strict=True) if one <= best + EQUAL)
+    is_better = as_asked >= max(LEAST_TIMES_BETTER * best, best + LEAST_BETTER)
+    if best <= MOST_OFF_IN_OTHER and is_better:
+        fitting = next(name for name, one in zip(names, off, strict=True) if one <= best + AS_GOOD)
         return Showing("misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, rectangles)
     is_usual = (
         usual is not None
         and len(usual) >= LEAST_USUAL
         and not is_further_off(rectangles.off, usual)
     )
-    if as_asked > ANYWHERE and not is_usual:
+    if as_asked > MOST_OFF and not is_usual:
         why = f"{seen}, and hardly less in any other format"
         return Showing("misses", why, rectangles=rectangles)
-    moved = moved_by([rectangles])
+    moved = shift_of([rectangles])
     if moved:
         why = f"in a picture of {size} px {moved}"
         return Showing("misses", why, rectangles=rectangles)
@@ -119,9 +120,9 @@ def showing_of(
 def is_further_off(off: Array, usual: Array) -> bool:
     """Whether rectangles are further off than others, by more than chance explains.
 
-    Of both together the furthest fifth is taken, or as many as there are of `off`. How many of
-    these are of `off` is hypergeometric if there is no difference, however a model's errors are
-    distributed (Fisher's exact test).
+    The furthest fifth of both together is taken, or as many as there are of `off`. The number of
+    these from `off` is hypergeometric if there is no difference, for any distribution of a model's
+    errors (Fisher's exact test).
 
     Args:
         off: How far off rectangles are.
@@ -135,7 +136,7 @@ def is_further_off(off: Array, usual: Array) -> bool:
     ways = 0
     for number in range(among, new + 1):
         ways += math.comb(furthest, number) * math.comb(all_of_both - furthest, new - number)
-    return ways <= BY_CHANCE * math.comb(all_of_both, new)
+    return ways <= LEAST_CHANCE * math.comb(all_of_both, new)
 
 
 def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
@@ -172,10 +173,10 @@ def _ends(pictures: Sequence[Rectangles]) -> list[tuple[str, float, float, float
     return ends
 
 
-def moved_by(pictures: Sequence[Rectangles]) -> str | None:
+def shift_of(pictures: Sequence[Rectangles]) -> str | None:
     """Return in words how all boxes are stretched or shifted; None if they surely aren't."""
     for side, first, last, error in _ends(pictures):
-        if max(abs(first), abs(last)) > GOAL + SURELY * error:
+        if max(abs(first), abs(last)) > GOAL_OFF + STANDARD_ERRORS * error:
             return (
                 f"all boxes are off by {first:+.1%} of the {side} at its beginning and"
                 f" {last:+.1%} at its end"
@@ -183,13 +184,13 @@ def moved_by(pictures: Sequence[Rectangles]) -> str | None:
     return None
 
 
-def least_seen(pictures: Sequence[Rectangles]) -> float | None:
+def least_noticed(pictures: Sequence[Rectangles]) -> float | None:
     """Return how far all boxes have to be off together to be noticed, as a share of the side.
 
     None where too few were answered for a line.
     """
     ends = _ends(pictures)
-    return GOAL + SURELY * max(error for *_, error in ends) if len(ends) == 2 else None
+    return GOAL_OFF + STANDARD_ERRORS * max(error for *_, error in ends) if len(ends) == 2 else None
 
 
 def plain_names(asked: BoxFormat) -> list[str]:

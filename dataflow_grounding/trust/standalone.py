@@ -1,4 +1,4 @@
-"""`calibrate`: a model's box format, for users who send their requests with code of their own."""
+"""`calibrate`: a model's box format, for users who send their requests with their own code."""
 
 import asyncio
 import base64

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, open_log, portable, within
-from dataflow_grounding.data.mirror import mirror_of, stand_for
+from dataflow_grounding.data.mirror import make_mirror, mirror_of
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write_text
 from dataflow_grounding.data.working_folder import sent
@@ -385,7 +385,7 @@ def test_a_download_that_fails_leaves_no_part(
         raise OSError(errno.EIO, "cut off")
 
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.get_file", torn)
-    mirror = stand_for("memory://bucket/run", str(tmp_path / "here"))
+    mirror = make_mirror("memory://bucket/run", str(tmp_path / "here"))
     before = list((tmp_path / "here").iterdir())
     with pytest.raises(InputError, match="cut off"):
         mirror.fetch("annotations.jsonl")

@@ -444,7 +444,7 @@ def test_a_form_that_a_model_has_no_word_for_is_left_out_before_anything_is_sent
         arguments = ["bench", "--pictures", "1", "--ways"]
         done = command([*arguments, "spans,no_thinking"])
         assert done.code == 0, done
-        assert "no_thinking is left out: how acme/narwhal is told thinking off" in done.err
+        assert "no_thinking is left out: how to set thinking off for acme/narwhal" in done.err
         sent = server.count()
         done = command([*arguments, "no_thinking", "-o", "none"])
         assert (done.code, server.count()) == (2, sent), done
@@ -633,7 +633,7 @@ def test_one_picture_has_no_interval(here: Path, document: Any) -> None:
         ("ways", {"plane": {}}, "'plane' is not one of plain, samples"),
         ("ways", {"plain": {"replies": 3}}, "ways.plain.recording: field required"),
         ("ways.plain.run.cost_usd", "0", "bench.json: ways.plain.run.cost_usd: input should be"),
-        ("ways.plain.replies", [ANSWER, ANSWER], "ways.plain.replies: a key stands there twice"),
+        ("ways.plain.replies", [ANSWER, ANSWER], "ways.plain.replies: a key is there twice"),
         ("ways.plain.replies", [{**ANSWER, "reply": "1" * 10**6}], "should have at most 200000"),
         ("ways.plain.replies", [ANSWER], "none of the replies answers what this version asks"),
         ("ways.plain.recording.box_format", "9" * 500, "box_format is none that is known"),

@@ -215,7 +215,7 @@ def test_files_of_a_folder_that_are_passed_over_are_told(
     assert (ran.code, passed_over in ran.err) == (0, True), ran
     (workplace.folder / "pictures" / "a.txt").write_bytes(b"0 0.5 0.5 0.1 0.1")
     with_labels = command(["check", "-e", spec])
-    assert "Boxes in files beside the pictures are not read" in with_labels.out
+    assert "Boxes in files next to the pictures are not read" in with_labels.out
     (workplace.folder / "pictures" / "a.txt").unlink()
     (workplace.folder / "pictures" / "a.jpg").unlink()
     none = command(["check", "-e", spec])

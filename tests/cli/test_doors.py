@@ -384,13 +384,13 @@ def test_results_that_another_program_left_are_not_written_over(
     for line in (["check"], ["estimate"], ["generate", "--dry-run"], ["generate"]):
         done = command([*line, "-e", "spec.yaml", "results_dir=taos"])
         assert done.code == 2, done
-        assert "taos/annotations.jsonl is from elsewhere: " in done.err
+        assert "taos/annotations.jsonl was not made by a run here: " in done.err
         assert "Choose another folder" in done.err
     for name in ("failures.jsonl", "report.html"):
         (folder / name.split(".")[0]).mkdir()
         (folder / name.split(".")[0] / name).write_text("precious")
         done = command(["generate", "-e", "spec.yaml", f"results_dir={name.split('.')[0]}"])
-        assert (done.code, f"{name} is from elsewhere" in done.err) == (2, True), done
+        assert (done.code, f"{name} was not made by a run here" in done.err) == (2, True), done
     assert [path.read_text() for path in kept] == [json.dumps(record) + "\n"] * 3
     assert sorted(path for path in (folder / "taos").rglob("*") if path.is_file()) == sorted(kept)
 

@@ -90,5 +90,5 @@ def test_what_another_program_left_is_not_written_over(folder: Path, name: str) 
     place.write_text("precious\n", encoding="utf-8")
     done = ended(started(folder, "image_grounding_api_pipeline.py"))
     assert (done.code, done.err.count("\n")) == (2, 1), done
-    assert f"{name} is from elsewhere" in done.err
+    assert f"{name} was not made by a run here" in done.err
     assert place.read_text(encoding="utf-8") == "precious\n"

@@ -77,7 +77,7 @@ def test_an_unknown_type_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_a_pickle_is_refused_because_it_is_code(tmp_path: Path) -> None:
-    why = r"pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet$"
+    why = r"pickle is not supported, because reading one runs any code that is in it: use jsonl or parquet$"
     with pytest.raises(GroundingError, match=f"^cache_type {why}"):
         FileStorage("x", str(tmp_path), cache_type="pickle")
     path = tmp_path / "in.pickle"

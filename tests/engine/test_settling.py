@@ -92,7 +92,7 @@ def test_probes_are_paid_for_once_though_the_run_is_tried_again(
         first, second = workplace.run(**settings), workplace.run(**settings)
         assert (first.code, second.code) == (2, 2), first
         assert tasks(server) == {"phrase_grounding": 1}, "one probe, and nothing of step 0"
-        assert "dataflowgrounding calibrate asks for them afresh" in second.err
+        assert "dataflowgrounding calibrate asks for them again" in second.err
         forced = workplace.run(**settings, **{"workflow.force_reprocess": True})
         assert (forced.code, server.count()) == (2, 2)
 

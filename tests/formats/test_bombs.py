@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding.cli import data_sets
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.testing import LoopbackServer
@@ -218,7 +218,7 @@ def test_want_of_memory_anywhere_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_
     assert done.err.startswith("Error: this takes more memory than there is")
     with (
         pytest.raises(InputError, match="can't write x: it takes more memory than there is"),
-        told_as(InputError, "can't write x"),
+        errors_as(InputError, "can't write x"),
     ):
         fails()
 

@@ -94,7 +94,7 @@ def test_a_class_that_is_not_listed_comes_behind_and_is_told(tmp_path: Path) -> 
     run = run_of(tmp_path / "run", [with_classes("a.png", "cat", "dog")], ["tie", "dog"])
     done = command("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
     assert names_in(tmp_path / "yolo/data.yaml") == ["tie", "dog", "cat"]
-    assert "classes that aren't in the list, numbered behind it: 1" in done.err
+    assert "classes that aren't in the list, numbered after it: 1" in done.err
 
 
 LISTED = ["Tie", "Bird", "cat", "dog"]

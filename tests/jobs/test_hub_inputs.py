@@ -19,7 +19,7 @@ import pytest
 
 from dataflow_grounding._util import stores
 from dataflow_grounding.images import image as images
-from tests.jobs import test_inputs_elsewhere as of_s3
+from tests.jobs import test_remote_inputs as of_s3
 from tests.support.workplace import Workplace, command, ended
 
 pytestmark = pytest.mark.slow

@@ -467,7 +467,7 @@ BAD_CLASS_FILES = {
     "COCO without names": ("coco.json", b'{"categories": [{"id": 1}]}', "can't read the names of"),
     "COCO without ids": ("coco.json", b'{"categories": [{"name": "a"}]}', "has no 'id'"),
     "deep": ("names.json", b"[" * 100_000, "can't read the names of classes in"),
-    "a name twice": ("names.txt", b"dog\ncat\ndog\n", "'dog' stands there twice"),
+    "a name twice": ("names.txt", b"dog\ncat\ndog\n", "'dog' is there twice"),
     "no text": ("names.json", b"[1]", "1 is not a text to look for"),
     "one text": ("names.json", b'"dog"', "should be a list of class names"),
 }
@@ -617,7 +617,7 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     "a column of captions beside classes": (
         lambda p: "pictures",
         {"data.classes": ["dog"], "data.columns": {"caption": "text"}},
-        "columns.caption is not one of image, image_id: captions aren't read beside image_grounding.data.classes",
+        "columns.caption is not one of image, image_id: captions aren't read with image_grounding.data.classes",
     ),
     "nobody who can write captions": (
         *(lambda p: "pictures", {"vlm.backend": "embedded"}),
@@ -625,7 +625,7 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     ),
 }
 BAD_CLASSES: dict[str, Any] = {
-    "data.classes: 'dog' stands there twice": ["dog", "cat", "dog"],
+    "data.classes: 'dog' is there twice": ["dog", "cat", "dog"],
     "data.classes: false is not a text to look for": [False],
     "line 1: image_grounding.data.classes: 'dog' has 'def': a class states phrases, definition": {
         "dog": {"def": "no toys"}

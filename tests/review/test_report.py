@@ -1313,7 +1313,7 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
     page.goto(page.url.split("#")[0] + "#show=changed")
     page.locator("[role=status]", has_text="1 to 3 of 3").wait_for()
     assert page.locator("article h2").all_inner_texts() == ["moved", "left", "told"]
-    for summary in page.locator(".beside summary").all():
+    for summary in page.locator(".compared summary").all():
         summary.click()
     assert page.locator(".changes li").all_inner_texts() == [
         "step 2 A red mug: box moved, IoU 0.50",
@@ -1321,7 +1321,7 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
         "step 2 A red mug: grounded → none · 1 → 0 boxes",
         "step 2 a wooden table: added",
     ]
-    beside = page.locator(".beside").first
+    beside = page.locator(".compared").first
     assert beside.locator("h3").all_inner_texts() == ["step 1", "step 2"]
     assert beside.locator(".version:last-child .box .line").evaluate_all(PLACES)[0][
         2
@@ -1363,7 +1363,7 @@ def test_a_check_of_several_steps_that_says_yes_at_last_is_no_change(
     page.goto(page.url.split("#")[0] + "#show=changed")
     page.locator("[role=status]", has_text="1 to 3 of 3").wait_for()
     assert page.locator("article h2").all_inner_texts() == ["open", "refused", "dropped"]
-    for summary in page.locator(".beside summary").all():
+    for summary in page.locator(".compared summary").all():
         summary.click()
     assert page.locator(".changes li").all_inner_texts() == [
         "check A red mug: no check → undecided",
@@ -1401,7 +1401,7 @@ def test_a_caption_is_no_change_of_its_region(folder: Path, show: Any) -> None:
         )
     )
     assert page.locator("article .phrase").all_inner_texts() == ["A red mug."]
-    assert page.locator(".beside").count() == 0
+    assert page.locator(".compared").count() == 0
     assert "changed" not in figures(page)
 
 

@@ -169,7 +169,7 @@ if child == 0:
     try:
         extractor({{**{row!r}, "caption": "A blue mug"}})
     except EndpointRefused as refused:
-        os._exit(7 if "make a client of its own in each process" in str(refused) else 1)
+        os._exit(7 if "make a separate client in each process" in str(refused) else 1)
     os._exit(1)
 print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -275,9 +275,9 @@ def test_settings_that_no_request_could_have_are_refused(
     local = refused(workplace, **FLEX, **{"vlm.backend": "embedded"})
     assert "vlm.service_tier is for openai and gemini" in local.err
     twice = refused(workplace, **FLEX, **{"vlm.openai.extra_body": {"service_tier": "flex"}})
-    assert "stands in vlm.openai.extra_body, too" in twice.err
+    assert "is set in vlm.openai.extra_body, too" in twice.err
     with_gemini = {"vlm.backend": "gemini", "vlm.gemini.extra": {"serviceTier": "flex"}}
-    assert "stands in vlm.gemini.extra, too" in refused(workplace, **FLEX, **with_gemini).err
+    assert "is set in vlm.gemini.extra, too" in refused(workplace, **FLEX, **with_gemini).err
     alone = refused(workplace, **{"vlm.ordinary_tier_after": 60})
     assert "vlm.ordinary_tier_after needs vlm.service_tier: flex" in alone.err
     assert "'flex'" in refused(workplace, **{"vlm.service_tier": "priority"}).err

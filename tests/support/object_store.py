@@ -32,9 +32,9 @@ class ObjectStore(ThreadingHTTPServer):
     request_queue_size = 256
     daemon_threads = True
 
-    def __init__(self, behind: str, delay: float = 0.0) -> None:
+    def __init__(self, direct: str, delay: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), _Proxy)
-        self.behind, self.delay = urlsplit(behind), delay
+        self.direct, self.delay = urlsplit(direct), delay
         self.fault: Callable[[str, str, int], Fault | None] = lambda method, key, before: None
         self.asked: Counter[tuple[str, str]] = Counter()
         self.at_once = self.most_at_once = 0
@@ -82,7 +82,7 @@ class ObjectStore(ThreadingHTTPServer):
 
     @cached_property
     def client(self) -> Any:
-        """boto3's, straight to what is behind the proxy; to make one takes as long as a test."""
+        """boto3's client, which goes past the proxy; making one takes as long as a test."""
         import boto3
 
         keys = {
@@ -90,7 +90,7 @@ class ObjectStore(ThreadingHTTPServer):
             "aws_secret_access_key": "loopback",
             "region_name": "us-east-1",
         }
-        return boto3.client("s3", endpoint_url=self.behind.geturl(), **keys)
+        return boto3.client("s3", endpoint_url=self.direct.geturl(), **keys)
 
 
 class _Proxy(BaseHTTPRequestHandler):
@@ -120,7 +120,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
     def answer(self, fault: Fault | None, body: bytes) -> None:
         status, headers, data = (
-            (int(fault), {}, b"") if fault and fault.isdigit() else self.behind(body)
+            (int(fault), {}, b"") if fault and fault.isdigit() else self.passed_on(body)
         )
         if fault == "empty":
             data = (
@@ -147,8 +147,8 @@ class _Proxy(BaseHTTPRequestHandler):
             self.wfile.write(data[: len(data) // 2] if fault == "cut" else data)
         self.close_connection = self.close_connection or fault == "cut"
 
-    def behind(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        place = self.server.behind
+    def passed_on(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        place = self.server.direct
         connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=30)
         try:
             connection.request(self.command, self.path, body or None, dict(self.headers))

@@ -242,7 +242,7 @@ def test_a_label_that_names_the_key_stays_a_label() -> None:
         ({"from": "nope"}, "no form 'nope'"),
         ({"reply": "lines", "key": "bbox"}, "leave key and boxes out"),
         ({"key": 'a"b'}, "should be a word such as bbox"),
-        ("no_thinking", "how any-model is told thinking off isn't known"),
+        ("no_thinking", "how to set thinking off for any-model isn't known"),
         ({"thinking": "off"}, "isn't known"),
     ],
 )

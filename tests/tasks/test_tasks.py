@@ -245,7 +245,7 @@ def test_a_phrase_whose_only_box_is_beside_the_picture_is_not_said_to_be_absent(
     reply = json.dumps({"objects": boxes, "statuses": [{"id": 2, "status": "ambiguous"}]})
     (beside, inside, absent), notes = phrase_grounding(wide, ["a", "b", "c"], PIXELS).read(reply)
     assert (beside.status, beside.instances) == ("ambiguous", [])
-    assert beside.reason == "its box lies beside the picture"
+    assert beside.reason == "its box lies outside the picture"
     assert [instance["bbox"] for instance in inside.instances] == [[10, 20, 100, 90]]
     assert (inside.status, inside.reason, absent.status) == ("grounded", None, "none")
-    assert [note.text for note in notes].count("a box of phrase 1 beside the picture") == 1
+    assert [note.text for note in notes].count("a box of phrase 1 outside the picture") == 1

@@ -15,7 +15,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.trust.format_readings import SeenBox, Sent, other_readings
 from dataflow_grounding.trust.reply_judge import (
-    ALARM,
+    CHECK_AT,
     JudgedReply,
     ReplyJudge,
 )
@@ -144,7 +144,7 @@ def test_replies_sum_up_to_an_alarm_and_a_good_check_takes_it_back() -> None:
             count += 1
     assert judge.alarm("lying") == Y
     assert judge.alarm("upright") is None, "of which it says nothing"
-    assert ALARM / 3 <= count <= 12, "no reply counts for more than three"
+    assert CHECK_AT / 3 <= count <= 12, "no reply counts for more than three"
     judge.calm("upright")
     assert judge.alarm("lying") == Y
     judge.calm("lying")

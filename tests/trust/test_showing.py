@@ -17,11 +17,11 @@ from dataflow_grounding.trust.own_probes import drawn_into
 from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.trust.seen_probes import LAYOUTS
 from dataflow_grounding.trust.showing import (
-    BY_CHANCE,
+    LEAST_CHANCE,
     Showing,
     is_further_off,
-    least_seen,
-    moved_by,
+    least_noticed,
+    shift_of,
     showing_of,
 )
 
@@ -175,8 +175,8 @@ def test_a_slow_drift_shows_in_several_pictures_together_only() -> None:
             assert found.rectangles is not None
             rectangles.append(found.rectangles)
     assert len(rectangles) >= 6, "one picture alone hardly shows it"
-    assert "of the width" in (moved_by(rectangles) or "")
-    one, all_of_them = least_seen(rectangles[:1]), least_seen(rectangles)
+    assert "of the width" in (shift_of(rectangles) or "")
+    one, all_of_them = least_noticed(rectangles[:1]), least_noticed(rectangles)
     assert one is not None
     assert all_of_them is not None
     assert 0.01 < all_of_them < one
@@ -246,7 +246,7 @@ def test_chance_alone_puts_no_picture_further_off_than_the_runs_others(
         off = np.abs(draw.normal(0, noise, (287, 4))).max(axis=1)
         off = np.where(draw.random(287) < outliers, draw.uniform(0, 0.8, 287), off)
         further += is_further_off(off[:7], off[7:])
-    assert further <= 4 * BY_CHANCE * 1500
+    assert further <= 4 * LEAST_CHANCE * 1500
     assert not is_further_off(np.full(7, 0.2), np.full(280, 0.2)), "all alike"
 
 

@@ -14,7 +14,7 @@ from benchmarks.pixel_frames import MODEL
 from benchmarks.resize_rules import OTHERS, Placing, reduced
 from benchmarks.stand_ins.probe_model import answered
 from benchmarks.stand_ins.processors import PROCESSORS, at_least, made_up
-from benchmarks.stand_ins.rule_runs import behind, decided, furthest_off, one_rule
+from benchmarks.stand_ins.rule_runs import decided, furthest_off, one_rule, with_rule
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
@@ -85,7 +85,7 @@ def test_parts_of_a_canvas_are_not_taken_for_parts_of_the_picture(seed: int) -> 
 
 def test_a_long_edge_that_small_squares_do_not_have_is_no_constant_side() -> None:
     rule = at_least(420, 600)
-    decision, _ = decided(behind(rule, random.Random(0), 0.005, 0.0))
+    decision, _ = decided(with_rule(rule, random.Random(0), 0.005, 0.0))
     assert furthest_off(rule, decision)[0] <= 0.01
 
 
@@ -145,7 +145,7 @@ def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frame
 ) -> None:
     own: list[Size] = [(640, 427), (500, 500), (300, 400), (2048, 1536), (260, 200)]
     rule = ODD_IN_PARTS[what]
-    decision, _ = decided(behind(rule, random.Random(seed), 0.015, 0.1), own)
+    decision, _ = decided(with_rule(rule, random.Random(seed), 0.015, 0.1), own)
     assert decision.limits is not None
     assert decision.limits.frames
     assert furthest_off(rule, decision, own)[0] <= 0.01
@@ -158,7 +158,7 @@ def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frame
 )
 def test_where_no_size_arrives_as_sent_each_frame_has_its_map(name: str) -> None:
     rule = OTHERS[name]
-    decision, _ = decided(behind(rule, random.Random(1), 0.005, 0.0))
+    decision, _ = decided(with_rule(rule, random.Random(1), 0.005, 0.0))
     assert decision.limits is not None
     assert {one.size for one in decision.fit.format.maps} == set(decision.limits.frames)
     assert furthest_off(rule, decision)[0] <= 0.01

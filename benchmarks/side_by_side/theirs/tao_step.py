@@ -1,5 +1,5 @@
-"""A step in the shape of TAO's auto-label: four threads, a checkpoint for each picture by its name,
-what failed stored as having no instances, exit status 0 whatever happened.
+"""A step like TAO's auto-label: four threads, a checkpoint for each picture by its name, failures
+stored as having no instances, exit status 0 in any case.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def alike_in(
         first: For each picture the index of the first one that it is the same as, or nearly; its
             own where it is new.
     """
-    # Groups of several pictures. Most pictures are alike to none: nothing is kept of those.
+    # Groups of several pictures. Most pictures are like no other: nothing is kept of those.
     shared_groups = {group for picture, group in enumerate(first) if group != picture}
     # The pictures that are alike to another one, which are few: name, index of the data set, what
     # tells the file from others, and the group of alike pictures.

@@ -39,7 +39,7 @@ from dataflow_grounding.formats.selection import status_of
 Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID = 32  # cells of the map of places, each way
-# words whose share of different ones is told: it falls with the number of words, so this is fixed
+# words of which the share of different ones is given: it falls with the number, so this is fixed
 _FIRST_WORDS = 1000
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
 _ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")  # figures of alike pictures
@@ -60,11 +60,11 @@ def figures_of(
     result is called.
 
     Args:
-        results: The folders or files; each counts as a data set of its own, for leaks.
+        results: The folders or files; each counts as a separate data set, for leaks.
         image_root: Where pictures are, if not where the run found them.
-        compare: By what pictures are told apart: `names` opens none; `files` takes sizes of files,
-            and the digests of those of equal size; `looks` decodes each of them besides.
-        test_ids: Of pictures that are tested on elsewhere.
+        compare: How pictures are compared: `names` opens none; `files` compares sizes of files, and
+            digests of those of equal size; `looks` also decodes each of them.
+        test_ids: Ids of pictures that are tested on.
         keep_rejected: Whether boxes that a reviewer rejected count.
     """
     counts = FigureCounts(test_ids, compare, keep_rejected)
@@ -84,8 +84,8 @@ class FigureCounts:
     Go through `counted` rows, call `end_data_set` after each data set, then `figures`.
 
     Args:
-        test_ids: Ids of pictures that are tested on elsewhere.
-        compare: By what pictures are told apart, as for `figures_of`.
+        test_ids: Ids of pictures that are tested on.
+        compare: How pictures are compared, as for `figures_of`.
         keep_rejected: Whether boxes that a reviewer rejected count.
 
     Attributes:
@@ -342,7 +342,7 @@ def _cell(part: float) -> int:
 def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
     # Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
     # value, the most frequent first, and may be empty. `grid`, `share` and `spread` are None where
-    # nothing was counted. Of a `table` the result is of no use: its rows are made elsewhere.
+    # nothing was counted. For a `table` the result is not used.
     if kind is None:
         return counts.get(True, 0)
     if kind == "names":

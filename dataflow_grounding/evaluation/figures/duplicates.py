@@ -15,8 +15,8 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_elsewhere
-from dataflow_grounding._util.errors import InputError, RecordError, told_as
+from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.errors import InputError, RecordError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.threads import side_by_side
@@ -82,8 +82,8 @@ def looks_of(
         folders: Where relative paths are looked for.
     """
     look = partial(_look, folders=folders)
-    far_folders = any(map(is_elsewhere, folders))
-    looks = side_by_side(look, paths, lambda path: far_folders or is_elsewhere(path), cores=True)
+    far_folders = any(map(is_remote, folders))
+    looks = side_by_side(look, paths, lambda path: far_folders or is_remote(path), cores=True)
     looks_or_names: list[bytes] = []
     unread = set[str]()
     for name, own_look in zip(names, looks, strict=True):
@@ -264,7 +264,7 @@ def split(
                 f"{name} would be empty: {why}. Split more pictures (30 or more give three parts),"
                 " or choose another --seed or --ratios"
             )
-    with told_as(InputError, f"can't write {out}"):
+    with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
     run = {
         "split": {"seed": seed, "parts": parts},

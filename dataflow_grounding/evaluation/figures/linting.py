@@ -40,7 +40,7 @@ from dataflow_grounding.evaluation.figures._phrases import (
     same_box_twice,
     sharing_boxes,
 )
-from dataflow_grounding.formats.format import TOKEN, stands
+from dataflow_grounding.formats.format import TOKEN, is_at_span
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.images.files import ImageFacts, decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_image, is_far
@@ -81,7 +81,7 @@ def lint(
 
     Nothing is checked before the first row is asked for. A row that can't be read is a finding, and
     yielded as an empty one. With `fix` the rows are mended when they are yielded, and findings that
-    were mended are told, too, each with its `mend`.
+    were mended are reported, too, each with its `mend`.
 
     Args:
         data: A results folder, or a file of records.
@@ -192,10 +192,10 @@ def _findings_in_record(
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    # Return for each expression the span that it should have; None where it has the right one. None
-    # also where that isn't certain: it is where the text stands in the caption exactly as often as
-    # expressions have it. No span is given twice.
-    right = [stands(each["text"], each.get("char_span"), caption) for each in expressions]
+    # Return for each expression the span that it should have; None if it has the right one or if
+    # that isn't certain. It is certain if the caption has the text exactly as often as expressions
+    # do. No span is given twice.
+    right = [is_at_span(each["text"], each.get("char_span"), caption) for each in expressions]
     if all(right):
         return [None] * len(right)
     taken = set[tuple[int, ...]]()
@@ -222,9 +222,9 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
 def _free_places(
     spans: Sequence[Span | None], taken: Collection[tuple[int, ...]]
 ) -> Iterator[Span]:
-    # Yield those of a text's spans that no expression has; none where it isn't certain. The last
-    # one of them is surplus: if that has a place too, or another has none, the text stands in the
-    # caption more often, or less often, than expressions have it.
+    # Yield those of a text's spans that no expression has; none if that isn't certain. The last
+    # span is surplus: if it has a place, or another has none, the caption has the text more often,
+    # or less often, than expressions do.
     *spans_of_text, surplus_span = spans
     if surplus_span is not None or None in spans_of_text:
         return
@@ -355,7 +355,7 @@ def _findings_in_expression(
     has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {
-        "DG201": span is not None and not stands(text, span, caption),  # a wrong span
+        "DG201": span is not None and not is_at_span(text, span, caption),  # a wrong span
         "DG202": span is None and find_spans([text], caption) != [None],  # none, though it could
         "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),  # an unknown status

@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
@@ -60,7 +60,7 @@ class DataSet:
 
 
 def short_digest(text: str) -> bytes:
-    """Return 8 bytes that stand for the text, the same on every machine."""
+    """Return 8 bytes of the text's digest, the same on every machine."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
@@ -125,5 +125,5 @@ def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | No
 
 
 def _each(work: Callable[[str], T], paths: Iterable[str], folders: tuple[str, ...]) -> Iterator[T]:
-    far_folders = any(map(is_elsewhere, folders))
-    return side_by_side(work, paths, lambda path: far_folders or is_elsewhere(path))
+    far_folders = any(map(is_remote, folders))
+    return side_by_side(work, paths, lambda path: far_folders or is_remote(path))

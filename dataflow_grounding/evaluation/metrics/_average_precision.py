@@ -86,8 +86,8 @@ class AveragePrecision:
     def draws(self, images: int) -> np.ndarray:
         """Return the AP of 200 bootstrap samples of that many images, one after the other.
 
-        NaN stands for a sample without a gold box. All are NaN without gold boxes at all, and 0
-        without predicted ones. The samples are the same at each call.
+        A sample without a gold box has NaN. All have NaN without any gold boxes, and 0 without
+        predicted ones. The samples are the same at each call.
         """
         values = np.full(_DRAWS, np.nan)
         if not self._gold_boxes:

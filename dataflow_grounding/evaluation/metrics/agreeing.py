@@ -15,7 +15,7 @@ from dataflow_grounding.evaluation.metrics.pairs import (
     overlaps_of,
 )
 
-# Labels as texts, of a phrase that an annotator said nothing of; "None" is a label that is missing.
+# The label, as text, of a phrase that an annotator left out; "None" is a missing label.
 _NO_LABEL = {"None", "pending", "failed"}
 
 

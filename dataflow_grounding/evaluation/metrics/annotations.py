@@ -56,10 +56,10 @@ class Annotations:
         name: What they are called in messages.
         phrase_count: How many phrases all records have.
         reviewed: Whether a person has reviewed any phrase or box.
-        states_spans: Whether any phrase states where it stands in its caption.
+        states_spans: Whether any phrase states its place in its caption.
         states_classes: Whether any phrase states its class.
         classes: The classes that are listed for a file, in the user's order.
-        rejected: How many boxes were left out, as a reviewer rejected them.
+        rejected: How many boxes were left out because a reviewer rejected them.
         not_mended: How many phrases have a box that a reviewer rejected, and aren't settled: as
             gold they are open.
     """
@@ -199,11 +199,11 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
         if columns.get("instances") is None:
             expression["status"] = expression.get("status") or "pending"
         _check_span_and_scores(expression, caption)
-        expression["instances"].sort(key=surest_first)
+        expression["instances"].sort(key=by_score)
     return expressions
 
 
-def surest_first(box: Mapping[str, Any]) -> float:
+def by_score(box: Mapping[str, Any]) -> float:
     """Return a key to sort boxes by: high scores come first, boxes without a score last."""
     return 1 if box["score"] is None else -box["score"]
 

@@ -44,7 +44,7 @@ Figures = dict[str, float | int | None]
 # kind of group, name of the group → the sums of its gold phrases' columns
 Groups = dict[str, dict[str, dict[str, float]]]
 _MOST_GROUPS = 20  # of each kind: the largest
-# By how many words a phrase has: D³'s groups. A bound is where the next group begins.
+# Groups by a phrase's number of words, as in D³. Each bound begins the next group.
 _WORD_BOUNDS = (4, 7, 10)
 _WORD_GROUPS = ("1-3", "4-6", "7-9", "10 or more")
 _GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
@@ -309,7 +309,7 @@ class _Table:
             self._sum_up()
 
     def sums(self, images: int) -> Columns:
-        """Return the sums by their names, an array with a value for each of so many images.
+        """Return the sums by their names, each an array with a value for each of `images` images.
 
         It sums the rows that aren't summed yet. An image without rows has 0.
         """
@@ -441,7 +441,7 @@ class _Counts:
 
 
 def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
-    # Kinds are size, words, category, status and model. One that can't be told is left out.
+    # Kinds are size, words, category, status and model. An unknown one is left out.
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
         yield "size", COCO_SIZES[coco_size(sum(areas) / len(areas))]

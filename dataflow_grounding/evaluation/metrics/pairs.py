@@ -18,8 +18,8 @@ from dataflow_grounding.data.records import is_number, stated_size
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.evaluation.metrics.annotations import (
     Annotations,
+    by_score,
     names_of,
-    surest_first,
 )
 
 Row: TypeAlias = dict[str, Any]
@@ -28,7 +28,7 @@ Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and t
 # an id that only numbers a phrase, as "7" or the end of "a.jpg#7": in another file it may be
 # another phrase's
 _NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
-_MOST_FOLDERS = 32  # that may stand before another file's paths
+_MOST_FOLDERS = 32  # that may come before another file's paths
 _MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
@@ -69,8 +69,8 @@ class Pairs:
 
     - Images are matched by path; those whose path the other file doesn't have by their id, if a
       single image of each file states it.
-    - Where the files have no picture in common so, a path in which folders stand before the other
-      file's (`images/pics/a.jpg` and `pics/a.jpg`) is the same: an export has folders of its own.
+    - If the files have no picture in common by that, paths that differ by leading folders
+      (`images/pics/a.jpg` and `pics/a.jpg`) are the same: an export adds folders.
     - A record without a caption, or with one that the other file doesn't have for its image, is
       matched by the image alone.
     - A phrase's id counts if it is stated, and unique in both files; one that only numbers phrases,
@@ -180,7 +180,7 @@ class _Side:
 
 
 def _tails_of(path: str) -> Iterator[str]:
-    # Of a path in more than _MOST_FOLDERS folders, only so many are taken off.
+    # At most _MOST_FOLDERS folders are taken off a path.
     folders = path.split("/", _MOST_FOLDERS)
     for begin in range(len(folders)):
         yield "/".join(folders[begin:])
@@ -446,7 +446,7 @@ def _as_one(phrases: Sequence[Row]) -> Row:
     if len(phrases) == 1:
         return phrases[0]
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
-    boxes.sort(key=surest_first)
+    boxes.sort(key=by_score)
     with_boxes = [phrase for phrase in phrases if phrase["instances"]]
     first = (with_boxes or phrases)[0]
     text = ", ".join(phrase["text"] for phrase in phrases)
@@ -479,7 +479,7 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
     for gold_index, gold_area in gold_areas.items():
         for found_index, found_area in found_areas.items():
             ranked.append((_distance(gold_area, found_area), gold_index, found_index))
-    # By the distance alone: the sort is stable, and the areas are in an order of their own.
+    # By the distance alone: the sort is stable, so the areas' order decides between equal ones.
     ranked.sort(key=lambda candidate: candidate[0])
     return first_free((gold_index, found_index) for _, gold_index, found_index in ranked)
 
@@ -507,7 +507,7 @@ class Rules:
     """When a box is right.
 
     Attributes:
-        threshold: The IoU that makes a box right, in [0, 1], where a measure has none of its own.
+        threshold: The IoU that makes a box right, in [0, 1], for measures without a fixed one.
         score_cut: The score below which a box doesn't count where boxes are counted, not ranked;
             None counts all. Boxes without score count.
     """

@@ -24,7 +24,7 @@ _MAIN = (
     "span_exact_f1",
     "ap",
 )
-"""The measures of the short page; one that ends with `_` stands for all names that begin so."""
+"""The measures of the short page; one that ends with `_` means all names that begin with it."""
 _MAIN_OF_GROUP = ("expressions", "acc_0.5", "miou")  # columns of the short page's table of sizes
 _COUNTS_OF_LEFT = "expressions_"  # what isn't compared, which the short page has where it isn't 0
 _GLOSSES: dict[str, str] = load_table(__package__, "glosses.yaml")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import (
     FolderTaken,
@@ -77,10 +77,10 @@ class ShardOutcome(NamedTuple):
 
 
 class Worker:
-    """Lives in a process of its own: `work_on` in one thread, the other methods in others.
+    """Runs in a separate process: `work_on` in one thread, the other methods in others.
 
     Args:
-        exchange: Takes a report to the limiter of all workers; returns its answer, or raises where
+        exchange: Takes a report to the limiter of all workers; returns its answer, or raises if
             none comes for the given seconds.
     """
 
@@ -188,7 +188,7 @@ class Worker:
         steps, options, name, results, _ = self._work
         folder = working_folder(results, shard.folder(""))
         rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
-        shard = shard._replace(rows=present(rows, lines_path(rows), anew=True))
+        shard = shard._replace(rows=present(rows, lines_path(rows), refresh=True))
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in steps]
         options = replace(options, pilot=None, stream=True, shard=shard, progress=False)
         while True:
@@ -196,8 +196,8 @@ class Worker:
                 with shared_limits(partial(self._exchange, options.max_wait)) as limits:
                     limited = replace(options, shared_limits=limits)
                     done = execute(steps, limited, name, run=self._make_run)
-                if is_elsewhere(results):
-                    os.remove(shard.rows)  # this machine's copy, which nobody needs any more
+                if is_remote(results):
+                    os.remove(shard.rows)  # this machine's copy, which has been used
                 return done
             except FolderTaken:
                 if time.monotonic() > until:

@@ -33,11 +33,11 @@ LOOK_SECONDS = 1.0  # between two looks at the workers; the longest wait for the
 # The longest wait for the limiter's sums, once in a run. Without them, requests of lost workers are
 # not counted.
 SUMS_SECONDS = 10.0
-# How many looks of up to 2 s each a worker may leave unanswered in a row. One that is ended then
-# gets no further leave to send, even where it lives on.
+# How many looks of up to 2 s each a worker may leave unanswered in a row. Then it is ended, and may
+# not send any more, even if it lives on.
 MOST_SILENCES = 30
-# After so many workers that are lost over one shard, or before they had one, the run stops: the
-# shard, or the machine, is at fault.
+# How many workers may be lost over one shard, or before they had one. Then the run stops, because
+# the shard or the machine is at fault.
 MOST_LOSSES = 10
 
 
@@ -162,7 +162,7 @@ class DrivenRun(Run):
 
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
         try:
-            async with self._beside_helpers(self._ask_for_progress(), *watches):
+            async with self._with_helpers(self._ask_for_progress(), *watches):
                 count = min(workers, len(self._rows_of_shards))
                 await self._workers.do(self._serve() for _ in range(count))
         finally:

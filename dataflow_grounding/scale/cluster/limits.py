@@ -1,10 +1,10 @@
 """One limiter for all workers of a run: places at endpoints, requests and USD.
 
-`SharedLimiter` lives in a process of its own. It counts with what a run in one process counts with,
-a `Level` for each endpoint and a `Budget`. The `WorkerLimits` of each worker ask it before a
-request is sent, and tell it how the request ended. It counts a request before it lets it go. Of a
-worker that is lost, what was let go counts as sent, at its worst cost. So no limit is passed,
-no matter what gets lost on the way.
+`SharedLimiter` runs in a separate process. Like a run in one process, it has a `Level` for each
+endpoint and a `Budget`. The `WorkerLimits` of each worker ask it before a request is sent, and
+report how the request ended. It counts a request before it permits it. If a worker is lost, its
+permitted requests count as sent, at their worst cost. So no limit is exceeded, even if messages get
+lost.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from dataflow_grounding._util.errors import BudgetExceeded, RunStopped
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.engine.budget import Budget, SharedLimits
 from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level, Limiter, Limiters
-from dataflow_grounding.engine.workers import beside
+from dataflow_grounding.engine.workers import in_background
 
 GATHER_SECONDS = 0.02  # in which what a worker has to say is gathered for one message
 ASK_SECONDS = 0.1  # after which a worker that waits asks again, with nothing new to say
@@ -122,7 +122,7 @@ class SharedLimiter:
         """Take in what a worker reports, and return what it may do; nothing for a lost one."""
         if worker in self._gone:
             return Permits({}, 0, "")
-        speaks_of_specs.set(self._of_spec)  # a thread that calls this knows nothing of it
+        speaks_of_specs.set(self._of_spec)  # the calling thread doesn't have it
         held = self._held.setdefault(worker, _Held())
         for reserved, cost in report.settled:
             self._budget.count_cost(reserved, cost)
@@ -193,15 +193,15 @@ class SharedLimiter:
 
 
 def fair_share(total: int, wanted: int, by_all: Iterable[int]) -> int:
-    """Return how much of `total` falls to one of those who want some of it.
+    """Return one worker's share of `total`.
 
-    Nobody gets more than is wanted, and all others get the same. A remainder is for whoever asks
-    first, so that the last one to ask may find less than its share.
+    Nobody gets more than is wanted, and all others get the same. A remainder goes to the first who
+    ask, so the last one may find less than its share.
 
     Args:
         total: What there is.
-        wanted: What the one wants.
-        by_all: What each wants, the one included.
+        wanted: What this one wants.
+        by_all: What each wants, including this one.
 
     Example:
         >>> [fair_share(12, wanted, [1, 7, 7, 7]) for wanted in (1, 7)]
@@ -348,7 +348,7 @@ class _SharedPlaces(Level):
 
     @property
     def places(self) -> int:
-        """How many places the worker holds; without a limiter, all, so that each is told so."""
+        """How many places the worker holds; all if the limiter is lost: then all get the error."""
         return self.most if self._limits.lost else len(self._in_use) + len(self._free)
 
     def send(self) -> int:
@@ -358,7 +358,7 @@ class _SharedPlaces(Level):
         return number
 
     def ended(self, number: int, in_flight: int, *, refused: bool, answered: bool) -> None:
-        """Note that a place is to be given back; the limiter learns from it."""
+        """Note that a place will be given back; the limiter learns from it."""
         # Those of several endpoints together are given back without their number: any will do.
         if number not in self._in_use:
             number = self._in_use[-1]
@@ -373,7 +373,7 @@ class _SharedPlaces(Level):
                 self.limiter.let_in()
 
     def said(self) -> AtEndpoint:
-        """Return what is to be said of the endpoint; free places that nobody takes go back."""
+        """Return the report on the endpoint; free places that nobody takes go back."""
         with self.limiter.lock:
             for _ in range(self.places - self.limiter.in_flight):
                 self._ended.append(Ended(self._free.pop(), refused=False, answered=False))
@@ -398,7 +398,7 @@ class _SharedLimiter(Limiter):
 class _SharedLimiters(Limiters):
     """Limiters whose places are those of all workers.
 
-    A model in this process, whose endpoint is no address, has a limiter of its own.
+    A model in this process, whose endpoint is no address, has a separate limiter.
     """
 
     def __init__(self, limits: WorkerLimits) -> None:
@@ -418,5 +418,5 @@ class _SharedLimiters(Limiters):
 def shared_limits(exchange: Exchange) -> Iterator[WorkerLimits]:
     """Give a run the limits that it shares with those of other workers, while the block lasts."""
     limits = WorkerLimits()
-    with beside(partial(limits.keep, exchange), wait=LAST_SECONDS):
+    with in_background(partial(limits.keep, exchange), wait=LAST_SECONDS):
         yield limits

@@ -233,8 +233,8 @@ def _silence(ray: Any) -> None:
 
 
 def _local_cluster(workers: int) -> dict[str, Any]:
-    # Return the arguments of `ray.init` for a cluster of our own with room for so many workers.
-    # They have a CPU each, if need be more than this machine has.
+    # Return the arguments of `ray.init` for a cluster of our own with room for these workers. Each
+    # counts as one CPU, even if this machine has fewer.
     return {
         "address": "local",
         "num_cpus": max(workers, os.cpu_count() or 1),

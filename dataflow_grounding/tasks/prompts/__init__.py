@@ -10,8 +10,8 @@ from pathlib import Path
 def load_prompt(name: str) -> str:
     """Return the text of `name`.txt, without blanks around it.
 
-    `{box_format}` in it stands for the sentences that state the box format; further names in braces
-    stand for what the task fills in.
+    The sentences that state the box format replace `{box_format}`; the task fills in other names in
+    braces.
     """
     return (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").strip()
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from dataflow_grounding._util.addresses import is_elsewhere
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding.data.mirror import CKPT, Mirror, is_mirrored
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
@@ -13,18 +13,17 @@ from dataflow_grounding.engine.run_lock import only_run
 
 
 @contextmanager
-def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """Yield a results folder of this machine to be read.
+def local_copy(results: str, *names: str, replies: bool = False) -> Iterator[str]:
+    """Yield a results folder of this machine for reading.
 
-    Of a remote folder that is a copy, which is there as long as the block runs. Raises
-    InputError.
+    A remote folder is copied; the copy exists while the block runs. Raises InputError.
 
     Args:
         results: The folder, or its address.
         names: The files to be copied.
         replies: Whether all stored replies are copied, too.
     """
-    if not is_elsewhere(results):
+    if not is_remote(results):
         yield results
         return
     with copied(results, *names, replies=replies) as folder:
@@ -32,32 +31,32 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def readable_replies(folder: str) -> Iterator[KeyedLog]:
-    """Yield what is stored for the run that a checkpoint folder is of, to be read.
+def stored_replies(folder: str) -> Iterator[KeyedLog]:
+    """Yield the stored replies of the run that a checkpoint folder belongs to, for reading.
 
-    It has also what the run's shards have stored, and who works for it elsewhere. Nothing in the
-    folder is touched: a run may be at work there. Raises InputError, StorageFailed.
+    They include those of its shards and of its workers on other machines. Nothing in the folder is
+    changed: a run may be at work there. Raises InputError, StorageFailed.
     """
-    elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
-    with elsewhere as results:
+    copy = local_copy(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
+    with copy as results:
         others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
         with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
             yield log
 
 
 @contextmanager
-def at_work(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of a checkpoint folder, as `only_run` does, and of the one that it stands for.
+def locked_folder(folder: str) -> Iterator[Mirror | None]:
+    """Hold the lock of a checkpoint folder, as `only_run` does, and of the remote one it mirrors.
 
-    Where a remote folder is meant, what a run needs is brought from there before the block, and
-    what it leaves is sent there in the block or at its end.
+    If the folder mirrors a remote one, what a run needs is fetched before the block, and what the
+    run leaves is sent in the block or at its end.
 
     Yields:
         What mirrors the remote folder; None for a folder of this machine.
 
     Raises:
         FolderTaken: Another run holds a lock.
-        InputError: A folder can't be written or brought.
+        InputError: A folder can't be written or fetched.
         StorageFailed: What the block left can't be sent.
     """
     with only_run(folder):

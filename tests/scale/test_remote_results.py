@@ -28,7 +28,7 @@ from dataflow_grounding import (
     Pipeline,
 )
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.data.mirror import stand_for
+from dataflow_grounding.data.mirror import make_mirror
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import HeartLock
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
@@ -320,7 +320,7 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(
     run: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_lock, "DEAD_SECONDS", 5.0)  # on a busy machine a beat may come late
-    mirrors = [stand_for(run.address, str(tmp_path / str(number))) for number in range(6)]
+    mirrors = [make_mirror(run.address, str(tmp_path / str(number))) for number in range(6)]
     locks = [HeartLock(mirror, ".ckpt", run.address, mirror.here(".ckpt")) for mirror in mirrors]
     locks[0].take()
     monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.1)
@@ -440,7 +440,7 @@ def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer
     boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{run.name}/annotations.jsonl", Body=b"{}\n")
     refused = run.run()
     assert (refused.code, server.count()) == (2, 0)
-    assert "is from elsewhere" in refused.err
+    assert "was not made by a run here" in refused.err
     run.address = "s3://no-such-bucket/run"
     missing = run.run()
     assert (missing.code, server.count()) == (2, 0), missing

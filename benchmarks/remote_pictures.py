@@ -1,7 +1,7 @@
 """How long a run takes with pictures in an object store that answers after 30 ms, against pictures
 on this disk.
 
-python -m benchmarks.pictures_elsewhere [--pictures 300] [--delay 0.03]
+python -m benchmarks.remote_pictures [--pictures 300] [--delay 0.03]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def serve(delay: float) -> None:
     """A store in a process of its own, until its standard input ends; says where it is."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with object_store() as store:
-        sys.stdout.write(store.environment["AWS_ENDPOINT_URL"] + " " + store.behind.geturl() + "\n")
+        sys.stdout.write(store.environment["AWS_ENDPOINT_URL"] + " " + store.direct.geturl() + "\n")
         sys.stdout.flush()
         sys.stdin.readline()
         store.delay = delay
@@ -40,7 +40,7 @@ def compare(pictures: int, delay: float, latency: float) -> None:
     child = [
         sys.executable,
         "-m",
-        "benchmarks.pictures_elsewhere",
+        "benchmarks.remote_pictures",
         "--serve",
         "--delay",
         str(delay),
@@ -50,7 +50,7 @@ def compare(pictures: int, delay: float, latency: float) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        address, behind = process.stdout.readline().split()
+        address, direct = process.stdout.readline().split()
         os.environ |= {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "x",
@@ -59,7 +59,7 @@ def compare(pictures: int, delay: float, latency: float) -> None:
         os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
         import boto3
 
-        client = boto3.client("s3", endpoint_url=behind)
+        client = boto3.client("s3", endpoint_url=direct)
         with (
             LoopbackServer(EchoAnswers(), latency=latency) as server,
             tempfile.TemporaryDirectory() as folder,

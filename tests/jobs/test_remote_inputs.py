@@ -358,7 +358,7 @@ def test_labels_elsewhere(place: Workplace, store: ObjectStore) -> None:
         assert told[0].count(b"bbox") >= 3
 
 
-def test_reports_and_exports_show_pictures_elsewhere(place: Workplace, store: ObjectStore) -> None:
+def test_reports_and_exports_show_remote_pictures(place: Workplace, store: ObjectStore) -> None:
     root = store.put_all(place.folder / "data", "report/")
     shutil.rmtree(place.folder / "data")
     assert place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"}).code == 0
