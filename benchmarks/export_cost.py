@@ -40,7 +40,7 @@ def write_records(path: Path, pictures: list[Path]) -> None:
     with path.open("w") as file:
         for picture in pictures:
             first, second = draw.sample(NOUNS, 2)
-            caption = f"a {first} beside a {second}"
+            caption = f"a {first} next to a {second}"
             expressions = []
             for noun in (first, second):
                 text = f"a {noun}"

@@ -66,7 +66,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, object]]) -> Path:
 def caption(number: int) -> str:
     """A caption that no other number has."""
     return (
-        f"A {THINGS[number % 8]} beside a {THINGS[number // 8 % 8]}, as seen in picture number"
+        f"A {THINGS[number % 8]} next to a {THINGS[number // 8 % 8]}, as seen in picture number"
         f" {number}."
     )
 

@@ -42,7 +42,7 @@ THINGS = (
     "shoe",
     "bottle",
 )
-PLACES = ("on the left", "in the middle", "behind the table", "near the window")
+PLACES = ("on the left", "in the middle", "under the table", "near the window")
 HASHES = (
     "q=striped",
     "head=mug",

@@ -1,9 +1,8 @@
 """An operator: the mask of each box, by SAM 2 in this process. It asks nothing of a serving.
 
-operator = BoxMasks("facebook/sam2.1-hiera-tiny")
-operator.run(storage.step(), input_expressions_key="expressions") # in a pipeline, after a
-PhraseGrounder operator({"expressions": [...], "image_path": "a.jpg"}) # on one record, a list, or
-a DataFrame
+    operator = BoxMasks("facebook/sam2.1-hiera-tiny")
+    operator.run(storage.step())  # in a pipeline, after a PhraseGrounder
+    operator({"expressions": [...], "image_path": "a.jpg"})  # one record, a list or a DataFrame
 
 It needs torch, torchvision and transformers: pip install 'dataflow-grounding[local]'.
 """

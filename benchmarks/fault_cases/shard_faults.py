@@ -20,6 +20,7 @@ from benchmarks.fault_cases.fault_case import (
     Case,
     Outcome,
     Witness,
+    at_work,
     calm,
     goes_on,
     lost_rows,

@@ -19,7 +19,7 @@ from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.spec import Spec
 
 OF_ENVIRONMENT = os.path.join(os.path.dirname(__file__), "of_environment.yaml")
-"""The spec of who gives none: variables say who is asked, else it is the embedded grounder."""
+"""The spec if none is given: variables name the endpoint; without them, the embedded grounder."""
 
 
 def served_run(
@@ -50,8 +50,8 @@ def served_run(
 
 
 def _spec_of(paths: Sequence[str], overrides: Sequence[str]) -> Spec:
-    # A spec for a run says where pictures may come from, and where replies are, whatever its input
-    # is. One without results_dir is for its endpoint.
+    # A spec for a run also says where pictures may come from and where replies go; its input is
+    # ignored. A spec without results_dir says who answers.
     with suppress(SpecError):
         return load_spec(paths, [*overrides, "image_grounding.data.input_jsonl=none"])
     spec = load_spec(paths, overrides, whole=False)

@@ -28,7 +28,7 @@ MOVED = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
 }
-"""Pages that stand elsewhere on the site than under docs/: file of the repository, page."""
+"""Pages that are not in docs/: file of the repository, page."""
 SOURCES = {page: source for source, page in MOVED.items()}
 ROOMS = {
     "operators": ("Operators", "What works on a record: steps of a pipeline, or called by hand."),
