@@ -10,8 +10,9 @@ shares.yaml:
       data: {input_jsonl: captions.jsonl}
       settings: {samples: 3}
 
-`check`, `estimate`, `generate`, `report` and `cost` work as for shipped ones: dataflowgrounding
-generate -e shares.yaml
+`check`, `estimate`, `generate`, `report` and `cost` take it like any other:
+
+    dataflowgrounding generate -e shares.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A serving: whoever answers requests. This one asks a second model what the first refuses.
 
-serving = WithFallback(OpenAIServing(url, "large-model"), OpenAIServing(other_url, "other-model"))
+first = OpenAIServing(url, "large-model")
+serving = WithFallback(first, OpenAIServing(other_url, "other-model"))
 """
 
 from __future__ import annotations
