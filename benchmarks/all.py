@@ -77,7 +77,7 @@ FIGURES = (
     Measured("measurements/performance", "bill"),
     Measured("formats", "export_cost"),
     Measured("serve", "serve_cost"),
-    Measured("measures", "eval_cost 200000"),
+    Measured("measurements/performance", "eval_cost 200000"),
     Measured("review", "review_speed", CHROMIUM),
     Measured("measurements/reliability", "faults"),
     Measured("measurements/reliability", "rate_limits"),

@@ -1,4 +1,4 @@
-"""What outlives a run in a process stands in one table."""
+"""What outlives a run in a process stands on one page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def named_state(path: Path) -> Iterator[str]:
             yield from inner.names
 
 
-def test_the_table_names_all_that_a_process_remembers() -> None:
+def test_the_page_names_all_that_a_process_remembers() -> None:
     part = PAGE.read_text("utf-8")
     listed = re.findall(r"`([\w/]+\.py): (\w+)`", part)
     found = [

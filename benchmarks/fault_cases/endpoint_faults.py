@@ -93,13 +93,13 @@ DAY_USED_UP = (  # as Google's OpenAI-compatible address has it
     b' "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations":'
     b' [{"quotaId": "RequestsPerDayPerModel"}]}]}}]'
 )
-STOPS = "The run stops within a few requests, exit 4."
-WAITED = "The run waits as long as asked, and uses up no attempt."
+STOPS = "Exit 4 within a few requests."
+WAITED = "The run waits as asked, and uses up no attempt."
 AGAIN = "Tried `workflow.max_attempts` times. The next run tries again."
-REFUSED = "Only the record fails. Ten in a row stop the run, exit 4."
-QUOTA = "Beyond `workflow.max_wait` the run stops, exit 3, and says until when."
+REFUSED = "Only the record fails. Ten in a row: exit 4."
+QUOTA = "Exit 3 if the wait exceeds `workflow.max_wait`."
 STANDS = "Only the record fails. `--retry-failed` asks again."
-UNREADABLE = "Asked again in another way. Then the record fails."
+UNREADABLE = "Asked again in another way, then the record fails."
 DOWN = "The run waits, up to five minutes to connect."
 
 

@@ -20,11 +20,11 @@ from tests.support.workplace import Done, Files, Workplace, lives
 
 IN_FLIGHT = 8
 
-SAME_FILES = "The same commands end with the files of an undisturbed run, byte for byte."
-REFUSED = "Refused in one line, exit 2. Nothing is sent or written."
-WHOLE_PARTS = "What is whole is read. Only torn replies are asked again."
-LOCAL_CLOCK = "Nothing depends on the local clock. Pictures dated in the future are read again."
-UNTIL_ROOM = "The run stops with one line, and resumes when there is room."
+SAME_FILES = "The same commands give an undisturbed run's files, to the byte."
+REFUSED = "Refused, exit 2. Nothing is sent or written."
+WHOLE_PARTS = "Only torn replies are asked again."
+LOCAL_CLOCK = "No effect."
+UNTIL_ROOM = "The run stops, and resumes when there is room."
 
 
 @dataclass(frozen=True)

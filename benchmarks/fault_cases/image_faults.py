@@ -169,7 +169,7 @@ def _case(
     return Case(f"image: {what}", promise, functools.partial(play, write, name, expected))
 
 
-FAILS = "Only the record fails. The reason names the file."
+FAILS = "Only the record fails."
 WORKS = "Works."
 SENT_AS_JPEG = "The first picture is sent as an upright RGB JPEG."
 _LARGE = (3000, 2000)

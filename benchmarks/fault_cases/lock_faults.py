@@ -106,7 +106,7 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
 LOCKS: list[Case] = [
     Case(
         "a file system without flock",
-        "A file with a heartbeat is the lock.",
+        "A file is the lock.",
         no_flock,
     ),
     Case("a second run: with other labels", REFUSED, other_labels),

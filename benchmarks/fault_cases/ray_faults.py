@@ -182,7 +182,7 @@ def generated_with_a_full_store(place: Workplace) -> Outcome:
         return goes_on(place, witness, 60)
 
 
-STOPS = "The run stops with one line, exit 130, and resumes."
+STOPS = "The run stops, exit 130, and resumes."
 GOES_ON = "The run goes on."
 RESUMES = "Without workers the run goes on, without the driver it resumes."
 ON_RAY: list[Case] = [

@@ -180,8 +180,8 @@ def painted(path: Path, level: int) -> None:
     os.utime(path, (1e9, 1e9))
 
 
-SLOWER = "The run is slower. No record fails."
-NOTICED = "Noticed before it is sent, and done again."
+SLOWER = "Slower, but no record fails."
+NOTICED = "Noticed, and done again."
 
 SHORTAGES: list[Case] = [
     Case(
@@ -201,7 +201,7 @@ SHORTAGES: list[Case] = [
     ),
     Case(
         "an image that the disk can't read",
-        "Tried for a minute. Then only its record fails.",
+        "Tried for a minute, then its record fails.",
         bad_sector,
     ),
     Case("a picture replaced: same size and time", NOTICED, swapped),

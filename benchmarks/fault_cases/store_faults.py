@@ -193,10 +193,7 @@ def killed(place: Workplace, full: bool) -> Outcome:
         return there.goes_on(witness, IN_FLIGHT * len(moments))
 
 
-SAYS = (
-    "The run finishes, keeps the results here and ends with one line, exit 130. The"
-    " same command sends them."
-)
+SAYS = "The results stay here, exit 130. The same command sends them."
 HIDDEN = "Tried until it succeeds. Nothing is lost or half-written."
 KILLED = "Only whole files are there, and the run resumes."
 STORES: list[Case] = [

@@ -17,10 +17,10 @@ from tests.support.workplace import Done, Workplace, ended, process
 COUNT = 3
 OWN = "sk-users-own-key-5566778899aabb"
 PROXY = "It gets its own password, never the endpoint's key or headers."
-REDIRECT = "Not followed: key, headers and picture go to no other host."
-UNTRUSTED = "The run sends nothing, exit 4."
-DOTENV = "It gets no other source's key. The run sends nothing, exit 2."
-ENVIRONMENT = "Ignored with a message: `.env` sets only keys and endpoints."
+REDIRECT = "Not followed. Nothing goes to another host."
+UNTRUSTED = "Nothing is sent, exit 4."
+DOTENV = "It gets no other source's key. Nothing is sent, exit 2."
+ENVIRONMENT = "Ignored: `.env` sets only keys and endpoints."
 REFERENCES = "Refused before it is expanded, exit 2."
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.fault_cases.fault_case import Case
-from benchmarks.fault_tables import PAGE, tables, with_tables
+from benchmarks.fault_tables import PAGE, lists, with_lists
 from benchmarks.faults import CASES
 from tests.support.workplace import Workplace
 
@@ -93,15 +93,15 @@ def test_what_is_played_elsewhere_is_there() -> None:
         assert f"def {test}(" in (tests / file).read_text(encoding="utf-8")
 
 
-def test_the_page_has_the_tables_that_the_cases_make() -> None:
+def test_the_page_has_the_lists_that_the_cases_make() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == with_tables(page), "run: python -m benchmarks.fault_tables"
+    assert page == with_lists(page), "run: python -m benchmarks.fault_tables"
 
 
-def test_the_tables_name_every_fault_and_what_is_promised_of_it() -> None:
-    """Each row has all faults of one promise, names with a common start shortened."""
-    rows = [line.split(" | ") for line in tables().splitlines() if " | " in line]
-    shown = [(row[0].removeprefix("| "), row[1].removesuffix(" |")) for row in rows]
+def test_the_lists_name_every_fault_and_what_is_promised_of_it() -> None:
+    """Each item has all faults of one promise, names with a common start shortened."""
+    items = lists().replace("\n  ", " ").splitlines()
+    shown = [line[2:].removesuffix("**").split(". **") for line in items if line.startswith("- ")]
     for case in CASES:
         start, _, end = case.name.partition(": ")
         faults = [names for names, promise in shown if promise == case.promise]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -403,4 +404,6 @@ def test_ends_as_a_process_in_ci(tmp_path: Path) -> None:
 def test_every_rule_is_in_the_docs() -> None:
     page = (REPOSITORY / "docs/figures.md").read_text(encoding="utf-8")
     for rule, row in RULES.items():
-        assert f"| {rule} | {row['finds']} |{' yes' if 'fix' in row else ''} |" in page
+        assert f"| {rule} | {row['finds']} |" in page
+    [corrected] = re.findall(r"`--fix` corrects ([^.]*)\.", page)
+    assert re.findall(r"DG\d+", corrected) == [rule for rule, row in RULES.items() if "fix" in row]
