@@ -8,7 +8,7 @@ import click
 
 from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import GroundingError, SpecError, errors_as
-from dataflow_grounding._util.terminal import say_json
+from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import check_writable, spec_option_for
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
@@ -64,6 +64,8 @@ def command(
     if draw_path:
         with errors_as(GroundingError, f"can't write {draw_path}"):
             record.draw().save(draw_path)
+        boxes = sum(len(expression["instances"]) for expression in record["expressions"])
+        say(f"{draw_path}: {counted(boxes, 'box')} drawn")
 
 
 def _cache_of(image: str) -> str | None:

@@ -103,6 +103,8 @@ def default_specs(
             text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
         write_text(path, text if every_key else shortened(text, name, settings))
         say(path, err=False)
+    if endpoint is None and not backend and not backend_of_keys():
+        say("The environment names no endpoint, so these ask Gemini: see --backend, --endpoint.")
     first = shlex.quote(next(iter(paths.values())))
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
 

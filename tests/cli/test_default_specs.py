@@ -221,3 +221,16 @@ def test_the_line_that_names_all_keys_can_be_typed() -> None:
     assert command(typed).code == 0
     for name in JOBS:
         assert keys(name, f"all_keys/{name}.yaml") > keys(name, f"{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [((), False), (("--backend", "gemini"), True), (("--endpoint", "vllm"), True)],
+)
+def test_where_nothing_names_an_endpoint_it_says_whom_the_specs_ask(
+    line: tuple[str, ...], named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DF_BASE_URL", "DF_MODEL", "OPENAI_API_KEY", "GOOGLE_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    done = command(["default_specs", *line])
+    assert ("so these ask Gemini: see --backend" in done.err) is not named

@@ -45,6 +45,7 @@ def test_boxes_go_to_stdout_and_all_else_to_stderr(drawing: Path, tmp_path: Path
     assert all(abs(a - b) <= 3 for a, b in zip(bbox, (40, 60, 121, 141), strict=True))
     assert (zebra["status"], zebra["instances"]) == ("unsupported", [])
     assert "not a VLM" in done.err
+    assert f"{out}: 1 box drawn" in done.err
     with Image.open(out) as picture:
         assert picture.size == (320, 240)
 
