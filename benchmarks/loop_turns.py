@@ -60,7 +60,8 @@ def longest(folder: Path, case: str, pictures: list[Path]) -> list[Turn]:
         if done.returncode not in (0, 1):
             raise RuntimeError(f"{case}: ended with {done.returncode}: {done.stderr[-2000:]}")
     return sorted(
-        (Turn(*turn) for turn in json.loads((folder / "turns.json").read_text())), reverse=True
+        (Turn(*turn) for turn in json.loads((folder / "turns.json").read_text())["turns"]),
+        reverse=True,
     )
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGE = Path(dataflow_grounding.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "decisions" / "process_state.md"
-CONSTANTS = ("together", "TypeVar", "option", "option_for", "argument", "frozenset")
+CONSTANTS = ("combined", "partial", "TypeVar", "option", "option_for", "argument", "frozenset")
 
 
 def named_state(path: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from tests.support.workplace import HANGING, REPOSITORY, Workplace
 pytestmark = pytest.mark.slow
 
 RECORDS, PHRASES = 210, 40  # once 200 replies have come, they are judged once more
-MOST_MS = 80  # of CPU, where 50 are wanted: on a busy machine the same takes longer
+MOST = 4  # of the CPU time of a million turns of an empty loop, measured in the same process
 
 
 @pytest.mark.sampled(1)
@@ -49,5 +49,5 @@ def test_nothing_holds_up_the_event_loop(tmp_path: Path, alike: bool) -> None:
             timeout=HANGING,
         )
     assert done.returncode == 0, done.stderr
-    turns = json.loads((tmp_path / "turns.json").read_text())
-    assert max(turns)[0] < MOST_MS, sorted(turns)[-5:]
+    measured = json.loads((tmp_path / "turns.json").read_text())
+    assert max(measured["turns"])[0] < MOST * measured["yardstick_ms"], measured

@@ -223,8 +223,8 @@ def test_a_detectors_boxes_may_be_in_the_format_of_its_tool(place: Workplace, to
     ("settings", "message"),
     [
         ({}, "set workflow.samples to 2 or more"),
-        ({"workflow.samples": 2, "workflow.zoom": True}, "workflow.zoom is of boxes that"),
-        ({"workflow.samples": 2, "workflow.check": True}, "workflow.check is of boxes that"),
+        ({"workflow.samples": 2, "workflow.zoom": True}, "workflow.zoom is for boxes that"),
+        ({"workflow.samples": 2, "workflow.check": True}, "workflow.check is for boxes that"),
     ],
 )
 def test_what_does_not_go_with_the_union_of_samples_is_told(
@@ -335,8 +335,8 @@ def test_estimate_counts_the_verification(place: Workplace) -> None:
     [
         ({"data.proposals": "cocoa"}, "'cocoa'"),
         ({"data.input_jsonl": "nowhere.json"}, "nowhere.json: check data.input_jsonl"),
-        ({"workflow.check": True}, "workflow.check is of boxes that the model finds"),
-        ({"workflow.samples": 3}, "workflow.samples is of boxes that the model finds"),
+        ({"workflow.check": True}, "workflow.check is for boxes that the model finds"),
+        ({"workflow.samples": 3}, "workflow.samples is for boxes that the model finds"),
         ({"data.split": "val"}, "data.split is of data sets from a hub: with data.proposals leave"),
     ],
 )

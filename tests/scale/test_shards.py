@@ -239,7 +239,7 @@ def test_merge_says_which_output_format_is_still_to_be_written(
             assert place.run("--shard", f"{number}/2").code == 0
         done = merged(place)
         assert done.code == 0
-        assert ("workflow.output_format writer_of_mine:write leaves" in done.err) == bool(settings)
+        assert ("writer_of_mine:write writes in addition" in done.err) == bool(settings)
     whole, before = left(place.results), server.count()
     assert place.run().code == 0
     assert (left(place.results), server.count()) == (whole, before)

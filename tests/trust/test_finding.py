@@ -12,7 +12,7 @@ import pytest
 from benchmarks.calibration import FORMATLESS, NAMES, PROBES, is_refused, one_format
 from benchmarks.resize_rules import OTHERS, RULES, reduced
 from benchmarks.stand_ins.probe_model import answered, seen
-from benchmarks.stand_ins.rule_runs import STATED, behind, decided, one_rule
+from benchmarks.stand_ins.rule_runs import STATED, decided, one_rule, with_rule
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.trust.finding import fit_parts
 from dataflow_grounding.trust.no_fit import NoFit
@@ -116,7 +116,7 @@ def test_noise_makes_a_map_less_precise_and_says_so() -> None:
     errors = []
     for noise in (0.005, 0.03, 0.06):
         draw = random.Random(1)
-        decision, _ = decided(behind(reduced(edge=800), draw, noise, 0), [(1600, 1200)])
+        decision, _ = decided(with_rule(reduced(edge=800), draw, noise, 0), [(1600, 1200)])
         errors.append(decision.fit.format.maps[0].error)
     assert errors == sorted(errors)
     assert errors[0] < 0.0033 < errors[2]
