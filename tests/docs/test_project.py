@@ -49,7 +49,7 @@ def test_without_an_address_it_links_nowhere_and_names_no_url(
     text, urls = description(monkeypatch, "")
     assert links(text) == []
     assert not urls
-    assert "the tutorial" in " ".join(text.split())
+    assert "The tutorial takes you" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
