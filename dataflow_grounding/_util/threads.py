@@ -106,10 +106,10 @@ def side_by_side(
 
 
 class Turn:
-    """Lets one thread at a time do what all would do.
+    """Lets one thread do a piece of work that several threads need.
 
-    Whoever waits while it fails gets its error: an endpoint that is down would else be waited for
-    by one after another.
+    If it fails, the threads that wait get its error. Otherwise each in turn would wait for an
+    endpoint that is down.
     """
 
     def __init__(self) -> None:

@@ -74,9 +74,9 @@ class Samples(Plain):
 
 
 class Zoom(Plain):
-    """Small boxes are asked for again from closer by."""
+    """Small boxes are asked for again in an enlarged crop."""
 
-    about = "small boxes asked for again from closer by"
+    about = "small boxes asked for again, enlarged"
     keys: ClassVar[dict[str, Any]] = {"workflow.zoom": True}
     then = (BoxRefiner,)
 

@@ -273,7 +273,6 @@ class Source:
         if self._shard is None:
             yield from rows
             return
-        # few runs are of a shard
         # Rows and numbers needn't be equally many: the first rows may be all that is read.
         if self._shard.rows:
             positions = read_row_positions(self.path)

@@ -457,7 +457,7 @@ def _misfits_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def with_mended(expression: Expression, better: Mapping[str, dict[str, Any]]) -> Expression:
-    """Return the expression with better boxes, found again from closer by, and a new conclusion.
+    """Return the expression with the better boxes of enlarged crops, and a new conclusion.
 
     Args:
         expression: The expression as a check left it.

@@ -14,8 +14,8 @@ from dataflow_grounding.operators._box_decisions import (
 from dataflow_grounding.operators._nearness import middle_of, near_groups
 
 MOST_SHOWN = 0.5
-"""The largest share of the image's area that a request for several boxes shows: it is to show them
-from closer by.
+"""The largest share of the image's area that a request for several boxes shows, so that they are
+enlarged.
 """
 MOST_AT_ONCE = 16  # boxes of one request
 AROUND = {"loose": 0.1, "part": 1.0}

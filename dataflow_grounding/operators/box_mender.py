@@ -1,4 +1,4 @@
-"""Operator: boxes that a check calls too large, or on a part, asked for again from closer by."""
+"""Operator: asks again, in a crop, for boxes that a check calls too large or on a part."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from dataflow_grounding.operators.operator_base import (
 
 @OPERATOR_REGISTRY.register()
 class BoxMender(BoxOperator):
-    """Asks from closer by for boxes that a check calls too large, or on a part of their thing.
+    """Asks again, in a crop, for boxes that a check calls too large or on a part of their thing.
 
     It follows the check. Boxes that one part of the image shows, of half of its area at most, are
     asked for together. A box that is found there takes the place of the one that was judged, which

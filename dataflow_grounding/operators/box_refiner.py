@@ -1,4 +1,4 @@
-"""Operator: small boxes looked for again from closer by."""
+"""Operator: small boxes looked for again in enlarged crops."""
 
 import math
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ class LooksCloser(BoxOperator):
                 results.append(result)
         kept = without_duplicates(results, self.merge_iou)
         for _ in range(len(results) - len(kept)):
-            ask.note("merged", "small boxes that are nearly the same from closer by")
+            ask.note("merged", "small boxes that are nearly the same when enlarged")
         return kept
 
 
@@ -148,7 +148,7 @@ class BoxRefiner(LooksCloser):
         return any(_is_small(bbox, size, self.samples) for bbox in boxes)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the expressions, with `zoomed: true` in `instances` found from closer by.
+        """Adds the expressions, with `zoomed: true` in `instances` found in a crop.
 
         Raises RecordError where an answer can't be had, or the record states another size than its
         image has.

@@ -19,7 +19,7 @@ from dataflow_grounding.tasks.grounding import Found
 class BoxVerifier(LooksCloser):
     """Grounds each expression with boxes once more and compares the two answers.
 
-    Each expression is alone in its request. Boxes that were found from closer by are compared with
+    Each expression is alone in its request. Boxes that were found in a crop are compared with
     boxes that are, too. Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:

@@ -44,7 +44,7 @@ class ImageGroundingPipeline(Pipeline):
         fuse: Whether expressions and boxes are asked for at once.
         phrases_per_request: Most phrases of a request for boxes.
         samples: Answers to each question about boxes, merged to one.
-        zoom: Whether small boxes are looked for again from closer by (BoxRefiner).
+        zoom: Whether small boxes are looked for again in enlarged crops (BoxRefiner).
         verify: Whether boxes are grounded once more and compared (BoxVerifier).
         check: Whether the judge looks at every box. With "fast" that is in one request an image,
             which decides; with True the crops are judged, too, and what is missing or doesn't fit
@@ -81,7 +81,7 @@ class ImageGroundingPipeline(Pipeline):
         self.storage = storage
         if fuse and (classes or samples > 1):
             raise SpecError(
-                "workflow.fuse is of captions, asked about once: leave out"
+                "workflow.fuse takes captions, and one answer to each: leave out"
                 f" {'data.classes' if classes else 'workflow.samples'}"
             )
         self.fused = steps.CaptionGrounder(serving, **boxes) if fuse else None

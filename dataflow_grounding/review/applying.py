@@ -69,7 +69,7 @@ def apply_decisions(
     decisions = Decisions(files.decisions)
     decisions.tell_damaged()
     if not decisions.count and refused:
-        raise InputError(f"none of these decisions is of {files.annotations}: {refused[0]}")
+        raise InputError(f"no decision in these files belongs to {files.annotations}: {refused[0]}")
     if not decisions.count:
         raise InputError(
             f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"

@@ -35,7 +35,7 @@ Fit: TypeAlias = Literal["right", "loose", "part", "other", "nothing"]
 """How a box fits its phrase: it is tight; too large; on a part; on another thing; on nothing."""
 
 FITS: tuple[Fit, ...] = get_args(Fit)
-# Boxes are shown from closer by, too, if both sides are less than this share of the image's.
+# Boxes are also shown enlarged if both sides are less than this share of the image's.
 SMALL = 0.03
 MOST_COUNTED = 10_000  # of one phrase's things in a picture; more is no count
 MOST_REASON = 200  # characters of a reason that are kept
@@ -290,7 +290,7 @@ def _by_id(
             unknown_words[number] = error
             answer = cannot_tell
         if answers.setdefault(number, answer) != answer:
-            raise UnreadableReply(f"id {number} is answered twice, and not alike.")
+            raise UnreadableReply(f"id {number} is answered twice, in different ways.")
     if unknown_words and 2 * len(unknown_words) >= len(answers):
         raise next(iter(unknown_words.values()))
     for _ in unknown_words:

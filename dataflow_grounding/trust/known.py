@@ -1,7 +1,7 @@
 """What is known of an endpoint, model and format: `Known`.
 
-It is known of one run or, for records in memory, of all that this process asked: so that one call
-after another doesn't check the same endpoint again and again.
+A run has its own. Records in memory share one for the whole process, so that each call doesn't
+check the same endpoint again.
 """
 
 import asyncio

@@ -117,7 +117,10 @@ def test_an_estimate_counts_one_request_a_picture(place: Workplace) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data.classes": ["dog"]}, "workflow.fuse is of captions, asked about once: leave out"),
+        (
+            {"data.classes": ["dog"]},
+            "workflow.fuse takes captions, and one answer to each: leave out",
+        ),
         ({"workflow.samples": 3}, "leave out workflow.samples"),
         ({"vlm.backend": "embedded"}, "can't answer"),
         ({"workflow.fuse": "maybe"}, "workflow.fuse"),
