@@ -120,7 +120,7 @@ class Manifest:
     def _further_pictures(self) -> str:
         # Return a digest of the state of the pictures that the input's fingerprint misses, such
         # as those that a step makes; "" where no step reads any. The last step's file names them.
-        keys = {step.image_key for step in self._steps} - {None}
+        keys = {step.image_key for step in self._steps if step.image_key}
         own_key = self._source.image_key
         if not any(own_key in step.operator.writes().values() for step in self._steps):
             keys.discard(own_key)
@@ -129,7 +129,7 @@ class Manifest:
             return ""
         digest = hashlib.sha256()
         folders = self._steps[0].storage.image_folders
-        for key in sorted(filter(None, keys)):
+        for key in sorted(keys):
             records = (Record(row.data or {}, folders) for row in read_rows(path))
             far = partial(is_far, key=key)
             for file in side_by_side(partial(state_of_image, key=key), records, far):

@@ -182,7 +182,7 @@ class Downloads(Fetcher):
     """Pictures from http(s) addresses, each fetched once for a results folder.
 
     Args:
-        results_dir: Where they are put; which address gave which stands in `.ckpt/addresses.jsonl`.
+        results_dir: Where they are put; `.ckpt/addresses.jsonl` says which address gave which.
         allowed, hosts, no_others: As Fetcher's.
     """
 

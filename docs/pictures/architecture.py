@@ -2,7 +2,7 @@
 
 The layers are those of the import contract in pyproject.toml, which a test holds:
 
-python docs/pictures/architecture.py
+    python docs/pictures/architecture.py
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from faster_coco_eval.core import mask as coco_mask
 from dataflow_grounding.formats import read, write
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
-from tests.formats.data import command, succeeds
+from tests.formats.data import command, runs, succeeds
 
 WIDTH, HEIGHT = 64, 48
 SIDES = {"width": WIDTH, "height": HEIGHT}
@@ -33,18 +33,6 @@ BLOB[40:, 3] = BLOB[:5, 4] = 1  # a run over the end of a column
 TRIANGLE = [1.5, 2.25, 11.0, 2.25, 11.0, 13.5]
 PARTS = [[20.0, 20.0, 25.0, 20.0, 25.0, 30.0], [30.0, 20.0, 40.0, 20.0, 40.0, 30.0]]
 BOX_OF_PARTS = [20.0, 20.0, 20.0, 10.0]
-
-
-def runs(pixels: Any) -> dict[str, Any]:
-    """COCO's RLE of an array, its counts as a list."""
-    down = pixels.T.reshape(-1).tolist()
-    counts, value = [0], 0
-    for each in down:
-        if each != value:
-            counts.append(0)
-            value = each
-        counts[-1] += 1
-    return {"counts": counts, "size": [HEIGHT, WIDTH]}
 
 
 def packed(pixels: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import PIL.ImageOps
 import pytest
 from faster_coco_eval.core import mask as coco_mask
 
-from tests.formats.data import command, succeeds
+from tests.formats.data import command, runs, succeeds
 
 Box = tuple[float, float, float, float]
 SIZES = {"wide": (64, 48), "tall": (48, 64)}
@@ -492,17 +492,6 @@ def with_masks(source: Path) -> None:
         if label["id"] % 2:
             label["segmentation"] = runs(np.asarray(mask))
     source.write_text(json.dumps(data), "utf-8")
-
-
-def runs(pixels: Any) -> dict[str, Any]:
-    """COCO's RLE of an array of 0 and 1, its counts as a list."""
-    counts, value = [0], 0
-    for each in pixels.T.reshape(-1).tolist():
-        if each != value:
-            counts.append(0)
-            value = each
-        counts[-1] += 1
-    return {"size": [*pixels.shape], "counts": counts}
 
 
 def test_masks_are_turned_as_pillow_turns_them_and_come_back(tmp_path: Path) -> None:
