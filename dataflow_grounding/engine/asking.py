@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,9 +92,20 @@ class Asking:
 
         It shares the requests that are in flight, so that none is paid for twice.
         """
+        self.endpoints.store_held_refusals()
         again = Asking(self.serving, self.options, self.budget, servings=self._servings)
         again._in_flight = self._in_flight
         return again
+
+    async def aclose(self) -> int:
+        """End the serving's connections, and store the refusals that were held back until now.
+
+        Call it before the store is closed. Returns how many aren't stored: the next run asks these
+        again.
+        """
+        with suppress(Exception):
+            await self.serving.aclose()
+        return self.endpoints.store_held_refusals()
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it.

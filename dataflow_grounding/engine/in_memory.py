@@ -239,7 +239,7 @@ class _WorkInMemory:
             raise
         finally:
             if asking is not None:
-                await asking.serving.aclose()
+                await asking.aclose()
 
     async def _work(self) -> None:
         for index, record in self._queue:

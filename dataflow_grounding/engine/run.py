@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from dataflow_grounding._util.errors import ImageChanged, Interrupted, RecordError, RunStopped
 from dataflow_grounding.data.records import Record, in_one_schema
@@ -46,6 +46,22 @@ ROWS_AT_ONCE = 64  # that are read at a time
 DEFAULT_WORKERS = 4  # besides the spare ones, where no step asks anything
 LEAST_WINDOW = 4096  # rows that may be ahead of the oldest unfinished one
 WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
+
+
+async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
+    """Put a store's lines on disk as they come, while the lock of its folder is held.
+
+    Raises StorageFailed: the disk is full, or another run has taken over the folder.
+    """
+    while True:
+        for _ in range(10):
+            await asyncio.sleep(SYNC_SECONDS / 10)
+            if store.unsynced >= SYNC_LINES:
+                break
+        # before more is put there: another run may be at work in the folder by now
+        check_held(folder)
+        with suppress(RuntimeError):  # no thread to be had for now
+            await asyncio.to_thread(store.sync)
 
 
 @dataclass
@@ -176,23 +192,10 @@ class Run:
         # servings.
         models: dict[str, None] = {}
         for asking in self._askings.values():
-            with suppress(Exception):
-                await asking.serving.aclose()
-            self.summary.handover.passing_failures += asking.endpoints.store_held_refusals()
+            self.summary.handover.passing_failures += await asking.aclose()
             self.summary.requests.update(asking.counts)
             models[asking.serving.model] = None
         self.summary.models = list(models)
-
-    async def _sync_now_and_then(self) -> None:
-        while True:
-            for _ in range(10):
-                await asyncio.sleep(SYNC_SECONDS / 10)
-                if self._kept.replies.unsynced >= SYNC_LINES:
-                    break
-            # before more is put there: another run may be at work in the folder by now
-            check_held(self._folder)
-            with suppress(RuntimeError):  # no thread to be had for now
-                await asyncio.to_thread(self._kept.replies.sync)
 
     async def _work_through(self) -> None:
         most = sum(asking.endpoints.most for asking in self._askings.values()) or DEFAULT_WORKERS
@@ -201,7 +204,8 @@ class Run:
         # so large that a slow reply, or a long wait, holds nobody else up
         self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
         self._loop = asyncio.get_running_loop()
-        async with self._with_helpers(self._stopping_run(self._sync_now_and_then)):
+        keep = functools.partial(keep_on_disk, self._kept.replies, self._folder)
+        async with self._with_helpers(self._stopping_run(keep)):
             await self._workers.do(self._stopping_run(self._work) for _ in range(count))
             if self.stopped is None:
                 await self._workers.do([self._stopping_run(self._conclude)])

@@ -32,9 +32,8 @@ class _Config(NamedTuple):
     def label_of(self, phrase: str) -> str:
         """Return the label of a phrase's boxes: the one that says the same, else the first."""
         same = [label for label in self.labels if label.casefold() == phrase.casefold()]
-        if phrase in same:  # two may differ in case alone
-            return phrase
-        return [*same, *self.labels, phrase][0]
+        # two labels may differ in case alone
+        return phrase if phrase in same else [*same, *self.labels, phrase][0]
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -154,6 +153,5 @@ def _config_of(text: Any) -> _Config:
         image = control.get("toName", "")
         if image in columns:
             labels = [label.get("value", "").strip() for label in control.iter("Label")]
-            named = [label for label in labels if label]
-            return _Config(control.get("name", ""), image, columns[image], named)
+            return _Config(control.get("name", ""), image, columns[image], [*filter(None, labels)])
     raise WrongRequest("the labelling configuration has no RectangleLabels of an Image")

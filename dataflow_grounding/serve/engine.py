@@ -1,13 +1,13 @@
 """One engine for all requests: stores, limits and servings are opened once, not for each."""
 
 import asyncio
-import itertools
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from aiohttp import web
@@ -20,8 +20,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.options import RunStart, budget_of
-from dataflow_grounding.engine.run import SYNC_SECONDS
-from dataflow_grounding.engine.run_lock import check_held
+from dataflow_grounding.engine.run import keep_on_disk
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.images.image import open_image
@@ -47,7 +46,6 @@ class Engine:
         self.at_once = 2 * sum(serving.max_workers for serving in servings)
         self._turns = asyncio.Semaphore(self.at_once)
         self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
-        self._numbers = itertools.count()  # the first comes first, where requests wait
         self._budget = budget_of(run.options)
         self._askings: dict[int, Asking] = {}
         for serving in servings:
@@ -58,7 +56,7 @@ class Engine:
         self._workers = Workers(lambda: False)
         self._memo = ImageMemo(None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
-        # Pictures that were sent are files there while they are asked about.
+        # Each request has its own copy of its picture there, which can't change meanwhile.
         self._spool = os.path.join(self._folder, "pictures")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process has left
         self._writing = errors.errors_as(errors.StorageFailed, f"can't write in {self._spool}")
@@ -67,15 +65,13 @@ class Engine:
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
         """Keep replies safe until the service ends; then wait for all work, and close all."""
-        self._syncing = asyncio.create_task(self._sync_now_and_then())
+        self._keeping = asyncio.create_task(keep_on_disk(self._store, self._folder))
         yield
         if self._at_work:
             await asyncio.wait(self._at_work, timeout=self._timeout)
-        self._syncing.cancel()
+        self._keeping.cancel()
         for asking in self._askings.values():
-            asking.endpoints.store_held_refusals()
-            with suppress(Exception):
-                await asking.serving.aclose()
+            await asking.aclose()
         self._store.close()
 
     @property
@@ -115,25 +111,22 @@ class Engine:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
-            if picture.fetch is not None:
-                picture = replace(picture, data=await asyncio.to_thread(picture.fetch))
-            with self._writing, picture.as_file(self._spool) as path:
-                row = {IMAGE_COLUMN: path, "expressions": phrases}
-                record = Record(row, image_id=picture.image_id)
+            with self._writing, NamedTemporaryFile(dir=self._spool, buffering=0) as file:
                 try:
-                    # Files are read for each request: other bytes may have the same size and time.
-                    self._memo.forget(record, IMAGE_COLUMN)
-                    limits = self._run.serving.image_limits
-                    await self._memo.prepare(record, IMAGE_COLUMN, limits)
-                    image = open_image(record, IMAGE_COLUMN)
-                    await self._settle(record, image.size)
+                    far = picture.is_far
+                    file.write(await asyncio.to_thread(picture.read) if far else picture.read())
+                    record = Record({IMAGE_COLUMN: file.name, "expressions": phrases})
+                    await self._memo.prepare(record, IMAGE_COLUMN, self._run.serving.image_limits)
+                    facts = open_image(record, IMAGE_COLUMN).facts
+                    own_name, _ = os.path.splitext(picture.name)
+                    record.image_id = own_name if picture.path else facts.digest[:32]
+                    await self._settle(record, facts.size)
                     columns = await self._through_all_steps(record)
-                    if open_image(record, IMAGE_COLUMN).facts != image.facts:
-                        changed = f"{path} changed while it was asked about: ask again"
-                        raise errors.ImageChanged(changed)
                 except errors.GroundingError as error:
                     self._begin_again_after(error)
-                    error.args = (str(error).replace(path, picture.name or "the picture"),)
+                    shown = picture.path or picture.name or "the picture"
+                    text = str(error).replace(file.name, shown)
+                    error.args = (text.replace(picture.path or file.name, picture.name),)
                     raise
         return {IMAGE_COLUMN: picture.name, **columns}
 
@@ -154,14 +147,14 @@ class Engine:
             self._settled.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
-        number = next(self._numbers)
+        begun = time.monotonic()  # the first comes first, where requests wait
         columns: dict[str, Any] = {}
-        for place, operator in enumerate(self._run.job.operators):
-            if self._syncing.done():
-                self._syncing.result()  # raises why nothing can be kept any more
-            label = self._run.job.steps[place].label
+        for place, step in enumerate(self._run.job.steps):
+            if self._keeping.done():
+                self._keeping.result()  # raises why nothing can be kept any more
+            operator = step.operator
             asking = self._askings.get(id(operator.serving))
-            ask = StepAsk(asking, self._store, label, (number, place), wording=operator.wording)
+            ask = StepAsk(asking, self._store, step.label, (begun, place), wording=operator.wording)
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )
@@ -176,12 +169,4 @@ class Engine:
         is_budget = isinstance(stopped, errors.BudgetExceeded)
         for key, asking in list(self._askings.items()):
             if asking.stopped and (not is_budget or isinstance(stopped, errors.QuotaUsedUp)):
-                asking.endpoints.store_held_refusals()
                 self._askings[key] = asking.renewed()
-
-    async def _sync_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(SYNC_SECONDS)
-            check_held(self._folder)
-            if self._store.unsynced:
-                await asyncio.to_thread(self._store.sync)

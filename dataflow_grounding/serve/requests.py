@@ -1,12 +1,9 @@
 """What is read of a request: its JSON, phrases and picture; and what errors become."""
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pybase64
@@ -17,6 +14,7 @@ from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.data.records import parse_line
+from dataflow_grounding.images.files import read_file
 from dataflow_grounding.jobs.downloads import fetched_picture, shown_address
 from dataflow_grounding.spec import RowsData
 
@@ -26,7 +24,6 @@ _STATUSES: dict[int, tuple[type[GroundingError], ...]] = {  # the first that fit
     503: (errors.RunStopped, errors.ServerFault, errors.MachineBusy),
     502: (errors.UnreadableReply, errors.RequestRefused),  # the endpoint's answer is no use
     500: (errors.OperatorFailed,),
-    409: (errors.ImageChanged,),
     400: (errors.RecordError, errors.InputError),  # the picture is no good
 }
 
@@ -41,29 +38,12 @@ class WrongRequest(GroundingError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a request: what it is called; its file's `path`, its `data`, or who has them."""
+    """A picture of a request: its name, what reads its bytes in its turn, its path if it is one."""
 
     name: str
+    read: Callable[[], bytes]
     path: str = ""
-    data: bytes = b""
-    fetch: Callable[[], bytes] | None = None  # asked when it is the picture's turn
-
-    @property
-    def image_id(self) -> str:
-        """The id of its record: the path without its ending, or a digest of what was sent."""
-        if self.path:
-            return os.path.splitext(self.name)[0]
-        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
-
-    @contextmanager
-    def as_file(self, folder: str) -> Iterator[str]:
-        """Yield the path of its file; one that was sent is a file of `folder` in the block."""
-        if self.path:
-            yield self.path
-            return
-        with NamedTemporaryFile(dir=folder, buffering=0) as file:
-            file.write(self.data)
-            yield file.name
+    is_far: bool = False  # whether reading it waits for a network
 
 
 class Pictures:
@@ -80,9 +60,10 @@ class Pictures:
             raise WrongRequest("the picture should be base64, as a text")
         encoded = text.partition(",")[2] if text.startswith("data:") else text
         try:
-            return Picture("", data=pybase64.b64decode(encoded, validate=True))
+            data = pybase64.b64decode(encoded, validate=True)
         except ValueError:
             raise WrongRequest("the picture is no base64") from None
+        return Picture("", lambda: data)
 
     def of_path(self, name: object) -> Picture:
         """Return the picture at a path below the root."""
@@ -93,7 +74,7 @@ class Pictures:
             raise WrongRequest(f"{quoted(str(name))} leads out of the folder of --root", 403)
         if not os.path.isfile(path):
             raise errors.ImageMissing(f"no image {quoted(str(name))} below the folder of --root")
-        return Picture(str(name), path)
+        return Picture(str(name), partial(read_file, path), path)
 
     def of_address(self, url: object) -> Picture:
         """Return the picture at an http(s) address, where that is allowed."""
@@ -102,8 +83,8 @@ class Pictures:
             way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
             raise WrongRequest(f"no picture from {shown_address(address)}, unless {way}", 403)
         no_others = not self._allow_http
-        fetch = partial(fetched_picture, address, hosts=self._hosts, no_others=no_others)
-        return Picture(shown_address(address), fetch=fetch)
+        read = partial(fetched_picture, address, hosts=self._hosts, no_others=no_others)
+        return Picture(shown_address(address), read, is_far=True)
 
 
 def status_of(error: GroundingError) -> int:

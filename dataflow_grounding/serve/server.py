@@ -89,7 +89,6 @@ class Server:
 
     async def _end(self, _: web.Application) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().remove_signal_handler(number)
             # At once, even if a thread waits: each reply is in the store as soon as it is there.
             signal.signal(number, lambda *_: os._exit(130))
         say("Finishing what is in flight; Ctrl-C once more ends at once.")
@@ -177,8 +176,7 @@ def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Respon
         body = {"success": False, "error": {"code": HTTPStatus(status).name, "message": line}}
     reason = line[:300].encode("ascii", "replace").decode()
     response = web.json_response(body, status=status, reason=reason)
-    may_pass = not isinstance(error, errors.RunStopped)
-    if status in (429, 503) and may_pass:
+    if status in (429, 503) and not isinstance(error, errors.RunStopped):
         seconds = getattr(error, "retry_after", None) or AGAIN_SECONDS
         response.headers["Retry-After"] = str(max(1, round(seconds)))
     return response

@@ -276,8 +276,7 @@ class _Asker:
                 f" there: {advice_to_state()}"
             ) from None
         finally:
-            await self.serving.aclose()
-            self.asking.endpoints.store_held_refusals()
+            await self.asking.aclose()
             if self.asking.counts["answered"]:
                 self._store.put(_asked_key_of(self.serving), {"task": CHECK})
             self._store.close()

@@ -131,6 +131,31 @@ def test_an_unknown_format_is_measured_by_the_first_picture(
     assert (answer.status, after) == (200, ["stand-in xyxy_1000"]), answer.body
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "sentence"),
+    [
+        ("allow_hosts", "alow_hosts", "data.alow_hosts is not a key of the spec"),
+        ("results_dir", "result_dir", "results_dir is missing"),
+    ],
+)
+def test_a_wrong_key_of_a_run_is_refused(
+    tmp_path: Path, endpoint: LoopbackServer, right: str, wrong: str, sentence: str
+) -> None:
+    path = Path(spec_in(tmp_path, endpoint, data="{input_jsonl: rows.jsonl, allow_hosts: [a.com]}"))
+    path.write_text(path.read_text().replace(right, wrong))
+    with pytest.raises(AssertionError, match=sentence):
+        Served(tmp_path, "-e", str(path))
+
+
+def test_results_may_be_named_by_an_option(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("image_grounding: {vlm: {backend: embedded}}\n")
+    with Served(tmp_path, "-e", str(spec), "--results", "my #1") as served:
+        code, said = served.end()
+    assert code == 0
+    assert f"replies are kept in {tmp_path / 'my #1'}" in said
+
+
 def test_a_spec_of_another_pipeline_is_refused(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("image_region_caption: {vlm: {backend: embedded}}\n")
