@@ -38,11 +38,11 @@ class WrongRequest(GroundingError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a request: its name, what reads its bytes in its turn, its path if it is one."""
+    """A picture of a request: what it is called, and what reads its bytes."""
 
     name: str
-    read: Callable[[], bytes]
-    path: str = ""
+    read: Callable[[], bytes]  # called when its turn comes
+    path: str = ""  # of a file below the root
     is_far: bool = False  # whether reading it waits for a network
 
 
