@@ -16,6 +16,7 @@ TOKEN = "What clients have to send; better in DF_SERVE_TOKEN."
 HOSTS = "Fetch pictures from there, wherever it is; may be given several times."
 QUEUE = "Requests that may wait; more are answered 429."
 TIMEOUT = "Seconds that a request may take to come in, then to be answered."
+FOLDER = click.Path(exists=True, file_okay=False)
 option = partial(click.option, show_default=True)
 
 
@@ -25,7 +26,7 @@ option = partial(click.option, show_default=True)
 @option("--port", default=9090, type=click.IntRange(0, 65535), help="0: a free one.")
 @click.option("--token", envvar="DF_SERVE_TOKEN", default="", metavar="TEXT", help=TOKEN)
 @click.option("--results", metavar="DIR", help="Keep replies there, as `generate` does.")
-@click.option("--root", metavar="DIR", help="Pictures below it may be named by their path.")
+@click.option("--root", type=FOLDER, help="Pictures below it may be named by their path.")
 @click.option("--allow-host", "allow_hosts", multiple=True, metavar="HOST", help=HOSTS)
 @option("--queue", default=256, type=click.IntRange(0), metavar="N", help=QUEUE)
 @option("--timeout", default=90.0, type=click.FloatRange(0.1), metavar="S", help=TIMEOUT)

@@ -59,9 +59,8 @@ class Engine:
         # Each request has its own copy of its picture there, which can't change meanwhile.
         self._spool = os.path.join(self._folder, "pictures")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process has left
-        self._writing = errors.errors_as(errors.StorageFailed, f"can't write in {self._spool}")
-        with self._writing:
-            os.makedirs(self._spool, exist_ok=True)
+        # without the folder's path, because clients are told
+        self._writing = errors.errors_as(errors.StorageFailed, "can't write in the results folder")
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
         """Keep replies safe until the service ends; then wait for all work, and close all."""
@@ -111,6 +110,8 @@ class Engine:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
+            with self._writing:
+                os.makedirs(self._spool, exist_ok=True)
             with self._writing, NamedTemporaryFile(dir=self._spool, buffering=0) as file:
                 try:
                     far = picture.is_far
@@ -124,9 +125,7 @@ class Engine:
                     columns = await self._through_all_steps(record)
                 except errors.GroundingError as error:
                     self._begin_again_after(error)
-                    shown = picture.path or picture.name or "the picture"
-                    text = str(error).replace(file.name, shown)
-                    error.args = (text.replace(picture.path or file.name, picture.name),)
+                    error.args = (picture.named(str(error), file.name),)
                     raise
         return {IMAGE_COLUMN: picture.name, **columns}
 

@@ -45,6 +45,13 @@ class Picture:
     path: str = ""  # of a file below the root
     is_far: bool = False  # whether reading it waits for a network
 
+    def named(self, error: str, copy: str) -> str:
+        """Return what an error says, with the picture's name for its path and for its copy's."""
+        name = self.name or "the picture"
+        for path in filter(None, (copy, self.path)):
+            error = error.replace(quoted(path), quoted(name)).replace(path, name)
+        return error
+
 
 class Pictures:
     """Where pictures may come from: paths below `root`, addresses that a spec's `data` allows."""

@@ -8,7 +8,7 @@ validated by the models of `schema.py`. Every mistake is reported with its file 
 import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from omegaconf import OmegaConf
@@ -41,7 +41,8 @@ def read_spec(
     overrides: Sequence[str],
     block_of: BlockOf,
     others: Collection[str],
-    whole: bool,
+    whole: bool = True,
+    fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
     """Read a spec from YAML files, with all that is wrong with it.
 
@@ -55,6 +56,8 @@ def read_spec(
         others: The keys of all known pipelines' blocks, which may stand next to that one.
         whole: Whether the spec is for a run. If not, it is read for its endpoint: `data` is left
             out, and what only a run needs may be missing.
+        fixed: By key of a pipeline's block, such as `data.input_jsonl`, the value that counts: the
+            spec's own isn't read.
 
     Returns:
         The spec, in which wrong keys have their defaults, or None where it can't be made; and what
@@ -78,6 +81,8 @@ def read_spec(
         config = merge(parts)
         if not whole:
             config = _endpoint_alone(config, others)
+        for name in others:
+            _fix(config.get(name), fixed or {})
         _name_pipeline(config, others)
         model, unknown = _model_of(config.get("autolabel_type"), block_of, folders)
         passed_over = _take_out_unused(config, model, others)
@@ -117,6 +122,13 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
     if plain.get("results_dir") in (None, "", "???"):
         plain["results_dir"] = "."
     return OmegaConf.create(plain)
+
+
+def _fix(block: Any, fixed: Mapping[str, Any]) -> None:
+    # Before references are filled in: the spec's value may be ??? or a variable that isn't set.
+    if OmegaConf.is_dict(block):
+        for key, value in fixed.items():
+            OmegaConf.update(block, key, value, force_add=True)
 
 
 def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -197,6 +198,16 @@ def test_ctrl_c_finishes_what_is_in_flight(tmp_path: Path, variables: dict[str, 
     assert [answer.status for answer in answers] == [200] * 4
     assert code == 0
     assert "Finishing what is in flight" in said
+
+
+def test_it_goes_on_where_its_folder_of_pictures_is_removed(
+    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
+) -> None:
+    with Served(tmp_path, "--results", "results", **variables) as served:
+        assert served.post("/ground", body_of(1)).status == 200
+        shutil.rmtree(tmp_path / "results" / ".ckpt" / "pictures")
+        assert served.post("/ground", body_of(2)).status == 200
+    assert paid_for(endpoint) == 2
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, variables: dict[str, Any]) -> None:

@@ -147,13 +147,29 @@ def test_a_wrong_key_of_a_run_is_refused(
         Served(tmp_path, "-e", str(path))
 
 
-def test_results_may_be_named_by_an_option(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["my #1", "2026_11_28", "a {x} ${y}"])
+def test_results_may_be_named_by_an_option(tmp_path: Path, name: str) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("image_grounding: {vlm: {backend: embedded}}\n")
-    with Served(tmp_path, "-e", str(spec), "--results", "my #1") as served:
+    with Served(tmp_path, "-e", str(spec), "results_dir=no", "--results", name) as served:
         code, said = served.end()
     assert code == 0
-    assert f"replies are kept in {tmp_path / 'my #1'}" in said
+    assert f"replies are kept in {name}." in said
+    assert (tmp_path / name / ".ckpt").is_dir()
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_a_run_reads_may_be_left_open(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "results_dir: results\n"
+        "image_grounding:\n"
+        "  vlm: {backend: embedded}\n"
+        "  workflow: {steps: ['0', '1'], negatives: 3}\n"
+        "  data: {input_jsonl: '???', proposals: '${oc.env:NOBODY_SETS_THIS}'}\n"
+    )
+    with Served(tmp_path, "-e", str(spec)) as served:
+        assert served.get("/health").status == 200
 
 
 def test_a_spec_of_another_pipeline_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     Image.new("RGB", (32, 24)).save(root / "0.png")
     (root / "link.png").symlink_to("/etc/passwd")
     (root / "broken.png").write_bytes(b"no picture")
+    (root / "e'\".\u200b.png").write_bytes(b"")
     with Served(folder, "--root", str(root), "--max-mb", "1") as served:
         yield served
         code, said = served.end()
@@ -49,6 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ({"image_path": "/etc/passwd", **PHRASES}, 400, "not the name of a file"),
         ({"image_path": "link.png", **PHRASES}, 403, "leads out of"),
         ({"image_path": "broken.png", **PHRASES}, 400, "broken.png"),
+        ({"image_path": "e'\".\u200b.png", **PHRASES}, 400, "is empty"),
         ({"image_path": 7, **PHRASES}, 400, "not the name of a file"),
         ({"image": "§", **PHRASES}, 400, "no base64"),
         ({"image": 7, **PHRASES}, 400, "base64"),
