@@ -1,13 +1,15 @@
 """One engine for all requests: stores, limits and servings are opened once, not for each."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from tempfile import NamedTemporaryFile
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -59,8 +61,7 @@ class Engine:
         # Each request has its own copy of its picture there, which can't change meanwhile.
         self._spool = os.path.join(self._folder, "pictures")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process has left
-        # without the folder's path, because clients are told
-        self._writing = errors.errors_as(errors.StorageFailed, "can't write in the results folder")
+        self._numbers = itertools.count()
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
         """Keep replies safe until the service ends; then wait for all work, and close all."""
@@ -110,24 +111,29 @@ class Engine:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
-            with self._writing:
-                os.makedirs(self._spool, exist_ok=True)
-            with self._writing, NamedTemporaryFile(dir=self._spool, buffering=0) as file:
-                try:
-                    far = picture.is_far
-                    file.write(await asyncio.to_thread(picture.read) if far else picture.read())
-                    record = Record({IMAGE_COLUMN: file.name, "expressions": phrases})
-                    await self._memo.prepare(record, IMAGE_COLUMN, self._run.serving.image_limits)
-                    facts = open_image(record, IMAGE_COLUMN).facts
-                    own_name, _ = os.path.splitext(picture.name)
-                    record.image_id = own_name if picture.path else facts.digest[:32]
-                    await self._settle(record, facts.size)
-                    columns = await self._through_all_steps(record)
-                except errors.GroundingError as error:
-                    self._begin_again_after(error)
-                    error.args = (picture.named(str(error), file.name),)
-                    raise
+            copy = os.path.join(self._spool, str(next(self._numbers)))
+            try:
+                columns = await self._annotated(picture, phrases, copy)
+            except errors.GroundingError as error:
+                self._begin_again_after(error)
+                error.args = (picture.named(str(error), copy),)
+                raise
+            finally:
+                with suppress(OSError):
+                    os.unlink(copy)
         return {IMAGE_COLUMN: picture.name, **columns}
+
+    async def _annotated(self, picture: Picture, phrases: list[str], copy: str) -> dict[str, Any]:
+        data = await asyncio.to_thread(picture.read) if picture.is_far else picture.read()
+        with errors.errors_as(errors.StorageFailed, "can't write in the results folder"):
+            os.makedirs(self._spool, exist_ok=True)
+            Path(copy).write_bytes(data)
+        record = Record({IMAGE_COLUMN: copy, "expressions": phrases})
+        await self._memo.prepare(record, IMAGE_COLUMN, self._run.serving.image_limits)
+        facts = open_image(record, IMAGE_COLUMN).facts
+        record.image_id = os.path.splitext(picture.name)[0] if picture.path else facts.digest[:32]
+        await self._settle(record, facts.size)
+        return await self._through_all_steps(record)
 
     async def _settle(self, record: Record, size: Size) -> None:
         # The watch begins with the first picture. By the sizes of later ones a model that counts
