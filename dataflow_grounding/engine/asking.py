@@ -90,7 +90,8 @@ class Asking:
     def renewed(self) -> "Asking":
         """Return one that sends again, where this one was stopped.
 
-        It shares the requests that are in flight, so that none is paid for twice.
+        It shares the requests that are in flight, so that none is paid for twice. The refusals that
+        were held back are stored first.
         """
         self.endpoints.store_held_refusals()
         again = Asking(self.serving, self.options, self.budget, servings=self._servings)

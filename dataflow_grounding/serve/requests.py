@@ -46,7 +46,7 @@ class Picture:
     is_far: bool = False  # whether reading it waits for a network
 
     def named(self, error: str, copy: str) -> str:
-        """Return what an error says, with the picture's name for its path and for its copy's."""
+        """Return an error's text with the picture's name in place of its path and its copy's."""
         name = self.name or "the picture"
         for path in filter(None, (copy, self.path)):
             error = error.replace(quoted(path), quoted(name)).replace(path, name)
