@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from dataflow_grounding._util import errors
+from dataflow_grounding._util.files import new_file, within
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -111,7 +111,7 @@ class Engine:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
-            copy = os.path.join(self._spool, str(next(self._numbers)))
+            copy = within(self._spool, str(next(self._numbers)))
             try:
                 columns = await self._annotated(picture, phrases, copy)
             except errors.GroundingError as error:
@@ -127,7 +127,8 @@ class Engine:
         data = await asyncio.to_thread(picture.read) if picture.is_far else picture.read()
         with errors.errors_as(errors.StorageFailed, "can't write in the results folder"):
             os.makedirs(self._spool, exist_ok=True)
-            Path(copy).write_bytes(data)
+            with new_file(copy, buffering=0) as file:
+                file.write(data)
         record = Record({IMAGE_COLUMN: copy, "expressions": phrases})
         await self._memo.prepare(record, IMAGE_COLUMN, self._run.serving.image_limits)
         facts = open_image(record, IMAGE_COLUMN).facts

@@ -35,8 +35,7 @@ def served_run(
     of_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
     of_option = ["results_dir=."] if results else []  # set below, as it was typed
     settings = [*of_cache, *overrides, *of_option]
-    paths = paths or [OF_ENVIRONMENT]
-    spec, problems = read_spec(paths, settings, _block_of, JOBS, fixed=FIXED)
+    spec, problems = read_spec(paths or [OF_ENVIRONMENT], settings, _block_of, JOBS, fixed=FIXED)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
     spec.results_dir = results or spec.results_dir
