@@ -55,9 +55,11 @@ class Record(dict[str, Any]):
             either.
         occurrence: How many earlier rows have the same `image_id`, so that ids stay unique.
         place: The row's number in its file, from 0.
+        pinned: The `Image` that its picture is in all steps, even if the file changes meanwhile;
+            None looks at the file in each step.
     """
 
-    __slots__ = ("folders", "image_id", "occurrence", "place")
+    __slots__ = ("folders", "image_id", "occurrence", "pinned", "place")
 
     def __init__(
         self,
@@ -71,12 +73,16 @@ class Record(dict[str, Any]):
         self.folders = folders
         self.occurrence = occurrence
         self.place = place
+        self.pinned: Any = None
         own_id = row.get("image_id")
         self.image_id = str(own_id) if has_id(own_id) else image_id
 
     def updated(self, update: Mapping[str, Any]) -> "Record":
         """Return a copy with the columns of `update` set."""
-        return Record({**self, **update}, self.folders, self.occurrence, self.image_id, self.place)
+        row = {**self, **update}
+        record = Record(row, self.folders, self.occurrence, self.image_id, self.place)
+        record.pinned = self.pinned
+        return record
 
     @property
     def unique_id(self) -> str:

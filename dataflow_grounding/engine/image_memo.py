@@ -56,6 +56,8 @@ class ImageMemo:
             BrokenRow, ImageMissing, ImageBroken, MachineBusy: It can't be found or read.
             StorageFailed: The log can't be written.
         """
+        if images.pinned(record, key) is not None:
+            return
         if images.is_far(record, key):
             file = await off_loop(images.find_image, record, key)
         else:

@@ -534,6 +534,9 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
     Raises:
         BrokenRow, ImageMissing, ImageBroken, MachineBusy: As `find_image` and `read_facts` say.
     """
+    image = pinned(record, key)
+    if image is not None:
+        return replace(image, limits=limits or ImageLimits())
     file = None
     if is_far(record, key):
         file = seen_files.get((record.get(key), *record.folders))
@@ -543,6 +546,32 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
     if facts is None:
         facts = keep(kept_facts, file, read_facts(file.path, size=file.file_bytes))
     return Image(file.path, facts, limits or ImageLimits())
+
+
+def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFacts:
+    """Have the record's image be `data` in all steps, and return its facts.
+
+    If the file changes meanwhile, steps go on with `data`, or raise ImageChanged: what another
+    picture shows isn't taken for this one's.
+
+    Args:
+        record: The record. A step that names another path in its column works on that file.
+        key: The column with the image's path, which is no remote one.
+        data: The bytes of the file at that path.
+        limits: Limits under which the picture is sent next, as in `read_facts`.
+
+    Raises:
+        ImageBroken, MachineBusy: As `read_facts` says.
+    """
+    facts = _facts_of(data, record[key], limits)
+    record.pinned = Image(record[key], facts, limits)
+    return facts
+
+
+def pinned(record: Record, key: str) -> Image | None:
+    """Return the image that column `key` names, if it was given to `pin`."""
+    image: Image | None = record.pinned
+    return image if image is not None and image.path == record.get(key) else None
 
 
 def read_facts(
@@ -562,9 +591,14 @@ def read_facts(
         MachineBusy: It can't be read for now.
     """
     data = read_file(path, size)
-    facts = parse_facts(data, path)
+    facts = _facts_of(data, path, keep_for)
     if is_remote(path):
         kept_files.put(facts.digest, data)
+    return facts
+
+
+def _facts_of(data: bytes, path: str, keep_for: ImageLimits | None) -> ImageFacts:
+    facts = parse_facts(data, path)
     if keep_for:
         image = Image(path, facts, keep_for)
         if image.as_is:

@@ -25,7 +25,7 @@ from dataflow_grounding.engine.options import RunStart, budget_of
 from dataflow_grounding.engine.run import keep_on_disk
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
-from dataflow_grounding.images.image import open_image
+from dataflow_grounding.images.image import pin
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
@@ -58,7 +58,7 @@ class Engine:
         self._workers = Workers(lambda: False)
         self._memo = ImageMemo(None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
-        # Each request has its own copy of its picture there, which can't change meanwhile.
+        # What is sent is a file there while it is asked about: users' operators may open it.
         self._spool = os.path.join(self._folder, "pictures")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process has left
         self._numbers = itertools.count()
@@ -111,30 +111,32 @@ class Engine:
             if request.transport is None or request.transport.is_closing():
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
-            copy = within(self._spool, str(next(self._numbers)))
+            path = picture.path or within(self._spool, str(next(self._numbers)))
             try:
-                columns = await self._annotated(picture, phrases, copy)
+                record = await self._opened(picture, phrases, path)
+                await self._settle(record, record.pinned.size)
+                columns = await self._through_all_steps(record)
             except errors.GroundingError as error:
                 self._begin_again_after(error)
-                error.args = (picture.named(str(error), copy),)
+                error.args = (picture.named(str(error), path),)
                 raise
             finally:
-                with suppress(OSError):
-                    os.unlink(copy)
+                if not picture.path:
+                    with suppress(OSError):
+                        os.unlink(path)
         return {IMAGE_COLUMN: picture.name, **columns}
 
-    async def _annotated(self, picture: Picture, phrases: list[str], copy: str) -> dict[str, Any]:
+    async def _opened(self, picture: Picture, phrases: list[str], path: str) -> Record:
         data = await asyncio.to_thread(picture.read) if picture.is_far else picture.read()
-        with errors.errors_as(errors.StorageFailed, "can't write in the results folder"):
-            os.makedirs(self._spool, exist_ok=True)
-            with new_file(copy, buffering=0) as file:
-                file.write(data)
-        record = Record({IMAGE_COLUMN: copy, "expressions": phrases})
-        await self._memo.prepare(record, IMAGE_COLUMN, self._run.serving.image_limits)
-        facts = open_image(record, IMAGE_COLUMN).facts
+        if not picture.path:
+            with errors.errors_as(errors.StorageFailed, "can't write in the results folder"):
+                os.makedirs(self._spool, exist_ok=True)
+                with new_file(path, buffering=0) as file:
+                    file.write(data)
+        record = Record({IMAGE_COLUMN: path, "expressions": phrases})
+        facts = pin(record, IMAGE_COLUMN, data, self._run.serving.image_limits)
         record.image_id = os.path.splitext(picture.name)[0] if picture.path else facts.digest[:32]
-        await self._settle(record, facts.size)
-        return await self._through_all_steps(record)
+        return record
 
     async def _settle(self, record: Record, size: Size) -> None:
         # The watch begins with the first picture. By the sizes of later ones a model that counts

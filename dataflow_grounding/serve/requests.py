@@ -21,7 +21,7 @@ from dataflow_grounding.spec import RowsData
 MOST_PHRASES = 1000  # of one picture
 MOST_CHARACTERS = 10_000  # of a phrase
 _STATUSES: dict[int, tuple[type[GroundingError], ...]] = {  # the first that fits counts
-    503: (errors.RunStopped, errors.ServerFault, errors.MachineBusy),
+    503: (errors.RunStopped, errors.ServerFault, errors.MachineBusy, errors.ImageChanged),
     502: (errors.UnreadableReply, errors.RequestRefused),  # the endpoint's answer is no use
     500: (errors.OperatorFailed,),
     400: (errors.RecordError, errors.InputError),  # the picture is no good
@@ -45,12 +45,10 @@ class Picture:
     path: str = ""  # of a file below the root
     is_far: bool = False  # whether reading it waits for a network
 
-    def named(self, error: str, copy: str) -> str:
-        """Return an error's text with the picture's name in place of its path and its copy's."""
+    def named(self, error: str, path: str) -> str:
+        """Return an error's text with the picture's name in place of its path."""
         name = self.name or "the picture"
-        for path in filter(None, (copy, self.path)):
-            error = error.replace(quoted(path), quoted(name)).replace(path, name)
-        return error
+        return error.replace(quoted(path), quoted(name)).replace(path, name)
 
 
 class Pictures:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.served import Served, paid_for
+from tests.support.waiting import wait_until
 from tests.support.workplace import command
 
 SPEC = """
@@ -76,6 +79,23 @@ def test_boxes_are_checked_where_the_spec_says_so(
     assert "verified" in json.dumps(expression)
     asked = [one for one in endpoint.requests if one.task == "phrase_grounding"]
     assert any("Look twice." in one.system + one.text for one in asked)
+
+
+def test_no_step_takes_another_picture_for_the_one_that_was_asked_about(tmp_path: Path) -> None:
+    picture = tmp_path / "0.png"
+    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
+        spec = spec_in(tmp_path, endpoint, "{check: fast}")
+        with Served(tmp_path, "-e", spec, "--root", str(tmp_path)) as served:
+            Image.new("RGB", (320, 240), "red").save(picture)
+            with ThreadPoolExecutor(1) as pool:
+                first = pool.submit(served.ground, "0.png", "a cup")
+                wait_until(lambda: endpoint.by_task["phrase_grounding"] == 1)
+                Image.new("RGB", (640, 480), "blue").save(picture)
+                changed = first.result()
+            assert (changed.status, "changed" in changed.body["error"]) == (503, True)
+            record = served.ground("0.png", "a cup").body
+    assert (record["width"], record["height"]) == (640, 480)
+    assert "verified" in json.dumps(record)
 
 
 @pytest.fixture
