@@ -7,8 +7,10 @@ import asyncio
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError, StorageFailed
@@ -17,6 +19,8 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import ImageFacts
+
+T = TypeVar("T")
 
 SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
 SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
@@ -87,20 +91,24 @@ class ImageMemo:
                 self._log.put(_digest(file), {})
 
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
-        # A thread takes longer than a quick file; so files are read in the loop until SLOW_IN_A_ROW
-        # were slow, and then by threads for a while. Remote addresses are always read by
-        # threads. Raises what `read_facts` does.
-        path = file.path
-        if is_remote(path):
-            return await off_loop(images.read_facts, path, limits, file.file_bytes)
+        if is_remote(file.path):
+            return await off_loop(images.read_facts, file.path, limits, file.file_bytes)
+        return await self.of_disk(partial(images.read_facts, file.path, limits))
+
+    async def of_disk(self, read: Callable[[], T]) -> T:
+        """Return what `read`, which reads an image on a local disk, returns.
+
+        A thread takes longer than a quick file; so files are read on the event loop until
+        SLOW_IN_A_ROW were slow, and then by threads for a while. Raises what `read` does.
+        """
         if self._for_threads:
             self._for_threads -= 1
-            return await asyncio.to_thread(images.read_facts, path, limits)
+            return await asyncio.to_thread(read)
         import PIL.Image  # noqa: F401  the first reading's time is not that of its import
 
         start = time.perf_counter()
         try:
-            return images.read_facts(path, limits)
+            return read()
         finally:
             if time.perf_counter() - start > SLOW:
                 self._slow_in_a_row += 1

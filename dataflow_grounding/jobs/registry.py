@@ -1,7 +1,7 @@
 """The pipelines that a spec can name, and specs read with them."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import create_model
@@ -73,13 +73,17 @@ def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
 
 
 def load_spec(
-    paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
+    paths: str | Sequence[str],
+    overrides: Sequence[str] = (),
+    *,
+    whole: bool = True,
+    fixed: Mapping[str, Any] | None = None,
 ) -> Spec:
     """Load a spec, whose arguments are those of `look_into_spec`.
 
     Raises SpecError with everything that is wrong, one line each.
     """
-    spec, problems = look_into_spec(paths, overrides, whole=whole)
+    spec, problems = look_into_spec(paths, overrides, whole=whole, fixed=fixed)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
     return spec
@@ -98,7 +102,11 @@ def spec_of_endpoint(paths: Sequence[str], overrides: Sequence[str]) -> Spec | N
 
 
 def look_into_spec(
-    paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
+    paths: str | Sequence[str],
+    overrides: Sequence[str] = (),
+    *,
+    whole: bool = True,
+    fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
     """Return a spec and everything wrong with it, one line each, as `read_spec` does.
 
@@ -109,6 +117,7 @@ def look_into_spec(
         overrides: Settings of the command line, `key=value`.
         whole: Whether `data` and `results_dir` have to be there; not where only the spec's model
             will be asked.
+        fixed: Values that count for those of the spec, as `read_spec` says.
 
     Raises:
         SpecError: A file can't be read, or names no pipeline that is there.
@@ -122,4 +131,4 @@ def look_into_spec(
             block = create_model(block.__name__, __base__=block, data=(Any, None))
         return job.name, block
 
-    return read_spec(paths, overrides, block_of, JOBS, whole)
+    return read_spec(paths, overrides, block_of, JOBS, whole, fixed)

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.files import new_file, within
+from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -113,7 +114,8 @@ class Engine:
             begun.set()
             path = picture.path or within(self._spool, str(next(self._numbers)))
             try:
-                record = await self._opened(picture, phrases, path)
+                opened = partial(self._opened, picture, phrases, path)
+                record = await (off_loop if picture.is_far else self._memo.of_disk)(opened)
                 await self._settle(record, record.pinned.size)
                 columns = await self._through_all_steps(record)
             except errors.GroundingError as error:
@@ -126,8 +128,8 @@ class Engine:
                         os.unlink(path)
         return {IMAGE_COLUMN: picture.name, **columns}
 
-    async def _opened(self, picture: Picture, phrases: list[str], path: str) -> Record:
-        data = await asyncio.to_thread(picture.read) if picture.is_far else picture.read()
+    def _opened(self, picture: Picture, phrases: list[str], path: str) -> Record:
+        data = picture.read()
         if not picture.path:
             with errors.errors_as(errors.StorageFailed, "can't write in the results folder"):
                 os.makedirs(self._spool, exist_ok=True)

@@ -5,21 +5,20 @@ from collections.abc import Sequence
 from functools import partial
 
 from dataflow_grounding._util.environment import cache_folder
-from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.engine.execute import check_budget
-from dataflow_grounding.jobs.image_grounding import GROUND, ImageGroundingBlock, ImageGroundingJob
-from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.jobs.image_grounding import GROUND, ImageGroundingJob
+from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
-from dataflow_grounding.spec.loading import read_spec
 
 OF_ENVIRONMENT = os.path.join(os.path.dirname(__file__), "of_environment.yaml")
 """The spec if none is given: variables name the endpoint; without them, the embedded grounder."""
 FIXED = {
-    "data.input_jsonl": "none",
-    "data.proposals": "",
-    "workflow.steps": [str(GROUND)],
-    "workflow.negatives": 0,
-    "workflow.fuse": False,
+    "autolabel_type": ImageGroundingJob.name,
+    "image_grounding.data.input_jsonl": "none",
+    "image_grounding.data.proposals": "",
+    "image_grounding.workflow.steps": [str(GROUND)],
+    "image_grounding.workflow.negatives": 0,
+    "image_grounding.workflow.fuse": False,
 }
 """Phrases come with each picture: no captions are read, and no negatives made up of them."""
 
@@ -35,19 +34,9 @@ def served_run(
     of_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
     of_option = ["results_dir=."] if results else []  # set below, as it was typed
     settings = [*of_cache, *overrides, *of_option]
-    spec, problems = read_spec(paths or [OF_ENVIRONMENT], settings, _block_of, JOBS, fixed=FIXED)
-    if problems or spec is None:
-        raise SpecError("\n".join(problems))
+    spec = load_spec(paths or [OF_ENVIRONMENT], settings, fixed=FIXED)
     spec.results_dir = results or spec.results_dir
     run = ready_to_run(spec, partial(ImageGroundingJob, has_input=False))
     run.job.refuse_obstacles()
     check_budget(run.options)
     return run
-
-
-def _block_of(autolabel_type: str, _: Sequence[str]) -> tuple[str, type[ImageGroundingBlock]]:
-    if autolabel_type != ImageGroundingJob.name:
-        raise SpecError(
-            f"serve finds phrases: give a spec of image_grounding, not {autolabel_type}"
-        )
-    return autolabel_type, ImageGroundingBlock

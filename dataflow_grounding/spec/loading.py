@@ -56,7 +56,7 @@ def read_spec(
         others: The keys of all known pipelines' blocks, which may stand next to that one.
         whole: Whether the spec is for a run. If not, it is read for its endpoint: `data` is left
             out, and what only a run needs may be missing.
-        fixed: By key of a pipeline's block, such as `data.input_jsonl`, the value that counts: the
+        fixed: By key, such as `image_grounding.data.input_jsonl`, the value that counts: the
             spec's own isn't read.
 
     Returns:
@@ -81,8 +81,7 @@ def read_spec(
         config = merge(parts)
         if not whole:
             config = _endpoint_alone(config, others)
-        for name in others:
-            _fix(config.get(name), fixed or {})
+        _fix(config, fixed or {})
         _name_pipeline(config, others)
         model, unknown = _model_of(config.get("autolabel_type"), block_of, folders)
         passed_over = _take_out_unused(config, model, others)
@@ -124,11 +123,12 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
     return OmegaConf.create(plain)
 
 
-def _fix(block: Any, fixed: Mapping[str, Any]) -> None:
+def _fix(config: Any, fixed: Mapping[str, Any]) -> None:
     # Before references are filled in: the spec's value may be ??? or a variable that isn't set.
-    if OmegaConf.is_dict(block):
-        for key, value in fixed.items():
-            OmegaConf.update(block, key, value, force_add=True)
+    for key, value in fixed.items():
+        block, _, rest = key.partition(".")
+        if not rest or OmegaConf.is_dict(config.get(block)):
+            OmegaConf.update(config, key, value, force_add=True)
 
 
 def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:

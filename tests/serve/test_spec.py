@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -151,6 +152,26 @@ def test_an_unknown_format_is_measured_by_the_first_picture(
     assert (answer.status, after) == (200, ["stand-in xyxy_1000"]), answer.body
 
 
+def test_addresses_that_never_answer_hold_up_no_other_picture(
+    tmp_path: Path, endpoint: LoopbackServer, pictures: Path
+) -> None:
+    count = 20
+    with socket.create_server(("127.0.0.1", 0), backlog=count) as silent:
+        silent.settimeout(60)
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        spec = spec_in(tmp_path, endpoint, f"{{max_workers: {count}}}")
+        options = ("-e", spec, "--root", str(pictures), "--allow-host", host)
+        with Served(tmp_path, *options) as served, ThreadPoolExecutor(count) as pool:
+            body = {"image_url": f"http://{host}/0.png", "phrases": ["a cup"]}
+            silence = [pool.submit(served.post, "/ground", body) for _ in range(count)]
+            connections = [silent.accept()[0] for _ in range(count)]  # all are asked side by side
+            assert served.ground("0.png", "a cup").status == 200
+            silent.close()
+            for connection in connections:
+                connection.close()
+            assert {answer.result().status for answer in silence} == {400}
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "sentence"),
     [
@@ -195,5 +216,5 @@ def test_what_a_run_reads_may_be_left_open(tmp_path: Path) -> None:
 def test_a_spec_of_another_pipeline_is_refused(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("image_region_caption: {vlm: {backend: embedded}}\n")
-    with pytest.raises(AssertionError, match="give a spec of image_grounding"):
+    with pytest.raises(AssertionError, match="there is no block image_grounding"):
         Served(tmp_path, "-e", str(spec))
