@@ -197,9 +197,7 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     INNER on, all keep INSET away from it: models write no numbers beyond the picture, so that
     errors at an edge go inwards alone, and would move a line.
     """
-    draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
-    colors = sorted(COLORS)
-    draw.shuffle(colors)
+    draw, colors = _drawn_colors(size, layout)
     columns, rows = _grid(size)
     cell_width = size[0] / columns
     cell_height = size[1] / rows
@@ -219,6 +217,20 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     if layout >= INNER:
         boxes = {phrase: _inset(bbox, size) for phrase, bbox in boxes.items()}
     return Probe(size, boxes)
+
+
+def phrases_of(size: Size, layout: int) -> list[str]:
+    """Return the phrases of `probe_of` this size and layout, in its order, without their boxes."""
+    _, colors = _drawn_colors(size, layout)
+    return [phrase_of(color) for color in colors]
+
+
+def _drawn_colors(size: Size, layout: int) -> tuple[random.Random, list[str]]:
+    # Return what draws the rectangles after their colours.
+    draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
+    colors = sorted(COLORS)
+    draw.shuffle(colors)
+    return draw, colors
 
 
 def _inset(bbox: Bbox, size: Size) -> Bbox:
