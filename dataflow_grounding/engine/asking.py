@@ -406,7 +406,8 @@ class Asking:
 
     def _check_stopped(self) -> None:
         if self.stopped is not None:
-            raise self.stopped
+            # without where it was raised before: a service raises it for days
+            raise self.stopped.with_traceback(None)
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:

@@ -36,7 +36,7 @@ from dataflow_grounding.engine.shard import (
     shard_of,
 )
 from dataflow_grounding.images.files import Header, read_header
-from dataflow_grounding.images.image import ImageFile, find_image, is_far
+from dataflow_grounding.images.image import ImageFile, find_image, is_far, pinned
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.shard import Shard
@@ -147,6 +147,9 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def _header(image_key: str, record: Record) -> tuple[str, Header] | None:
+    image = pinned(record, image_key)
+    if image is not None:
+        return image.path, Header(image.size, image.facts.media_type, 1)
     with suppress(GroundingError):  # the record fails of that when its turn comes
         path = find_image(record, image_key).path
         return path, read_header(path, whole_png=False)

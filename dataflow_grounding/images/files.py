@@ -73,6 +73,7 @@ _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all
 _DIM = 64  # of 255: the brightest that 14 bits in 16 come to
 _WHITE = 250  # of 255: what is lighter looks like the white ground
 _MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
+_PIXELS_OF_BAND = 2**20
 _said_stretched: list[str] = []  # the path of which it was said: once in a process
 _ORIENTATION = 0x0112  # the tag of EXIF that says how to turn a picture
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
@@ -211,7 +212,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     """
     if data is not None:
         with io.BytesIO(data) as file, _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            return _header_of(picture, data)
+            return _header_of(picture, data, path)
     try:
         return _header_in_file(path, _FIRST_BYTES, whole_png)
     except ImageBroken:
@@ -226,7 +227,7 @@ def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
         data = b""
         if whole_png and picture.format == "PNG":
             data = read_file(path)
-        return _header_of(picture, data)
+        return _header_of(picture, data, path)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -238,13 +239,12 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     file = io.BytesIO(data)
     with _opened(file, path) as picture:
         header_end = file.tell()
-        size, media_type, orientation = _header_of(picture, data)
+        size, media_type, orientation = _header_of(picture, data, path)
         if not _is_whole(data, picture.format, header_end):
             raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
-        # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would
-        # read all of the file to tell.
-        is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
-        plain = orientation == 1 and picture.mode in _PLAIN_MODES and not is_animated
+        plain = (
+            orientation == 1 and picture.mode in _PLAIN_MODES and not _is_animated(picture, path)
+        )
         if _is_transparent(picture):
             plain = False
             _refuse_white_on_nothing(picture, path)
@@ -252,6 +252,13 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         digest = hashlib.sha256(data).hexdigest()
         stretched = _is_stretched(picture, path)
         return ImageFacts(digest, *size, media_type, plain, len(data), stretched)
+
+
+def _is_animated(picture: "PillowImage", path: str) -> bool:
+    # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would read
+    # all of the file to tell.
+    with _broken_where_pillow_fails(path):
+        return picture.format != "MPO" and getattr(picture, "is_animated", False)
 
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
@@ -265,7 +272,7 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     if 16 not in bits or _is_deep(picture):
         return
     brightest: Any = 255
-    with suppress(Exception):  # it is reported when the picture is decoded
+    with _room.taken(math.prod(picture.size)), suppress(Exception):  # reported when it is decoded
         brightest = max(most for _, most in picture.convert("RGB").getextrema())  # type: ignore[misc]
     if brightest < _DIM:
         raise ImageBroken(
@@ -289,14 +296,26 @@ def _is_transparent(picture: "PillowImage") -> bool:
 
 def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
     # Raises ImageBroken for a picture that would be a white page on its white ground.
-    darkest: Any = 0
-    with suppress(Exception):  # it is reported when the picture is decoded
-        darkest = min(least for least, _ in on_white(picture).getextrema())  # type: ignore[misc]
-    if darkest >= _WHITE:
+    is_white = False
+    with _room.taken(math.prod(picture.size)), suppress(Exception):  # reported when it is decoded
+        is_white = all(map(_is_white, _strips(picture)))
+    if is_white:
         raise ImageBroken(
             f"{quoted(path)} has nothing but white on a transparent ground, so that it would be"
             " all white: save it on another ground"
         )
+
+
+def _is_white(picture: "PillowImage") -> bool:
+    return min(least for least, _ in on_white(picture).getextrema()) >= _WHITE  # type: ignore[misc]
+
+
+def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
+    # Most pictures show at their top that they aren't white.
+    width, height = picture.size
+    rows = max(1, _PIXELS_OF_BAND // width)
+    for top in range(0, height, rows):
+        yield picture.crop((0, top, width, min(top + rows, height)))
 
 
 def _is_stretched(picture: "PillowImage", path: str) -> bool:
@@ -331,7 +350,7 @@ def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
     return picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
 
 
-def _header_of(picture: "PillowImage", data: bytes) -> Header:
+def _header_of(picture: "PillowImage", data: bytes, path: str) -> Header:
     # `data` are the bytes of a PNG's file: without EXIF in them it counts as upright. For other
     # formats they make no difference.
     import PIL.Image
@@ -344,7 +363,8 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
         orientation = 1
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
-        width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
+        with _broken_where_pillow_fails(path):
+            width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
     if picture.format == "MPO":  # a JPEG with more pictures after the first
         media_type = "image/jpeg"
     else:
@@ -390,6 +410,17 @@ def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage"
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{quoted(path)} has no pixels")
     return picture
+
+
+@contextmanager
+def _broken_where_pillow_fails(path: str) -> Iterator[None]:
+    # Its readers raise all kinds of errors on broken data. Raises ImageBroken, MachineBusy,
+    # StorageFailed in their place.
+    try:
+        yield
+    except Exception as error:
+        broken = ImageBroken(f"{quoted(path)} is a broken image: {error}")
+        raise machine_fault(error) or broken from None
 
 
 def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> GroundingError:
@@ -531,14 +562,10 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
         else:
             picture.draft("RGB", (shortest, longest))
     with _room.taken(math.prod(picture.size)):
-        try:
+        with _broken_where_pillow_fails(path):
             picture.load()
             PIL.ImageOps.exif_transpose(picture, in_place=True)
             picture = on_white(picture)
-        except Exception as error:  # Pillow's decoders raise all kinds on broken data
-            raise machine_fault(error) or ImageBroken(
-                f"{quoted(path)} is a broken image: {error}"
-            ) from None
         yield picture
 
 
@@ -583,8 +610,11 @@ def _black_and_white(picture: "PillowImage") -> tuple[float, float]:
     # is in millimeters, and floating-point numbers are in any unit: these are stretched.
     import numpy as np
 
-    values = np.asarray(picture)
-    seen = np.unique(values[np.isfinite(values) & ~_transparent_in(picture, values)])
+    seen_in_bands = []
+    for band in _bands(np.asarray(picture)):
+        is_seen = np.isfinite(band) & ~_transparent_in(picture, band)
+        seen_in_bands.append(np.unique(band[is_seen]))
+    seen = np.unique(np.concatenate(seen_in_bands))
     if not seen.size:
         raise ValueError("it has no finite values")
     # What is further from all others than these are from each other is no data (65535, -9999), or
@@ -608,10 +638,20 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
 
     least, most = _black_and_white(picture)
     given = np.asarray(picture)
-    values = np.nan_to_num(given.astype("float32"), nan=least)
-    parts = (np.clip(values, least, most) - least) / np.float32((most - least) or 1)
-    parts[_transparent_in(picture, given)] = 1  # white
-    return PIL.Image.fromarray((255 * parts).astype("uint8"))
+    out = np.empty(given.shape, "uint8")
+    for band, out_band in zip(_bands(given), _bands(out), strict=True):
+        values = np.nan_to_num(band.astype("float32"), nan=least)
+        parts = (np.clip(values, least, most) - least) / np.float32((most - least) or 1)
+        parts[_transparent_in(picture, band)] = 1  # white
+        out_band[:] = (255 * parts).astype("uint8")
+    return PIL.Image.fromarray(out)
+
+
+def _bands(values: Any) -> list[Any]:
+    # Rows of pixels, some at a time: what is computed of all at once takes ten times their memory.
+    height, width = values.shape
+    rows = max(1, _PIXELS_OF_BAND // width)
+    return [values[top : top + rows] for top in range(0, height, rows)]
 
 
 def _transparent_in(picture: "PillowImage", values: Any) -> Any:

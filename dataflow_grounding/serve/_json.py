@@ -31,9 +31,9 @@ def _object(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
         "image_path": pictures.of_path,
         "image_url": pictures.of_address,
     }
-    given = [way for way in ways if body.get(way) is not None]
+    given = [way for way in ways if isinstance(body.get(way), str)]
     if len(given) != 1:
-        raise WrongRequest(f"the request should have one of {', '.join(ways)}")
+        raise WrongRequest(f"the request should have one of {', '.join(ways)}, as a text")
     [way] = given
     return ways[way](body[way]), body.get("phrases")
 

@@ -89,9 +89,8 @@ class Engine:
         Raises WrongRequest for what are no phrases, RecordError for this picture, RunStopped where
         none can be done for now.
         """
-        texts = phrases_of(phrases)
         begun = asyncio.Event()
-        task = asyncio.create_task(self._ground(request, picture, texts, begun))
+        task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         done, _ = await asyncio.wait([task], timeout=self._timeout)
@@ -102,36 +101,40 @@ class Engine:
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
         faults = [asking.last_fault for asking in self._askings.values()]
         reasons = [f" ({str(fault).rstrip('.')})" for fault in faults if fault is not None]
-        why = f"no answer of {self.model} in {self._timeout:g} s{''.join(reasons)}"
+        why = f"no answer in {self._timeout:g} s{''.join(reasons)}"
         raise errors.ServerFault(f"{why}: ask again, what comes meanwhile is kept")
 
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
     ) -> dict[str, Any]:
-        async with self._turns:
-            if request.transport is None or request.transport.is_closing():
-                raise errors.ServerFault("the client has left before anything was paid for")
-            begun.set()
-            path = picture.path or within(self._spool, str(next(self._numbers)))
-            try:
-                opened = partial(self._opened, picture, phrases, path)
-                record = await (off_loop if picture.is_far else self._memo.of_disk)(opened)
+        path = picture.path or within(self._spool, str(next(self._numbers)))
+        opened = partial(self._opened, picture, phrases, path)
+        try:
+            fetched = None
+            if picture.is_far:  # before its turn: its host may be silent for long
+                begun.set()
+                fetched = await off_loop(opened)
+            async with self._turns:
+                if request.transport is None or request.transport.is_closing():
+                    raise errors.ServerFault("the client has left before anything was paid for")
+                begun.set()
+                record = await self._memo.of_disk(opened) if fetched is None else fetched
                 await self._settle(record, record.pinned.size)
                 columns = await self._through_all_steps(record)
-            except errors.GroundingError as error:
-                self._begin_again_after(error)
-                error.args = (picture.named(str(error), path),)
-                raise
-            finally:
-                if not picture.path:
-                    with suppress(OSError):
-                        os.unlink(path)
+        except errors.GroundingError as error:
+            self._begin_again_after(error)
+            error.args = (picture.named(str(error), path).replace(self._folder, ".ckpt"),)
+            raise
+        finally:
+            if not picture.path:
+                with suppress(OSError):
+                    os.unlink(path)
         return {IMAGE_COLUMN: picture.name, **columns}
 
     def _opened(self, picture: Picture, phrases: list[str], path: str) -> Record:
         data = picture.read()
         if not picture.path:
-            with errors.errors_as(errors.StorageFailed, "can't write in the results folder"):
+            with errors.errors_as(errors.MachineBusy, "can't write in the results folder"):
                 os.makedirs(self._spool, exist_ok=True)
                 with new_file(path, buffering=0) as file:
                     file.write(data)
@@ -178,5 +181,7 @@ class Engine:
         # so, and so does what the watch has found: it raises that again by itself.
         is_budget = isinstance(stopped, errors.BudgetExceeded)
         for key, asking in list(self._askings.items()):
-            if asking.stopped and (not is_budget or isinstance(stopped, errors.QuotaUsedUp)):
+            if isinstance(stopped, errors.StorageFailed):
+                asking.stopped = stopped  # what is paid for from now on would be lost
+            elif asking.stopped and (not is_budget or isinstance(stopped, errors.QuotaUsedUp)):
                 self._askings[key] = asking.renewed()

@@ -72,6 +72,10 @@ class Pictures:
 
     def of_path(self, name: object) -> Picture:
         """Return the picture at a path below the root."""
+        # resolved again when it is read: it may be a link by then
+        return Picture(str(name), lambda: read_file(self._path_of(name)), self._path_of(name))
+
+    def _path_of(self, name: object) -> str:
         if self._root is None:
             raise WrongRequest("no paths are served: start serve with --root DIR", 403)
         path = os.path.realpath(within(self._root, name, "the request"))
@@ -79,7 +83,7 @@ class Pictures:
             raise WrongRequest(f"{quoted(str(name))} leads out of the folder of --root", 403)
         if not os.path.isfile(path):
             raise errors.ImageMissing(f"no image {quoted(str(name))} below the folder of --root")
-        return Picture(str(name), partial(read_file, path), path)
+        return path
 
     def of_address(self, url: object) -> Picture:
         """Return the picture at an http(s) address, where that is allowed."""

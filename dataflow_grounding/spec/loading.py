@@ -126,8 +126,11 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
 def _fix(config: Any, fixed: Mapping[str, Any]) -> None:
     # Before references are filled in: the spec's value may be ??? or a variable that isn't set.
     for key, value in fixed.items():
-        block, _, rest = key.partition(".")
-        if not rest or OmegaConf.is_dict(config.get(block)):
+        block, is_inside, _ = key.partition(".")
+        section = OmegaConf.select(config, key.rpartition(".")[0]) if is_inside else None
+        has_block = not is_inside or OmegaConf.is_dict(config.get(block))
+        # what should be a section and is none is reported later
+        if has_block and (section is None or OmegaConf.is_dict(section)):
             OmegaConf.update(config, key, value, force_add=True)
 
 

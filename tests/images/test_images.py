@@ -351,6 +351,14 @@ def test_a_white_thing_on_a_transparent_ground_is_refused(tmp_path: Path, given:
     assert opened(path).size == (8, 8)
 
 
+def test_a_transparent_picture_that_is_white_but_for_its_last_row_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "page.png"
+    page = PIL.Image.new("RGBA", (1200, 1201), (255, 255, 255, 0))
+    page.putpixel((0, 1200), (0, 0, 0, 255))
+    page.save(path)
+    assert opened(path).size == (1200, 1201)
+
+
 @pytest.mark.parametrize("path", ["/proc/kmsg", "/proc/self/mem", "/dev/zero"])
 def test_a_file_of_the_kernel_is_no_picture_and_not_read(path: str) -> None:
     """The first has no end: reading it hung."""

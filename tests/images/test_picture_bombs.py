@@ -4,9 +4,10 @@ ends no run.
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from benchmarks.fault_cases.picture_bombs import BOMBS, endless_exif, many_pages
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding._util.errors import ImageBroken
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.images.files import decode, read_header
+from dataflow_grounding.images.files import decode, parse_facts, read_header
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.bytecode import instructions_of
@@ -48,6 +49,19 @@ def little_memory(path: Path) -> Iterator[None]:
     finally:
         tracemalloc.stop()
     assert peak < path.stat().st_size + MOST_MEMORY
+
+
+def test_an_animation_that_is_cut_off_anywhere_is_a_picture_or_broken() -> None:
+    """Pillow raises IndexError, struct.error and others where a GIF's second frame should be."""
+    frames = [Image.effect_noise((40, 30), 60).convert("P") for _ in range(2)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    whole = file.getvalue()
+    taken = 0
+    for length in range(1, len(whole)):
+        with suppress(ImageBroken):
+            taken += parse_facts(whole[:length], "x.gif").size == (40, 30)
+    assert taken > 100
 
 
 @pytest.mark.parametrize("name", BOMBS)

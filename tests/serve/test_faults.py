@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -143,6 +144,25 @@ image_grounding:
     assert (tmp_path / "results" / ".ckpt" / "replies.jsonl").exists()
 
 
+def test_on_a_full_disk_nothing_more_is_paid_for_until_a_restart(
+    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
+) -> None:
+    store = tmp_path / "results" / ".ckpt" / "replies.jsonl"
+    with Served(tmp_path, "--results", str(tmp_path / "results"), **variables) as served:
+        assert served.post("/ground", body_of(0)).status == 200
+        full = (store.stat().st_size, resource.RLIM_INFINITY)
+        resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, full)
+        lost = [served.post("/ground", body_of(number)) for number in (1, 2, 1)]
+        assert [answer.status for answer in lost] == [503] * 3
+        assert "can't write .ckpt/replies.jsonl" in lost[0].body["error"]
+        assert str(tmp_path) not in str(lost)
+        assert paid_for(endpoint) == 2
+        assert served.post("/ground", body_of(0)).status == 200
+    with Served(tmp_path, "--results", str(tmp_path / "results"), **variables) as served:
+        assert served.post("/ground", body_of(1)).status == 200
+    assert paid_for(endpoint) == 3
+
+
 def test_a_budget_may_be_set_without_a_spec(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -166,7 +186,7 @@ def test_too_many_that_wait_are_429_and_told_when_to_come_again(
     assert {answer.headers["Retry-After"] for answer in busy} == {"5"}
     waited = [answer for answer in answers if answer.status == 503]
     assert len(waited) == 32
-    assert "no answer of stand-in in 5 s" in waited[0].body["error"]
+    assert "no answer in 5 s" in waited[0].body["error"]
     assert late.status == 503
 
 

@@ -79,6 +79,26 @@ def test_a_picture_of_the_same_size_and_time_is_another_one(
     assert len(set(pictures[-2:])) == 2
 
 
+def test_a_picture_that_becomes_a_link_out_of_the_root_is_not_read(
+    tmp_path: Path, pictures: Path, variables: dict[str, Any]
+) -> None:
+    Image.new("RGB", (777, 555)).save(tmp_path / "secret.png")
+    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
+        spec = tmp_path / "spec.yaml"
+        spec.write_text("image_grounding: {vlm: {backend: auto}, workflow: {max_workers: 1}}\n")
+        variables["DF_BASE_URL"] = endpoint.base_url
+        options = ("-e", str(spec), "--results", "results", "--root", str(pictures))
+        with Served(tmp_path, *options, **variables) as served, ThreadPoolExecutor(3) as pool:
+            for number in (2, 3):  # which have both turns
+                pool.submit(served.ground, f"{number}.png", "a cup")
+            wait_until(lambda: paid_for(endpoint) == 1)
+            late = pool.submit(served.ground, "0.png", "a cup")
+            wait_until(lambda: served.get("/health").status == 200)
+            (pictures / "0.png").unlink()
+            (pictures / "0.png").symlink_to(tmp_path / "secret.png")
+            assert late.result().status == 403, late.result().body
+
+
 def test_a_picture_that_changes_while_it_is_asked_about_is_another_one(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:

@@ -155,11 +155,11 @@ def test_an_unknown_format_is_measured_by_the_first_picture(
 def test_addresses_that_never_answer_hold_up_no_other_picture(
     tmp_path: Path, endpoint: LoopbackServer, pictures: Path
 ) -> None:
-    count = 20
+    count = 20  # where eight have a turn
     with socket.create_server(("127.0.0.1", 0), backlog=count) as silent:
         silent.settimeout(60)
         host = f"127.0.0.1:{silent.getsockname()[1]}"
-        spec = spec_in(tmp_path, endpoint, f"{{max_workers: {count}}}")
+        spec = spec_in(tmp_path, endpoint, "{max_workers: 4}")
         options = ("-e", spec, "--root", str(pictures), "--allow-host", host)
         with Served(tmp_path, *options) as served, ThreadPoolExecutor(count) as pool:
             body = {"image_url": f"http://{host}/0.png", "phrases": ["a cup"]}
@@ -211,6 +211,17 @@ def test_what_a_run_reads_may_be_left_open(tmp_path: Path) -> None:
     )
     with Served(tmp_path, "-e", str(spec)) as served:
         assert served.get("/health").status == 200
+
+
+@pytest.mark.parametrize("section", ["data: []", "workflow: [fast]", "workflow: fast", "data: 5"])
+def test_a_section_that_is_none_is_refused(tmp_path: Path, section: str) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"image_grounding:\n  vlm: {{backend: embedded}}\n  {section}\n")
+    name = section.partition(":")[0]
+    with pytest.raises(
+        AssertionError, match=f"^Error: .*spec.yaml, line 3: image_grounding.{name} "
+    ):
+        Served(tmp_path, "-e", str(spec), "results_dir=results")
 
 
 def test_a_spec_of_another_pipeline_is_refused(tmp_path: Path) -> None:
