@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -272,7 +272,7 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     if 16 not in bits or _is_deep(picture):
         return
     brightest: Any = 255
-    with _room.taken(math.prod(picture.size)), suppress(Exception):  # reported when it is decoded
+    with _looking_at(picture), suppress(Exception):  # reported when it is decoded
         brightest = max(most for _, most in picture.convert("RGB").getextrema())  # type: ignore[misc]
     if brightest < _DIM:
         raise ImageBroken(
@@ -297,7 +297,7 @@ def _is_transparent(picture: "PillowImage") -> bool:
 def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
     # Raises ImageBroken for a picture that would be a white page on its white ground.
     is_white = False
-    with _room.taken(math.prod(picture.size)), suppress(Exception):  # reported when it is decoded
+    with _looking_at(picture), suppress(Exception):  # reported when it is decoded
         is_white = all(map(_is_white, _strips(picture)))
     if is_white:
         raise ImageBroken(
@@ -322,7 +322,7 @@ def _is_stretched(picture: "PillowImage", path: str) -> bool:
     if not _is_deep(picture):
         return False
     try:
-        with _room.taken(math.prod(picture.size)):
+        with _looking_at(picture):
             picture.load()
             least, most = _black_and_white(picture)
     except Exception:  # the same
@@ -529,6 +529,12 @@ class _Room:
 
 
 _room = _Room(PIXELS_AT_ONCE)
+
+
+def _looking_at(picture: "PillowImage") -> AbstractContextManager[None]:
+    # A small one waits for nobody: it may be looked at on the event loop.
+    pixels = math.prod(picture.size)
+    return _room.taken(pixels) if pixels > _MOST_PIXELS_LOOKED_AT else nullcontext()
 
 
 @contextmanager

@@ -126,12 +126,14 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
 def _fix(config: Any, fixed: Mapping[str, Any]) -> None:
     # Before references are filled in: the spec's value may be ??? or a variable that isn't set.
     for key, value in fixed.items():
-        block, is_inside, _ = key.partition(".")
-        section = OmegaConf.select(config, key.rpartition(".")[0]) if is_inside else None
-        has_block = not is_inside or OmegaConf.is_dict(config.get(block))
-        # what should be a section and is none is reported later
-        if has_block and (section is None or OmegaConf.is_dict(section)):
-            OmegaConf.update(config, key, value, force_add=True)
+        section = key.rpartition(".")[0]
+        if section:
+            block = config.get(key.partition(".")[0])
+            found = OmegaConf.select(config, section)
+            # what should be a section and is none is reported later
+            if not OmegaConf.is_dict(block) or not (found is None or OmegaConf.is_dict(found)):
+                continue
+        OmegaConf.update(config, key, value, force_add=True)
 
 
 def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
