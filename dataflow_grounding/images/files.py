@@ -73,7 +73,7 @@ _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all
 _DIM = 64  # of 255: the brightest that 14 bits in 16 come to
 _WHITE = 250  # of 255: what is lighter looks like the white ground
 _MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
-_PIXELS_OF_BAND = 2**20
+_PIXELS_OF_STRIP = 2**20
 _said_stretched: list[str] = []  # the path of which it was said: once in a process
 _ORIENTATION = 0x0112  # the tag of EXIF that says how to turn a picture
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
@@ -211,8 +211,9 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
             for what is no image, or has more than twice MAX_PIXELS.
     """
     if data is not None:
-        with io.BytesIO(data) as file, _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            return _header_of(picture, data, path)
+        file = io.BytesIO(data)
+        with _reading(path), _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+            return _header_of(picture, data)
     try:
         return _header_in_file(path, _FIRST_BYTES, whole_png)
     except ImageBroken:
@@ -223,11 +224,15 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 
 
 def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
-    with _open_file(path, first) as file, _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+    with (
+        _open_file(path, first) as file,
+        _reading(path),
+        _opened(file, path, _MOST_PIXELS_KNOWN) as picture,
+    ):
         data = b""
         if whole_png and picture.format == "PNG":
             data = read_file(path)
-        return _header_of(picture, data, path)
+        return _header_of(picture, data)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -237,14 +242,15 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     missing; MachineBusy, StorageFailed where the machine is at fault.
     """
     file = io.BytesIO(data)
-    with _opened(file, path) as picture:
+    with _reading(path), _opened(file, path) as picture:
         header_end = file.tell()
-        size, media_type, orientation = _header_of(picture, data, path)
+        size, media_type, orientation = _header_of(picture, data)
         if not _is_whole(data, picture.format, header_end):
             raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
-        plain = (
-            orientation == 1 and picture.mode in _PLAIN_MODES and not _is_animated(picture, path)
-        )
+        # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would
+        # read all of the file to tell.
+        is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
+        plain = orientation == 1 and picture.mode in _PLAIN_MODES and not is_animated
         if _is_transparent(picture):
             plain = False
             _refuse_white_on_nothing(picture, path)
@@ -252,13 +258,6 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         digest = hashlib.sha256(data).hexdigest()
         stretched = _is_stretched(picture, path)
         return ImageFacts(digest, *size, media_type, plain, len(data), stretched)
-
-
-def _is_animated(picture: "PillowImage", path: str) -> bool:
-    # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would read
-    # all of the file to tell.
-    with _broken_where_pillow_fails(path):
-        return picture.format != "MPO" and getattr(picture, "is_animated", False)
 
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
@@ -311,9 +310,9 @@ def _is_white(picture: "PillowImage") -> bool:
 
 
 def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
-    # Most pictures show at their top that they aren't white.
+    # From the top down: what is computed of all at once takes several times the picture's memory.
     width, height = picture.size
-    rows = max(1, _PIXELS_OF_BAND // width)
+    rows = max(1, _PIXELS_OF_STRIP // width)
     for top in range(0, height, rows):
         yield picture.crop((0, top, width, min(top + rows, height)))
 
@@ -350,7 +349,7 @@ def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
     return picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
 
 
-def _header_of(picture: "PillowImage", data: bytes, path: str) -> Header:
+def _header_of(picture: "PillowImage", data: bytes) -> Header:
     # `data` are the bytes of a PNG's file: without EXIF in them it counts as upright. For other
     # formats they make no difference.
     import PIL.Image
@@ -363,8 +362,7 @@ def _header_of(picture: "PillowImage", data: bytes, path: str) -> Header:
         orientation = 1
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
-        with _broken_where_pillow_fails(path):
-            width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
+        width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
     if picture.format == "MPO":  # a JPEG with more pictures after the first
         media_type = "image/jpeg"
     else:
@@ -413,11 +411,13 @@ def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage"
 
 
 @contextmanager
-def _broken_where_pillow_fails(path: str) -> Iterator[None]:
-    # Its readers raise all kinds of errors on broken data. Raises ImageBroken, MachineBusy,
-    # StorageFailed in their place.
+def _reading(path: str) -> Iterator[None]:
+    # Pillow's readers raise all kinds of errors on broken data, some not before they are asked for
+    # more than the header. Raises ImageBroken, MachineBusy, StorageFailed in their place.
     try:
         yield
+    except GroundingError:
+        raise
     except Exception as error:
         broken = ImageBroken(f"{quoted(path)} is a broken image: {error}")
         raise machine_fault(error) or broken from None
@@ -568,7 +568,7 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
         else:
             picture.draft("RGB", (shortest, longest))
     with _room.taken(math.prod(picture.size)):
-        with _broken_where_pillow_fails(path):
+        with _reading(path):
             picture.load()
             PIL.ImageOps.exif_transpose(picture, in_place=True)
             picture = on_white(picture)
@@ -616,11 +616,12 @@ def _black_and_white(picture: "PillowImage") -> tuple[float, float]:
     # is in millimeters, and floating-point numbers are in any unit: these are stretched.
     import numpy as np
 
-    seen_in_bands = []
-    for band in _bands(np.asarray(picture)):
-        is_seen = np.isfinite(band) & ~_transparent_in(picture, band)
-        seen_in_bands.append(np.unique(band[is_seen]))
-    seen = np.unique(np.concatenate(seen_in_bands))
+    seen_in_strips = []
+    for strip in _strips(picture):
+        values = np.asarray(strip)
+        is_seen = np.isfinite(values) & ~_transparent_in(picture, values)
+        seen_in_strips.append(np.unique(values[is_seen]))
+    seen = np.unique(np.concatenate(seen_in_strips))
     if not seen.size:
         raise ValueError("it has no finite values")
     # What is further from all others than these are from each other is no data (65535, -9999), or
@@ -643,21 +644,14 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     import PIL.Image
 
     least, most = _black_and_white(picture)
-    given = np.asarray(picture)
-    out = np.empty(given.shape, "uint8")
-    for band, out_band in zip(_bands(given), _bands(out), strict=True):
-        values = np.nan_to_num(band.astype("float32"), nan=least)
+    strips = []
+    for strip in _strips(picture):
+        given = np.asarray(strip)
+        values = np.nan_to_num(given.astype("float32"), nan=least)
         parts = (np.clip(values, least, most) - least) / np.float32((most - least) or 1)
-        parts[_transparent_in(picture, band)] = 1  # white
-        out_band[:] = (255 * parts).astype("uint8")
-    return PIL.Image.fromarray(out)
-
-
-def _bands(values: Any) -> list[Any]:
-    # Rows of pixels, some at a time: what is computed of all at once takes ten times their memory.
-    height, width = values.shape
-    rows = max(1, _PIXELS_OF_BAND // width)
-    return [values[top : top + rows] for top in range(0, height, rows)]
+        parts[_transparent_in(picture, given)] = 1  # white
+        strips.append((255 * parts).astype("uint8"))
+    return PIL.Image.fromarray(np.concatenate(strips))
 
 
 def _transparent_in(picture: "PillowImage", values: Any) -> Any:
