@@ -3,8 +3,7 @@ it does.
 
     python -m benchmarks.turns_child TURNS.json generate …
 
-leaves as JSON the turns of more than a millisecond of CPU, and how long an empty loop took in the
-same process: a busy machine is slower at both.
+leaves the turns, of more than a millisecond of CPU, as JSON.
 """
 
 from __future__ import annotations
@@ -67,14 +66,6 @@ class Turns:
                 self._seen[place_of(frame)] += 1
 
 
-def yardstick() -> float:
-    """CPU milliseconds that a million turns of an empty loop take now."""
-    cpu = time.thread_time()
-    for _ in range(1_000_000):
-        pass
-    return (time.thread_time() - cpu) * 1000
-
-
 def place_of(frame: FrameType | None) -> str:
     """The innermost function of the package in a stack, and its module."""
     while frame is not None:
@@ -95,8 +86,7 @@ def child(out: str, arguments: list[str]) -> None:
     try:
         main()
     finally:
-        measured = {"turns": turns.turns, "yardstick_ms": max(yardstick() for _ in range(5))}
-        Path(out).write_text(json.dumps(measured))
+        Path(out).write_text(json.dumps(turns.turns))
 
 
 if __name__ == "__main__":

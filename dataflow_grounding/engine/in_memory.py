@@ -249,6 +249,8 @@ class _WorkInMemory:
             self._outcomes[index] = (update, error)
             if error is not None:
                 self._has_failed = True
+            # A record that asks nothing waits for nothing: without this, others would have no turn.
+            await asyncio.sleep(0)
 
     async def _annotated(self, index: int, record: Record) -> Result:
         ask = replace(self._ask_at_end, priority=(index,), suspects=self._suspects)

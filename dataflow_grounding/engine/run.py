@@ -40,8 +40,6 @@ from dataflow_grounding.serving.serving import Serving
 
 SYNC_SECONDS = 0.5  # after which replies are put on disk
 SYNC_LINES = 50  # after which they are put there sooner
-# seconds that rows with stored replies, which wait for nothing, are worked on at once
-LONGEST_TURN = 0.01
 ROWS_AT_ONCE = 64  # that are read at a time
 DEFAULT_WORKERS = 4  # besides the spare ones, where no step asks anything
 LEAST_WINDOW = 4096  # rows that may be ahead of the oldest unfinished one
@@ -280,7 +278,6 @@ class Run:
         # Take row after row, as one of the workers, and see each through all steps. It ends at the
         # end of the input, or once the run has stopped and its own row is done.
         rows = self._rows
-        turn = time.perf_counter()  # since when it has had the event loop for itself
         while self.stopped is None:
             if not rows.waiting:
                 await self._read_rows()
@@ -301,17 +298,12 @@ class Run:
             if outcome is None:
                 outcome = await self._finish(place, row, record, work)
             self._outputs.put(place, outcome)
-            has_waited = work.sent
-            if self._askings and not has_waited:
+            if self._askings and not work.sent:
                 rows.replayed += 1
             if place < self._outputs.next:
                 self._wake()
-            if not has_waited and time.perf_counter() - turn > LONGEST_TURN:
-                # rows with stored replies wait for nothing: others would never have a turn
-                await asyncio.sleep(0)
-                has_waited = True
-            if has_waited:
-                turn = time.perf_counter()
+            # A row with stored replies waits for nothing: without this, others would have no turn.
+            await asyncio.sleep(0)
 
     def _record(self, row: Row) -> Record:
         record = self.source.record(row)

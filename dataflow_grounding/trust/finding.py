@@ -156,7 +156,7 @@ class Deciding:
             raise NothingAnswered(why_refused)
         if not any(answer.usable for picture in self.pictures for answer in picture.answers):
             raise NoFit(described(self.pictures, "no box that could be read came back"))
-        asked = _suggested(self.pictures, stated)
+        asked = await asyncio.to_thread(_suggested, self.pictures, stated)
         await self._ask_for([small, *others], asked)
         found = await self._parts(asked)
         if found is not None:

@@ -86,7 +86,7 @@ class OneCheck:
         """
         wanted = [Wanted(image, at) for image in images for at in range(len(self._endpoints))]
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
-        showings = [self._showing([picture]) for picture in firsts]
+        showings = await self._showings([[picture] for picture in firsts])
         as_asked = sum(showing.kind == "fits" for showing in showings)
         self._seen.add(showings)
         is_odd = False
@@ -114,8 +114,7 @@ class OneCheck:
         # the endpoint answers in several. `others_fit` says whether other pictures fit.
         further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
         copies = [first, *further]
-        together = self._showing(copies)
-        each = [self._showing([picture]) for picture in copies]
+        together, *each = await self._showings([copies, *([picture] for picture in copies)])
         clear = self._clear(each)
         does_any_fit = any(one.kind == "fits" for one in each)
         address = self._endpoints[wanted.endpoint]
@@ -153,18 +152,20 @@ class OneCheck:
         # Return in words how boxes have moved together by less than one picture shows. None where
         # the last pictures together don't show it, or further copies of one dissent.
         last = self._seen.last
-        if len(last) < LEAST_POOLED or not shift_of(last):
+        if len(last) < LEAST_POOLED or not await asyncio.to_thread(shift_of, last):
             return None
         further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
-        for picture in further:
-            of_picture = self._showing([picture]).rectangles
-            if of_picture is not None:
-                last.append(of_picture)
-        moved = shift_of(last)
+        for showing in await self._showings([[picture] for picture in further]):
+            if showing.rectangles is not None:
+                last.append(showing.rectangles)
+        moved = await asyncio.to_thread(shift_of, last)
         return f"in the last {len(last)} probe pictures {moved}" if moved else None
 
-    def _showing(self, pictures: Sequence[ProbedPicture]) -> Showing:
-        return showing_of(pictures, self._asked, self._seen.usual())
+    async def _showings(self, groups: Sequence[Sequence[ProbedPicture]]) -> list[Showing]:
+        usual = self._seen.usual()
+        return await asyncio.to_thread(
+            lambda: [showing_of(pictures, self._asked, usual) for pictures in groups]
+        )
 
     async def _copy(self, wanted: Wanted) -> ProbedPicture:
         number = wanted.endpoint if len(self._endpoints) > 1 else None

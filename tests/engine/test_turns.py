@@ -1,53 +1,56 @@
-"""A run holds up its event loop for no long time at once: whatever takes long is done in parts, or
-by a thread.
-"""
+"""Rows that wait for nothing don't keep the event loop to themselves."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
-import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-import pytest
+from dataflow_grounding import FileStorage, Operator
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from tests.support.workplace import HANGING, REPOSITORY, Workplace
-
-pytestmark = pytest.mark.slow
-
-RECORDS, PHRASES = 210, 40  # once 200 replies have come, they are judged once more
-MOST = 4  # of the CPU time of a million turns of an empty loop, measured in the same process
+ROWS, MOST_AT_ONCE = 200, 20
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize(
-    "alike", [False, True], ids=["replies are reviewed", "all but one are answered from the store"]
-)
-def test_nothing_holds_up_the_event_loop(tmp_path: Path, alike: bool) -> None:
-    with LoopbackServer(EchoAnswers(), record=False) as server:
-        place = Workplace(
-            tmp_path, server.base_url, **{"vlm.check_every": 100, "workflow.steps": ["1"]}
-        )
-        place.picture(size=(640, 480))
-        before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
-        before.parent.mkdir(parents=True)
-        with before.open("w") as file:
-            for number in range(RECORDS):
-                texts = [f"thing {n} of {0 if alike else number}" for n in range(PHRASES)]
-                row = {"image_path": "a.jpg", "image_id": f"r{number}", "caption": ""}
-                file.write(
-                    json.dumps({**row, "expressions": [{"text": text} for text in texts]}) + "\n"
-                )
-        place.rows([])
-        child = [sys.executable, "-m", "benchmarks.turns_child", str(tmp_path / "turns.json")]
-        done = subprocess.run(
-            [*child, *place.arguments()],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=HANGING,
-        )
-    assert done.returncode == 0, done.stderr
-    measured = json.loads((tmp_path / "turns.json").read_text())
-    assert max(measured["turns"])[0] < MOST * measured["yardstick_ms"], measured
+class Turns(Operator):
+    """Waits for nothing, and writes down how many turns another task has had before each row."""
+
+    name = "turns"
+    output_keys = {"turns": "turns"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._others = 0
+        self._other: asyncio.Task[None] | None = None
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        if self._other is None:
+            self._other = asyncio.create_task(self._count())
+        return {"turns": self._others}
+
+    async def _count(self) -> None:
+        while True:
+            self._others += 1
+            await asyncio.sleep(0)
+
+
+def most_at_once(rows: Iterable[Mapping[str, Any]]) -> int:
+    """How many rows were worked on before another task had its next turn."""
+    turns = [row["turns"] for row in rows]
+    assert len(turns) == ROWS
+    return max(turns.count(one) for one in turns)
+
+
+def test_rows_in_memory_give_others_a_turn() -> None:
+    rows = [{"image_path": f"{number}.jpg"} for number in range(ROWS)]
+    assert most_at_once(Turns()(rows)) <= MOST_AT_ONCE
+
+
+def test_rows_of_a_file_give_others_a_turn(tmp_path: Path) -> None:
+    given = tmp_path / "in.jsonl"
+    given.write_text("".join(f'{{"image_path": "{number}.jpg"}}\n' for number in range(ROWS)))
+    storage = FileStorage(str(given), str(tmp_path / "cache"))
+    Turns().run(storage.step())
+    written = Path(storage.path_of(1)).read_text().splitlines()
+    assert most_at_once([json.loads(line) for line in written]) <= MOST_AT_ONCE
