@@ -114,7 +114,8 @@ class OneCheck:
         # the endpoint answers in several. `others_fit` says whether other pictures fit.
         further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
         copies = [first, *further]
-        together, *each = await self._showings([copies, *([picture] for picture in copies)])
+        one_by_one = [[picture] for picture in copies]
+        together, *each = await self._showings([copies, *one_by_one])
         clear = self._clear(each)
         does_any_fit = any(one.kind == "fits" for one in each)
         address = self._endpoints[wanted.endpoint]
