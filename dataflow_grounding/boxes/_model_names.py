@@ -30,6 +30,7 @@ _WORD = re.compile(
 _END = re.compile(r"[\])]*$")  # what may be left of a name after its last word: closing brackets
 
 
+@lru_cache(maxsize=1024)
 def squeezed(name: str) -> str:
     """Return `name` in lower case, without dashes, underscores, dots and spaces."""
     return re.sub(r"[-_.\s]", "", name.lower())
