@@ -397,7 +397,7 @@ def second_box(reply: Reply, dice: random.Random) -> Damaged | None:
 
 
 def junk_for_box(reply: Reply, dice: random.Random) -> Damaged | None:
-    """Put something that is no box where one stands."""
+    """Put something that is no box where one is."""
     match = any_match(LIST, reply.text, dice)
     if match is None:
         return None
@@ -607,7 +607,7 @@ AROUND = [
     "<ref>cat</ref><box>{}",
     "```json\n{}",
 ]
-"""What stands around them."""
+"""What is around them."""
 
 
 def long_text(piece: str, around: str, length: int) -> str:

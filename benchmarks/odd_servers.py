@@ -324,7 +324,7 @@ class OddServer:
         why: Why they can't, or not surely.
         asked: The box format of the run.
         written: How the server writes boxes otherwise; empty for the format that is asked for.
-        files: The types of the pictures' files, each as often as it stands here.
+        files: The types of the pictures' files, each as often as it is here.
         sizes: Their sizes, likewise.
         scene: What they show.
         noise: By how much of the side edges are off.

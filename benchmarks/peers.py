@@ -185,7 +185,7 @@ def one_round(ask: Ask, server: ServerProcess) -> Figures:
     between = server.counts_so_far()
     more = ask(MORE)
     after = server.counts_so_far()
-    # Between the two runs' counts stand the further requests alone: what a client sends at its
+    # Between the two runs' counts are the further requests alone: what a client sends at its
     # start is in both.
     received = after["received"] - 2 * between["received"] + before["received"]
     sent = after["bytes_received"] - 2 * between["bytes_received"] + before["bytes_received"]

@@ -6,7 +6,7 @@
     reply = write(FORMS["PaliGemma"], items)
 
 What a reply says is known from its items, and where a box lies follows from its form's scale by a
-formula that stands here: nothing of the package is used to tell. Among the boxes are some that
+formula that is here: nothing of the package is used to tell. Among the boxes are some that
 begin at 0, some that end at the far edge, and the whole picture. A phrase may have several boxes or
 none, and phrases are in a dozen languages.
 """
@@ -221,8 +221,8 @@ class Form:
         most_boxes: How many boxes a phrase has at the most.
         is_stream: Whether one item follows the other and nothing says how many there are, so that a
             cut between two can't be told.
-        between: What stands between two items of such a stream.
-        ending: What stands after the last one.
+        between: What comes between two items of such a stream.
+        ending: What comes after the last one.
         label_after: How a label follows its box, as in " {}"; "" where it goes before it. The box
             is whole if the reply is cut off within it.
         says_nothing: Whether it says that nothing of what was asked for is there.

@@ -54,7 +54,7 @@ HASHES = (
     "high=0.2",
 )
 
-# Ask for something by the address, and wait until it stands there and a frame with it was drawn.
+# Ask for something by the address, and wait until it is there and a frame with it was drawn.
 TURN = """async (hash) => {
   const began = performance.now();
   const main = document.querySelector(".records"), first = main.firstChild;

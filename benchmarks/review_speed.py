@@ -169,7 +169,7 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
 class Mending:
     """Records of which some boxes are wrong, in a folder of their own; `gold` are the right ones.
 
-    `right` and `wrong` are boxes by phrase, all right ones and those that stand in the records
+    `right` and `wrong` are boxes by phrase, all right ones and those in the records
     instead; `phrases` those of each record.
     """
 

@@ -95,7 +95,7 @@ SAME = {"strasse": "straße", "fish": "ﬁsh"}  # one word, up to case
 
 @dataclass(frozen=True)
 class Piece:
-    """A word or what stands between two, as it is meant."""
+    """A word or what is between two, as it is meant."""
 
     text: str
     is_word: bool
@@ -140,7 +140,7 @@ def spelt(piece: Piece, dice: random.Random) -> str:
 def written(
     row: list[Piece], dice: random.Random, marked: bool = False
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The row as one text, and where each piece stands in it; if `marked`, with Markdown's marks
+    """The row as one text, and where each piece is in it; if `marked`, with Markdown's marks
     around some words.
     """
     text, places = "", []
@@ -162,7 +162,7 @@ def written(
 def where(
     wanted: list[Piece], row: list[Piece], places: list[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """Every place at which these pieces stand in the row, one after the other."""
+    """Every place at which these pieces are in the row, one after the other."""
     meant, here = [p.meant for p in wanted], [p.meant for p in row]
     size = len(wanted)
     return [

@@ -1,4 +1,4 @@
-"""How many words each page has, and where words stand that CONTRIBUTING.md lists.
+"""How many words each page has, and where words are that CONTRIBUTING.md lists.
 
     python -m benchmarks.words [--where]
 

@@ -43,7 +43,7 @@ class BoxTable(Format):
                         table.writerow([sample.file_name, *sample.size, phrase.text, *sides])
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """The records of a table, one for each picture; lines of one picture stand together."""
+        """The records of a table, one for each picture; lines of one picture follow each other."""
         if os.path.isdir(path):
             path = os.path.join(path, self.data_file)
         record: dict[str, Any] = {}

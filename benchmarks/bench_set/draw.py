@@ -3,7 +3,7 @@
     python -m benchmarks.bench_set.draw [FOLDER]
 
 Everything is drawn from one seed, so that the same Pillow gives the same files. Photographs, and
-what stands in their gold, come from `example_data` and `photos.jsonl`.
+what is in their gold, come from `example_data` and `photos.jsonl`.
 """
 
 from __future__ import annotations

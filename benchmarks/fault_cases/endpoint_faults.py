@@ -23,7 +23,7 @@ class Weather:
     """A run of 20 records (40 requests) under `rule`, then the same command once more in good
     weather.
 
-    `code`, `failed`: of the first run. `final`: the failures stand until --retry-failed. `most`
+    `code`, `failed`: of the first run. `final`: the failures stay until --retry-failed. `most`
     bounds what it sends.
     """
 

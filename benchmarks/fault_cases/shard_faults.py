@@ -115,7 +115,7 @@ def names_of_others(place: Workplace, full: bool) -> Outcome:
 
 
 def damaged_places(place: Workplace, full: bool) -> Outcome:
-    """The file that says where a shard's rows stood is damaged: turned round, cut, another's."""
+    """The file that says where a shard's rows were is damaged: turned round, cut, another's."""
     with at_work(place, 20, 0) as witness:
         for number in (1, 2):
             assert place.run("--shard", f"{number}/2").code == 0
@@ -143,7 +143,7 @@ def damaged_places(place: Workplace, full: bool) -> Outcome:
 
 
 def links(place: Workplace, full: bool) -> Outcome:
-    """Links to somebody's files stand where a run, `merge`, `apply` and `report` are to write
+    """Links to somebody's files are where a run, `merge`, `apply` and `report` are to write
     theirs.
     """
     with at_work(place, 6, 0) as witness:

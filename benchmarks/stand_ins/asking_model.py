@@ -18,7 +18,7 @@ class AskingModel(ErringModel):
     """Answers `phrase_grounding` about coloured boxes, by how it is asked.
 
     Args:
-        accuracy: Word → share of phrases that it gets right where the word stands in the question's
+        accuracy: Word → share of phrases that it gets right where the word is in the question's
             instructions; "" is for questions with none of them. A phrase is as hard for one way as
             for another, with a correlation of .6.
         seed: Which phrases are hard.

@@ -134,7 +134,7 @@ class GoldAnswers:
         objects = []
         for phrase in phrases:
             found = left[_plain(phrase["text"])]
-            # A phrase that stands twice in the caption: the first one asked for is the first in the
+            # A phrase that is twice in the caption: the first one asked for is the first in the
             # gold.
             expression = found.pop(0) if len(found) > 1 else found[0] if found else {}
             for instance in expression.get("instances") or []:

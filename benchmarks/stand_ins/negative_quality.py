@@ -140,7 +140,7 @@ def meant_by(text: str, things: dict[str, list[Bbox]]) -> list[Bbox]:
 
 
 def _stands(box: Bbox, relation: str, others: Sequence[Bbox]) -> bool:
-    """Whether a box stands so to any of the others, edge to edge."""
+    """Whether a box lies so next to any of the others, edge to edge."""
     for other in others:
         if relation == "left of" and box[2] <= other[0]:
             return True

@@ -108,9 +108,9 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield the texts of JSON at any depth, each with whether a secret's name stands over it.
+    """Yield the texts of JSON at any depth, each with whether a secret's name is over it.
 
-    The names themselves aren't yielded. With `secret`, one stands over the whole value.
+    The names themselves aren't yielded. With `secret`, one is over the whole value.
     """
     if isinstance(value, Mapping):
         for name, item in value.items():

@@ -204,7 +204,7 @@ _live: "list[LiveLine]" = []  # the line that is shown, if any
 class LiveLine:
     """The last line of a terminal's standard error, which is written over.
 
-    What is said meanwhile stands above it.
+    What is said meanwhile comes above it.
     """
 
     @classmethod

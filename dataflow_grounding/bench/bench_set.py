@@ -11,7 +11,7 @@ from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import dump_line, parse_line
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "set")
-"""Where the set stands: `gold.jsonl`, and `pictures/` that it names."""
+"""Where the set is: `gold.jsonl`, and `pictures/` that it names."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class PictureSet:
     """Pictures that are asked about, with what is right.
 
     Attributes:
-        folder: Where the pictures stand.
+        folder: Where the pictures are.
         records: The gold record of each, whose `image_path` is below the folder.
     """
 

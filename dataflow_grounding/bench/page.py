@@ -49,7 +49,7 @@ _MEANINGS = {
     "failed": "pictures that got no answer that can be used; all of their phrases count as wrong."
     " Unchecked are phrases that a check left as they were, as it got no answer to rely on",
 }
-"""Heading → what stands below it."""
+"""Heading → what comes below it."""
 _WHY_UNCHECKED = {
     "not tested": "the judge could not be tested",
     "not obeyed": "the judge does no better than chance",
@@ -65,7 +65,7 @@ summary { font-weight: 600; cursor: pointer; }
 details td { font: inherit; }
 details small { font-size: .75rem; }
 dl div { grid-template-columns: minmax(6rem, 9rem) 1fr; }
-@media screen and (max-width: 40rem) { /* figures of one column stand below each other */
+@media screen and (max-width: 40rem) { /* figures of one column are below each other */
   tr { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .25rem 1rem; }
   tbody th { grid-column: 1 / -1; }
   td::before { display: block; }

@@ -247,7 +247,7 @@ def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
     """
     if not rows:
         return
-    # "undecided" is a check's word for a phrase, which may stand on the same screen
+    # "undecided" is a check's word for a phrase, which may be on the same screen
     table = [["class", "pictures", "boxes", "none", "unclear", "mean side, px"]]
     for row in rows[:most]:
         side = row["mean_side"]

@@ -114,7 +114,7 @@ def _column(edge: float, level: int) -> int:
 
 
 def _cells_near(low: float, high: float) -> list[tuple[int, int]]:
-    # Along one axis: the levels and columns in which boxes stand that may overlap so much. Their
+    # Along one axis: the levels and columns in which boxes are that may overlap so much. Their
     # sides differ by a factor of ONE_OF_CLASS at the most, and their edges by what is left of it.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS

@@ -1,7 +1,7 @@
 """Boxes that rows of the input bring along.
 
 There are two kinds. Regions are `{"bbox": [x1, y1, x2, y2], "type": …}`, in a list; expressions
-name the regions that they stand on. Given boxes are the user's own, `[x, y, width, height]`, which
+name the regions that they are on. Given boxes are the user's own, `[x, y, width, height]`, which
 are looked through for mistakes (`read_given_boxes`). All are in pixels of the image.
 """
 

@@ -142,7 +142,7 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
 def _parts(ratios: str) -> dict[str, float]:
     """Return the name and the weight of each part that `--ratios` states, in the order stated.
 
-    Weights are as they stand there, in any unit. Raises UsageError unless these are two or three
+    Weights are as written there, in any unit. Raises UsageError unless these are two or three
     numbers above 0, with `/` between.
 
     Example:

@@ -251,7 +251,7 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    # What a run sustained stands in `run.json` of the results folder; the user is told the number.
+    # What a run sustained is in `run.json` of the results folder; the user is told the number.
     # A larger one that the spec has stays.
     workflow = spec.block.workflow
     stated = workflow.max_workers

@@ -235,7 +235,7 @@ class PromptedVQAGenerator(Operator):
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
         # The text is the last turn of the row's conversation; where that column isn't read, or is
-        # null, the row's prompt, with no turns before it. The template's text stands in place of
+        # null, the row's prompt, with no turns before it. The template's text takes the place of
         # the conversation's first turn.
         columns = self.keys.by_role
         key = columns.get("conversation")
@@ -308,7 +308,7 @@ def _read_answer(reply: str) -> tuple[str, list[Note]]:
 def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
     """Return what a reply has under "answer", or else the whole reply, and notes.
 
-    The answer is that of the last object with this key and no other. It may stand in prose, in a
+    The answer is that of the last object with this key and no other. It may be in prose, in a
     fence, in a list or in another object: `[{"answer": "x"}]` gives "x". Of an answer that is cut
     off, the items that came whole count, and None where it is a text.
 

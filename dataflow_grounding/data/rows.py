@@ -39,7 +39,7 @@ NO_PICKLE = (
     "pickle is not supported, because reading one runs any code that is in it: use jsonl or parquet"
 )
 _OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # one of these begins such a file
-DELIMITERS = {"csv": ",", "tsv": "\t"}  # what stands between cells, by the type of file
+DELIMITERS = {"csv": ",", "tsv": "\t"}  # what is between cells, by the type of file
 
 
 class Row(NamedTuple):

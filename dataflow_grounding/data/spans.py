@@ -25,7 +25,7 @@ _HYPHENS = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")  # an em dash too:
 _UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 # What characters are compared as; None removes one.
 _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
-# Markdown's marks of emphasis, code and links, as many as stand together: in "**[a dog](x.html)**"
+# Markdown's marks of emphasis, code and links, as many as come together: in "**[a dog](x.html)**"
 # "**[" and "](x.html)**". An address has no brackets, so that none is read twice.
 _MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
 # The sign at which a word may begin or end. A folded text has no line breaks otherwise: they have
@@ -211,7 +211,7 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
 
 def _without_marks(folded: _Folded) -> _Folded:
     # A sign is no mark within a word (vis_a, 2*3), between blanks or ends of the text ("2 * 3",
-    # "*"), and where an accent stands on it.
+    # "*"), and where an accent is on it.
     kept_ranges: list[Span] = []
     end_of_last_mark = 0
     for mark in _MARKS.finditer(folded.text):
@@ -258,7 +258,7 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
-    # White space that stands together becomes one blank, and characters that can't be seen are left
+    # White space that comes together becomes one blank, and characters that can't be seen are left
     # out.
     letters: list[str] = []
     kinds: list[str] = []

@@ -35,7 +35,7 @@ class Phrase:
 
     Attributes:
         head: The singular noun.
-        is_plural: Whether the noun stands in the plural.
+        is_plural: Whether the noun is in the plural.
         wanted: How many things are meant; None for all: of a plural, and of a bare singular, as
             names of classes are.
         color: A colour term of the word lists.

@@ -28,7 +28,7 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     it, in order of occurrence and not overlapping: a noun phrase with the position words that
     follow it. ``noun_chunk`` is that phrase without article, number and position words. A phrase
     begins with an article or a number, or is a plural. A caption in another language has no
-    expressions; nor has what stands after the first 20,000 characters.
+    expressions; nor has what comes after the first 20,000 characters.
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     beginning = cleaned[:_MOST_CHARACTERS]

@@ -47,7 +47,7 @@ class Outputs:
         steps: The run's steps.
         summary: Filled in: records, failures, expressions.
         keep_lines: Whether, next to each step's file, is written in which lines of the input its
-            rows stood: for a shard's files, which are merged by them.
+            rows were: for a shard's files, which are merged by them.
     """
 
     def __init__(self, steps: list[Step], summary: Summary, keep_lines: bool = False) -> None:

@@ -107,7 +107,7 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
 
 
 def write_line_numbers(output_path: str, lines: "array[int]") -> None:
-    """Write next to a file of rows in which lines of the input they stood: 8 bytes for each number.
+    """Write next to a file of rows in which lines of the input they were: 8 bytes for each number.
 
     For a block's input, `lines` has two numbers for each row: its line, and its place among all
     rows, from 0. Raises OSError.

@@ -270,7 +270,7 @@ class Source:
         return sum(1 for _ in read_rows(self.path))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        # Of a file with the shard's rows alone all are taken, and where they stood is read from the
+        # Of a file with the shard's rows alone all are taken, and where they were is read from the
         # numbers next to it: such a file is the shard's input, `Shard.rows`, or an earlier step's
         # output. Once the whole input was read to its end, `seen` and `digest` are set.
         if self._shard is None:

@@ -87,7 +87,7 @@ DIALECTS = {
 class Tags(NamedTuple):
     """How a family of models writes a phrase and its boxes, where that isn't JSON.
 
-    All but `separator`, which stands between boxes, are patterns for `str.format`: `phrase` takes
+    All but `separator`, which comes between boxes, are patterns for `str.format`: `phrase` takes
     the phrase, `box` a box's four numbers, `boxes` all boxes of the phrase, joined.
     """
 
@@ -474,7 +474,7 @@ class ShareGpt(ForTarget):
 class Messages(ForTarget):
     """What TRL and the chat templates of transformers read.
 
-    The picture is a part without its path, which stands under `images`.
+    The picture is a part without its path, which is under `images`.
     """
 
     dialect = DIALECTS["messages"]
@@ -589,7 +589,7 @@ def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) 
             box = next(boxes)
             return dump_text(box) if is_json else tags.box.format(*box)
         ref = next(refs)
-        # In JSON the placeholder stands inside of quotation marks.
+        # In JSON the placeholder is inside of quotation marks.
         return dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
 
     return _PLACEHOLDER.sub(value_of, text)

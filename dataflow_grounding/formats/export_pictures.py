@@ -196,7 +196,7 @@ class ExportPictures:
         return name
 
     def _name_in_export(self, path: str) -> str:
-        # Each path has its own name: where it is taken by another path, `~2` and so on stands
+        # Each path has its own name: where it is taken by another path, `~2` and so on comes
         # before its ending.
         ending = os.path.splitext(path)[1]
         folder = self._folders[0] if self._folders else None

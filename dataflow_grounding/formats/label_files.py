@@ -90,7 +90,7 @@ def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -
 def kitti_regions(fields: list[str]) -> list[Labelled]:
     """Return the region of a KITTI line in a list; an empty list for a DontCare line.
 
-    Its numbers are as they stand, and its box may have no area. Raises BrokenRow for a line with
+    Its numbers are as written, and its box may have no area. Raises BrokenRow for a line with
     too many or too few fields, something else than a number, or a box that ends before it begins.
     """
     if fields[0].lower() == LEFT_OUT:

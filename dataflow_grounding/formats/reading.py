@@ -1,6 +1,6 @@
 """Helpers to read formats: files and their entries, and rows completed to records.
 
-Entries come with the place where they stand, for errors that name it.
+Entries come with the place where they are, for errors that name it.
 """
 
 import os
@@ -116,7 +116,7 @@ def file_of(path: str, name: str) -> str:
 
 
 def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each object of a file stands, `FILE, line 3` or `FILE, entry 3`, and the object.
+    """Yield where each object of a file is, `FILE, line 3` or `FILE, entry 3`, and the object.
 
     The file is one of rows (JSON lines, a JSON list, CSV, Parquet): `path`, or `name` in that
     folder. Raises InputError, also at the first object that can't be read, unless it is left out.
@@ -261,7 +261,7 @@ def xml_root(path: str) -> ElementTree.Element:
 
 @dataclass
 class TarSample:
-    """A sample of a WebDataset shard: members that stand together and share a key.
+    """A sample of a WebDataset shard: members that follow each other and share a key.
 
     Args:
         where: The shard and the key, for messages.

@@ -89,7 +89,7 @@ _REMARKS = {
     _MAYBE_THERE: "pictures left out, as something may be there without a box (background: false),"
     " as where all boxes of a phrase were rejected (m in the review says that nothing is)",
     _NOT_KNOWN_EMPTY: "pictures left out, as nothing says what is there, or that nothing is",
-    _REPEATED: "boxes that stand there already under the same words, written once",
+    _REPEATED: "boxes that are there already under the same words, written once",
     _OF_SAME_THING: "boxes on a thing that another phrase of the same class has boxed, written"
     " once",
     _WRONG_SPAN: "spans that don't hold their phrase, which was looked for in its caption",

@@ -108,7 +108,7 @@ class Datasets(Format):
 
 @dataclass
 class WebDataset(Format):
-    """Tar shards in which a picture and its record stand side by side.
+    """Tar shards in which a picture and its record are side by side.
 
     Equal data makes equal bytes.
     """

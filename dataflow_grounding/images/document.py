@@ -54,7 +54,7 @@ def document_page(
 
     Args:
         title: The heading, as text.
-        header: What stands below it, as HTML.
+        header: What comes below it, as HTML.
         sections: As `section` returns them.
         footer: HTML that fits into a paragraph.
         style: CSS of this page alone, which goes after that of all documents.

@@ -203,7 +203,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
         path: The file's path or address.
         data: All of the file's bytes, where the caller has them; None reads of the file what it
             takes.
-        whole_png: Whether a PNG is read to its end, where its orientation may stand. If not, it is
+        whole_png: Whether a PNG is read to its end, where its orientation may be. If not, it is
             taken for upright.
 
     Raises:
@@ -452,7 +452,7 @@ def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
         return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     if format == "PNG":
         return data.rfind(b"IEND") >= 0
-    if format == "WEBP":  # its length stands at its beginning
+    if format == "WEBP":  # its length is at its beginning
         return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     return True
 

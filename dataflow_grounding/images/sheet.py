@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 TILE = 288  # px of a crop's longer side in the sheet
-GAP = 40  # px between crops, where their numbers stand
+GAP = 40  # px between crops, where their numbers are
 MARGIN = 0.15  # how much a crop shows around its box, as a share of the box's longer side
 LEAST = 24  # px of the image that a crop shows at the least: nothing is recognized in fewer
 MOST_CROPS = 16  # crops in one sheet at the most: 4 by 4 are still seen one by one

@@ -118,7 +118,7 @@ def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
 
     That is the backend, unless it states one or has the block of one. Of that backend's block and
     the service tier, `vlm` fills in what is open only where both have one backend and the judge
-    states no address: so a key goes to no other address than the one that it stands next to.
+    states no address: so a key goes to no other address than the one next to it.
 
     Args:
         vlm: The block of the first model.

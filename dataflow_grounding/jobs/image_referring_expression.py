@@ -233,7 +233,7 @@ class ImageReferringExpressionJob(SpecJob):
         return (Row(number, record) for number, record in enumerate(self._seeds.records(), 1))
 
     def where(self, row: Row) -> str:
-        """Return where a row stands, for people: of a seed, its image's path."""
+        """Return where a row is, for people: of a seed, its image's path."""
         if not self._from_seeds:
             return super().where(row)
         return str((row.data or {}).get("image_path") or self.reads)

@@ -108,7 +108,7 @@ def _with_file(
     name_file: Callable[[bytes], str],
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
-    # An address whose picture was fetched stays as `image_url`, and the path that stands next to a
+    # An address whose picture was fetched stays as `image_url`, and the path next to a
     # picture of a Hugging Face data set as `image_file`, unless the row has such columns. Values
     # become plain JSON.
     if row.data is None:

@@ -39,7 +39,7 @@ def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def distinct_phrases(texts: Iterable[Any]) -> list[str]:
-    """Return the first MOST_PHRASES texts that may be phrases, each as it first stands.
+    """Return the first MOST_PHRASES texts that may be phrases, each as it first comes.
 
     Those that differ in capitals or blanks alone count as one. What is no text, is empty, or longer
     than MOST_CHARACTERS is left out.

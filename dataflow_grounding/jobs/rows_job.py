@@ -144,7 +144,7 @@ class RowsJob(SpecJob):
         return dict(self._data.glossary)
 
     def where(self, row: Row) -> str:
-        """Return where a row stands, for people: its line, or in a folder the picture's path."""
+        """Return where a row is, for people: its line, or in a folder the picture's path."""
         if not self._from_input or not self._input.bare:
             return super().where(row)
         # A folder has no lines: its rows are pictures.
@@ -306,7 +306,7 @@ class RowsJob(SpecJob):
             )
 
     def _make(self, path: str, sources: dict[str, str]) -> None:
-        # Next to them stands what they were made of, by which the next run tells whether they still
+        # Next to them is what they were made of, by which the next run tells whether they still
         # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of: list[Any] | None = None  # all that the rows depend on; None for a pipe, say

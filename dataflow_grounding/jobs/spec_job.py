@@ -177,7 +177,7 @@ class SpecJob:
         yield from read_rows(self.steps[0].storage.input_path)
 
     def where(self, row: Row) -> str:
-        """Return where a row stands, for people, as in `rows.jsonl, line 3`."""
+        """Return where a row is, for people, as in `rows.jsonl, line 3`."""
         return f"{self.reads}, line {row.line}"
 
     def columns(self) -> list[str]:

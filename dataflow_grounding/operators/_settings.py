@@ -75,7 +75,7 @@ def function_settings(function: Any) -> dict[str, Any]:
         is_code = inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value)
         if name in function.__globals__ and not is_code:
             values[name] = distinct_setting(value)
-    # no global is named "", so that the defaults can stand next to them
+    # no global is named "", so that the defaults can be next to them
     values[""] = distinct_setting([function.__defaults__, function.__kwdefaults__])
     return {"function": function.__qualname__, "source": source, "values": values}
 

@@ -1,4 +1,4 @@
-"""Operator: the referring expressions in a caption, and where each stands."""
+"""Operator: the referring expressions in a caption, and where each one is."""
 
 from dataflow_grounding import (
     OPERATOR_REGISTRY,

@@ -46,7 +46,7 @@ class Registry:
     """Classes by their names: `@OPERATOR_REGISTRY.register()` adds one.
 
     Args:
-        package: Where shipped classes stand. They register themselves when they are imported, which
+        package: Where shipped classes are. They register themselves when they are imported, which
             is before this is first looked into.
     """
 

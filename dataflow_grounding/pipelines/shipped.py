@@ -56,7 +56,7 @@ class ImageGroundingPipeline(Pipeline):
         **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
 
     Raises:
-        SpecError: `fuse` stands next to classes or several samples, or a setting is wrong.
+        SpecError: `fuse` is next to classes or several samples, or a setting is wrong.
     """
 
     name = "image_grounding"

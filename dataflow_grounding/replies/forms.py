@@ -24,7 +24,7 @@ from dataflow_grounding.replies.words import (
     says_none,
 )
 
-# The key of a list that stands without its object: `bbox_2d: [1, 2, 3, 4]`.
+# The key of a list without its object: `bbox_2d: [1, 2, 3, 4]`.
 _KEY_BEFORE = lazy_pattern(r"\b(\w{2,20})\s{0,3}[:=]\s{0,3}$")
 # `1. the red cup: [10, 20, 30, 40]`, `2. a dog: none`
 _LINE = lazy_pattern(

@@ -1,7 +1,7 @@
 """The boxes in a value of JSON.
 
-An item is an object with one box. What holds items, and what may stand next to a box or a list, are
-lists of keys in grammar.yaml, each a role. Under an unknown key stands no answer: boxes there make
+An item is an object with one box. What holds items, and what may be next to a box or a list, are
+lists of keys in grammar.yaml, each a role. Under an unknown key is no answer: boxes there make
 the reply unreadable, and a number or a place next to a box makes that box unreadable.
 """
 
@@ -218,7 +218,7 @@ class _Reader:
         if not keys:
             raise _unknown("the JSON has no list of boxes that is known")
         if len(keys) > 1:
-            raise _unknown(f"boxes stand under {' and '.join(keys)[:80]}")
+            raise _unknown(f"boxes are under {' and '.join(keys)[:80]}")
         before = len(self.parsed.boxes)
         for key in by_phrase:
             self.read(fields[key], level + 1, key)
@@ -238,7 +238,7 @@ class _Reader:
                 others[key] = value
         changing = self.changing_key(others, len(boxes), self.things_of(boxes))
         if changing is not None:
-            raise _unknown(f"{changing[:40]!r} stands next to the boxes, and may change them")
+            raise _unknown(f"{changing[:40]!r} is next to the boxes, and may change them")
 
     def lists_of(self, fields: Mapping[str, Any]) -> list[str]:
         """Return the keys that hold a list of items; outlines may be empty next to boxes."""
@@ -258,7 +258,7 @@ class _Reader:
             or not isinstance(labels, list)
             or len(values) != len(labels)
         ):
-            raise _unknown("a list of labels stands next to another number of boxes")
+            raise _unknown("a list of labels is next to another number of boxes")
         for value, name in zip(values, labels, strict=True):
             label = name.strip() or None if isinstance(name, str) else None
             add_boxes(value, RawBox((), label), self.parsed, is_outline=is_outline)
@@ -325,7 +325,7 @@ class _Reader:
         return boxes
 
     def is_of_box(self, key: str, value: Any) -> bool:
-        """Whether a box, a coordinate or a point stands under a key."""
+        """Whether a box, a coordinate or a point is under a key."""
         is_point = has_role(key, "point") and isinstance(value, list)
         return is_point or self.is_box_key(key) or is_coordinate(key)
 
@@ -348,7 +348,7 @@ class _Reader:
         things = self.texts if own is None else [own]
         changing = self.changing_key(others, len(found.numbers), None if item.label else things)
         if changing is not None:
-            raise NoBox(f"{changing[:40]!r} stands next to a box, and may change it")
+            raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
     def check_name(self, key: str, value: Any, label: str | None) -> None:
         """Refuse an item with a further label that denies it, or that is another phrase."""
@@ -360,7 +360,7 @@ class _Reader:
             is_another = is_another or not share_a_word(value, label or value)
         is_word = has_role(key, "score") and isinstance(value, str)
         if is_another or ((is_word or has_role(key, "label", "evidence")) and _denies(value)):
-            raise NoBox(f"{key[:40]!r} stands next to a box, and may change it")
+            raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
 
     def things_of(self, boxes: Sequence[RawBox]) -> list[str]:
         """Return what words next to boxes may name: their labels, or the one phrase of all."""
@@ -370,9 +370,9 @@ class _Reader:
     def changing_key(
         self, fields: Mapping[str, Any], found: int, things: list[str] | None
     ) -> str | None:
-        """Return a key next to boxes under which stands what may change them; None without one.
+        """Return a key next to boxes whose value may change them; None without one.
 
-        Next to no box (`found`), only what says so may stand. Words may name `things` only, or
+        Next to no box (`found`), only what says so may be. Words may name `things` only, or
         anything where it is None.
         """
         for key, value in fields.items():
@@ -381,7 +381,7 @@ class _Reader:
         return None
 
     def may_stand(self, key: str, value: Any, found: int, things: list[str] | None) -> bool:
-        """Whether what stands under a key next to boxes can't change them; see `changing_key`."""
+        """Whether the value of a key next to boxes can't change them; see `changing_key`."""
         if has_role(key, "count"):
             return number(value) == found
         if has_role(key, "found"):
@@ -452,7 +452,7 @@ def _unknown(message: str) -> UnreadableReply:
 
 def _no_boxes(value: Any) -> UnreadableReply:
     shown = in_brackets(value) if isinstance(value, list) else repr(str(value)[:40])
-    return _unknown(f"{shown} stands where boxes should")
+    return _unknown(f"{shown} is where boxes should be")
 
 
 def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:

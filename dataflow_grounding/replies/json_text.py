@@ -31,7 +31,7 @@ _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
 _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "`": "`"}
 # A tuple, if it has numbers; other parentheses belong to words.
 _OPENS = lazy_pattern(r"[\[{［｛]|\((?=\s{0,9}[-+.]?\d)")
-# What may stand between values that are one list, as one object a line.
+# What may come between values that are one list, as one object a line.
 _BETWEEN = lazy_pattern(r"[\s,;]*(?:and(?:\s+then)?(?=[\s{\[])\s*)?", re.IGNORECASE)
 _SKIP = lazy_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$)|#[^\n]*)+")
 _COMMENT_MARKS = lazy_pattern(r"//|/\*|\*/|#")
@@ -114,7 +114,7 @@ def plain_key(key: str) -> str:
 def find_json(text: str) -> JsonText:
     """Return the first array or object of a text, and those that follow it as one list would.
 
-    Between these stand only blanks, commas and "and". The bracket that closes a list may be there
+    Between these are only blanks, commas and "and". The bracket that closes a list may be there
     without the one that opens it, which some servers have put into the prompt (roboflow/inference
     issue 2930).
 

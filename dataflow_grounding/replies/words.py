@@ -168,12 +168,12 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     text = _pattern("polite").sub(" ", text)
     mark = _MARKS.search(text)
     if mark is not None:
-        return f"{mark[0]!r} stands in the words next to it"
+        return f"{mark[0]!r} is in the words next to it"
     unit = ""
     if to_pixels is not None:
         unit = _grammar("units_of_pixels" if to_pixels else "units_of_parts")
     word = turns(text, unit)
-    return None if word is None else f"{word!r} stands in the words next to it"
+    return None if word is None else f"{word!r} is in the words next to it"
 
 
 def points_back(text: str) -> bool:

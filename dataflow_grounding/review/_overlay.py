@@ -113,7 +113,7 @@ class Outcome(NamedTuple):
         return box
 
     def index_after(self, index: int) -> int | None:
-        """Return where in `after` a box of `before` stands, or the one drawn in its place.
+        """Return where in `after` a box of `before` is, or the one drawn in its place.
 
         None where it was deleted.
         """
@@ -261,7 +261,7 @@ def standing_expressions(
     left out. One whose right boxes were drawn in place of the rejected ones is right.
 
     Args:
-        record: Its captions say where the texts stand.
+        record: Its captions say where the texts are.
         expressions: The record's.
         outcomes: The decisions on it.
     """
@@ -281,7 +281,7 @@ def standing_expressions(
 
 
 def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, Any]) -> Expression:
-    # A span that a reviewer set, and at which the text doesn't stand, becomes that of the text's
+    # A span that a reviewer set, and at which the text isn't, becomes that of the text's
     # only place, else None. One that is as in `before` stays as the pipeline wrote it.
     row = dict(expression)
     captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}

@@ -41,7 +41,7 @@ _SCORE_BINS = 10  # equal parts of 0 to 1
 _SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
 TOLD_EVERY = 100  # records between two calls of `on_progress`
 _MOST_KINDS = 20  # of failures that have a separate filter; the others share one
-# Where a record's two lines stand in the file of its rank: `_write_row` writes one after the other.
+# Where a record's two lines are in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
 

@@ -353,7 +353,7 @@ class Queue:
         return indices
 
     def _ordered(self, items: list[Item]) -> dict[Item, str]:
-        # After every four in that order stands one drawn at random: one in five of all items. With
+        # After every four in that order comes one drawn at random: one in five of all items. With
         # the order `random` all are drawn. The draw is the same each time. Why is the order's name,
         # or `random` for those drawn; where a filter is set, it is `filter` for all.
         order = self._wanted["order"]

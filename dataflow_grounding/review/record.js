@@ -64,7 +64,7 @@ const recordPage = (() => {
   }
 
   const pen = document.createElement("canvas").getContext("2d"); // measures texts
-  // What stands at a box's corner, and its width: the phrase's number and, where `room` CSS pixels hold it, its class.
+  // What is at a box's corner, and its width: the phrase's number and, where `room` CSS pixels hold it, its class.
   function tagOf(e, room) {
     const number = String(e.index + 1);
     if (e.class !== undefined) {
@@ -79,13 +79,13 @@ const recordPage = (() => {
   // The boxes as SVG in shares of the picture, so that they stay put at any width; `across` is that width at the most,
   // in CSS pixels.
   function shapesOf(view, boxes, across) {
-    const tags = []; // corners at which a number stands already, in percent, and how wide it is in CSS pixels
+    const tags = []; // corners at which a number is already, in percent, and how wide it is in CSS pixels
     const percent = (n) => `${n.toFixed(3)}%`;
     const groups = boxes.map(({ e, instance, bbox: [x1, y1, x2, y2] }) => {
       const x = (100 * x1) / view.width;
       const y = (100 * y1) / view.height;
       const [text, wide] = tagOf(e, ((x2 - x1) / view.width) * across);
-      const up = y < 6 ? 0 : -16; // the number stands above the box, within it at the picture's upper edge
+      const up = y < 6 ? 0 : -16; // the number is above the box, within it at the picture's upper edge
       // Boxes that begin in the same corner get their numbers side by side.
       const near = tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8);
       const taken = near.reduce((sum, [, , other]) => sum + other + 1, 0);

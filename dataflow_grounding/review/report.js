@@ -10,7 +10,7 @@ const reportPage = (() => {
   const SIDE_STEP = 40; // of a key
   const LABELS = 100; // those with the most boxes, in the sidebar
   // Histograms of the sidebar. A record's bits, from `first` on, say in which bins it has a box; the least value of each
-  // bin stands below it. See `_bins_of` of _report.py; how many boxes a picture has is counted here.
+  // bin is below it. See `_bins_of` of _report.py; how many boxes a picture has is counted here.
   const HISTOGRAMS = [
     { name: "scores", title: "Score", first: 0, bins: ["0", ".1", ".2", ".3", ".4", ".5", ".6", ".7", ".8", ".9"], most: "1" },
     { name: "sides", title: "Side of a box, px", first: 10, bins: ["0", "16", "32", "64", "128", "256"], most: "" },
@@ -132,7 +132,7 @@ const reportPage = (() => {
     }));
   }
 
-  // What stands above the records is filled by the following, or removed where there is nothing to choose from.
+  // What is above the records is filled by the following, or removed where there is nothing to choose from.
   const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
   function buildHistograms() {

@@ -270,7 +270,7 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
     # Without a pipeline it is the prefix of the script's files, unless that is the default one.
-    # What it read is the folder of images if the file of records stands among the results, as then
+    # What it read is the folder of images if the file of records is among the results, as then
     # the script made it.
     prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
     data = storage.first_entry_file_name

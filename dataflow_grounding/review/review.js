@@ -20,7 +20,7 @@
   window.addEventListener("error", (event) => failed(event.error));
   window.addEventListener("unhandledrejection", (event) => failed(event.reason));
 
-  // What is wanted stands in the address, so that a reload or a bookmark goes on there.
+  // What is wanted is in the address, so that a reload or a bookmark goes on there.
   const isGrid = () => fields.mode.value === "grid";
   const wanted = () => Object.fromEntries(new FormData(byId("wanted")));
   function readAddress() {

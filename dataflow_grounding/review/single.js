@@ -15,7 +15,7 @@ const reviewSingle = (() => {
   let item = null; // what is looked at
   let picked = { id: null, box: null }; // an expression's id, and the index of one of its boxes; null for all of them
   let stage = null;
-  let drawn = { rows: [] }; // what stands on the page
+  let drawn = { rows: [] }; // what is on the page
 
   const viewNow = () => viewOf(item);
   const current = () => found(viewNow(), picked.id);

@@ -1,6 +1,6 @@
 """An input split into shards, and the files of all shards put together in the input's order.
 
-A shard has the rows of the input that fall to it. Next to its rows stands a file of their places in
+A shard has the rows of the input that fall to it. Next to its rows is a file of their places in
 the whole input, and next to each file of a step one of the places of its rows: by these, the files
 of all shards are merged.
 """

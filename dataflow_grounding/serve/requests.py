@@ -60,7 +60,7 @@ class Pictures:
         self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
 
     def of_base64(self, text: object) -> Picture:
-        """Return the picture of base64, which may stand in a `data:` address."""
+        """Return the picture of base64, which may be in a `data:` address."""
         if not isinstance(text, str) or not text:
             raise WrongRequest("the picture should be base64, as a text")
         encoded = text.partition(",")[2] if text.startswith("data:") else text

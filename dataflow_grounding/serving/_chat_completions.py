@@ -228,7 +228,7 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
 
     Without any other text, the arguments of its one tool call are the text: some gateways ask for
     JSON by a tool (BerriAI/litellm#6741). With other text both are, and say so: which of them
-    counts nobody knows. A reasoning model's answer may stand where its thoughts
+    counts nobody knows. A reasoning model's answer may be where its thoughts
     should, at a server that was set up with the wrong parser: without any other text, it is read
     there. It isn't where the reply was cut off or blocked: these are thoughts then.
 

@@ -67,7 +67,7 @@ class Parts:
     overrides: Overrides
 
     def place(self, location: Location) -> str:
-        """Return where a key of the merged spec stands, for a message, as `place_of` does."""
+        """Return where a key of the merged spec is, for a message, as `place_of` does."""
         roots = {file.path: file.root for file in self.files}
         overrides: Any = OmegaConf.to_container(self.overrides.values)
         return place_of(roots, overrides, location)

@@ -1,7 +1,7 @@
 """References of a spec (`${key}`, `${oc.env:NAME}`): checked, and filled in.
 
 Ten keys, each with ten references to the next, are 400 bytes of YAML and forty gigabytes of text.
-So `check_references` counts how much they would fill in. A place is where a value stands: the keys
+So `check_references` counts how much they would fill in. A place is where a value is: the keys
 and list indices from the top of the spec to it.
 """
 
@@ -108,7 +108,7 @@ def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> It
 
     Args:
         stated: The spec's values with their references.
-        place_of: Returns where a key stands, for messages.
+        place_of: Returns where a key is, for messages.
     """
     for place, text in _texts(stated, ()):
         reference = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -195,7 +195,7 @@ def _keys_in(text: str, place: Place) -> list[str]:
 
 
 def _target(spec: Any, place: Place, key: str) -> Place:
-    """Return the place that a key names, in a reference that stands at `place`.
+    """Return the place that a key names, in a reference at `place`.
 
     A key without dots before it starts at the top; with one dot, in the reference's own block; with
     two, in the block around that. Where some part of the key stands for a value, rather than a

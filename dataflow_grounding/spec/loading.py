@@ -53,7 +53,7 @@ def read_spec(
         paths: One YAML file or several, the later over the earlier.
         overrides: `key=value` texts, over the files.
         block_of: Returns the block of the pipeline that is to run.
-        others: The keys of all known pipelines' blocks, which may stand next to that one.
+        others: The keys of all known pipelines' blocks, which may be next to that one.
         whole: Whether the spec is for a run. If not, it is read for its endpoint: `data` is left
             out, and what only a run needs may be missing.
         fixed: By key, such as `image_grounding.data.input_jsonl`, the value that counts: the
@@ -215,7 +215,7 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
 
 
 def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
-    # Where a path without a scheme stands, which starts from some folder. An address is none, also
+    # Where a path without a scheme is, which starts from some folder. An address is none, also
     # `file://…`, nor is a data set (`datasets:…`), nor an empty text. A number is one: a folder may
     # be called 2024.
     places = [["results_dir"]]

@@ -22,7 +22,7 @@ END_OF_PART = re.compile(r"[.[]")
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Return where a key of a merged spec stands, for a message: `FILE, line N`, or `KEY=…`.
+    """Return where a key of a merged spec is, for a message: `FILE, line N`, or `KEY=…`.
 
     The latter is for an override. Of several files that have the key, the last counts. For a key
     that is missing, it is the line of the innermost block around it that is there; the path alone
@@ -53,7 +53,7 @@ def missing_keys(
     Args:
         values: The spec's keys and values; it is changed.
         keys: The keys as OmegaConf writes them: `a.b[0]`.
-        place: Returns where a key stands, for messages.
+        place: Returns where a key is, for messages.
     """
     problems = []
     for key in keys:
@@ -71,7 +71,7 @@ def validated(
     Args:
         values: The spec's keys and values; it is changed: wrong ones are taken out.
         model: The spec's model.
-        place: Returns where a key stands, for messages.
+        place: Returns where a key is, for messages.
 
     Returns:
         The spec, with defaults for wrong keys, or None where one of these has no default; and what
@@ -153,7 +153,7 @@ def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) 
 
     Args:
         model: The block's model.
-        before: What stands before each key: the blocks around this one, and a dot.
+        before: What comes before each key: the blocks around this one, and a dot.
         in_lists: Whether to go into the items of lists, whose keys no override can set.
     """
     for name, field in model.model_fields.items():
@@ -186,7 +186,7 @@ def drop(values: Any, location: Location) -> None:
 
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
-    """Return the block that a key stands in; None where the key isn't there.
+    """Return the block that a key is in; None where the key isn't there.
 
     Its value may be None.
     """

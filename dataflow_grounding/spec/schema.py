@@ -307,7 +307,7 @@ class SpecHead(Block):
 class Spec(SpecHead):
     """A whole spec.
 
-    `block` is the block of the pipeline that is to run. In the YAML it stands under the pipeline's
+    `block` is the block of the pipeline that is to run. In the YAML it is under the pipeline's
     name. `read_spec` sets the private attributes: the values as stated, with their references; the
     folders of the files; and the keys that were passed over.
     """

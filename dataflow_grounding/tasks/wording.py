@@ -40,7 +40,7 @@ class Wording:
     """How a user has questions put: what differs from the shipped words.
 
     Attributes:
-        prompts: Task → its prompt, as `ejected` writes it: the data goes where `<input>` stands.
+        prompts: Task → its prompt, as `ejected` writes it: the data goes in place of `<input>`.
             `system` and `system_text_only` are the system messages.
         guidance: Sentences that every question has after its instructions.
         definitions: Term or phrase → what counts as it. A question gets, as data, those of the
@@ -227,7 +227,7 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _stands_in(term: str, text: str) -> bool:
-    # Where words aren't parted by blanks, as in Chinese, it may stand anywhere. The term isn't
+    # Where words aren't parted by blanks, as in Chinese, it may be anywhere. The term isn't
     # empty.
     start = text.find(term)
     while start >= 0:

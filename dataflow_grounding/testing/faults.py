@@ -28,7 +28,7 @@ class Fault:
 
     Args:
         status: HTTP status; None leaves the true answer in place.
-        message: The error's text; `code` and `param` stand next to it as the protocol has them.
+        message: The error's text; `code` and `param` are next to it as the protocol has them.
         headers: Added to the response.
         retry_after: Seconds to wait, sent as `Retry-After`; as a date with `http_date`.
         body: Sent in place of the error's JSON.

@@ -1,4 +1,4 @@
-"""Makes a site of the pages as they stand in the repository, see mkdocs.yml.
+"""Makes a site of the pages as they are in the repository, see mkdocs.yml.
 
 The README and its like are pages too; so is an API reference, made of the names that the package's
 stubs state. Links are written for the repository: here they lead to the site's page where the file
@@ -55,7 +55,7 @@ class PublicName(NamedTuple):
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that don't stand in docs/ under the name that they have here."""
+    """Add the pages that aren't in docs/ under the name that they have here."""
     index = files.get_file_from_path("README.md")
     assert index is not None
     files.remove(index)

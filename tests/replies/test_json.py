@@ -290,7 +290,7 @@ def test_an_item_that_says_two_things_of_itself_is_refused(field: str) -> None:
         f'[{{"label": "cat", "bbox_2d": [10, 20, 30, 40], {field}}}]',
         f'[{{{field}, "bbox_2d": [10, 20, 30, 40], "label": "cat"}}]',
     ):
-        assert "stands next to a box" in refused(reply, phrases=["cat"])
+        assert "is next to a box" in refused(reply, phrases=["cat"])
 
 
 def test_what_was_thought_before_a_list_is_passed_over() -> None:

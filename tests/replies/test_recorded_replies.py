@@ -102,7 +102,7 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
     "h169": (None, "fractions where 0 to 1000 was asked for are in another scale"),
     "h176": (None, "fractions where pixels were asked for are in another scale"),
     "h086": (None, "a program, with its boxes once in the code and once in a comment"),
-    "h093": (None, "heights stand next to the outline, and may change it"),
+    "h093": (None, "heights are next to the outline, and may change it"),
     "h101": (None, "tags within broken JSON"),
     "h114": (None, "a sentence about another thing, too: 'on the table'"),
     "h118": (None, "boxes of several frames of a video"),

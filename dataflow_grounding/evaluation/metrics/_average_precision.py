@@ -61,7 +61,7 @@ class AveragePrecision:
         digest = int.from_bytes(hashlib.sha256(phrase_bytes).digest()[:8], "big")
         scores = []
         for index, (*_, score) in enumerate(predicted):
-            # Without a score: below every real one, and the lower the later it stands.
+            # Without a score: below every real one, and the lower the later it comes.
             scores.append(-1.0 - index if score is None else float(score))
         surest = sorted(range(len(predicted)), key=lambda index: -scores[index])[:_MOST_BOXES]
         bits = _right_bits([predicted[index] for index in surest], gold_boxes)

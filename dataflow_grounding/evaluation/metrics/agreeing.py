@@ -30,7 +30,7 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
         Counts of `images`, common `expressions`, `expressions_of_one` and `boxes`; `f1_0.5` and
         `f1_0.75`, twice the matched boxes divided by all boxes; `mean_iou` of the boxes that match
         from IoU 0.5; `kappa_` and `alpha_` of the labels `status` and `verified`, where both have
-        one. None stands where there is nothing to compare.
+        one. None means that there is nothing to compare.
 
     Raises:
         InputError: Something can't be read, or they have no record in common.

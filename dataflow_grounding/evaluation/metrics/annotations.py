@@ -144,7 +144,7 @@ def read_annotations(
         folders: Where relative paths of these pictures are looked for.
 
     Raises:
-        InputError: Something can't be read, with the file and line (or the record) where it stands;
+        InputError: Something can't be read, with the file and line (or the record) where it is;
             or there are regions, but no expressions.
     """
     if isinstance(source, Annotations):

@@ -158,7 +158,7 @@ def _runs_table(
             rows[-1][0] += f", {name.partition('_')[0]}"
         else:
             rows.append([name, *cells])
-    if not compared:  # of two runs the table is wide enough, and a legend stands below
+    if not compared:  # of two runs the table is wide enough, and a legend comes below
         heads.append("what it says")
         for row in rows:
             row.append(_gloss_of(row[0].partition(",")[0]))
