@@ -133,7 +133,7 @@ def test_an_error_leaves_no_part(
 
 
 def test_a_part_that_another_process_took_is_not_put_in_place(tmp_path: Path) -> None:
-    """As on file systems without locks: the second writer began anew, and the first one's file is
+    """As on file systems without locks: the second writer started over, and the first one's file is
     no more.
     """
     path = tmp_path / "x.jsonl"
@@ -366,7 +366,7 @@ def test_the_gate_finds_a_file_that_is_opened(code: str) -> None:
 
 
 def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
-    """Else what is in it, and with `part` what is beside it, would be sent to whom the stranger
+    """Else what is in it, and with `part` what is next to it, would be sent to whom the stranger
     names.
     """
     (tmp_path / "secret.txt").write_text("mine")

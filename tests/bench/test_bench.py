@@ -67,7 +67,7 @@ def killed_and_run_again(
     after: int,
     then: LoopbackServer | None = None,
 ) -> tuple[int, Done]:
-    """Kill a bench after so many requests, and run it again, maybe at another server.
+    """Kill a bench after that many requests, and run it again, maybe at another server.
 
     Returns the requests before, and the end.
     """
@@ -152,7 +152,7 @@ def test_photographs_drawn_by_people_who_saw_no_others_boxes_agree(other: str) -
 def test_the_certificate_is_of_the_gold_as_it_is_and_says_what_the_page_says(
     tmp_path: Path,
 ) -> None:
-    """`certify gold.jsonl --max-error 3% --html`, in the set's folder, writes it anew from the same
+    """`certify gold.jsonl --max-error 3% --html`, in the set's folder, writes it again from the same
     decisions, as where a form of the certificate changes.
     """
     folder = tmp_path / "a clone"

@@ -1,4 +1,4 @@
-"""The table of classes: a picture counts once, whatever rows and parts it is in."""
+"""The table of classes: a picture counts once, in any number of rows and parts."""
 
 from __future__ import annotations
 

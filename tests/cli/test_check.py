@@ -283,7 +283,7 @@ def test_copies_in_other_runs_reports_are_none_of_a_folders_pictures(
 ) -> None:
     workplace.picture("pictures/a.jpg")
     workplace.picture("pictures/my_files/b.jpg")  # a folder that is just called so
-    for folder in ("", "run 1/"):  # beside the pictures, and below them
+    for folder in ("", "run 1/"):  # next to the pictures, and below them
         workplace.picture(f"pictures/{folder}report_files/thumbnails/a.jpg")
         for name in ("run.json", "annotations.jsonl", "report.html", "report_files/README.txt"):
             (workplace.folder / f"pictures/{folder}{name}").write_text("{}\n")

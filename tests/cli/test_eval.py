@@ -58,7 +58,7 @@ def test_json_has_every_key_and_its_interval(folder: Path) -> None:
         1,
         4,
     )
-    # one image: whatever is drawn is the same
+    # one image: each draw is the same
     assert said["intervals"]["acc_0.5"] == [0.333333, 0.333333]
     assert said["span_exact_f1"] is None
     assert "span_exact_f1" not in said["intervals"]

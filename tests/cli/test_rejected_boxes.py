@@ -205,7 +205,7 @@ def test_the_twin_of_a_rejected_box_goes_with_it(
 
 
 def test_a_box_is_rejected_by_whoever_judged_its_phrase(tmp_path: Path) -> None:
-    """Another tool may name the reviewer beside the phrase alone."""
+    """Another tool may name the reviewer next to the phrase alone."""
     cat = reviewed("a")["expressions"][0]
     for one in cat["instances"]:
         del one["reviewed_by"]

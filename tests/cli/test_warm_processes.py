@@ -41,7 +41,7 @@ def test_it_is_forked_also_where_opencv_or_ray_was_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As they are imported, they set LD_LIBRARY_PATH and PYTHONBREAKPOINT. Another value of the
-    first begins anew.
+    first is started from nothing.
     """
     monkeypatch.setenv("PYTHONBREAKPOINT", "ray.util.rpdb._driver_set_trace")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/venv/site-packages/cv2/../../lib64:")

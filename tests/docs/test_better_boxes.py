@@ -1,4 +1,4 @@
-"""The script of docs/better_boxes.md, as it stands, and the spec beside it."""
+"""The script of docs/better_boxes.md, as it is, and the spec next to it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ SERVERS = ("vllm", "llama-server", "ollama", "lms", "litellm", "docker")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; `heading` is the one it stands under."""
+    """A fenced block; `heading` is the one it is under."""
 
     page: Path
     heading: str
@@ -246,7 +246,7 @@ def test_the_commands_of_the_pages_run(
 ) -> None:
     pytest.importorskip("google.genai")
     for name in ("DF_API_KEY", "DF_BASE_URL", "DF_MODEL"):
-        monkeypatch.setenv(name, "")  # set back afterwards, whatever a page exports
+        monkeypatch.setenv(name, "")  # set back afterwards, no matter what a page exports
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("GOOGLE_API_KEY", KEY)
     for folder in ("example_data", "api_pipelines"):  # as in a clone

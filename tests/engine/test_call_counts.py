@@ -32,7 +32,7 @@ OBJECTS += [{"id": 2, "label": "mug", "bbox_2d": [100, 120, 300, 420], "score": 
 
 
 def storage_in(folder: Path, records: int) -> FileStorage:
-    """Rows of so many pictures, no two of which have the same bytes."""
+    """Rows of that many pictures, no two of which have the same bytes."""
     folder.mkdir()
     data, rows = PICTURE.read_bytes(), []
     for number in range(records):

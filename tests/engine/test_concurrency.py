@@ -32,7 +32,7 @@ def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
 
 
 def run(place: Workplace, server: LoopbackServer, rows: int, **settings: Any) -> int:
-    """Have so many rows done, in a process of its own; how many requests were on their way at once
+    """Have that many rows done, in a process of its own; how many requests were on their way at once
     after the first answer, until there was another.
     """
     place.many(rows)

@@ -87,7 +87,7 @@ def member(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 
 def sparse(name: str, size: int) -> bytes:
-    """The head of a member without content that unpacks to so many zeros."""
+    """The head of a member without content that unpacks to that many zeros."""
     head = bytearray(member(name, 0, tarfile.GNUTYPE_SPARSE))
     head[386:410] = b"00000000000\0" * 2
     head[483:495] = b"%011o\0" % size

@@ -238,8 +238,7 @@ def test_what_is_said_twice_of_one_box_goes_out_once(tmp_path: Path) -> None:
         said = json.loads(done.out)
         assert said["boxes"] == 2, name
         assert (
-            "boxes that are there already under the same words, written once: 2"
-            in said["remarks"]
+            "boxes that are there already under the same words, written once: 2" in said["remarks"]
         )
     done = command("export", run, "--format", "cvat", "-o", tmp_path / "cvat", "--json")
     assert json.loads(done.out)["boxes"] == 4  # for people, who see both

@@ -294,7 +294,7 @@ def test_verified_only_goes_by_box(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
 def test_what_nobody_verified_is_no_background(format: str, tmp_path: Path) -> None:
-    """A detector learns whatever has no box as background."""
+    """A detector learns all that has no box as background."""
     right = {"bbox": [1, 2, 30, 40], "verified": True, "reviewed_by": "ann"}
     wrong = {"bbox": [5, 6, 20, 20], "verified": False, "reviewed_by": "ann"}
     open_box = {"bbox": [7, 8, 20, 20]}

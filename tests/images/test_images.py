@@ -543,7 +543,7 @@ def test_an_eps_is_never_handed_to_ghostscript(
 
 def held_by_threads(images: Sequence[Image], wanted: int, within: float) -> int:
     """How many of the pictures are decoded at the same time, a thread each; holds them until
-    `wanted` are, or for so many seconds.
+    `wanted` are, or for that many seconds.
     """
     held: list[int] = []
     most = 0

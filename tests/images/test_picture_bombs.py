@@ -36,12 +36,12 @@ READINGS: dict[str, Callable[[str], object]] = {
 MOST_INSTRUCTIONS = 2_000_000
 """A tenth of a second's."""
 MOST_MEMORY = 16 * 2**20
-"""In bytes, beside the file's own: a sixteenth of what the bombs inflate to."""
+"""In bytes, besides the file's own: a sixteenth of what the bombs inflate to."""
 
 
 @contextmanager
 def little_memory(path: Path) -> Iterator[None]:
-    """What is done within takes little memory beside the file's size."""
+    """What is done within takes little memory compared with the file's size."""
     tracemalloc.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""`data.input_jsonl` names whatever people have: tables, image folders, COCO captions, data sets,
+"""`data.input_jsonl` names what people have: tables, image folders, COCO captions, data sets,
 pictures alone.
 """
 

@@ -1,4 +1,4 @@
-"""The law of rows: whatever a row says of its picture, it is that record's failure, and no host is
+"""The law of rows: no matter what a row says of its picture, it is that record's failure, and no host is
 asked unasked.
 """
 

@@ -1,4 +1,4 @@
-"""Inputs and pictures elsewhere: an S3 on this machine, with faults; what comes of them is what
+"""Remote inputs and pictures: an S3 on this machine, with faults; what comes of them is what
 local files give.
 """
 

@@ -235,7 +235,7 @@ def server() -> Iterator[LoopbackServer]:
 
 
 class Moods:
-    """A folder with a module, a spec beside it, and 4 rows; each module has a name that no other
+    """A folder with a module, a spec next to it, and 4 rows; each module has a name that no other
     test's has.
     """
 

@@ -42,7 +42,7 @@ DIGEST = "1bf7c41ce23237b58666f5017826d163"  # of PIXELS
 
 
 class Seeing:
-    """Boxes the left half of whatever it is shown, and remembers the pictures' sizes."""
+    """Boxes the left half of what it is shown, and remembers the pictures' sizes."""
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""PhraseGrounder: requests of so many phrases, halves after a cut-off reply, and what is not asked
+"""PhraseGrounder: requests of several phrases, halves after a cut-off reply, and what is not asked
 at all.
 """
 

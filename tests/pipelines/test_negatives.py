@@ -520,6 +520,6 @@ def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace,
         done = place.run(**settings)
         assert done.code == 0, done
     # One worker: of what was answered, the one request under way at the kill alone is sent again.
-    # What goes on vouches anew for the box format, for which one reply may be asked for twice.
+    # What goes on vouches again for the box format, for which one reply may be asked for twice.
     assert model.of_records <= undisturbed.of_records + 2
     assert annotations.read_bytes() == expected

@@ -689,7 +689,7 @@ def test_each_group_of_regions_has_its_own_marks(
     assert len(set(pictures)) == len(pictures) == 2
 
 
-# --- beside the other pipeline
+# --- next to the other pipeline
 
 
 @pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")

@@ -669,7 +669,7 @@ def test_a_rejection_beside_a_mended_box_is_lost_with_neither(
     decided(folder, "a#0", {"instances": rejected, "status": "grounded"}, "reject")
     mended = [(box["bbox"], box["verified"]) for box in (*kept, {**second, "verified": False})]
     assert [(i["bbox"], i["verified"]) for i in applied(folder)[0]["instances"]] == mended
-    # another run with another box, and that box beside one that was rejected
+    # another run with another box, and that box next to one that was rejected
     write(folder, {**two, "instances": [{"bbox": BOXES["C"]}]})
     assert [i["bbox"] for i in applied(folder)[0]["instances"]] == [BOXES["C"]]
     write(folder, {**two, "instances": [{"bbox": BOXES["C"]}, {"bbox": BOXES["B"]}]})

@@ -537,7 +537,7 @@ def test_several_labels_are_chosen_at_once_by_mouse_and_keyboard(
     names = page.locator("article h2")
     page.get_by_label("also mug").check()
     expect(names).to_have_text(["mug"])
-    expect(page.get_by_label("also mug")).to_be_focused()  # though the list was made anew
+    expect(page.get_by_label("also mug")).to_be_focused()  # though the list was made again
     page.get_by_label("also lamp").press("Space")
     expect(names).to_have_text(["mug", "lamp"])
     assert page.url.endswith("#head=mug&head=lamp")

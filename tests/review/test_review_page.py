@@ -44,7 +44,7 @@ def pressed(page: Any) -> list[str]:
 
 
 def seen(page: Any, cells: int) -> None:
-    """Wait for a page of the grid with so many cells, until it may be accepted."""
+    """Wait for a page of the grid with that many cells, until it may be accepted."""
     from playwright.sync_api import expect
 
     shown = page.locator(".cells:not([aria-busy]) .cell")

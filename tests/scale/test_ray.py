@@ -49,7 +49,7 @@ RAY = ("--engine", "ray", "--workers", "2")
 # Code for a driver in a process of its own.
 FEW_BLOCKS = "import dataflow_grounding.scale.cluster.ray_run as r; r.FEWEST_BLOCKS = 4"
 SAYS_SOON = "import dataflow_grounding.scale.cluster.ray_run as r; r.SAY_SECONDS = 1.0"
-# For a cluster that a test starts itself: beside other tests its workers would stand still.
+# For a cluster that a test starts itself: next to other tests its workers would get no turn.
 NOT_NICE = ("RAY_worker_niceness", "0")
 
 
@@ -202,7 +202,7 @@ def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_s
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cluster that is there already, with room for two workers, started elsewhere; this process
+    """A cluster that is there already, with room for two workers, started by another process; this one
     is connected to it.
     """
     import ray

@@ -110,7 +110,7 @@ def test_a_lost_worker_gives_up_its_places_and_what_it_had_in_flight_counts() ->
 @pytest.mark.parametrize("places", [4, 30])
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_the_level_is_what_one_limiter_alone_comes_to(places: int, count: int) -> None:
-    """An endpoint that takes so many at once and refuses the others; each turn all that may be in
+    """An endpoint that takes a number at once and refuses the others; each turn all that may be in
     flight are sent.
     """
     alone = Level(MOST)

@@ -78,7 +78,7 @@ def form(*parts: tuple[str, bytes]) -> bytes:
 
 
 def labels(count: int) -> str:
-    """A configuration with so many labels, each of which would be asked for."""
+    """A configuration with that many labels, each of which would be asked for."""
     several = "".join(f'<Label value="cup {number}"/>' for number in range(count))
     return CONFIG.replace('<Label value="cup"/>', several)
 

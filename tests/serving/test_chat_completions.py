@@ -1,4 +1,4 @@
-"""OpenAI-compatible servers as they differ: whatever one takes, the records are the same."""
+"""OpenAI-compatible servers as they differ: the records are the same with each."""
 
 from __future__ import annotations
 

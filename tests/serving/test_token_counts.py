@@ -1,4 +1,4 @@
-"""Token counts as an endpoint claims them: whatever they are, the run ends, and later ones and
+"""Token counts as an endpoint claims them: no matter what they are, the run ends, and later ones and
 `cost` read its folder.
 """
 

@@ -257,7 +257,7 @@ def test_a_name_twice_has_its_last_value_and_the_environment_goes_first(tmp_path
 
 @pytest.mark.slow
 def test_two_files_are_two_places(place: Workplace, thief: LoopbackServer, tmp_path: Path) -> None:
-    """The stranger's is beside the spec, the user's in the current folder."""
+    """The stranger's is next to the spec, the user's in the current folder."""
     elsewhere = tmp_path / "mine"
     elsewhere.mkdir()
     (elsewhere / ".env").write_text(f"DF_API_KEY={OWN}\n")

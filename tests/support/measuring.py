@@ -1,4 +1,4 @@
-"""Running a command as a process of its own and reading what it used; figures beside
+"""Running a command as a process of its own and reading what it used; figures next to
 their goals.
 """
 
@@ -168,7 +168,7 @@ def table(rows: Sequence[Row]) -> str:
 def show(measure: Callable[..., list[Row]], records: int | None = None) -> None:
     """The main of a benchmark: prints its table, or with --json its rows.
 
-    With `records`, `measure` takes how many there are, which is so many without --records.
+    With `records`, `measure` takes how many there are, which is that number without --records.
     """
     parser = argparse.ArgumentParser(description=measure.__doc__)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")

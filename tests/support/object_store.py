@@ -64,7 +64,7 @@ class ObjectStore(ThreadingHTTPServer):
         """Who asked has gone."""
 
     def forget(self) -> None:
-        """Begin anew: no faults, nothing counted."""
+        """Start over: no faults, nothing counted."""
         self.fault, self.most_at_once = lambda method, key, before: None, 0
         self.asked.clear()
 

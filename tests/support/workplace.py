@@ -215,7 +215,7 @@ def command(arguments: Sequence[str]) -> Done:
 
 
 WARM: list[WarmProcesses] = []
-"""Where there is one, it starts the processes, so that they needn't import all anew; tests have
+"""Where there is one, it starts the processes, so that they needn't import all of it again; tests have
 one.
 """
 
@@ -266,7 +266,7 @@ def run_script(script: Path) -> str:
 
 
 HANGING = 280.0
-"""After so many seconds nothing is waited for any longer: shortly before pytest ends the test. On a
+"""After this many seconds nothing is waited for any longer: shortly before pytest ends the test. On a
 busy machine, too, what happens at all has long happened by then.
 """
 

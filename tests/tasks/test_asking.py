@@ -81,7 +81,7 @@ def test_auto_is_asked_as_before_to_the_last_byte(place: Workplace) -> None:
         assert place.run(**{"vlm.asking": "auto"}).code == 0
         assert place.run(**{"vlm.asking": {"reply": "schema"}}).code == 0
         assert server.received == before
-        # another form asks anew for boxes, and for nothing else
+        # another form asks again for boxes, and for nothing else
         assert place.run(**{"vlm.asking": "json"}).code == 0
         new = server.requests[before:]
         assert {request.task for request in new} == {"phrase_grounding"}

@@ -1,4 +1,4 @@
-"""Reading what a judge says of boxes: strictly, and whatever it writes."""
+"""Reading what a judge says of boxes: strictly, in any form that it writes."""
 
 from __future__ import annotations
 

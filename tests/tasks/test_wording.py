@@ -241,7 +241,7 @@ def test_the_system_message_is_the_users_too(place: Workplace, server: LoopbackS
     folder = place.folder / "prompts"
     folder.mkdir()
     (folder / "system.txt").write_text("You are a warehouse inspector.\n")
-    assert place.run(**{"prompts.dir": "prompts"}).code == 0  # beside the spec
+    assert place.run(**{"prompts.dir": "prompts"}).code == 0  # next to the spec
     assert {request.system for request in server.requests if request.task} == {
         "You are a warehouse inspector."
     }

@@ -37,7 +37,7 @@ def things(draw: random.Random, size: Size, phrase: str) -> Bbox:
 
 
 def pixels(request: ReceivedRequest) -> dict[str, Any]:
-    """Answers in pixels, whatever was asked for."""
+    """Answers in pixels, no matter what was asked for."""
     size = (request.input["image"]["width"], request.input["image"]["height"])
     draw = random.Random(request.text)
     return {

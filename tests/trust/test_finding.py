@@ -32,7 +32,7 @@ def test_a_noisy_model_is_told_right(name: str) -> None:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["xyxy_1000@pad_square_corner", "xyxy_999@pad_square_corner"])
 def test_sides_that_pixels_would_explain_too_are_told_right(name: str, seed: int) -> None:
-    """A long edge of about the same number in every picture: the same boxes, whatever the noise."""
+    """A long edge of about the same number in every picture: the same boxes at any noise."""
     known = find_box_format(name, "")
     assert [one_format(known, seed, noise, 0) for noise in (0.001, 0.004)] == ["right"] * 2
 

@@ -153,7 +153,7 @@ def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
 
 @pytest.mark.slow
 def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path) -> None:
-    """Whatever the reason why others aren't: here a side of 1000 px."""
+    """For any reason why others aren't: here a side of 1000 px."""
     refuse = on(faults.bad_request("no"), where=too_much(lambda size: max(size) > 1000))
     sizes = [(640, 480), (1600, 1200), (400, 1400)]
     rows = [scene(tmp_path, size) for size in sizes]

@@ -1,4 +1,4 @@
-"""Every measure on cases that are worked out by hand; the arithmetic stands beside them."""
+"""Every measure on cases that are worked out by hand; the arithmetic is next to them."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ def test_intervals_are_of_images() -> None:
     half = figures([gold[0], record("1.png", a=[FAR], b=[FAR])], gold).to_json()
     assert half["intervals"]["acc_0.5"] == [0.0, 1.0]
     assert half["intervals"]["r1_any"] == [0.0, 1.0]
-    # One right and one wrong in each image: whatever is drawn, half is right.
+    # One right and one wrong in each image: half is right in any draw.
     even = figures([record(f"{n}.png", a=[LEFT], b=[FAR]) for n in range(2)], gold).to_json()
     assert even["intervals"]["acc_0.5"] == [0.5, 0.5]
     # 400 images of which 80 % are right: 0.8 ± 1.96 · √(0.8 · 0.2 / 400) = 0.8 ± 0.039.

@@ -206,7 +206,7 @@ def test_a_file_without_records_or_pictures_is_named(tmp_path: Path) -> None:
             assert (done.code, f"found.jsonl {said}" in done.err) == (2, True), done
 
 
-# pandas writes ints beside a null as floats
+# pandas writes ints next to a null as floats
 @pytest.mark.parametrize("of", [int, float, str, np.int64, np.float32])
 def test_boxes_of_a_resized_picture_are_scaled_and_it_is_said(of: Callable[[int], Any]) -> None:
     gold = {**record(a=[[10, 20, 30, 60]], b=[LEFT]), "width": 100, "height": 200}
