@@ -228,7 +228,6 @@ def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
     workplace.many(12)
     with LoopbackServer() as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
-        workplace.settings["vlm.openai.timeout"] = 3
         for megabytes in (160, 300, 500, 1000):
             done = ended(process(workplace.arguments(), **at_most(megabytes / 1024)))
             died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
