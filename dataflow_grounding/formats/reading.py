@@ -451,7 +451,7 @@ def complete_rows(
         with entry_errors(where, bad):
             if bad.goes_on:
                 place = place or f"{where} ({path_of(record)})"
-                record = Record(_without_bad(record, place, bad))
+                record = record.updated(_without_bad(record, place, bad))
             completed = _complete_row(record, passed_over, backgrounds)
             bad.read(sum(len(each["instances"]) or 1 for each in completed["expressions"]))
             yield completed

@@ -250,6 +250,10 @@ def test_what_can_be_read_is_imported_and_the_rest_is_named(maker: Maker, tmp_pa
         assert rows["c"]["expressions"] == []  # nobody says that it isn't there
         assert (rows["c"]["background"], rows["c"]["skipped_entries"] > 0) == (False, True)
     assert "d" not in rows
+    for name, row in rows.items():  # as without the option
+        assert Path(row["image_id"]).name == name
+        for expression in row["expressions"]:
+            assert expression["expression_id"].startswith(f"{row['image_id']}#")
 
 
 @pytest.mark.parametrize("maker", MAKERS)
