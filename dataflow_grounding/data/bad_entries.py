@@ -72,6 +72,17 @@ class BadEntries:
         self._of_picture += 1
         self.note(why)
 
+    def note_useless(self, why: str) -> bool:
+        """Take in that an object of a picture is left out that doesn't stop an import.
+
+        Its picture is marked in any case. Returns whether it counts as bad. Raises as `note` does.
+        """
+        if self.goes_on:
+            self.note_object(why)
+        else:
+            self._of_picture += 1
+        return self.goes_on
+
     def note_picture(self, why: str) -> None:
         """Take in that a picture is left out with all that is in it. Raises as `note` does."""
         self._of_picture = 0

@@ -138,8 +138,9 @@ _TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
     _LLAMA_FACTORY: Trainer(32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
 }
 _BOX_KEY = re.compile('"((?:bbox|box)_2d)"')  # a JSON key of boxes, "bbox_2d" or "box_2d"
-# What any answer with boxes has in it: numbers in brackets, as [12, 34, 56, 78], or a tag of a box.
-_MAY_HAVE_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
+# What any answer with boxes has in it: numbers in brackets, as [12, 34, 56, 78], or a box's key or
+# tag, also where its numbers can't be read.
+_MAY_HAVE_BOXES = re.compile(rf"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box|{_BOX_KEY.pattern}")
 # Matches an answer that is meant as boxes, not as words with numbers in brackets among them: it
 # begins with a bracket or a code block, or has a box key or a tag anywhere.
 _MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)

@@ -179,7 +179,7 @@ class Cvat(ReturningFormat):
                 label = mark.get("label", "")
                 facts = _facts(mark, self.passed_over)
                 is_no_box = mark.tag == "tag" and label == _NO_BOX
-                area = _read_area(mark, record, where, self.passed_over)
+                area = self._read_area(mark, record, where)
                 if mark.tag == "tag" and label == _PICTURE and facts:
                     record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
                 elif area or is_no_box:
@@ -195,6 +195,23 @@ class Cvat(ReturningFormat):
         if other_shapes and not keyed:  # something is there
             record["background"] = False
         return self.bad.marked({**record, "expressions": unite(keyed)})
+
+    def _read_area(self, mark: Element, record: Mapping[str, Any], where: str) -> dict[str, Any]:
+        # Return `bbox`, and `segmentation` of a shape that is a mask; empty for a useless shape,
+        # which is counted, and for all other elements.
+        if mark.tag not in _AREAS:
+            return {}
+        if mark.tag == "box":
+            if float(mark.get("rotation", 0)):
+                raise BrokenRow("a box is rotated: only upright ones can be read")
+            return {"bbox": [float(mark.attrib[name]) for name in _CORNERS]}
+        size = (record["width"], record["height"])
+        try:
+            mask = masks.checked(_mask_in(mark, size), size)
+        except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
+            masks.lose_object(self.bad, self.passed_over, where, error)
+            return {}
+        return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
 
 
 def _task_xml() -> str:
@@ -355,26 +372,6 @@ def _expression(
         raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
     known = {key: facts[key] for key in ("expression_id", "status") if key in facts}
     return {"text": text, "char_span": span or None, **known, "instances": instances}
-
-
-def _read_area(
-    mark: Element, record: Mapping[str, Any], where: str, passed_over: Counter[str]
-) -> dict[str, Any]:
-    # Return `bbox`, and `segmentation` of a shape that is a mask; empty for a useless shape, which
-    # is counted, and for all other elements.
-    if mark.tag not in _AREAS:
-        return {}
-    if mark.tag == "box":
-        if float(mark.get("rotation", 0)):
-            raise BrokenRow("a box is rotated: only upright ones can be read")
-        return {"bbox": [float(mark.attrib[name]) for name in _CORNERS]}
-    size = (record["width"], record["height"])
-    try:
-        mask = masks.checked(_mask_in(mark, size), size)
-    except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
-        masks.count_unusable(passed_over, where, error)
-        return {}
-    return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
 
 
 def _score_in(facts: Mapping[Any, str]) -> dict[str, float]:

@@ -352,8 +352,8 @@ class _LabelFormat(PictureFiles):
 
     def _usable(self, label: str, of_line: OfLine, lines: list[str]) -> list[Labelled]:
         # As in trainers, useless lines are left out; they are counted with the first one's place. A
-        # file of useless lines alone is likely of another format: it raises BrokenRow. If bad
-        # entries have a limit, each such line is one of them.
+        # file of useless lines alone is likely of another format: it raises BrokenRow, unless bad
+        # entries have a limit.
         bad_lines: list[str] = []
 
         def numbered(fields: list[str]) -> list[Labelled]:
@@ -363,16 +363,13 @@ class _LabelFormat(PictureFiles):
             return regions
 
         regions = read_labels(label, numbered, bad_lines)
-        if self.bad.goes_on:
-            for bad_line in bad_lines:
-                self.bad.note_object(bad_line)
-            return regions
-        if bad_lines and not regions:
+        if bad_lines and not regions and not self.bad.goes_on:
             raise BrokenRow(bad_lines[0])
-        if bad_lines:
-            self._first_bad = self._first_bad or bad_lines[0]
-            what = f"label lines of no use, of which the first is {self._first_bad}"
-            self.passed_over[what] += len(bad_lines)
+        for bad_line in bad_lines:
+            if not self.bad.note_useless(bad_line):
+                self._first_bad = self._first_bad or bad_line
+                what = f"label lines of no use, of which the first is {self._first_bad}"
+                self.passed_over[what] += 1
         return regions
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:

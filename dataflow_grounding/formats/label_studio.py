@@ -199,13 +199,26 @@ class LabelStudio(ReturningFormat):
                     latest = _latest(_whole(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
-                    shaped = [
-                        _with_mask(part, where, self.passed_over) for part in latest["result"]
-                    ]
+                    shaped = [self._with_mask(part, where) for part in latest["result"]]
                     result = self._readable(shaped, task["data"], where)
                     record = self._record(task["data"], {**latest, "result": result})
                     own = _column_of(self.name, task, kind, latest, _as_read(result))
                     yield self.bad.marked({**record, **own})
+
+    def _with_mask(self, part: Any, where: str) -> Any:
+        # A region of a mask gets `shape`, its mask and the box around it. A useless one is counted
+        # and has no effect. Others stay as they are.
+        if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
+            return part
+        try:
+            size = (part["original_width"], part["original_height"])
+            mask = masks.checked(_mask_in(part["value"], size), size)
+        except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            where = f"{where}, region {part.get('id')}"
+            masks.lose_object(self.bad, self.passed_over, where, error)
+            return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
+        shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
+        return {**part, "shape": shape, _AS_READ: part}
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled = [bool(each.get("was_cancelled")) for each in annotations]
@@ -461,22 +474,6 @@ def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
         points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
         return "polygon", {"points": points, "closed": True}
     return "brush", {"format": "rle", "rle": brush.runs_of(rle.pixels(mask))}
-
-
-def _with_mask(part: Any, where: str, passed_over: Counter[str]) -> Any:
-    # A region of a mask gets `shape`, its mask and the box around it. A useless one is counted and
-    # has no effect. Others stay as they are.
-    if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
-        return part
-    where = f"{where}, region {part.get('id')}"
-    try:
-        size = (part["original_width"], part["original_height"])
-        mask = masks.checked(_mask_in(part["value"], size), size)
-    except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
-        masks.count_unusable(passed_over, where, error)
-        return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
-    shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
-    return {**part, "shape": shape, _AS_READ: part}
 
 
 def _as_read(result: Sequence[Any]) -> list[Any]:

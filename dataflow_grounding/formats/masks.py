@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, intersection
 from dataflow_grounding.boxes.rle import MOST_PIXELS, check_rle, rle_of, runs_of
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.records import dump_text, is_number
 
 if TYPE_CHECKING:
@@ -148,3 +149,13 @@ def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
     start = f"{UNREADABLE}, of which the first is "
     known = next((what for what in passed_over if what.startswith(start)), "")
     passed_over[known or f"{start}{where}: {why}"] += 1
+
+
+def lose_object(bad: BadEntries, passed_over: Counter[str], where: str, why: Exception) -> None:
+    """Take in that an object is left out because its mask, which is all it has, is useless.
+
+    Its picture is marked. Raises ImportRefused where there are too many bad entries now.
+    """
+    said = f"no {why} in it" if isinstance(why, KeyError) else str(why)
+    if not bad.note_useless(f"{where}: the mask is of no use ({said})"):
+        count_unusable(passed_over, where, said)

@@ -366,6 +366,24 @@ def test_words_with_numbers_in_brackets_are_passed_over(tmp_path: Path) -> None:
     assert +made.passed_over == {"answers with numbers in brackets that are no box": 2}
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ('[{"bbox_2d": [50, 100, 300, 5', "cut off"),
+        ('[{"bbox_2d": [50, NaN, 300, 500], "label": "c"}]', "not a number"),
+        ('[{"bbox_2d": ["a", 100, 300, 500], "label": "c"}]', "not a number"),
+    ],
+)
+def test_an_answer_whose_boxes_cant_be_read_stops_the_import(
+    answer: str, why: str, tmp_path: Path
+) -> None:
+    draw(tmp_path, [record("a.png", (200, 100), [])])
+    line = {"conversations": turn(answer, "A mug"), "image": "a.png"}
+    (tmp_path / "data.jsonl").write_text(dump_line(line))
+    with pytest.raises(InputError, match=f"data.jsonl, line 1: .*{why}"):
+        list(read(str(tmp_path / "data.jsonl"), "llava", target="qwen3-vl"))
+
+
 def test_a_question_in_parts_about_no_box_is_passed_over(tmp_path: Path) -> None:
     draw(tmp_path, [record("a.png", (64, 48), [])])
     parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]

@@ -314,6 +314,64 @@ def test_a_detector_gets_no_picture_of_which_an_object_was_left_out(
         assert said["records"] == 2, said  # a picture without a box is no background either way
 
 
+def useless_line(folder: Path) -> Path:
+    path, _ = yolo(folder)
+    (folder / "labels/c.txt").unlink()
+    (folder / "images/c.png").unlink()
+    return path
+
+
+def useless_outline(folder: Path) -> Path:
+    path, _ = cvat(folder)
+    good = '<box label="cup" xtl="1" ytl="2" xbr="3" ybr="4"/>'
+    parts = {"a": good, "b": f'{good}<polygon label="mug" points="6,1;9,5"/>'}
+    path.write_text(
+        "<annotations>"
+        + "".join(
+            f'<image id="0" name="{name}.png" width="64" height="48">{inside}</image>'
+            for name, inside in parts.items()
+        )
+        + "</annotations>"
+    )
+    return path
+
+
+def useless_brush(folder: Path) -> Path:
+    brush = region("r2", type="brushlabels", value={"brushlabels": ["mug"], "format": "rle"})
+    results = {"a": [region("r1")], "b": [region("r1"), brush]}
+    path = folder / "tasks.json"
+    path.write_text(
+        json.dumps(
+            [
+                {"data": {"image": f"{name}.png"}, "annotations": [{"result": result}]}
+                for name, result in results.items()
+            ]
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize("more", [[], ["--skip-bad", "1"]])
+@pytest.mark.parametrize(
+    ("form", "useless"),
+    [("yolo", useless_line), ("cvat", useless_outline), ("label-studio", useless_brush)],
+)
+def test_what_never_stops_an_import_keeps_its_picture_from_detectors_too(
+    form: str, useless: Callable[[Path], Path], more: list[str], tmp_path: Path
+) -> None:
+    """As Ultralytics leaves out a picture with a label line that it can't read."""
+    (tmp_path / "data").mkdir()
+    path, out = useless(tmp_path / "data"), tmp_path / "out"
+    done = command(["import", str(path), "--format", form, "-o", str(out), "--json", *more])
+    assert done.code == 0, done
+    said = json.loads(done.out)
+    counts = [*said["left_out"].values()]
+    assert (counts, said.get("bad", {}).get("count")) == (([], 1) if more else ([1], None))
+    assert records_of(out)["b"]["skipped_entries"] == 1
+    arguments = ["export", str(out), "--format", "coco", "-o", str(tmp_path / "coco"), "--json"]
+    assert json.loads(command([*arguments, "--images", "reference"]).out)["records"] == 1
+
+
 def test_a_source_gets_back_what_was_read_without_what_was_left_out(tmp_path: Path) -> None:
     for maker in (coco, cvat, voc, label_studio):
         data = tmp_path / maker.__name__
