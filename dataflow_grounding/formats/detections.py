@@ -18,6 +18,7 @@ from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.records import is_number, is_score, stated_size
 from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.format import Format
+from dataflow_grounding.formats.imported import with_item_number
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -69,6 +70,8 @@ class LabelMe(Format):
             with object_errors(where, self.bad):
                 instance = _instance_of(shape, size, where, self.passed_over)
                 if instance is not None:
+                    if masks.KEY in instance:  # which goes where its box goes
+                        instance = with_item_number(instance, number, str(shape["label"]))
                     expression = _expression(shape["label"], [instance])
                     check_expression(expression, self.bad)
                     keyed.append((shape["label"], expression))
@@ -116,7 +119,9 @@ def _instance_of(
         passed_over[f"outlines of shapes {kind!r}, of which the box around is read"] += 1
     columns = [float(x) for x, _ in shape["points"]]
     rows = [float(y) for _, y in shape["points"]]
-    instance: dict[str, Any] = {"bbox": [min(columns), min(rows), max(columns), max(rows)]}
+    beyond = 1 if kind == "mask" else 0  # its points are its first and its last pixel
+    last = (max(columns) + beyond, max(rows) + beyond)
+    instance: dict[str, Any] = {"bbox": [min(columns), min(rows), *last]}
     try:
         mask = _mask_of(kind, shape, size)
     except (BrokenRow, ImageBroken, ValueError) as error:

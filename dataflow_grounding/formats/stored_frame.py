@@ -7,7 +7,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.orientation import Frame, upright_record
 from dataflow_grounding.data.records import Record, path_of, stated_size
-from dataflow_grounding.formats.imported import COLUMN, FRAME
+from dataflow_grounding.formats.imported import COLUMN, FRAME, note_turned
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import find_image
 
@@ -81,9 +81,11 @@ class StoredFrame:
         return turned
 
     def each_upright(self, records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield records with their labels turned upright. Raises InputError, also at the end."""
+        """Yield imported records, turned upright. Raises InputError, also at the end."""
         for record in records:
-            yield self.upright(record)
+            turned = self.upright(record)
+            note_turned(turned)
+            yield turned
         self.end()
 
     def end(self) -> None:

@@ -272,6 +272,20 @@ def test_the_mask_of_a_box_that_was_moved_by_hand_is_lost_which_is_counted(
     assert masks_of(row) == {"dog": [None]}
 
 
+def test_the_mask_of_a_labelme_box_that_was_moved_is_lost(
+    tmp_path: Path,
+    imported: Callable[..., dict[str, Any]],
+    exported: Callable[..., dict[str, Any]],
+) -> None:
+    points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
+    imported(labelme(tmp_path / "a.json", shape("dog", points, "polygon")), "labelme")
+    assert "masks that don't fit their box" not in exported("coco")["lost"]
+    (record,) = records_of(tmp_path / "results")
+    record["expressions"][0]["instances"][0]["bbox"][0] += 0.5
+    saved(tmp_path / "results" / "annotations.jsonl", json.dumps(record) + "\n")
+    assert exported("coco")["lost"]["masks that don't fit their box"] == 1
+
+
 def test_a_mask_that_was_made_for_a_moved_box_goes_out(
     tmp_path: Path,
     imported: Callable[..., dict[str, Any]],
@@ -572,14 +586,17 @@ def test_masks_of_labelme(
         tmp_path / "a.json",
         shape("dog", points, "polygon"),
         shape("mug", [[10, 5], [39, 24]], "mask", mask=png(MUG[5:25, 10:40])),
+        shape("post", [[3, 4], [3, 9]], "mask", mask=png(np.ones((6, 1), dtype=bool))),
     )
     assert imported(path, "labelme")["left_out"] == {}
     (record,) = records_of(tmp_path / "results")
     assert masks_of(record)["dog"] == [[TRIANGLE]]
+    boxes = {each["text"]: each["instances"][0]["bbox"] for each in record["expressions"]}
+    assert (boxes["mug"], boxes["post"]) == ([10, 5, 40, 25], [3, 4, 4, 10])
     exported("coco")
-    dog, mug = decoded(tmp_path / "out" / "annotations.json").values()
+    dog, mug, post = decoded(tmp_path / "out" / "annotations.json").values()
     assert np.array_equal(mug, MUG)
-    assert dog.sum() > 0
+    assert (dog.sum() > 0, post.sum()) == (True, 6)
 
 
 # Label Studio

@@ -519,6 +519,26 @@ def test_masks_are_turned_as_pillow_turns_them_and_come_back(tmp_path: Path) -> 
     assert labels_in(back, "coco") == labels
 
 
+@pytest.mark.parametrize("frame", ["stored", "upright"])
+def test_the_mask_of_a_box_that_was_moved_is_lost_in_either_frame(
+    tmp_path: Path, frame: str
+) -> None:
+    source = source_of(tmp_path / "data", "coco", BOX)
+    with_masks(source)
+    results = tmp_path / "results"
+    records = imported(source, "coco", results, "--frame", "stored")
+    export = ("export", results, "--format", "coco", "--frame", frame, "--json")
+    kept = json.loads(succeeds(*export, "-o", tmp_path / "kept").out)["lost"]
+    for record in records:
+        box = record["expressions"][0]["instances"][0]["bbox"]
+        box[0], box[2] = box[0] + 1, box[2] + 1
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (results / "annotations.jsonl").write_text(lines, "utf-8")
+    lost = json.loads(succeeds(*export, "-o", tmp_path / "lost").out)["lost"]
+    why = "masks that don't fit their box"
+    assert (kept.get(why), lost.get(why)) == (None, len(records))
+
+
 @pytest.mark.parametrize(
     ("mask", "why"),
     [
