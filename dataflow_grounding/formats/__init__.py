@@ -208,7 +208,7 @@ def read(
     from dataflow_grounding.formats.stored_frame import StoredFrame
 
     folders = filter(None, (folder, source.pictures, "."))
-    return StoredFrame(path, folders).each_upright(records)
+    return StoredFrame(path, folders).each_upright(records, source.bad)
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

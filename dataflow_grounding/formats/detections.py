@@ -179,8 +179,11 @@ class Detections(Format):
         keyed: list[tuple[Any, dict[str, Any]]] = []  # these, each after its phrase
         for where, data in read_lines(path, self.data_file, self.bad):
             name = data.get("image_path")
-            if self.bad.goes_on and not isinstance(name, str):
-                self.bad.note(f"{where}: no 'image_path' in it")
+            if not isinstance(name, str):
+                why = f"{where}: no 'image_path' in it"
+                if not self.bad.goes_on:
+                    raise InputError(why)
+                self.bad.note(why)
                 continue
             if record is not None and record["image_path"] != name:
                 yield self.bad.marked({**record, "expressions": unite(keyed)})
@@ -188,7 +191,6 @@ class Detections(Format):
             keyed_of_line: list[tuple[Any, dict[str, Any]]] = []
             with entry_errors(where), object_errors(where, self.bad):
                 keyed_of_line = _keyed_expressions(data, where, self.bad)
-                name = data["image_path"]
             if record is None:
                 keyed = []
                 record = {"image_path": name, "caption": None}

@@ -616,15 +616,20 @@ class Doubts:
         self._counts = Counter[str]()
         self._first: dict[str, str] = {}
 
-    def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
-        """Take in a record, the size that it states, and that of its picture, if they are known."""
+    def look_at(
+        self, record: Mapping[str, Any], stated: Size | None, real: Size | None, *, as_stored: bool
+    ) -> None:
+        """Take in a record, the size that it states, and that of its picture, if they are known.
+
+        `as_stored` says that the stated one is that of the picture without its EXIF orientation.
+        """
         name = path_of(record)
         size = stated or real
         if size is None:
             return
         sides = f"{size[0]} x {size[1]} px"
         if real is not None and real != size:
-            what = _SWAPPED if real == size[::-1] else _OTHER_SIZE
+            what = _SWAPPED if as_stored else _OTHER_SIZE
             self._add(what, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
         for expression in record["expressions"]:
             for instance in expression["instances"]:
@@ -656,12 +661,16 @@ def with_sizes(
     for record in records:
         stated = stated_size(record)
         real = None
+        as_stored = False
         compares = doubts is not None and doubts.compares and not is_remote(folder)
         if stated is None or (compares and not is_remote(path_of(record))):
+            name = record.get("image_path")
             with suppress(InputError):
-                real = picture_size(folder, record.get("image_path"), "")
+                real = picture_size(folder, name, "")
+                if stated not in (None, real):
+                    as_stored = stated == picture_size(folder, name, "", "stored")
         if stated is None and real is not None:
             record |= {"width": real[0], "height": real[1]}
         if doubts is not None:
-            doubts.look_at(record, stated, real)
+            doubts.look_at(record, stated, real, as_stored=as_stored)
         yield record

@@ -6,8 +6,10 @@ from typing import Any
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.orientation import Frame, upright_record
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.records import Record, path_of, stated_size
 from dataflow_grounding.formats.imported import COLUMN, FRAME, note_turned
+from dataflow_grounding.formats.reading import entry_errors
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import find_image
 
@@ -80,12 +82,20 @@ class StoredFrame:
             turned[COLUMN] = {**turned[COLUMN], FRAME: "stored"}
         return turned
 
-    def each_upright(self, records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield imported records, turned upright. Raises InputError, also at the end."""
+    def each_upright(
+        self, records: Iterable[Mapping[str, Any]], bad: BadEntries
+    ) -> Iterator[dict[str, Any]]:
+        """Yield imported records, turned upright. Raises InputError, also at the end.
+
+        Those that can't be turned are bad entries, if `bad` goes on.
+        """
         for record in records:
-            turned = self.upright(record)
-            note_turned(turned)
-            yield turned
+            turned: dict[str, Any] | None = None
+            with entry_errors(self._origin, bad):
+                turned = self.upright(record)
+            if turned is not None:
+                note_turned(turned)
+                yield turned
         self.end()
 
     def end(self) -> None:

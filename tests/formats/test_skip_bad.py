@@ -372,6 +372,18 @@ def test_what_never_stops_an_import_keeps_its_picture_from_detectors_too(
     assert json.loads(command([*arguments, "--images", "reference"]).out)["records"] == 1
 
 
+@pytest.mark.parametrize("name", [None, 5, ["a.png"]])
+def test_a_line_of_detections_has_to_name_its_picture(name: object, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    found = {"boxes": [[1, 2, 3, 4]], "scores": [0.5], "text_labels": ["cup"]}
+    lines = [{"image_path": "a.png", **found}, {"image_path": name, **found}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = run("import", detections, path, tmp_path / "out")
+    assert (done.code, done.err) == (2, f"Error: {path}, line 2: no 'image_path' in it\n")
+    assert run("import", detections, path, tmp_path / "out", "--skip-bad", "1").code == 0
+    assert [*records_of(tmp_path / "out")] == ["a"]
+
+
 def test_a_source_gets_back_what_was_read_without_what_was_left_out(tmp_path: Path) -> None:
     for maker in (coco, cvat, voc, label_studio):
         data = tmp_path / maker.__name__

@@ -478,6 +478,17 @@ def test_a_missing_picture_is_refused(tmp_path: Path) -> None:
     assert "name the folder of the pictures" in line
 
 
+def test_a_missing_picture_is_a_bad_entry(tmp_path: Path) -> None:
+    source = source_of(tmp_path / "data", "coco", BOX)
+    whole = imported(source, "coco", tmp_path / "whole", "--frame", "stored")
+    (tmp_path / "data" / "images" / "tall_3.jpg").unlink()
+    more = ("--frame", "stored", "--skip-bad", "1")
+    rest = [record for record in whole if record["image_path"] != "tall_3.jpg"]
+    assert imported(source, "coco", tmp_path / "rest", *more) == rest
+    facts = json.loads((tmp_path / "rest" / "run.json").read_text("utf-8"))["imported"]["bad"]
+    assert (facts["count"], "tall_3.jpg" in facts["entries"][0]) == (1, True)
+
+
 def with_masks(source: Path) -> None:
     """Give each annotation of a COCO file an RLE: its counts as a list, or as pycocotools' text."""
     data = json.loads(source.read_text("utf-8"))
@@ -574,6 +585,16 @@ def test_without_the_option_swapped_sizes_are_told_with_it(tmp_path: Path) -> No
     done = succeeds("import", source, "--format", "coco", "-o", tmp_path / "results", *root)
     assert "(64 x 48 px stated, 48 x 64 px found)" in done.out
     assert "--frame stored" in done.out
+
+
+def test_swapped_sizes_of_pictures_that_nothing_turns_are_sizes_of_others(tmp_path: Path) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    PIL.Image.new("RGB", (64, 48)).save(tmp_path / "data" / "images" / "a.png")
+    source = coco(tmp_path / "data", [Labelled("a.png", (48, 64), FINE)])
+    root = ("--image-root", tmp_path / "data" / "images")
+    done = succeeds("import", source, "--format", "coco", "-o", tmp_path / "results", *root)
+    assert "(48 x 64 px stated, 64 x 48 px found)" in done.out
+    assert "--frame stored" not in done.out
 
 
 def test_labels_that_were_not_turned_are_left_out_of_an_export(tmp_path: Path) -> None:
