@@ -269,7 +269,7 @@ def import_(
         write_text(os.path.join(out, CLASSES_FILE), names)
     line = f"{annotations}: {counted(writer.count, 'record')}"
     passed_over = _positive(source.passed_over)
-    missing = _missing_pictures(first_pictures, folder)
+    missing = _missing_pictures(first_pictures, folder, source.pictures)
     remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
     facts["remarks"] = remarks
@@ -281,13 +281,14 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
     return {"bad": {"count": bad.count, "entries": bad.named}} if bad.goes_on else {}
 
 
-def _missing_pictures(paths: list[str], folder: str) -> list[str]:
-    # Of a store nothing is asked: it is seen when the pictures are used.
+def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
+    # Of a store nothing is asked: it is seen when the pictures are used. Those of the data itself
+    # are in `unpacked`.
     if not paths or is_remote(folder) or any(map(is_remote, paths)):
         return []
     for path in paths:
         with suppress(GroundingError):
-            find_image(Record({"image_path": path}, (folder, ".")), "image_path")
+            find_image(Record({"image_path": path}, (folder, unpacked, ".")), "image_path")
             return []
     return [f"Note: no picture was found in {folder}, the first is {paths[0]}: name --image-root"]
 

@@ -94,6 +94,13 @@ def test_webdataset_reads_pictures_and_records_side_by_side(tmp_path: Path) -> N
         assert one["json"]["image_path"] == row["image_path"]
 
 
+@pytest.mark.parametrize("format", ["datasets", "webdataset"])
+def test_an_import_finds_the_pictures_that_it_unpacks(tmp_path: Path, format: str) -> None:
+    out = exported(tmp_path, format, numbered(2))
+    done = command(["import", str(out), "--format", format, "-o", str(tmp_path / "back")])
+    assert (done.code, done.out) == (0, f"{tmp_path}/back/annotations.jsonl: 2 records\n")
+
+
 def test_equal_data_makes_equal_shards(tmp_path: Path) -> None:
     first, second = (exported(tmp_path / name, "webdataset", numbered(3)) for name in ("a", "b"))
     assert (first / "shards" / "000000.tar").read_bytes() == (
