@@ -400,15 +400,10 @@ def _told_of_entry(where: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise InputError(f"{where}: no {error.args[0]!r} in it") from None
-    except (
-        BrokenRow,
-        UnreadableReply,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:
+    except (TypeError, LookupError, AttributeError):  # whose texts are about Python
+        why = "a value is missing, or of another type"
+        raise InputError(f"{where}: is not of this format ({why})") from None
+    except (BrokenRow, UnreadableReply, ValueError, ArithmeticError) as error:
         raise InputError(f"{where}: is not of this format ({error})") from None
 
 

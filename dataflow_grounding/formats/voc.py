@@ -7,6 +7,7 @@ annotation guidelines; labelImg's pascal_voc_io.py and labelFile.py; detectron2'
 ultralytics' VOC.yaml.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -122,9 +123,11 @@ class Voc(PictureFiles):
         items: list[str] = []
         keyed: list[tuple[str, dict[str, Any]]] = []
         facts: dict[str, Element] = {}
-        for number, element in enumerate(read_xml(file), 1):
+        numbers = Counter[str]()
+        for element in read_xml(file):
             facts.setdefault(element.tag, element_of(text_of(element)))
-            with object_errors(f"{file}, {element.tag} {number}", self.bad):
+            numbers[element.tag] += 1
+            with object_errors(f"{file}, {element.tag} {numbers[element.tag]}", self.bad):
                 if element.tag == "object":
                     keyed += [*_expressions(element, len(items), self.passed_over)]
                 items.append(text_of(element))
@@ -167,7 +170,10 @@ def _expressions(
     if not name:
         raise BrokenRow("an object without a name")
     corners = [box.findtext(corner) for corner in _CORNERS]
-    bbox = [float(corner or "nothing") for corner in corners]
+    try:
+        bbox = [float(corner or "") for corner in corners]
+    except ValueError:
+        bbox = [math.nan]
     if not all(map(is_number, bbox)):
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, corners))}")
     yield name, {"text": name, "class": name, "instances": [{"bbox": bbox, "item": item}]}

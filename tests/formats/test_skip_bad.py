@@ -155,7 +155,7 @@ def voc(folder: Path) -> tuple[Path, list[str]]:
         return f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
 
     good = thing(1, 2, 30, 40)
-    inside = {"a": good, "b": good + thing(30, 2, 1, 40), "c": thing("nan", 2, 30, 40)}
+    inside = {"a": good, "b": good + thing(30, 2, 1, 40), "c": thing("", 2, 30, 40)}
     inside["b"] += thing(1, 2, 30, 40, name=" ")
     inside["c"] += thing(30, 2, 1, 40, name="mug")
     for name, objects in inside.items():
@@ -164,9 +164,9 @@ def voc(folder: Path) -> tuple[Path, list[str]]:
         (folder / f"{name}.xml").write_text(f"<annotation>{head}{objects}</annotation>")
     (folder / "d.xml").write_text("<annotation><object>")
     return folder, [
-        "b.xml, object 5: is not of this format (an object without a name)",
+        "b.xml, object 3: is not of this format (an object without a name)",
         "b.xml, phrase 1, box 2: is not of this format (the box [30.0,",
-        "c.xml, object 3: is not of this format (a corner of 'cup' is no number",
+        "c.xml, object 1: is not of this format (a corner of 'cup' is no number",
         "c.xml, phrase 1, box 1: is not of this format (the box [30.0,",
         "d.xml is not XML",
     ]
