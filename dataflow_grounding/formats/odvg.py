@@ -11,6 +11,7 @@ from itertools import count, groupby
 from typing import Any, ClassVar
 from unicodedata import normalize
 
+from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -77,12 +78,19 @@ class _Odvg(Format):
         TypeError.
         """
         keyed = []
-        for number, region in enumerate(grounding["regions"], 1):
+        for number, region in enumerate(_regions_of(grounding), 1):
             with object_errors(f"{where}, region {number}", self.bad):
                 expression = _expression(region["phrase"], [region])
                 check_expression(expression, self.bad)
                 keyed.append((expression["text"], expression))
         return {"caption": grounding.get("caption"), "expressions": unite(keyed)}
+
+
+def _regions_of(grounding: Mapping[str, Any]) -> list[Any]:
+    regions = grounding["regions"]
+    if not isinstance(regions, list):
+        raise BrokenRow("'regions' should be a list")
+    return regions
 
 
 def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -156,7 +164,7 @@ class MMDetection(_Odvg):
         """
         caption = grounding["caption"]
         expressions = []
-        for number, region in enumerate(grounding["regions"], 1):
+        for number, region in enumerate(_regions_of(grounding), 1):
             with object_errors(f"{where}, region {number}", self.bad):
                 expression = _expression(region["phrase"], [region])
                 check_expression(expression, self.bad)
@@ -224,5 +232,5 @@ class TaoReferring(_Odvg):
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the one expression of a line, without a caption."""
-        expression = _expression(grounding["expression"], [*grounding["regions"]])
+        expression = _expression(grounding["expression"], _regions_of(grounding))
         return {"caption": None, "expressions": [expression]}

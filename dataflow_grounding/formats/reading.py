@@ -61,6 +61,7 @@ _NOTES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _MAX_NOTE_BYTES = 2**20  # of such a member; far more than any path takes
+_TAR_END = 2**20  # bytes after the last member that are looked at
 # Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
 _MAX_BYTES_WITHOUT_TAG = 8 * 2**20
 # Bytes that the parser gets at once: with each part it looks at an open tag from its start again.
@@ -291,8 +292,8 @@ class _BoundedMember(tarfile.TarInfo):
 def tar_samples(path: str) -> Iterator[TarSample]:
     """Yield the samples of a WebDataset shard, in its order.
 
-    A sample that is too large has an `error`. Raises InputError where the shard can't be read,
-    perhaps after some samples.
+    A sample that is too large has an `error`. Raises InputError where the shard can't be read, or
+    is damaged, perhaps after some samples.
     """
     try:
         with (
@@ -304,10 +305,20 @@ def tar_samples(path: str) -> Iterator[TarSample]:
             files = (member for member in tar if member.isfile())
             for key, members in groupby(files, _sample_key):
                 yield _tar_sample(tar, path, key, members)
+            _check_end(tar)
     except tarfile.TarError as error:
         raise InputError(
             f"{path} is not a tar file that can be read: {str(error).splitlines()[0]}"
         ) from None
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    # tarfile takes a damaged head of a member for the end. A tar file ends with zeros alone.
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if any(tar.fileobj.read(_TAR_END)) and tar.getmembers():
+        last = tar.getmembers()[-1].name
+        raise tarfile.ReadError(f"it is damaged after {last[:80]!r}")
 
 
 def _sample_key(member: tarfile.TarInfo) -> str:

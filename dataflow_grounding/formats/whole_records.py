@@ -151,9 +151,11 @@ class WebDataset(Format):
                     if sample.error is not None:
                         raise sample.error
                     row = json.loads(parts.pop(".json", "null"))
+                    pictures = [parts[end] for end in parts if end.lower() in ENDINGS]
                     if row is not None:
-                        pictures = [parts[end] for end in parts if end.lower() in ENDINGS]
                         yield _record(row, pictures[0] if pictures else None, self.pictures)
+                    elif pictures:
+                        self.passed_over["pictures without a record"] += 1
 
 
 def _features(value: Any) -> Any:

@@ -384,6 +384,14 @@ def test_a_line_of_detections_has_to_name_its_picture(name: object, tmp_path: Pa
     assert [*records_of(tmp_path / "out")] == ["a"]
 
 
+def test_regions_that_are_no_list_are_one_entry(tmp_path: Path) -> None:
+    row = {"filename": "a.png", "height": 48, "width": 64, "grounding": {"caption": "A cup."}}
+    row["grounding"]["regions"] = "junk"
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    done = run("import", odvg, tmp_path / "x.jsonl", tmp_path / "out", "--skip-bad", "1", "--json")
+    assert "'regions' should be a list" in json.loads(done.out)["bad"]["entries"][0]
+
+
 def test_a_source_gets_back_what_was_read_without_what_was_left_out(tmp_path: Path) -> None:
     for maker in (coco, cvat, voc, label_studio):
         data = tmp_path / maker.__name__

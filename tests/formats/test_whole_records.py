@@ -101,6 +101,35 @@ def test_an_import_finds_the_pictures_that_it_unpacks(tmp_path: Path, format: st
     assert (done.code, done.out) == (0, f"{tmp_path}/back/annotations.jsonl: 2 records\n")
 
 
+@pytest.mark.parametrize("damage", ["one bit", "zeros"])
+def test_a_shard_with_a_damaged_head_of_a_member_is_refused(tmp_path: Path, damage: str) -> None:
+    """Python's tarfile takes such a head for the end of the file."""
+    shard = exported(tmp_path, "webdataset", numbered(3)) / "shards" / "000000.tar"
+    with tarfile.open(shard) as tar:
+        third, name = tar.getmembers()[2].offset, tar.getnames()[1]
+    content = bytearray(shard.read_bytes())
+    content[third + 150] ^= 1  # within its checksum
+    if damage == "zeros":
+        content[third : third + 512] = bytes(512)
+    shard.write_bytes(content)
+    for more in ([], ["--skip-bad", "9"]):
+        arguments = ["import", str(shard), "--format", "webdataset", "-o", str(tmp_path / "back")]
+        done = command([*arguments, *more])
+        why = f"Error: {shard} is not a tar file that can be read: it is damaged after {name!r}\n"
+        assert (done.code, done.err) == (2, why)
+        assert not (tmp_path / "back").exists()
+
+
+def test_pictures_without_a_record_are_counted(tmp_path: Path) -> None:
+    shard = exported(tmp_path, "webdataset", numbered(2)) / "shards" / "000000.tar"
+    with tarfile.open(shard) as tar, tarfile.open(tmp_path / "less.tar", "w") as less:
+        for member in tar.getmembers()[:-1]:
+            less.addfile(member, tar.extractfile(member))
+    more = ["--format", "webdataset", "-o", str(tmp_path / "back"), "--json"]
+    said = json.loads(command(["import", str(tmp_path / "less.tar"), *more]).out)
+    assert (said["records"], said["left_out"]) == (1, {"pictures without a record": 1})
+
+
 def test_equal_data_makes_equal_shards(tmp_path: Path) -> None:
     first, second = (exported(tmp_path / name, "webdataset", numbered(3)) for name in ("a", "b"))
     assert (first / "shards" / "000000.tar").read_bytes() == (
