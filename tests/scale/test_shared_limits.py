@@ -244,7 +244,8 @@ def test_what_the_endpoint_takes_is_found_out_together(
     assert busy.count(200) == 240
     assert busy.count(429) <= busy.count(200) * 0.15
     [found] = limiter.found().values()
-    assert 5 <= found.places <= 12
+    # It climbs until the next refusal, so that it may end above the 8 that the endpoint takes.
+    assert 5 <= found.places < 16
     assert limiter.totals()[0] == busy.count()
 
 
