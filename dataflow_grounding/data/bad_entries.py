@@ -4,6 +4,7 @@ An entry is the smallest thing that can be left out honestly: a box, an annotati
 line, a task or a picture's own file, where it can't be read at all.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,6 +117,13 @@ class BadEntries:
     def _first(self) -> str:
         more = "; ..." if self.count > _FIRST else ""
         return "; ".join(self.named[:_FIRST]) + more
+
+
+def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
+    """Count what an import leaves out; the report on all of them names the first."""
+    start = f"{what}, of which the first is "
+    known = next((each for each in passed_over if each.startswith(start)), "")
+    passed_over[known or f"{start}{why}"] += 1
 
 
 def skipped_lines(bad: BadEntries, most: int = 10) -> Sequence[str]:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.data.bad_entries import ImportRefused
+from dataflow_grounding.data.bad_entries import ImportRefused, count_with_first
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
 from dataflow_grounding.formats import masks
@@ -231,10 +231,6 @@ class _LabelFormat(PictureFiles):
     ending = ".txt"
     measures = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._first_bad = ""  # the place of the first useless line, and why it is useless
-
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return what the file with the names begins with, here nothing.
 
@@ -367,9 +363,7 @@ class _LabelFormat(PictureFiles):
             raise BrokenRow(bad_lines[0])
         for bad_line in bad_lines:
             if not self.bad.note_useless(bad_line):
-                self._first_bad = self._first_bad or bad_line
-                what = f"label lines of no use, of which the first is {self._first_bad}"
-                self.passed_over[what] += 1
+                count_with_first(self.passed_over, "label lines of no use", bad_line)
         return regions
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:

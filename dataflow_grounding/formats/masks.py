@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, intersection
 from dataflow_grounding.boxes.rle import MOST_PIXELS, check_rle, rle_of, runs_of
-from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.bad_entries import BadEntries, count_with_first
 from dataflow_grounding.data.records import dump_text, is_number
 
 if TYPE_CHECKING:
@@ -146,9 +146,7 @@ def usable(
 
 def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
     """Count a useless mask; the report on all of them names the first."""
-    start = f"{UNREADABLE}, of which the first is "
-    known = next((what for what in passed_over if what.startswith(start)), "")
-    passed_over[known or f"{start}{where}: {why}"] += 1
+    count_with_first(passed_over, UNREADABLE, f"{where}: {why}")
 
 
 def lose_object(bad: BadEntries, passed_over: Counter[str], where: str, why: Exception) -> None:

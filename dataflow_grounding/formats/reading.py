@@ -41,7 +41,7 @@ from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
-from dataflow_grounding.images.files import MAX_FILE_BYTES, read_header
+from dataflow_grounding.images.files import MAX_FILE_BYTES, Header, read_header
 from dataflow_grounding.images.image import find_image
 
 _PASSING = nullcontext()
@@ -354,11 +354,15 @@ def picture_size(folder: str, name: Any, where: str, frame: Frame = "upright") -
     Its path, if relative, starts from `folder`. Raises InputError that begins with `where`, the
     place that names the picture.
     """
+    header = _picture_header(folder, name, where)
+    return header.stored_size if frame == "stored" else header.size
+
+
+def _picture_header(folder: str, name: Any, where: str) -> Header:
     try:
-        header = read_header(find_image(Record({"image": name}, (folder,)), "image").path)
+        return read_header(find_image(Record({"image": name}, (folder,)), "image").path)
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
-    return header.stored_size if frame == "stored" else header.size
 
 
 @contextmanager
@@ -670,11 +674,10 @@ def with_sizes(
         as_stored = False
         compares = doubts is not None and doubts.compares and not is_remote(folder)
         if stated is None or (compares and not is_remote(path_of(record))):
-            name = record.get("image_path")
             with suppress(InputError):
-                real = picture_size(folder, name, "")
-                if stated not in (None, real):
-                    as_stored = stated == picture_size(folder, name, "", "stored")
+                header = _picture_header(folder, record.get("image_path"), "")
+                real = header.size
+                as_stored = stated == header.stored_size
         if stated is None and real is not None:
             record |= {"width": real[0], "height": real[1]}
         if doubts is not None:
