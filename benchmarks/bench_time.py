@@ -20,8 +20,8 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.stand_ins.bench_model import BenchModel
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.bench_model import BenchModel
 from tests.support.workplace import REPOSITORY
 
 MODEL = "gemini-2.5-flash-lite"  # a small model with a known price

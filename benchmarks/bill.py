@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import inputs
-from benchmarks.fault_cases.fault_case import IN_FLIGHT
 from dataflow_grounding.testing import (
     Answer,
     EchoAnswers,
@@ -29,6 +28,7 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
+from tests.support.fault_cases.fault_case import IN_FLIGHT
 from tests.support.measuring import Row, show, workplace
 from tests.support.waiting import wait_until
 from tests.support.workplace import Workplace, command

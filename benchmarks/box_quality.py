@@ -5,10 +5,9 @@ mistakes things.
     python -m benchmarks.box_quality --part checks --seeds 0 1 2 3 4
 
 Five parts: errors that differ between answers (`noise`), errors that repeat, above all boxes of
-what isn't there, and a judge's check of them (`checks`; benchmarks/stand_ins/check_quality), a
-detector's boxes verified (`proposals`; benchmarks/stand_ins/proposal_quality), phrases made up that
-should be absent (`negatives`; benchmarks/stand_ins/negative_quality), and models that count pixels
-(`frames`; benchmarks/pixel_frames).
+what isn't there, and a judge's check of them (`checks`), a detector's boxes verified
+(`proposals`), phrases made up that should be absent (`negatives`), and models that count pixels
+(`frames`; benchmarks/pixel_frames). The models are in tests/support/stand_ins.
 
 The model looks at the picture that it is sent: edges are off by a share of that picture's side
 (standard deviation), so that small things profit from an enlarged part. Precision and recall are at
@@ -21,16 +20,26 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.check_tables import Table
 from benchmarks.pixel_frames import missed
-from benchmarks.stand_ins.box_scores import SIZE, measure
-from benchmarks.stand_ins.check_quality import Table
-from benchmarks.stand_ins.negative_quality import print_negatives
-from benchmarks.stand_ins.proposal_quality import print_proposals
-from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding.boxes.geometry import Bbox
+from tests.support.stand_ins.box_scores import SIZE, measure
+from tests.support.stand_ins.check_quality import NOISE
+from tests.support.stand_ins.check_quality import scenes as half_filled_scenes
+from tests.support.stand_ins.erring_model import Errors
+from tests.support.stand_ins.negative_quality import MOST_FALSE, OTHER_WAYS, kept_of
+from tests.support.stand_ins.proposal_quality import (
+    FALSE,
+    LEAST_FOUND,
+    MISSING,
+    MOST_REQUESTS,
+    verified,
+)
+from tests.support.stand_ins.seeing_model import COLORS, SeeingModel, draw
 
 PARTS = ("noise", "checks", "proposals", "negatives", "frames")
 WAYS: dict[str, dict[str, Any]] = {
@@ -115,6 +124,47 @@ def print_checks(given: argparse.Namespace) -> None:
             table.print_all_errors()
             table.print_misses()
             table.print_guessing_judge()
+
+
+def print_proposals(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
+    """A row for each judge, with the goals that it misses."""
+    gold = half_filled_scenes(folder, pictures, seed)
+    print(
+        f"\na detector's boxes, {FALSE:.0%} false, {MISSING:.0%} of the things without one\n"
+        f"{'':26} {'dropped':>8} {'kept':>6} {'moved':>6} {'found':>6} {'requests':>8}\n"
+        f"{'goal':26} {'as judge':>8} {'':6} {0:6} {LEAST_FOUND:6.3f} {MOST_REQUESTS:8.2f}"
+    )
+    for accuracy in accuracies:
+        row = verified(gold, accuracy, seed)
+        missed = row.missed_goals(accuracy)
+        misses = f"  misses {', '.join(missed)}" if missed else ""
+        name = f"proposals, judge {accuracy:.2f}"
+        print(
+            f"{name:26} {row.dropped:8.3f} {row.kept:6.3f} {row.moved:6} {row.found:6.3f}"
+            f" {row.requests:8.2f}{misses}",
+            flush=True,
+        )
+
+
+def print_negatives(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
+    """A row for each judge, with its goal."""
+    gold = half_filled_scenes(folder, pictures, seed)
+    print(
+        f"{'':26} {'made up':>8} {'presence':>8} {'verdict':>8} {'kept':>8}"
+        f" {'a picture':>9} {'requests':>8}\n"
+        f"{'goal':26} {'':8} {'':8} {'':8} {MOST_FALSE:8.2%}"
+    )
+    for accuracy in accuracies:
+        kept = kept_of(gold, Errors(noise=NOISE, accuracy=accuracy), seed=seed)
+        shares = [kept.false_share_of(way) for way in OTHER_WAYS]
+        misses = "  misses kept" if kept.false_share > MOST_FALSE else ""
+        name = f"negatives, judge {accuracy:.2f}"
+        print(
+            f"{name:26} {shares[0]:8.1%} {shares[1]:8.2%} {shares[2]:8.2%}"
+            f" {kept.false_share:8.2%} {kept.count / kept.pictures:9.2f}"
+            f" {kept.requests:8.2f}{misses}",
+            flush=True,
+        )
 
 
 def main() -> int:

@@ -15,39 +15,26 @@ replies are odd, one in which they are asked for again, and one for the probe pi
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import random
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.stand_ins.watched_model import (
-    AXIS_BY_AXIS,
-    MIXED,
-    PEOPLE,
-    SQUARES,
-    WIDE,
-    FormatOf,
-    GivenReply,
-    Scene,
-    WatchedModel,
-)
-from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import Size, box_of
-from dataflow_grounding.testing import LoopbackServer
-from dataflow_grounding.trust.format_readings import OUTSIDE, SeenBox, Sent
-from dataflow_grounding.trust.reply_judge import (
-    ASK_AGAIN_RATIO,
-    JudgedReply,
-    ReplyJudge,
-)
+from dataflow_grounding.boxes.geometry import Size
 from tests.support.measuring import Row, table
-from tests.support.pacing import lognormal
-from tests.support.workplace import Workplace
+from tests.support.stand_ins.watched_model import (
+    Scene,
+)
+from tests.support.stand_ins.watched_runs import (
+    BLIND,
+    HALF_PORTRAITS,
+    IN_FLIGHT,
+    LANDSCAPE,
+    MINORITY_OF,
+    PORTRAIT,
+    RIGHT,
+    SWITCHES,
+    Outcome,
+    play,
+)
 
-IN_FLIGHT = 8
-LATENCY = lognormal(0.03, 0.5)
 # Nothing is held while a doubtful reply is asked for again, or a probe picture is on its way.
 GOAL = 10 + 3 * IN_FLIGHT
 SWITCH = 60
@@ -64,49 +51,8 @@ WRONG = [
     ("xyxy_px", "xyxy_1000"),
     ("xyxy_px", "xywh_px"),
 ]
-SWITCHES = [
-    ("order", "xyxy_1000", "yxyx_1000", Scene()),
-    ("order, y first before", "yxyx_1000", "xyxy_1000", Scene()),
-    ("scale", "xyxy_1000", "xyxy_px", Scene()),
-    ("scale, pixels before", "xyxy_px", "xyxy_1000", Scene()),
-    ("order, people only", "xyxy_1000", "yxyx_1000", Scene(things=PEOPLE)),
-    ("order, small things", "xyxy_1000", "yxyx_1000", Scene(area=-6.5)),
-]
-BLIND = (
-    "order, squares anywhere",
-    "xyxy_1000",
-    "yxyx_1000",
-    Scene(things=SQUARES, level=False, sizes=((640, 640),)),
-)
-"""Nothing in the numbers changes: only the check after every 100 requests can tell."""
-
-MINORITY_OF = (
-    "yxyx_1000",
-    "xywh_1000",
-    "cxcywh_1000",
-    "xyxy_px",
-    "xyxy_100",
-    "yxyx_px",
-    AXIS_BY_AXIS,
-)
 SHARES = (0.03, 0.10, 0.25)
-PORTRAIT, LANDSCAPE = (480, 640), (640, 480)
 FEW_PORTRAITS: tuple[Size, ...] = (LANDSCAPE,) * 24 + (PORTRAIT,)
-HALF_PORTRAITS: tuple[Size, ...] = (LANDSCAPE, PORTRAIT)
-
-RIGHT = {
-    "all things": Scene(),
-    "small things": Scene(area=-6.5),
-    "people only": Scene(things=PEOPLE),
-    "one corner": Scene(corner=True),
-    "panoramas": Scene(sizes=WIDE),
-    "one phrase per request": Scene(most_phrases=1),
-    "mostly empty": Scene(empty=0.8),
-    "squares anywhere": Scene(things=SQUARES, level=False),
-    "one size": Scene(sizes=((800, 800),)),
-    "few phrases": Scene(things=MIXED[:2]),
-    "one thing always at one place": Scene(logo=True),
-}
 FORMATS = (
     "xyxy_1000",
     "yxyx_1000",
@@ -117,142 +63,6 @@ FORMATS = (
     "xyxy_100",
     "gemini",
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        code: Its exit code.
-        answers: Questions about its pictures that were answered.
-        again: Replies that were asked for again.
-        replied_wrong: Answers of which a reply came in another format.
-        wrong: Answers whose last reply came in another format.
-        unmarked: Those of them whose records are not marked as suspect.
-        shown: Those of these whose own numbers show it.
-        probes: Probe pictures.
-        said: Its message.
-        wrote: Whether it wrote its results.
-        suspects: Records that are marked as suspect in them.
-    """
-
-    code: int
-    answers: int
-    again: int
-    replied_wrong: int
-    wrong: int
-    unmarked: int
-    shown: int
-    probes: int
-    said: str
-    wrote: bool
-    suspects: int
-
-
-def play(
-    format_of: FormatOf,
-    asked: str,
-    scene: Scene,
-    *,
-    records: int,
-    seed: int = 0,
-    noise: float = 0.01,
-    outliers: float = 0.05,
-    swapped: float = 0.0,
-    missing: float = 0.0,
-) -> Outcome:
-    """One run of `generate`, step 1 alone."""
-    model = WatchedModel(
-        format_of,
-        scene,
-        seed=seed,
-        noise=noise,
-        outliers=outliers,
-        swapped=swapped,
-        missing=missing,
-    )
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        LoopbackServer(model, latency=LATENCY, record=False) as server,
-    ):
-        place = Workplace(
-            Path(folder), server.base_url, **{"vlm.check_every": 100, "workflow.steps": ["1"]}
-        )
-        grounding_input(place, scene, records, seed)
-        done = place.run(**{"vlm.box_format": asked, "workflow.max_workers": IN_FLIGHT})
-        wrote = (place.results / "annotations.jsonl").exists()
-        marked = marked_pictures(place) if wrote else set()
-    wrong = [reply for reply in model.last_replies() if reply.written != asked]
-    unmarked = [reply for reply in wrong if reply.image not in marked]
-    return Outcome(
-        code=done.code,
-        answers=len(model.replies),  # each picture of these runs is asked about once
-        again=model.given - len(model.replies),
-        replied_wrong=sum(
-            any(reply.written != asked for reply in replies) for replies in model.replies.values()
-        ),
-        wrong=len(wrong),
-        unmarked=len(unmarked),
-        shown=shown_by_themselves(model, asked, unmarked),
-        probes=model.probes,
-        said=done.err,
-        wrote=wrote,
-        suspects=len(marked),
-    )
-
-
-def marked_pictures(place: Workplace) -> set[str]:
-    """The sha256 of the pictures of the records that are marked as suspect."""
-    paths = [
-        Path(record["image_path"]) for record in place.annotations() if record.get("suspect_boxes")
-    ]
-    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]) -> int:
-    """How many wrong answers show by their own numbers that they are, next to all the right boxes
-    of the run.
-    """
-    judge = ReplyJudge(find_box_format(asked, ""))
-    for reply in model.last_replies():
-        if reply.written == asked:
-            judge.learn(judged(judge, reply))
-    shown = 0
-    for reply in wrong:
-        verdict = judged(judge, reply)
-        outside = any(max(box) > 1 + OUTSIDE or min(box) < -OUTSIDE for box in verdict.corners)
-        shown += outside or verdict.ratio >= ASK_AGAIN_RATIO
-    return shown
-
-
-def judged(judge: ReplyJudge, reply: GivenReply) -> JudgedReply:
-    return judge.judge(
-        [SeenBox(box_of(numbers), None, text) for text, numbers in reply.numbers], Sent(reply.size)
-    )
-
-
-def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0) -> None:
-    """What step 0 would have written: records, each with another picture."""
-    draw = random.Random(seed)
-    pictures = {}
-    for width, height in set(scene.sizes):
-        pictures[width, height] = (
-            place.folder / place.picture(f"{width}x{height}.jpg", (width, height))
-        ).read_bytes()
-    rows = []
-    for number in range(records):
-        path = place.folder / f"{number}.jpg"
-        path.write_bytes(pictures[draw.choice(scene.sizes)] + b"%d" % number)
-        phrases = [
-            draw.choice(scene.things).phrase for _ in range(draw.randint(1, scene.most_phrases))
-        ]
-        expressions = [{"text": text} for text in dict.fromkeys(phrases)]
-        rows.append({"image_path": str(path), "caption": "", "expressions": expressions})
-    before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
-    before.parent.mkdir(parents=True)
-    before.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    place.rows([])
 
 
 # --- Another format from the start, or from some reply on

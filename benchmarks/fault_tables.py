@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.fault_cases.fault_case import Case
 from benchmarks.faults import SECTIONS
+from tests.support.fault_cases.fault_case import Case
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
 WIDTH = 120

@@ -18,32 +18,9 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.fault_cases.endpoint_faults import ENDPOINT
-from benchmarks.fault_cases.fault_case import Case, Outcome
-from benchmarks.fault_cases.file_faults import FILES
-from benchmarks.fault_cases.image_faults import IMAGES
-from benchmarks.fault_cases.lock_faults import LOCKS
-from benchmarks.fault_cases.machine_faults import MACHINE
-from benchmarks.fault_cases.ray_faults import ON_RAY
-from benchmarks.fault_cases.row_faults import ROWS
-from benchmarks.fault_cases.script_faults import SCRIPTS
-from benchmarks.fault_cases.shard_faults import SHARDS
-from benchmarks.fault_cases.shortage_faults import SHORTAGES
-from benchmarks.fault_cases.signal_faults import SIGNALS
-from benchmarks.fault_cases.store_faults import STORES
-from benchmarks.fault_cases.stranger_faults import STRANGERS
-from benchmarks.fault_cases.telling_faults import TELLING
+from tests.support.fault_cases.every_fault import CASES, SECTIONS
+from tests.support.fault_cases.fault_case import Case, Outcome
 from tests.support.workplace import Workplace
-
-SECTIONS: dict[str, list[Case]] = {
-    "The endpoint": [*ENDPOINT, *TELLING],
-    "Strangers": STRANGERS,
-    "The machine and the user": [*SIGNALS, *MACHINE, *LOCKS, *FILES, *SHARDS, *SHORTAGES],
-    "Pictures and rows": [*IMAGES, *ROWS],
-    "Scripts, Ray, buckets": [*SCRIPTS, *ON_RAY, *STORES],
-}
-"""The cases by the heading under which docs/reliability.md has them."""
-CASES = [case for section in SECTIONS.values() for case in section]
 
 
 def main() -> int:

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.report_speed import SIZE, photos
-from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.turns_child import Turn
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.measuring import Row, median, table, workplace
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Workplace
 
 RECORDS, CHECK_EVERY, GOAL_MS = 300, 100, 50

@@ -16,8 +16,8 @@ import dataflow_grounding.replies
 import dataflow_grounding.serving
 import dataflow_grounding.tasks
 import dataflow_grounding.testing
-from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
+from tests.support.stand_ins.seeing_model import draw
 from tests.support.workplace import REPOSITORY
 
 ROOMS = (

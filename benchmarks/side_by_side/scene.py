@@ -14,11 +14,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stand_ins.seeing_model import COLORS, GROUND
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.testing import Answer, ReceivedRequest
 from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
+from tests.support.stand_ins.seeing_model import COLORS, GROUND
 
 COUNT = 24
 TURNED, MISSING, ABSENT = 3, 8, 6

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,7 +30,7 @@ from benchmarks.side_by_side.scene import (
 )
 from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.testing import Fault, LoopbackServer, ReceivedRequest, faults
-from tests.support.workplace import script_process
+from tests.support.workplace import REPOSITORY
 
 SCRIPTS = Path(__file__).parent
 LATENCY = 0.05
@@ -250,8 +251,13 @@ def _run(world: World, way: Way, script: Path, folder: Path) -> tuple[int, str]:
     }
     log = folder / "said.txt"
     with open(log, "wb") as said:
-        running = script_process(
-            script, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        running = subprocess.Popen(
+            [sys.executable, str(script)],
+            env={**environment, "PYTHONPATH": str(REPOSITORY)},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
         )
         end = time.monotonic() + WITHIN
         while running.poll() is None:

@@ -1,6 +1,6 @@
 """Makes architecture.svg, the picture of the rooms of the package and of what may import what.
 
-The layers are those of the import contract in pyproject.toml, which a test holds:
+The layers are those of the import contract in pyproject.toml, which `.ci/lint` holds:
 
     python docs/pictures/architecture.py
 """

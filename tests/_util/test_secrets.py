@@ -18,7 +18,6 @@ from xml.sax.saxutils import escape as xml_escape
 
 import pytest
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
 from dataflow_grounding._util.errors import ServerFault
 from dataflow_grounding._util.secrets import blotted_message, names_secret
@@ -26,6 +25,7 @@ from dataflow_grounding.compat import DataFlowServing
 from dataflow_grounding.serving import GeminiServing, Serving
 from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Done, Workplace, command, ended, process
 
 ROW = {"image_path": "a.jpg", "caption": "A cup"}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.stand_ins.asking_model import AskingModel
-from benchmarks.stand_ins.check_quality import scenes
-from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.asking_model import AskingModel
+from tests.support.stand_ins.check_quality import scenes
+from tests.support.stand_ins.heeding_model import Heeding
 from tests.support.workplace import Done, Workplace, command
 
 OWN = ("--pictures", "pictures", "--gold", "gold.jsonl")

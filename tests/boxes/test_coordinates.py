@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,44 +325,6 @@ def test_the_instructions_state_key_order_scale_and_frame(name: str, said: list[
 
     for words in said:
         assert words in sentence
-
-
-HEADINGS = ("Known by name", "Measured first", "By name only", "No boxes")
-
-
-def heading_of_the_documentation(family: BoxFormat) -> str:
-    """The heading of docs/box_formats.md that says what `auto` does with a family."""
-    if not family.boxes:
-        return "No boxes"
-    if not family.verified:
-        return "By name only"
-    return "Measured first" if family.scale == "px" else "Known by name"
-
-
-def numbers_in_the_documentation(family: BoxFormat) -> str:
-    """What docs/box_formats.md says of a family's numbers; names of its models are in the table."""
-    top = family.limits((1, 1))[0]
-    pixels = "pixels" if family.frame == "sent" else f"pixels of `{family.frame}`"
-    scale = {"px": pixels, "grid_32": "cells of a 32 x 32 grid"}.get(
-        str(family.scale), f"0–{top:g}"
-    )
-    written = family.order if family.boxes else f"{family.key}s"
-    return f"{written}, {scale}{', the middle of the bin' * bool(family.offset)}"
-
-
-@pytest.mark.parametrize("heading", HEADINGS)
-def test_the_documentation_lists_every_family_as_it_is(heading: str) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "box_formats.md").read_text("utf-8")
-    part = page.partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
-    families: dict[str, list[str]] = {}
-    for family in known_formats().values():
-        if heading_of_the_documentation(family) == heading:
-            numbers = numbers_in_the_documentation(family)
-            families.setdefault(numbers, []).append(f"`{family.name}`")
-    rows = [f"| {numbers} | {', '.join(names)} |" for numbers, names in families.items()]
-    assert rows
-    lines = [line for line in part.splitlines() if line.startswith("|")]
-    assert lines[2:] == rows, "\n".join(["docs/box_formats.md should have:", *rows])
 
 
 MAP = {"size": [1000, 500], "first": [10, 0], "last": [650, 320], "error": 0.002}

@@ -1,4 +1,4 @@
-"""What a coding agent is told, held against the code; and the skill's limits."""
+"""What a coding agent is told, held against the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataflow_grounding.jobs.registry import JOBS, job_named
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.spec.schema import VlmBlock
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from tests.support.workplace import REPOSITORY, Workplace, command
+from tests.support.workplace import Workplace, command
 
 PIECES = re.compile(r"[A-Za-z]{1,7}|\d{1,3}|[^\w\s]|_|\n")
 """Shorter than the tokens of common tokenizers, so that there are more of them."""
@@ -61,15 +61,3 @@ def test_the_fields_that_it_names_are_those_of_a_real_record(workplace: Workplac
         assert expression["instances"]
         for name in (*expression, *expression["instances"][0], *expression["verification"]):
             assert re.search(rf"\b{name}\b", text), name
-
-
-def test_the_skill_is_short_and_names_commands_that_exist() -> None:
-    skill = (REPOSITORY / "skills" / "dataflow-grounding" / "SKILL.md").read_text(encoding="utf-8")
-    assert len(skill.splitlines()) <= 150
-    for name in re.findall(r"dataflowgrounding (\w+)", skill):
-        assert name in COMMANDS
-    for key in re.findall(r"`(?:workflow|vlm)\.(\w+)", skill):
-        assert key in {
-            **VlmBlock.model_fields,
-            **job_named("image_grounding").block.model_fields["workflow"].annotation.model_fields,
-        }

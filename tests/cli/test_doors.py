@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import (
     EmbeddedServing,
     OpenAIServing,
@@ -21,6 +20,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY, Workplace, command
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Workplace, command
 
 KEY = "sk-of-the-provider"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.stand_ins.gold import GoldAnswers
 from dataflow_grounding.engine.budget import listed_price
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from tests.support.stand_ins.gold import GoldAnswers
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
 SCENES = [

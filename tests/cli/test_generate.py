@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.gold import GoldAnswers
 from dataflow_grounding import CaptionGenerator, EmbeddedServing
 from dataflow_grounding.data.dataframes import to_dataframe
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
+from tests.support.stand_ins.gold import GoldAnswers
 from tests.support.workplace import Workplace, caption, command, ended, process
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import command, ended, process
 
 

@@ -50,7 +50,7 @@ def started(folder: Path, name: str, **environment: str) -> subprocess.Popen[str
     return subprocess.Popen(line, cwd=folder, env={**whole, **environment}, text=True, **pipes)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["mine.py", *SCRIPTS])
 def test_ctrl_c_says_in_a_line_how_to_go_on(folder: Path, name: str) -> None:
     with LoopbackServer(latency=1) as server:
@@ -65,7 +65,7 @@ def test_ctrl_c_says_in_a_line_how_to_go_on(folder: Path, name: str) -> None:
     )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_have_the_exit_codes_of_generate(folder: Path, name: str) -> None:
     def ran(**environment: str) -> Done:

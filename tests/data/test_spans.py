@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from benchmarks.span_fuzz import fuzz
 from dataflow_grounding.data.spans import caption_of_spans, clean_caption, find_spans
+from tests.support.span_fuzz import fuzz
 
 UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 KINDS = (("'", "‘’‚‛‹›❛❜ʼʻʹ′´"), ('"', "“”„‟«»「」『』〝〞〟❝❞″"), ("-", "‐‑‒–—−"))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.stand_ins.erring_model import ErringModel, Errors
-from benchmarks.stand_ins.negative_quality import PhrasingModel
-from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.erring_model import ErringModel, Errors
+from tests.support.stand_ins.negative_quality import PhrasingModel
+from tests.support.stand_ins.seeing_model import draw
 from tests.support.workplace import REPOSITORY, Workplace, command
 
 PAGE = (REPOSITORY / "docs" / "better_boxes.md").read_text("utf-8")

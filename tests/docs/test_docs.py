@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.stand_ins.bench_model import BenchModel
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.bench_model import BenchModel
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
 pytestmark = pytest.mark.slow

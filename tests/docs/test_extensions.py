@@ -59,13 +59,6 @@ class Counting(EchoAnswers):
         return {"count": "three"} if len(self.told) == 1 else {"count": 3}
 
 
-def test_every_file_is_in_the_table_of_the_page() -> None:
-    page = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
-    for path in EXTENSIONS.iterdir():
-        if path.is_file():
-            assert f"(../extensions/{path.name})" in page, path
-
-
 def test_the_operator_works_in_a_pipeline_and_on_a_record(workplace: Workplace) -> None:
     share = load("operator_of_your_own").BoxShare()
     boxes = [{"bbox": [0, 0, 50, 20], "score": None}]

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY, command
 
 pytestmark = pytest.mark.slow

@@ -52,22 +52,6 @@ def test_without_an_address_it_links_nowhere_and_names_no_url(
     assert "The tutorial takes you" in " ".join(text.split())
 
 
-@pytest.mark.parametrize(
-    ("name", "most_bytes"), [("caption_to_boxes.png", 150_000), ("report.jpg", 200_000)]
-)
-def test_the_readmes_pictures_are_small_and_it_is_said_where_they_are_from(
-    name: str, most_bytes: int
-) -> None:
-    from PIL import Image
-
-    path = REPOSITORY / "docs" / "pictures" / name
-    assert path.stat().st_size < most_bytes
-    with Image.open(path) as picture:
-        assert 1000 <= picture.width <= 1020
-    assert f"](docs/pictures/{name})" in (REPOSITORY / "README.md").read_text("utf-8")
-    assert name in (REPOSITORY / "example_data" / "SOURCES.md").read_text("utf-8")
-
-
 @pytest.mark.slow
 def test_the_first_picture_can_be_made_again(tmp_path: Path) -> None:
     """Of other versions of OpenCV and Pillow some pixels may differ, the panels may not."""

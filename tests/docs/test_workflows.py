@@ -17,7 +17,6 @@ from tests.support.workplace import REPOSITORY
 
 README = ".github/workflows/readme.yml"
 MARKED = re.compile(r"^<!-- (\w+) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 WITHOUT_POSIX = """\
 import os, signal, sys
 for module in ("fcntl", "grp", "pwd", "resource", "termios"):
@@ -55,15 +54,6 @@ def test_a_marked_command_runs_as_the_readme_has_it_at_that_time(tmp_path: Path,
     subprocess.run(["bash", "-e", "-c", command], cwd=tmp_path, check=True, capture_output=True)
     marked = MARKED.findall(other)[["first", "tests"].index(name)]
     assert (tmp_path / "ran.txt").read_text() == marked[1].split("echo ")[1].split(" |")[0] + "\n"
-
-
-def test_all_tests_run_once_and_quick_ones_on_every_other_system_and_python() -> None:
-    every = {"os": ["ubuntu-latest", "macos-latest"], "python": PYTHONS}
-    found = jobs(README)
-    assert found["first"]["strategy"]["matrix"] == every
-    [python] = [step["with"] for step in found["tests"]["steps"] if "with" in step]
-    whole = {"os": found["tests"]["runs-on"], "python": python["python-version"]}
-    assert found["quick"]["strategy"]["matrix"] == {**every, "exclude": [whole]}
 
 
 def test_the_quick_job_leaves_out_what_is_slow(tmp_path: Path) -> None:

@@ -8,18 +8,16 @@ import importlib.util
 import resource
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_cases.shortage_faults import few_files
 from dataflow_grounding.testing import LoopbackServer, faults, on
+from tests.support.fault_cases.shortage_faults import few_files
 from tests.support.servings import KINDS
 from tests.support.workplace import Workplace, ended, process
 
 pytestmark = pytest.mark.slow
 
-RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 COUNT = 20
 PRICES = {"input": 100.0, "output": 1000.0}
 
@@ -136,15 +134,3 @@ LIMITS: dict[str, Callable[[Workplace], None]] = {
 def test_it_holds(workplace: Workplace, limit: str) -> None:
     workplace.many(COUNT)
     LIMITS[limit](workplace)
-
-
-def test_each_is_in_the_table() -> None:
-    section = (
-        RELIABILITY.read_text(encoding="utf-8").partition("## Limits\n")[2].partition("\n## ")[0]
-    )
-    rows = [
-        line.split(" | ")[0].removeprefix("| ")
-        for line in section.splitlines()
-        if line.startswith("| ")
-    ]
-    assert rows[1:] == list(LIMITS)

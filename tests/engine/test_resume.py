@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_cases.fault_case import undisturbed
 from dataflow_grounding.testing import (
     Answer,
     EchoAnswers,
@@ -24,6 +23,7 @@ from dataflow_grounding.testing import (
     on,
 )
 from dataflow_grounding.testing.faults import FaultRule
+from tests.support.fault_cases.fault_case import undisturbed
 from tests.support.waiting import wait_until
 from tests.support.workplace import LONG_AGO, Workplace, caption, ended
 
@@ -153,7 +153,7 @@ def newest_counts(place: Workplace) -> list[str]:
     return finished_rows_gone(place)
 
 
-# a torn last line, and lines of an older version: benchmarks/fault_cases/machine_faults.py
+# a torn last line, and lines of an older version: tests/support/fault_cases/machine_faults.py
 CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
     ("nothing", same, 0),
     ("the mark of a finished run is gone", manifest_gone, 0),

@@ -182,7 +182,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 STATS, LINT, EXPORT = ["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("line", "name"),
     [

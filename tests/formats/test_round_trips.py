@@ -210,7 +210,7 @@ def check_told(rows: list[dict[str, Any]], done: Exported, format: Format) -> No
         assert done.lost.get(reason, 0) == count, reason
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 @given(rows=data_sets())
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

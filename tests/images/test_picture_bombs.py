@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.fault_cases.picture_bombs import BOMBS, endless_exif, many_pages
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding._util.errors import ImageBroken
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.files import decode, parse_facts, read_header
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.bytecode import instructions_of
+from tests.support.fault_cases.picture_bombs import BOMBS, endless_exif, many_pages
 from tests.support.reviewing import look_at_all
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Workplace, caption, command
 
 pytestmark = pytest.mark.slow
@@ -108,7 +108,7 @@ def test_exif_as_cameras_write_it_is_read_whatever_the_file_has(tmp_path: Path) 
 SHAPES = [(200_000, 2), (2, 200_000), (60_000, 1), (51, 1), (3000, 61), (1, 1)]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("size", SHAPES, ids=str)
 @pytest.mark.parametrize("box_format", ["auto", "qwen2.5-vl"])
 def test_no_shape_of_a_picture_ends_a_run(

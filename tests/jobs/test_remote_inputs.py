@@ -126,7 +126,7 @@ KINDS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_elsewhere_gives_what_the_same_one_here_does(
     place: Workplace, store: ObjectStore, kind: str
@@ -183,7 +183,7 @@ def twice(*faults: str, ending: str = ".jpg") -> Callable[[str, str, int], str |
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "fault",
     [

@@ -10,13 +10,13 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.stand_ins.asking_model import AskingModel
-from benchmarks.stand_ins.check_quality import scenes
-from benchmarks.stand_ins.erring_model import ErringModel, Errors
-from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding.testing import LoopbackServer
 from tests.formats.test_stored_frame import BOX, Labelled, kitti, pictures, red_box
 from tests.support.referring_place import ReferringPlace
+from tests.support.stand_ins.asking_model import AskingModel
+from tests.support.stand_ins.check_quality import scenes
+from tests.support.stand_ins.erring_model import ErringModel, Errors
+from tests.support.stand_ins.heeding_model import Heeding
 from tests.support.workplace import Workplace, command
 
 Records = list[dict[str, Any]]

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from dataflow_grounding import (
     BoxRefiner,
     BoxVerifier,
@@ -32,6 +31,7 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
+from tests.support.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from tests.support.workplace import Workplace
 
 BIG = [100, 120, 480, 600]

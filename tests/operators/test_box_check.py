@@ -13,17 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.stand_ins.check_quality import (
-    CHECKS,
-    NOISE,
-    PLAIN,
-    REGROUND,
-    mean_of,
-    scenes,
-    worth_of,
-)
-from benchmarks.stand_ins.erring_model import ErringModel, Errors
-from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding import (
     BoxChecker,
     BoxMender,
@@ -52,6 +41,17 @@ from dataflow_grounding.operators.judge_test import (
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
+from tests.support.stand_ins.check_quality import (
+    CHECKS,
+    NOISE,
+    PLAIN,
+    REGROUND,
+    mean_of,
+    scenes,
+    worth_of,
+)
+from tests.support.stand_ins.erring_model import ErringModel, Errors
+from tests.support.stand_ins.seeing_model import draw
 
 SIZE = (1200, 900)
 RED = [100, 120, 480, 600]
@@ -957,7 +957,7 @@ def test_where_nothing_absent_is_boxed_hardly_a_right_box_goes(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize("absent", [0.3, 0.9])
 def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
     tmp_path: Path, absent: float

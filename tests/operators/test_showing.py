@@ -17,7 +17,6 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import (
     BBoxVisualizer,
     BoxOperator,
@@ -41,6 +40,7 @@ from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.operators._calling import roles_of
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY, Workplace
 
 PIXELS = numpy.full((30, 40, 3), 200, "uint8")

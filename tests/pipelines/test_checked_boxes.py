@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.check_quality import scenes
-from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
-from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding.operators.judge_test import MOST_PICTURES
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults
+from tests.support.stand_ins.check_quality import scenes
+from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
+from tests.support.stand_ins.seeing_model import COLORS
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Done, Workplace, command
 

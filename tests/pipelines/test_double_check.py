@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.gold import GoldAnswers
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from tests.support.referring_place import ReferringPlace
+from tests.support.stand_ins.gold import GoldAnswers
 
 CAR, BUS, VAN = [10, 20, 110.5, 90], [300, 40, 600, 260], [200, 300, 260, 420.25]
 TEXTS = {

@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.check_quality import NOISE, scenes
-from benchmarks.stand_ins.erring_model import Errors, about_probes
-from benchmarks.stand_ins.negative_quality import (
+from dataflow_grounding import NegativeChecker, NegativePhraser
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
+from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.stand_ins.check_quality import NOISE, scenes
+from tests.support.stand_ins.erring_model import Errors, about_probes
+from tests.support.stand_ins.negative_quality import (
     MOST_FALSE,
     PhrasingModel,
     is_there,
@@ -23,10 +27,6 @@ from benchmarks.stand_ins.negative_quality import (
     steps_of,
     with_some_told,
 )
-from dataflow_grounding import NegativeChecker, NegativePhraser
-from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
-from tests.support.referring_place import ReferringPlace, kitti
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Workplace, command
 

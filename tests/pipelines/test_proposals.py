@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.stand_ins.check_quality import scenes
-from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
-from benchmarks.stand_ins.proposal_quality import proposals_for, verified
-from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding import ProposalVerifier
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.stand_ins.check_quality import scenes
+from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
+from tests.support.stand_ins.proposal_quality import proposals_for, verified
+from tests.support.stand_ins.seeing_model import COLORS
 from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow  # each is one or several runs with a judge

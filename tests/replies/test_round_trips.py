@@ -1,7 +1,7 @@
 """Items written in every form are read back the same; what is damaged is never read as other boxes.
 
-The writer is `benchmarks/reply_forms.py`, the damages are those of `benchmarks/damaged_replies.py`,
-which does a hundred thousand.
+The writer is `tests/support/reply_forms.py`, the damages are those of
+`tests/support/damaged_replies.py`; `python -m benchmarks.damaged_replies` reads a hundred thousand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.damaged_replies import (
+from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies.reading import FoundBox, Note
+from tests.support.bytecode import instructions_of
+from tests.support.damaged_replies import (
     AROUND,
     DAMAGES,
     KINDS,
@@ -28,7 +31,7 @@ from benchmarks.damaged_replies import (
     read_any,
     verdict,
 )
-from benchmarks.reply_forms import (
+from tests.support.reply_forms import (
     FORMS,
     GRAMMAR,
     Form,
@@ -39,9 +42,6 @@ from benchmarks.reply_forms import (
     truth_of,
     write,
 )
-from dataflow_grounding.replies import Reading, read_boxes
-from dataflow_grounding.replies.reading import FoundBox, Note
-from tests.support.bytecode import instructions_of
 
 EACH_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 REPLIES = 25
@@ -189,7 +189,7 @@ def work_of(text: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", KINDS)
 def test_twice_the_length_is_twice_the_work(kind: str) -> None:
     for around in AROUND:
@@ -199,7 +199,7 @@ def test_twice_the_length_is_twice_the_work(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_pattern_runs_up_on_a_megabyte(kind: str) -> None:
     """A pattern that is quadratic in a reply's length would not come to an end on a megabyte."""

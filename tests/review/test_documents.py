@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.bench_model import BenchModel
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.bench_model import BenchModel
 from tests.support.workplace import command
 
 pytestmark = pytest.mark.slow

@@ -1411,7 +1411,7 @@ def test_a_page_without_its_folder_says_so(folder: Path, show: Any) -> None:
     assert "--single-file" in page.get_by_role("alert").inner_text()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("more", "width", "scheme"),
     [

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import FileStorage
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.records import Record
@@ -23,6 +22,7 @@ from dataflow_grounding.images.files import read_header
 from dataflow_grounding.images.image import find_image
 from dataflow_grounding.review import publish, report_folder
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Workplace, command
 
 RECORD = {"image_id": "a", "caption": "a mug", "expressions": []}

@@ -21,9 +21,6 @@ import PIL.Image
 import PIL.ImageColor
 import pytest
 
-from benchmarks.stand_ins.check_quality import scenes
-from benchmarks.stand_ins.erring_model import ErringModel, Errors
-from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding import FileStorage, Pipeline, operator
 from dataflow_grounding._util.errors import PlanError, SpecError
 from dataflow_grounding._util.secrets import learn
@@ -34,6 +31,9 @@ from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.referring_place import STEPS as OF_BOXES
 from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.stand_ins.check_quality import scenes
+from tests.support.stand_ins.erring_model import ErringModel, Errors
+from tests.support.stand_ins.seeing_model import COLORS
 from tests.support.store import BUCKET, environment, faulty_store
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Workplace, ended, process

@@ -144,7 +144,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_killed_run_goes_on_through_faults(
     run: Elsewhere, store: FaultyStore, slow: LoopbackServer, fault: str

@@ -133,7 +133,7 @@ def test_the_level_is_what_one_limiter_alone_comes_to(places: int, count: int) -
     assert means[1] == pytest.approx(means[0], rel=0.15), means
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(20))
 def test_the_limits_are_kept_to_the_last_request_whoever_is_lost(seed: int) -> None:
     """Workers ask, send, settle and are lost in an order that chance decides."""

@@ -19,8 +19,8 @@ import PIL.Image
 import pytest
 import yaml
 
-from benchmarks.stand_ins.tiny_vlm import tiny_vlm
 from dataflow_grounding import CaptionGenerator, ExpressionExtractor, LocalServing, PhraseGrounder
+from tests.support.stand_ins.tiny_vlm import tiny_vlm
 from tests.support.workplace import REPOSITORY, Workplace, ended
 
 pytestmark = pytest.mark.slow

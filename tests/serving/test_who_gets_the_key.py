@@ -140,7 +140,7 @@ def test_a_client_of_ones_own_follows_none_here_either(
 # --- TLS
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @each
 @pytest.mark.parametrize("wrong", ["nobody vouches for it", "another host's"])
 def test_a_wrong_certificate_is_refused(

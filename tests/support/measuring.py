@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "dataflow_grounding")
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def generate(
     """
     spec = results.parent / "spec.yaml"
     if not spec.exists():
-        source = BENCHMARKS.parent / "dataflow_grounding" / "spec" / "image_grounding.yaml"
+        source = REPOSITORY / "dataflow_grounding" / "spec" / "image_grounding.yaml"
         spec.write_text(source.read_text())
     block = "image_grounding."
     values = [

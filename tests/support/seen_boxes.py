@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from tests.support.stand_ins.seeing_model import draw
 
 PARTS = {"red": (0.1, 0.4), "blue": (0.6, 0.9)}
 """Where each begins and ends, as shares of both sides."""

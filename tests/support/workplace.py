@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import dataflow_grounding
 from dataflow_grounding.cli.main import main
-from tests.support.warm import WarmProcesses
 
 REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 ORIENTATION = 0x0112
@@ -214,12 +213,6 @@ def command(arguments: Sequence[str]) -> Done:
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 
 
-WARM: list[WarmProcesses] = []
-"""Where there is one, it starts the processes, so that they needn't import all of it again; tests have
-one.
-"""
-
-
 def process(
     arguments: Sequence[str],
     *,
@@ -239,30 +232,7 @@ def process(
         "encoding": "utf-8",
         **options,
     }
-    if WARM and WARM[0].may_start(whole, piped):
-        return WARM[0].start(line, first, whole, **piped)
     return subprocess.Popen(line, env=whole, **piped)
-
-
-def script_process(
-    script: Path, *, env: Mapping[str, str], **options: Any
-) -> subprocess.Popen[Any]:
-    """A script as a process of its own, with this environment and no other."""
-    whole = {**env, "PYTHONPATH": str(REPOSITORY)}
-    if WARM and WARM[0].may_start(whole, options):
-        return WARM[0].start([sys.executable, "-c", ""], run_script(script), whole, **options)
-    return subprocess.Popen([sys.executable, str(script)], env=whole, **options)
-
-
-def run_script(script: Path) -> str:
-    """Return code that runs a script as Python does, and ends the process with it."""
-    path = str(script)
-    return (
-        "import runpy, sys\n"
-        f"sys.argv[:] = [{path!r}]\n"
-        f"runpy.run_path({path!r}, run_name='__main__')\n"
-        "raise SystemExit"
-    )
 
 
 HANGING = 280.0

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding import GeminiServing, OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding.tasks.ways_to_ask import form_of, objects_of_lines
@@ -20,6 +19,7 @@ from dataflow_grounding.testing import (
     LoopbackServer,
     ReceivedRequest,
 )
+from tests.support.stand_ins.heeding_model import Heeding
 from tests.support.workplace import Workplace, command
 
 FORMS = ["json", "lines", "lists", "json_lists", "bbox_2d", "box_2d", "bbox"]

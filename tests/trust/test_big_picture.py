@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.resize_rules import reduced
-from benchmarks.stand_ins.seeing_model import COLORS, GROUND, SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.calibration_file import cache_path
+from tests.support.stand_ins.resize_rules import reduced
+from tests.support.stand_ins.seeing_model import COLORS, GROUND, SeeingModel
 
 # Shares of both sides at which a box begins and ends. They are whole pixels of all sizes here.
 PARTS = {"red": (0.125, 0.375), "blue": (0.625, 0.875)}

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
@@ -20,6 +19,7 @@ from dataflow_grounding.trust.calibration_file import (
     cache_path,
     prompt_version,
 )
+from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Done, Workplace
 
 KEY = "sk-4b1d-very-secret-key"

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import GroundingError, SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing, Serving
@@ -28,6 +27,7 @@ from dataflow_grounding.testing import (
     on,
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from tests.support.stand_ins.watched_model import Scene, WatchedModel
 from tests.support.workplace import Workplace
 
 X, Y = "xyxy_1000", "yxyx_1000"

@@ -19,8 +19,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks import box_watch
-from benchmarks.stand_ins.watched_model import PEOPLE, Scene, WatchedModel
 from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
@@ -33,6 +31,8 @@ from dataflow_grounding.testing import (
     on,
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from tests.support.stand_ins import watched_runs
+from tests.support.stand_ins.watched_model import PEOPLE, Scene, WatchedModel
 from tests.support.waiting import wait_until
 from tests.support.workplace import Done, Workplace, caption, command
 
@@ -703,18 +703,18 @@ def test_check_every_is_a_number_above_zero(place: Workplace) -> None:
     assert "check_every" in place.run(**{"vlm.check_every": 0}).err
 
 
-# --- whole runs of benchmarks/box_watch.py
+# --- whole runs
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("case", box_watch.SWITCHES[:4], ids=lambda case: case[0])
+@pytest.mark.sampled
+@pytest.mark.parametrize("case", watched_runs.SWITCHES[:4], ids=lambda case: case[0])
 def test_a_change_shows_in_the_numbers_soon(
     place: Workplace, case: tuple[str, str, str, Scene]
 ) -> None:
     """Checks come only where the numbers call for them: in none of these runs by themselves."""
     _, before, after, scene = case
-    box_watch.grounding_input(place, scene, 160)
+    watched_runs.grounding_input(place, scene, 160)
     model = WatchedModel(lambda n, _: before if n < 60 else after, scene, noise=0.02)
     settings = {"vlm.box_format": before, "workflow.steps": ["1"], "workflow.max_workers": 1}
     with LoopbackServer(model) as server:
@@ -728,17 +728,20 @@ PANORAMAS = Scene(sizes=((1100, 400), (1600, 560)))
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize(("seed", "written"), [(0, "xyxy_1000"), (1, "xyxy_px"), (2, "cxcywh_px")])
 @pytest.mark.parametrize(
     "scene",
-    [*(box_watch.RIGHT[kind] for kind in ("all things", "one corner", "mostly empty")), PANORAMAS],
+    [
+        *(watched_runs.RIGHT[kind] for kind in ("all things", "one corner", "mostly empty")),
+        PANORAMAS,
+    ],
     ids=["all things", "one corner", "mostly empty", "panoramas"],
 )
 def test_a_noisy_model_in_the_right_format_is_not_stopped(
     scene: Scene, seed: int, written: str
 ) -> None:
-    outcome = box_watch.play(
+    outcome = watched_runs.play(
         lambda *_: written, written, scene, records=60, seed=seed, noise=0.03, outliers=0.2
     )
     assert (outcome.code, outcome.answers) == (0, 60), outcome.said
@@ -746,7 +749,7 @@ def test_a_noisy_model_in_the_right_format_is_not_stopped(
 
 @pytest.mark.slow
 def test_what_shows_nowhere_is_found_by_the_next_check_at_the_latest() -> None:
-    _, before, after, scene = box_watch.BLIND
+    _, before, after, scene = watched_runs.BLIND
     assert scene.things != PEOPLE
-    outcome = box_watch.play(lambda n, _: before if n < 30 else after, before, scene, records=80)
+    outcome = watched_runs.play(lambda n, _: before if n < 30 else after, before, scene, records=80)
     assert (outcome.code, outcome.wrote) == (2, False), "at the end, before anything is written"

@@ -9,26 +9,26 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.calibration import FORMATLESS, NAMES, PROBES, is_refused, one_format
-from benchmarks.resize_rules import OTHERS, RULES, reduced
-from benchmarks.stand_ins.probe_model import answered, seen
-from benchmarks.stand_ins.rule_runs import STATED, decided, one_rule, with_rule
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.trust.finding import fit_parts
 from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
+from tests.support.stand_ins.format_runs import FORMATLESS, NAMES, PROBES, is_refused, one_format
+from tests.support.stand_ins.probe_model import answered, seen
+from tests.support.stand_ins.resize_rules import OTHERS, RULES, reduced
+from tests.support.stand_ins.rule_runs import STATED, decided, one_rule, with_rule
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMES)
 def test_a_noisy_model_is_told_right(name: str) -> None:
-    """Two of the runs of benchmarks/calibration.py: whole numbers, and numbers as they come."""
+    """Two of the runs of `benchmarks.calibration`: whole numbers, and numbers as they come."""
     assert [one_format(find_box_format(name, ""), seed) for seed in (0, 1)] == ["right", "right"]
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", ["xyxy_1000@pad_square_corner", "xyxy_999@pad_square_corner"])
 def test_sides_that_pixels_would_explain_too_are_told_right(name: str, seed: int) -> None:
@@ -38,13 +38,13 @@ def test_sides_that_pixels_would_explain_too_are_told_right(name: str, seed: int
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(3)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(
     name: str, seed: int
 ) -> None:
-    """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to
+    """Three of the runs of `benchmarks.calibration`, one for each noise; the first has next to
     none.
     """
     outcome = one_rule(name, {**RULES, **OTHERS}[name], seed)
@@ -66,7 +66,7 @@ def test_a_rule_that_only_chance_makes_fit_is_not_read_wrong(name: str, seed: in
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("what", list(FORMATLESS))
 def test_answers_in_no_one_format_are_refused(what: str, seed: int) -> None:

@@ -9,10 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.pixel_frames import MODEL
-from benchmarks.resize_rules import reduced
-from benchmarks.stand_ins.probe_model import ProbeModel
-from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder, read_boxes
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import FrameMap
@@ -28,6 +24,10 @@ from dataflow_grounding.trust.calibration_file import (
 from dataflow_grounding.trust.choice import FormatChoice
 from dataflow_grounding.trust.maps import format_in_frames
 from tests.support.seen_boxes import off, scene
+from tests.support.stand_ins.pixel_frames import MODEL
+from tests.support.stand_ins.probe_model import ProbeModel
+from tests.support.stand_ins.resize_rules import reduced
+from tests.support.stand_ins.seeing_model import SeeingModel
 from tests.support.workplace import Workplace
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.box_watch import grounding_input
-from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing, Reply
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
+from tests.support.stand_ins.watched_model import Scene, WatchedModel
+from tests.support.stand_ins.watched_runs import grounding_input
 from tests.support.workplace import Done, Workplace
 
 pytestmark = pytest.mark.slow

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import box_watch, odd_servers
-from benchmarks.box_watch import HALF_PORTRAITS, RIGHT, grounding_input
-from benchmarks.odd_servers import OddServer, by_chance, moved, shifted
-from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
+from tests.support.stand_ins import odd_servers, watched_runs
+from tests.support.stand_ins.odd_servers import OddServer, by_chance, moved, shifted
+from tests.support.stand_ins.watched_model import PEOPLE, Scene, WatchedModel
+from tests.support.stand_ins.watched_runs import HALF_PORTRAITS, RIGHT, grounding_input
 from tests.support.workplace import Done, Workplace
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def turned_if_upright(number: int, size: Size) -> str:
 
 def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_for() -> None:
     scene = Scene(sizes=HALF_PORTRAITS)
-    outcome = box_watch.play(turned_if_upright, X, scene, records=60, noise=0.02)
+    outcome = watched_runs.play(turned_if_upright, X, scene, records=60, noise=0.02)
     assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
     assert (
         f"{Y} would fit these, where pictures of other shapes come as asked: leave pictures like"
@@ -42,10 +42,10 @@ def test_x_and_y_swapped_in_portraits_alone_are_found_before_any_box_is_asked_fo
     assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("written", box_watch.MINORITY_OF)
+@pytest.mark.sampled
+@pytest.mark.parametrize("written", watched_runs.MINORITY_OF)
 def test_a_tenth_of_the_replies_in_another_format_is_never_written(written: str) -> None:
-    outcome = box_watch.play(
+    outcome = watched_runs.play(
         lambda number, _: written if number % 10 == 7 else X, X, Scene(), records=120, seed=3
     )
     assert (outcome.code, outcome.wrote) == (2, False), outcome
@@ -144,7 +144,7 @@ class Lying(WatchedModel):
 def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
     place: Workplace, sees_rectangles: bool
 ) -> None:
-    scene = Scene(things=box_watch.PEOPLE, most_phrases=1, empty=0.0, sizes=((640, 480),))
+    scene = Scene(things=PEOPLE, most_phrases=1, empty=0.0, sizes=((640, 480),))
     grounding_input(place, scene, 50)
     model = Lying(lambda *_: X, scene)
 
@@ -170,7 +170,7 @@ def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
     assert bool(lying) is not sees_rectangles
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("kind", "how"),
@@ -185,7 +185,7 @@ def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
 def test_honest_runs_are_not_stopped_however_odd_they_are(
     kind: str, how: dict[str, float], seed: int
 ) -> None:
-    outcome = box_watch.play(
+    outcome = watched_runs.play(
         lambda *_: X, X, RIGHT[kind], records=100, seed=seed, **{"noise": 0.02, **how}
     )
     assert outcome.code == 0, outcome.said
@@ -193,7 +193,7 @@ def test_honest_runs_are_not_stopped_however_odd_they_are(
     assert outcome.again <= 6
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", [10, 14])
 def test_three_replies_in_ten_that_are_shifted_are_found_where_probe_pictures_meet_them(
     seed: int,

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import (
     EmbeddedServing,
     GroundingError,
@@ -24,6 +23,7 @@ from dataflow_grounding._util.errors import EndpointRefused, SpecError
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
 from dataflow_grounding.trust.no_fit import NoFit
+from tests.support.stand_ins.probe_model import ProbeModel
 
 
 def client_of(server: LoopbackServer) -> Callable[[str, bytes], str]:

@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.pixel_frames import MODEL
-from benchmarks.resize_rules import reduced
-from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.images.image import PADDING
@@ -25,6 +22,9 @@ from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.own_probes import STANDING_OUT, drawn_into
 from dataflow_grounding.trust.probes import COLORS, INSET
 from dataflow_grounding.trust.seen_probes import LAYOUTS
+from tests.support.stand_ins.pixel_frames import MODEL
+from tests.support.stand_ins.resize_rules import reduced
+from tests.support.stand_ins.seeing_model import SeeingModel
 from tests.support.workplace import Workplace
 
 X = "xyxy_1000"

@@ -12,10 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.pixel_frames import MODEL, SERVERS, scenes
-from benchmarks.resize_rules import drifting, reduced
-from benchmarks.stand_ins.box_scores import measure
-from benchmarks.stand_ins.seeing_model import SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
@@ -31,12 +27,16 @@ from dataflow_grounding.testing import (
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.calibration_file import Calibration, cache_path, prompt_version
 from tests.support.seen_boxes import off, scene
+from tests.support.stand_ins.box_scores import measure
+from tests.support.stand_ins.pixel_frames import MODEL, SERVERS, scenes
+from tests.support.stand_ins.resize_rules import drifting, reduced
+from tests.support.stand_ins.seeing_model import SeeingModel, draw
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", list(SERVERS))
 def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
     gold = scenes(tmp_path, 4)

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stand_ins.probe_model import ProbeModel, answered
-from benchmarks.stand_ins.rule_runs import decided
-from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
@@ -26,6 +23,9 @@ from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.probes import Probe, ProbedPicture
 from tests.support.seen_boxes import off, scene
+from tests.support.stand_ins.probe_model import ProbeModel, answered
+from tests.support.stand_ins.rule_runs import decided
+from tests.support.stand_ins.seeing_model import SeeingModel
 from tests.support.workplace import Done, Workplace
 
 
@@ -65,7 +65,7 @@ def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) ->
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled
 @pytest.mark.parametrize("scale", ["xyxy_px", "xyxy_1000"])
 @pytest.mark.parametrize("what", list(REFUSALS))
 def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scale: str) -> None:

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.stand_ins.watched_model import MIXED, Scene
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.trust.format_readings import SeenBox, Sent, other_readings
@@ -19,6 +18,7 @@ from dataflow_grounding.trust.reply_judge import (
     JudgedReply,
     ReplyJudge,
 )
+from tests.support.stand_ins.watched_model import MIXED, Scene
 
 X, Y = "xyxy_1000", "yxyx_1000"
 Seen = Sequence[tuple[str, Bbox]]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.stand_ins.probe_model import answered, anywhere, seen
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.trust.own_probes import drawn_into
@@ -24,6 +23,7 @@ from dataflow_grounding.trust.showing import (
     shift_of,
     showing_of,
 )
+from tests.support.stand_ins.probe_model import answered, anywhere, seen
 
 SIZES: list[Size] = [
     (640, 480),
@@ -79,7 +79,7 @@ RIGHT = [
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize(
     ("noise", "outliers"), [(0.0, 0.0), (0.015, 0.1), (0.03, 0.2), (0.06, 0.2)]
@@ -111,7 +111,7 @@ WRONG = [
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled
 @pytest.mark.parametrize(("asked", "written"), WRONG)
 @pytest.mark.parametrize(("noise", "outliers"), [(0.005, 0.0), (0.03, 0.2)])
 def test_another_format_is_missed_and_named(

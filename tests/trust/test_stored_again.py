@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stand_ins.probe_model import ProbeModel
-from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.images.image import SizeLimits
@@ -23,6 +21,8 @@ from dataflow_grounding.trust.calibration_file import (
     prompt_version,
 )
 from tests.support.seen_boxes import PARTS, scene
+from tests.support.stand_ins.probe_model import ProbeModel
+from tests.support.stand_ins.seeing_model import SeeingModel
 from tests.support.workplace import Workplace, caption, command
 
 MODEL = "qwen2.5-vl-7b-instruct"

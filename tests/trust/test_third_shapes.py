@@ -10,12 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pixel_frames import MODEL
-from benchmarks.resize_rules import OTHERS, Placing, reduced
-from benchmarks.stand_ins.probe_model import answered
-from benchmarks.stand_ins.processors import PROCESSORS, at_least, made_up
-from benchmarks.stand_ins.rule_runs import decided, furthest_off, one_rule, with_rule
-from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import frame_of
@@ -28,6 +22,12 @@ from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.frames import MOST_FRAMES, choose_frames, missing_frames
 from dataflow_grounding.trust.probes import Probe, ProbedPicture, probe_of
 from tests.support.seen_boxes import off, scene
+from tests.support.stand_ins.pixel_frames import MODEL
+from tests.support.stand_ins.probe_model import answered
+from tests.support.stand_ins.processors import PROCESSORS, at_least, made_up
+from tests.support.stand_ins.resize_rules import OTHERS, Placing, reduced
+from tests.support.stand_ins.rule_runs import decided, furthest_off, one_rule, with_rule
+from tests.support.stand_ins.seeing_model import SeeingModel
 
 ENLARGING = [
     "OpenAI's wording, enlarging",
@@ -54,10 +54,10 @@ MADE_UP = {**made_up(12, 3), **made_up(12, 4)}
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [*ENLARGING, *MIDDLE, *SMALL, *CANVASES])
 def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> None:
-    """In all sizes of benchmarks/stand_ins/rule_runs.py, whether or not they were known; noisy models may be
+    """In all sizes of tests/support/stand_ins/rule_runs.py, whether or not they were known; noisy models may be
     refused.
     """
     outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in (0, 1, 9)]
@@ -66,7 +66,7 @@ def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize(("number", "name"), list(enumerate(MADE_UP)))
 def test_a_rule_that_a_stranger_makes_up_is_never_read_wrong(number: int, name: str) -> None:
     outcome = one_rule(name, MADE_UP[name], number % 3)
@@ -74,7 +74,7 @@ def test_a_rule_that_a_stranger_makes_up_is_never_read_wrong(number: int, name: 
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(9))
 def test_parts_of_a_canvas_are_not_taken_for_parts_of_the_picture(seed: int) -> None:
     """Its bands are narrow in 4:3 and 16:9, and a quarter of the side in other shapes."""
@@ -137,7 +137,7 @@ ODD_IN_PARTS: dict[str, Placing] = {
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("what", list(ODD_IN_PARTS))
 def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frames(
@@ -152,7 +152,7 @@ def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frame
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(1)
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name", ["growing with the size", "12 tiles of 448, counted as tiles", "always 1024 x 768"]
 )

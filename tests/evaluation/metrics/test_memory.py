@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.eval_cost import records
+from tests.support.eval_records import records
 from tests.support.measuring import COMMAND, run
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
 from dataflow_grounding.testing import Fault, FaultRule, faults, on
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.fault_cases.fault_case import (
+    Case,
+    Outcome,
+    Witness,
+    calm,
+    lost_rows,
+    undisturbed,
+)
 from tests.support.workplace import Workplace
 
 COUNT = 20

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import (
+from tests.support.fault_cases.fault_case import (
     WHOLE_PARTS,
     Case,
     Outcome,

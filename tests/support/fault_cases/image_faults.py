@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
+from tests.support.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
 from tests.support.workplace import REPOSITORY, Workplace, caption
 
 Write = Callable[[Path], Any]

@@ -8,7 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from benchmarks.fault_cases.fault_case import (
+from tests.support.fault_cases.fault_case import (
     REFUSED,
     Case,
     Outcome,

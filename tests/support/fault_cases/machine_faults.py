@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.fault_cases.fault_case import (
+from dataflow_grounding.testing import faults, on
+from tests.support.fault_cases.fault_case import (
     IN_FLIGHT,
     LOCAL_CLOCK,
     REFUSED,
@@ -28,7 +29,6 @@ from benchmarks.fault_cases.fault_case import (
     reached_by,
     undisturbed,
 )
-from dataflow_grounding.testing import faults, on
 from tests.support.workplace import REPOSITORY, Workplace, caption, ended
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from benchmarks.fault_cases.fault_case import (
+from tests.support.fault_cases.fault_case import (
     IN_FLIGHT,
     Case,
     Outcome,

@@ -8,9 +8,9 @@ import resource
 from functools import partial
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
 from dataflow_grounding.testing import Answer, EchoAnswers, Usage
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
 from tests.support.workplace import Workplace, caption, command, ended, process
 
 FAILS_ALONE = "Only the record fails. No host is contacted."

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, Witness
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -28,6 +27,7 @@ from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
+from tests.support.fault_cases.fault_case import Case, Outcome, Witness
 from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Workplace
 
@@ -172,7 +172,7 @@ CELL = """
 import asyncio, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from benchmarks.fault_cases.script_faults import ByHand, OpenAIServing
+from tests.support.fault_cases.script_faults import ByHand, OpenAIServing
 
 def cell():
     serving = OpenAIServing({url!r}, "loopback", box_format="xyxy_px", max_workers=8)

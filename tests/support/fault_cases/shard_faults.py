@@ -13,7 +13,8 @@ import signal
 import subprocess
 import time
 
-from benchmarks.fault_cases.fault_case import (
+from dataflow_grounding.testing import faults, on
+from tests.support.fault_cases.fault_case import (
     LOCAL_CLOCK,
     REFUSED,
     SAME_FILES,
@@ -27,7 +28,6 @@ from benchmarks.fault_cases.fault_case import (
     reached_by,
     undisturbed,
 )
-from dataflow_grounding.testing import faults, on
 from tests.support.workplace import REPOSITORY, Done, Workplace, command, ended, process
 
 STEP = "step_1_grounding/annotations.jsonl"
@@ -229,7 +229,7 @@ def clock_that_jumps(no_flock: bool, place: Workplace, full: bool) -> Outcome:
     """The clock jumps by up to a year with each look at it; pictures are of the next year; a run is
     killed.
     """
-    from benchmarks.fault_cases.lock_faults import NO_FLOCK
+    from tests.support.fault_cases.lock_faults import NO_FLOCK
 
     with at_work(place, 40, 0.02) as witness:
         os.utime(place.folder / "a.jpg", (time.time() + 3e7,) * 2)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.fault_cases.fault_case import (
+from tests.support.fault_cases.fault_case import (
     UNTIL_ROOM,
     Case,
     Outcome,

@@ -9,7 +9,8 @@ import random
 import signal
 import time
 
-from benchmarks.fault_cases.fault_case import (
+from dataflow_grounding.testing import faults, on
+from tests.support.fault_cases.fault_case import (
     IN_FLIGHT,
     SAME_FILES,
     Case,
@@ -19,7 +20,6 @@ from benchmarks.fault_cases.fault_case import (
     goes_on,
     reached_by,
 )
-from dataflow_grounding.testing import faults, on
 from tests.support.workplace import Workplace, ended
 
 

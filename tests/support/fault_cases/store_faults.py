@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from secrets import token_hex
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import (
+from tests.support.fault_cases.fault_case import (
     IN_FLIGHT,
     Case,
     Outcome,

@@ -8,8 +8,15 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
 from dataflow_grounding.testing import Fault, on
+from tests.support.fault_cases.fault_case import (
+    Case,
+    Outcome,
+    Witness,
+    calm,
+    lost_rows,
+    undisturbed,
+)
 from tests.support.servings import KINDS, secrets_in
 from tests.support.wires import RecordingProxy, TlsFront, certificate
 from tests.support.workplace import Done, Workplace, ended, process

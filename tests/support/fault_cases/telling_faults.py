@@ -6,10 +6,17 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-from benchmarks.fault_cases.endpoint_faults import COUNT, ONE
-from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
 from dataflow_grounding.testing import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.fault_cases.endpoint_faults import COUNT, ONE
+from tests.support.fault_cases.fault_case import (
+    Case,
+    Outcome,
+    Witness,
+    calm,
+    lost_rows,
+    undisturbed,
+)
 from tests.support.workplace import Workplace
 
 KEY = "sk-5e1f-not-to-be-told"

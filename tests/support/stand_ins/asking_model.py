@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
-from benchmarks.stand_ins.erring_model import ErringModel, Scene
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.testing import ReceivedRequest
+from tests.support.stand_ins.erring_model import ErringModel, Scene
 
 RHO = 0.6  # how alike a phrase's difficulty is for any two ways
 

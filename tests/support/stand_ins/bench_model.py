@@ -6,11 +6,11 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.bench.bench_set import gold_records
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.testing import ReceivedRequest
+from tests.support.stand_ins.probe_model import ProbeModel
 
 
 @dataclass(frozen=True)

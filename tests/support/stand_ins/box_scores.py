@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
 from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.seeing_model import SeeingModel
 
 SIZE = (1200, 900)
 

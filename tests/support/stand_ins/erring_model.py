@@ -13,12 +13,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, intersection, iou
 from dataflow_grounding.testing import ReceivedRequest
 from dataflow_grounding.testing.answers import IMAGES, unknown_task
 from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
+from tests.support.stand_ins.seeing_model import COLORS
 
 Things: TypeAlias = dict[str, list[Bbox]]
 """Colour → boxes of the things of that colour, in pixels of the picture as sent."""

@@ -12,12 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from benchmarks.stand_ins.check_quality import NOISE, scenes
-from benchmarks.stand_ins.erring_model import ErringModel, Errors, Scene, color_of
-from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding import (
     NegativeChecker,
     NegativePhraser,
@@ -26,6 +22,8 @@ from dataflow_grounding import (
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.serving import OpenAIServing, Serving
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.stand_ins.erring_model import ErringModel, Errors, Scene, color_of
+from tests.support.stand_ins.seeing_model import COLORS
 
 TOLD = 3  # of the colours in a picture
 CARELESS = 0.3  # of the phrases that the model makes up, which are there
@@ -243,24 +241,3 @@ def _ways_that_keep(candidate: dict[str, Any]) -> list[str]:
         if all(box["verdict"] in ("other", "nothing") for box in check["boxes"]):
             ways.append("verdict")
     return ways
-
-
-def print_negatives(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
-    """A row for each judge, with its goal."""
-    gold = scenes(folder, pictures, seed)
-    print(
-        f"{'':26} {'made up':>8} {'presence':>8} {'verdict':>8} {'kept':>8}"
-        f" {'a picture':>9} {'requests':>8}\n"
-        f"{'goal':26} {'':8} {'':8} {'':8} {MOST_FALSE:8.2%}"
-    )
-    for accuracy in accuracies:
-        kept = kept_of(gold, Errors(noise=NOISE, accuracy=accuracy), seed=seed)
-        shares = [kept.false_share_of(way) for way in OTHER_WAYS]
-        misses = "  misses kept" if kept.false_share > MOST_FALSE else ""
-        name = f"negatives, judge {accuracy:.2f}"
-        print(
-            f"{name:26} {shares[0]:8.1%} {shares[1]:8.2%} {shares[2]:8.2%}"
-            f" {kept.false_share:8.2%} {kept.count / kept.pictures:9.2f}"
-            f" {kept.requests:8.2f}{misses}",
-            flush=True,
-        )

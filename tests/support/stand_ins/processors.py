@@ -14,7 +14,14 @@ import math
 import random
 from collections.abc import Sequence
 
-from benchmarks.resize_rules import Placing, Rule, View, openai_enlarging, reduced, smart
+from tests.support.stand_ins.resize_rules import (
+    Placing,
+    Rule,
+    View,
+    openai_enlarging,
+    reduced,
+    smart,
+)
 
 
 def patches(budget: int, edge: float = math.inf) -> Rule:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.stand_ins.check_quality import NOISE, scenes
-from benchmarks.stand_ins.erring_model import ErringModel, Errors
 from dataflow_grounding import MissingFinder, ProposalVerifier
 from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.check_quality import NOISE
+from tests.support.stand_ins.erring_model import ErringModel, Errors
 
 FALSE = 0.3
 MISSING = 0.15
@@ -118,23 +117,3 @@ def _count(
         counts["lacking"] += 1
         thing = box_of(gold["instances"][0]["bbox"])
         counts["found"] += any(iou(box_of(bbox), thing) >= 0.5 for bbox in left)
-
-
-def print_proposals(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
-    """A row for each judge, with the goals that it misses."""
-    gold = scenes(folder, pictures, seed)
-    print(
-        f"\na detector's boxes, {FALSE:.0%} false, {MISSING:.0%} of the things without one\n"
-        f"{'':26} {'dropped':>8} {'kept':>6} {'moved':>6} {'found':>6} {'requests':>8}\n"
-        f"{'goal':26} {'as judge':>8} {'':6} {0:6} {LEAST_FOUND:6.3f} {MOST_REQUESTS:8.2f}"
-    )
-    for accuracy in accuracies:
-        row = verified(gold, accuracy, seed)
-        missed = row.missed_goals(accuracy)
-        misses = f"  misses {', '.join(missed)}" if missed else ""
-        name = f"proposals, judge {accuracy:.2f}"
-        print(
-            f"{name:26} {row.dropped:8.3f} {row.kept:6.3f} {row.moved:6} {row.found:6.3f}"
-            f" {row.requests:8.2f}{misses}",
-            flush=True,
-        )

@@ -1,23 +1,15 @@
 """What servers do to a picture before the model sees it: rules from width and height as sent to
 those that are seen.
 
-    python -m benchmarks.resize_rules [--runs 9] [--made-up 40] [--seed 0]
-
-calibrates simulated models with each rule (rule_runs.py says how, and what is right). It prints for
-each rule how many were right, refused and wrong. Goals: none wrong, and at most 12% refused of
-those whose edges are off by 1.5% or less. The last figure is how many requests a run takes whose
-pictures have one size: six or fewer for half of the runs.
-
 `RULES` are forty in use: Qwen's smart_resize (qwen-vl-utils: vision_process.py) with the limits
 that servers are started with, longest sides, areas, both, and OpenAI's. `OTHERS` are of other
-kinds. More are in processors.py: those of further models and servers, and such as a seed makes up.
+kinds. More are in processors.py: those of further models and servers, and rules that a seed makes
+up.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -186,32 +178,3 @@ OTHERS: dict[str, Rule] = {
     "growing with the size": drifting(0.05),
     "shrinking with the size": drifting(-0.05),
 }
-
-
-def main() -> int:
-    from benchmarks.stand_ins.rule_runs import TABLES, of_one_size, resized
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=9, help="models for each rule (default: 9)")
-    parser.add_argument(
-        "--made-up", type=int, default=40, help="how many rules to make up (default: 40)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of those (default: 0)")
-    parser.add_argument("--only", choices=[*TABLES, "made up"], help="one table of rules")
-    given = parser.parse_args()
-    began = time.perf_counter()
-    tables = [table for table in [*TABLES, "made up"] if given.only in (None, table)]
-    print(f"  {'':48} right refused wrong")
-    missed = 0
-    for table in tables:
-        name = f"made up {given.seed}" if table == "made up" else table
-        missed += resized(name, given.runs, given.made_up, every_row=True)
-    missed += of_one_size()
-    print(f"{time.perf_counter() - began:.0f} s")
-    return 1 if missed else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.stand_ins.probe_model import seen
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from tests.support.stand_ins.probe_model import seen
 
 
 @dataclass(frozen=True)
