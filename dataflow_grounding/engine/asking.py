@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import hashlib
 import random
 import time
 from collections import Counter
@@ -20,9 +21,10 @@ from dataflow_grounding.engine._endpoints import (
     seconds_asked,
 )
 from dataflow_grounding.engine.budget import Budget, with_worst_case
+from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
-from dataflow_grounding.engine.unreadable import UnreadableReplies
+from dataflow_grounding.engine.unreadable import FirstReplies, UnreadableReplies, rule_of
 from dataflow_grounding.serving.client_errors import fault_of_client
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request, Tries
@@ -85,6 +87,7 @@ class Asking:
         # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._unreadable = UnreadableReplies(self.counts)
+        self._first_replies = FirstReplies()
         self._begun = time.monotonic()  # 0 once it was told that it waits
 
     def renewed(self) -> "Asking":
@@ -113,9 +116,10 @@ class Asking:
 
         A reply that can't be read is asked for again, with the error in the question, up to
         `max_attempts` tries in all, stored ones included. Refusals are not; a cut-off reply to a
-        `divisible` request isn't either, as whoever asks divides it then. With `retry_failed`, a
-        question that failed for good in the store is asked once more from its first try on, but for
-        one to be divided.
+        `divisible` request isn't either, as whoever asks divides it then. Where one rule refuses
+        more than half of the task's last 20 first replies, a first reply that it refuses is the
+        only try. With `retry_failed`, a question that failed for good in the store is asked once
+        more from its first try on, but for one to be divided; one with a single try goes on.
 
         Args:
             request: What is asked.
@@ -143,20 +147,28 @@ class Asking:
                 by.work.sent = True
                 lines = [await self._sent(this_try, key, by, check)]
             attempt += 1
+            is_first = attempt == 1 and not check
             try:
                 reply = read_lines(this_try, lines, attempt)
                 self.counts["replayed"] += from_store
                 by.work.replayed += from_store
                 by.work.read += 1
                 self._unreadable.read(request)
+                if is_first:
+                    self._first_replies.add(request, key, None, not from_store)
                 return reply
             except errors.RecordError as failed:
                 error = failed
             if not from_store:
                 self._count_if_unreadable(error, request, key, check)
+            # With `retry_failed` a stored refused one is asked again, and tells nothing.
+            if is_first and not (from_store and self.options.retry_failed):
+                self._first_replies.add(request, key, error, not from_store)
             to_be_divided = request.divisible and isinstance(error, errors.TruncatedReply)
             is_final = to_be_divided or isinstance(error, _FINAL)
             if not is_final and attempt < self.options.max_attempts:
+                if is_first and self._is_given_up(request, key, error, from_store, by):
+                    raise error
                 continue
             if to_be_divided or not from_store or not self.options.retry_failed:
                 raise error
@@ -164,6 +176,33 @@ class Asking:
             attempt = 0
             from_store = False
             error = None
+
+    def _is_given_up(
+        self,
+        request: Request[Any],
+        key: str,
+        error: errors.RecordError,
+        from_store: bool,
+        by: "StepAsk",
+    ) -> bool:
+        # Whether a question is asked no second time, because the rule that refuses its first reply
+        # refuses most of them. That is kept in the store, next to the reply: otherwise each later
+        # run would ask again for some, until its own replies tell it the same.
+        rule = rule_of(error) if isinstance(error, errors.UnreadableReply) else ""
+        if not rule or (from_store and self.options.retry_failed):
+            return False
+        if from_store:
+            second = request.again(1, str(error))
+            if self._stored(second, second.key(self.identity), by):
+                return False  # it costs nothing, and may say more
+        kept_as = hashlib.sha256(f"given up {key}".encode()).hexdigest()[:32]
+        # Where another rule is kept, the reader has changed since.
+        if from_store and (by.store.get(kept_as) or {}).get("given_up") == rule:
+            return True
+        if not self._first_replies.prevails(request.task, rule):
+            return False
+        by.store.put(kept_as, {"step": by.step, "task": CHECK, "given_up": rule})
+        return True
 
     def _count_if_unreadable(
         self, error: errors.RecordError, request: Request[Any], key: str, check: bool

@@ -1,4 +1,4 @@
-"""Replies that could not be read: counts by reason, and advice if there are many."""
+"""Replies that could not be read: counts by reason, advice, and whether to ask again."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,10 +9,14 @@ from dataflow_grounding._util.errors import (
     REPLY_CUT_OFF,
     NoCompletion,
     NothingUsable,
+    RecordError,
+    SuspectReply,
+    TruncatedReply,
     UnreadableReply,
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.tasks.wording import WITH_FORMS
 
@@ -23,6 +27,10 @@ _MOST = 0.02  # of the replies: below this, asking again makes up for it
 MOST_UNUSABLE = 30
 """Replies to a task of which none can be read, after which the run stops: each is paid for."""
 _FEWEST = 3  # unreadable replies: one or two may be chance, however few came
+_LAST = 20  # first replies of a task that tell whether one rule refuses most of them
+_EARLY = 10  # first replies of a task in which a rule that refuses many is told of at once
+_EARLY_REFUSED = 5  # of these
+_LONGEST_RULE = 200  # characters of a rule in words
 _MOST_REPLIES = 10**12  # that a file may state
 _LONGEST = 60  # characters of a reason, which a user's own operator may have written
 _LINES = f"{WITH_FORMS}_lines"  # the prompts of two forms
@@ -102,6 +110,78 @@ class UnreadableReplies:
             self._counts[f"{UNREADABLE_FORM}{_form_of(request)}"] += 1
 
 
+class FirstReplies:
+    """The last replies to first tries, by task: whether one rule refuses most of them.
+
+    A model that answers most questions in a manner that a rule refuses keeps to it when it is asked
+    again, so that a second request is seldom worth its price. Replies to further tries say nothing
+    of that, because the model was told then what was wrong.
+    """
+
+    def __init__(self) -> None:
+        # by task, the request's key → the rule that refused its reply, "" for none
+        self._last: dict[str, dict[str, str]] = {}
+        self._sent: Counter[str] = Counter()  # replies that this run sent for, by task
+        self._refused: dict[str, Counter[str]] = {}  # the first `_EARLY` of these, by rule
+        self._told: set[str] = set()  # tasks
+
+    def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
+        """Note the reply to the first try of a question, and tell once of many that are refused.
+
+        What is no reply at all, or none to be read, isn't counted. Stored replies are never told
+        of: a run that goes on reads again those of failed records alone, of which all are refused.
+
+        Args:
+            request: The question.
+            key: The request's key. Of equal questions the last reply counts.
+            error: Why the reply could not be read; None where it was.
+            sent: Whether it was sent for now, and isn't a stored one.
+        """
+        if error is not None and not isinstance(error, UnreadableReply):
+            return
+        rule = rule_of(error)
+        last = self._last.setdefault(request.task, {})
+        last[key] = rule
+        if len(last) > _LAST:
+            del last[next(iter(last))]
+        if sent and self._sent[request.task] < _EARLY:
+            self._sent[request.task] += 1
+            if error is not None and rule:
+                self._tell_if_many(request, error, rule)
+
+    def prevails(self, task: str, rule: str) -> bool:
+        """Return whether a rule has refused more than half of a task's last 20 first replies."""
+        return 2 * list(self._last.get(task, {}).values()).count(rule) > _LAST
+
+    def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
+        task = request.task
+        refused = self._refused.setdefault(task, Counter())
+        refused[rule] += 1
+        if refused[rule] < _EARLY_REFUSED or task in self._told:
+            return
+        self._told.add(task)
+        forms = {_form_of(request): refused[rule]} if task == WITH_FORMS else {}
+        advice = _advice(error.reason, refused[rule], forms)
+        in_words = excerpt(str(error), _LONGEST_RULE).rstrip(".")
+        begins = excerpt(error.reply or "", _LONGEST)
+        say(
+            f"Warning: {refused[rule]} of the first {self._sent[task]} replies to {task} were"
+            f' refused: {in_words}. One begins "{begins}". What to do: {advice}.'
+        )
+
+
+def rule_of(error: UnreadableReply | None) -> str:
+    """Return what tells the rule that refused a reply; "" where none did.
+
+    No rule refuses a reply that was cut off, or one that can be read but is suspect. Where a reader
+    names no reason, its whole message has to be the same.
+    """
+    if error is None or isinstance(error, (TruncatedReply, SuspectReply)):
+        return ""
+    named = str(error) if error.reason == "other" else error.reason
+    return excerpt(f"{named}", _LONGEST_RULE)
+
+
 def unreadable_facts(counts: Counter[str]) -> dict[str, Any]:
     """Return what `run.json` says of replies that could not be read.
 
@@ -162,17 +242,22 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     share = min(1.0, unreadable / max(answered, 1))
     reason = _most_frequent(facts["unreadable_reasons"])
     forms = facts["unreadable_forms"]
-    if reason == REPLY_CUT_OFF:
-        advice = "raise max_tokens"
-    elif reason == OTHER_SCALE:
-        advice = f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
-    elif 2 * sum(forms.values()) < unreadable:
-        advice = "try a stronger model"
-    else:
-        form = _ANOTHER_FORM.get(_most_frequent(forms), "json")
-        advice = f"try {setting('vlm.asking', form)}"
+    advice = _advice(reason, unreadable, forms)
     most = "" if reason in ("", "other") else f" (most: {excerpt(reason, _LONGEST)})"
     return f"{share:.0%} of replies could not be read as asked{most}: {advice}"
+
+
+def _advice(reason: str, unreadable: int, forms: Mapping[str, int]) -> str:
+    # Return what to try where replies can't be read, most of them for a `reason`; `forms` counts
+    # those to questions for boxes by the form of asking.
+    if reason == REPLY_CUT_OFF:
+        return "raise max_tokens"
+    if reason == OTHER_SCALE:
+        return f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
+    if 2 * sum(forms.values()) < unreadable:
+        return "try a stronger model"
+    form = _ANOTHER_FORM.get(_most_frequent(forms), "json")
+    return f"try {setting('vlm.asking', form)}"
 
 
 def _form_of(request: Request[Any]) -> str:

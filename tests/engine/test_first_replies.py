@@ -1,0 +1,352 @@
+"""Where one rule refuses most first replies, a refused question isn't asked again, and the run says
+early which rule it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding import FileStorage, OpenAIServing, Operator, Pipeline, Serving
+from dataflow_grounding._util.errors import SuspectReply, TruncatedReply, UnreadableReply
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.dialects import Answer
+from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.workplace import Workplace, caption
+
+READ = "yes"
+REFUSED = "no"
+RUN = RunOptions(progress=False)
+Read = Callable[[str], tuple[Any, list[Note]]]
+
+
+def by_rule(reply: str) -> tuple[Any, list[Note]]:
+    """A user's reader: each reply but READ is refused, by a rule of its own."""
+    if reply == READ:
+        return reply, []
+    if reply.startswith("cut"):
+        raise TruncatedReply("the reply was cut off.")
+    if reply.startswith("odd"):
+        raise SuspectReply("it looks odd.")
+    raise UnreadableReply(f"the reply says {reply[:40]!r}.", reply.split()[0])
+
+
+class Question(Operator):
+    """A user's own: a question whose task the row names."""
+
+    name = "question"
+    input_keys: ClassVar = {"image": "image_path"}
+    output_keys: ClassVar = {"x": "x"}
+
+    def __init__(self, serving: Serving, read: Read) -> None:
+        self.serving: Serving = serving
+        self.read = read
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        words = f"Say something of r{record['number']}."
+        request: Request[Any] = Request(
+            record["task"], {}, (image,), words, {"type": "object"}, self.read
+        )
+        return {self.keys.x: await ask(request)}
+
+
+class OneStep(Pipeline):
+    def __init__(self, storage: FileStorage, operator: Question) -> None:
+        self.storage = storage
+        self.question = operator
+
+    def forward(self) -> None:
+        self.question.run(self.storage.step())
+
+
+@dataclass
+class Runs:
+    """Rows, and runs over them against a server that answers each first try as it is told to.
+
+    Further tries get READ, but where `stubborn`.
+    """
+
+    folder: Path
+    first: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    stubborn: bool = False
+    sent: list[int] = field(default_factory=list)
+
+    def add(self, replies: Sequence[str], task: str = "mine") -> None:
+        self.first += replies
+        self.tasks += [task] * len(replies)
+
+    def answer(self, request: ReceivedRequest) -> Answer:
+        found = re.search(r"of r(\d+)\.", request.text)
+        assert found
+        number = int(found[1])
+        self.sent.append(number)
+        is_first_try = "earlier reply" not in request.text
+        return Answer(self.first[number] if is_first_try or self.stubborn else READ)
+
+    def run(self, options: RunOptions = RUN, read: Read = by_rule) -> int:
+        """Run over all rows, one request at a time; return how many requests that took."""
+        self.sent.clear()
+        Image.new("RGB", (64, 48), "navy").save(self.folder / "a.png")
+        lines = [
+            json.dumps({"image_path": str(self.folder / "a.png"), "number": n, "task": task})
+            for n, task in enumerate(self.tasks)
+        ]
+        (self.folder / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        with LoopbackServer(self.answer) as server:
+            serving = OpenAIServing(server.base_url, "m", max_workers=1)
+            storage = FileStorage(str(self.folder / "in.jsonl"), str(self.folder / "out"))
+            OneStep(storage, Question(serving, read)).run(options=options)
+            return server.count()
+
+    def failures(self) -> list[dict[str, Any]]:
+        [path] = (self.folder / "out").rglob("*failures.jsonl")
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    def times_asked(self, number: int) -> int:
+        return self.sent.count(number)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return Runs(tmp_path)
+
+
+# --- what it costs
+
+
+def refused_at_first(count: int) -> FaultRule:
+    """The first reply to each of the first rows' questions for boxes; the next one is right."""
+    names = [caption(number).split()[-1] for number in range(count)]
+
+    def strikes(request: ReceivedRequest) -> bool:
+        words = re.findall(r"\w+", request.text)
+        return "earlier reply" not in request.text and any(name in words for name in names)
+
+    return on(faults.says("I am sure that all is well."), task="phrase_grounding", where=strikes)
+
+
+def test_a_model_whose_manner_is_refused_costs_little_more_than_one_request_each(
+    workplace: Workplace,
+) -> None:
+    workplace.many(60)
+    with LoopbackServer(faults=[refused_at_first(60)]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 1, done
+        # 60 questions for expressions; 60 for boxes, of which the first are asked again: 11 that
+        # had to be seen, and those that were on their way by then
+        assert 120 + 10 <= server.count() <= 120 + 10 + 8
+        asked_again = server.count() - 120
+        failures = workplace.failures()
+        assert len(failures) == 60 - asked_again
+        assert {failure["attempts"] for failure in failures} == {1}
+        assert {failure["kind"] for failure in failures} == {"unreadable_reply"}
+
+        paid = server.count()
+        assert workplace.run().code == 1
+        assert server.count() == paid, "what was given up has failed as any other"
+
+        workplace.many(61)  # one row more, which is answered well
+        assert workplace.run().code == 1
+        assert server.count() == paid + 2
+        assert workplace.failures() == failures
+
+        assert workplace.run("--retry-failed").code == 0
+        assert server.count() == paid + 2 + len(failures), "the second try of each"
+
+
+def test_where_one_reply_in_ten_is_refused_it_is_asked_for_again(runs: Runs) -> None:
+    runs.add([REFUSED, *[READ] * 9] * 6)
+    assert runs.run() == 60 + 6
+    assert runs.failures() == []
+
+
+def test_replies_that_are_always_refused_fail_after_one_try(runs: Runs) -> None:
+    runs.stubborn = True
+    runs.add([REFUSED, REFUSED, READ] * 20)
+    # 11 of the first 16 are refused; the first 10 of these are tried three times
+    assert runs.run() == 60 + 20
+    assert [failure["attempts"] for failure in runs.failures()] == [3] * 10 + [1] * 30
+    assert runs.run() == 0
+
+
+def test_exactly_half_is_not_most(runs: Runs) -> None:
+    runs.add([REFUSED, READ] * 30)
+    assert runs.run() == 90
+
+
+def test_refusals_by_several_rules_are_asked_again(runs: Runs) -> None:
+    runs.add(["red", "green"] * 20)
+    assert runs.run() == 80
+
+
+def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
+    def read(reply: str) -> tuple[Any, list[Note]]:
+        if reply != READ:
+            message = "it should be yes." if reply == REFUSED else f"{reply} isn't yes."
+            raise UnreadableReply(message)
+        return reply, []
+
+    runs.add([REFUSED] * 30)
+    runs.add([f"reply {number}" for number in range(30)], "another")
+    assert runs.run(read=read) == 30 + 10 + 30 + 30
+
+
+@pytest.mark.parametrize("reply", ["cut off", "odd boxes"])
+def test_replies_that_are_cut_off_or_suspect_are_asked_for_again(runs: Runs, reply: str) -> None:
+    runs.add([reply] * 30)
+    assert runs.run() == 60
+    assert runs.failures() == []
+
+
+# --- when the rule holds
+
+
+def test_each_task_has_its_own_rule(runs: Runs) -> None:
+    runs.add([REFUSED] * 20)
+    runs.add([REFUSED] * 5, "another")
+    assert runs.run() == 20 + 10 + 5 + 5
+
+
+def test_a_model_that_changes_its_manner_is_asked_again(runs: Runs) -> None:
+    runs.add([REFUSED] * 20)
+    runs.add([READ] * 9)
+    runs.add([REFUSED])  # 12 of the last 20
+    runs.add([READ] * 9)
+    runs.add([REFUSED])  # 3 of the last 20
+    assert runs.run() == 40 + 10 + 1
+    assert (runs.times_asked(29), runs.times_asked(39)) == (1, 2)
+
+
+def test_a_run_that_goes_on_knows_the_rule_from_stored_replies(runs: Runs) -> None:
+    runs.add([REFUSED] * 30)
+    assert runs.run() == 40
+    runs.add([REFUSED] * 5)
+    assert runs.run() == 5
+    assert runs.run() == 0
+
+
+def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) -> None:
+    """Nothing was given up: the run was killed, or was told to try once."""
+    runs.add([REFUSED] * 10)
+    assert runs.run(RunOptions(progress=False, max_attempts=1)) == 10
+    assert runs.run() == 10
+    assert runs.failures() == []
+
+
+def test_what_is_retried_goes_on_with_its_second_try_and_is_kept(runs: Runs) -> None:
+    runs.add([REFUSED] * 30)
+    assert runs.run() == 40
+    # Of the stored replies that are read now, all are refused: they tell nothing of a further row.
+    runs.add([REFUSED])
+    assert runs.run(RunOptions(progress=False, retry_failed=True)) == 20 + 2
+    assert runs.failures() == []
+    assert runs.run() == 0
+    assert runs.failures() == [], "a stored second try counts, though most first ones are refused"
+
+
+# --- a reader that has become better
+
+
+def test_stored_replies_that_an_earlier_reader_refused_are_read_without_a_request(
+    runs: Runs,
+) -> None:
+    def read_all(reply: str) -> tuple[Any, list[Note]]:
+        return reply, []
+
+    runs.add([REFUSED] * 30)
+    assert runs.run() == 40
+    assert len(runs.failures()) == 20
+    assert runs.run(read=read_all) == 0
+    assert runs.failures() == []
+
+
+def test_a_reply_that_another_rule_refuses_is_asked_for_again(runs: Runs) -> None:
+    def read_by_another_rule(reply: str) -> tuple[Any, list[Note]]:
+        if reply != READ:
+            raise UnreadableReply("it isn't yes.", f"rule of {reply}")
+        return reply, []
+
+    runs.add([f"{REFUSED} {number}" for number in range(30)])
+    assert runs.run() == 40
+    assert runs.run(read=read_by_another_rule) == 20
+    assert runs.failures() == []
+
+
+# --- what is said early
+
+
+def early_lines(said: str) -> list[str]:
+    return [line for line in said.splitlines() if "of the first" in line]
+
+
+def test_a_run_says_at_once_which_rule_refuses_its_replies(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.add([REFUSED, READ] * 20)
+    runs.run()
+    assert early_lines(capsys.readouterr().err) == [
+        "Warning: 5 of the first 9 replies to mine were refused: the reply says 'no'. One begins"
+        ' "no". What to do: try a stronger model.'
+    ]
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        pytest.param([REFUSED, REFUSED, READ, READ, READ] * 4, id="4 of 10"),
+        pytest.param([READ] * 10 + [REFUSED] * 10, id="later ones"),
+        pytest.param(["red", "green", "blue"] * 7, id="several rules"),
+        pytest.param(["cut off"] * 20, id="cut off"),
+    ],
+)
+def test_what_is_less_is_not_said(
+    runs: Runs, replies: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.add(replies)
+    runs.run()
+    assert early_lines(capsys.readouterr().err) == []
+
+
+def test_stored_replies_are_not_told_of_again(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All replies that are read again are of failed records."""
+    runs.add([REFUSED] * 30)
+    runs.run()
+    assert len(early_lines(capsys.readouterr().err)) == 1
+    runs.add([READ])
+    assert runs.run() == 1
+    assert early_lines(capsys.readouterr().err) == []
+
+
+def test_the_reply_is_shown_in_one_line_and_without_keys(workplace: Workplace) -> None:
+    workplace.many(20)
+    secret = "sk-3141592653589793"
+    said = Fault(change=lambda answer: Answer(f"Your key\nis {secret}.\x07 " + "more " * 99))
+    rule = on(said, task="phrase_grounding")
+    with LoopbackServer(faults=[rule]) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
+        done = workplace.run(**settings)
+    assert len(early_lines(done.err)) == 1, done
+    [line] = early_lines(done.err)
+    assert line.startswith("Warning: 5 of the first 5 replies to phrase_grounding were refused: ")
+    assert 'One begins "Your key is ***.\\x07 more' in line
+    assert line.endswith(". What to do: try vlm.asking: json.")
+    assert "sk-3" not in done.err
+    assert len(line) < 400
