@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from dataflow_grounding._util.errors import OTHER_SCALE, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
@@ -16,7 +17,17 @@ from dataflow_grounding.replies.reading import (
     Reading,
     in_brackets,
 )
-from dataflow_grounding.replies.words import ids_of, is_part_of, share_a_word
+from dataflow_grounding.replies.remarks import (
+    LONGEST_REMARK,
+    Asked,
+    denies,
+    harm_in,
+    hedges_in,
+    is_like,
+    is_plain,
+    states_as_asked,
+)
+from dataflow_grounding.replies.words import ids_of, share_a_word
 
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
 # inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
@@ -32,6 +43,11 @@ _LARGE_RANGE = 10  # a range that ends beyond is not one of parts of 1
 _TINY_SHARE = 1 / 100
 _SHARED_TOKENS = frozenset(["florence-2", "doctags"])  # families that write <loc_12>
 _CELLS = 32 * 32  # of the grid of the scale "grid_32"
+# A model that runs away writes box after box in equal steps: so many of one phrase, such a share of
+# their steps equal, but for a share of a step or of the picture's side by which they are rounded.
+_RUNAWAY = 30
+_EQUAL_STEPS = 3 / 4
+_STEP_ROUNDING = (1 / 4, 1 / 900)
 _NINES = (999, 1000)  # scales at whose end models write a row of nines
 
 
@@ -102,6 +118,10 @@ class _BoxReader:
         for absence in parsed.absences:
             self.take_absence(absence)
         self.take_boxes(parsed)
+        if any(parsed.words) or parsed.texts or parsed.stated:
+            self.take_words(parsed)
+        if len(reading.boxes) >= _RUNAWAY:
+            self.find_runaway()
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
         if self.dropped or self.absent or parsed.points or parsed.truncated:
@@ -118,7 +138,8 @@ class _BoxReader:
         """
         for axis, size in parsed.sizes:
             is_right = size in (self.original[axis], self.sent[axis])
-            if self.format.scale != "px" or not is_right:
+            is_in_pixels = self.format.scale == "px" or parsed.addressed
+            if not is_in_pixels or not is_right:
                 raise UnreadableReply(
                     f"the reply tells of a picture with a side of {size:g} px", "another picture"
                 )
@@ -144,8 +165,10 @@ class _BoxReader:
         for raw in (*parsed.boxes, *parsed.absences):
             if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
                 continue
+            if raw.id in self.phrases:
+                continue  # of a label that says otherwise, the box alone is of no use
             phrase_id, why = self.phrase_told_by(raw)
-            if phrase_id is None and (raw.id in self.phrases or self.may_be_phrase(raw.label)):
+            if phrase_id is None and self.may_be_phrase(raw.label):
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 
     def may_be_phrase(self, label: str | None) -> bool:
@@ -180,6 +203,38 @@ class _BoxReader:
                 OTHER_SCALE,
             )
 
+    def take_words(self, parsed: ParsedReply) -> None:
+        """Refuse words next to an addressed answer that do harm; keep the others as a remark."""
+        asked = Asked.of(self.format, self.sent, self.original)
+        found = {box.id: self.phrases[box.id] for box in self.reading.boxes if box.id}
+        labels = [box.label for box in parsed.boxes if box.label]
+        said: list[str] = []
+        for text in parsed.stated:
+            if not states_as_asked(text, asked, len(found)):
+                raise UnreadableReply(f"the reply states {text.strip()[:60]!r}", OTHER_SCALE)
+        for words, is_after in zip(parsed.words, (False, True), strict=True):
+            self.check_harm(words, [*found.values(), *labels], asked, is_after)
+            self.reading.doubts.update(hedges_in(words, found))
+            said += filter(None, [words])
+        for key, text, own_id in parsed.texts:
+            own = {own_id: self.phrases[own_id]} if own_id else found
+            self.check_harm(text, [*own.values()], asked, True)
+            self.reading.doubts.update(hedges_in(text, own))
+            if not is_plain(text, [*own.values()]):
+                said.append(f"{key}: {text}")
+        remark = " … ".join(" ".join(text.split()) for text in dict.fromkeys(said))
+        if remark:
+            self.reading.remark = remark[:LONGEST_REMARK]
+            self.note("remark", self.reading.remark)
+
+    def check_harm(self, text: str, things: Sequence[str], asked: Asked, is_after: bool) -> None:
+        harm = harm_in(text, things, asked, is_after=is_after)
+        if harm is not None:
+            words = " ".join(text.split())[:60]
+            raise UnreadableReply(
+                f"the words next to the answer may change it: {harm}: {words!r}", "words"
+            )
+
     def take_absence(self, absence: RawBox) -> None:
         """Note which phrase the reply says is not there: all of them where it names none."""
         self.says_absent = True
@@ -208,6 +263,8 @@ class _BoxReader:
             phrase_id, why = self.phrase_told_by(item)
             if phrase_id is not None and phrase_id not in found:
                 unread.add(phrase_id)
+            elif phrase_id is None and item.id in self.phrases:
+                self.take_unlike(item, why, found)
             elif phrase_id is None:
                 stray = stray or f"{why}: it"
         reading.unread = sorted(unread)
@@ -217,6 +274,24 @@ class _BoxReader:
         for phrase_id in self.phrases:
             if phrase_id not in answered:
                 reading.unsure[phrase_id] = f"{stray} may be its own"
+
+    def take_unlike(self, item: RawBox | Dropped, why: str, found: set[int | None]) -> None:
+        """Note that a phrase, and those that the label means, may have a box that is of no use."""
+        for phrase_id, phrase in self.phrases.items():
+            is_meant = phrase_id == item.id or (item.label and is_like(item.label, phrase))
+            if is_meant and phrase_id not in found:
+                self.reading.unsure[phrase_id] = why
+
+    def find_runaway(self) -> None:
+        """Note where a model counted on instead of looking: many boxes in equal steps."""
+        of_phrase: dict[object, list[Bbox]] = {}
+        for box in self.reading.boxes:
+            of_phrase.setdefault(box.id or box.label, []).append(box.bbox)
+        for boxes in of_phrase.values():
+            for axis in (0, 1):
+                edges = [box[axis] for box in boxes]
+                if len(boxes) >= _RUNAWAY and _are_equal_steps(edges, self.original[axis]):
+                    self.note_once("runaway", f"{len(boxes)} boxes in equal steps")
 
     def check_none(self) -> None:
         if self.dropped:
@@ -337,6 +412,9 @@ class _BoxReader:
         if score is None and raw.score is not None:
             shown = repr(str(raw.score)[:40])
             self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
+        phrase = self.phrases.get(raw.id or 0)
+        if raw.label and phrase is not None and raw.label != phrase:
+            self.compare(raw.label, phrase, raw.id or 0)
         box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
         index = len(boxes)
         if self.phrases:
@@ -350,6 +428,12 @@ class _BoxReader:
         if score is not None and score > (boxes[index].score or -1):
             boxes[index] = box
 
+    def compare(self, label: str, phrase: str, phrase_id: int) -> None:
+        if ids_of(label, {phrase_id: phrase}) or _may_be(label, phrase):
+            return
+        self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
+        self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}"
+
     def phrase_of(self, raw: RawBox) -> int:
         if raw.id is not None and raw.label and raw.label == self.phrases.get(raw.id):
             return raw.id
@@ -357,6 +441,11 @@ class _BoxReader:
         if phrase_id is None:
             raise _NoBox(why)
         return phrase_id
+
+    def is_like_another(self, label: str, phrase: str) -> bool:
+        if is_like(label, phrase):
+            return False
+        return any(is_like(label, other) for other in self.phrases.values() if other != phrase)
 
     def phrase_told_by(self, item: RawBox | Dropped) -> tuple[int | None, str]:
         """Return the id of the phrase that an item belongs to, or None and why there is none.
@@ -378,7 +467,7 @@ class _BoxReader:
                 return None, f"id {own_id} is of no phrase"
             if label is None or own_id in named:
                 return own_id, ""
-            if named or not is_part_of(label, phrase):
+            if named or denies(label, phrase) or self.is_like_another(label, phrase):
                 return None, f"label {label[:60]!r} is not that of phrase {own_id}"
             return own_id, ""
         if label is None:
@@ -392,6 +481,21 @@ class _BoxReader:
         if label != self.phrases[named[0]]:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {named[0]}")
         return named[0], ""
+
+
+def _may_be(label: str, phrase: str) -> bool:
+    # Whether a label with the phrase's id names its thing, as far as they can be compared.
+    if label.isascii() and phrase.isascii():
+        return is_like(label, phrase)
+    return share_a_word(label, phrase)
+
+
+def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
+    steps = [following - edge for edge, following in pairwise(edges)]
+    middle = sorted(steps)[len(steps) // 2]
+    most = min(_STEP_ROUNDING[0] * abs(middle), _STEP_ROUNDING[1] * side)
+    equal = sum(abs(step - middle) <= most for step in steps)
+    return middle != 0 and equal >= _EQUAL_STEPS * len(steps)
 
 
 def _score_of(value: object) -> float | None:

@@ -44,18 +44,22 @@ _TOKENS = _any_of("tokens")
 _COMMENTED = lazy_pattern(r"\s*(?:#[^\n]*(?:\n\s*|$))+")
 # After the mark of a fence; "example" and "draft" are words, which say what is in it.
 _LANGUAGE = lazy_pattern(
-    r"[ \t]*(?:json\w*|python|js|javascript|te?xt|plaintext|html|xml)?(?=\s|[\[{]|$)"
+    r"[ \t]*(?:json\w*|python|js|javascript|te?xt|plaintext|html|xml|markdown|md)?(?=\s|[\[{]|$)"
 )
+# A block of code, and the outcomes that Gemini names where its result is one.
+_CODE = lazy_pattern(r"[ \t]*(?:python|py|javascript|js)[ \t]*\n")
+_RESULT = lazy_pattern(r"[ \t]*(?:failed|deadline_exceeded)?[ \t]*\n")
 _GLM_OPENS = "<|begin_of_box|>"
 _GLM_CLOSES = "<|end_of_box|>"
 
 
 class Answer(NamedTuple):
-    """An answer, and the words around it."""
+    """An answer, the words around it, and what it is in: "fence", GLM's "tokens", or ""."""
 
     text: str
     before: str = ""
     after: str = ""
+    within: str = ""
 
 
 def answer_of(reply: str) -> str:
@@ -65,6 +69,7 @@ def answer_of(reply: str) -> str:
         UnreadableReply: The reply is empty, or ends inside the thinking.
     """
     text = _last_message(reply) if "<" in reply else reply
+    text = _after_code(text)
     text = _without_thinking(text)
     text = _contents_of_answer_tags(text)
     text = _turn_of_assistant(text)
@@ -91,7 +96,7 @@ def enclosed(text: str) -> Answer:
         inside, _, after = rest.partition(_GLM_CLOSES)
         if _GLM_OPENS in after:
             raise UnreadableReply("the reply has several answers", "several answers")
-        return Answer(inside, before, after)
+        return Answer(inside, before, after, "tokens")
     if "```" not in text:
         return Answer(text)
     parts = text.split("```")
@@ -105,7 +110,7 @@ def enclosed(text: str) -> Answer:
         return Answer(" ".join(parts))
     words = parts[0::2]
     # of the marks that close a fence which is cut off, one or two may be there
-    return Answer(blocks[0].rstrip("`"), words[0], " ".join(words[1:]))
+    return Answer(blocks[0].rstrip("`"), words[0], " ".join(words[1:]), "fence")
 
 
 def _last_message(reply: str) -> str:
@@ -172,6 +177,19 @@ def _without_thinking(text: str) -> str:
     return after
 
 
+def _after_code(text: str) -> str:
+    # Gemini runs code: a block of it, then one of its result, and the answer follows the last one
+    # (google-generativeai, `response.text`).
+    parts = text.split("```")
+    end = 0
+    for i in range(1, len(parts) - 3, 2):
+        code, between, result = parts[i : i + 3]
+        if _CODE.match(code) and not between.strip() and _RESULT.match(result):
+            end = i + 3
+    after = "```".join(parts[end:])
+    return after if after.strip() else text
+
+
 def _contents_of_answer_tags(text: str) -> str:
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
@@ -186,6 +204,9 @@ def _contents_of_answer_tags(text: str) -> str:
     if why is not None:
         raise UnreadableReply(f"the words after the answer may change it: {why}", "words")
     answer = answers.pop()
+    draft = text[: tags[0].start()].strip()
+    if (draft == "null" or strict_json(draft) is not None) and draft != answer:
+        raise UnreadableReply("the reply has several answers", "several answers")
     # Without a box it says that nothing is there: then words before it count, too, as without tags.
     before = "" if any(map(str.isdigit, answer)) else text[: tags[0].start()]
     return f"{before}\n{answer}\n{after}".strip()

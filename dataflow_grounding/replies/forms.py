@@ -10,11 +10,12 @@ from typing import Any
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.channels import answer_of, enclosed
-from dataflow_grounding.replies.json_items import read_values
+from dataflow_grounding.replies.channels import Answer, answer_of, enclosed
+from dataflow_grounding.replies.json_items import only_answer, read_values
 from dataflow_grounding.replies.json_text import JsonText, find_json, plain_key, strict_json
 from dataflow_grounding.replies.reading import Note, ParsedReply
-from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_tokens
+from dataflow_grounding.replies.tables import find_table
+from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_caption, read_tokens
 from dataflow_grounding.replies.words import (
     ids_of,
     names_any,
@@ -22,6 +23,8 @@ from dataflow_grounding.replies.words import (
     other_thing,
     points_back,
     says_none,
+    tells_list,
+    tells_place,
 )
 
 # The key of a list without its object: `bbox_2d: [1, 2, 3, 4]`.
@@ -34,17 +37,25 @@ _LINE = lazy_pattern(
 )
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
 _PADDING = 12  # characters after JSON from which the model surely didn't go on with it
+_EMPTY_ANSWER = lazy_pattern(r"\[\s*\]|\{\s*\}|\bnull\b", re.IGNORECASE)
+_EMPTY_BEFORE = lazy_pattern(r"\[\s*\]\s*(?=\[)")
 _BLANK = " .,;:\r\n\t"  # around words
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 
 
 def parse_any(
-    reply: str, value: Any, phrases: Mapping[int, str], key: str, *, to_pixels: bool
+    reply: str,
+    value: Any,
+    phrases: Mapping[int, str],
+    key: str,
+    *,
+    to_pixels: bool,
+    list_key: str = "",
 ) -> ParsedReply:
     """Return what a reply in any known form says.
 
     `value` is what it is in strict JSON, `key` the box key that was asked for, `to_pixels` whether
-    boxes were asked for in pixels.
+    boxes were asked for in pixels, `list_key` the caller's own key of the list.
 
     Raises:
         UnreadableReply: It is in no known form.
@@ -55,9 +66,10 @@ def parse_any(
         fenced = _FENCED.fullmatch(reply.strip())
         value = strict_json(fenced[1]) if fenced else None
     if value is not None:  # its strings may hold other forms
-        read_values([value], parsed, phrases, key)
+        read_values([value], parsed, phrases, key, list_key)
+        parsed.addressed = parsed.has_ids_of(phrases)
     else:
-        _FormReader(parsed, phrases, key, to_pixels).read(answer_of(reply))
+        _FormReader(parsed, phrases, key, to_pixels, list_key).read(answer_of(reply))
     return parsed
 
 
@@ -100,12 +112,18 @@ class _FormReader:
     """Reads an answer in the first form that fits."""
 
     def __init__(
-        self, parsed: ParsedReply, phrases: Mapping[int, str], key: str, to_pixels: bool
+        self,
+        parsed: ParsedReply,
+        phrases: Mapping[int, str],
+        key: str,
+        to_pixels: bool,
+        list_key: str,
     ) -> None:
         self.parsed = parsed
         self.phrases = phrases
         self.key = key
         self.to_pixels = to_pixels
+        self.list_key = list_key
         self.texts = list(phrases.values())
 
     def read(self, text: str) -> None:
@@ -114,21 +132,65 @@ class _FormReader:
         before = answer.before
         after = answer.after
         if says_none(inside, self.texts) and not (before + after).strip(" .\n"):
-            read_values([None], self.parsed, self.phrases, self.key)
+            self.read_items([None])
             return
-        if has_tokens(inside) and not inside.startswith(("{", "[")):
-            words = read_tokens(inside, self.parsed)
+        words = self.read_marked(inside)
+        table = None if words is not None else find_table(inside)
+        if words is not None:
             before = " ".join([before, *words[:1]])
             after = " … ".join([*words[1:], after])
+        elif table is not None:
+            self.parsed.truncated = table.truncated
+            self.read_items([table.items])
+            before += " " + table.before
+            after = table.after + " " + after
         elif not read_bare(inside, self.parsed):
-            inside = _LANGUAGE.sub("", inside)
+            inside = _LANGUAGE.sub("", _but_empty_list(inside, answer))
             found = find_json(inside)
             self.read_json(found, inside)
             before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
             after = inside[found.end :] + " " + after
+            self.parsed.addressed = len(found.values) == 1 and self.parsed.has_ids_of(self.phrases)
+        self.check_single(before, after)
+        if answer.within == "tokens" and self.is_of_answer(before):
+            before = ""
         self.check_words(before, after)
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
+
+    def read_marked(self, text: str) -> list[str] | None:
+        """Add the boxes of tokens or of a caption, and return the words next to them; None if there
+        are neither.
+        """
+        if has_tokens(text) and not text.startswith(("{", "[")):
+            return read_tokens(text, self.parsed)
+        return read_caption(text, self.parsed)
+
+    def read_items(self, values: Sequence[Any]) -> None:
+        read_values(values, self.parsed, self.phrases, self.key, self.list_key)
+
+    def check_single(self, before: str, after: str) -> None:
+        """Refuse an answer with another next to it: an empty one, or one in tokens."""
+        for text in filter(str.strip, (before, after)):
+            if _EMPTY_ANSWER.search(text) or has_tokens(text) or says_none(text, self.texts):
+                words = " ".join(text.split())[:60]
+                raise UnreadableReply(
+                    f"the words next to the answer may change it: a further answer: {words!r}",
+                    "several answers",
+                )
+
+    def is_of_answer(self, before: str) -> bool:
+        """Whether words before GLM's tokens say no more than whose the boxes in them are.
+
+        They may describe the only phrase at more length, or name things if each box has its label.
+        """
+        if objection(before, to_pixels=self.to_pixels) is not None:
+            return False
+        labels = [box.label for box in self.parsed.boxes if box.label]
+        if labels and len(labels) == len(self.parsed.boxes):
+            is_list = tells_list(before)
+            return is_list and names_any(before, self.without_box(labels)) is None
+        return len(self.texts) == 1 and tells_place(before, self.texts[0])
 
     def read_json(self, found: JsonText, text: str) -> None:
         if not found.values:
@@ -139,7 +201,7 @@ class _FormReader:
         self.parsed.truncated = found.truncated
         if found.repaired:
             self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
-        read_values(found.values, self.parsed, self.phrases, self.key)
+        self.read_items(only_answer(found.values))
 
     def check_words(self, before: str, after: str) -> None:
         """Refuse words that may turn an answer round, or name another thing than has a box."""
@@ -147,7 +209,9 @@ class _FormReader:
             before = before.replace("`", " ")
             after = after.replace("`", " ")
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
-        if why is not None:
+        if why is not None and self.parsed.addressed:
+            self.parsed.words = (before.strip(), after.strip())
+        elif why is not None:
             words = " ".join(f"{before} {after}".split())[:60]
             raise UnreadableReply(
                 f"the words next to the answer may change it: {why}: {words!r}", "words"
@@ -178,6 +242,13 @@ class _FormReader:
         """Return the phrases that no label is equal to."""
         found = {phrase_id for label in labels for phrase_id in ids_of(label, self.phrases)}
         return [phrase for i, phrase in self.phrases.items() if i not in found]
+
+
+def _but_empty_list(text: str, answer: Answer) -> str:
+    # An empty list, and then the list, in a fence that is all of the reply.
+    is_alone = answer.within == "fence" and not (answer.before + answer.after).strip()
+    empty = _EMPTY_BEFORE.match(text) if is_alone else None
+    return text if empty is None else text[empty.end() :]
 
 
 def _without_key(before: str) -> str:

@@ -29,7 +29,23 @@ from dataflow_grounding.replies.json_text import (
     plain_key,
     strict_json,
 )
-from dataflow_grounding.replies.reading import EVIDENCE, Dropped, ParsedReply, RawBox, in_brackets
+from dataflow_grounding.replies.reading import (
+    EVIDENCE,
+    Dropped,
+    KeyText,
+    ParsedReply,
+    RawBox,
+    in_brackets,
+)
+from dataflow_grounding.replies.remarks import (
+    denies,
+    key_affirms,
+    key_changes,
+    key_denies,
+    key_states,
+    key_words,
+    names_another,
+)
 from dataflow_grounding.replies.tokens import read_tokens
 from dataflow_grounding.replies.words import (
     ids_of,
@@ -74,30 +90,64 @@ def has_role(key: str, *roles: str) -> bool:
 
 
 def read_values(
-    values: Sequence[Any], parsed: ParsedReply, phrases: Mapping[int, str], key: str
+    values: Sequence[Any],
+    parsed: ParsedReply,
+    phrases: Mapping[int, str],
+    key: str,
+    list_key: str = "",
 ) -> None:
     """Add to `parsed` what values of JSON say: one value, or several that are one list.
 
-    A key may be one of the phrases; `key` is the box key that was asked for.
+    A key may be one of the phrases; `key` is the box key that was asked for, `list_key` the
+    caller's own key of the list.
 
     Raises:
         UnreadableReply: It is unclear what is an answer in them.
         TruncatedReply: They are cut off before anything is whole.
     """
-    reader = _Reader(parsed, phrases, plain_key(key))
+    reader = _Reader(parsed, phrases, plain_key(key), plain_key(list_key))
     reader.read(values[0] if len(values) == 1 else list(values), 1, None)
     if not parsed and parsed.truncated:
         raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
 
-class _Reader:
-    """Adds what a value says to a parsed reply; `key` is the box key, as keys are compared."""
+def only_answer(values: list[Any]) -> list[Any]:
+    """Return the only whole answer among values in a row; all of them if they are items of one.
 
-    def __init__(self, parsed: ParsedReply, phrases: Mapping[int, str], key: str) -> None:
+    Raises:
+        UnreadableReply: There are several whole ones, or one and other values, and they differ.
+    """
+    if len(values) < 2 or not any(map(_is_whole_answer, values)):
+        return values
+    is_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
+    whole = values[:-1] if is_cut else values  # the last one of a loop is cut off
+    if any(value != values[0] for value in whole):
+        raise UnreadableReply("the reply has several answers", "several answers")
+    return values[:1]
+
+
+def _is_whole_answer(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(
+            has_role(key, "wrapper") and (inner in (None, []) or _has_items(inner))
+            for key, inner in value.items()
+        )
+    return isinstance(value, list) and (
+        not value or any(isinstance(item, (dict, list)) for item in value)
+    )
+
+
+class _Reader:
+    """Adds what a value says to a parsed reply; keys are as they are compared."""
+
+    def __init__(
+        self, parsed: ParsedReply, phrases: Mapping[int, str], key: str, list_key: str
+    ) -> None:
         self.parsed = parsed
         self.phrases = phrases
         self.texts = list(phrases.values())
         self.key = key
+        self.list_key = list_key
 
     def read(self, value: Any, level: int, label: str | None) -> None:
         """Add what a value says that holds answers.
@@ -178,6 +228,9 @@ class _Reader:
                 return
             if len(fields) < len(fields.pairs):
                 raise _unknown("an object has a key twice")
+        if fields and all(_id_of(key) in self.phrases for key in fields):
+            self.read_by_id(fields, level)
+            return
         holds_answers = any(self.holds_items(key, value) for key, value in fields.items())
         if isinstance(fields, CutObject):
             self.parsed.truncated = True
@@ -192,13 +245,29 @@ class _Reader:
         else:
             self.read_wrapper(fields, level, label)
 
+    def read_by_id(self, fields: dict[str, Any], level: int) -> None:
+        """Add what an object says whose keys are the ids of phrases."""
+        parsed = self.parsed
+        parsed.truncated |= isinstance(fields, CutObject)
+        kinds: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
+        for key, value in fields.items():
+            before = [len(found) for found in kinds]
+            self.read(value, level + 1, None)
+            for found, count in zip(kinds, before, strict=True):
+                for item in found[count:]:
+                    if item.id not in (None, _id_of(key)):
+                        raise _unknown(f"under {key[:20]!r} is a box with another id")
+                    item.id = _id_of(key)
+
     def is_box_key(self, key: str) -> bool:
         return plain_key(key) == self.key or has_role(key, "box", "outline")
 
     def is_phrase(self, key: str) -> bool:
         """Whether a key is a phrase that was asked for, and no key of the grammar."""
         plain = plain_key(key)
-        if not self.phrases or plain in _roles() or is_coordinate(key) or plain == self.key:
+        if not self.phrases or plain in _roles() or plain in (self.key, self.list_key):
+            return False
+        if is_coordinate(key):
             return False
         return bool(ids_of(key, self.phrases))
 
@@ -206,9 +275,12 @@ class _Reader:
         """Whether a key makes an object one that holds items, rather than an item."""
         if self.is_phrase(key) or has_role(key, "label_list", "statuses"):
             return True
-        if not has_role(key, "wrapper"):
+        if not self.is_wrapper(key):
             return False
         return not self.is_box_key(key) or _has_items(value)
+
+    def is_wrapper(self, key: str) -> bool:
+        return has_role(key, "wrapper") or (bool(self.list_key) and plain_key(key) == self.list_key)
 
     def read_wrapper(self, fields: Mapping[str, Any], level: int, label: str | None) -> None:
         """Add what an object says that has one key for items, or keys that are phrases."""
@@ -236,7 +308,10 @@ class _Reader:
             is_read = key in by_phrase or self.is_list(key, value)
             if not is_read and not is_thinking and not (lists and has_role(key, "label_list")):
                 others[key] = value
-        changing = self.changing_key(others, len(boxes), self.things_of(boxes))
+        if boxes and all(box.id in self.phrases for box in boxes):
+            changing = self.harmful_key(others, None, len(boxes))
+        else:
+            changing = self.changing_key(others, len(boxes), self.things_of(boxes))
         if changing is not None:
             raise _unknown(f"{changing[:40]!r} is next to the boxes, and may change them")
 
@@ -245,10 +320,16 @@ class _Reader:
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
         if len(keys) < 2:
             return keys
-        return [key for key in keys if fields[key] or not self.is_box_key(key)] or keys[:1]
+        lists: list[str] = []
+        for key in keys:
+            value = fields[key]
+            is_place = isinstance(value, str) and not any(map(str.isdigit, value))
+            if not self.is_box_key(key) or (value and not is_place):
+                lists.append(key)
+        return lists or keys[:1]
 
     def is_list(self, key: str, value: Any) -> bool:
-        is_known = has_role(key, "wrapper") or self.is_box_key(key)
+        is_known = self.is_wrapper(key) or self.is_box_key(key)
         return is_known and (value is None or isinstance(value, (list, dict, str)))
 
     def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
@@ -279,10 +360,14 @@ class _Reader:
         item = RawBox((), own_label or label)
         try:
             item.id = _own_id(fields)
-            found = self.boxes_of(fields)
+            is_addressed = item.id in self.phrases
+            found = self.boxes_of(fields, is_addressed)
             if found is None:
                 raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
-            self.check_item(fields, item, label_key, found)
+            if is_addressed and found.numbers:
+                self.check_addressed_item(fields, item, label_key, len(found.numbers))
+            else:
+                self.check_item(fields, item, label_key, found)
         except NoBox as error:
             self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
             return
@@ -296,7 +381,7 @@ class _Reader:
             box = RawBox(numbers, item.label, item.id, score, evidence, order, corners=corners)
             (self.parsed.boxes if len(numbers) == 4 else self.parsed.points).append(box)
 
-    def boxes_of(self, fields: Mapping[str, Any]) -> Boxes | None:
+    def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
         """Return an item's boxes; with no numbers where it says that its thing isn't there.
 
         None where it says neither.
@@ -305,7 +390,7 @@ class _Reader:
         nulls = [plain_key(key) for key, value in by_key.items() if _is_null(value)]
         found = boxes_by_name(fields)
         for key, value in by_key.items():
-            boxes = None if _is_null(value) else self.boxes_under(key, value)
+            boxes = None if _is_null(value) else self.boxes_under(key, value, is_addressed)
             if boxes is not None:
                 found.append(boxes)
         if not found:
@@ -316,10 +401,13 @@ class _Reader:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
-    def boxes_under(self, key: str, value: Any) -> Boxes | None:
-        """Return the boxes under a box key; None where words that say nothing are there."""
+    def boxes_under(self, key: str, value: Any, is_addressed: bool) -> Boxes | None:
+        """Return the boxes under a box key; None where words that say nothing are there.
+
+        Words next to an addressed box are judged later.
+        """
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
-        are_words = isinstance(value, str) and objection(value) is None
+        are_words = isinstance(value, str) and (is_addressed or objection(value) is None)
         if boxes is None and (plain_key(key) == self.key or not are_words):
             raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
         return boxes
@@ -349,6 +437,84 @@ class _Reader:
         changing = self.changing_key(others, len(found.numbers), None if item.label else things)
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
+
+    def check_addressed_item(
+        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, found: int
+    ) -> None:
+        """Refuse an item with a phrase's id whose other keys do harm to its box."""
+        others: dict[str, Any] = {}
+        for key, value in fields.items():
+            is_text = isinstance(value, str) and plain_key(key) != self.key
+            if key == label_key or (self.is_of_box(key, value) and not is_text):
+                continue
+            if has_role(key, "zero") and number(value) != 0:
+                raise _unknown("the reply has boxes of several pictures")
+            if has_role(key, "label") and isinstance(value, str):
+                named = ids_of(value, self.phrases)
+                if (named and item.id not in named) or denies(value, self.phrases[item.id or 0]):
+                    raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
+            if not has_role(key, "id", "zero"):
+                others[key] = value
+        harmful = self.harmful_key(others, item.id, found)
+        if harmful is not None:
+            raise NoBox(f"{harmful[:40]!r} is next to a box, and may change it")
+
+    def harmful_key(
+        self, fields: Mapping[str, Any], own_id: int | None, found: int | None = None
+    ) -> str | None:
+        """Return a key next to addressed boxes whose value says that they are of no use, or mean
+        something else; None without one. Texts are kept, to be judged with the box format.
+
+        Args:
+            fields: The keys, but for those of boxes.
+            own_id: The id of the phrase whose box they are next to; None next to a list.
+            found: How many boxes they are next to; None further inside.
+        """
+        for key, value in fields.items():
+            if value not in _EMPTY and self.is_harmful(key, value, own_id, found):
+                return key
+        return None
+
+    def is_harmful(self, key: str, value: Any, own_id: int | None, found: int | None) -> bool:
+        if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
+            return False
+        if found is not None and has_role(key, "count") and number(value) is not None:
+            return number(value) != found
+        if has_role(key, "status") and (_is_done(value) or _says_nothing(value)):
+            return not _is_done(value)
+        is_object = isinstance(value, dict)
+        if has_role(key, "width", "height", "size") and not isinstance(value, (str, dict)):
+            return not self.add_size(key, value)
+        if names_another(key):
+            return True
+        if key_states(key) and isinstance(value, (str, int, float)):
+            said = "" if value is True else str(value)
+            self.parsed.stated.append(f"{' '.join(key_words(key))} {said}")
+            return False
+        if key_changes(key, value):
+            return value is not True or not key_affirms(key)
+        if is_object and has_role(key, "size"):
+            return self.harmful_key(value, own_id, found) is not None
+        if isinstance(value, (dict, list)) and _count_of_numbers(value) > 1:
+            return True
+        if is_object:
+            return self.harmful_key(value, own_id) is not None
+        if isinstance(value, list):
+            return any(self.is_harmful(key, one, own_id, found) for one in value)
+        return self.is_harmful_word(key, value, own_id)
+
+    def is_harmful_word(self, key: str, value: Any, own_id: int | None) -> bool:
+        truth = _truth(value)
+        if truth is None and number(value) in (0, 1) and not has_role(key, "score"):
+            truth = bool(number(value))
+        if truth is not None:
+            return key_denies(key, truth)
+        if not isinstance(value, str) or number(value) is not None:
+            return False
+        if has_role(key, "absent") and ids_of(value, self.phrases):
+            return True
+        self.parsed.texts.append(KeyText(key, value, own_id))
+        return False
 
     def check_name(self, key: str, value: Any, label: str | None) -> None:
         """Refuse an item with a further label that denies it, or that is another phrase."""
@@ -411,6 +577,8 @@ class _Reader:
         return things is None or not self.phrases or other_thing(value, things) is None
 
     def add_size(self, key: str, value: Any) -> bool:
+        if isinstance(value, list):
+            value = dict(zip(("width", "height"), value, strict=False)) if len(value) == 2 else None
         if isinstance(value, dict):
             return all(self.add_size(inner, item) for inner, item in value.items())
         if isinstance(value, str):
@@ -444,6 +612,13 @@ def _has_items(value: Any) -> bool:
         if isinstance(item, list) and any(isinstance(v, str) and number(v) is None for v in item):
             return True
     return False
+
+
+def _count_of_numbers(value: Any) -> int:
+    if isinstance(value, (dict, list)):
+        items = value.values() if isinstance(value, dict) else value
+        return sum(map(_count_of_numbers, items))
+    return int(number(value) is not None)
 
 
 def _unknown(message: str) -> UnreadableReply:

@@ -46,6 +46,7 @@ def read_boxes(
     image_size: Size,
     sent_size: Size | None = None,
     phrases: Sequence[str] | Mapping[int, str] = (),
+    list_key: str = "",
 ) -> Reading:
     """Read the boxes in a model's reply that is in a known form; refuse any other.
 
@@ -61,6 +62,8 @@ def read_boxes(
         sent_size: Width and height of the picture as sent, if it was resized.
         phrases: The request's phrases, by id or in order from 1, or its only one. Every box then
             belongs to one of them or is dropped with a note; without phrases, all boxes are kept.
+        list_key: The key of the list in the reply's object, if your prompt asks for one that isn't
+            on docs/replies.md, such as `cards`.
 
     Returns:
         The boxes in pixels of the upright image, inside it, and notes on what was done to read
@@ -88,7 +91,7 @@ def read_boxes(
     if isinstance(phrases, str):  # else its letters would be the phrases
         phrases = [phrases]
     by_id = phrases if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
-    parsed = parse_reply(reply or "", box_format, by_id)
+    parsed = parse_reply(reply or "", box_format, by_id, list_key=list_key)
     return to_reading(parsed, box_format, image_size, sent_size, dict(by_id))
 
 
@@ -98,8 +101,11 @@ def parse_reply(
     phrases: Mapping[int, str],
     *,
     in_lines: bool = False,
+    list_key: str = "",
 ) -> ParsedReply:
     """Return a reply's boxes as written; it may be `in_lines` if `vlm.asking: lines` was used.
+
+    `list_key` is the caller's own key of the list.
 
     Don't change what is returned: a second call for the same reply returns the same object.
 
@@ -109,7 +115,7 @@ def parse_reply(
     """
     asked_so = tuple(phrases.items()), asked.key, asked.scale == "px"
     try:
-        return _parse(reply, *asked_so)
+        return _parse(reply, *asked_so, list_key)
     except UnreadableReply:
         if not in_lines:
             raise
@@ -118,14 +124,14 @@ def parse_reply(
 
 @lru_cache(maxsize=1)  # the watch over a run's boxes parses a reply right before it is read
 def _parse(
-    reply: str, phrases: tuple[tuple[int, str], ...], key: str, to_pixels: bool
+    reply: str, phrases: tuple[tuple[int, str], ...], key: str, to_pixels: bool, list_key: str
 ) -> ParsedReply:
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, key)
     if boxes:
         return ParsedReply(boxes)
     # here, with all forms that there are: most runs meet none but the one asked for
-    return parse_any(reply, value, dict(phrases), key, to_pixels=to_pixels)
+    return parse_any(reply, value, dict(phrases), key, to_pixels=to_pixels, list_key=list_key)
 
 
 def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:

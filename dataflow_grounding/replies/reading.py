@@ -1,6 +1,6 @@
 """What a reply says: as it writes it (`ParsedReply`), and in pixels (`Reading`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -77,6 +77,20 @@ class Dropped:
     id: int | None = None
 
 
+class KeyText(NamedTuple):
+    """A text under an unknown key next to addressed boxes.
+
+    Attributes:
+        key: The key.
+        text: The text.
+        id: The id of the phrase whose box it is next to; None next to a list of boxes.
+    """
+
+    key: str
+    text: str
+    id: int | None = None
+
+
 @dataclass(slots=True)
 class ParsedReply:
     """All that a reply says, in its order, before its numbers are given a meaning.
@@ -94,6 +108,11 @@ class ParsedReply:
         sizes: Sides of the picture that the reply tells, each with 0 for its width or 1 for its
             height.
         tagged: Whether its boxes are in tags such as <box>, whose numbers are thousandths.
+        addressed: Whether it is one value of JSON in which each box has the id of a phrase.
+        words: The words before and after an addressed answer, where they aren't harmless by their
+            words alone.
+        texts: Texts under unknown keys next to addressed boxes.
+        stated: What keys next to these state of a box format.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
@@ -106,6 +125,14 @@ class ParsedReply:
     reasons: dict[int, str] = field(default_factory=dict)
     sizes: list[tuple[int, float]] = field(default_factory=list)
     tagged: bool = False
+    addressed: bool = False
+    words: tuple[str, str] = ("", "")
+    texts: list[KeyText] = field(default_factory=list)
+    stated: list[str] = field(default_factory=list)
+
+    def has_ids_of(self, phrases: Mapping[int, str]) -> bool:
+        """Whether it has boxes, each with the id of one of the phrases."""
+        return bool(self.boxes) and all(box.id in phrases for box in self.boxes)
 
     def __bool__(self) -> bool:
         """Whether it says anything of boxes."""
@@ -140,11 +167,14 @@ class Reading:
     Attributes:
         boxes: The boxes; none if the reply says that nothing is there.
         notes: Their codes are truncated, repaired_json, clamped, swapped, dropped,
-            matched_by_label, merged, score_ignored or native_tokens.
+            matched_by_label, merged, runaway, score_ignored or native_tokens.
         statuses: Phrase id → status, as the embedded grounder gives it.
         reasons: Phrase id → why.
         unread: Ids of phrases without a usable answer.
         unsure: Phrase id → why it isn't known to be absent, though the reply has no box for it.
+        doubts: Phrase id → why its boxes may be of something else.
+        remark: Words next to the answer that don't change it and may matter, at most 200
+            characters; "" without any.
     """
 
     boxes: list[FoundBox]
@@ -153,6 +183,8 @@ class Reading:
     reasons: dict[int, str] = field(default_factory=dict)
     unread: list[int] = field(default_factory=list)
     unsure: dict[int, str] = field(default_factory=dict)
+    doubts: dict[int, str] = field(default_factory=dict)
+    remark: str = ""
 
     def count(self, code: str) -> int:
         """Return how many notes have this code."""
@@ -162,10 +194,10 @@ class Reading:
     def doubtful(self) -> bool:
         """Whether boxes may be missing, or the rest need a look.
 
-        So it is where the reply is cut off, and where more than DOUBTFUL_SHARE of all boxes and
-        dropped ones were dropped, moved or turned round.
+        So it is where the reply is cut off or runs away, and where more than DOUBTFUL_SHARE of all
+        boxes and dropped ones were dropped, moved or turned round.
         """
-        if self.count("truncated"):
+        if self.count("truncated") or self.count("runaway"):
             return True
         doubted = sum(note.code in _DOUBTED for note in self.notes)
         return doubted > DOUBTFUL_SHARE * (len(self.boxes) + self.count("dropped"))

@@ -7,13 +7,15 @@ for, unless only one family writes such tokens.
 import html
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.json_boxes import add_boxes, numbers_in
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
+from dataflow_grounding.replies.words import is_neutral, objection, other_thing, turns
 
 _NUMBER = r"-?\d{1,12}(?:\.\d{1,20})?"
 # Tags around a label or a box. Qwen-VL, InternVL, MiniCPM <ref> <box>; DeepSeek <|ref|> <|det|>;
@@ -60,6 +62,11 @@ _GLUED = lazy_pattern(
 _PAIRS = lazy_pattern(rf"{_PAIR}\s*,?\s*{_PAIR}")  # Qwen-VL's
 # CogVLM's, a box on each side of a semicolon: [[097,514,283,996;300,514,400,996]]
 _COGVLM = lazy_pattern(rf"\[\[({_FOUR_IN_ROW}(?:\s*;\s*{_FOUR_IN_ROW})+)\]\]")
+# the same after a thing in a caption: a dog[[097,514,283,996]] on a sofa[[300,514,400,996]]
+_IN_CAPTION = lazy_pattern(rf"\[\[({_FOUR_IN_ROW}(?:\s*;\s*{_FOUR_IN_ROW})*)\]\]")
+_LONGEST_THING = 5  # words
+_SIDES = (["left"], ["right"], ["front"], ["top"])
+_LABEL = lazy_pattern(r"[^\W\d_](?:[\w '’-]{0,60}\w)?")
 _FOUR = lazy_pattern(rf"{_NUMBER}(?:(?:_|\s*,\s*|\s+){_NUMBER}){{3}}")
 
 
@@ -128,6 +135,55 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
     return True
 
 
+def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
+    """Add the boxes of CogVLM's caption, and return the words next to them.
+
+    None where it is no caption: each box has a thing before it, with its article, and there are
+    several boxes or words after one.
+    """
+    boxes = list(_IN_CAPTION.finditer(text))
+    if not boxes or (len(boxes) == 1 and not re.search(r"[^\W\d_]", text[boxes[0].end() :])):
+        return None
+    words: list[str] = []
+    things: list[str] = []
+    at = 0
+    for box in boxes:
+        before = text[at : box.start()].rstrip()
+        thing = _thing_at_end(before)
+        if thing is None:
+            return None
+        words.append(before.removesuffix(thing))
+        things.append(thing)
+        at = box.end()
+    parsed.tagged = True
+    parsed.truncated = not text.rstrip().endswith((".", "!", "?"))
+    for thing, box in zip(things, boxes, strict=True):
+        for four in box[1].split(";"):
+            numbers = tuple(float(number) for number in four.split(","))
+            parsed.boxes.append(RawBox(numbers, thing))
+    return [*words, text[at:]]
+
+
+@cache
+def _words(name: str) -> frozenset[str]:
+    return frozenset(load_table(__package__, "grammar.yaml")[name].split())
+
+
+def _thing_at_end(text: str) -> str | None:
+    # The words from the last article on.
+    begin = len(text)
+    words = text.lower().split()
+    for i, word in enumerate(text.split()[: -_LONGEST_THING - 2 : -1], start=1):
+        if word.lower() in _words("determiners"):
+            # "the tail of the cat" may be the tail, "left of the cat" isn't
+            is_part = words[:-i][-1:] == ["of"] and words[:-i][-2:-1] not in _SIDES
+            return None if is_part else text[begin:] or None
+        if not _LABEL.fullmatch(word) or word.lower() in _words("not_in_things"):
+            return None
+        begin = text.rindex(word, 0, begin)
+    return None
+
+
 def _tags_of(text: str) -> list[_Tag]:
     tags: list[_Tag] = []
     collection = ""
@@ -166,14 +222,57 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     boxes = [part for part in parts if part.kind == "b"]
     follow = all(text.startswith("<|", tag.start) for tag in tags)
     kinds = "".join(part.kind for part in parts)
-    for label, box in zip(_labels_of_boxes(kinds, labels, follow=follow), boxes, strict=True):
+    _check_between(parts)
+    own_labels = _labels_after(kinds, parts)
+    of_boxes = own_labels or _labels_of_boxes(kinds, labels, follow=follow)
+    before = len(parsed.boxes)
+    for label, box in zip(of_boxes, boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
+    if own_labels or _is_page(parts, parsed.boxes[before:]):
+        # words after a box are its label, or the text that is in it
+        parts = parts[:1] if kinds.startswith("w") else []
     things = kinds.replace("w", "")
     if things.startswith("l") and things.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", labels[-1]))
         parsed.truncated = parsed.truncated or kinds.endswith("l")
     words = [part.text for part in parts if part.kind == "w"]
     return words if kinds.startswith("w") else ["", *words]
+
+
+def _check_between(parts: Sequence["_Part"]) -> None:
+    # Words between a label and its box may say that the box is of something else.
+    for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):
+        if (label.kind, words.kind, box.kind) != ("l", "w", "b"):
+            continue
+        if objection(words.text) is not None or other_thing(words.text, []) is not None:
+            raise UnreadableReply(
+                f"the words before a box may change it: {words.text.strip()[:40]!r}", "words"
+            )
+
+
+def _labels_after(kinds: str, parts: Sequence["_Part"]) -> list[str]:
+    # Seed's model writes <bbox>1 2 3 4</bbox> mug. [] unless each box has one.
+    has_own = any(part.kind == "b" and re.search(r"[^\W\d_]", part.text) for part in parts)
+    if not re.fullmatch("w?(?:bw)+", kinds) or has_own or any(part.mention for part in parts):
+        return []
+    first = 1 if kinds.startswith("w") else 0
+    labels = [part.text.strip(_BETWEEN_PARTS) for part in parts[first:] if part.kind == "w"]
+    for label in labels:
+        first_word = label.split()[0]
+        is_name = first_word.lower() in _words("determiners") or not is_neutral(first_word.lower())
+        is_name = is_name and other_thing(label, []) is not None and turns(label) is None
+        if not is_name or not _LABEL.fullmatch(label):
+            return []
+    return labels
+
+
+def _is_page(parts: Sequence["_Part"], boxes: Sequence[RawBox]) -> bool:
+    # DeepSeek-OCR's text begins on a line of its own, Unlimited-OCR's doesn't.
+    has_labels = any(part.kind == "l" for part in parts)
+    for part in parts[1:]:
+        if has_labels and part.kind == "w" and not part.text.startswith("\n"):
+            return False
+    return bool(boxes) and all(box.label in _words("page_parts") for box in boxes)
 
 
 class _Part(NamedTuple):

@@ -26,6 +26,8 @@ _LONGEST_SENTENCE = 120  # characters of a sentence that says that nothing is th
 _SENTENCE_END = lazy_pattern(r"[.!?;。！？；\n]")
 _AND = r"\b(?:and|or|nor|und|oder|et|ou|y|e|o)\b|[和或与及、]"
 _AND_ONE = lazy_pattern(r"\band (?:an?|the|one|some)\b")  # "no cat and a dog"
+# In capitals it is a sign's text: "NO SMOKING" says nothing of a picture.
+_SIGN = lazy_pattern(r"no (?!.*\b(?:found|detected|visible|present|seen|there|here|in)\b).+")
 _AND_WORDS = frozenset(["and", "und", "et", "y", "e", "和", "与", "と", "및"])  # between things
 _THING = "namedthing"  # for a thing that words name
 _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
@@ -65,8 +67,12 @@ def folded(text: str) -> str:
 
 @lru_cache(maxsize=2048)
 def _without_articles(text: str) -> str:
-    words = folded(text).split(" ")
-    return " ".join(word for word in words if word not in _ARTICLES) or folded(text)
+    return " ".join(_but_articles(folded(text).split(" "))) or folded(text)
+
+
+def _but_articles(words: Sequence[str]) -> list[str]:
+    # at the end it is none: "plan A"
+    return [word for word in words[:-1] if word not in _ARTICLES] + list(words[-1:])
 
 
 @lru_cache(maxsize=2048)
@@ -98,19 +104,6 @@ def share_a_word(first: str, second: str) -> bool:
     return folded(first) in folded(second) or folded(second) in folded(first)
 
 
-def is_part_of(label: str, phrase: str) -> bool:
-    """Whether a label has no word that its phrase lacks, or can't be compared with it.
-
-    "cup" is part of "the red cup"; "the blue cup" and "the cup's handle" are not. Neutral words
-    make no difference.
-    """
-    if not share_a_word(label, phrase) or turns(label, phrase) is not None:
-        return False
-    if not label.isascii() or not phrase.isascii():  # another script, or one without blanks
-        return True
-    return set(words_of(label)) <= {*words_of(phrase), *_neutral()}
-
-
 def all_words(texts: Sequence[str]) -> frozenset[str]:
     """Return all words of some texts."""
     return frozenset(word for text in texts for word in words_of(text))
@@ -134,6 +127,16 @@ def _turning_parts() -> re.Pattern[str]:
 @cache
 def _neutral() -> frozenset[str]:
     return all_words([_grammar("neutral"), _grammar("neutral_parts")])
+
+
+def is_neutral(word: str) -> bool:
+    """Whether a word, in lower case, says nothing of which thing a box is."""
+    return singular(word) in _neutral()
+
+
+def neutral_parts() -> list[str]:
+    """Return the neutral words of scripts without blanks between words."""
+    return list(_grammar("neutral_parts").split())
 
 
 @cache
@@ -202,6 +205,39 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
     return None
 
 
+def tells_place(text: str, thing: str) -> bool:
+    """Whether a sentence says where a thing is, and of that no more than what it is near.
+
+    Example:
+        >>> tells_place("The mug on the table is at", "the mug")
+        True
+    """
+    words, named = _with_things_marked(_neutral_phrases().sub(" ", text), [thing])
+    if words.count(_THING) != 1 or not named:
+        return False
+    place = words.index(_THING)
+    if any(word not in _neutral() for word in words[:place]):
+        return False
+    rest = words[place + 1 :]
+    if any(word in _pictures() for word in rest):
+        return False  # "in the second image"
+    return all(word in _neutral() for word in rest) or rest[0] in _grammar("near").split()
+
+
+def tells_list(text: str) -> bool:
+    """Whether a sentence says that a list of things follows: neutral words, and "of" what it is.
+
+    Example:
+        >>> tells_list("The list of cat breeds and their coordinates is")
+        True
+    """
+    before, _, after = _neutral_phrases().sub(" ", text).partition(" of ")
+    kinds = [word for word in words_of(after) if word not in _neutral()]
+    kinds = [word for word in kinds if word not in (*_AND_WORDS, "their")]
+    is_neutral_before = all(word in _neutral() for word in words_of(before))
+    return is_neutral_before and len(kinds) <= 2 and not _pictures() & set(kinds)
+
+
 def names_any(text: str, things: Sequence[str]) -> str | None:
     """Return one of the things that a text names whole; None where it names none."""
     named = _with_things_marked(text, things)[1]
@@ -225,7 +261,7 @@ def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], se
 
 
 def _spaced(text: str) -> str:
-    return "".join(f" {word} " for word in words_of(text) if word not in _ARTICLES)
+    return "".join(f" {word} " for word in _but_articles(words_of(text)))
 
 
 def turns(text: str, phrase: str = "") -> str | None:
@@ -259,6 +295,8 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     plain = sentence.casefold().replace("’", "'")
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
     plain = " ".join(re.sub(r"n't\b", " not", plain).split())
+    if sentence.isupper() and _SIGN.fullmatch(plain) and plain[3:] not in _grammar("anything"):
+        return False
     for wording in _wordings():
         match = wording.fullmatch(plain)
         if match is not None and _are_all(match.groupdict().get("thing") or "", phrases):
@@ -277,8 +315,15 @@ def _wordings() -> list[re.Pattern[str]]:
     return patterns
 
 
+@cache
+def _pictures() -> frozenset[str]:
+    return frozenset(_in_singular(word) for word in _grammar("pictures").split())
+
+
 def _are_all(things: str, phrases: Sequence[str]) -> bool:
     things = folded(things)
+    if _in_singular(things) in _pictures():
+        return False
     if not things or things in _grammar("anything"):
         return len(phrases) < 2 or things not in _grammar("one_thing")
     if ("," in things and not re.search(_AND, things)) or _AND_ONE.search(things):

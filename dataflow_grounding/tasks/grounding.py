@@ -42,6 +42,8 @@ class Found:
         reason: Why there is no box, if the reply says so.
         disagreement: Whether several answers differed; None for a single one, as of this task.
         doubt: Why the reply is doubtful, in words; "" where it isn't.
+        own_doubt: Why the boxes may be of something else than the phrase; "" where nothing says so.
+        remark: Words of the reply next to its answer that may matter; "" without any.
     """
 
     status: str
@@ -49,6 +51,8 @@ class Found:
     reason: str | None = None
     disagreement: bool | None = None
     doubt: str = ""
+    own_doubt: str = ""
+    remark: str = ""
 
     @property
     def doubtful(self) -> bool:
@@ -111,7 +115,9 @@ def phrase_grounding(
             elif status == "none" and number in reading.unsure:
                 status = "ambiguous"
                 reason = reading.unsure[number]
-            answers.append(Found(status, instances, reason))
+            own_doubt = reading.doubts.get(number, "") if instances else ""
+            found = Found(status, instances, reason, own_doubt=own_doubt, remark=reading.remark)
+            answers.append(found)
         phrases_everywhere = _phrases_with_whole_picture(phrases, answers, image)
         for phrase in phrases_everywhere:
             notes.append(
@@ -179,7 +185,7 @@ def _check_all_read(reading: Reading, count: int) -> None:
         if note.code == "dropped":
             why = str(note)
             break
-    raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
+    raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).", "no usable box")
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:

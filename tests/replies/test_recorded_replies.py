@@ -104,7 +104,6 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
     "h086": (None, "a program, with its boxes once in the code and once in a comment"),
     "h093": (None, "heights are next to the outline, and may change it"),
     "h101": (None, "tags within broken JSON"),
-    "h114": (None, "a sentence about another thing, too: 'on the table'"),
     "h118": (None, "boxes of several frames of a video"),
     "h121": (None, "comments with numbers, from a page of documentation"),
     "h171": (None, "two boxes in one object, which differ"),
@@ -168,11 +167,7 @@ def test_grid_cells_give_the_fractions_that_their_source_states(row: dict[str, A
         assert box.bbox == pytest.approx(expected["box_norm"])
 
 
-# whose words name "cat breeds", and none of the labels
-NAMES_OTHERS = ("glm46v-cats",)
-
-
-@pytest.mark.parametrize("row", cases([row for row in WITH_BOXES if row["id"] not in NAMES_OTHERS]))
+@pytest.mark.parametrize("row", cases(WITH_BOXES))
 def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phrase(
     row: dict[str, Any],
 ) -> None:

@@ -9,8 +9,9 @@ import pytest
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
 
+ADDRESSED = '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [100, 200, 300, 400]}]}'
 ANSWERS = [
-    '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [100, 200, 300, 400]}]}',
+    '{"objects": [{"label": "cat", "bbox_2d": [100, 200, 300, 400]}]}',
     '```json\n[{"label": "cat", "bbox_2d": [100, 200, 300, 400]}]\n```',
     "[100, 200, 300, 400]",
     "<ref>cat</ref><box>(100,200),(300,400)</box>",
@@ -32,8 +33,9 @@ def read(reply: str, phrases: list[str], format: str = "xyxy_1000") -> Reading:
 )  # fmt: skip
 def test_words_that_change_nothing_are_skipped(words: str) -> None:
     phrase = "猫" if "猫" in words else "cat"
-    for answer in ANSWERS:
+    for answer in [ADDRESSED, *ANSWERS]:
         reading = read(f"{words} {answer.replace('cat', phrase)}", [phrase])
+        assert reading.remark == ""
         assert [box.bbox for box in reading.boxes] == [(100, 200, 300, 400)]
 
 
@@ -193,7 +195,7 @@ NONE = [
     "none", "None.", "nothing", "N/A", "not found", "No objects detected.", "there are none.", "No object detected.",
     "There is no cat in the image.", "There are no cats in the picture.", "No cat found.", "I don't see a cat in the image.",
     "I cannot see any cat.", "The image does not contain a cat.", "The cat is not visible in the image.", "Cat not found.",
-    "Unfortunately, there is no cat.", "Sorry, I can’t find any cat in this photo.", "There isn't any cat here.",
+    "Unfortunately, there is no cat.", "Sorry, I don’t see any cat in this photo.", "There isn't any cat here.",
     "None of the objects are present in the image.", "Nothing was found.", "无", "没有找到cat", "图中没有cat", "找不到这个元素", "未检测到目标", "図にありません".replace("図に", "画像に"),
     "catは見つかりませんでした", "이미지에 cat이 없습니다", "Es gibt keine cat im Bild.", "Auf dem Bild ist keine cat zu sehen.",
     "Il n'y a pas de cat dans l'image.", "No hay ningún cat en la imagen.", "Não há cat na imagem.", "Нет cat на изображении.",
@@ -213,7 +215,7 @@ def test_one_short_sentence_may_say_that_nothing_is_there(reply: str) -> None:
         "There is no cat. But a dog is there.", "There is no cat, but a dog.", "There is no doubt that the cat is there.",
         "There is no second cat.", "No cat is missing.", "Nothing is hidden.", "There is no cat on the sofa.",
         "I don't see why the cat would be there.", "The cat is not far away.", "The cat is not fully visible.",
-        "There is no 2nd cat.", "There is no dog.", 'There is no "dog".', "No problem.", "Not only a cat.", "[] I could not see the image.",
+        "Sorry, I can’t find any cat in this photo.", "There is no 2nd cat.", "There is no dog.", 'There is no "dog".', "No problem.", "Not only a cat.", "[] I could not see the image.",
         "[]\nThe image is completely black.", "none of these boxes are wrong", "No.", "There is a cat.", "空の画像です", "看不到图片", "没有问题",
         "There is no cat in the left half, and the right half shows a car, a house, a tree and something that may be a cat in the shade.",
     ],

@@ -474,6 +474,19 @@ def phrases_as_keys(sheet: Sheet) -> str:
     return js(fields)
 
 
+def ids_as_keys(sheet: Sheet) -> str:
+    fields: dict[str, Any] = {}
+    for phrase_id, item in enumerate(sheet.items, start=1):
+        boxes = [sheet.numbers(box) for box in item.boxes]
+        fields[str(phrase_id)] = boxes or None
+    return js(fields)
+
+
+def markdown_table(sheet: Sheet) -> str:
+    rows = [f"| {item.phrase} | {' | '.join(map(str, row))} |" for item, row in sheet.each()]
+    return "\n".join(["| phrase | x1 | y1 | x2 | y2 |", "|---|---|---|---|---|", *rows])
+
+
 def phrases_as_keys_of_items(sheet: Sheet) -> str:
     fields: dict[str, Any] = {}
     for item in sheet.items:
@@ -581,6 +594,16 @@ def qwen(sheet: Sheet) -> str:
         boxes = [f"<box>{pairs(sheet.numbers(box))}</box>" for box in item.boxes]
         parts.append(f"<ref>{item.phrase}</ref>" + "".join(boxes))
     return "".join(parts)
+
+
+def seed_with_labels(sheet: Sheet) -> str:
+    rows = [(item.phrase, " ".join(map(str, row))) for item, row in sheet.each()]
+    return "\n".join(f"<bbox>{numbers}</bbox> {phrase}" for phrase, numbers in rows)
+
+
+def cogvlm_caption(sheet: Sheet) -> str:
+    things = [f"the {item.phrase}[[{','.join(map(str, row))}]]" for item, row in sheet.each()]
+    return f"The image shows {' next to '.join(things)} on a table."
 
 
 def qwen_with_words(sheet: Sheet) -> str:
@@ -808,6 +831,8 @@ _ALL = [
     Form("parallel lists", parallel_lists),
     Form("phrases as keys", phrases_as_keys),
     Form("phrases as keys of items", phrases_as_keys_of_items),
+    Form("ids as keys", ids_as_keys),
+    Form("Markdown table", markdown_table, is_stream=True, between="\n"),
     Form("rows", rows_of_lists),
     Form("polygons", polygons, is_outline=True),
     Form("flat quads", flat_quads, is_outline=True),
@@ -828,6 +853,15 @@ _ALL = [
     Form("words and list", words_and_list, phrases=ENGLISH, most_items=1, most_boxes=1),
     Form("underscored", underscored, FRACTIONS, most_items=1, most_boxes=1),
     Form("Qwen-VL", qwen, is_stream=True),
+    Form(
+        "Seed, with labels",
+        seed_with_labels,
+        phrases=ENGLISH,
+        is_stream=True,
+        between="\n",
+        label_after=" {}",
+    ),
+    Form("CogVLM", cogvlm_caption, phrases=ENGLISH, is_stream=True, between=" next to "),
     Form("Qwen-VL, with words", qwen_with_words, is_stream=True, between=" and ", ending="."),
     Form("Qwen2-VL", qwen2, is_stream=True, ending="<|im_end|>"),
     Form("InternVL", internvl, is_stream=True, between="\n"),

@@ -1,0 +1,444 @@
+"""Words, keys and labels next to an addressed answer: harmful, harmless, or worth a remark.
+
+An answer is addressed if every box has the id of a phrase that was asked for. What models say
+around such an answer is endless, so what does harm is listed, in remarks.yaml. What isn't listed,
+and isn't harmless by the rules of words.py, is kept in the reading as a remark.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.nouns import singular
+from dataflow_grounding.replies.words import folded, is_neutral, neutral_parts, turns, words_of
+
+LONGEST_REMARK = 200  # characters that are kept
+_LONGEST_LABEL = 400  # characters of a label that are compared
+_LONGEST_WORDS = 20_000  # characters that are judged: a model that thinks aloud writes thousands
+_THING = "thething"  # for a phrase that has a box, in any of its spellings
+_UNSEEN = lazy_pattern(r"[\u00ad\u200b-\u200f\u2060\ufeff]")
+_FOUR_NUMBERS = lazy_pattern(r"(?<![\d.])(?:[-+]?\d+(?:\.\d+)?\s*[,;\s]\s*){3}[-+]?\d+")
+# Braces, a bracket that is alone, or a comma at the beginning: a piece of a further list.
+_PIECE = lazy_pattern(r"[{}]|\[[^\]]*\Z|\A[^\[]*\]|\A\s*,")
+_SENTENCE = lazy_pattern(r"(?<!\d)\.|\.(?!\d)|[!?。！？；;\n]+")
+_CLAUSE = lazy_pattern(r"[,:，、：—]|\s-\s|\b(?:so|but|because|and|while|although|since|which)\b")
+_WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:\.\d+)?%?|%")
+_SIZE = lazy_pattern(r"(?<!\d)(\d{2,5}) ?(?:[x×*]|by) ?(\d{2,5})(?!\d)")
+_ORDER_NAME = lazy_pattern(r"\b(xyxy|yxyx|xywh|cxcywh|ltrb|tlbr|ltwh|voc|coco|yolo)\b")
+_ORDERS_NAMED = {
+    "ltrb": "xyxy",
+    "voc": "xyxy",
+    "tlbr": "yxyx",
+    "ltwh": "xywh",
+    "coco": "xywh",
+    "yolo": "cxcywh",
+}
+_HEIGHTS = ("height", "h", "höhe", "hauteur", "alto", "高")
+# The name of one of a box's four numbers: x, x1, x_min, cx, center_x, width, left.
+_AXIS = (
+    r"(?:(?P<middle>c|center_|centre_)?(?P<axis>[xy])"
+    r"(?:[_ ]?(?P<which>min|max|[0-2]|c|center|centre))?"
+    r"|(?P<side>width|height|w|h|breite|höhe|largeur|hauteur|ancho|alto|宽|高|幅)"
+    r"|(?P<edge>left|top|right|bottom))"
+)
+_NAME = lazy_pattern(_AXIS, re.IGNORECASE)
+_UNNAMED = re.sub(r"\?P<\w+>", "?:", _AXIS)
+_NAMES = lazy_pattern(
+    rf"(?<!\w){_UNNAMED}(?:[\s,、，/|)(\]\[]+(?:(?:and|und|et|y) )?{_UNNAMED}(?!\w)){{1,3}}",
+    re.IGNORECASE,
+)
+_TEMPLATES = {
+    "xyxy": ("ltrb", "xyxy"),
+    "yxyx": ("tlbr", "yxyx"),
+    "xywh": ("ltwh", "xywh"),
+    "cxcywh": ("XYwh",),
+}
+"""What the names of numbers in an order come to: edges, or sides, or the middle and sides."""
+_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]left|(?:bottom|lower)[- ]right)\b|左上角?|右下角?")
+_OTHER_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]left)\b|右上|左下")
+_DENIED = lazy_pattern(
+    rf"\b(?:no|neither|not an?|not any"
+    rf"|not (?:\w+ )?(?:see|find|detect|locate|identify|contain|show|include)(?: an?| the| any)?)"
+    rf" {_THING}\b"
+    rf"|\bnone of (?:the |these |those |them )?(?:\w+ )?(?:objects|things|items|phrases|{_THING})?"
+    rf" ?(?:is|are|was|were) (?:\w+ )?(?:present|visible|there|found|shown|in )"
+)
+_DENIES = lazy_pattern(
+    rf"^\W*(?:(?:and|so|but|note|that|however|unfortunately|since|because|i think|as|the)\W+)*"
+    rf"{_THING} (?:\w+ ){{0,2}}?(?:(?:is|are|was|were|do|does|did|has|have|can|could|will) )?"
+    rf"(?:\w+ly )?(?:(?:not|never)\b ?(?P<what>\w+)?|absent\b|missing\b|nowhere\b|invisible\b)"
+)
+_ASIDE = lazy_pattern(r"[(\[]([^)\]]*)")
+_KEY_WORD = lazy_pattern(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+_ENDS_OF = {1000: (1000, 999), 999: (1000, 999), 1: (1,), 100: (100,), 1024: (1024, 1023)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What boxes were asked for, which words may say of them.
+
+    Attributes:
+        order: The order of the four numbers.
+        scale: The number of the whole side, or "px".
+        sizes: The sizes of the picture, as sent and as stored.
+    """
+
+    order: str
+    scale: Any
+    sizes: tuple[Size, ...]
+
+    @classmethod
+    def of(cls, box_format: BoxFormat, *sizes: Size) -> "Asked":
+        """Return what a box format asks for, of a picture with these sizes."""
+        return cls(box_format.order, box_format.scale, sizes)
+
+    @property
+    def numbers(self) -> frozenset[float]:
+        """The numbers that may be said of the scale: where it ends, and the picture's sides."""
+        ends = _ENDS_OF.get(self.scale, ())
+        sides = [side for size in self.sizes for side in size]
+        return frozenset([0, *ends, *sides])
+
+
+@cache
+def _table(name: str) -> Any:
+    return load_table(__package__, "remarks.yaml")[name]
+
+
+@cache
+def _words(name: str) -> frozenset[str]:
+    return frozenset(_table(name).split())
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    text = _table(name)
+    text = "|".join(text) if isinstance(text, list) else text
+    return re.compile(re.sub(r"\s*\|\s*", "|", text.strip()), re.IGNORECASE)
+
+
+@cache
+def _parts(*names: str) -> re.Pattern[str]:
+    parts = [part for name in names for part in _table(name).split()] + list(neutral_parts())
+    return re.compile("|".join(map(re.escape, sorted(parts, key=len, reverse=True))))
+
+
+def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = True) -> str | None:
+    """Return what in words next to an addressed answer may make its boxes wrong; None if nothing.
+
+    That is a further answer, another order, unit, scale or picture than was asked for, that the
+    numbers are invented, that the model takes something back, or that a thing with a box isn't
+    there.
+
+    Args:
+        text: The words.
+        things: The phrases that have a box, and labels of boxes.
+        asked: What boxes were asked for.
+        is_after: Whether they follow the answer: words before it take back only what the model
+            thought until then.
+    """
+    if len(text) > _LONGEST_WORDS:
+        return f"more than {_LONGEST_WORDS:,} characters"
+    text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    further = _FOUR_NUMBERS.search(text) or _PIECE.search(text)
+    if further is not None:
+        return f"a further answer: {further[0]!r:.40}"
+    plain = _in_full(_pattern("condition").sub(" ", _with_things(text, things)))
+    lists = ["invented", "taken_back", "other_frame"]
+    if is_after:
+        lists.append("taken_back_after")
+    for name in lists:
+        found = _pattern(name).search(plain)
+        if found is not None:
+            return repr(found[0].strip())
+    for sentence in _SENTENCE.split(plain):
+        other = _other_coordinates(sentence, asked, len(things))
+        if other is not None:
+            return f"{other!r} is said of coordinates"
+    for clause in _clauses(_with_heads(plain, things)):
+        if _denies(clause, things) or (is_after and f"not {_THING}" in clause):
+            return f"a thing with a box is denied: {clause.replace(_THING, '…').strip()!r:.60}"
+    return None
+
+
+def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
+    """Return the ids of phrases that a text isn't sure of, each with the words that say so."""
+    doubts: dict[int, str] = {}
+    if _pattern("hedged").search(text) is None:
+        return doubts
+    for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text)):
+        found = _pattern("hedged").search(sentence)
+        if found is None:
+            continue
+        for own_id, phrase in phrases.items():
+            named = _THING in _with_heads(_with_things(sentence, [phrase]), [phrase])
+            if named or len(phrases) == 1:
+                doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"
+    return doubts
+
+
+def is_plain(text: str, things: Sequence[str]) -> bool:
+    """Whether a text under an unknown key is worth no remark.
+
+    Of one of up to three words, all are neutral or of the things. A longer one has none that can
+    turn an answer round.
+    """
+    if len(text.split()) > 3:
+        return turns(text, " ".join(things)) is None
+    words = {word for thing in things for word in words_of(thing)}
+    return all(is_neutral(word) or word in words for word in words_of(text))
+
+
+def denies(label: str, phrase: str) -> bool:
+    """Whether a label says that its box isn't of the phrase, or is none: "not a cup", "<label>"."""
+    words = set(_in_full(folded(label)).split())
+    own = set(_in_full(folded(phrase)).split())
+    is_blank = label[:1] + label[-1:] == "<>" or ("?" in label and "?" not in phrase)
+    return is_blank or not (words & _words("denying")).issubset(own)
+
+
+def is_like(label: str, phrase: str) -> bool:
+    """Whether a label names the phrase's thing: the same head, and nothing that contradicts it.
+
+    Example:
+        >>> is_like("soccer ball", "the ball"), is_like("blue cup", "the red cup")
+        (True, False)
+    """
+    if len(label) > _LONGEST_LABEL:
+        return False
+    bare = _bare(label, phrase)
+    if head_of(bare) != head_of(_bare(phrase, "1")) or _contradicts(label, phrase):
+        return False
+    aside = _ASIDE.search(label)
+    if aside is not None and not all(map(_tells_apart, words_of(aside[1]))):
+        return False  # "dog (reflection)"
+    return not any(_pattern(name).search(label) for name in ("invented", "other_frame"))
+
+
+def key_words(key: str) -> list[str]:
+    """Return the words of a key in lower case: `imageWidth` and `image_width` have two."""
+    return [word.lower() for word in _KEY_WORD.findall(key)]
+
+
+def key_changes(key: str, value: Any = None) -> bool:
+    """Whether a key's value may change what a box next to it means.
+
+    Of a text, the last word of its key says what it is: `page_title` is a title.
+    """
+    words = key_words(key)
+    if isinstance(value, str):
+        words = words[-1:]
+    if words[:1] in (["not"], ["no"]):
+        return False  # "not_cropped"
+    return not _words("changing").isdisjoint(words)
+
+
+def key_states(key: str) -> bool:
+    """Whether a key states something of a box format, and nothing else: `coordinate_format`."""
+    words = key_words(key)
+    return bool(words) and _words("stating").issuperset(words) and key_changes(key)
+
+
+def key_affirms(key: str) -> bool:
+    """Whether the truth of a key says that a box is right: `is_correct`."""
+    return not _words("says_so").isdisjoint(key_words(key))
+
+
+def key_denies(key: str, truth: bool) -> bool:
+    """Whether this truth under a key says that a box is of no use."""
+    words = key_words(key)
+    if words[:1] in (["not"], ["no"]):
+        words = words[1:]
+        truth = not truth
+    says = "says_not" if truth else "says_so"
+    return not _words(says).isdisjoint(words)
+
+
+def names_another(key: str) -> bool:
+    """Whether a key names what a box is of instead: `actual_object`, `bbox_of`."""
+    words = key_words(key)
+    joined = "_".join(words)
+    return words[:1] == ["refers"] or any(
+        joined == name or joined.startswith(f"{name}_") for name in _words("names_another")
+    )
+
+
+def states_as_asked(text: str, asked: Asked, things: int) -> bool:
+    """Whether a key and its text state the format that was asked for: "bbox format xyxy".
+
+    "order" alone may also number the boxes, of which there are as many as `things`.
+    """
+    sentence = f"coordinates format {text}"
+    things = things if text.startswith("order ") else 0
+    return _other_coordinates(_in_full(sentence), asked, things) is None
+
+
+def _in_full(text: str) -> str:
+    plain = text.casefold().replace("’", "'")
+    plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
+    plain = re.sub(r"\bwon't\b", "will not", plain)
+    return re.sub(r"n't\b", " not", plain)
+
+
+def _with_things(text: str, things: Sequence[str]) -> str:
+    for thing in sorted(set(things), key=len, reverse=True):
+        words = [word for word in re.split(r"\s+", folded(thing)) if word not in ("the", "a", "an")]
+        if not words:
+            continue
+        pattern = r"[\s_-]+".join(map(re.escape, words))
+        if thing.isascii():
+            pattern = rf"(?:\b(?:the|an?)\s+)?\b{pattern}(?:e?s)?\b"
+        text = re.sub(pattern, f" {_THING} ", text, flags=re.IGNORECASE)
+    return text
+
+
+def _with_heads(text: str, things: Sequence[str]) -> str:
+    for head in {head_of(thing) for thing in things} - {""}:
+        if head.isascii():
+            text = re.sub(
+                rf"\b(?:the|an?|this|that)\s+{re.escape(head)}\b(?!['’]s)", f" {_THING} ", text,
+                flags=re.IGNORECASE,
+            )  # fmt: skip
+    return re.sub(r"[ \t]+", " ", text)
+
+
+def _clauses(text: str) -> Iterator[str]:
+    for sentence in _SENTENCE.split(text):
+        yield from _CLAUSE.split(sentence)
+
+
+def _denies(clause: str, things: Sequence[str]) -> bool:
+    clause = re.sub(r"\s+", " ", clause)
+    if _pattern("no_denial").search(clause) is not None:
+        return False
+    if _DENIED.search(clause) is not None:
+        return True
+    denies = _DENIES.search(clause)
+    if denies is None:
+        return False
+    what = denies["what"]  # "is not smiling" denies no box
+    words = {word for thing in things for word in words_of(thing)}
+    return what is None or what in _words("denied") or singular(what) in words
+
+
+def _other_coordinates(sentence: str, asked: Asked, things: int) -> str | None:
+    # Return what a sentence says of coordinates that wasn't asked for, or isn't understood. None
+    # where it speaks of none.
+    names = [match for match in _NAMES.finditer(sentence) if _are_of_a_box(match[0], sentence)]
+    always = _pattern("coordinate_words").search(sentence) is not None
+    of_boxes = _pattern("of_boxes").search(sentence) is not None
+    if not (names or always or (of_boxes and _pattern("if_of_boxes").search(sentence))):
+        return None
+    for match in names:
+        if not _is_in_order(match[0], asked.order):
+            return match[0].strip()
+    for match in _ORDER_NAME.finditer(sentence):
+        if _ORDERS_NAMED.get(match[1], match[1]) != asked.order:
+            return match[0]
+    for match in _SIZE.finditer(sentence):
+        size = int(match[1]), int(match[2])
+        if size not in asked.sizes and set(size) != {asked.scale}:
+            return match[0]
+    is_of_picture = _SIZE.search(sentence) is not None
+    other_corner = _OTHER_CORNER.search(sentence)
+    if other_corner is not None:
+        return other_corner[0]
+    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):
+        sentence = pattern.sub(" ", sentence)
+    units = "pixels" if asked.scale == "px" or (is_of_picture and not of_boxes) else "parts"
+    return _unknown_word(sentence, asked, things, units)
+
+
+def _are_of_a_box(names: str, sentence: str) -> bool:
+    # "left, right" may be of things; "x" and "width" are not.
+    are_edges = re.search(r"[xywh]", re.sub(r"left|right|top|bottom|and", "", names.casefold()))
+    return bool(are_edges) or len(_NAME.findall(names)) == 4 or "[" in sentence
+
+
+def _is_in_order(names: str, order: str) -> bool:
+    found = list(_NAME.finditer(names))
+    from_0 = any(match["which"] == "0" for match in found)
+    letters = "".join(_letter_of(match, from_0) for match in found)
+    places = (0, 2) if len(letters) == 2 else (0,)  # one of the two corners
+    return any(
+        template[place:].startswith(letters) for template in _TEMPLATES[order] for place in places
+    )
+
+
+def _letter_of(match: re.Match[str], from_0: bool) -> str:
+    if match["side"]:
+        return "h" if match["side"].casefold() in _HEIGHTS else "w"
+    if match["edge"]:
+        return match["edge"][0].casefold()
+    axis = match["axis"].casefold()
+    which = (match["which"] or "").casefold()
+    if match["middle"] or which in ("c", "center", "centre"):
+        return axis.upper()
+    if which in ("min", "0") or (which == "1" and not from_0):
+        return "l" if axis == "x" else "t"
+    if which:
+        return "r" if axis == "x" else "b"
+    return axis
+
+
+def _unknown_word(sentence: str, asked: Asked, things: int, units: str) -> str | None:
+    if not sentence.isascii():
+        sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
+    known = _words("fillers") | _words(f"units_of_{units}")
+    for whole in _WORD.findall(sentence):
+        word: str = whole.removesuffix("'s")
+        if word[0].isdigit():
+            is_count = word.isdecimal() and int(word) <= things
+            is_known = word[-1] != "%" and (is_count or float(word) in asked.numbers)
+        elif word in ("%", "percent", "percentage", "percentages"):
+            is_known = asked.scale == 100
+        else:
+            is_unit = word in _words("units_of_pixels") | _words("units_of_parts")
+            is_known = word in known or (is_neutral(word) and not is_unit) or word == _THING
+        if not is_known:
+            return word
+    return None
+
+
+def _bare(label: str, phrase: str) -> str:
+    # "man (left)", "shelf, top", "bike_1": what comes first names the thing.
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
+    text = folded(re.split(r"[(\[,]", text)[0])
+    if not re.search(r"\d", phrase):
+        text = re.sub(r"[\s#:]*\d{1,3}$", "", text)
+    words = text.split()
+    while len(words) > 1 and words[-1] in {*_kind("side"), *_kind("ordinal")}:
+        words.pop()
+    return " ".join(words)
+
+
+def _tells_apart(word: str) -> bool:
+    return word.isdigit() or any(word in _kind(name) for name in _table("kinds"))
+
+
+@cache
+def _kind(name: str) -> frozenset[str]:
+    return frozenset(_table("kinds")[name].split())
+
+
+def _contradicts(label: str, phrase: str) -> bool:
+    said = set(
+        _in_full(folded(label)).replace("(", " ").replace(")", " ").replace(",", " ").split()
+    )
+    asked = set(_in_full(folded(phrase)).replace(",", " ").split())
+    for name in _table("kinds"):
+        theirs, own = said & _kind(name), asked & _kind(name)
+        if own and theirs - own and own - theirs:
+            return True
+    if not (said & _words("several")).issubset(asked):
+        return True
+    digits = {word for word in said if word.isdigit()}
+    own_digits = {word for word in asked if word.isdigit()}
+    return bool(own_digits and digits and digits != own_digits)

@@ -1,0 +1,82 @@
+"""A Markdown table with a header, whose rows are items: | label | bbox |."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.replies.json_boxes import is_coordinate, numbers_in
+from dataflow_grounding.replies.json_items import has_role
+
+_RULE = lazy_pattern(r"\|(?:\s*:?-+:?\s*\|)+")  # below the header
+# A header that names the numbers of a cell: Bounding Box (x1, y1, x2, y2)
+_NAMES = lazy_pattern(r"[\w ]*[(\[]\s*(\w+),\s*(\w+),\s*(\w+),\s*(\w+)\s*[)\]]")
+_EMPHASIS = " \t*`"  # around what is in a cell
+
+
+class Table(NamedTuple):
+    """The rows of a table as objects, the words around it, and whether it breaks off."""
+
+    items: list[dict[str, str]]
+    before: str
+    after: str
+    truncated: bool
+
+
+def find_table(text: str) -> Table | None:
+    """Return the table in a text; None without one that has boxes.
+
+    Raises:
+        UnreadableReply: A row has another number of cells than the header, or a column is there
+            twice.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    begins = [i for i, line in enumerate(lines) if line.startswith("|")]
+    if len(begins) < 2:
+        return None
+    first = begins[0]
+    end = first
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    header = _cells(lines[first])
+    if not any(_names_in(name) or is_coordinate(name) or has_role(name, "box") for name in header):
+        return None
+    if len(set(header)) < len(header):
+        raise UnreadableReply("the table has a column twice", "broken table")
+    rows = [line for line in lines[first + 1 : end] if not _RULE.fullmatch(line)]
+    is_cut = bool(rows) and end == len(lines) and not _is_whole(rows[-1], header)
+    if is_cut:
+        rows.pop()
+    for row in rows:
+        if not _is_whole(row, header):
+            raise UnreadableReply(f"a row of the table is broken: {row[:40]!r}", "broken table")
+    if not rows and not is_cut:
+        return None
+    items = [_item(header, _cells(row)) for row in rows]
+    return Table(items, "\n".join(lines[:first]), "\n".join(lines[end:]), is_cut)
+
+
+def _item(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    item: dict[str, str] = {}
+    for name, cell in zip(header, cells, strict=True):
+        names = _names_in(name)
+        numbers = numbers_in(cell) or []
+        if names and len(names) == len(numbers):
+            item.update(zip(names, numbers, strict=True))
+        else:
+            item[name] = cell
+    return item
+
+
+def _names_in(name: str) -> list[str]:
+    match = _NAMES.fullmatch(name)
+    names = list(match.groups()) if match is not None else []
+    return names if all(map(is_coordinate, names)) else []
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip(_EMPHASIS) for cell in row.strip("|").split("|")]
+
+
+def _is_whole(row: str, header: Sequence[str]) -> bool:
+    return row.endswith("|") and row.count("|") == len(header) + 1

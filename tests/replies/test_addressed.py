@@ -1,0 +1,281 @@
+"""Addressed answers, in which every box has the id of a phrase: what is next to them is harmless, said
+or refused.
+
+The replies in addressed.jsonl were written for this project by somebody who hadn't seen the reader.
+They are ordinary sentences, labels and keys, and a hundred replies that want a wrong box.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.replies import Reading, read_boxes
+
+CUP, FORK = [100, 120, 300, 420], [400, 120, 600, 420]
+PHRASES = ["the red cup", "a fork"]
+TAKEN = {
+    "hos76": "a hot dog is a dog by its head word",
+    "lab31": "of three boxes one is of no use: its phrase is unsure, which a run calls ambiguous",
+}
+"""Replies that are read cleanly though they weren't meant to be."""
+
+
+def rows() -> list[Any]:
+    path = Path(__file__).with_name("addressed.jsonl")
+    with path.open(encoding="utf-8") as lines:
+        return [pytest.param(row, id=row["id"]) for row in map(json.loads, lines)]
+
+
+def outcome_of(row: dict[str, Any]) -> str:
+    try:
+        reading = read_boxes(
+            row["reply"],
+            format=row["format"],
+            image_size=row["image_size"],
+            phrases=row["phrases"],
+        )
+    except UnreadableReply:
+        return "refused"
+    if reading.unread:
+        return "refused"
+    if reading.doubts or reading.doubtful:
+        return "doubtful"
+    return "said" if reading.remark else "clean"
+
+
+RIGHT = {
+    "read": ("clean", "said", "doubtful"),
+    "clean": ("clean",),
+    "doubtful": ("doubtful",),
+    "unreadable": ("refused", "doubtful"),
+    "not clean": ("refused", "said", "doubtful"),
+}
+
+
+@pytest.mark.parametrize("row", rows())
+def test_a_reply(row: dict[str, Any]) -> None:
+    outcome = outcome_of(row)
+    assert (outcome in RIGHT[row["right"]]) is not (row["id"] in TAKEN), outcome
+
+
+def read(
+    before: str = "",
+    after: str = "",
+    *,
+    format: str = "xyxy_1000",
+    size: tuple[int, int] = (1000, 1000),
+    top: dict[str, Any] | None = None,
+    label: str = "the red cup",
+    **keys: Any,
+) -> Reading:
+    """Read an answer for two phrases; `keys` are next to the first box."""
+    cup = {"id": 1, "label": label, "bbox_2d": CUP, **keys}
+    fork = {"id": 2, "label": "a fork", "bbox_2d": FORK}
+    answer = json.dumps({**(top or {}), "objects": [cup, fork]})
+    fenced = f"{before}\n```json\n{answer}\n```\n{after}"
+    return read_boxes(fenced, format=format, image_size=size, phrases=PHRASES)
+
+
+def test_a_remark_is_kept_with_a_note_and_changes_no_box() -> None:
+    reading = read("I see a table.", "Both are near the edge.")
+    assert reading.remark == "I see a table. … Both are near the edge."
+    assert [(note.code, note.text) for note in reading.notes] == [("remark", reading.remark)]
+    assert [list(box.bbox) for box in reading.boxes] == [CUP, FORK]
+    assert not reading.doubts
+
+
+def test_of_a_long_remark_200_characters_are_kept() -> None:
+    assert len(read(after="The table is long. " * 40).remark) == 200
+
+
+def test_more_words_than_a_person_would_read_are_refused() -> None:
+    with pytest.raises(UnreadableReply, match="more than 20,000 characters"):
+        read(after="The table is long. " * 2000)
+
+
+def test_neutral_words_leave_no_remark() -> None:
+    assert (
+        read("Here are the bounding boxes:", "Let me know if you need anything else.").remark == ""
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("A fork: [1, 2, 300, 400]", id="a further box"),
+        pytest.param('{"id": 2}', id="a further object"),
+        pytest.param("There is no fork.", id="a thing with a box isn't there"),
+        pytest.param("The fork is absent, so I boxed a spoon.", id="so says its clause"),
+        pytest.param("I can't see the red cup.", id="it isn't seen"),
+        pytest.param("None of the objects is visible.", id="none is"),
+        pytest.param("The red cup is not in the picture.", id="it is not in the picture"),
+    ],
+)
+def test_words_that_do_harm_are_refused(words: str) -> None:
+    with pytest.raises(UnreadableReply, match="may change it"):
+        read(after=words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The cup is not fully visible.",
+        "Note that the red cup isn't occluded.",
+        "The hand that holds the red cup is not part of the box.",
+        "There is no knife.",
+        "If the fork is wrong, tell me.",
+        "None of the objects overlap.",
+        "I can't read the text on the cup.",
+    ],
+)
+def test_a_negation_of_something_else_is_a_remark(words: str) -> None:
+    assert read(after=words).remark == words
+
+
+def test_a_phrase_s_own_words_take_nothing_back() -> None:
+    item = {"id": 1, "label": "the wrong way sign", "bbox_2d": CUP}
+    reply = f"The wrong way sign is red.\n```json\n{json.dumps([item])}\n```"
+    phrases = ["the wrong way sign"]
+    reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases)
+    assert reading.remark == "The wrong way sign is red."
+
+
+STATED = [
+    ("xyxy_1000", "Coordinates are normalized to 0-1000."),
+    ("xyxy_1000", "Each box is [x1, y1, x2, y2]."),
+    ("xyxy_1000", "Format: [x_min, y_min, x_max, y_max] relative to 1000."),
+    ("xyxy_1000", "(x1, y1) is the top-left corner and (x2, y2) the bottom-right corner."),
+    ("xyxy_1000", "The image is 1280x720 pixels."),
+    ("xyxy_1000", "坐标已归一化到0-1000。"),
+    ("xyxy_px", "Coordinates are in absolute pixels of the 1280x720 image."),
+    ("xywh_px", "Boxes are [x, y, width, height] in pixels."),
+    ("yxyx_1000", "Boxes are [ymin, xmin, ymax, xmax], normalized to 0-1000."),
+]
+
+
+@pytest.mark.parametrize(("format", "words"), STATED)
+def test_coordinates_may_be_stated_as_they_were_asked_for(format: str, words: str) -> None:
+    assert len(read(after=words, format=format, size=(1280, 720)).boxes) == 2
+
+
+@pytest.mark.parametrize(("format", "words"), STATED)
+def test_no_other_order_unit_or_scale_may_be_stated(format: str, words: str) -> None:
+    is_size = "1280x720" in words and "oordinates" not in words  # of the picture alone
+    others = {"xyxy_1000": "xyxy_px", "xyxy_px": "xyxy_1000"}
+    other = others.get(format, "xyxy_1000")
+    if words.startswith(("Each", "(x1")):
+        other = "yxyx_1000"
+    if is_size:
+        assert read(after=words, format=other, size=(1280, 720)).boxes
+        return
+    with pytest.raises(UnreadableReply):
+        read(after=words, format=other, size=(1280, 720))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The first number of each box is the vertical coordinate.",
+        "Here (0, 0) is the bottom-left corner.",
+        "(x1, y1) is the bottom-left corner and (x2, y2) the top-right corner.",
+        "The values are normalized to 1024.",
+        "Coordinates are percentages of the image size.",
+        "Boxes use the center format (cx, cy, w, h).",
+        "I cropped the picture before.",
+        "坐标格式为 [ymin, xmin, ymax, xmax]：",
+    ],
+)
+def test_another_frame_is_refused(words: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read(after=words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["The fork could be a spoon.", "The closest match to the fork is a spoon.", "The fork's box is a guess."],
+)  # fmt: skip
+def test_a_hedge_about_a_phrase_makes_it_doubtful(words: str) -> None:
+    assert list(read(after=words).doubts) == [2]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"index": 1}, {"rank": 2}, {"area": 60000}, {"iscrowd": 0}, {"order": 1}, {"visible": True},
+        {"attributes": ["red"]}, {"attributes": {"color": "red", "count": 1}}, {"color": "red"},
+        {"reason": "It is the only red cup; the other is not red"}, {"position": "left of the plate"},
+        {"imageWidth": 1000}, {"bbox_format": "xyxy"}, {"coordinate_system": "normalized"}, {"error": None},
+        {"model": "gpt"}, {"page_title": "red"},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)  # fmt: skip
+def test_a_key_that_does_no_harm_is_skipped(keys: dict[str, Any]) -> None:
+    assert len(read(**keys).boxes) == 2
+    assert len(read(top=keys).boxes) == 2
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"is_placeholder": True}, {"hallucinated": True}, {"is_correct": False}, {"matches": "no"},
+        {"match_phrase": False}, {"actual_object": "spoon"}, {"refers_to": 2}, {"bbox_of": "table"},
+        {"offset": [10, 20]}, {"anchor": [1, 2]}, {"page": 3}, {"frame": 2}, {"scale": 0.5}, {"mode": "yxyx"},
+        {"bbox_format": "xywh"}, {"unit": "px"}, {"deleted": 1}, {"valid": 0}, {"image_width": 640},
+        {"note": "the box is of the dog, wrong"}, {"status": "not found"},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)  # fmt: skip
+def test_a_key_that_does_harm_makes_its_box_or_the_reply_unreadable(keys: dict[str, Any]) -> None:
+    try:
+        reading = read(**keys)
+    except UnreadableReply:
+        pass
+    else:
+        assert reading.unread == [1]
+    with pytest.raises(UnreadableReply):
+        read(top=keys)
+
+
+def test_a_short_text_that_is_no_word_of_the_phrase_is_said() -> None:
+    assert read(validity="invalid", color="red").remark == "validity: invalid"
+    assert read(top={"scene": "kitchen"}).remark == "scene: kitchen"
+
+
+@pytest.mark.parametrize(
+    ("label", "is_doubtful"),
+    [
+        ("red cup", False), ("cup", False), ("cup 1", False), ("red_cup_2", False), ("cup (left)", False),
+        ("coffee cup", False), ("blue cup", True), ("cup handle", True), ("mug", True), ("cup's shadow", True),
+        ("reflection of the red cup", True), ("cup and saucer", True), ("cup in the second image", True),
+    ],
+)  # fmt: skip
+def test_a_label_with_the_id_has_the_phrase_s_head_or_is_doubtful(
+    label: str, is_doubtful: bool
+) -> None:
+    reading = read(label=label)
+    assert [box.id for box in reading.boxes] == [1, 2]
+    assert list(reading.doubts) == [1] * is_doubtful
+    assert reading.count("unlike_label") == is_doubtful
+
+
+@pytest.mark.parametrize(
+    "label", ["fork", "a silver fork", "not a cup", "<label>", "string", "cup?"]
+)
+def test_a_label_that_is_another_phrase_or_denies_costs_its_own_box_alone(label: str) -> None:
+    reading = read(label=label)
+    assert [box.id for box in reading.boxes] == [2]
+    assert list(reading.unsure) == [1]
+    assert not reading.unread
+
+
+def test_without_an_id_the_strict_rules_stay() -> None:
+    reply = json.dumps([{"label": "the red cup", "bbox_2d": CUP}])
+    with pytest.raises(UnreadableReply):
+        read_boxes(
+            f"I see a table.\n{reply}", format="xyxy_1000", image_size=(9, 9), phrases=PHRASES
+        )
