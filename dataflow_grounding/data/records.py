@@ -39,6 +39,8 @@ STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 REGIONS = "regions"  # the column of a record with its regions
 DOUBT = "doubt"
 """The column that says in words why a record's replies are doubtful."""
+REMARK = "remark"
+"""The column with what replies say next to their answers, where that may matter."""
 UNKNOWN_DOUBT = (
     "much of a reply was dropped, moved or missing, or several phrases have the whole picture"
 )
@@ -342,10 +344,11 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
 
 
 def doubt_of_reply(record: Mapping[str, Any]) -> str:
-    """Return why much of a reply about a record was useless, in words; "" if it wasn't.
+    """Return why a reply about a record is doubtful, in words; "" if it isn't.
 
-    A record is `doubtful`, too, if a check couldn't decide on a phrase. Such a phrase says so
-    itself, and has the reason in its `verification`.
+    Much of it was useless, or it says itself that a box may be of something else. A record is
+    `doubtful`, too, if a check couldn't decide on a phrase. Such a phrase says so itself, and has
+    the reason in its `verification`.
 
     Example:
         >>> doubt_of_reply({"doubtful": True, "doubt": "much was dropped or moved"})

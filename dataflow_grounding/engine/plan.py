@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding._util.nearest import nearest
-from dataflow_grounding.data.records import DOUBT, ROW_OF_IMAGE, Record, Update
+from dataflow_grounding.data.records import DOUBT, REMARK, ROW_OF_IMAGE, Record, Update
 from dataflow_grounding.data.storage import before_looking
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ FACT_COLUMNS = (
     "pipeline_steps",
     "doubtful",
     DOUBT,
+    REMARK,
     "model",
     ROW_OF_IMAGE,
     SUSPECT,

@@ -8,6 +8,7 @@ from typing import Any
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
+from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, verdict_of, was_checked
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.engine.unreadable import too_many_unreadable, unreadable_facts
@@ -83,6 +84,7 @@ class Shown:
     # lines that show the first boxes, with the places of their records
     boxes: list[tuple[int, str]] = field(default_factory=list)
     classes: ClassTable = field(default_factory=ClassTable)
+    manners: Manners = field(default_factory=Manners)  # what replies say next to their answers
     # what failed first, in the input's order: the place of its row, and its line for people
     first_failure: tuple[int, str] | None = None
     report: str = ""  # path of the report; "" without one
@@ -139,9 +141,10 @@ class Summary:
     def count_expressions(self, record: Record) -> None:
         """Add one finished record's expressions to the counts, the classes and the first boxes.
 
-        A record whose column `expressions` is no list has none. What in the list is no object
-        counts for the total alone.
+        Its remark is counted, too. A record whose column `expressions` is no list has none. What in
+        the list is no object counts for the total alone.
         """
+        self.shown.manners.add(wordings_of(record))
         column = record.get("expressions")
         if not isinstance(column, list):
             return
@@ -185,6 +188,7 @@ class Summary:
         self.expressions.update(part.expressions)
         self.shown.boxes = sorted([*self.shown.boxes, *part.shown.boxes])[:SHOWN]
         self.shown.classes.add_table(part.shown.classes)
+        self.shown.manners.add_all(part.shown.manners)
 
     def _add(self, other: "Summary", *names: str) -> None:
         # `names` are of attributes that are numbers.
@@ -225,6 +229,9 @@ class Summary:
         classes = self.shown.classes.rows()
         if classes:
             counts["classes"] = classes
+        if self.shown.manners.line():
+            counts["remarks"] = self.shown.manners.common()
+            counts["remarks_rare"] = self.shown.manners.rare
         return counts
 
     def __repr__(self) -> str:
@@ -257,6 +264,7 @@ class Summary:
         for note, (thing, what) in REMARKS.items():
             if self.notes[note]:
                 lines.append(f"Note: {counted(self.notes[note], thing)} {what}")
+        lines += self._remark_lines()
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
@@ -286,6 +294,11 @@ class Summary:
         more = self.expressions["grounded"] - len(self.shown.boxes)
         if self.shown.boxes and more > 0:
             yield f"  … and {more:,} more with boxes"
+
+    def _remark_lines(self) -> Iterator[str]:
+        line = self.shown.manners.line()
+        if line:
+            yield f"{line}: see them in the report" if self.shown.manners.rare else line
 
     def _judge_in_doubt(self) -> Iterator[str]:
         # Yield a warning if a judge left more than half of the expressions undecided. Its answers

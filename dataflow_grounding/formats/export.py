@@ -52,13 +52,15 @@ def export(
             file alone.
         folders: Where relative paths of pictures are looked for, in this order.
         select: Which expressions and boxes are wanted.
-        strict: Raise where anything is lost or a record is left out.
+        strict: Raise where anything is lost, a record is left out, or the reply about one has a
+            remark that is rare among all records, and no person decided on all of its phrases.
         frame: Whether labels and pictures are written upright, or as the pictures are stored.
 
     Raises:
         InputError: `path` is taken, can't be written, or is one file and pictures or parts should
             go with it; of all records none is left to be written, `strict` or not; with `strict`,
-            anything is lost. Without any records an empty export is written, but for a part.
+            anything is lost, or a remark is rare. Without any records an empty export is written,
+            but for a part.
     """
     is_split = isinstance(records, Mapping)
     parts: Mapping[str, Rows] = records if isinstance(records, Mapping) else {"": records}
@@ -107,6 +109,7 @@ def _add_part(whole: Exported, part: Exported) -> None:
     whole.written += part.written
     whole.lost += part.lost
     whole.left_out += part.left_out
+    whole.manners.add_all(part.manners)
     whole.reasons += [f"{part.path}, {reason}" for reason in part.reasons]
     whole.remarks += [f"{part.path}: {remark}" for remark in part.remarks]
 
@@ -123,6 +126,15 @@ def _finish(
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
+    rare = exported.manners.rare
+    if rare and strict:
+        raise InputError(
+            f"nothing is written, because {counted(rare, 'record')} came with a remark of the model"
+            " that is rare in this data set: decide on them in `dataflowgrounding review`, which"
+            " shows them first, and export the reviewed records, or leave out --strict"
+        )
+    if exported.manners.line():
+        exported.remarks.append(f"remarks of the model: {exported.manners.line()}")
     exported.remarks += format.remarks
     with out.file(README) as file:  # of a file alone it is thrown away with the folder
         file.write(_readme(format, exported, pictures, out))

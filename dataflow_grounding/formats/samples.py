@@ -15,6 +15,7 @@ from dataflow_grounding.boxes.matching import each_thing_once
 from dataflow_grounding.boxes.orientation import stored_record
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
@@ -93,7 +94,8 @@ _REMARKS = {
     _OF_SAME_THING: "boxes on a thing that another phrase of the same class has boxed, written"
     " once",
     _WRONG_SPAN: "spans that don't hold their phrase, which was looked for in its caption",
-    _DOUBTFUL: "records marked doubtful, of whose replies a part was of no use",
+    _DOUBTFUL: "records marked doubtful, of whose replies a part was of no use, or says that a box"
+    " may be of something else",
 }
 
 
@@ -108,6 +110,8 @@ class Exported:
         left_out: Records that could not be written; `reasons` has the first few.
         remarks: What else is good to know, in lines.
         parts: Counts as in `written` of each part of a split, by its name.
+        manners: What replies say next to their answers, of all records. Rare remarks count of
+            records that were written and have a phrase on which no person decided.
     """
 
     path: str
@@ -117,6 +121,7 @@ class Exported:
     reasons: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     parts: dict[str, Counter[str]] = field(default_factory=dict)
+    manners: Manners = field(default_factory=Manners)
 
     def losses(self) -> str:
         """Return what is lost in a line, `scores (2), spans (1)`; empty if nothing is lost."""
@@ -157,10 +162,13 @@ class SampleMaker:
             try:
                 sample = self._sample(record)
             except RecordError as error:
+                self._exported.manners.add(wordings_of(record), watched=False)
                 self._exported.left_out += 1
                 if len(self._exported.reasons) < _MAX_REASONS:
                     self._exported.reasons.append(f"record {number}: {error}")
                 continue
+            is_open = sample is not None and not _is_reviewed(record)
+            self._exported.manners.add(wordings_of(record), watched=is_open)
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
                 self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
@@ -453,6 +461,25 @@ class SampleMaker:
         if safe != text:
             self._counts[_CHANGED] += 1
         return safe
+
+
+def _is_reviewed(record: Mapping[str, Any]) -> bool:
+    # Whether a person decided on all phrases of a record, or on each of their boxes.
+    if record.get("reviewed_by"):
+        return True
+    rows = record.get("expressions")
+    return isinstance(rows, list) and bool(rows) and all(map(_is_decided, rows))
+
+
+def _is_decided(expression: Any) -> bool:
+    if not isinstance(expression, Mapping):
+        return False
+    if expression.get("reviewed_by"):
+        return True
+    boxes = expression.get("instances")
+    if not isinstance(boxes, list) or not boxes:
+        return False
+    return all(isinstance(box, Mapping) and box.get("reviewed_by") for box in boxes)
 
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.data.manners import joined_remarks
 from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
@@ -132,7 +133,8 @@ def merge_answers(
         status (of equally common ones the first) and its reason; but `ambiguous` in place of
         `grounded`, as then the answers' boxes differ. `disagreement` is False where all `samples`
         answers could be read and have the same boxes and status, else True. `doubt` is the first
-        of the answers', if those that are doubtful make up half of `samples` or more.
+        of the answers', if those that are doubtful make up half of `samples` or more; so is
+        `own_doubt`, where a box stays. `remark` has the remarks of all, equal ones once.
     """
     clusters: list[_Cluster] = []
     for answer in answers:
@@ -142,17 +144,23 @@ def merge_answers(
         and all(len(cluster) == samples for cluster in clusters)
         and len({answer.status for answer in answers}) == 1
     )
-    doubts = [answer.doubt for answer in answers if answer.doubtful]
-    doubt = doubts[0] if doubts and 2 * len(doubts) >= samples else ""
+    doubt = _first_of_half([answer.doubt for answer in answers], samples)
+    own_doubt = _first_of_half([answer.own_doubt for answer in answers], samples)
+    remark = joined_remarks(answer.remark for answer in answers)
     staying = [cluster for cluster in clusters if len(cluster) >= least_share * samples]
     if staying:
         instances = [_instance_of(cluster, samples) for cluster in staying]
-        return Found("grounded", instances, None, not agree, doubt)
+        return Found("grounded", instances, None, not agree, doubt, own_doubt, remark)
     statuses = [answer.status for answer in answers]
     commonest = max(dict.fromkeys(statuses), key=statuses.count)
     reason = answers[statuses.index(commonest)].reason
     status = "ambiguous" if commonest == "grounded" else commonest
-    return Found(status, [], reason, not agree, doubt)
+    return Found(status, [], reason, not agree, doubt, remark=remark)
+
+
+def _first_of_half(doubts: Sequence[str], samples: int) -> str:
+    stated = [doubt for doubt in doubts if doubt]
+    return stated[0] if stated and 2 * len(stated) >= samples else ""
 
 
 class _BoxedInstance(NamedTuple):

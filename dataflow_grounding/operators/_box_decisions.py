@@ -11,7 +11,14 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.boxes.matching import SAME
-from dataflow_grounding.data.records import STATUSES, is_box, is_number, is_settled, whole_number
+from dataflow_grounding.data.records import (
+    DOUBT,
+    STATUSES,
+    is_box,
+    is_number,
+    is_settled,
+    whole_number,
+)
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 
 Expression: TypeAlias = dict[str, Any]
@@ -434,6 +441,7 @@ def with_conclusion(expression: Expression) -> Expression:
     verified = None if doubts or misfits else True
     result = {**expression, "verified": verified, "verification": verification}
     result.pop("doubtful", None)
+    result.pop(DOUBT, None)  # of the reply that had the boxes: they are decided on now
     if doubts:
         result["doubtful"] = True
     return result

@@ -5,13 +5,14 @@ from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.regions import boxes_reach_out
-from dataflow_grounding.data.records import DOUBT, Record, Update, expression_id
+from dataflow_grounding.data.manners import joined_remarks
+from dataflow_grounding.data.records import DOUBT, REMARK, Record, Update, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.extraction import Extracted
 from dataflow_grounding.tasks.grounding import Found
 
-EARLIER = ("reason", "disagreement", "verified", "verification", "doubtful")
+EARLIER = ("reason", "disagreement", "verified", "verification", "doubtful", DOUBT)
 """Keys of an expression that tell of its earlier boxes, and don't hold for new ones."""
 
 
@@ -93,23 +94,40 @@ def extracted_expressions(
 
 
 def doubt_of(record: Mapping[str, Any], answers: Iterable[Found]) -> Update:
-    """Return `doubtful`, and why in `doubt`, as the answers about a record are.
+    """Return `doubtful`, why in `doubt`, and `remark`, as the answers about a record are.
 
-    `doubtful` is True where any answer is; where none is, it is False if the record has it already,
-    and left out if not.
+    `doubtful` is True where any answer is, or has boxes that may be of something else; a reason of
+    the first kind goes into `doubt` before one of the second. `remark` has the words next to the
+    answers that may matter. Where there is none, `doubtful` is False, and the others None, if the
+    record has them already, and they are left out if not.
     """
-    doubts = [answer.doubt for answer in answers if answer.doubt]
+    found = list(answers)
+    doubts = [answer.doubt for answer in found if answer.doubt]
+    doubts += [answer.own_doubt for answer in found if answer.own_doubt]
+    remark = joined_remarks(answer.remark for answer in found)
+    cleared: Update = {"doubtful": False, DOUBT: None}
+    if _was_grounded(record):  # else the column is the user's own
+        cleared[REMARK] = None
+    update = {name: value for name, value in cleared.items() if name in record}
     if doubts:
-        return {"doubtful": True, DOUBT: doubts[0]}
-    known = {"doubtful": False, DOUBT: None}
-    return {name: value for name, value in known.items() if name in record}
+        update |= {"doubtful": True, DOUBT: doubts[0]}
+    if remark:
+        update[REMARK] = remark
+    return update
+
+
+def _was_grounded(record: Mapping[str, Any]) -> bool:
+    rows = record.get("expressions")
+    rows = rows if isinstance(rows, list) else []
+    return any(isinstance(row, Mapping) and "status" in row for row in rows)
 
 
 def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
     """Return a copy of an expression with the boxes and the status of an answer.
 
-    `disagreement` is set if several answers were merged, `reason` if the answer states one. Earlier
-    values of these, and `verified` and `verification` of the earlier boxes, are dropped.
+    `disagreement` is set if several answers were merged, `reason` if the answer states one, and
+    `doubtful` with its `doubt` if the boxes may be of something else. Earlier values of these, and
+    `verified` and `verification` of the earlier boxes, are dropped.
     """
     grounded = {name: value for name, value in expression.items() if name not in EARLIER}
     grounded["instances"] = with_bbox_ids(expression, answer.instances)
@@ -118,6 +136,8 @@ def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
         grounded["disagreement"] = answer.disagreement
     if answer.reason:
         grounded["reason"] = answer.reason
+    if answer.own_doubt:
+        grounded |= {"doubtful": True, DOUBT: answer.own_doubt}
     return grounded
 
 

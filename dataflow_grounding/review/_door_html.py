@@ -23,7 +23,8 @@ from dataflow_grounding.review._report_files import GENERATOR, script_json
 _SCRIPTS = ("record.js", "report.js")  # of the page, in this order
 # What the page counts, in order: also where it is 0, and only where there is any.
 _FIGURES = ("images", "done", "failures", "captions", "expressions", *STATUSES)
-_FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, "doubtful", "disputed", "suspect", "changed")
+_DOUBTS = ("doubtful", "unusual", "disputed", "suspect")
+_FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, *_DOUBTS, "changed")
 _MOST_BARS = 15  # of a chart; further rows are in a table below it
 # Columns of the table of classes, with their heads: "undecided" is a check's word for a phrase.
 _CLASS_COUNTS = {"pictures": "pictures", "boxes": "boxes", "none": "none", "undecided": "unclear"}
@@ -59,6 +60,7 @@ def door_html(
     title: str,
     summary: Mapping[str, Any],
     plots: Mapping[str, Any] | None = None,
+    said: str = "",
 ) -> Iterator[str]:
     """Yield the page in parts, in order.
 
@@ -74,6 +76,7 @@ def door_html(
         summary: The run's; shown are `model`, `seconds` (of the last run, where
             `replayed` tells of earlier ones), `box_format`, and the warnings in `notes`.
         plots: The figures of the data set, as `FigureCounts.figures` gives them; None for none.
+        said: What replies say next to their answers, in a line; "" for nothing.
     """
     style = page_file("report.css")
     nonce = secrets.token_urlsafe(16)
@@ -86,7 +89,7 @@ def door_html(
         facts=" · ".join(_facts(summary)),
         figures=_figures_html(counts),
         bar=_status_bar_html(counts),
-        notes=_notes_html(summary, kinds),
+        notes=_notes_html(summary, kinds, said),
         plots=_plots_html(plots) if plots else "",
         about=script_json(about),
     )
@@ -124,7 +127,7 @@ def _figures_html(counts: Mapping[str, int]) -> str:
     return "".join(cells)
 
 
-def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
+def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int], said: str) -> str:
     # "" where there are none.
     notes = summary.get("notes")
     lines = []
@@ -136,6 +139,8 @@ def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
         number = notes.get(name) if isinstance(notes, Mapping) else None
         if type(number) is int:
             lines.append(page_text(f"{counted(number, noun)} {warning}"))
+    if said:
+        lines.append(page_text(f"Said next to answers: {said}"))
     if kinds:
         most_common = Counter(kinds).most_common()
         failed = [f"{page_text(kind)} {number:,}" for kind, number in most_common]

@@ -11,6 +11,8 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.matching import things_of
 from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.records import (
+    DOUBT,
+    REMARK,
     STATUSES,
     Record,
     annotated_column,
@@ -217,6 +219,9 @@ def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
+    remark = record.get(REMARK)
+    if remark and isinstance(remark, str):
+        notes.append(_TEXTS["remark"].format(blotted_message(remark)))
     stated = stated_size(record)
     if stated is not None and stated != size:
         notes.append(_TEXTS["other_size"].format(*stated, *size))
@@ -295,14 +300,14 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
     # Return why an expression has its status, and why its check says so. That is the model's
-    # reason, or what `unsupported` means; and the check's reason. What is empty, or no more than
-    # the check's verdict, is left out.
+    # reason, or what `unsupported` means; why its boxes may be of something else; and the check's
+    # reason. What is empty, or no more than the check's verdict, is left out.
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
     verification = row.get("verification")
     check_reason = verification.get("reason") if isinstance(verification, Mapping) else ""
-    return [str(why) for why in (reason, check_reason) if why and why != check]
+    return [str(why) for why in (reason, row.get(DOUBT), check_reason) if why and why != check]
 
 
 def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, doubt_of_reply
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._record_view import (
@@ -56,6 +57,7 @@ def write_report(
     called: str = "",
     begins_with: str = "",
     classes: PageClasses | None = None,
+    manners: Manners | None = None,
     single: bool = False,
     copies: bool = False,
     figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
@@ -73,6 +75,8 @@ def write_report(
         versions, called: Earlier versions of the records, and what these are called among them.
         begins_with: The flag of the records that the page shows at first, where there are any.
         classes: Those that are known beforehand; others follow as they come.
+        manners: What tells remarks of the data set that are rare, all of whose records it has; None
+            takes every remark for rare.
         single, copies: Whether the page is to hold everything; whether all pictures are to have a
             small copy.
         figures: Gives those of the data set, as `figures_of` does, once all records were read.
@@ -89,6 +93,7 @@ def write_report(
     counts = Counter[str]()  # the figures of the page
     marked = Counter[str]()  # how many records have each of FLAGS
     classes = classes or PageClasses()
+    manners = manners or Manners()
     models = PageNames()
     heads = PageNames()  # of phrases that state no class
     failure_kinds = Counter[str]()  # filled while the failures are written
@@ -102,6 +107,9 @@ def write_report(
             view = view_of(record, picture, classes)
             view.update(changes_view(view, earlier, called, classes))
             marks = marks_of(record, view)
+            # what another run alone has is of another data set
+            if view.get("only", called) == called and manners.is_rare(wordings_of(record)):
+                marks.add("unusual")
             _write_row(ranks, view, _index_row(view, marks, classes, heads, models), marks)
             # what another run alone has is shown, but isn't among the figures
             if view.get("only", called) == called:
@@ -132,7 +140,9 @@ def write_report(
             "heads": heads.names,
             "models": models.names,
         }
-        page = door_html(counts, failure_kinds, about, files.inline, plots=figures(), **head)
+        page = door_html(
+            counts, failure_kinds, about, files.inline, plots=figures(), said=manners.line(), **head
+        )
         files.put(page)
     return counts["shown"]
 
@@ -285,7 +295,7 @@ def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) ->
     # and leaves out what isn't counted at all.
     expressions = view["expressions"]
     counts = Counter(images=1)
-    for mark in ("doubtful", "disputed", "suspect"):
+    for mark in ("doubtful", "unusual", "disputed", "suspect"):
         if mark in marks:
             counts[mark] = 1
     regions = record.get("regions") or record.get("region_captions")

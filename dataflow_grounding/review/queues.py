@@ -13,7 +13,9 @@ from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import (
+    DOUBT,
     Record,
     is_number,
     path_of,
@@ -47,6 +49,9 @@ SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
 """What a queue can show: "" for what is undecided; `empty`, the undecided phrases without boxes;
 `rejected`, what a reviewer found wrong; `mend`, what was rejected and not redrawn; `mine`, what the
 reviewer who asks decided; `all`."""
+
+_RARE_REMARK = 6.0
+"""How doubtful a record is by a remark that is rare: more than by all else, so it comes first."""
 
 
 class Item(NamedTuple):
@@ -117,6 +122,8 @@ class Reviewable:
         self._placed: dict[int, Placed] = {}  # by record
         self._decisions_seen = 0  # lines of `decisions.decided_rows` that `_decided` knows of
         self._rows = RowsOnDisk()
+        manners = Manners()
+        remarks: dict[int, tuple[str, ...]] = {}  # by record, the wordings of its remark
         for index, (key, record) in enumerate(
             records_with_keys(self.files.annotations, self.folders)
         ):
@@ -125,12 +132,19 @@ class Reviewable:
             self._records_of_picture[f"path {short_digest(path_of(record))}"].append(index)
             self._note_decisions(index, key, record)
             self.names.append(file_name(path_of(record)))
+            wordings = wordings_of(record)
+            manners.add(wordings)
+            if wordings:
+                remarks[index] = tuple(wordings)
             self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
             try:
                 self.items += _items_of(index, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
                 self.unread.append(f"record {index + 1}: {why}")
         self._decisions_seen = len(self.decisions.decided_rows)
+        rare = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
+        if rare:
+            self.items = [_more_doubtful(item, rare) for item in self.items]
 
     def _note_decisions(self, index: int, key: str, record: Record) -> None:
         names = self.decisions.pictures.names_of(record, key)
@@ -265,12 +279,20 @@ def _items_of(
             yield Item(record_index, id, index, text, head, status, score, doubt, also)
 
 
+def _more_doubtful(item: Item, rare: set[int]) -> Item:
+    # `rare` are the records with a rare remark.
+    if item.record not in rare:
+        return item
+    return item._replace(doubt=item.doubt + _RARE_REMARK)
+
+
 def _doubts_of(
     record: Record, expressions: Mapping[str, Expression]
 ) -> dict[tuple[str, int | None], float]:
     # By expression and box, or None for a phrase without one. A doubt is a sum without a unit: 2
-    # for a record of suspect boxes, 0.5 for a doubtful record; 1 each for samples that disagree and
-    # for a check that didn't say yes; and 1 - score, or 0.5 where there is no score.
+    # for a record of suspect boxes, 0.5 for a doubtful record, and for a phrase whose boxes may be
+    # of something else; 1 each for samples that disagree and for a check that didn't say yes; and
+    # 1 - score, or 0.5 where there is no score.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -283,6 +305,8 @@ def _doubts_of(
             doubt += 1
         if was_checked(row) and row.get("verified") is not True:
             doubt += 1
+        if row.get(DOUBT):
+            doubt += 0.5
         if not row["instances"]:
             doubts[id, None] = doubt + 0.5
         for index, instance in enumerate(row["instances"]):

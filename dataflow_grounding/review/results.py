@@ -10,6 +10,7 @@ from typing import Any
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
+from dataflow_grounding.data.manners import Manners, manners_of
 from dataflow_grounding.data.records import Record, dump_text, read_object
 from dataflow_grounding.data.results_folder import (
     annotations_of,
@@ -94,6 +95,7 @@ def report_results(
             called=versions[-1][0] if versions else "",  # the annotations themselves
             begins_with="changed" if is_run else "",
             classes=classes,
+            manners=_manners_of(annotations),
             single=single,
             copies=copies,
             figures=partial(_figures_of, annotations, counts),
@@ -108,6 +110,11 @@ def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> str | None
         return path_of_picture(Record(record, folders))
     except GroundingError:
         return None
+
+
+def _manners_of(annotations: str) -> Manners:
+    # Which remarks are rare is known once all records were read: so they are read twice.
+    return manners_of([annotations] if os.path.exists(annotations) else [])
 
 
 def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.data.classes import names_stated_in
+from dataflow_grounding.data.manners import manners_of
 from dataflow_grounding.data.mirror import CKPT, Mirror
 from dataflow_grounding.data.records import read_object, whole_number
 from dataflow_grounding.data.results_folder import stated_in
@@ -42,6 +43,9 @@ MOST = 10**15
 """The most of anything that a run counts: no sum of such numbers is too large for a double."""
 CLASSES = "classes"
 """Where a summary has its table of classes."""
+
+REMARKS = ("remarks", "remarks_rare")
+"""What a summary counts of remarks, where there are any."""
 
 CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
 """What a row of that table counts of a class, besides the boxes' mean side."""
@@ -113,6 +117,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders, mirror)
         run = _sums(results_dir, runs)
+        run["summary"] |= _remarks_of_all(runs, [*files.values()][-1])
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
         written = write_joined(files, failures, failed, run["summary"]["done"])
         if written:
@@ -459,7 +464,7 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     first = runs[0]
     summary: dict[str, Any] = {}
     for name in first["summary"]:
-        if name != CLASSES:
+        if name != CLASSES and name not in REMARKS:
             summary[name] = _sum([run["summary"].get(name) for run in runs])
     tables = [run["summary"].get(CLASSES) or [] for run in runs]
     classes = _classes_of_all(tables, list(names_stated_in(first)))
@@ -484,6 +489,15 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "steps": paid_by_step(results_dir, stated_prices(first)),
         "spec": {**first["spec"], "results_dir": address_of(results_dir)},
     }
+
+
+def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[str, Any]:
+    # What is rare in each shard may be the model's manner in all of them: so it is counted in the
+    # records. They are read only where a shard says that there are remarks.
+    if not any(name in run["summary"] for run in runs for name in REMARKS):
+        return {}
+    manners = manners_of(file for file in last_files if os.path.exists(file))
+    return dict(zip(REMARKS, (manners.common(), manners.rare), strict=True))
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:

@@ -70,6 +70,53 @@ def test_strict_refuses_and_leaves_nothing(run: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def with_remarks(folder: Path, *odd: str) -> Path:
+    """Thirty records of a model that says how many objects it found, the last ones something odd."""
+    rows = [mug(f"{number}.jpg") for number in range(30)]
+    for number, row in enumerate(rows):
+        row["remark"] = f"I found {number} objects."
+    for row, remark in zip(reversed(rows), odd, strict=False):
+        row["remark"] = remark
+    return results(folder, rows)
+
+
+def test_the_models_manner_is_counted_and_never_stops_an_export(tmp_path: Path) -> None:
+    run = with_remarks(tmp_path / "run")
+    done = succeeds("export", run, "--format", "webdataset", "-o", tmp_path / "out", "--strict")
+    assert "remarks of the model: 30 records: I found N objects\n" in done.err
+    readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "- remarks of the model: 30 records: I found N objects\n" in readme
+
+
+def test_strict_stops_at_rare_remarks_until_a_person_decides(tmp_path: Path) -> None:
+    run = with_remarks(tmp_path / "run", "The mug is a <b>guess</b>.", "I can't see much.")
+    arguments = ("export", run, "--format", "webdataset", "-o", tmp_path / "out")
+    done = command(*arguments, "--strict")
+    assert done.code == 2
+    [line] = done.err.strip().splitlines()
+    assert "nothing is written, because 2 records came with a remark" in line
+    assert "dataflowgrounding review" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    said = "28 records: I found N objects; 2 remarks that came once or seldom"
+    assert said in succeeds(*arguments).err
+    rows = lines(run / "annotations.jsonl")
+    for row in rows[-2:]:
+        for expression in row["expressions"]:
+            expression |= {"verified": True, "reviewed_by": "ann"}
+    (run / "annotations.jsonl").write_text("".join(map(dump_line, rows)), encoding="utf-8")
+    done = succeeds(*arguments, "--strict")
+    assert "28 records: I found N objects\n" in done.err
+
+
+def test_all_parts_of_a_split_are_one_data_set_of_remarks(tmp_path: Path) -> None:
+    run = with_remarks(tmp_path / "run", *["The mug is a guess."] * 5, "I can't see much.")
+    folder = tmp_path / "parts"
+    succeeds("split", run, "-o", folder, "--ratios", "0.8/0.2", "--no-pictures")
+    done = succeeds("export", folder, "--format", "webdataset", "-o", tmp_path / "out")
+    said = "24 records: I found N objects; 5 records: … is a guess; 1 remark that came once"
+    assert said in done.err
+
+
 @pytest.mark.parametrize("turn", [3, 6])
 def test_a_turned_picture_is_copied_upright_or_refused(tmp_path: Path, turn: int) -> None:
     run = results(tmp_path / "run", [mug(), mug("b.jpg")])

@@ -1,7 +1,11 @@
-"""Box formats of the user's own, and records whose replies needed much mending."""
+"""Box formats of the user's own, records whose replies needed much mending, and what replies say
+next to their answers.
+"""
 
 from __future__ import annotations
 
+import json
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +13,20 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import GroundingError, PhraseGrounder, Serving
+from dataflow_grounding.operators._agreement import merge_answers
+from dataflow_grounding.operators._box_decisions import with_conclusion
 from dataflow_grounding.serving import Reply
+from dataflow_grounding.tasks.grounding import Found
 
 
 class Answering(Serving):
-    """Gives one text to every request."""
+    """Gives its texts to requests by turns."""
 
-    def __init__(self, text: str, model: str = "our-own-vlm-7b") -> None:
-        self.text, self.model = text, model
+    def __init__(self, *texts: str, model: str = "our-own-vlm-7b") -> None:
+        self.texts, self.model = cycle(texts), model
 
     async def answer(self, request: Any) -> Reply:
-        return Reply(self.text)
+        return Reply(next(self.texts))
 
 
 @pytest.fixture
@@ -55,3 +62,92 @@ def test_a_record_whose_boxes_were_mostly_moved_is_marked_doubtful(row: dict[str
     assert (record["doubtful"], record["doubt"]) == (True, "much was dropped or moved")
     near = far.replace("1060", "990").replace("1080", "990")
     assert PhraseGrounder(Answering(near), box_format="xyxy_1000")(record)["doubtful"] is False
+
+
+ANSWER = """```json
+[{"id": 1, "label": "a cat", "bbox_2d": [1, 2, 30, 40]},
+ {"id": 2, "label": "a dog", "bbox_2d": [50, 2, 90, 40]}]
+```"""
+
+
+def grounded(row: dict[str, Any], *texts: str, **settings: Any) -> dict[str, Any]:
+    settings |= {"box_format": "xyxy_px", "check_every": None}  # records alone ask
+    return dict(PhraseGrounder(Answering(*texts), **settings)(row))
+
+
+def test_a_record_keeps_what_its_reply_says_next_to_the_answer(row: dict[str, Any]) -> None:
+    plain = grounded(row, ANSWER)
+    record = grounded(row, f"I found 2 objects.\n{ANSWER}")
+    assert record == {**plain, "remark": "I found 2 objects."}
+    assert "remark" not in plain
+    again = grounded(record, ANSWER)
+    assert again.pop("remark") is None
+    assert again == plain
+
+
+def test_a_user_s_own_column_of_that_name_stays(row: dict[str, Any]) -> None:
+    assert grounded({**row, "remark": "taken at night"}, ANSWER)["remark"] == "taken at night"
+
+
+def test_remarks_of_several_answers_are_kept_once_each(row: dict[str, Any]) -> None:
+    many = {**row, "expressions": [f"cat number {number}" for number in range(32)]}
+    objects = [{"id": number, "bbox_2d": [number, 2, number + 30, 40]} for number in range(1, 17)]
+    answers = [
+        f"{said}\n{json.dumps(objects)}" for said in ("All are cats.", "I found 16 objects.")
+    ]
+    record = grounded(many, *answers)
+    assert record["remark"] == "All are cats. … I found 16 objects."
+    texts = ("I found 2 objects.", "Both are there.", "I found 2 objects.")
+    sampled = grounded(row, *[f"{text}\n{ANSWER}" for text in texts], samples=3)
+    assert sampled["remark"] == "I found 2 objects. … Both are there."
+
+
+def test_a_phrase_of_which_the_reply_is_not_sure_is_doubtful_and_so_is_its_record(
+    row: dict[str, Any],
+) -> None:
+    record = grounded(row, f"The dog could be a wolf.\n{ANSWER}")
+    cat, dog = record["expressions"]
+    assert not {"doubtful", "doubt"} & set(cat)
+    assert (dog["doubtful"], dog["doubt"]) == (True, record["doubt"])
+    assert "could be" in record["doubt"]
+    assert record["doubtful"] is True
+    again = grounded(record, ANSWER)
+    assert not {"doubtful", "doubt"} & set(again["expressions"][1]), "these are new boxes"
+    assert (again["doubtful"], again["doubt"]) == (False, None)
+
+
+def test_the_doubt_about_a_whole_reply_goes_before_that_about_a_phrase(row: dict[str, Any]) -> None:
+    everywhere = ANSWER.replace("[1, 2, 30, 40]", "[0, 0, 200, 100]")
+    everywhere = everywhere.replace("[50, 2, 90, 40]", "[0, 0, 200, 100]")
+    record = grounded(row, f"The dog could be a wolf.\n{everywhere}")
+    assert record["doubt"] == "several phrases have the whole picture"
+    assert "could be" in record["expressions"][1]["doubt"]
+
+
+BOX = [{"bbox": [1, 2, 30, 40], "score": None}]
+
+
+@pytest.mark.parametrize(("unsure", "doubt"), [(1, ""), (2, "a guess"), (3, "a guess")])
+def test_a_phrase_is_doubtful_if_half_of_its_samples_are(unsure: int, doubt: str) -> None:
+    answers = [Found("grounded", BOX, own_doubt="a guess", remark="I guess.")] * unsure
+    answers += [Found("grounded", BOX, remark="I see.")] * (4 - unsure)
+    merged = merge_answers(answers, 4)
+    assert (merged.own_doubt, merged.doubt) == (doubt, "")
+    assert merged.remark == ("I guess. … I see.")
+
+
+def test_a_check_that_decides_on_a_phrase_takes_its_doubt_away() -> None:
+    boxes = [{**BOX[0], "bbox_id": "a#0.0"}]
+    verdict = {"bbox_id": "a#0.0", "verdict": "fits", "decision": "kept", "score": 1.0}
+    expression = {
+        "expression_id": "a#0",
+        "text": "a dog",
+        "status": "grounded",
+        "instances": boxes,
+        "doubtful": True,
+        "doubt": "the reply isn't sure of it",
+        "verification": {"method": "check", "boxes": [verdict]},
+    }
+    decided = with_conclusion(expression)
+    assert decided["verified"] is True
+    assert not {"doubtful", "doubt"} & set(decided)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.review import _report_files as report_files
 from dataflow_grounding.review._report import write_report
 from dataflow_grounding.review._versions import Version
@@ -1060,6 +1061,27 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
     assert "Doubtful: much of a reply was dropped" in told["much dropped"]
     assert "Doubtful: each has all." in told["everywhere"]
     assert [name for name, text in told.items() if "Doubtful" in text] == marked["doubtful"]
+
+
+def test_rare_remarks_have_a_filter_and_come_before_usual_ones(folder: Path, show: Any) -> None:
+    records = []
+    for number in range(6):
+        words = "The mug is a <b>guess</b>." if number == 4 else f"I found {number} mugs."
+        rows = [expression("a mug", "a mug", box(1, 1, 9, 9))]
+        records.append({"image_id": str(number), "remark": words, "expressions": rows})
+    manners = Manners()
+    for record in records:
+        manners.add(wordings_of(record))
+    page = show(report(folder, records, manners=manners))
+    assert page.locator("article h2").all_inner_texts() == [*"401235"]
+    assert figures(page)["unusual"] == "1"
+    said = "Said next to answers: 5 records: I found N …; 1 remark that came once or seldom."
+    assert said in page.locator("header").inner_text()
+    page.locator("label[for=show-unusual]").click()
+    page.locator("[role=status]", has_text="of 1").wait_for()
+    article = page.locator("article:visible")
+    assert "The model said with its answer: The mug is a <b>guess</b>." in article.inner_text()
+    assert article.locator("b", has_text="guess").count() == 0
 
 
 def test_expressions_that_cannot_be_read_are_named(folder: Path, show: Any) -> None:

@@ -14,6 +14,7 @@ from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, coco_size
 from dataflow_grounding.data.classes import class_of, classes_of
 from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import (
     Record,
     is_negative,
@@ -105,6 +106,7 @@ class FigureCounts:
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._test_ids = {known_id(name) for name in test_ids} - {""}
         self._classes = ClassTable()
+        self._manners = Manners()
         self._pictures_tested: set[str] = set()  # by what they are called
         self._first_words: list[str] = []  # at most _FIRST_WORDS
         self._data_sets: list[DataSet] = []  # those that are counted
@@ -135,6 +137,7 @@ class FigureCounts:
         name, own_id = names_of(record, where)
         if self._test_ids and self._test_ids & {known_id(name), known_id(own_id)}:
             self._pictures_tested.add(name)
+        self._manners.add(wordings_of(record))
         phrases = 0
         if entries[0] != ("broken", True):
             expressions = record.get("expressions")
@@ -203,6 +206,8 @@ class FigureCounts:
             if number is None:
                 figures[name] = None
         figures["rejected"] = self._without_rejected.boxes
+        figures["remarks"] = self._manners.common()
+        figures["remarks_rare"] = self._manners.rare
         figures["classes"] = self._classes.rows()
         figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:

@@ -72,6 +72,8 @@ def test_figures_by_hand(data: Path) -> None:
         "records": 3,
         "rejected": 0,
         "broken": 2,
+        "remarks": {},
+        "remarks_rare": 0,
         "images": 2,
         "phrases": 7,
         "pairs": 6,
@@ -113,6 +115,25 @@ def test_figures_by_hand(data: Path) -> None:
     assert set(FIGURES) == {*expected, "places"}
     cells = {(y, x): n for y, row in enumerate(places) for x, n in enumerate(row) if n}
     assert cells == {(1, 0): 3, (4, 8): 2, (15, 16): 1, (16, 16): 1}
+
+
+def test_remarks_are_counted_by_wording_and_rare_ones_have_advice(tmp_path: Path) -> None:
+    rows = [record(f"{n}.jpg", (W, H), [{"text": "a dog"}]) for n in range(9)]
+    for number, row in enumerate(rows[:8]):
+        row["remark"] = f"I found {number} objects."
+    rows[3]["remark"] = "The photo is dark."
+    data = file_of(tmp_path / "run/annotations.jsonl", *rows)
+    figures = stats(data, "--no-pictures", "--json").summary
+    assert figures["remarks"] == {"I found N objects": 7}
+    assert figures["remarks_rare"] == 1
+    assert "review" in figures["advice"]["remarks_rare"]
+    printed = stats(data, "--no-pictures").out
+    assert "next to their answers, by records: I found N objects 7\n" in printed
+    assert "a remark that came once or seldom: 1\n  → look at them" in printed
+    half = file_of(tmp_path / "half.jsonl", *rows[:4])
+    other = file_of(tmp_path / "other.jsonl", *rows[4:])
+    both = stats(half, other, "--no-pictures", "--json").summary
+    assert (both["remarks"], both["remarks_rare"]) == ({"I found N objects": 7}, 1)
 
 
 def of_class(name: str, *bboxes: list[float], text: str = "") -> dict[str, Any]:

@@ -1,0 +1,410 @@
+"""What a model says next to its answers: its manner, and remarks that came seldom."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.nouns import singular
+from dataflow_grounding.data.records import REMARK, annotated_column
+from dataflow_grounding.data.rows import read_rows
+
+FEWEST_RECORDS = 5
+"""Records, at least, in which a wording comes that is the model's manner."""
+LEAST_SHARE = 0.01
+"""The least share of all records in which it comes."""
+MOST_REMARK = 200
+"""Characters of a record's remark."""
+MOST_SHOWN = 20
+"""The most wordings that `run.json` and `stats` show."""
+
+_JOINED = " … "  # between the remarks of several answers
+_MOST_KEPT = 20_000  # wordings that are counted at a time
+_MOST_WORDING = 120  # characters of a wording that are shown
+_IN_LINE = 3  # wordings that a line has
+_FINISHED = (".", "!", "?", ":", "。", "！", "？")
+_NEARLY_ALL = MOST_REMARK - 10  # a cut at a word's end may leave fewer characters than MOST_REMARK
+_MASK = "…"  # of phrases; in a key also of numbers and of things
+_CUT = "…>"  # ends the key of a sentence that is cut off
+
+_SENTENCE_END = lazy_pattern(r"(?<=[.!?])(?<!\d\.)\s+|(?<=[。！？])|[\r\n]+")
+_WORD = lazy_pattern(r"…|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th)?(?![^\W\d_])|[^\W\d_]+|\d+")
+_NO_SPACES = lazy_pattern(r"[\u0e00-\u0e7f\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+# Of these scripts, what counts things, "三个", and nouns for any thing.
+_COUNT = lazy_pattern(
+    r"[一二两三四五六七八九十]+(?=[个個只張张台辆位つ])|物体|对象|目标|物件|オブジェクト|객체|물체"
+)
+# A list of masks: "…, … and N …".
+_LIST = lazy_pattern(r"(?:N )?…(?:(?:\s*[,;&]\s*(?:and |or )?| and | or )(?:N )?…)+")
+_UNSAFE = lazy_pattern(r"[^\w\s.,:;!?'()/%…-]+")
+_QUOTED = lazy_pattern(r"[\"'`*_“”‘’«»()\[\]]+\s*…\s*[\"'`*_“”‘’«»()\[\]]+")
+
+_TABLE: dict[str, Any] = load_table(__package__, "manners.yaml")
+_ARTICLES = frozenset(_TABLE["articles"].split())
+_NUMBERS = frozenset(_TABLE["numbers"].split())
+_THINGS = frozenset(_TABLE["things"].split())
+_JOINS = frozenset(_TABLE["joins"].split())
+_SAME: dict[str, str] = _TABLE["same"]
+
+Wordings: TypeAlias = Mapping[str, str]
+"""The wordings of a record's remark: by what tells wordings apart, each as people read it."""
+K = TypeVar("K")
+
+
+def joined_remarks(remarks: Iterable[str]) -> str:
+    """Return remarks of several answers as one: equal ones once, cut at MOST_REMARK characters.
+
+    Example:
+        >>> joined_remarks(["I found 2.", "", "I found 2.", "I found 3."])
+        'I found 2. … I found 3.'
+    """
+    parts: dict[str, None] = {}
+    for remark in remarks:
+        parts.update(dict.fromkeys(part for part in remark.split(_JOINED) if part))
+    return _JOINED.join(parts)[:MOST_REMARK].strip()
+
+
+def wordings_of(record: Mapping[str, Any]) -> Wordings:
+    """Return the wordings of a record's remark, one for each sentence; none without a remark.
+
+    The record's phrases, their nouns and their classes are masked with `…`, and numbers with `N`.
+    Wordings that differ in case, articles, the number of things or the length of a list are one.
+    What has no other word than these is none.
+
+    Example:
+        >>> one = {"remark": "Sure! I found 2 objects.", "expressions": []}
+        >>> wordings_of(one)
+        {'sure': 'Sure', 'i found …': 'I found N objects'}
+        >>> other = {"remark": "I found one red cup.", "expressions": [{"text": "a red cup"}]}
+        >>> wordings_of(other)
+        {'i found …': 'I found N …'}
+    """
+    remark = record.get(REMARK)
+    if not isinstance(remark, str) or not remark.strip():
+        return {}
+    is_cut = len(remark) >= _NEARLY_ALL and not remark.rstrip().endswith(_FINISHED)
+    phrases = _phrases_of(record)
+    text = phrases.masked(unicodedata.normalize("NFKC", remark.replace(_JOINED, "\n")))
+    sentences = [part for part in _SENTENCE_END.split(text) if part and part.strip()]
+    wordings: dict[str, str] = {}
+    for number, sentence in enumerate(sentences, 1):
+        ends_cut = is_cut and number == len(sentences)
+        masked = _masked(sentence, phrases, ends_cut)
+        key = _key_of(masked)
+        if key.strip(" …"):
+            wordings[key + _CUT if ends_cut else key] = _as_read(sentence, masked)
+    return wordings
+
+
+class _Phrases(NamedTuple):
+    """What a record asks for: the words of its phrases by the first of them, longest first."""
+
+    by_first: dict[str, list[list[str]]]
+    unspaced: list[str]  # phrases of scripts that put no spaces between words
+
+    def masked(self, text: str) -> str:
+        """Return a text with the phrases, counts and things masked of scripts without spaces."""
+        if not _NO_SPACES.search(text):
+            return text
+        for phrase in self.unspaced:
+            text = text.replace(phrase, _MASK)
+        return _COUNT.sub(_MASK, text)
+
+
+def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
+    rows = record.get(annotated_column(record))
+    if not isinstance(rows, list):
+        rows = []
+    texts: set[str] = set()
+    for row in rows:
+        if not isinstance(row, Mapping):
+            continue
+        named = [row.get(name) for name in ("text", "class", "noun_chunk")]
+        texts.update(text for text in named if isinstance(text, str))
+    phrases: set[tuple[str, ...]] = set()
+    unspaced: set[str] = set()
+    for text in texts:
+        plain = unicodedata.normalize("NFKC", text).strip()
+        if _NO_SPACES.search(plain):
+            unspaced.add(plain)
+        words = [_folded(word) for word in _WORD.findall(plain)]
+        while words and words[0] in _ARTICLES:
+            del words[0]
+        phrases.add(tuple(words))
+        phrases.add((head_of(text),))
+    by_first: dict[str, list[list[str]]] = {}
+    for phrase in sorted(phrases, key=lambda phrase: (-len(phrase), phrase)):
+        if phrase and phrase[0]:
+            by_first.setdefault(phrase[0], []).append(list(phrase))
+    return _Phrases(by_first, sorted(unspaced, key=lambda phrase: (-len(phrase), phrase)))
+
+
+class _Part(NamedTuple):
+    """A word of a sentence, or several that are a phrase: from `start` to `end` in the sentence."""
+
+    start: int
+    end: int
+    word: str  # folded
+    mask: str = ""  # what people read in its place
+
+
+def _masked(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
+    found = [(match.start(), match.end()) for match in _WORD.finditer(sentence)]
+    words = [_folded(sentence[start:end]) for start, end in found]
+    parts: list[_Part] = []
+    index = 0
+    while index < len(words):
+        length = _phrase_at(words, index, phrases, is_cut)
+        start, end = found[index]
+        word = words[index]
+        if length or word == _MASK:
+            length = max(1, length)
+            while parts and parts[-1].word in _ARTICLES and not parts[-1].mask:
+                start = parts.pop().start  # the article goes with its phrase
+            parts.append(_Part(start, found[index + length - 1][1], _MASK, _MASK))
+        elif word in _NUMBERS or word[0].isdigit():
+            parts.append(_Part(start, end, _MASK, "N"))
+        elif word in _THINGS:
+            parts.append(_Part(start, end, _MASK, sentence[start:end]))
+        else:
+            parts.append(_Part(start, end, word))
+        index += max(1, length)
+    if is_cut and parts and not parts[-1].mask:
+        del parts[-1]  # perhaps half of a word
+    return parts
+
+
+def _phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
+    # How many words from the index on are a phrase, or begin one where the text is cut off.
+    if is_cut and _begins_phrase(words[index:], phrases):
+        return len(words) - index
+    for phrase in phrases.by_first.get(words[index], ()):
+        if words[index : index + len(phrase)] == phrase:
+            return len(phrase)
+    return 0
+
+
+def _begins_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
+    *whole, last = words
+    for candidates in phrases.by_first.values():
+        for phrase in candidates:
+            begins = len(phrase) >= len(words) and phrase[: len(whole)] == whole
+            if begins and phrase[len(whole)].startswith(last):
+                return True
+    return False
+
+
+def _folded(word: str) -> str:
+    word = word.casefold()
+    return _SAME.get(word) or singular(word)
+
+
+def _key_of(parts: Sequence[_Part]) -> str:
+    # Masks of a list are one, and articles make no difference.
+    key: list[str] = []
+    joins: list[str] = []  # since the last mask or other word
+    for part in parts:
+        if part.word in _ARTICLES:
+            continue
+        if part.word in _JOINS:
+            joins.append(part.word)
+            continue
+        if part.word != _MASK:
+            key += [*joins, part.word]
+        elif not key or key[-1] != _MASK:
+            key += [*joins, _MASK]
+        joins = []
+    return " ".join([*key, *joins])
+
+
+def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
+    # The words come from a model: what could be markup in a page or a README is left out.
+    pieces: list[str] = []
+    end = 0
+    for part in parts:
+        pieces += [sentence[end : part.start], part.mask or sentence[part.start : part.end]]
+        end = part.end
+    pieces.append(sentence[end:])
+    text = _QUOTED.sub(f" {_MASK} ", "".join(pieces))
+    text = _UNSAFE.sub(" ", _LIST.sub(_MASK, " ".join(text.split())))
+    return " ".join(text.split())[:_MOST_WORDING].strip(" .,:;!?-")
+
+
+class Manners:
+    """Counts the wordings of a data set's remarks: which are the model's manner, which are rare.
+
+    A wording that comes with at least FEWEST_RECORDS records, and with LEAST_SHARE of all, is the
+    model's manner: what is said about every picture says nothing about one. So all records are
+    counted before it is asked which remarks are rare. The order of records changes nothing.
+
+    Args:
+        most_kept: How many different wordings are counted at a time. Up to so many, counts are
+            exact; beyond, one may be too high by a share of `2 / most_kept` of all.
+
+    Attributes:
+        records: How many records were added, with a remark or without.
+
+    Example:
+        >>> manners = Manners()
+        >>> for number in range(2, 8):
+        ...     manners.add(wordings_of({"remark": f"I found {number} objects."}))
+        >>> odd = wordings_of({"remark": "The photo is dark."})
+        >>> manners.add(odd)
+        >>> manners.common(), manners.is_rare(odd), manners.rare
+        ({'I found N objects': 6}, True, 1)
+    """
+
+    def __init__(self, most_kept: int = _MOST_KEPT) -> None:
+        self.records = 0
+        self._watched = 0  # records with a remark that `rare` may count
+        self._most_kept = most_kept
+        self._by_wording = _Counts[str](most_kept)
+        # What a record says is rare if one of its wordings is: so they are counted together, too.
+        self._together = _Counts[tuple[str, ...]](most_kept)
+        self._as_read: dict[str, str] = {}  # by wording, its longest form
+
+    def add(self, wordings: Wordings, watched: bool = True) -> None:
+        """Count a record by the wordings of its remark, none for a record without one.
+
+        Args:
+            wordings: What `wordings_of` returns for it.
+            watched: Whether `rare` counts it if it is rare.
+        """
+        self.records += 1
+        self.__dict__.pop("_manner", None)
+        if not wordings:
+            return
+        for key, text in wordings.items():
+            self._by_wording.add(key)
+            self._keep_form(key, text)
+        if len(self._as_read) > 2 * self._most_kept:
+            kept = self._by_wording.kept
+            self._as_read = {key: text for key, text in self._as_read.items() if key in kept}
+        if watched:
+            self._watched += 1
+            self._together.add(tuple(sorted(wordings)))
+
+    def _keep_form(self, key: str, text: str) -> None:
+        known = self._as_read.get(key, "")
+        if (len(text), text) > (len(known), known):
+            self._as_read[key] = text
+
+    def add_all(self, other: "Manners") -> None:
+        """Count the records of other manners, too."""
+        self.records += other.records
+        self.__dict__.pop("_manner", None)
+        self._watched += other._watched
+        self._by_wording.add_all(other._by_wording)
+        self._together.add_all(other._together)
+        for key, text in other._as_read.items():
+            self._keep_form(key, text)
+
+    @cached_property
+    def _manner(self) -> dict[str, int]:
+        fewest = max(FEWEST_RECORDS, LEAST_SHARE * self.records)
+        counts = self._by_wording.at_least(fewest)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def is_rare(self, wordings: Iterable[str]) -> bool:
+        """Return whether one of a remark's wordings isn't the model's manner; False without any.
+
+        A sentence that is cut off is the model's manner also if one that is begins so.
+        """
+        return not all(map(self._is_manner, wordings))
+
+    def _is_manner(self, wording: str) -> bool:
+        if wording in self._manner or wording + _CUT in self._manner:
+            return True
+        if not wording.endswith(_CUT):
+            return False
+        begin = wording.removesuffix(_CUT)
+        return any(manner.startswith(begin) for manner in self._manner)
+
+    @property
+    def rare(self) -> int:
+        """How many of the watched records have a rare remark."""
+        usual = 0
+        for wordings, count in self._together.at_least(1).items():
+            if not self.is_rare(wordings):
+                usual += count
+        return max(0, self._watched - usual)
+
+    def common(self, most: int = MOST_SHOWN) -> dict[str, int]:
+        """Return the model's manner, the commonest first: by wording, in how many records it is."""
+        counts = Counter[str]()
+        for key, count in self._manner.items():
+            counts[blotted_message(self._as_read[key])] += count
+        return dict(counts.most_common(most))
+
+    def line(self) -> str:
+        """Return both counts in a line for people; "" where no record has a remark.
+
+        Example:
+            >>> manners = Manners()
+            >>> for number in range(5000):
+            ...     manners.add({"i found": "I found N objects"})
+            >>> manners.add({"it is dark": "It is dark"})
+            >>> manners.line()
+            '5,000 records: I found N objects; 1 remark that came once or seldom'
+        """
+        parts = []
+        for wording, count in self.common(_IN_LINE).items():
+            parts.append(f"{counted(count, 'record')}: {wording}")
+        if len(self._manner) > _IN_LINE:
+            parts.append(f"{len(self._manner) - _IN_LINE:,} other usual wordings")
+        if self.rare:
+            parts.append(f"{counted(self.rare, 'remark')} that came once or seldom")
+        return "; ".join(parts)
+
+
+def manners_of(paths: Iterable[str]) -> Manners:
+    """Return the manners of all records in files; rows that can't be read don't count.
+
+    Raises InputError where a file can't be read.
+    """
+    manners = Manners()
+    for path in paths:
+        for row in read_rows(path):
+            if row.data is not None:
+                manners.add(wordings_of(row.data))
+    return manners
+
+
+class _Counts(Generic[K]):
+    """How often each key came. Of millions of keys, those that came often are counted.
+
+    With more than `most` keys, as much is taken from every count as the middle one has, and keys
+    that have nothing left are dropped (Misra and Gries, Science of Computer Programming 2, 1982).
+    So at most a part of `2 / most` of all that was counted is missing from a count. It is added
+    again to the counts that are left, which for keys that were never dropped is exact.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.kept: dict[K, int] = {}
+        self._most = most
+        self._taken = 0  # from each count
+
+    def add(self, key: K, count: int = 1) -> None:
+        self.kept[key] = self.kept.get(key, 0) + count
+        if len(self.kept) > self._most:
+            self._drop_half()
+
+    def _drop_half(self) -> None:
+        middle = sorted(self.kept.values(), reverse=True)[self._most // 2]
+        self._taken += middle
+        left = ((key, count - middle) for key, count in self.kept.items())
+        self.kept = {key: count for key, count in left if count > 0}
+
+    def add_all(self, other: "_Counts[K]") -> None:
+        self._taken += other._taken
+        for key, count in other.kept.items():
+            self.add(key, count)
+
+    def at_least(self, fewest: float) -> dict[K, int]:
+        counts = ((key, count + self._taken) for key, count in self.kept.items())
+        return {key: count for key, count in counts if count >= fewest}

@@ -1,0 +1,130 @@
+"""What replies say next to their answers, from a run to its files, its report and its review."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dataflow_grounding.data.records import dump_line
+from dataflow_grounding.review.queues import Queue, Reviewable
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Done, Workplace, caption, command
+
+ROWS = 30
+ODD = {7: "The picture is <b>dark</b> & blurred.", 11: "Both look much alike."}
+MANNER = "I found N objects"
+
+
+class Talking(EchoAnswers):
+    """Says before each answer on boxes how many there are, and of some rows something odd."""
+
+    def __init__(self, odd: dict[int, str]) -> None:
+        super().__init__()
+        self.odd = {caption(number).split()[-1]: text for number, text in odd.items()}
+
+    def __call__(self, request: ReceivedRequest) -> Any:
+        answer = super().__call__(request)
+        if request.task != "phrase_grounding":
+            return answer
+        said = f"I found {len(answer['objects'])} objects."
+        for item in request.input["phrases"]:
+            said = self.odd.get(item["text"], said)
+        return f"{said}\n```json\n{json.dumps(answer)}\n```"
+
+
+def run(place: Workplace, odd: dict[int, str], *arguments: str, **settings: Any) -> Done:
+    place.many(ROWS)
+    with LoopbackServer(Talking(odd)) as server:
+        words = place.arguments(*arguments, **{"vlm.openai.base_url": server.base_url, **settings})
+        done = command([word for word in words if word != "--json"])
+    assert done.code == 0, done
+    return done
+
+
+def test_a_run_counts_the_manner_and_what_is_rare(workplace: Workplace) -> None:
+    done = run(workplace, ODD)
+    summary = workplace.run_json()["summary"]
+    assert summary["remarks"] == {MANNER: ROWS - 2}
+    assert summary["remarks_rare"] == 2
+    said = (
+        "28 records: I found N objects; 2 remarks that came once or seldom: see them in the report"
+    )
+    assert said in f"{done.out}{done.err}".splitlines()
+    records = workplace.annotations()
+    assert [record["remark"] for record in records if record["image_id"] in ("r7", "r11")] == [
+        *ODD.values()
+    ]
+    figures = command(["stats", str(workplace.results), "--no-pictures", "--json"]).summary
+    assert (figures["remarks"], figures["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
+
+
+def test_one_manner_of_a_small_run_is_never_rare(workplace: Workplace) -> None:
+    done = run(workplace, {})
+    assert f"{ROWS} records: {MANNER}" in f"{done.out}{done.err}".splitlines()
+    assert workplace.run_json()["summary"]["remarks_rare"] == 0
+    arguments = ["export", str(workplace.results), "--format", "datasets", "--strict"]
+    exported = command([*arguments, "-o", str(workplace.folder / "out")])
+    assert exported.code == 0, exported
+
+
+def test_answers_without_words_leave_no_trace(workplace: Workplace, server: LoopbackServer) -> None:
+    workplace.many(3)
+    workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert not {"remarks", "remarks_rare"} & set(workplace.run_json()["summary"])
+    assert all("remark" not in record for record in workplace.annotations())
+
+
+def test_a_run_that_goes_on_counts_stored_replies_alike(workplace: Workplace) -> None:
+    run(workplace, ODD, "--pilot", "12")
+    run(workplace, ODD)
+    summary = workplace.run_json()["summary"]
+    assert (summary["remarks"], summary["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
+
+
+def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
+    workplace: Workplace,
+) -> None:
+    alike = dict.fromkeys(range(0, ROWS, 5), "The light is poor.")
+    for number in (1, 2, 3):
+        run(workplace, {**alike, 11: ODD[11]}, "--shard", f"{number}/3")
+    done = command(["merge", str(workplace.results), "--no-report", "--json"])
+    assert done.code == 0, done
+    summary = workplace.run_json()["summary"]
+    assert summary["remarks"] == {MANNER: ROWS - 7, "The light is poor": 6}
+    assert summary["remarks_rare"] == 1
+    shards = [*workplace.results.glob("shards/*/run.json")]
+    assert len(shards) == 3
+    assert sum(json.loads(path.read_text())["summary"]["remarks_rare"] for path in shards) > 1
+
+
+def test_the_report_counts_remarks_and_shows_their_words_escaped(workplace: Workplace) -> None:
+    run(workplace, ODD)
+    assert command(["report", str(workplace.results)]).code == 0
+    page = (workplace.results / "report.html").read_text(encoding="utf-8")
+    assert "28 records: I found N objects; 2 remarks that came once or seldom." in page
+    assert "<dt>unusual</dt><dd>2</dd>" in page
+    assert '"unusual":2' in page.replace(" ", "")
+    data = ""
+    for path in workplace.results.glob("report_files/*/*.js"):
+        data += path.read_text(encoding="utf-8")
+    assert "The model said with its answer: Both look much alike." in data
+    assert "<b>dark" not in page + data
+
+
+def test_a_review_shows_rare_remarks_first(workplace: Workplace) -> None:
+    run(workplace, ODD)
+    lines = []
+    for number, record in enumerate(workplace.annotations()):
+        for expression in record["expressions"]:
+            # what is said as usual is more doubtful by all else
+            expression["disagreement"] = number not in ODD
+        suspect = {} if number in ODD else {"suspect_boxes": True, "doubtful": True}
+        lines.append(dump_line({**record, **suspect}))
+    (workplace.results / "annotations.jsonl").write_text("".join(lines), encoding="utf-8")
+    wanted = {**dict.fromkeys(("status", "text", "head", "below"), ""), "order": "doubt"}
+    queue = Queue(Reviewable(str(workplace.results)), wanted)
+    by_doubt = [item.record for item, why in queue.why.items() if why == "doubt"]
+    rare = [record for record in by_doubt if record in ODD]
+    assert rare
+    assert by_doubt[: len(rare)] == rare
