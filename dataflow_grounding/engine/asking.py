@@ -137,6 +137,7 @@ class Asking:
         # error in the question, which no stored one can know.
         from_store = not (self.options.force_reprocess or check)
         error: errors.RecordError | None = None
+        first_rule = ""  # that refused the first reply
         while True:  # once for each try
             was_cut_off = isinstance(error, errors.TruncatedReply)
             this_try = request.again(attempt, str(error or ""), was_cut_off)
@@ -156,11 +157,17 @@ class Asking:
                 self._unreadable.read(request)
                 if is_first:
                     self._first_replies.add(request, key, None, not from_store)
+                if first_rule and attempt == 2:
+                    self._first_replies.add_second(request.task, first_rule, True)
                 return reply
             except errors.RecordError as failed:
                 error = failed
             if not from_store:
                 self._count_if_unreadable(error, request, key, check)
+            if first_rule and attempt == 2:
+                self._first_replies.add_second(request.task, first_rule, False)
+            if is_first and isinstance(error, errors.UnreadableReply):
+                first_rule = rule_of(error)
             # With `retry_failed` a stored refused one is asked again, and tells nothing.
             if is_first and not (from_store and self.options.retry_failed):
                 self._first_replies.add(request, key, error, not from_store)

@@ -113,14 +113,16 @@ class UnreadableReplies:
 class FirstReplies:
     """The last replies to first tries, by task: whether one rule refuses most of them.
 
-    A model that answers most questions in a manner that a rule refuses keeps to it when it is asked
-    again, so that a second request is seldom worth its price. Replies to further tries say nothing
-    of that, because the model was told then what was wrong.
+    A model that answers most questions in a manner that a rule refuses mostly keeps to it when it is
+    asked again: then a second request isn't worth its price. Where second replies can be read, it
+    is.
     """
 
     def __init__(self) -> None:
         # by task, the request's key → the rule that refused its reply, "" for none
         self._last: dict[str, dict[str, str]] = {}
+        # by task and rule: whether each of the last second replies could be read
+        self._second: dict[tuple[str, str], list[bool]] = {}
         self._sent: Counter[str] = Counter()  # replies that this run sent for, by task
         self._refused: dict[str, Counter[str]] = {}  # the first `_EARLY` of these, by rule
         self._told: set[str] = set()  # tasks
@@ -150,8 +152,19 @@ class FirstReplies:
                 self._tell_if_many(request, error, rule)
 
     def prevails(self, task: str, rule: str) -> bool:
-        """Return whether a rule has refused more than half of a task's last 20 first replies."""
+        """Return whether a rule has refused more than half of a task's last 20 first replies, and
+        no more than half of the last second replies could be read.
+        """
+        second = self._second.get((task, rule), [])
+        if 2 * sum(second) > len(second):
+            return False
         return 2 * list(self._last.get(task, {}).values()).count(rule) > _LAST
+
+    def add_second(self, task: str, rule: str, is_read: bool) -> None:
+        """Note whether the second reply to a question could be read whose first a rule refused."""
+        second = self._second.setdefault((task, rule), [])
+        second.append(is_read)
+        del second[:-_LAST]
 
     def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
         task = request.task
