@@ -478,6 +478,8 @@ class _Reader:
     def is_harmful(self, key: str, value: Any, own_id: int | None, found: int | None) -> bool:
         if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
             return False
+        if has_role(key, "zero") and number(value) is not None:
+            return number(value) != 0
         if found is not None and has_role(key, "count") and number(value) is not None:
             return number(value) != found
         if has_role(key, "status") and (_is_done(value) or _says_nothing(value)):

@@ -15,7 +15,7 @@ from typing import Any
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.heads import ends_phrase, head_of
 from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.replies.words import folded, is_neutral, neutral_parts, turns, words_of
 
@@ -46,8 +46,16 @@ _AXIS = (
     r"(?:(?P<middle>c|center_|centre_)?(?P<axis>[xy])"
     r"(?:[_ ]?(?P<which>min|max|[0-2]|c|center|centre))?"
     r"|(?P<side>width|height|w|h|breite|höhe|largeur|hauteur|ancho|alto|宽|高|幅)"
-    r"|(?P<edge>left|top|right|bottom))"
+    r"|(?P<edge>left|top|right|bottom|links|oben|rechts|unten|gauche|haut|droite|bas"
+    r"|izquierda|arriba|derecha|abajo|esquerda|direita|sinistra|destra|左|上|右|下))"
 )
+_EDGES = {
+    "l": "left links gauche izquierda esquerda sinistra 左",
+    "t": "top oben haut arriba 上",
+    "r": "right rechts droite derecha direita destra 右",
+    "b": "bottom unten bas abajo 下",
+}
+_LETTERS = {name: letter for letter, names in _EDGES.items() for name in names.split()}
 _NAME = lazy_pattern(_AXIS, re.IGNORECASE)
 _UNNAMED = re.sub(r"\?P<\w+>", "?:", _AXIS)
 _NAMES = lazy_pattern(
@@ -191,7 +199,8 @@ def is_plain(text: str, things: Sequence[str]) -> bool:
     turn an answer round.
     """
     if len(text.split()) > 3:
-        return turns(text, " ".join(things)) is None
+        are_odd = not _words("odd").isdisjoint(words_of(text))
+        return not are_odd and turns(text, " ".join(things)) is None
     words = {word for thing in things for word in words_of(thing)}
     return all(is_neutral(word) or word in words for word in words_of(text))
 
@@ -376,7 +385,7 @@ def _letter_of(match: re.Match[str], from_0: bool) -> str:
     if match["side"]:
         return "h" if match["side"].casefold() in _HEIGHTS else "w"
     if match["edge"]:
-        return match["edge"][0].casefold()
+        return _LETTERS[match["edge"].casefold()]
     axis = match["axis"].casefold()
     which = (match["which"] or "").casefold()
     if match["middle"] or which in ("c", "center", "centre"):
@@ -419,6 +428,23 @@ def _bare(label: str, phrase: str) -> str:
     return " ".join(words)
 
 
+def _differ(label: str, phrase: str) -> bool:
+    # "glass on the floor" for "the glass on the shelf": each has a word that the other lacks.
+    said = {word for word in words_of(label) if not _is_of_sentence(word)}
+    asked = {word for word in words_of(phrase) if not _is_of_sentence(word)}
+    return bool(said - asked and asked - said)
+
+
+def _is_of_sentence(word: str) -> bool:
+    return is_neutral(word) or _tells_apart(word) or ends_phrase(word, "")
+
+
+def _are_more(said: set[str], asked: set[str], phrase: str) -> bool:
+    # "all six chairs" for "the chair"
+    several = _kind("number") - {"one"}
+    return bool(said & several) and not asked & several and head_of(phrase) in asked
+
+
 def _tells_apart(word: str) -> bool:
     return word.isdigit() or any(word in _kind(name) for name in _table("kinds"))
 
@@ -437,7 +463,9 @@ def _contradicts(label: str, phrase: str) -> bool:
         theirs, own = said & _kind(name), asked & _kind(name)
         if own and theirs - own and own - theirs:
             return True
-    if not (said & _words("several")).issubset(asked):
+    if not (said & (_words("several") | _words("likeness"))).issubset(asked):
+        return True
+    if _differ(label, phrase) or _are_more(said, asked, phrase):
         return True
     digits = {word for word in said if word.isdigit()}
     own_digits = {word for word in asked if word.isdigit()}

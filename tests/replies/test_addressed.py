@@ -264,6 +264,27 @@ def test_a_label_with_the_id_has_the_phrase_s_head_or_is_doubtful(
 
 
 @pytest.mark.parametrize(
+    ("phrase", "label", "is_doubtful"),
+    [
+        ("the glass on the shelf", "glass on the floor", True),
+        ("the old man", "young man", True),
+        ("the chair", "all six chairs", True),
+        ("the dog", "dog (reflection)", True),
+        ("the car", "toy car", True),
+        ("the man on the left", "man (left)", False),
+        ("a woman holding an umbrella", "woman with umbrella", False),
+        ("the potted plant", "pottedPlant", False),
+    ],
+)
+def test_words_that_tell_things_apart_make_a_label_another_thing(
+    phrase: str, label: str, is_doubtful: bool
+) -> None:
+    reply = json.dumps([{"id": 1, "label": label, "bbox_2d": CUP}])
+    reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=[phrase])
+    assert bool(reading.doubts) is is_doubtful
+
+
+@pytest.mark.parametrize(
     "label", ["fork", "a silver fork", "not a cup", "<label>", "string", "cup?"]
 )
 def test_a_label_that_is_another_phrase_or_denies_costs_its_own_box_alone(label: str) -> None:
