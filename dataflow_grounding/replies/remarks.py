@@ -222,6 +222,7 @@ def is_like(label: str, phrase: str) -> bool:
     """
     if len(label) > _LONGEST_LABEL:
         return False
+    label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
     bare = _bare(label, phrase)
     if head_of(bare) != head_of(_bare(phrase, "1")) or _contradicts(label, phrase):
         return False
@@ -418,8 +419,7 @@ def _unknown_word(sentence: str, asked: Asked, things: int, units: str) -> str |
 
 def _bare(label: str, phrase: str) -> str:
     # "man (left)", "shelf, top", "bike_1": what comes first names the thing.
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
-    text = folded(re.split(r"[(\[,]", text)[0])
+    text = folded(re.split(r"[(\[,]", label)[0])
     if not re.search(r"\d", phrase):
         text = re.sub(r"[\s#:]*\d{1,3}$", "", text)
     words = text.split()
