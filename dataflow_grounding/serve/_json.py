@@ -43,8 +43,10 @@ async def _form(request: web.Request) -> tuple[Picture, Any]:
     picture: Picture | None = None
     phrases: list[str] = []
     loop = asyncio.get_running_loop()
-    stream = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
-    stream.feed_data(request["body"])
+    # All of the body is here: with less room the reader would have a connection wait, and has none.
+    body = request["body"]
+    stream = StreamReader(BaseProtocol(loop), max(2**16, len(body)), loop=loop)
+    stream.feed_data(body)
     stream.feed_eof()
     try:
         reader = MultipartReader(request.headers, stream)
