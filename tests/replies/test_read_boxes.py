@@ -226,6 +226,21 @@ def test_of_one_box_given_twice_the_highest_score_stays() -> None:
         assert [box.score for box in read(json.dumps(order), phrases=["cat"]).boxes] == [0.9]
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Memory: a\nReason: b\n" * 15_000,
+        "Memory: " + "x\nReason: y\nAction: z\n" * 12_000,
+        "Memory: x\nReason: y\n" + " \n" * 150_000,
+    ],
+    ids=["reasons", "actions", "blank lines"],
+)
+def test_an_agent_s_long_turn_comes_to_an_end(reply: str) -> None:
+    """With a pattern whose work grows by the square of the length, 2 MB take a quarter of an hour."""
+    with pytest.raises(UnreadableReply):
+        read(reply * 7, phrases=["cat"])
+
+
 @pytest.mark.sampled
 @pytest.mark.slow
 @pytest.mark.parametrize(
