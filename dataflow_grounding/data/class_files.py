@@ -73,8 +73,11 @@ def _of_yaml(text: str) -> Any:
     # The value of any other YAML file is returned as it is, with texts for numbers and the like.
     import yaml
 
+    from dataflow_grounding._util.yaml_limits import check_values
+
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value is a text: `no` is, too
     try:
+        check_values(text)
         data = yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None

@@ -168,9 +168,12 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
     """
     import yaml
 
+    from dataflow_grounding._util.yaml_limits import check_values
+
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
+        check_values(text)
         data = yaml.safe_load(text)
     except OSError as error:
         why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"

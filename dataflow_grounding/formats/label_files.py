@@ -197,6 +197,12 @@ def read_names(path: str) -> Names:
         return Names([line for line in lines if line], 0)
     import yaml
 
+    from dataflow_grounding._util.yaml_limits import check_values
+
+    try:
+        check_values(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"can't read {path}: {str(error).splitlines()[0]}") from None
     try:
         # every value a text: as YAML has it, `no` is false
         data = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))

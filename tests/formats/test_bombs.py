@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from dataflow_grounding._util.errors import InputError, errors_as
@@ -250,3 +251,39 @@ def test_rows_of_tar_files_are_as_ever(tmp_path: Path) -> None:
     )
     assert done.code == 0, done
     assert len([*read_rows(str(tmp_path / "o" / "annotations.jsonl"))]) == 2
+
+
+def nested_aliases(levels: int, key: str) -> str:
+    """A few hundred bytes of YAML that stand for nine to the power of the levels."""
+    lists = ["a: &a [x,x,x,x,x,x,x,x,x]"]
+    for below, name in zip("abcdefghijklmn", "bcdefghijklmno"[:levels], strict=False):
+        lists.append(f"{name}: &{name} [{','.join([f'*{below}'] * 9)}]")
+    return "\n".join([*lists, f"{key}: *{'bcdefghijklmno'[levels - 1]}", ""])
+
+
+def test_aliases_within_aliases_are_refused_in_a_line(tmp_path: Path) -> None:
+    """386 bytes of a data.yaml took a minute and 4 GB."""
+    data = tmp_path / "yolo" / "data.yaml"
+    data.parent.mkdir()
+    data.write_text(nested_aliases(10, "names"))
+    done = bounded(["import", str(data.parent), "--format", "yolo", "-o", str(tmp_path / "out")])
+    assert done.code == 2, done
+    assert "its aliases stand for more than 1,000,000 values" in done.err
+    classes = f"image_grounding.data.classes={data}"
+    done = bounded(["check", "-e", str(Workplace(tmp_path / "run").spec()), classes])
+    assert done.code == 2, done
+    assert "its aliases stand for more than 1,000,000 values" in done.err
+
+
+def test_an_alias_of_a_usual_data_yaml_is_read(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text(
+        "path: &here .\ntrain: *here\nnames: &all [cup]\nval: *all\n"
+    )
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    PIL.Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text("0 .5 .5 .2 .2\n")
+    out = tmp_path / "out"
+    done = command(["import", str(tmp_path), "--format", "yolo", "-o", str(out)])
+    assert done.code == 0, done
+    assert '"cup"' in (out / "annotations.jsonl").read_text("utf-8")
