@@ -174,14 +174,17 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
         with open(path, encoding="utf-8") as file:
             text = file.read()
         check_values(text)
-        data = yaml.safe_load(text)
     except OSError as error:
         why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
         raise InputError(f"can't read {path}: {why}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        raise InputError(f"can't read {path}: {error}") from None
+    try:
+        data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply") from None
     except (LookupError, AttributeError):  # of PyYAML's constructors, for `!!bool x` and the like
         data = None
     if not _is_of_texts(data):
