@@ -436,7 +436,8 @@ def _differ(label: str, phrase: str) -> bool:
 
 
 def _is_of_sentence(word: str) -> bool:
-    return is_neutral(word) or _tells_apart(word) or ends_phrase(word, "")
+    is_relation = ends_phrase(word, "") and not word.endswith(("ing", "ed"))
+    return is_neutral(word) or _tells_apart(word) or is_relation
 
 
 def _are_more(said: set[str], asked: set[str], phrase: str) -> bool:
