@@ -41,13 +41,16 @@ _ORDERS_NAMED = {
     "yolo": "cxcywh",
 }
 _HEIGHTS = ("height", "h", "höhe", "hauteur", "alto", "高")
+_EDGE = (
+    r"left|top|right|bottom|links|oben|rechts|unten|gauche|haut|droite|bas"
+    r"|izquierda|arriba|derecha|abajo|esquerda|direita|sinistra|destra|左|上|右|下"
+)
 # The name of one of a box's four numbers: x, x1, x_min, cx, center_x, width, left.
 _AXIS = (
     r"(?:(?P<middle>c|center_|centre_)?(?P<axis>[xy])"
     r"(?:[_ ]?(?P<which>min|max|[0-2]|c|center|centre))?"
     r"|(?P<side>width|height|w|h|breite|höhe|largeur|hauteur|ancho|alto|宽|高|幅)"
-    r"|(?P<edge>left|top|right|bottom|links|oben|rechts|unten|gauche|haut|droite|bas"
-    r"|izquierda|arriba|derecha|abajo|esquerda|direita|sinistra|destra|左|上|右|下))"
+    rf"|(?P<edge>{_EDGE}))"
 )
 _EDGES = {
     "l": "left links gauche izquierda esquerda sinistra 左",
@@ -59,7 +62,8 @@ _LETTERS = {name: letter for letter, names in _EDGES.items() for name in names.s
 _NAME = lazy_pattern(_AXIS, re.IGNORECASE)
 _UNNAMED = re.sub(r"\?P<\w+>", "?:", _AXIS)
 _NAMES = lazy_pattern(
-    rf"(?<!\w){_UNNAMED}(?:[\s,、，/|)(\]\[]+(?:(?:and|und|et|y) )?{_UNNAMED}(?!\w)){{1,3}}",
+    rf"(?:(?<!\w)|(?=[左上右下])){_UNNAMED}"
+    rf"(?:[\s,、，/|)(\]\[]+(?:(?:and|und|et|y) )?{_UNNAMED}(?:(?!\w)|(?<=[左上右下]))){{1,3}}",
     re.IGNORECASE,
 )
 _TEMPLATES = {
@@ -69,7 +73,12 @@ _TEMPLATES = {
     "cxcywh": ("XYwh",),
 }
 """What the names of numbers in an order come to: edges, or sides, or the middle and sides."""
-_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]left|(?:bottom|lower)[- ]right)\b|左上角?|右下角?")
+# Two corners, unless nothing is between them: "top left bottom right" may name four numbers.
+_CORNER = lazy_pattern(
+    r"\b(?:top|upper)[- ]left\b(?! (?:bottom|lower))"
+    r"|(?<!left )\b(?:bottom|lower)[- ]right\b|左上角?|右下角?"
+)
+_JOINED = lazy_pattern(rf"\b(?:and|und|et|y) (?={_EDGE})", re.IGNORECASE)
 _OTHER_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]left)\b|右上|左下")
 _DENIED = lazy_pattern(
     rf"\b(?:no|neither|not an?|not any"
@@ -341,14 +350,15 @@ def _denies(clause: str, things: Sequence[str]) -> bool:
 def _other_coordinates(sentence: str, asked: Asked, things: int) -> str | None:
     # Return what a sentence says of coordinates that wasn't asked for, or isn't understood. None
     # where it speaks of none.
-    names = [match for match in _NAMES.finditer(sentence) if _are_of_a_box(match[0], sentence)]
+    all_names = [match[0] for match in _NAMES.finditer(_CORNER.sub(" – ", sentence))]
+    names = [each for each in all_names if _are_of_a_box(each, sentence)]
     always = _pattern("coordinate_words").search(sentence) is not None
     of_boxes = _pattern("of_boxes").search(sentence) is not None
     if not (names or always or (of_boxes and _pattern("if_of_boxes").search(sentence))):
         return None
-    for match in names:
-        if not _is_in_order(match[0], asked.order):
-            return match[0].strip()
+    for each in names:
+        if not _is_in_order(each, asked.order):
+            return each.strip()
     for match in _ORDER_NAME.finditer(sentence):
         if _ORDERS_NAMED.get(match[1], match[1]) != asked.order:
             return match[0]
@@ -367,13 +377,19 @@ def _other_coordinates(sentence: str, asked: Asked, things: int) -> str | None:
 
 
 def _are_of_a_box(names: str, sentence: str) -> bool:
-    # "left, right" may be of things; "x" and "width" are not.
-    are_edges = re.search(r"[xywh]", re.sub(r"left|right|top|bottom|and", "", names.casefold()))
-    return bool(are_edges) or len(_NAME.findall(names)) == 4 or "[" in sentence
+    # "left, right" may be of things, unless the sentence is about numbers. "x" and "width" are not.
+    found = _names_in(names)
+    if len(found) == 4 or any(not match["edge"] for match in found):
+        return True
+    return "[" in sentence or _pattern("of_numbers").search(sentence) is not None
+
+
+def _names_in(names: str) -> list[re.Match[str]]:
+    return list(_NAME.finditer(_JOINED.sub("", names)))  # "izquierda y derecha" has no y
 
 
 def _is_in_order(names: str, order: str) -> bool:
-    found = list(_NAME.finditer(names))
+    found = _names_in(names)
     from_0 = any(match["which"] == "0" for match in found)
     letters = "".join(_letter_of(match, from_0) for match in found)
     places = (0, 2) if len(letters) == 2 else (0,)  # one of the two corners

@@ -163,6 +163,39 @@ def test_coordinates_may_be_stated_as_they_were_asked_for(format: str, words: st
     assert len(read(after=words, format=format, size=(1280, 720)).boxes) == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The coordinates are top, left.",
+        "Coordinates: top, left first.",
+        "Format: top, left, bottom.",
+        "The boxes are given as top left bottom right.",
+        "Die Koordinaten sind oben, links.",
+        "Las coordenadas son arriba y izquierda.",
+        "坐标为上，左。",
+    ],
+)
+def test_edges_are_numbers_where_coordinates_are_spoken_of(words: str) -> None:
+    with pytest.raises(UnreadableReply, match="is said of coordinates"):
+        read(after=words)
+    assert len(read(after="The coordinates are left, top.").boxes) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "There are plates left and right.",
+        "Die Tassen stehen links, rechts und in der Mitte.",
+        "Les tasses sont à gauche, droite.",
+        "Hay platos a la izquierda y derecha.",
+        "The boxes are given as top left and bottom right corners.",
+        "Top left and bottom right coordinates.",
+    ],
+)
+def test_edges_are_places_where_nothing_is_said_of_coordinates(words: str) -> None:
+    assert [list(box.bbox) for box in read(after=words).boxes] == [CUP, FORK]
+
+
 @pytest.mark.parametrize(("format", "words"), STATED)
 def test_no_other_order_unit_or_scale_may_be_stated(format: str, words: str) -> None:
     is_size = "1280x720" in words and "oordinates" not in words  # of the picture alone
