@@ -4,15 +4,11 @@ with 100,000.
     python -m benchmarks.large_runs
 
 One request per record (phrase grounding), 64 in flight, replies at once. Every record has an image
-path of its own. The 100,000 paths are hard links to few small files; after the first run most of
-those are overwritten with zeros, their size and time kept, so that a resume which reads one image
-again fails that record.
+path of its own. The 100,000 paths are hard links to few small files.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import inputs
@@ -22,14 +18,6 @@ from tests.support.measuring import Row, Used, show, under, workplace
 
 RECORDS, MISSING = 100_000, 1_000
 OUTPUT = "step_1_grounding"
-
-
-def overwrite_with_zeros(files: Sequence[Path]) -> None:
-    """Other bytes in files of the same size and time."""
-    for file in files:
-        state = file.stat()
-        file.write_bytes(bytes(state.st_size))
-        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def forget_last(results: Path, lines: int) -> int:
@@ -79,7 +67,7 @@ def measure() -> list[Row]:
             memory(folder, name, pictures, records, server.base_url)
             for name, pictures, records in runs
         ]
-        return rows + resume(folder, "d", small, server.base_url)
+        return rows + resume(folder / "d", server.base_url)
 
 
 def timed(used: Used, goal: float) -> tuple[str, str, bool]:
@@ -87,16 +75,8 @@ def timed(used: Used, goal: float) -> tuple[str, str, bool]:
     return f"{used.wall_s:.1f} s ({used.cpu_s:.1f} CPU s)", f"≤ {goal:g} s", used.wall_s <= goal
 
 
-def resume(folder: Path, name: str, small: list[Path], base_url: str) -> list[Row]:
+def resume(results: Path, base_url: str) -> list[Row]:
     """Going on with the folder of the last run."""
-    results, images = folder / name, sorted((folder / f"{name}-images").iterdir())
-    for place in range(RECORDS - 2 * MISSING, RECORDS):
-        # the records that may have to be asked again keep their images
-        data, state = images[place].read_bytes(), images[place].stat()
-        images[place].unlink()
-        images[place].write_bytes(data)
-        os.utime(images[place], ns=(state.st_atime_ns, state.st_mtime_ns))
-    overwrite_with_zeros(small)
     complete = step_1(results, base_url)
     summary = complete.json()
     assert summary["already_complete"], summary
@@ -110,13 +90,11 @@ def resume(folder: Path, name: str, small: list[Path], base_url: str) -> list[Ro
     sent = counts["requests"] - counts["probes"]
     return [
         Row(
-            f"{RECORDS:,} records finished: time to “nothing to do”, no image read",
+            f"{RECORDS:,} records finished: time to “nothing to do”",
             *timed(complete, 5),
         ),
         Row("the same, peak memory", *under(complete.peak_mb, 150, "{:.0f} MB")),
-        Row(
-            f"the last {MISSING:,} missing: time to the end, no other image read", *timed(rest, 60)
-        ),
+        Row(f"the last {MISSING:,} missing: time to the end", *timed(rest, 60)),
         Row("the same, requests sent", str(sent), str(MISSING), sent == MISSING),
         Row(
             "the same, results byte for byte those of the undisturbed run",

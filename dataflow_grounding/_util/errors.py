@@ -101,10 +101,7 @@ class ImageBroken(RecordError, kind="image_broken"):
 
 
 class ImageChanged(ImageBroken, passing=True):
-    """The record's image file is not the one that its facts were taken from.
-
-    Its size and time are the same.
-    """
+    """The record's image file was replaced while the record was worked on."""
 
 
 class MachineBusy(RecordError, kind="machine_busy", passing=True):

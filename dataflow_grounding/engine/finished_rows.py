@@ -3,26 +3,24 @@
 import hashlib
 import json
 import os
-import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.errors import GroundingError, StorageFailed
+from dataflow_grounding._util.errors import GroundingError, RecordError, StorageFailed
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.annotating import RowWork
-from dataflow_grounding.engine.image_memo import YOUNG_NS
+from dataflow_grounding.engine.image_memo import ImageMemo, is_young
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE, OF_CHECKS
-from dataflow_grounding.images.image import ImageFile, find_image, is_far
+from dataflow_grounding.images.image import ImageFile, ImageLimits, find_image, is_far, kept_facts
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
-FORGOTTEN = hashlib.sha256(b"rows before this count no longer").hexdigest()[:32]  # a line's key
 
 OF_FUNCTIONS = "dataflow_grounding.operators.function"  # where steps of a user's function are
 
@@ -31,10 +29,17 @@ _ROWS = json.JSONEncoder(default=repr)
 
 
 class RowKey(NamedTuple):
-    """What tells a row: a digest of all that it is made of, and its pictures' files in that."""
+    """What tells a row.
+
+    Attributes:
+        digest: A digest of all that it is made of, its pictures' content in that.
+        files: Its pictures' files, in the state that they had.
+        pictures: The digests of their content.
+    """
 
     digest: str
     files: Sequence[ImageFile]
+    pictures: Sequence[str]
 
 
 @dataclass
@@ -58,8 +63,9 @@ class FinishedRows:
     """Rows that got through all steps without a failure, kept in `.ckpt/finished_rows.jsonl`.
 
     Nothing in that file was paid for: without it, the same comes out of the stored replies. A row
-    counts while all that it was made of is as it was: its columns and place, its pictures' files,
-    the steps' settings, this version, and the checks of the endpoint that vouch for its replies.
+    counts while all that it was made of is as it was: its columns and place, its pictures' paths
+    and content, the steps' settings, this version, and the checks of the endpoint that vouch for
+    its replies.
 
     Args:
         log: The file, open; None keeps and finds no row.
@@ -68,41 +74,58 @@ class FinishedRows:
         name: What the records' column `source` says.
         replies: The store of replies. Where there are others next to it, a row that was made of
             stored replies isn't kept: they may be another store's.
+        memo: What is known of pictures.
     """
 
     def __init__(
-        self, log: KeyedLog | None, steps: Sequence[Step], name: str | None, replies: KeyedLog
+        self,
+        log: KeyedLog | None,
+        steps: Sequence[Step],
+        name: str | None,
+        replies: KeyedLog,
+        memo: ImageMemo,
     ) -> None:
         self._log = KeyedLog("") if log is None else log
         self._replies = replies
+        self._memo = memo
         self._settings = settings_of(steps, {"version": __version__, "name": name})
-        self._image_keys = sorted({step.image_key for step in steps if step.image_key})
+        # By the column of a picture, the limits of the first serving that it is sent to.
+        self._limits: dict[str, ImageLimits | None] = {}
+        for step in steps:
+            serving = step.operator.serving
+            if step.image_key and self._limits.get(step.image_key) is None:
+                self._limits[step.image_key] = serving.image_limits if serving else None
         self._steps = len(steps)
         if log is None or not all(map(_tells_all, steps)):
             self._settings = None
-        forgotten = (self._log.get(FORGOTTEN) or {}).get("since")
-        # earlier lines don't count
-        self._since = forgotten if isinstance(forgotten, int) else 0
         # Replies that no check has vouched for when the run begins. It may vouch for them later.
         self._open = [span for entry in replies.vouched.entries.values() for span in entry["open"]]
 
-    def key_of(self, record: Record) -> RowKey | None:
-        """Return the key of a row that is about to be done, which depends on its pictures' files.
+    async def key_of(self, record: Record) -> RowKey | None:
+        """Return the key of a row that is about to be done, which depends on its pictures.
 
-        None if it isn't known what the row depends on: then it isn't kept.
+        None if it isn't known what the row depends on: then it isn't kept. Raises StorageFailed.
         """
         files = self._files_of(record) if self._settings is not None else None
         if files is None:
             return None
+        pictures = []
+        try:
+            for image_key, limits in self._limits.items():
+                facts = await self._memo.prepare(record, image_key, limits)
+                pictures.append(facts.digest)
+        except RecordError:  # the step that reads the picture says why
+            return None
         of_row = [self._settings, record.place, record.image_id, record.occurrence]
-        text = _ROWS.encode([*of_row, *map(tuple, files), record])
-        return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), files)
+        shown = [[file.path, digest] for file, digest in zip(files, pictures, strict=True)]
+        text = _ROWS.encode([*of_row, *shown, record])
+        return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), files, pictures)
 
     def _files_of(self, record: Record) -> list[ImageFile] | None:
         # None where a picture can't be found, an earlier step makes it (the column is missing), or
         # it is far: a look would hold up the other rows.
         files = []
-        for image_key in self._image_keys:
+        for image_key in self._limits:
             if image_key not in record or is_far(record, image_key):
                 return None
             try:
@@ -115,7 +138,7 @@ class FinishedRows:
         """Return what the row of a key got in an earlier run; None where that isn't known."""
         if key is None or not self._log.first_new:
             return None
-        line = self._log.get(key.digest, since=self._since)
+        line = self._log.get(key.digest)
         row = None if line is None else _row_in(line)
         if row is None or len(row.columns) != self._steps or not self._vouched_for(row.replies_at):
             return None
@@ -139,9 +162,11 @@ class FinishedRows:
             return True
         if self._files_of(record) != key.files:
             return False
-        now = time.time_ns()
-        if any(now - file.mtime_ns <= YOUNG_NS for file in key.files):
-            return True  # such a file may change again without another time
+        if any(map(is_young, key.files)):
+            return True
+        known = [kept_facts.get(file) for file in key.files]
+        if [facts and facts.digest for facts in known] != key.pictures:
+            return True  # meanwhile another row has found that the file has other content
         first = 0 if work.replayed else self._replies.first_new
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
         kept = {
@@ -156,14 +181,6 @@ class FinishedRows:
         except StorageFailed:
             self._settings = None  # the run goes on without it
         return True
-
-    def forget(self) -> None:
-        """Forget all rows so far: a picture isn't the one that they were made of."""
-        self._since = self._log.end
-        try:
-            self._log.put(FORGOTTEN, {"since": self._since})
-        except StorageFailed:
-            self._settings = None
 
     def _vouched_for(self, replies_at: Sequence[int]) -> bool:
         first, end = replies_at

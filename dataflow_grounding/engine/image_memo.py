@@ -1,6 +1,7 @@
-"""What is known of image files, remembered on disk by path, size and time.
+"""What is known of image files, remembered by path and believed while their state is the same.
 
-So a run that goes on reads no image again.
+So a run that goes on reads no image again, unless its file was touched. Then its bytes are read
+once, which tell whether it is the same picture.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError, StorageFailed
@@ -26,6 +27,7 @@ SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
 SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
 READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
+_SECOND_NS = 10**9
 _FACTS = ImageFacts.__dataclass_fields__  # the facts that this version wants to know, by name
 
 
@@ -46,10 +48,12 @@ class ImageMemo:
         self._slow_in_a_row = 0  # readings on the event loop
         self._for_threads = 0  # how many of the next readings are for threads
 
-    async def prepare(self, record: Record, key: str, limits: images.ImageLimits | None) -> None:
+    async def prepare(
+        self, record: Record, key: str, limits: images.ImageLimits | None
+    ) -> ImageFacts:
         """Have the facts of the record's image in `kept_facts`: from there, the log, or the file.
 
-        What was read is added to the log, unless the file has changed within the last two seconds.
+        They are returned, too. What was read is added to the log, unless the file is young.
 
         Args:
             record: The record.
@@ -60,23 +64,23 @@ class ImageMemo:
             BrokenRow, ImageMissing, ImageBroken, MachineBusy: It can't be found or read.
             StorageFailed: The log can't be written.
         """
-        if images.pinned(record, key) is not None:
-            return
+        pinned = images.pinned(record, key)
+        if pinned is not None:
+            return pinned.facts
         if images.is_far(record, key):
             file = await off_loop(images.find_image, record, key)
         else:
             file = images.find_image(record, key)
         if file in images.kept_facts:
-            return
+            return images.kept_facts[file]
         known = None
-        digest = _digest(file) if self._log is not None else ""
         if self._log is not None and len(self._log):
-            known = _facts_of(self._log.get(digest))
+            known = remembered(self._log, file)
         facts = known or await self._read(file, limits if self._keeps else None)
         images.keep(images.kept_facts, file, facts)
-        is_young = time.time_ns() - file.mtime_ns <= YOUNG_NS
-        if self._log is not None and self._keeps and known is None and not is_young:
-            self._log.put(digest, sealed(vars(facts)))
+        if self._log is not None and self._keeps and known is None and not is_young(file):
+            self._log.put(_key(file.path), sealed({**vars(facts), "state": _state(file)}))
+        return facts
 
     def forget(self, record: Record, key: str) -> None:
         """Forget the facts of the record's image, which was found to be another one.
@@ -88,7 +92,7 @@ class ImageMemo:
             file = images.find_image(record, key)
             images.kept_facts.pop(file, None)
             if self._log is not None and self._keeps:
-                self._log.put(_digest(file), {})
+                self._log.put(_key(file.path), {})
 
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
         if is_remote(file.path):
@@ -132,20 +136,32 @@ def log_of(checkpoint_folder: str) -> KeyedLog:
 
 
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
-    """Return what the log says of a file of this path, size and time; None for nothing."""
-    return _facts_of(log.get(_digest(file)))
+    """Return what the log says of a file in this state; None for nothing.
 
-
-def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
-    # Return the facts in a line; None for no line, or one without facts, damaged or edited. None
-    # also where they lack what this version wants to know.
+    None also for a line that is damaged, was edited, or isn't all that this version wants to know.
+    """
+    line = log.get(_key(file.path))
     if not line:
         return None
     known = unsealed({name: value for name, value in line.items() if name != "key"})
-    if not known or not known.keys() >= _FACTS.keys():
+    if not known or known.get("state") != _state(file) or not known.keys() >= _FACTS.keys():
         return None
     return ImageFacts(**{name: known[name] for name in _FACTS})
 
 
-def _digest(file: images.ImageFile) -> str:
-    return hashlib.sha256(repr(tuple(file)).encode()).hexdigest()[:32]
+def is_young(file: images.ImageFile) -> bool:
+    """Whether a file has changed so lately that it may change again and keep its state.
+
+    Some file systems count whole seconds.
+    """
+    counts_seconds = file.ctime_ns % _SECOND_NS == 0
+    changed = file.changed_ns if counts_seconds else file.mtime_ns
+    return time.time_ns() - changed <= YOUNG_NS
+
+
+def _key(path: str) -> str:
+    return hashlib.sha256(repr(path).encode()).hexdigest()[:32]
+
+
+def _state(file: images.ImageFile) -> list[int]:
+    return [file.file_bytes, file.mtime_ns, file.ctime_ns, file.inode]

@@ -163,7 +163,7 @@ class Run:
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             memo = ImageMemo(held.enter_context(closing(images)))
             rows = held.enter_context(rows_log(self._folder))
-            finished = FinishedRows(rows, self.steps, self.source.name, replies)
+            finished = FinishedRows(rows, self.steps, self.source.name, replies, memo)
             self._kept = _Kept(replies, memo, finished)
             servings = self._servings()
             self._askings: dict[int, Asking] = {}
@@ -293,7 +293,7 @@ class Run:
                 await rows.moved_on.wait()
             work = RowWork()
             if not isinstance(record, RecordError):
-                work.key = self._kept.finished.key_of(record)
+                work.key = await self._kept.finished.key_of(record)
             outcome = self._known(row, record, work.key)
             if outcome is None:
                 outcome = await self._finish(place, row, record, work)
@@ -363,7 +363,7 @@ class Run:
                 break
         is_changed = any(columns is None and isinstance(e, ImageChanged) for columns, e in results)
         if is_changed and not again:
-            self._kept.finished.forget()
+            work.key = await self._kept.finished.key_of(record)
             return await self._finish(place, row, record, work, again=True)
         self.summary.notes.update(work.notes)
         self._keep(place, record, results, work)

@@ -416,12 +416,21 @@ class ImageFile(NamedTuple):
     Attributes:
         path: Its path or address.
         file_bytes: Its size.
-        mtime_ns: When it was changed last, in nanoseconds.
+        mtime_ns: When it was changed last, in nanoseconds since 1970. Programs may set it.
+        ctime_ns: When its system noted a change last, which no program sets; 0 for a remote file.
+        inode: Its number on a local disk, else 0: elsewhere a number may change by itself.
     """
 
     path: str
     file_bytes: int
     mtime_ns: int
+    ctime_ns: int = 0
+    inode: int = 0
+
+    @property
+    def changed_ns(self) -> int:
+        """When it was changed last by either of its times, in nanoseconds since 1970."""
+        return max(self.mtime_ns, self.ctime_ns)
 
 
 def is_far(record: Record, key: str) -> bool:
@@ -445,7 +454,7 @@ def find_image(record: Record, key: str) -> ImageFile:
     busy: MachineBusy | None = None
     for path in _paths_of(name, folders):
         try:
-            return keep(seen_files, (name, *folders), _file_at(path))
+            return keep(seen_files, (name, *folders), file_at(path))
         except (OSError, InputError, MissingExtra) as error:
             why = cant_read(path, error)
             reason = getattr(error, "strerror", error)
@@ -481,12 +490,19 @@ def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
     return [joined(folder, name) for folder in folders]
 
 
-def _file_at(path: str) -> ImageFile:
+def file_at(path: str) -> ImageFile:
+    """Return the file at a path or address, with its state now.
+
+    Raises OSError where it isn't there or can't be looked up, InputError or MissingExtra where no
+    library opens such addresses, ValueError for a name that no file can have.
+    """
     if "://" in path:
         state = look(path)
         return ImageFile(path, state.size, state.changed)
     status = os.stat(path)
-    return ImageFile(path, status.st_size, status.st_mtime_ns)
+    is_on_disk = hasattr(os, "major") and os.major(status.st_dev) > 0  # networks' have 0
+    inode = status.st_ino if is_on_disk else 0
+    return ImageFile(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
@@ -523,8 +539,8 @@ def _path_in(record: Record, key: str) -> str:
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
     """Return the image that column `key` names; of the file no more is read than its facts need.
 
-    Facts that are known already are not read again while the file's size and time stay the same. A
-    store is asked once for a file's state.
+    Facts that are known already are not read again while the file's state stays the same. A store
+    is asked once for a file's state.
 
     Args:
         record: The record.

@@ -5,7 +5,6 @@ file isn't on this machine, the path that the row states tells the picture.
 """
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import Record, path_of
+from dataflow_grounding.images.image import ImageFile, file_at
 from dataflow_grounding.review._record_view import path_of_picture
 
 
@@ -59,7 +59,7 @@ class JudgedPicture(NamedTuple):
         if file is None:
             return picture
         with suppress(OSError):
-            picture = picture._replace(digest=file_digest(*file), size=file[1])
+            picture = picture._replace(digest=file_digest(file), size=file.file_bytes)
         return picture
 
     def stated(self, key: str) -> str:
@@ -109,9 +109,9 @@ class DecidedPictures:
         if file is None:
             return stated
         content_unknown = [name for name in stated if not name.startswith(_by_content(""))]
-        if file[1] in self._sizes:
+        if file.file_bytes in self._sizes:
             with suppress(OSError):
-                return [_by_content(file_digest(*file)), *content_unknown]
+                return [_by_content(file_digest(file)), *content_unknown]
         return content_unknown
 
 
@@ -119,21 +119,19 @@ def _by_content(digest: str) -> str:
     return f"sha256 {digest}"
 
 
-def _file_of(record: Record) -> tuple[str, int, int] | None:
+def _file_of(record: Record) -> ImageFile | None:
     if any(map(is_remote, (path_of(record), *record.folders))):
         return None
     try:
-        path = path_of_picture(record)
-        status = os.stat(path)
+        return file_at(path_of_picture(record))
     except (GroundingError, OSError):
         return None
-    return path, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(1 << 16)
-def file_digest(path: str, size: int, changed: int) -> str:
-    """Return 16 digits of the SHA-256 of a file of this size and time. Raises OSError."""
-    return whole_digest(path)[:16]
+def file_digest(file: ImageFile) -> str:
+    """Return 16 digits of the SHA-256 of a file in this state. Raises OSError."""
+    return whole_digest(file.path)[:16]
 
 
 def whole_digest(path: str) -> str:

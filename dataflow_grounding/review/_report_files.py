@@ -21,12 +21,11 @@ from urllib.parse import quote
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.files import new_file, whole_file, within
-from dataflow_grounding._util.paths import look
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
-from dataflow_grounding.images.image import url_of
+from dataflow_grounding.images.image import file_at, url_of
 from dataflow_grounding.review._record_view import Picture, why_missing
 
 GENERATOR = '<meta name="generator" content="dataflow-grounding report, page 1">'
@@ -204,14 +203,14 @@ class ReportFiles:
             return Picture(missing=why_missing())
         made = b""  # the bytes of a small copy, if it is made now
         try:
-            state = look(path)
+            file = file_at(path)
             full = link(path, self.folder)
-            if full and not self.copies and state.size <= MOST_BYTES:
+            if full and not self.copies and file.file_bytes <= MOST_BYTES:
                 shown_size = _size_if_shown_itself(path)
                 if shown_size is not None:
                     return Picture(shown_size, full, full)
             # So that a file that was replaced has another copy.
-            identity = os.fsencode(f"{full or path}\n{state.size}\n{state.changed}")
+            identity = os.fsencode(f"{full or path}\n{file[1:]}")
             key = hashlib.sha256(identity).hexdigest()[:24]
             if key in self._copies_there:
                 name, size = self._copies_there[key]

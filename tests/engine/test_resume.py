@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +36,9 @@ def ten(workplace: Workplace, server: LoopbackServer) -> Workplace:
     """Ten records, each with a picture of its own, done: 20 requests were sent."""
     rows = []
     for n in range(10):
-        workplace.picture(f"p{n}.jpg", color=f"#{n:02}{n:02}30")
-        os.utime(workplace.folder / f"p{n}.jpg", LONG_AGO)  # so that its row is kept
-        rows.append({"image_path": f"p{n}.jpg", "caption": caption(n)})
+        workplace.picture(f"p{n}.bmp", color=f"#{n:02}{n:02}30")  # all have the same size
+        os.utime(workplace.folder / f"p{n}.bmp", LONG_AGO)  # so that its row is kept
+        rows.append({"image_path": f"p{n}.bmp", "caption": caption(n)})
     workplace.rows(rows)
     workplace.settings["vlm.openai.base_url"] = server.base_url
     done = workplace.run()
@@ -92,8 +93,8 @@ def reordered(place: Workplace) -> list[str]:
 def renamed(place: Workplace) -> list[str]:
     rows = input_of(place)
     for n, row in enumerate(rows):
-        os.rename(place.folder / row["image_path"], place.folder / f"new name {n}.jpg")
-        row |= {"image_path": f"new name {n}.jpg", "image_id": f"id{n}", "note": "new"}
+        os.rename(place.folder / row["image_path"], place.folder / f"new name {n}.bmp")
+        row |= {"image_path": f"new name {n}.bmp", "image_id": f"id{n}", "note": "new"}
     place.rows(rows)
     return []
 
@@ -115,7 +116,7 @@ def doubled(place: Workplace) -> list[str]:
 
 
 def one_added(place: Workplace) -> list[str]:
-    place.rows([{"image_path": "p0.jpg", "caption": caption(77)}, *input_of(place)])
+    place.rows([{"image_path": "p0.bmp", "caption": caption(77)}, *input_of(place)])
     return []
 
 
@@ -127,7 +128,42 @@ def one_caption(place: Workplace) -> list[str]:
 
 
 def one_picture(place: Workplace) -> list[str]:
-    place.picture("p4.jpg", color="white")
+    place.picture("p4.bmp", color="white")
+    return []
+
+
+def swapped(place: Workplace) -> list[str]:
+    os.rename(place.folder / "p4.bmp", place.folder / "kept.bmp")
+    os.rename(place.folder / "p5.bmp", place.folder / "p4.bmp")
+    os.rename(place.folder / "kept.bmp", place.folder / "p5.bmp")
+    return []
+
+
+def edited_in_place(place: Workplace) -> list[str]:
+    place.picture("p4.bmp", color="white")
+    os.utime(place.folder / "p4.bmp", LONG_AGO)
+    return []
+
+
+def linked_to_another(place: Workplace) -> list[str]:
+    place.picture("another.bmp", color="white")
+    os.utime(place.folder / "another.bmp", LONG_AGO)
+    (place.folder / "p4.bmp").unlink()
+    (place.folder / "p4.bmp").symlink_to("another.bmp")
+    return []
+
+
+def copied(place: Workplace) -> list[str]:
+    for row in input_of(place):
+        path = place.folder / row["image_path"]
+        shutil.copy2(path, place.folder / "copy.bmp")
+        os.replace(place.folder / "copy.bmp", path)
+    return []
+
+
+def chmodded(place: Workplace) -> list[str]:
+    for row in input_of(place):
+        os.chmod(place.folder / row["image_path"], 0o640)
     return []
 
 
@@ -164,6 +200,11 @@ CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
     ("rows reordered", reordered, 0),
     ("rows and images renamed, a column added", renamed, 0),
     ("images touched", touched, 0),
+    ("copies of the images, with their times", copied, 0),
+    ("images with other permissions", chmodded, 0),
+    ("two images of one size and time exchanged", swapped, 4),
+    ("an image edited in place, with its time", edited_in_place, 2),
+    ("a link to another image of the size and time", linked_to_another, 2),
     ("a row removed", one_removed, 0),
     ("every row twice", doubled, 0),
     ("a row added at the top", one_added, 2),
@@ -193,6 +234,8 @@ RESULTS_STAY = (
         results_gone,
         all_but_replies_gone,
         touched,
+        copied,
+        chmodded,
     ),
     *(one_line_damaged, zeroed, newest_counts),
 )
