@@ -45,6 +45,7 @@ from .errors import Interrupted as Interrupted
 from .errors import MachineBusy as MachineBusy
 from .errors import MissingExtra as MissingExtra
 from .errors import NoCompletion as NoCompletion
+from .errors import NoCredit as NoCredit
 from .errors import NoRoom as NoRoom
 from .errors import NothingDone as NothingDone
 from .errors import OperatorFailed as OperatorFailed

@@ -159,6 +159,10 @@ class RequestRefused(RecordError, kind="refused"):
     """
 
 
+class CreditTooLow(RecordError, kind="no_credit", passing=True):
+    """The account's credit is too low for this request, and may do for a smaller one."""
+
+
 class ServerFault(RecordError, kind="server_fault", passing=True):
     """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection.
 
@@ -168,6 +172,10 @@ class ServerFault(RecordError, kind="server_fault", passing=True):
 
 class NoCompletion(ServerFault):
     """The endpoint answered with no reply at all: a page, a stream, another API's JSON."""
+
+
+class Redirected(ServerFault):
+    """The endpoint sent the request to another address, to which nothing is sent."""
 
 
 class ServerOverloaded(ServerFault, kind="server_overloaded"):
@@ -218,6 +226,13 @@ class EndpointRefused(RunStopped, exit_code=4):
         self.certain = certain
 
 
+class NoCredit(EndpointRefused, exit_code=3):
+    """The account has no credit left: top it up, and run again to go on.
+
+    Without `certain` the endpoint says that less would do: the second in a row counts.
+    """
+
+
 class BudgetExceeded(RunStopped, exit_code=3):
     """The next request could pass the budget."""
 
@@ -226,8 +241,8 @@ class QuotaUsedUp(BudgetExceeded):
     """The endpoint answers nothing more for longer than `workflow.max_wait`."""
 
 
-class OutOfService(RunStopped, exit_code=4):
-    """The endpoint answered before, and then no more for minutes."""
+class OutOfService(RunStopped, exit_code=3):
+    """The endpoint answers nothing for longer than `workflow.max_wait`: run again to go on."""
 
 
 class NothingUsable(RunStopped, exit_code=4):

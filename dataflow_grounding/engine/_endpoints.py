@@ -27,7 +27,6 @@ OVERLOADED_TRIES = 10  # of one request at an endpoint that is busy; then its re
 UNREACHABLE_TRIES = 3
 MANY_FAULTS = 50  # since the last answer, of all requests: then they are not a matter of chance
 ODD_BEFORE_FIRST_ANSWER = 8  # answers that are no completion: then it is no such endpoint
-OUTAGE_SECONDS = 300.0  # without an answer, after which many faults stop the run
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
 LONGEST_REST = 60.0  # seconds, unless an endpoint asks for more
 LOOK_AGAIN_SECONDS = 1.0  # after which one that waits looks again which endpoints may be asked
@@ -70,8 +69,11 @@ class Endpoint:
         self._faults = 0  # but not rate limits
         self._odd = 0  # of the faults, answers that are no completion
         self._refused = 0
+        self._credit_refused = 0  # of the refusals, those for want of credit
         self.rests = 0  # how often it was passed over; each rest is twice as long
         self.misses = 0  # faults and rate limits; counted only where there are several endpoints
+        self._places = share.found  # what was known of it at the first fault since the last answer
+        self._is_out = False
         self.given_up: errors.RunStopped | None = None
         """What would stop a run that had no other endpoint."""
         # A wrong key or address is found out by one request, not by all that may be in flight.
@@ -92,18 +94,30 @@ class Endpoint:
             store.put(key, line)
         self._held.clear()
         self.last_answer = time.monotonic()
+        self._refused = 0
+        self._credit_refused = 0
+        self.works_again()
+
+    def works_again(self) -> None:
+        """Open all places; after an outage as many as the endpoint had before."""
         self._limited_since = None
         self._faults = 0
         self._odd = 0
-        self._refused = 0
         self.rests = 0
         self.misses = 0
         self.given_up = None
+        if self._is_out:
+            self._is_out = False
+            self.share.resume(self._places)
         self.share.allow(self.share.most)
+
+    def is_out(self) -> None:
+        """Note that it is out of service."""
+        self._is_out = True
 
     def refused(
         self, error: errors.EndpointRefused | errors.RequestRefused
-    ) -> errors.RequestRefused:
+    ) -> errors.RequestRefused | errors.CreditTooLow:
         """Return a refusal as its record's own failure.
 
         It is `passing` where the endpoint may be at fault instead: the next run asks again. A
@@ -112,8 +126,13 @@ class Endpoint:
         Raises:
             EndpointRefused: No other request would fare better. An EndpointRefused is certain, or
                 comes before any answer or as the tenth refusal in a row; or ten RequestRefused came
-                before any answer.
+                before any answer. A NoCredit is certain, or the second in a row.
         """
+        if isinstance(error, errors.NoCredit):
+            self._credit_refused += 1
+            if error.certain or self._credit_refused > 1:
+                raise error
+            return errors.CreditTooLow(str(error))
         if is_about_content(str(error)):
             self.answered()
             return errors.RequestRefused(str(error))
@@ -146,7 +165,6 @@ class Endpoint:
 
         Raises:
             EndpointRefused: It has never answered, and can't be expected to.
-            OutOfService: It has answered, but not for long now.
             QuotaUsedUp: It asks to wait for longer than the run may, or has answered with nothing
                 but rate limits for that long.
         """
@@ -175,23 +193,20 @@ class Endpoint:
 
     def _count_fault(self, error: errors.ServerFault, tries: int, *, often: bool) -> None:
         # Before any answer, raises EndpointRefused after many faults, and sooner where it can't be
-        # reached or answers with no completions. Later, raises OutOfService where many faults have
-        # come since the last answer, and that is long ago.
-        hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
+        # reached, redirects or answers with no completions. One that is busy may be waited for.
+        if not self._faults:
+            self._places = self.share.found
         self._faults += 1
-        if isinstance(error, errors.NoCompletion):
-            self._odd += 1
-        often = often or self._faults >= MANY_FAULTS
-        if self.last_answer is None:
-            if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
-                raise errors.EndpointRefused(
-                    f"{error}. Nothing was answered: check the address and the server"
-                )
+        self._odd += isinstance(error, errors.NoCompletion)
+        if self.last_answer is not None or isinstance(error, errors.ServerOverloaded):
             return
-        outage = max(OUTAGE_SECONDS, self._longest_answer)
-        if often and time.monotonic() - self.last_answer > outage:
-            raise errors.OutOfService(
-                f"{error}. Nothing was answered for {outage:g} s: run again to go on"
+        is_unreachable = isinstance(error, errors.EndpointUnreachable)
+        hopeless = is_unreachable and tries >= UNREACHABLE_TRIES
+        hopeless = hopeless or isinstance(error, errors.Redirected)
+        often = often or self._faults >= MANY_FAULTS
+        if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
+            raise errors.EndpointRefused(
+                f"{error}. Nothing was answered: check the address and the server"
             )
 
     def rest(self, why: errors.GroundingError) -> None:
@@ -255,6 +270,16 @@ class Endpoints:
                 store.put(key, line)
                 del self.held[key]
         return len(self.held)
+
+    @property
+    def last_answer(self) -> float:
+        """When any of them answered last, by the process's clock; 0 before the first answer."""
+        return max(endpoint.last_answer or 0.0 for endpoint in self.all)
+
+    def are_out(self) -> None:
+        """Note that all are out of service."""
+        for endpoint in self.all:
+            endpoint.is_out()
 
     def askable(self, failed: Collection[Endpoint]) -> list[Endpoint]:
         """Return the endpoints that may be asked now, without those in `failed`."""
@@ -395,11 +420,15 @@ class Endpoints:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        # Once all are given up, raises an error of `why`'s class with the reasons of all.
+        # Once all are given up, raises an error with the reasons of all. Where one has no credit
+        # left, that is NoCredit: more of it helps. Else it is of `why`'s class.
         endpoint.given_up = why
-        reasons = [str(each.given_up) for each in self.all if each.given_up]
-        if len(reasons) == len(self.all):
-            raise type(why)("; ".join(dict.fromkeys(reasons)))
+        given_up = [each.given_up for each in self.all if each.given_up]
+        if len(given_up) == len(self.all):
+            kind = type(why)
+            if any(isinstance(each, errors.NoCredit) for each in given_up):
+                kind = errors.NoCredit
+            raise kind("; ".join(dict.fromkeys(map(str, given_up))))
         if not endpoint.resting:
             endpoint.rest(why)
 

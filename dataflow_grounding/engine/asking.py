@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import hashlib
+import math
 import random
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from dataflow_grounding.engine._endpoints import (
     most_tries,
     seconds_asked,
 )
+from dataflow_grounding.engine._outage import Outages
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.options import RunOptions
@@ -53,6 +55,7 @@ class Asking:
         stopped: Why nothing more is sent; None while the run goes on.
         waiting_for_rate_limit: How many requests wait for a rate limit now.
         last_fault: The last fault that a request waits for to pass; None after an answer.
+        outages: What is known of outages.
 
     Args:
         serving: Who answers.
@@ -89,6 +92,9 @@ class Asking:
         self._unreadable = UnreadableReplies(self.counts)
         self._first_replies = FirstReplies()
         self._begun = time.monotonic()  # 0 once it was told that it waits
+        longest = max(options.max_wait, serving.longest_answer)
+        self.outages = Outages(self.endpoints, self._ask_for_life, self._wait, longest)
+        self._asks_for_life: StepAsk | None = None  # on whose behalf it is asked
 
     def renewed(self) -> "Asking":
         """Return one that sends again, where this one was stopped.
@@ -107,6 +113,7 @@ class Asking:
         Call it before the store is closed. Returns how many aren't stored: the next run asks these
         again.
         """
+        await self.outages.aclose()
         with suppress(Exception):
             await self.serving.aclose()
         return self.endpoints.store_held_refusals()
@@ -276,7 +283,7 @@ class Asking:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            reply = await self._reply(request, by.priority)
+            reply = await self._reply(request, by)
             # stored before anybody reads it: it is paid for, no matter what happens to the run now
             line = by.store.put(key, line_of(by.step, request, self.serving, reply, check))
             future.set_result(line)
@@ -307,14 +314,15 @@ class Asking:
             line = self.endpoints.held[key][0]
         return line
 
-    async def _reply(self, request: Request[T], priority: Any) -> Reply:
+    async def _reply(self, request: Request[T], by: "StepAsk") -> Reply:
         # Faults of the server are tried again, each kind `most_tries` times; rate limits are waited
-        # for and don't count. Where the serving has several endpoints, another one is tried before
-        # waiting.
+        # for and don't count, nor does an outage. Where the serving has several endpoints, another
+        # one is tried before waiting.
         tries = Counter[str]()  # by kind of fault
         failed_at = set[Endpoint]()  # where it has failed since it last waited
+        since = math.inf  # when the first fault came
         while True:
-            endpoint, number = await self._wait_for_room(request, priority, failed_at)
+            endpoint, number = await self._wait_for_room(request, by, failed_at)
             overloaded = False
             answered = False
             try:
@@ -342,6 +350,15 @@ class Asking:
             failed_at.add(endpoint)
             is_rate_limit = isinstance(fault, errors.RateLimited)
             is_out_of_tries = tries[fault.kind] >= most_tries(fault, self.options.max_attempts)
+            if not is_rate_limit:
+                since = min(since, time.monotonic())
+                self.outages.failed(fault)
+                may_be_outage = is_out_of_tries or self.outages.is_suspected
+                if may_be_outage and not await self._is_own_fault(fault, since, request, by):
+                    tries.clear()
+                    failed_at.clear()
+                    since = math.inf
+                    continue
             if is_out_of_tries and not is_rate_limit:
                 fault.attempts = tries[fault.kind]
                 if isinstance(fault, errors.NoCompletion):
@@ -360,6 +377,21 @@ class Asking:
             finally:
                 self.waiting_for_rate_limit -= is_rate_limit
 
+    async def _is_own_fault(
+        self, fault: errors.ServerFault, since: float, request: Request[Any], by: "StepAsk"
+    ) -> bool:
+        if request.sending.at is not None:  # it is a question of this one endpoint
+            return True
+        self._asks_for_life = by
+        with self._stopping():
+            return await self.outages.is_own_fault(fault, since)
+
+    async def _ask_for_life(self, request: Request[None], endpoint: Endpoint) -> None:
+        reply = await self._send_once(request, endpoint)
+        if self._asks_for_life is not None:  # it is paid for, so `cost` is to know of it
+            line = line_of(self._asks_for_life.step, request, endpoint.serving, reply, True)
+            self._asks_for_life.store.put(request.key(self.identity), line)
+
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
         # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
         waited = time.monotonic() - self._begun
@@ -368,18 +400,21 @@ class Asking:
             say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
     async def _wait_for_room(
-        self, request: Request[Any], priority: Any, failed: set[Endpoint]
+        self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
     ) -> tuple[Endpoint, int]:
         # The leave, the request's `may_send`, is asked for last: things may have changed while it
-        # waited for room. Without leave the room is given back, and all is waited for again, after
-        # the request's `before`.
+        # waited for room. Without leave, or in an outage, the room is given back, and all is waited
+        # for again, without leave after the request's `before`.
         sending = request.sending
         while True:
-            endpoint, number = await self.endpoints.acquire(priority, failed, sending.at)
-            if sending.may_send is None or sending.may_send():
+            with self._stopping():
+                await self.outages.passed()
+            endpoint, number = await self.endpoints.acquire(by.priority, failed, sending.at)
+            may_send = sending.may_send is None or sending.may_send()
+            if may_send and not self.outages.under_way:
                 return endpoint, number
             self.endpoints.release(endpoint, number, refused=False, answered=False)
-            if sending.before is not None:
+            if not may_send and sending.before is not None:
                 await sending.before()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint) -> Reply:

@@ -30,6 +30,7 @@ class Now(NamedTuple):
         in_flight: Requests that wait for an answer.
         waiting_for_rate_limit: Requests that wait for a rate limit.
         cost_usd: USD so far; None where no prices are known.
+        outage: For how long no answer has come, and why, in words; "" where answers come.
     """
 
     finished: int
@@ -40,6 +41,7 @@ class Now(NamedTuple):
     in_flight: int
     waiting_for_rate_limit: int
     cost_usd: float | None
+    outage: str = ""
 
 
 class Progress:
@@ -98,7 +100,9 @@ class Progress:
         if per_second >= 0.05:  # less would be "0.0/s"
             digits = 1 if per_second < 100 else 0
             parts.append(f"{per_second:.{digits}f}/s")
-        if now.total is not None and is_known:  # then records have been finished: it isn't 0
+        if now.outage:
+            parts.append(now.outage)
+        elif now.total is not None and is_known:  # then records have been finished: it isn't 0
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
         if now.replayed:
             parts.append(f"{now.replayed}{STORED}")

@@ -438,4 +438,5 @@ class Run:
             in_flight=in_flight,
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
+            outage=next(filter(None, (str(asking.outages) for asking in askings)), ""),
         )

@@ -74,15 +74,17 @@ def parse_any(
 
 
 def is_whole(reply: Any) -> bool:
-    """Return whether a reply is JSON that is closed, and ends in nothing but blanks or tokens.
+    """Return whether a reply is JSON that is closed, and ends in its fence, blanks or tokens.
 
     Some servers go on with these up to the token limit, and call the reply cut off
-    (vllm-project/vllm#8020, jundot/omlx#2990). Without many of them it may be cut off at the end of
-    an object, and more objects would have come.
+    (vllm-project/vllm#8020, jundot/omlx#2990). Without a closed fence, or many of them, it may be
+    cut off at the end of an object, and more objects would have come.
 
     Example:
         >>> is_whole('{"objects": []}' + 20 * "\\n"), is_whole('{"objects": []}\\n')
         (True, False)
+        >>> is_whole('```json\\n{"objects": []}\\n```')
+        True
     """
     try:
         answer = enclosed(answer_of(reply))
@@ -91,7 +93,8 @@ def is_whole(reply: Any) -> bool:
     if strict_json(answer.text) is None or answer.after.strip():
         return False
     end: int = max(reply.rfind("}"), reply.rfind("]"))
-    return len(reply) - end > _PADDING
+    is_fence_closed = reply[end + 1 :].strip() == "```"
+    return is_fence_closed or len(reply) - end > _PADDING
 
 
 def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply:

@@ -108,15 +108,20 @@ def _is_under(domain: str, endpoint: str) -> bool:
 def completion_in(body: bytes) -> Any:
     """Return the `chat.completion` object in an answer's body, whole or streamed.
 
-    A stream's lines begin with `data:`; the pieces of the first choice's text are joined, and those
-    of its tool calls. The last value counts of all else that they state.
+    A body that is one `chat.completion.chunk` counts as a stream of that. A stream's lines begin
+    with `data:`; the pieces of the first choice's text are joined, and those of its tool calls. The
+    last value counts of all else that they state.
 
     Raises:
         ValueError, RecursionError: The body is no JSON, and no stream of it that has an end.
     """
-    if not body.lstrip().startswith((b"data:", b"event:", b":")):
-        return json.loads(body)
     stream = _Stream()
+    if not body.lstrip().startswith((b"data:", b"event:", b":")):
+        whole = json.loads(body)
+        if not isinstance(whole, dict) or whole.get("object") != "chat.completion.chunk":
+            return whole
+        stream.add(body)
+        return stream.completion()
     for line in body.splitlines():
         if line.startswith(b"data:"):
             stream.add(line.removeprefix(b"data:").strip())
@@ -200,10 +205,18 @@ def error_in(completion: Any) -> dict[str, Any] | None:
             return error
         if error and not isinstance(error, dict):
             return {"message": str(error)}
-    if choice.get("finish_reason") not in _BROKEN_OFF:
+    native = choice.get("native_finish_reason")  # OpenRouter's, next to a finish_reason "stop"
+    has_nothing = native in _BROKEN_OFF and not _has_text(choice.get("message"))
+    if choice.get("finish_reason") not in _BROKEN_OFF and not has_nothing:
         return None
-    reason = choice.get("native_finish_reason") or choice["finish_reason"]
+    reason = native or choice["finish_reason"]
     return {"message": f"the endpoint broke off (finish_reason: {reason})"}
+
+
+def _has_text(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    return bool(message.get("content") or message.get("tool_calls"))
 
 
 def _is_error(said: Mapping[str, Any]) -> bool:

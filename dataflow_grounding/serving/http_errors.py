@@ -32,6 +32,13 @@ _MODEL = re.compile(
     r" exist|not found)\b",
     re.IGNORECASE,
 )
+# Codes of an account or a budget that is used up: OpenAI's (429, 400), LiteLLM's (400, 422),
+# DashScope's (400).
+_NO_CREDIT = re.compile(
+    r"\b(?:insufficient_quota|billing_hard_limit_reached|budget_exceeded|Arrearage)\b"
+)
+# OpenRouter's 402: "This request requires more credits, or fewer max_tokens."
+_LESS = re.compile(r"fewer max_tokens")
 # Words of a content filter: `content policy`, `content_filter`, `flagged`, `safety`.
 _CONTENT = re.compile(
     r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b",
@@ -81,6 +88,10 @@ def error_of(
         text += f" {said}"
     if message:
         text += f": {message}"
+    if _is_without_credit(status, message):
+        less_would_do = _LESS.search(message) is not None
+        text = f"{text.rstrip('.')}. Top up the account, and run again to go on."
+        return errors.NoCredit(text, certain=not less_would_do)
     advice = _advice_for_all(status, message)
     if advice is not None:
         return errors.EndpointRefused(f"{text.rstrip('.')}. {advice.text}.", certain=advice.certain)
@@ -93,7 +104,7 @@ def error_of(
         return errors.ServerFault(text)
     if status >= 400:
         return errors.RequestRefused(text)
-    return errors.ServerFault(f"{text} (redirected or no answer to a request: check the address)")
+    return errors.Redirected(f"{text} (redirected or no answer to a request: check the address)")
 
 
 def error_of_success(
@@ -139,21 +150,20 @@ class _Advice(NamedTuple):
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
     # Return advice where key, account, address, model or proxy are wrong; None otherwise. It is
-    # certain only for a key that is answered with 401, and for a quota that is used up.
+    # certain only for a key that is answered with 401.
     is_bad_request = status in (400, 422)
     if status in (401, 403) or (is_bad_request and _KEY.search(message)):
         # A 403 may be about what this one request asks for or shows.
         return _Advice("Check the API key", certain=status == 401)
-    if status == 402:
-        # What is left may not suffice for this request, and yet for a smaller one.
-        return _Advice("The account has no credit left", certain=False)
-    if "insufficient_quota" in message:
-        return _Advice("The account has no credit left", certain=True)
     if status in (404, 405) or (is_bad_request and _MODEL.search(message)):
         return _Advice("Check the address and the model's name", certain=False)
     if status == 407:
         return _Advice("Check the proxy's name and password", certain=False)
     return None
+
+
+def _is_without_credit(status: int, message: str) -> bool:
+    return status == 402 or (400 <= status < 500 and _NO_CREDIT.search(message) is not None)
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:

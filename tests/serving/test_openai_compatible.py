@@ -22,8 +22,9 @@ from dataflow_grounding._util.errors import (
     EndpointRefused,
     GroundingError,
     NoCompletion,
-    OutOfService,
+    NoCredit,
     RateLimited,
+    Redirected,
     RequestRefused,
     ServerFault,
     ServerOverloaded,
@@ -288,7 +289,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], expected: str) -> 
 
 
 STATUSES: list[tuple[int, bytes, type[GroundingError]]] = [
-    (301, b"", ServerFault),
+    (301, b"", Redirected),
     (400, b'{"error": {"message": "no"}}', RequestRefused),
     (401, b"", EndpointRefused),
     (
@@ -303,7 +304,7 @@ STATUSES: list[tuple[int, bytes, type[GroundingError]]] = [
         b'{"error": {"message": "The model does not support this response_format"}}',
         RequestRefused,
     ),
-    (402, b"", EndpointRefused),
+    (402, b"", NoCredit),
     (405, b"Method Not Allowed", EndpointRefused),
     (407, b"", EndpointRefused),
     (403, b"", EndpointRefused),
@@ -312,7 +313,7 @@ STATUSES: list[tuple[int, bytes, type[GroundingError]]] = [
     (413, b"", RequestRefused),
     (422, b"[[[[", RequestRefused),
     (429, b"", RateLimited),
-    (429, b'{"error": {"message": "pay", "code": "insufficient_quota"}}', EndpointRefused),
+    (429, b'{"error": {"message": "pay", "code": "insufficient_quota"}}', NoCredit),
     (500, b"\xff\xfe", ServerFault),
     (503, b"", ServerOverloaded),
     (529, b"", ServerOverloaded),
@@ -381,20 +382,6 @@ def test_a_date_to_wait_for_without_the_endpoints_own_is_reckoned_by_ours(
     now = 1_800_000_000.0
     monkeypatch.setattr(time, "time", lambda: now)
     assert retry_after({"retry-after": formatdate(now + 10, usegmt=True)}) == 10
-
-
-def test_an_endpoint_that_is_gone_for_good_stops_the_run(
-    row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dataflow_grounding.engine import _endpoints
-
-    monkeypatch.setattr(_endpoints, "OUTAGE_SECONDS", 0.5)
-    monkeypatch.setattr(_endpoints, "MANY_FAULTS", 6)
-    rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefghijkl"]
-    with LoopbackServer(faults=on(faults.refuse_connections(60), indexes=range(2, 1000))) as server:
-        with pytest.raises(OutOfService, match="run again to go on"):
-            ExpressionExtractor(serving(server))(rows)
-        assert server.count() <= 20
 
 
 def test_a_key_that_was_read_from_a_file_may_end_in_a_newline(row: dict[str, Any]) -> None:

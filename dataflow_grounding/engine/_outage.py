@@ -1,0 +1,185 @@
+"""Endpoints that answer nothing more: what is a request's own fault, and what is an outage.
+
+A request that fails may be at fault itself, or the endpoint may be out of service. Where others are
+answered meanwhile, the request is at fault. Where none is, a small question of this module's own
+tells: until it is answered, nothing else is sent, and no request loses a try.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from dataflow_grounding._util import errors
+from dataflow_grounding.engine._endpoints import Endpoint, Endpoints, seconds_asked
+from dataflow_grounding.engine.progress import duration
+from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks.request import Request
+
+OUTAGE_AFTER = 20.0  # seconds of faults without an answer, after which it is an outage
+
+Ask: TypeAlias = Callable[[Request[None], Endpoint], Awaitable[None]]
+
+
+def sign_of_life() -> Request[None]:
+    """Make a request that any endpoint can answer: a few words, and no picture."""
+
+    def read(reply: str) -> tuple[None, list[Note]]:
+        """Return nothing: that there is a reply is enough."""
+        return None, []
+
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    return Request(
+        task="expression_extraction",  # which every serving knows
+        input={"caption": "A cup."},
+        images=(),
+        instructions='Answer with {"ok": true}.',
+        schema=schema,
+        read=read,
+        text_only=True,
+    )
+
+
+class Outages:
+    """What is known of outages of a serving's endpoints.
+
+    Args:
+        endpoints: The endpoints.
+        ask: Sends a request to an endpoint, and raises what the serving does.
+        wait: Waits for the seconds that the endpoint asks for, if any; the number of waits so far
+            tells for how long otherwise.
+        longest: Seconds of an outage after which the run stops.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        ask: Ask,
+        wait: Callable[[float | None, int], Awaitable[None]],
+        longest: float,
+    ) -> None:
+        self._endpoints = endpoints
+        self._ask = ask
+        self._wait = wait
+        self._longest = longest
+        self._since = math.inf  # of the faults since the last answer, when the first one came
+        self._fault: errors.ServerFault | None = None  # the last one
+        self._recovery: asyncio.Task[bool] | None = None  # None while no outage is suspected
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether faults alone have come for so long that it may be an outage."""
+        return self.silence >= min(OUTAGE_AFTER, self._longest)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether nothing but the small question is sent now."""
+        return self._recovery is not None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the first fault after the last answer; 0 without one."""
+        if self._since == math.inf or self._endpoints.last_answer > self._since:
+            return 0.0
+        return time.monotonic() - self._since
+
+    def __str__(self) -> str:
+        """Return it in words: `no answer for 42 s: 503: upstream down`; "" while there is none."""
+        silence = self.silence
+        if self._recovery is None or silence < OUTAGE_AFTER:
+            return ""
+        why = str(self._fault).rpartition(" answered ")[2]
+        return f"no answer for {duration(silence)}: {why:.100}"
+
+    def failed(self, fault: errors.ServerFault) -> None:
+        """Note a fault that a request has met."""
+        if not self.silence:
+            self._since = time.monotonic()
+        self._fault = fault
+
+    async def passed(self) -> None:
+        """Wait for the end of the outage that is known, if any. Raises as `is_own_fault`."""
+        if self._recovery is not None:
+            await asyncio.shield(self._recovery)
+
+    async def is_own_fault(self, fault: errors.ServerFault, since: float) -> bool:
+        """Return whether a request is at fault itself, as the endpoints answer others.
+
+        If not, it returns when the outage is over.
+
+        Args:
+            fault: The request's last fault.
+            since: When its first one came.
+
+        Raises:
+            OutOfService: The outage is too long.
+            RunStopped: The run has stopped.
+        """
+        # Before the first answer only a busy endpoint (503) is known to be one.
+        may_be_out = self._endpoints.last_answer > 0 or isinstance(fault, errors.ServerOverloaded)
+        if self._endpoints.last_answer > since or not may_be_out:
+            return True
+        if self._recovery is None:
+            self._recovery = asyncio.ensure_future(self._recovered())
+            self._recovery.add_done_callback(self._end)
+        return await asyncio.shield(self._recovery)
+
+    def _end(self, recovery: "asyncio.Task[bool]") -> None:
+        self._recovery = None
+        self._since = math.inf
+        if not recovery.cancelled():
+            recovery.exception()  # whoever waits sees it; nobody need wait
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait([self._recovery])
+
+    async def _recovered(self) -> bool:
+        # Whether the first question was answered: then there was no outage.
+        questions = 0
+        while True:
+            questions += 1
+            fault = await self._question()
+            if fault is None:
+                return questions == 1
+            self._fault = fault
+            self._endpoints.are_out()
+            silence = self.silence
+            if silence > self._longest:
+                raise errors.OutOfService(
+                    f"{str(fault).rstrip('.')}. Nothing was answered for {duration(silence)}: run"
+                    " again to go on"
+                )
+            await self._wait(seconds_asked(fault), questions)
+
+    async def _question(self) -> errors.ServerFault | None:
+        # Ask one endpoint after the other; return the last one's fault if none answers. A refusal,
+        # and an error of a serving that doesn't know such a question, say that it works.
+        fault: errors.ServerFault = errors.ServerFault("nothing was asked")
+        for endpoint in self._endpoints.all:
+            try:
+                await self._ask(sign_of_life(), endpoint)
+                return None
+            except errors.EndpointRefused as error:
+                self._endpoints.refused(endpoint, error, [])
+                fault = errors.ServerFault(str(error))
+            except errors.RunStopped:
+                raise
+            except errors.ServerFault as error:
+                if not isinstance(error, errors.RateLimited):
+                    fault = error
+                    continue
+                endpoint.works_again()
+                return None
+            except Exception:
+                endpoint.works_again()
+                return None
+        return fault

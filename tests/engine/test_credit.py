@@ -1,0 +1,119 @@
+"""No credit left: that stops an endpoint, no record is marked, and after a top-up the run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing.faults import Fault
+from tests.support.workplace import Workplace
+
+NONE_LEFT = [
+    pytest.param(402, {"message": "Insufficient credits"}, id="402"),
+    pytest.param(429, {"message": "You exceeded it", "code": "insufficient_quota"}, id="OpenAI"),
+    pytest.param(
+        400, {"message": "Billing hard limit", "code": "billing_hard_limit_reached"}, id="billing"
+    ),
+    pytest.param(
+        422, {"message": "Budget has been exceeded!", "type": "budget_exceeded"}, id="LiteLLM"
+    ),
+    pytest.param(400, {"message": "Access denied", "code": "Arrearage"}, id="DashScope"),
+]
+FEWER = "This request requires more credits, or fewer max_tokens. You can only afford 87"
+
+
+@pytest.mark.parametrize(("status", "error"), NONE_LEFT)
+@pytest.mark.parametrize("first", [0, 9])
+def test_the_run_stops_and_goes_on_after_a_top_up(
+    workplace: Workplace, status: int, error: dict[str, str], first: int
+) -> None:
+    workplace.many(12)
+    said = Fault(status, body=json.dumps({"error": error}).encode())
+    rule = on(said, indexes=range(first, 1000))
+    with LoopbackServer(EchoAnswers(), faults=rule) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 3, done
+        assert error["message"] in done.err
+        assert "Top up the account, and run again to go on" in done.err
+        assert server.received <= first + 8
+        assert not workplace.failures()
+        server.faults = []
+        paid = server.paid
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 12), again
+        assert server.paid == 24
+        assert paid < 24
+
+
+def test_of_several_endpoints_the_one_with_credit_does_all(workplace: Workplace) -> None:
+    workplace.many(20)
+    with (
+        LoopbackServer(EchoAnswers(), faults=on(Fault(402, "No credit."))) as poor,
+        LoopbackServer(EchoAnswers()) as rich,
+    ):
+        del workplace.settings["vlm.openai.base_url"]
+        workplace.settings["vlm.openai.endpoints"] = [
+            {"base_url": poor.base_url},
+            {"base_url": rich.base_url},
+        ]
+        done = workplace.run()
+        assert (done.code, done.summary["done"]) == (0, 20), done
+        assert rich.paid == 40
+
+
+def test_one_request_that_is_too_dear_fails_its_record_until_the_next_run(
+    workplace: Workplace,
+) -> None:
+    workplace.many(12)
+    rule = on(Fault(402, FEWER), indexes=[9])
+    with LoopbackServer(EchoAnswers(), faults=rule) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert (done.code, done.summary["failed"]) == (1, 1), done
+        [failure] = workplace.failures()
+        assert (failure["kind"], failure["passing"]) == ("no_credit", True)
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 12), again
+        assert server.paid == 24
+
+
+def test_two_such_in_a_row_mean_that_no_credit_is_left(workplace: Workplace) -> None:
+    workplace.many(12)
+    rule = on(Fault(402, FEWER), indexes=range(9, 1000))
+    with LoopbackServer(EchoAnswers(), faults=rule) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run().code == 3
+        assert not workplace.failures()
+        server.faults = []
+        assert workplace.run().code == 0
+
+
+def test_403_for_all_from_the_middle_of_a_run_stops_it_and_marks_nothing(
+    workplace: Workplace,
+) -> None:
+    workplace.many(60)
+    rule = on(faults.forbidden(), indexes=range(40, 1000))
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 4, done
+        assert "10 requests in a row were refused" in done.err
+        assert server.received <= 40 + 10 + 8
+        assert not workplace.failures()
+        server.faults = []
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 60), again
+        assert server.paid == 120
+
+
+def test_a_redirect_of_every_request_stops_the_run_at_the_start(workplace: Workplace) -> None:
+    workplace.many(12)
+    with LoopbackServer(EchoAnswers(), faults=on(Fault(307, "moved"))) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 4, done
+        assert "check the address" in done.err
+        assert server.received == 1

@@ -1,0 +1,159 @@
+"""An endpoint that answers nothing for a while costs no record a try; for too long, it ends the run."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from dataflow_grounding.engine import _outage, progress
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.workplace import Workplace, caption, command
+
+LIFE = "A cup."  # the caption of the small question
+
+
+def down(after: int, seconds: float) -> Callable[[ReceivedRequest], bool]:
+    """Whether the server is down: from this many requests on, for this long."""
+    began: list[float] = []
+
+    def is_down(request: ReceivedRequest) -> bool:
+        if request.index < after:
+            return False
+        began.append(time.monotonic())
+        return began[-1] - began[0] < seconds
+
+    return is_down
+
+
+def questions(server: LoopbackServer) -> int:
+    return sum(request.input.get("caption") == LIFE for request in server.requests)
+
+
+KINDS = [
+    pytest.param(faults.server_error(500), id="500"),
+    pytest.param(faults.server_error(502), id="502"),
+    pytest.param(faults.server_error(503), id="503"),
+    pytest.param(faults.disconnect(), id="connections closed"),
+    pytest.param(faults.empty_body(), id="empty answers"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", KINDS)
+def test_an_outage_costs_no_record_a_try(
+    workplace: Workplace, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
+    workplace.many(40)
+    rule = on(fault, where=down(30, 4.0))
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 0, done
+        assert done.summary["done"] == 40
+        assert questions(server) >= 2
+        # sixteen records are under way, each tried three times before an outage is suspected
+        assert server.received <= 80 + 16 * 3 + questions(server)
+
+
+@pytest.mark.slow
+def test_after_an_outage_the_places_are_those_from_before(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.5)
+    workplace.many(120)
+    is_down = down(100, 3.0)
+    with LoopbackServer(
+        EchoAnswers(), faults=on(faults.server_error(503), where=is_down), latency=0.2
+    ) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run(**{"workflow.max_workers": 32}).code == 0
+        places = server.max_in_flight
+        last = [r for r in server.requests if r.input.get("caption") == LIFE][-1]
+        after = [request for request in server.requests if request.time > last.time]
+        answered = min(request.time_sent for request in after)
+        assert sum(request.time < answered for request in after) >= places // 2
+
+
+@pytest.mark.slow
+def test_the_progress_line_says_for_how_long_and_why(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.3)
+    workplace.many(40)
+    rule = on(Fault(503, "upstream down"), where=down(30, 4.0))
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        arguments = [a for a in workplace.arguments() if a != "--no-progress"]
+        done = command(arguments)
+    assert done.code == 0, done
+    said = [line for line in done.err.splitlines() if "no answer for" in line]
+    assert re.search(r"no answer for [1-4] s: 503: upstream down", said[0]), said
+    assert not any(" left" in line for line in said)
+
+
+@pytest.mark.slow
+def test_one_that_lasts_too_long_ends_the_run_and_the_same_command_goes_on(
+    workplace: Workplace,
+) -> None:
+    workplace.many(40)
+    rule = on(faults.server_error(503), where=down(30, 6.0))
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        workplace.settings["vlm.openai.timeout"] = 1  # an answer may take that long
+        done = workplace.run(**{"workflow.max_wait": 2})
+        assert done.code == 3, done
+        assert "Nothing was answered for" in done.err
+        assert "run again to go on" in done.err
+        assert not workplace.failures()
+        time.sleep(5.0)
+        again = workplace.run(**{"workflow.max_wait": 2})
+        assert (again.code, again.summary["done"]) == (0, 40), again
+        assert server.paid == 80
+
+
+@pytest.mark.parametrize("bad", [{5}, {3, 5, 7}])
+def test_records_at_which_a_server_fails_fail_alone_in_each_run(
+    workplace: Workplace, server: LoopbackServer, bad: set[int]
+) -> None:
+    workplace.many(12)
+    captions = [caption(number) for number in bad]
+    server.faults = on(
+        faults.server_error(500), where=lambda request: any(c in request.text for c in captions)
+    )
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    for _ in range(2):
+        done = workplace.run()
+        assert (done.code, done.summary["failed"]) == (1, len(bad)), done
+        assert all(failure["attempts"] == 3 for failure in workplace.failures())
+
+
+@pytest.mark.slow
+def test_waiting_for_a_slow_answer_is_no_outage(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.2)
+    workplace.many(12)
+    with LoopbackServer(EchoAnswers(), latency=1.0) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run(**{"workflow.max_wait": 1}).code == 0
+        assert questions(server) == 0
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
+    workplace.many(4)
+    with LoopbackServer(
+        EchoAnswers(), faults=on(faults.server_error(503), where=down(0, 4.0))
+    ) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run().code == 0
