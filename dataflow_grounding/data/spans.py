@@ -118,6 +118,52 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     return spans
 
 
+def nearest_place(phrase: str, offset: float, caption: str) -> Span | None:
+    """Return the place of a phrase in a caption that begins nearest to an offset.
+
+    What is a place is said at `find_spans`. Returns None where the phrase has none.
+
+    Example:
+        >>> nearest_place("a cat", 9, "A cat and a cat")
+        (10, 15)
+    """
+    folded_caption = _fold(caption)
+    plain_caption = _without_marks(folded_caption)
+    places = _occurrences(_stripped(_fold(phrase)), folded_caption, plain_caption)
+    return min(places, key=lambda place: abs(place[0] - offset), default=None)
+
+
+def whole_words(span: Span, caption: str) -> Span:
+    """Return a span of a caption without blanks at its ends, and with the words that it cuts.
+
+    Args:
+        span: `[start, end)`. What is outside of the caption is cut off.
+        caption: The text.
+
+    Returns:
+        The span; its start is its end where it has nothing but blanks.
+
+    Example:
+        >>> whole_words((0, 7), "A red cup"), whole_words((1, 6), "A red cup")
+        ((0, 9), (2, 5))
+    """
+    start = max(0, span[0])
+    end = max(start, min(span[1], len(caption)))
+    words = caption[start:end]
+    start += len(words) - len(words.lstrip())
+    end = start + len(words.strip())
+    if start == end:
+        return start, end
+    folded = _fold(caption)
+    edges = [edge.start() for edge in _EDGES.finditer(folded.kinds)]
+    starts = [folded.starts[edge] for edge in edges if edge < len(folded.starts)]
+    ends = [folded.ends[edge - 1] for edge in edges if edge > 0]
+    return (
+        max((edge for edge in starts if edge <= start), default=start),
+        min((edge for edge in ends if edge >= end), default=end),
+    )
+
+
 def as_compared(phrase: str) -> str:
     """Return a phrase in the form in which `find_spans` compares it, equal for equal phrases."""
     return _stripped(_fold(phrase)).text

@@ -22,10 +22,11 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
+from dataflow_grounding.data.spans import Span, whole_words
 from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample
+from dataflow_grounding.formats.format import Format, Phrase, Sample, place_of_parts
 from dataflow_grounding.formats.imported import (
     Mark,
     ReturningFormat,
@@ -49,6 +50,7 @@ CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
 SHARED_NAMES = "file names of several images, which stay records of their own"
+_CUT_WORDS = "offsets of places in captions that were off, taken to the edges of words"
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 # SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _TABLES = """
@@ -616,7 +618,7 @@ def _expressions(
         known = _known(entry, "expression_id", "verified")
         if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
             known["class"] = entry["class"]
-        expression = {**_phrase_of(entry, caption), **known}
+        expression = {**_phrase_of(entry, caption, passed_over), **known}
         text = expression["text"]
         if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
             raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
@@ -676,16 +678,31 @@ def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, 
     return instance
 
 
-def _phrase_of(entry: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
+def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
     # The text is its `phrase`; without one, the words at its places in the caption (all of it for
     # an empty list of places); without a caption or places, its category; without that, `object`. A
     # phrase of several places, or of an empty list, gets None as its span.
     spans = entry.get("tokens_positive")
+    phrase = entry.get("phrase")
     if caption is None or not isinstance(spans, list):
-        return {"text": entry.get("phrase") or entry["category"] or ONE}
-    words = " ".join(caption[start:end] for start, end in spans) or caption
-    char_span = spans[0] if len(spans) == 1 else None
-    return {"text": entry.get("phrase") or words, "char_span": char_span}
+        return {"text": phrase or entry["category"] or ONE}
+    if phrase:
+        place = place_of_parts(phrase, spans, caption) if spans else None
+        return {"text": phrase, "char_span": place}
+    places = [_place_of_words(span, caption, passed_over) for span in spans]
+    words = " ".join(caption[start:end] for start, end in places) or caption
+    return {"text": words, "char_span": list(places[0]) if len(places) == 1 else None}
+
+
+def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:
+    # Nothing but the span says which words they are: one that cuts a word is off.
+    start, end = span
+    place = whole_words((start, end), caption)
+    if place[0] == place[1]:
+        raise BrokenRow(f"no words of its caption are at {span} (tokens_positive)")
+    if place != (start, end):
+        passed_over[_CUT_WORDS] += 1
+    return place
 
 
 def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:

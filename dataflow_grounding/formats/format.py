@@ -42,6 +42,24 @@ def is_at_span(text: str, span: Any, caption: Any) -> bool:
         return False
 
 
+def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] | None:
+    """Return where a phrase is in a caption, of which each word may have a span of its own.
+
+    That is from the start of the first to the end of the last, whether the phrase is there or not:
+    an import looks for one that isn't. None where other words of the caption are between those of
+    the phrase. Raises IndexError where there are no spans.
+
+    Example:
+        >>> place_of_parts("red cup", [[2, 5], [6, 9]], "A red cup")
+        [2, 9]
+    """
+    place = [spans[0][0], spans[-1][1]]
+    if len(spans) == 1 or is_at_span(text, place, caption):
+        return place
+    words = " ".join(caption[start:end] for start, end in spans)
+    return None if is_at_span(text, [0, len(words)], words) else place
+
+
 @dataclass(frozen=True)
 class Carries:
     """What a format can say of a record. The rest is lost in writing, which is counted and told.

@@ -32,6 +32,7 @@ from dataflow_grounding.formats.imported import (
     with_item_number,
 )
 from dataflow_grounding.formats.reading import (
+    OFF_SPANS,
     check_expression,
     entry_errors,
     object_errors,
@@ -707,7 +708,7 @@ def _code_points(part: Mapping[str, Any], caption: str, passed_over: Counter[str
             f"region {part['id']}: its text {text!r:.60} isn't in the caption, and its offsets"
             f" {span[0]} to {span[1]} have {caption[slice(*span)]!r:.60}"
         )
-    passed_over["offsets of places in captions that were off, taken from their words"] += 1
+    passed_over[OFF_SPANS] += 1
     start = min(starts, key=lambda at: abs(at - span[0]))
     return [start, start + len(words)]
 

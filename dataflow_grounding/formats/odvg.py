@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
+from dataflow_grounding.formats.format import Format, Phrase, Sample, place_of_parts
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -168,19 +168,10 @@ class MMDetection(_Odvg):
             with object_errors(f"{where}, region {number}", self.bad):
                 expression = _expression(region["phrase"], [region])
                 check_expression(expression, self.bad)
-                expression["char_span"] = _span_of(region, expression["text"], caption)
+                spans = region["tokens_positive"]
+                expression["char_span"] = place_of_parts(expression["text"], spans, caption)
                 expressions.append(expression)
         return {"caption": caption, "expressions": expressions}
-
-
-def _span_of(region: Mapping[str, Any], text: str, caption: Any) -> list[Any] | None:
-    # Each word of a phrase may have a span. The phrase is in the caption, from the start of the
-    # first to the end of the last, only if nothing else is between them.
-    spans = region["tokens_positive"]
-    whole_span = [spans[0][0], spans[-1][1]]
-    if len(spans) == 1 or is_at_span(text, whole_span, caption):
-        return whole_span
-    return None
 
 
 def _of_one_lower_letter(letter: str) -> str:

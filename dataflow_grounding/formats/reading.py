@@ -30,6 +30,7 @@ from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
     Record,
+    is_number,
     is_score,
     path_of,
     read_expressions,
@@ -37,7 +38,7 @@ from dataflow_grounding.data.records import (
     whole_number,
 )
 from dataflow_grounding.data.rows import file_type_of, read_rows
-from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.data.spans import Span, clean_caption, find_spans, nearest_place
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
@@ -51,6 +52,9 @@ _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
 _SWAPPED = "pictures whose stated sides are swapped (labels of pixels as stored: --frame stored)"
 _OUTSIDE = "boxes outside of their picture, which an export leaves out"
 _BEYOND = "boxes that reach beyond their picture, which an export cuts"
+# Counts of places in captions that an import doesn't take as they are.
+OFF_SPANS = "offsets of places in captions that were off, taken from their words"
+_LOST_SPANS = "places in captions that don't have their phrase anywhere"
 _SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
 # types of tar members that only say something of the next one, such as its long name
 _NOTES = (
@@ -431,8 +435,8 @@ def complete_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a format's rows completed to records: with ids, status, scores, and spans.
 
-    Spans are those of the format if all of a row's are right, else those that are found. Boxes
-    without an area are left out, and expressions that lose all of their boxes so; both are counted
+    Spans are those of the format; of one that doesn't hold its phrase it is the nearest place of
+    the phrase, and the counts say so. Boxes without an area are left out, and expressions that lose all of their boxes so; both are counted
     in `passed_over`.
 
     Args:
@@ -512,7 +516,8 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
-    caption = _set_spans(expressions, stated_caption if isinstance(stated_caption, str) else "")
+    caption = stated_caption if isinstance(stated_caption, str) else ""
+    caption = _set_spans(expressions, caption, passed_over)
     for expression in expressions:
         status = "grounded" if expression["instances"] else "none"
         expression.setdefault("status", status)
@@ -555,25 +560,32 @@ def _stated_sides(record: Record) -> dict[str, int]:
     return sides
 
 
-def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
-    # Where all that are stated hold their phrases, and none is missing, these and the caption stay.
-    # Else all are looked for in the cleaned caption, and None where the phrase isn't found.
+def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Counter[str]) -> str:
+    # Where no place is stated, all phrases are looked for in the cleaned caption. Else the caption
+    # stays, as places are of its letters; those that don't hold their phrase are mended.
     texts = [expression["text"] for expression in expressions]
-    # None says that the phrase isn't in the caption. Without a statement, () holds no phrase.
-    spans = [expression.get("char_span", ()) for expression in expressions]
-    if not _all_stand(texts, spans, caption):
+    is_stated = [bool(expression.get("char_span", ())) for expression in expressions]
+    if expressions and not any("char_span" in expression for expression in expressions):
         caption = clean_caption(caption)
-        spans = find_spans(texts, caption)
-    for expression, span in zip(expressions, spans, strict=True):
+    found: list[Span | None] = []
+    for index, expression in enumerate(expressions):
+        span = expression.get("char_span", ())
+        if is_stated[index] and not is_at_span(texts[index], span, caption):
+            span = _mended_span(texts[index], span, caption, passed_over)
+        elif span is not None and not is_stated[index]:
+            # All are looked for, as they take their places in the caption from each other.
+            found = found or find_spans(texts, caption)
+            span = found[index]
         expression["char_span"] = list(span) if span else None
     return caption
 
 
-def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
-    for text, span in zip(texts, spans, strict=True):
-        if span is not None and not is_at_span(text, span, caption):
-            return False
-    return True
+def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) -> Span | None:
+    # None says that the phrase isn't in the caption.
+    is_pair = isinstance(span, (list, tuple)) and is_number(span[0])
+    place = nearest_place(text, span[0] if is_pair else 0, caption)
+    passed_over[OFF_SPANS if place else _LOST_SPANS] += 1
+    return place
 
 
 def _with_area(
