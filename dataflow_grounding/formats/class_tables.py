@@ -1,10 +1,11 @@
 """The classes of phrases, for detectors, and numbers for names."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
 
@@ -37,10 +38,11 @@ class Numbers:
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
         self._known = NumberTable()
         self._on_new = on_new
+        self._reserved = 0  # numbers of names that had one already
 
     def __len__(self) -> int:
-        """How many names have a number."""
-        return self._known.count
+        """How many numbers are given."""
+        return self._known.count + self._reserved
 
     def __contains__(self, name: str) -> bool:
         """Whether a name has a number."""
@@ -59,6 +61,13 @@ class Numbers:
         self._known.set(key, number)
         self._on_new(number, name)
         return number, True
+
+    def reserve(self, name: str) -> None:
+        """Give away the next number without calling `on_new`: to the name, unless it has one."""
+        if name in self:
+            self._reserved += 1
+        else:
+            self._known.set(hash(name), len(self) + 1)
 
 
 class Classes:
@@ -158,6 +167,29 @@ class Classes:
             )
         self._key_of_name.set(hash(written), key)
         return written
+
+
+def remarks_on_shared_names(classes: Iterable[tuple[object, str]], format: str) -> list[str]:
+    """Return a remark on names that several classes share, perhaps none.
+
+    Capitals and blanks make no other name, as in records.
+
+    Args:
+        classes: The number or id of each, and its name.
+        format: In which they came, and which gives them back as they were.
+
+    Example:
+        >>> remarks_on_shared_names([(0, "cat"), (1, "dog"), (2, "Cat")], "yolo")
+        ["names of several classes, which only yolo tells apart: 1 ('cat' of 0 and 2)"]
+    """
+    numbers_of: dict[str, list[str]] = {}
+    for number, name in classes:
+        numbers_of.setdefault(class_key(name), []).append(str(number))
+    shared = []
+    for key, numbers in numbers_of.items():
+        if key and len(numbers) > 1:
+            shared.append(f"{key!r:.80} of {' and '.join(numbers)}")
+    return counted_items(f"names of several classes, which only {format} tells apart", shared)
 
 
 def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:

@@ -9,7 +9,7 @@ data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 import marshal
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain
@@ -24,7 +24,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
 from dataflow_grounding.formats import masks
-from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers
+from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, place_of_parts
 from dataflow_grounding.formats.imported import (
@@ -51,6 +51,8 @@ STRAYS = "annotations of no image"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
 SHARED_NAMES = "file names of several images, which stay records of their own"
 _CUT_WORDS = "offsets of places in captions that were off, taken to the edges of words"
+_OTHER_KEYS = "keys of the file that aren't COCO's, which are left out"
+_KEYS = ("info", "licenses", "images", "annotations", "categories")
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 # SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _TABLES = """
@@ -88,10 +90,13 @@ class CocoFile:
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
         list_names = set()
+        self.other_keys: list[str] = []  # that aren't COCO's
         try:
             for list_name, number, item in read_lists(path):
                 if number >= -1:
                     list_names.add(list_name)
+                if number < 0 and list_name not in _KEYS:
+                    self.other_keys.append(list_name)
                 if number >= 0:  # -1 only says that the list is there
                     self._take(list_name, number, item if isinstance(item, dict) else {})
                 elif list_name == "info":
@@ -184,6 +189,10 @@ class CocoFile:
         names = [self._category_names[own_id] for own_id in ids]
         names = [name for name in dict.fromkeys(names) if name.strip()]
         return [] if names == [ONE] else names
+
+    def categories(self) -> Iterable[tuple[str, str]]:
+        """Return the id and the name of each category, in the order of the file."""
+        return self._category_names.items()
 
     def left_out(self) -> Counter[str]:
         """Return how many annotations are CROWDS, and how many STRAYS, of an image not listed."""
@@ -420,6 +429,8 @@ class Coco(ReturningFormat):
         self.class_names = coco.category_names()
         self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
+        self.remarks += remarks_on_shared_names(coco.categories(), self.name)
+        self.remarks += counted_items(_OTHER_KEYS, coco.other_keys)
         if self.detects:  # with captions, a picture has an entry for each
             self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
         for image_key, name, image in coco.images():  # its key is its id in the file
@@ -529,7 +540,7 @@ class _NamedIds:
         number, is_new = self._numbers.number_of(name)
         if is_new:
             new_id = self._ids.id_of(own_id)
-            if new_id != number:
+            if type(new_id) is not int or new_id != number:
                 self._id_of_number[number] = new_id
         return self._id_of_number.get(number, number), is_new
 

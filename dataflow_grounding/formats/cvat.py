@@ -89,9 +89,8 @@ class Cvat(ReturningFormat):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples as <image> elements, line by line, so that any number fits."""
         with out.file(self.data_file) as file:
-            file.write(
-                '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
-            )
+            version = self.preamble.get("version", "<version>1.1</version>")
+            file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
             self._labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
@@ -153,8 +152,10 @@ class Cvat(ReturningFormat):
         file = file_of(path, self.data_file)
         has_images = False
         for element in read_xml(file):
-            if element.tag == "meta":
-                self.preamble = {"meta": text_of(element)}
+            if element.tag in ("version", "meta"):
+                self.preamble = {**self.preamble, element.tag: text_of(element)}
+            elif element.tag not in ("image", "track"):
+                self.passed_over[f"elements <{element.tag:.40}>"] += 1
             if element.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":

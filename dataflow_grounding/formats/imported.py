@@ -8,7 +8,7 @@ made of it, and a digest of its `mask`, if it has one. Other formats pass over b
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -251,6 +251,13 @@ def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
         return {}
     numbers = range(len(items))
     return own if all(type(number) is int and number in numbers for number in read) else {}
+
+
+def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
+    """Return the number of the item that a box was read from; None where `items` lacks it."""
+    source: Any = instance.get(COLUMN)
+    item = source.get("item") if isinstance(source, Mapping) else None
+    return item if type(item) is int and item in items else None
 
 
 def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:

@@ -15,7 +15,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -26,7 +26,7 @@ from dataflow_grounding.data.bad_entries import ImportRefused, count_with_first
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
 from dataflow_grounding.formats import masks
-from dataflow_grounding.formats.class_tables import Numbers, read_texts
+from dataflow_grounding.formats.class_tables import Numbers, read_texts, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase
@@ -58,6 +58,7 @@ _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
     " of their folder writes all of them with one data.yaml"
 )
+_RENUMBERED = "boxes whose class has another number than in the data set that they came from"
 _NO_OUTLINE = "pictures with a box that has no single polygon"
 # Names of sibling folders of pictures and of their labels: YOLO's, KITTI's.
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
@@ -269,20 +270,32 @@ class _LabelFormat(PictureFiles):
     def shared(self, out: ExportFolder) -> Iterator[None]:
         """Write the names of classes once for all parts.
 
-        A class has one number in all of them: those of a fixed order come first, then others as
-        they appear, each when its number is first asked for.
+        A class has one number in all of them: those of the source that goes back come first, then
+        those of a fixed order, then others as they appear, each when its number is first asked for.
         """
         pictures = {name: f"{name}/{FOLDER}" for name in out.parts} or {"train": FOLDER}
         with out.file(self.names_files[0]) as names:
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
             names.write(self.head(pictures))
+            for number, name in enumerate(self.names_back(), 1):
+                names.write(self.entry(number, name) + "\n")
+                classes.reserve(self._written(name) if name.strip() else "")
             for name in self._classes.fixed:
                 classes.number_of(name)
+            count_of_fixed = len(classes)
             self._numbers = classes
             yield
             if not len(classes):
                 names.write("  {}\n")  # no names, in YAML
-            self.remarks += self._classes.remarks_on_numbers(len(classes))
+            count = len(self._classes.fixed) + len(classes) - count_of_fixed
+            self.remarks += self._classes.remarks_on_numbers(count)
+
+    def names_back(self) -> Sequence[str]:
+        """Return the names of classes, as they were, of the source that goes back; here none."""
+        return ()
+
+    def _written(self, name: str) -> str:
+        return self._classes.written_class_of({"text": name, "class": name})
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
         """Return which other picture it is, if its name differs in nothing but the ending."""
@@ -439,6 +452,7 @@ class Kitti(_LabelFormat):
         """
         class_names = names or {}
         regions = self._usable(label, kitti_regions, lines)
+        self.passed_over["DontCare lines"] += len(lines) - len(regions)
         for region in regions:
             region["type"] = class_names.get(region["type"], region["type"])
         return regions
@@ -449,10 +463,12 @@ class Yolo(_LabelFormat):
     """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0.
 
     With `outlines` each line is a polygon. Pictures with a box that has none are left out and
-    counted, as trainers pass over all masks where a box is among them.
+    counted, as trainers pass over all masks where a box is among them. `preamble` has the `names`
+    of a data set that goes back.
     """
 
     outlines: bool = False
+    preamble: Mapping[str, Any] = field(default_factory=dict)
 
     names_files = ("data.yaml", "dataset.yaml", "classes.txt")
     joint = "/"  # between words for one thing
@@ -466,7 +482,9 @@ class Yolo(_LabelFormat):
         return f"{folders}names:\n"
 
     def classes_of(self, names: Names) -> list[str]:
-        """Return the names of classes, from class 0."""
+        """Return the names of classes, from class 0; a remark tells which several classes share."""
+        self.preamble = {"names": names.classes}
+        self.remarks += remarks_on_shared_names(enumerate(names.classes), self.name)
         return names.classes
 
     def entry(self, number: int, name: str) -> str:
@@ -489,8 +507,25 @@ class Yolo(_LabelFormat):
     def shared(self, out: ExportFolder) -> Iterator[None]:
         """Write data.yaml; from now on it is known whether masks can be said."""
         self.carries = replace(self.carries, masks=self.outlines)
+        self._names_back = self.names_back()
+        self._renumbered = 0
         with super().shared(out):
             yield
+        if self._renumbered:
+            self.remarks.append(f"{_RENUMBERED}: {self._renumbered:,}")
+
+    def names_back(self) -> Sequence[str]:
+        """Return the names of the import's data.yaml; none where its classes are no longer those.
+
+        Several classes may have one name, which is one class in records.
+        """
+        names = self.preamble.get("names")
+        if self.classes != "class" or not isinstance(names, list):
+            return ()
+        if not all(isinstance(name, str) for name in names):  # run.json may be damaged
+            return ()
+        named = dict.fromkeys(self._written(name) for name in names if name.strip())
+        return names if [*named] == self._classes.fixed or not self.class_list else ()
 
     def why_left_out(self, phrases: Sequence[Phrase]) -> str:
         """Return the report on a picture whose boxes aren't all outlines, if they should be."""
@@ -522,13 +557,20 @@ class Yolo(_LabelFormat):
         """
         line = self._line_of(mark.phrase.text, mark, source)
         fields = item.split()
-        if mark.is_moved or mark.has_other_mask:
-            return line
-        if self.outlines:
-            return " ".join([line.split()[0], *fields[1:]])
-        if len(fields) not in (5, 6):
-            return line
-        return " ".join([line.split()[0], *fields[1:5]])
+        class_number, _, numbers = line.partition(" ")
+        if self._has_class(int(float(fields[0])), class_number, mark):
+            class_number = fields[0]  # perhaps written as 0.0
+        elif not mark.is_renamed and self.classes == "class":
+            self._renumbered += 1
+        if not (mark.is_moved or mark.has_other_mask):
+            numbers = " ".join(fields[1:] if self.outlines else fields[1:5])
+        return f"{class_number} {numbers}"
+
+    def _has_class(self, own_number: int, class_number: str, mark: Mark) -> bool:
+        # Whether a box's own number, too, is that of its class, whose first number is given.
+        if own_number < len(self._names_back):
+            return self._written(self._names_back[own_number]) == mark.phrase.text
+        return own_number == int(class_number)
 
     def regions(
         self, label: str, size: Size, names: Names | None, lines: list[str]
@@ -540,7 +582,9 @@ class Yolo(_LabelFormat):
                 " data set"
             )
         of_line = partial(yolo_regions, names.classes, names.keypoints, size)
-        return self._usable(label, of_line, lines)
+        regions = self._usable(label, of_line, lines)
+        self.passed_over["keypoints of boxes"] += len(regions) if names.keypoints else 0
+        return regions
 
 
 def _label_of(image: str) -> str:

@@ -436,8 +436,8 @@ def complete_rows(
     """Yield a format's rows completed to records: with ids, status, scores, and spans.
 
     Spans are those of the format; of one that doesn't hold its phrase it is the nearest place of
-    the phrase, and the counts say so. Boxes without an area are left out, and expressions that lose all of their boxes so; both are counted
-    in `passed_over`.
+    the phrase. Boxes without an area are left out, and expressions that lose all of their boxes so.
+    All of that is counted in `passed_over`.
 
     Args:
         rows: As a format's `read` yields them.

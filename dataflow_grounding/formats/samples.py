@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.boxes.matching import things_of
 from dataflow_grounding.boxes.orientation import stored_record
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
@@ -43,6 +43,7 @@ from dataflow_grounding.formats.imported import (
     COLUMN,
     FRAME,
     ReturningFormat,
+    item_of,
     kept_of,
     why_mask_lost,
 )
@@ -208,7 +209,7 @@ class SampleMaker:
         if not phrases and not may_be_empty:
             self._count_without_phrase(record, expressions)
             return None
-        phrases = self._without_repeats(phrases)
+        phrases = self._without_repeats(phrases, record)
         why_left_out = self._format.why_left_out(phrases)
         if why_left_out:
             self._exported.lost[why_left_out] += 1
@@ -374,20 +375,23 @@ class SampleMaker:
                 wanted.append(selected)
         return wanted
 
-    def _without_repeats(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+    def _without_repeats(
+        self, phrases: Sequence[Phrase], record: Mapping[str, Any]
+    ) -> list[Phrase]:
         # A detector would take a box that comes twice for two things, and a model that is tuned on
         # such conversations learns to repeat itself. A phrase that loses all of its boxes so is
-        # left out. Some formats say things twice.
+        # left out. Some formats say things twice. Of what goes back to its own format, boxes stay
+        # two that were two items there.
         if self._format.repeats or self._format.whole:
             return list(phrases)
+        items = {*kept_of(record, self._format.name).get("read", ())}
         if self._format.detects:
-            return self._each_thing_once(phrases)
+            return self._each_thing_once(phrases, items)
         kept: list[Phrase] = []
-        boxes_of_thing: dict[str, set[Bbox]] = {}
+        seen_of_thing: dict[str, dict[Bbox, set[int]]] = {}
         for phrase in phrases:
-            seen = boxes_of_thing.setdefault(self._format.thing(phrase), set())
-            new = _indices_of_new(phrase.boxes, seen)
-            seen.update(phrase.boxes)
+            seen = seen_of_thing.setdefault(self._format.thing(phrase), {})
+            new = _indices_of_new(phrase, items, seen)
             self._counts[_REPEATED] += len(phrase.boxes) - len(new)
             if len(new) < len(phrase.boxes):
                 phrase = phrase.with_boxes(new)
@@ -395,23 +399,27 @@ class SampleMaker:
                 kept.append(phrase)
         return kept
 
-    def _each_thing_once(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+    def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
         # Phrases of one class, such as "a person" and "a human", each have a box of the same thing.
         places_of_class: dict[str, list[int]] = {}
         for place, phrase in enumerate(phrases):
             places_of_class.setdefault(self._format.thing(phrase), []).append(place)
         kept = list(phrases)
         for places in places_of_class.values():
-            boxes = [box for place in places for box in phrases[place].boxes]
-            repeated = len(boxes) - len(set(boxes))
-            self._counts[_REPEATED] += repeated
-            self._counts[_OF_SAME_THING] -= repeated
-            instances = [_as_instances(phrases[place]) for place in places]
-            for place, staying in zip(places, each_thing_once(instances), strict=True):
-                phrase = phrases[place]
-                self._counts[_OF_SAME_THING] += len(phrase.boxes) - len(staying)
-                if len(staying) < len(phrase.boxes):
-                    kept[place] = phrase.with_boxes(staying)
+            of_class = [phrases[place] for place in places]
+            staying: list[list[int]] = [[] for _ in places]
+            for thing in things_of([_as_instances(phrase) for phrase in of_class]):
+                stay = _staying_of_thing(of_class, thing, items)
+                for number, index in stay:
+                    staying[number].append(index)
+                distinct = {of_class[number].boxes[index] for number, index in thing}
+                gone = len(thing) - len(stay)
+                of_other_box = min(gone, len(distinct) - 1)
+                self._counts[_OF_SAME_THING] += of_other_box
+                self._counts[_REPEATED] += gone - of_other_box
+            for place, indices in zip(places, staying, strict=True):
+                if len(indices) < len(phrases[place].boxes):
+                    kept[place] = phrases[place].with_boxes(sorted(indices))
         return [phrase for phrase in kept if phrase.boxes or phrase.status != "grounded"]
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
@@ -493,12 +501,34 @@ def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
     return _is_all_rejected(expression) or status_of(expression) == "none"
 
 
-def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
-    index_of_box: dict[Bbox, int] = {}
-    for index, box in enumerate(boxes):
-        if box not in seen:
-            index_of_box.setdefault(box, index)
-    return list(index_of_box.values())
+def _indices_of_new(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
+    # `seen` gets each box, with the numbers of its items among `items`: a further item of a box
+    # that is an item is new, too.
+    new = []
+    for index, box in enumerate(phrase.boxes):
+        item = item_of(phrase.expression["instances"][index], items)
+        if box not in seen or (item is not None and seen[box] and item not in seen[box]):
+            new.append(index)
+        items_of_box = seen.setdefault(box, set())
+        if item is not None:
+            items_of_box.add(item)
+    return new
+
+
+def _staying_of_thing(
+    phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
+) -> list[tuple[int, int]]:
+    # The best box of a thing stays, and where that is an item, so do the thing's other items. Boxes
+    # are the numbers of their phrase and of the box in it.
+    stay: list[tuple[int, int]] = []
+    seen: set[int] = set()
+    for number, index in thing:
+        item = item_of(phrases[number].expression["instances"][index], items)
+        is_further_item = item is not None and len(seen) > 0 and item not in seen
+        if not stay or is_further_item:
+            stay.append((number, index))
+            seen.update(() if item is None else (item,))
+    return stay
 
 
 def _as_instances(phrase: Phrase) -> list[dict[str, Any]]:

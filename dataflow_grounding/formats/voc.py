@@ -68,7 +68,7 @@ class Voc(PictureFiles):
             for item in _head(source.sample):
                 yield f"\t{item}"
         for item in self.items_of(source):
-            yield f"\t{_named(item, source.sample.file_name)}"
+            yield f"\t{_named(item, source)}"
 
     def is_rest(self, item: str) -> bool:
         """Return whether an element is an object, as one without a box."""
@@ -146,11 +146,13 @@ class Voc(PictureFiles):
             expression["instances"] = [
                 with_item_number({"bbox": bbox}, instance["item"], expression["text"])
             ]
+        picture = _picture_of(facts, file, name, image_root)
+        own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
-            "image_path": _picture_of(facts, file, name, image_root),
+            "image_path": picture,
             "caption": None,
             **_sides(facts.get("size")),
-            **column(self.name, items, offset=offset, root=dict(root.attrib)),
+            **column(self.name, items, **own),
             "expressions": unite(keyed),
         }
         if "object" in facts and not keyed:
@@ -207,13 +209,13 @@ def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: 
     return stated or f"{stem}.jpg"
 
 
-def _named(item: str, file_name: str) -> str:
-    # The filename stays as it came, unless the picture is called otherwise now.
+def _named(item: str, source: Source) -> str:
+    # The filename stays as it came, right or wrong, unless the picture is called otherwise now.
     element = element_of(item)
     if element.tag == "filename":
-        name = os.path.basename(file_name)
+        name = os.path.basename(source.sample.file_name)
         stated = os.path.basename((element.text or "").strip().replace("\\", "/"))
-        if stated not in (name, os.path.splitext(name)[0]):
+        if name not in (stated, source.own.get("picture")) and stated != os.path.splitext(name)[0]:
             element.text = safe_for_xml(name)
             return text_of(element)
     return item

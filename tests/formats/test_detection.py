@@ -519,7 +519,9 @@ def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     (labels / "000001.txt").write_text(
         "\r\n".join([*lines, f"Person_sitting 0 0 0 5 5 9 9 {rest} 0.75"])
     )
-    [row] = read(str(tmp_path), "kitti")
+    made = find_format("kitti")
+    [row] = read(str(tmp_path), made)
+    assert +made.passed_over == {"DontCare lines": 1}
     assert row["image_path"] == "training/image_2/000001.png"
     assert texts([row]) == [[("Person_sitting", [[1.5, 2, 40, 30.25], [5, 5, 9, 9]])]]
     assert [one["score"] for one in row["expressions"][0]["instances"]] == [None, 0.75]

@@ -586,3 +586,168 @@ def test_a_size_that_is_not_the_pictures_is_told(
         "pictures of another size than is stated, which no export takes: 1, the first is a.png"
         " (640 x 480 px stated, 64 x 48 px found)"
     ]
+
+
+# What comes back in silence as it was, or is said
+
+
+def yolo_set(folder: Path, names: str, **labels: str) -> Path:
+    """A data set of pictures that aren't alike, with these labels."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for name, text in labels.items():
+        PIL.Image.effect_noise((64, 48), 90).convert("RGB").save(folder / "images" / f"{name}.png")
+        (folder / "labels" / f"{name}.txt").write_text(text)
+    (folder / "data.yaml").write_text(names)
+    return folder
+
+
+def yolo_back(folder: Path, out: Path) -> tuple[str, str, str]:
+    """What the import and the export say, data.yaml from `names` on, and the labels."""
+    back = folder.parent / "back"
+    done = succeeds("import", folder, "--format", "yolo", "-o", back)
+    more = succeeds("export", back, "--format", "yolo", "-o", out, "--images", "reference")
+    _, _, names = (out / "data.yaml").read_text().partition("names:\n")
+    labels = [path.read_text() for path in sorted(out.rglob("*.txt"))]
+    return done.out + done.err + more.out + more.err, names, "".join(labels)
+
+
+@pytest.mark.parametrize(
+    ("names", "back_names", "shared"),
+    [
+        ("names: {0: cat, 1: cat}", '  0: "cat"\n  1: "cat"\n', "'cat' of 0 and 1"),
+        ("names: [Cat, cat]", '  0: "Cat"\n  1: "cat"\n', "'cat' of 0 and 1"),
+        ("names: [plane/jet, dog]", '  0: "plane/jet"\n  1: "dog"\n', ""),
+        ("names: [dog, cat, '']", '  0: "dog"\n  1: "cat"\n  2: ""\n', ""),
+    ],
+)
+def test_classes_of_yolo_keep_their_numbers_and_names(
+    names: str, back_names: str, shared: str, tmp_path: Path
+) -> None:
+    label = "1 0.2 0.2 0.1 0.1\n0 0.5 0.5 0.2 0.4\n1 0.7 0.7 0.1 0.123456789012\n"
+    folder = yolo_set(tmp_path / "ds", names, a=label)
+    said, names_there, labels = yolo_back(folder, tmp_path / "out")
+    assert (names_there, labels) == (back_names, label)
+    assert ("only yolo tells apart: 1 (" in said, shared in said) == (bool(shared), True)
+
+
+def test_a_new_box_of_a_shared_name_is_of_its_first_class(
+    tmp_path: Path, back: Callable[..., Path], pictures: Path
+) -> None:
+    folder = yolo_set(tmp_path / "ds", "names: {0: dog, 1: cat, 2: cat}", a="2 0.5 0.5 0.2 0.4\n")
+
+    def change(records: Records) -> None:
+        records[0]["expressions"].append(phrase("cat", [1, 1, 9, 9]))
+        records[0]["expressions"].append(phrase("owl", [2, 2, 9, 9]))
+
+    shutil.rmtree(pictures)
+    shutil.copytree(folder / "images", pictures / "images")
+    out = back(folder, "yolo", "out", change)
+    (file,) = out.rglob("*.txt")
+    lines = file.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["2", "1", "3"]
+    assert "3: owl" in (out / "data.yaml").read_text().replace('"', "")
+
+
+def test_classes_of_one_name_stay_two_in_the_parts_of_a_split(tmp_path: Path) -> None:
+    labels = dict.fromkeys("abcdef", "1 0.2 0.2 0.1 0.1\n")
+    folder = yolo_set(tmp_path / "ds", "names: {0: cat, 1: cat}", **labels)
+    back, parts, out = (tmp_path / name for name in ("back", "parts", "out"))
+    succeeds("import", folder, "--format", "yolo", "-o", back)
+    succeeds("split", back, "-o", parts, "--ratios", "0.5/0.5")
+    succeeds("export", parts, "--format", "yolo", "-o", out, "--images", "reference")
+    assert {path.read_text() for path in out.rglob("*.txt")} == {"1 0.2 0.2 0.1 0.1\n"}
+
+
+def test_boxes_whose_class_gets_another_number_are_counted(tmp_path: Path) -> None:
+    """As where somebody writes another list of classes."""
+    folder = yolo_set(tmp_path / "ds", "names: [cat, dog]", a="0 0.2 0.2 0.1 0.1\n")
+    succeeds("import", folder, "--format", "yolo", "-o", tmp_path / "back")
+    (tmp_path / "back" / "classes.txt").write_text("dog\ncat\n")
+    export = ("export", tmp_path / "back", "--format", "yolo", "-o", tmp_path / "out")
+    done = succeeds(*export, "--images", "reference")
+    told = "boxes whose class has another number than in the data set that they came from: 1"
+    assert told in done.out + done.err
+
+
+def test_keypoints_of_yolo_are_counted(tmp_path: Path) -> None:
+    line = "0 0.5 0.123456789012 0.2 0.1"
+    names = "kpt_shape: [1, 3]\nnames: [cat]"
+    folder = yolo_set(tmp_path / "ds", names, a=f"{line} 0.5 0.5 2\n")
+    said, _, labels = yolo_back(folder, tmp_path / "out")
+    assert ("left out: keypoints of boxes (1)" in said, labels) == (True, f"{line}\n")
+
+
+EQUAL = {
+    "yolo": "0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n",
+    "kitti": "Car 0 0 0 10 20 40 46 0 0 0 0 0 0 0\nCar 0.5 2 0 10 20 40 46 0 0 0 0 0 0 0\n",
+}
+
+
+@pytest.mark.parametrize("format", EQUAL)
+def test_equal_boxes_of_a_label_file_stay_two(format: str, tmp_path: Path) -> None:
+    folder = yolo_set(tmp_path / "ds", "names: [cat]", a=EQUAL[format])
+    if format == "kitti":
+        (folder / "data.yaml").unlink()
+    succeeds("import", folder, "--format", format, "-o", tmp_path / "back")
+    export = ("export", tmp_path / "back", "--format", format, "-o", tmp_path / "out")
+    done = succeeds(*export, "--images", "reference")
+    (file,) = (tmp_path / "out").rglob("*.txt")
+    assert file.read_text() == EQUAL[format]
+    assert "written once" not in done.out + done.err
+
+
+@pytest.mark.parametrize("second", [3, 90])  # the same category, another one of its name
+def test_equal_boxes_of_coco_stay_two(
+    second: int, tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    data = json.loads(json.dumps(COCO))
+    data["categories"][2]["name"] = "cup"
+    box = {"image_id": 12, "bbox": [1, 2, 10, 11], "area": 110, "iscrowd": 0}
+    data["annotations"] += [{**box, "id": 1, "category_id": 3}]
+    data["annotations"] += [{**box, "id": 2, "category_id": second}]
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    out = json.loads(back(tmp_path / "x.json", "coco", "annotations.json").read_text())
+    assert [one for one in out["annotations"] if one["id"] < 9] == data["annotations"][-2:]
+    assert len(out["annotations"]) == len(data["annotations"])
+
+
+def test_an_equal_box_that_somebody_added_is_written_once(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    def change(records: Records) -> None:
+        records[1]["expressions"].append(phrase("dog", [0, 0, 64, 48.5]))
+
+    out = json.loads(back(coco_file(tmp_path), "coco", "annotations.json", change).read_text())
+    assert out == COCO
+
+
+def test_ids_of_coco_that_are_decimals_stay_so(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """As tables of columns with gaps write them."""
+    data = {**COCO, "images": [{**COCO["images"][1], "id": 1.0}]}
+    data["annotations"] = [{**COCO["annotations"][4], "image_id": 1.0}]
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    out = back(tmp_path / "x.json", "coco", "annotations.json").read_text()
+    assert ('"id": 1.0' in out, '"image_id": 1.0' in out) == (True, True)
+
+
+def test_keys_that_are_not_cocos_and_shared_names_are_said(tmp_path: Path) -> None:
+    data = {**COCO, "type": "instances", "videos": [{"id": 1}]}
+    data["categories"] = [*COCO["categories"], {"id": 4, "name": "Cup"}]
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    done = succeeds("import", tmp_path / "x.json", "--format", "coco", "-o", tmp_path / "back")
+    said = done.out + done.err
+    assert "keys of the file that aren't COCO's, which are left out: 2 (type; videos)" in said
+    assert "only coco tells apart: 1 ('cup' of 3 and 4)" in said
+
+
+def test_the_version_of_cvat_comes_back_and_other_elements_are_counted(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    file = tmp_path / "x.xml"
+    other = CVAT.replace("<version>1.1<", "<version>1.0<")
+    file.write_text(other.replace("</annotations>", "<links/></annotations>"))
+    out = back(file, "cvat", "annotations.xml").read_text()
+    assert "<version>1.0</version>" in out
+    done = succeeds("import", file, "--format", "cvat", "-o", tmp_path / "again")
+    assert "elements <links> (1)" in done.out + done.err

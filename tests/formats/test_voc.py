@@ -168,6 +168,35 @@ def test_what_came_in_goes_back(tmp_path: Path, kind: str) -> None:
     assert boxes(row) == boxes(first)
 
 
+def with_wrong_name(folder: Path) -> str:
+    """An element with a picture's name that no picture has, and two equal boxes."""
+    text = DEVKIT.replace("<filename>000001.jpg<", "<filename>other.jpg<")
+    start, end = text.index("\t<object>"), text.index("</object>\n") + len("</object>\n")
+    text = text[:end] + text[start:end].replace("Left", "Right") + text[end:]
+    (folder / "Annotations" / "000001.xml").write_text(text)
+    return text
+
+
+def test_a_wrong_filename_and_equal_boxes_go_back(tmp_path: Path) -> None:
+    folder = devkit(tmp_path / "source")
+    text = with_wrong_name(folder)
+    succeeds("import", folder, "--format", "voc", "-o", tmp_path / "results")
+    done = succeeds("export", tmp_path / "results", "--format", "voc", "-o", tmp_path / "out")
+    (file,) = (tmp_path / "out" / "Annotations").rglob("*.xml")
+    assert file.read_text() == text
+    assert "written once" not in done.out + done.err
+
+
+def test_the_filename_of_a_picture_that_is_called_otherwise_now_is_new(tmp_path: Path) -> None:
+    folder = devkit(tmp_path / "source")
+    with_wrong_name(folder)
+    (row,) = read(str(folder), "voc")
+    (folder / "JPEGImages" / "000001.jpg").rename(folder / "new.jpg")
+    write([{**row, "image_path": "new.jpg"}], "voc", str(tmp_path / "out"), folders=[str(folder)])
+    (file,) = (tmp_path / "out" / "Annotations").rglob("*.xml")
+    assert ET.parse(file).getroot().findtext("filename") == "new.jpg"
+
+
 def test_what_is_changed_is_changed_in_its_place(tmp_path: Path) -> None:
     """A box is moved, one deleted, and one is added, each in the pixels of that tool."""
     for source, moved, added in (

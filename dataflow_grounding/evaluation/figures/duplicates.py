@@ -23,7 +23,7 @@ from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
 from dataflow_grounding.data.records import Record, dump_text, path_of
 from dataflow_grounding.data.rejected import WithoutRejected
-from dataflow_grounding.data.results_folder import image_folders_of, records_of
+from dataflow_grounding.data.results_folder import image_folders_of, records_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest
 from dataflow_grounding.evaluation.metrics.annotations import names_of
@@ -266,10 +266,13 @@ def split(
             )
     with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
-    run = {
+    run: dict[str, Any] = {
         "split": {"seed": seed, "parts": parts},
         "image_folders": [absolute(folder) for folder in folders],
     }
+    imported = run_of(results).get("imported")
+    if imported:  # what a file said of all pictures, which an export to its format gives back
+        run["imported"] = imported
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     return {
         "parts": counts,
