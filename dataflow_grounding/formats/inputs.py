@@ -16,13 +16,13 @@ from typing import Any
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as, needs_extra
 from dataflow_grounding._util.paths import absolute, joined, kind_of, names_in, open_file
-from dataflow_grounding._util.terminal import counted
+from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.data.inputs import DATASETS, Input
 from dataflow_grounding.data.json_lists import read_json
 from dataflow_grounding.data.records import parse_line
 from dataflow_grounding.data.rows import Row, file_type_of, read_rows
-from dataflow_grounding.formats.reading import TarSample, files_under, tar_samples
+from dataflow_grounding.formats.reading import BY_STEM, TarSample, files_under, tar_samples
 from dataflow_grounding.images.files import ENDINGS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -207,14 +207,19 @@ def _stem(name: str) -> str:
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
+    told: set[str] = set()
     columns = {"image": "image"}
-    return Input(path, lambda: _rows_of_tars(shards), (".",), tuple(shards), columns=columns)
+    return Input(path, lambda: _rows_of_tars(shards, told), (".",), tuple(shards), columns=columns)
 
 
-def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
+def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
     # Yield a row for each sample of the shards, a broken one where it can't be read. They are
-    # numbered from 1 through all shards.
+    # numbered from 1 through all shards. What is told of them is told once, as they are read
+    # several times.
     for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
+        if sample.by_stem and not told:
+            told.add(BY_STEM)
+            say(f"Note: {BY_STEM}; the first is {sample.where}.")
         try:
             yield Row(number, _row_of_sample(sample))
         except (BrokenRow, UnicodeDecodeError) as error:
@@ -222,21 +227,21 @@ def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
-    # A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any;
-    # that of the `.json` doesn't count. Raises BrokenRow for a sample or `.json` that can't be
-    # read, UnicodeDecodeError for a `.txt`.
+    # A caption in the `.json` wins over the `.txt`. `image` is the first picture; that of the
+    # `.json` doesn't count. Raises BrokenRow for a sample or `.json` that can't be read, or without
+    # a picture, UnicodeDecodeError for a `.txt`.
     if sample.error is not None:
         raise sample.error
-    parts = sample.parts
     row: dict[str, Any] = {}
-    if ".txt" in parts:
-        row["caption"] = parts[".txt"].decode()
-    row |= parse_line(parts.get(".json", "{}"))
-    row["image"] = None
-    for ending, content in parts.items():
-        if ending.lower() in ENDINGS:
-            row["image"] = {"bytes": content, "path": sample.key + ending}
-            break
+    caption = sample.part(".txt")
+    if caption is not None:
+        row["caption"] = caption.decode()
+    said = sample.part(".json")
+    row |= {} if said is None else parse_line(said)
+    ending = sample.picture
+    if not ending:
+        raise BrokenRow(f"no picture in it ({', '.join(sample.parts)})")
+    row["image"] = {"bytes": sample.parts[ending], "path": sample.key + ending}
     return row
 
 

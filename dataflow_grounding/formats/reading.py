@@ -7,7 +7,7 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -42,7 +42,7 @@ from dataflow_grounding.data.spans import Span, clean_caption, find_spans, neare
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
-from dataflow_grounding.images.files import MAX_FILE_BYTES, Header, read_header
+from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
 from dataflow_grounding.images.image import find_image
 
 _PASSING = nullcontext()
@@ -55,6 +55,10 @@ _BEYOND = "boxes that reach beyond their picture, which an export cuts"
 # Counts of places in captions that an import doesn't take as they are.
 OFF_SPANS = "offsets of places in captions that were off, taken from their words"
 _LOST_SPANS = "places in captions that don't have their phrase anywhere"
+BY_STEM = (
+    "samples by their names up to the last dot, as those up to the first dot had no picture or no"
+    " .json"
+)
 _SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
 # types of tar members that only say something of the next one, such as its long name
 _NOTES = (
@@ -65,6 +69,7 @@ _NOTES = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _MAX_NOTE_BYTES = 2**20  # of such a member; far more than any path takes
+_HELD_BYTES = 2**26  # of the members of a key that are read before it is known what they are
 _TAR_END = 2**20  # bytes after the last member that are looked at
 # Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
 _MAX_BYTES_WITHOUT_TAG = 8 * 2**20
@@ -269,16 +274,28 @@ class TarSample:
     """A sample of a WebDataset shard: members that follow each other and share a key.
 
     Args:
-        where: The shard and the key, for messages.
-        key: What the members' names begin with, up to the first dot.
+        where: The shard, the key and what the key is, for messages.
+        key: What the members' names begin with: up to the first dot, or with `by_stem` the last.
         parts: What is in the members, by the rest of their names, such as `.jpg`.
+        by_stem: Whether they were grouped by their names up to the last dot.
         error: Why the sample can't be read; None where it can. With an error `parts` is empty.
     """
 
     where: str
     key: str
     parts: dict[str, bytes]
+    by_stem: bool = False
     error: BrokenRow | None = None
+
+    @property
+    def picture(self) -> str:
+        """The ending of the sample's first picture, as in `parts`; "" where it has none."""
+        return next((ending for ending in self.parts if ending.lower() in ENDINGS), "")
+
+    def part(self, ending: str) -> bytes | None:
+        """Return what is in the member of an ending, whose capitals make no difference."""
+        found = [self.parts[own] for own in self.parts if own.lower() == ending]
+        return found[-1] if found else None
 
 
 class _BoundedMember(tarfile.TarInfo):
@@ -296,8 +313,10 @@ class _BoundedMember(tarfile.TarInfo):
 def tar_samples(path: str) -> Iterator[TarSample]:
     """Yield the samples of a WebDataset shard, in its order.
 
-    A sample that is too large has an `error`. Raises InputError where the shard can't be read, or
-    is damaged, perhaps after some samples.
+    A sample's key goes up to the first dot of its members' names, as the format says. Where that
+    leaves it without a picture or a `.json`, and the names up to the last dot don't, these are the
+    keys: of `22.05.png` and `22.05.json`. A sample that is too large has an `error`. Raises
+    InputError where the shard can't be read, or is damaged, perhaps after some samples.
     """
     try:
         with (
@@ -308,7 +327,7 @@ def tar_samples(path: str) -> Iterator[TarSample]:
         ):
             files = (member for member in tar if member.isfile())
             for key, members in groupby(files, _sample_key):
-                yield _tar_sample(tar, path, key, members)
+                yield from _samples_of_key(tar, path, key, members)
             _check_end(tar)
     except tarfile.TarError as error:
         raise InputError(
@@ -331,12 +350,66 @@ def _sample_key(member: tarfile.TarInfo) -> str:
     return match[0]
 
 
-def _tar_sample(
+class _Members:
+    """Members of a tar file and what is in them, which is read as they come, as far as it fits.
+
+    A store is read from its begin to its end so.
+    """
+
+    def __init__(self, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
+        self._tar = tar
+        self._held: dict[int, bytes] = {}  # by the member's place
+        left = _HELD_BYTES
+        self.all: list[tarfile.TarInfo] = []
+        for member in members:
+            self.all.append(member)
+            if member.size <= left:
+                left -= member.size
+                self._held[member.offset] = self._read(member)
+
+    def content(self, member: tarfile.TarInfo) -> bytes:
+        """Return what is in a member, which is read now unless it is held."""
+        held = self._held.pop(member.offset, None)
+        return self._read(member) if held is None else held
+
+    def _read(self, member: tarfile.TarInfo) -> bytes:
+        file = self._tar.extractfile(member)
+        return file.read() if file else b""
+
+
+def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
+) -> Iterator[TarSample]:
+    group = _Members(tar, members)
+    by_stem: dict[str, list[tarfile.TarInfo]] = {}
+    for member in group.all:
+        folder, slash, base = member.name.rpartition("/")
+        by_stem.setdefault(folder + slash + (base.rpartition(".")[0] or base), []).append(member)
+    has_more = [stem for stem in by_stem if _kinds(stem, by_stem[stem]) > _kinds(key, group.all)]
+    if not has_more:
+        yield _tar_sample(
+            f"{path}, sample {key!r} (names up to the first dot)", key, group.all, group
+        )
+        return
+    for stem, alike in by_stem.items():
+        where = f"{path}, sample {stem!r} (names up to the last dot)"
+        sample = _tar_sample(where, stem, alike, group)
+        sample.by_stem = True
+        yield sample
+
+
+def _kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
+    # How many of the two that make a sample are there: a picture, a `.json`.
+    endings = {member.name[len(key) :].lower() for member in members}
+    return int(not endings.isdisjoint(ENDINGS)) + int(".json" in endings)
+
+
+def _tar_sample(
+    where: str, key: str, members: Sequence[tarfile.TarInfo], group: _Members
 ) -> TarSample:
     # The error names the member that exceeds MAX_FILE_BYTES; later members aren't read. Of members
     # with the same name the last counts.
-    sample = TarSample(f"{path}, {key}", key, {})
+    sample = TarSample(where, key, {})
     size = 0  # bytes of all members, as they state it
     for member in members:
         size += member.size
@@ -346,9 +419,7 @@ def _tar_sample(
                 f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB"
             )
             break  # further members are not to blame
-        content = tar.extractfile(member)
-        if content:
-            sample.parts[member.name[len(key) :]] = content.read()
+        sample.parts[member.name[len(key) :]] = group.content(member)
     return sample
 
 

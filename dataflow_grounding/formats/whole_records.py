@@ -13,6 +13,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError, needs_extra
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding.data.bad_entries import count_with_first
 from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
 from dataflow_grounding.data.records import dump_text, image_id_of
@@ -20,8 +21,7 @@ from dataflow_grounding.formats.class_tables import Numbers
 from dataflow_grounding.formats.export_folder import DTYPES, ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.reading import entry_errors, files_under, tar_samples
-from dataflow_grounding.images.files import ENDINGS
+from dataflow_grounding.formats.reading import BY_STEM, entry_errors, files_under, tar_samples
 from dataflow_grounding.images.picture_folder import put_picture
 
 SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own shards of
@@ -141,21 +141,47 @@ class WebDataset(Format):
         """Yield a record for each sample that has a `.json`; others are passed over.
 
         Its picture is the sample's first file with a picture's ending; it is unpacked into
-        `pictures`, if that is given.
+        `pictures`, if that is given. Without one, the record's own path stays.
         """
         self.class_names = classes_of(path)
+        by_stem = _Told(BY_STEM)
+        without_picture = _Told("samples without a picture, whose records name one")
         for file in _files(path, ".tar"):
             for sample in tar_samples(file):
-                parts = sample.parts
+                if sample.by_stem:
+                    by_stem.add(sample.where)
                 with entry_errors(sample.where, self.bad):
                     if sample.error is not None:
                         raise sample.error
-                    row = json.loads(parts.pop(".json", "null"))
-                    pictures = [parts[end] for end in parts if end.lower() in ENDINGS]
+                    said = sample.part(".json")
+                    row = None if said is None else json.loads(said)
                     if row is not None:
-                        yield _record(row, pictures[0] if pictures else None, self.pictures)
-                    elif pictures:
-                        self.passed_over["pictures without a record"] += 1
+                        if not sample.picture:
+                            without_picture.add(sample.where)
+                        yield _record(row, sample.parts.get(sample.picture), self.pictures)
+                    else:
+                        what = "pictures" if sample.picture else "samples"
+                        what = f"{what} without a record"
+                        count_with_first(self.passed_over, what, sample.where)
+        self.remarks += [*by_stem.lines(), *without_picture.lines()]
+
+
+@dataclass
+class _Told:
+    """What is told of samples of one kind: how many there are, and which is the first."""
+
+    what: str
+    count: int = 0
+    first: str = ""
+
+    def add(self, where: str) -> None:
+        self.count += 1
+        self.first = self.first or where
+
+    def lines(self) -> list[str]:
+        if not self.count:
+            return []
+        return [f"{self.what}: {self.count:,}, the first is {self.first}"]
 
 
 def _features(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import PIL.Image
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.formats import read, whole_records, write
+from dataflow_grounding.formats import read, reading, whole_records, write
 from tests.formats.data import draw, hostile, record
 from tests.support.workplace import command
 
@@ -127,7 +128,81 @@ def test_pictures_without_a_record_are_counted(tmp_path: Path) -> None:
             less.addfile(member, tar.extractfile(member))
     more = ["--format", "webdataset", "-o", str(tmp_path / "back"), "--json"]
     said = json.loads(command(["import", str(tmp_path / "less.tar"), *more]).out)
-    assert (said["records"], said["left_out"]) == (1, {"pictures without a record": 1})
+    first = f"{tmp_path}/less.tar, sample 'p1' (names up to the first dot)"
+    left_out = {f"pictures without a record, of which the first is {first}": 1}
+    assert (said["records"], said["left_out"]) == (1, left_out)
+
+
+def packed(folder: Path, *names: str) -> Path:
+    """A shard of members of these names: records that name no picture of theirs, and pictures."""
+    shard = folder / "a.tar"
+    with tarfile.open(shard, "w") as tar:
+        for number, name in enumerate(names):
+            content = json.dumps({"image_path": name, "expressions": []}).encode()
+            if not name.lower().endswith(".json"):
+                buffer = io.BytesIO()
+                PIL.Image.new("RGB", (8 + number, 9)).save(buffer, "png")
+                content = buffer.getvalue()
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return shard
+
+
+def unpacked(shard: Path) -> tuple[list[tuple[str, int | None]], dict[str, Any]]:
+    """Of each record the member that it was in, and the width of its picture; what is said."""
+    back = shard.parent / "back"
+    done = command(["import", str(shard), "--format", "webdataset", "-o", str(back), "--json"])
+    assert done.code == 0, done
+    found = []
+    for line in (back / "annotations.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        picture = back / row["image_path"]
+        found.append((row["image_id"], PIL.Image.open(picture).width if picture.exists() else None))
+    return found, json.loads(done.out)
+
+
+DOTTED = ("22.05.png", "22.05.json", "22.06.json", "22.06.png", "b/22.png", "b/22.json")
+
+
+@pytest.mark.parametrize("held", [2**26, 100])  # a key's members may be too large to be held
+def test_names_with_dots_are_told_apart_by_their_stems(
+    held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were one sample "22" without a record, in silence."""
+    monkeypatch.setattr(reading, "_HELD_BYTES", held)
+    found, said = unpacked(packed(tmp_path, *DOTTED))
+    assert found == [("22.05", 8), ("22.06", 11), ("b/22", 12)]
+    (remark,) = said["remarks"]
+    assert remark == (
+        "samples by their names up to the last dot, as those up to the first dot had no picture or"
+        f" no .json: 2, the first is {tmp_path}/a.tar, sample '22.05' (names up to the last dot)"
+    )
+
+
+def test_the_first_dot_ends_a_key_where_that_makes_a_sample(tmp_path: Path) -> None:
+    found, said = unpacked(packed(tmp_path, "a.png", "a.json", "a.seg.png", "b.seg.png", "b.json"))
+    assert [name for name, _ in found] == ["a", "b"]
+    assert (found[0][1], said["left_out"]) == (8, {})
+    what = "samples without a picture, whose records name one"
+    where = f"{tmp_path}/a.tar, sample 'b' (names up to the first dot)"
+    assert f"{what}: 1, the first is {where}" in said["remarks"]
+
+
+def test_capitals_of_endings_make_no_difference(tmp_path: Path) -> None:
+    found, said = unpacked(packed(tmp_path, "a.PNG", "a.JSON", "c.05.Png", "c.05.Json"))
+    assert [width for _, width in found] == [8, 10]
+    assert said["left_out"] == {}
+
+
+def test_an_error_names_the_sample_and_the_rule(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("x.y.json"))
+        tar.addfile(tarfile.TarInfo("x.y.png"))
+    arguments = ["import", str(tmp_path / "a.tar"), "--format", "webdataset"]
+    done = command([*arguments, "-o", str(tmp_path / "back")])
+    where = f"{tmp_path}/a.tar, sample 'x.y' (names up to the last dot): is not of this format"
+    assert (done.code, where in done.err) == (2, True)
 
 
 def test_equal_data_makes_equal_shards(tmp_path: Path) -> None:

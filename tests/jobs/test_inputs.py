@@ -271,8 +271,35 @@ def test_a_sample_of_a_shard_that_can_not_be_read_fails_alone(place: Workplace) 
     ]
     found = [(failure["line"], failure["kind"], failure["message"]) for failure in place.failures()]
     assert [one[:2] for one in found] == [(1, "broken_row"), (2, "broken_row")]
-    assert "a.tar, 0: 'utf-8' codec can't decode" in found[0][2]
-    assert "a.tar, 1: should be a JSON object" in found[1][2]
+    rule = "(names up to the first dot)"
+    assert f"a.tar, sample '0' {rule}: 'utf-8' codec can't decode" in found[0][2]
+    assert f"a.tar, sample '1' {rule}: should be a JSON object" in found[1][2]
+
+
+def test_samples_whose_names_have_dots_are_told_apart_and_that_is_said_once(
+    place: Workplace,
+) -> None:
+    picture = (place.folder / "pictures/red.jpg").read_bytes()
+    row = json.dumps({"caption": "A red cup."}).encode()
+    inside = {"22.05.JPG": picture, "22.05.JSON": row, "22.06.jpg": picture, "22.06.json": row}
+    inside |= {"x.json": row, "x.cls": b"7"}
+    with tarfile.open(place.folder / "a.tar", "w") as tar:
+        for name, content in inside.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    with LoopbackServer() as server:
+        place.settings |= {
+            "vlm.openai.base_url": server.base_url,
+            "data.input_jsonl": str(place.folder / "a.tar"),
+        }
+        done = place.run()
+    assert [record["caption"] for record in place.annotations()] == ["A red cup."] * 2
+    (failure,) = place.failures()
+    told = "a.tar, sample 'x' (names up to the first dot): no picture in it (.json, .cls)"
+    assert (failure["kind"], told in failure["message"]) == ("broken_row", True)
+    assert done.err.count("samples by their names up to the last dot") == 1
+    assert "a.tar, sample '22.05' (names up to the last dot)" in done.err
 
 
 def test_a_column_in_the_way_keeps_its_values(place: Workplace) -> None:
