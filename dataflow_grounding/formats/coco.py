@@ -320,7 +320,7 @@ class Coco(ReturningFormat):
                     "info, licenses and unused categories of the imported file aren't in it: export"
                     " the results folder of the import to have them"
                 )
-            if self.preamble or not came_from_coco:
+            if self.has_fixed_categories(came_from_coco):
                 for name in self._classes.fixed:
                     categories.id_of(name)
             count_of_fixed = categories.new
@@ -341,6 +341,10 @@ class Coco(ReturningFormat):
             unlisted = categories.new - count_of_fixed
             count = len(self._classes.fixed) + unlisted
             self.remarks += self._classes.remarks_on_numbers(count)
+
+    def has_fixed_categories(self, came_from_coco: bool) -> bool:
+        """Return whether the classes of a fixed order are categories even if no box is of them."""
+        return bool(self.preamble) or not came_from_coco
 
     def _image_id(self, source: Source, position: int) -> tuple[Any, bool]:
         # With whether it has no entry yet. A source may have several entries of one file name.
@@ -371,6 +375,7 @@ class Coco(ReturningFormat):
         name = self._classes.written_class_of(phrase.expression)
         box_keys = _keys_of_box(phrase, mark.number)
         has_category = self._categories.is_called(item.get("category_id"), name)
+        has_category = has_category or self.keeps_category(mark)
         if not has_category:
             item["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
@@ -382,6 +387,10 @@ class Coco(ReturningFormat):
             item.pop(masks.KEY, None)  # it is that of the old box
             item |= {key: box_keys[key] for key in (masks.KEY, "area") if key in box_keys}
         return item | _known(box_keys, "verified", "score")
+
+    def keeps_category(self, mark: Mark) -> bool:
+        """Return whether an annotation keeps a category that isn't called as its class."""
+        return False
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the annotation of a new box."""
@@ -476,6 +485,19 @@ class CocoGrounding(Coco):
     classes: str = "one"
 
     detects = False
+
+    def has_fixed_categories(self, came_from_coco: bool) -> bool:
+        """Return as COCO does, but for the one category of what is new."""
+        if self.classes == "one" and came_from_coco:
+            return False
+        return super().has_fixed_categories(came_from_coco)
+
+    def keeps_category(self, mark: Mark) -> bool:
+        """Return whether the phrase is the source's: then its category is, too.
+
+        What is new is of one category, which says nothing.
+        """
+        return self.classes == "one" and not mark.is_renamed
 
     def thing(self, phrase: Phrase) -> str:
         """Return the phrase's words, as other formats do: all are of one category here."""

@@ -722,6 +722,18 @@ def test_an_equal_box_that_somebody_added_is_written_once(
     assert out == COCO
 
 
+def test_categories_of_grounding_come_back(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """They became a new one, "object"."""
+    data = json.loads(json.dumps({**COCO, "images": COCO["images"][:1]}))
+    data["images"][0]["caption"] = "a red cup and a dog"
+    data["annotations"] = COCO["annotations"][:2]
+    for box, span in zip(data["annotations"], ([0, 9], [14, 19]), strict=True):
+        box["tokens_positive"] = [span]
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    out = back(tmp_path / "x.json", "coco-grounding", "annotations.json")
+    assert json.loads(out.read_text()) == data
+
+
 def test_ids_of_coco_that_are_decimals_stay_so(tmp_path: Path, back: Callable[..., Path]) -> None:
     """As tables of columns with gaps write them."""
     data = {**COCO, "images": [{**COCO["images"][1], "id": 1.0}]}
