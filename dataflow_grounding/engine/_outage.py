@@ -7,6 +7,7 @@ tells: until it is answered, nothing else is sent, and no request loses a try.
 
 import asyncio
 import math
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -23,7 +24,10 @@ Ask: TypeAlias = Callable[[Request[None], Endpoint], Awaitable[None]]
 
 
 def sign_of_life() -> Request[None]:
-    """Make a request that any endpoint can answer: a few words, and no picture."""
+    """Make a request that any endpoint can answer: a few words, and no picture.
+
+    No two are equal: a gateway's cache would answer for a dead model.
+    """
 
     def read(reply: str) -> tuple[None, list[Note]]:
         """Return nothing: that there is a reply is enough."""
@@ -37,7 +41,7 @@ def sign_of_life() -> Request[None]:
     }
     return Request(
         task="expression_extraction",  # which every serving knows
-        input={"caption": "A cup."},
+        input={"caption": f"Cup {secrets.token_hex(4)}"},
         images=(),
         instructions='Answer with {"ok": true}.',
         schema=schema,

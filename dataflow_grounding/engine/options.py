@@ -24,8 +24,8 @@ class RunOptions:
 
     Args:
         max_attempts: Tries per request, for replies that can't be read and for server faults.
-        max_wait: Seconds for which rate limits are waited for while no answer comes; then the run
-            stops.
+        max_wait: Seconds for which rate limits and outages are waited for while no answer comes;
+            then the run stops.
         max_requests: Most requests of the run, tries included; None is without limit.
         budget_usd: Most USD of the run, which needs `prices`; None is without limit.
         prices: What the model's tokens cost.

@@ -107,7 +107,8 @@ REFUSED = "Only the record fails. Ten in a row: exit 4."
 QUOTA = "Exit 3 if the wait exceeds `workflow.max_wait`."
 STANDS = "Only the record fails. `--retry-failed` asks again."
 UNREADABLE = "Asked again in another way, then the record fails."
-DOWN = "The run waits, up to five minutes to connect."
+DOWN = "The run waits up to `workflow.max_wait`, then stops: exit 3. No record loses an attempt."
+NO_CREDIT = "Exit 3. Nothing is marked: after a top-up the same command goes on."
 
 
 def always(rule: FaultRule) -> Callable[[bool], FaultRule]:
@@ -136,17 +137,44 @@ def busy_for(seconds: float) -> FaultRule:
     return rule
 
 
+def down(seconds: float) -> Callable[[ReceivedRequest], bool]:
+    """Whether the server is down: for so long from its twelfth request on."""
+    first: list[float] = []
+
+    def is_down(request: ReceivedRequest) -> bool:
+        if request.index < 12:
+            return False
+        first.append(request.time)
+        return request.time < first[0] + seconds
+
+    return is_down
+
+
 _WEATHERS = [
     Weather("at the start: 401", STOPS, always(on(faults.unauthorized())), 4, most=8),
     Weather("at the start: 403", STOPS, always(on(faults.forbidden())), 4, most=8),
     Weather("at the start: 404", STOPS, always(on(faults.model_not_found())), 4, most=8),
     Weather("later: 401", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
     Weather(
-        "later: 429 (no credit)",
-        STOPS,
+        "no credit: 429",
+        NO_CREDIT,
         always(on(faults.quota_exceeded(), indexes=MIDDLE)),
-        4,
+        3,
         most=33,
+    ),
+    Weather(
+        "no credit: 402",
+        NO_CREDIT,
+        always(on(Fault(402, "Out of credit."), indexes=MIDDLE)),
+        3,
+        most=33,
+    ),
+    Weather(
+        "402 for one record (fewer max_tokens)",
+        "Only the record fails. The next run tries again. Two in a row: exit 3.",
+        always(on(Fault(402, "Add credits, or fewer max_tokens."), containing=ONE)),
+        1,
+        1,
     ),
     Weather(
         "a content filter: 400",
@@ -166,7 +194,6 @@ _WEATHERS = [
             True,
         )
         for status, said in (
-            (402, "Out of credit."),
             (403, "Your input was flagged."),
             (404, "No such image."),
         )
@@ -326,6 +353,13 @@ _WEATHERS = [
         lambda full: on(faults.stall(1.2), indexes=[15]),
         settings={"vlm.openai.timeout": 0.8, "workflow.max_attempts": 5},
     ),
+    Weather(
+        "503 for minutes",
+        DOWN,
+        lambda full: on(faults.server_error(503), where=down(25.0 if full else 4.0)),
+        most=6 * COUNT,
+    ),
+    Weather("a redirect for all records", STOPS, always(on(Fault(307, "moved"))), 4, most=1),
     Weather(
         "a server: restarted",
         DOWN,
