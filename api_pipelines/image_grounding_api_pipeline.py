@@ -49,11 +49,10 @@ class ImageGroundingAPIPipeline(Pipeline):
 
 
 if __name__ == "__main__":
-    with as_command():  # errors and Ctrl-C: one line, and the exit code that `generate` has
+    with as_command():  # errors and Ctrl-C: one line; the exit code that `generate` has
         pipeline = ImageGroundingAPIPipeline()
         pipeline.compile()  # checks the plan; then records stream through all steps
         summary = pipeline.run()
         # annotations.jsonl and report.html next to the step files
         publish(summary, pipeline.storage)
         print(summary)
-        raise SystemExit(summary.exit_code)

@@ -60,7 +60,7 @@ class ImageReferringExpressionAPIPipeline(Pipeline):
 
 
 if __name__ == "__main__":
-    with as_command():  # errors and Ctrl-C: one line, and the exit code that `generate` has
+    with as_command():  # errors and Ctrl-C: one line; the exit code that `generate` has
         pipeline = ImageReferringExpressionAPIPipeline(
             seed_file(str(CACHE_PATH), str(IMAGES), kitti=str(LABELS))
         )
@@ -69,4 +69,3 @@ if __name__ == "__main__":
         # annotations.jsonl and report.html next to the step files
         publish(summary, pipeline.storage)
         print(summary)
-        raise SystemExit(summary.exit_code)

@@ -47,7 +47,7 @@ class ImageRegionCaptionPipeline(Pipeline):
 
 
 if __name__ == "__main__":
-    with as_command():  # errors and Ctrl-C: one line, and the exit code that `generate` has
+    with as_command():  # errors and Ctrl-C: one line; the exit code that `generate` has
         pipeline = ImageRegionCaptionPipeline()
         pipeline.compile()  # checks the plan; then records stream through both steps
         summary = pipeline.run()
@@ -58,4 +58,3 @@ if __name__ == "__main__":
         # annotations.jsonl and report.html next to the step files
         publish(summary, pipeline.storage)
         print(summary)
-        raise SystemExit(summary.exit_code)

@@ -22,6 +22,7 @@ from click.shell_completion import get_completion_class
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import GroundingError, RunStopped
+from dataflow_grounding._util.exit_codes import exit_codes
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.terminal import say
@@ -193,16 +194,21 @@ def main() -> None:
 def as_command() -> Iterator[None]:
     """Let a script end as the command line does.
 
+    Where records of its runs failed, or none succeeded, the exit code says so: runs of pipelines,
+    and `run` of operators. The highest counts, and a run that is done again replaces its code.
+
     After Ctrl-C, a GroundingError, or where memory runs out, a line on standard error says what
     happened; with `--debug` among the process's arguments a traceback shows where an error was
     raised. Other exceptions pass through.
 
     Raises:
         SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another
-            GroundingError, or where memory runs out.
+            GroundingError, or where memory runs out. At the end of the block with 1 where records
+            failed, and 4 where none succeeded.
     """
     try:
-        yield
+        with exit_codes() as codes:
+            yield
     except (KeyboardInterrupt, click.Abort):
         say("Error: interrupted: run the same command again")
         raise SystemExit(130) from None
@@ -223,6 +229,9 @@ def as_command() -> Iterator[None]:
         for line in str(error).splitlines():
             say(f"Error: {line}")
         raise SystemExit(error.exit_code if isinstance(error, RunStopped) else 2) from None
+    code = max(codes.values(), default=0)
+    if code:
+        raise SystemExit(code)
 
 
 def _run() -> None:

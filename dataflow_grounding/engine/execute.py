@@ -17,6 +17,7 @@ from dataflow_grounding._util.errors import (
     StorageFailed,
     errors_as,
 )
+from dataflow_grounding._util.exit_codes import note_exit_code
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.records import Record
@@ -246,6 +247,7 @@ def _execute_segment(
     # of a finished run, too: its manifest has read the rows to compare them
     summary.handover.seen = source.seen
     summary.handover.digest = source.digest
+    note_exit_code(summary.annotations, summary.exit_code)
     return summary
 
 

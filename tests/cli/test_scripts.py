@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing import FaultRule, LoopbackServer, faults, on
 from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Done, ended
 
@@ -81,6 +81,50 @@ def test_scripts_have_the_exit_codes_of_generate(folder: Path, name: str) -> Non
         "Error: no model is named: set model_name, or DF_MODEL in the environment\n",
     )
     assert ran().code == 0
+
+
+@pytest.mark.parametrize("name", ["mine.py", "image_grounding_api_pipeline.py"])
+@pytest.mark.parametrize(
+    ("rules", "code", "failed"),
+    [
+        pytest.param([on(faults.refusal())], 4, 10, id="all fail"),
+        pytest.param([on(faults.refusal(), containing="astronaut")], 1, 1, id="one fails"),
+        pytest.param([], 0, 0, id="none fails"),
+    ],
+)
+def test_scripts_end_with_what_became_of_their_records(
+    folder: Path, name: str, rules: list[FaultRule], code: int, failed: int
+) -> None:
+    with LoopbackServer(faults=rules) as server:
+        done = ended(started(folder, name, DF_BASE_URL=server.base_url, DF_MODEL="loopback"))
+    assert done.code == code, done
+    assert f"{10 - failed} done, {failed} failed" in done.out
+
+
+AGAIN = """
+from dataflow_grounding import CaptionGenerator, FileStorage, as_command, serving_from_environment
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
+
+with as_command():
+    step = FileStorage("example_data/captions.jsonl", "cache", "mine").step()
+    captions = CaptionGenerator(serving_from_environment())
+    captions.run(step, output_caption_key="said", output_cleaned_caption_key="cleaned")
+    if {again}:
+        with holding(current_options, RunOptions(retry_failed=True)):
+            captions.run(step, output_caption_key="said", output_cleaned_caption_key="cleaned")
+"""
+
+
+@pytest.mark.parametrize(("again", "code"), [(False, 1), (True, 0)])
+def test_a_run_of_an_operator_counts_and_one_done_again_replaces_it(
+    folder: Path, again: bool, code: int
+) -> None:
+    (folder / "api_pipelines" / "again.py").write_text(AGAIN.format(again=again))
+    rules = [on(faults.refusal(), times=1)]
+    with LoopbackServer(faults=rules) as server:
+        done = ended(started(folder, "again.py", DF_BASE_URL=server.base_url, DF_MODEL="loopback"))
+    assert done.code == code, done
 
 
 @pytest.mark.parametrize("name", ["image_grounding_step1.jsonl", "image_grounding_failures.jsonl"])

@@ -1,0 +1,39 @@
+"""The exit codes of the runs in this process, for a script that ends as the command line does.
+
+It is a module of its own so that the command line needn't import the engine to begin.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Those of `exit_codes` that are open. Threads of a script note their runs here, too, which a
+# context variable would miss.
+_open: list[dict[str, int]] = []
+
+
+@contextmanager
+def exit_codes() -> Iterator[dict[str, int]]:
+    """Yield the exit codes of the runs that end in the block, which enter them.
+
+    Each is under the file that the run wrote, so that a run that is done again replaces its code.
+
+    Example:
+        >>> with exit_codes() as codes:
+        ...     note_exit_code("boxes.jsonl", 4)
+        ...     note_exit_code("boxes.jsonl", 1)
+        >>> codes
+        {'boxes.jsonl': 1}
+    """
+    codes: dict[str, int] = {}
+    _open.append(codes)
+    try:
+        yield codes
+    finally:
+        # not by `remove`, which takes any that is equal
+        _open[:] = [other for other in _open if other is not codes]
+
+
+def note_exit_code(path: str, code: int) -> None:
+    """Enter the exit code of a run that has ended into all open `exit_codes`, under its file."""
+    for codes in _open:
+        codes[path] = code
