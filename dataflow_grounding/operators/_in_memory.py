@@ -37,7 +37,8 @@ class Annotated(list[ShownRecord]):
     """The records that an operator gives back, in order.
 
     Attributes:
-        failures: (place, error) of each record that failed.
+        failures: (place, error) of each record that failed, those of an operator before this one
+            first. Places are in the first operator's list, from 0.
     """
 
     def __init__(
@@ -162,6 +163,12 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     rows = _rows_of_list(operator, data)
     if rows:
         check_columns(operator, rows, InputError)
+    # what an operator before this one gave back has lost some of the first one's rows
+    places: Sequence[int] = range(len(rows))
+    earlier: list[tuple[int, RecordError]] = []
+    if isinstance(data, Annotated):
+        places = [record.place for record in data]
+        earlier = data.failures
     results = annotate_all(operator, rows, until_failure=on_error == "raise")
     nulls = dict.fromkeys(operator.writes().values())
     failures: list[tuple[int, RecordError]] = []
@@ -170,13 +177,13 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
         if error is None:
             kept[number] = record
             continue
-        failures.append((number, error))
+        failures.append((places[number], error))
         if on_error == "keep":
             kept[number] = record.updated(nulls)
     if failures:
         _report_failures(failures, len(rows), on_error)
     if frame is None:
-        return Annotated(kept.values(), failures)
+        return Annotated(kept.values(), [*earlier, *failures])
     return _annotated_frame(operator, frame, rows, kept, failures)
 
 
@@ -228,7 +235,8 @@ def _annotated_frame(
                 names[name] = None
     for name in names:
         result[name] = _column([record.get(name) for record in kept.values()])
-    failed_rows: list[dict[str, Any]] = []
+    # pandas hands `attrs` on: these failed in an operator before this one
+    failed_rows: list[dict[str, Any]] = list(frame.attrs.get("failures", ()))
     for number, error in failures:
         index = frame.index[number]
         failed_row = {"place": number, "index": index, "kind": error.kind, "error": str(error)}

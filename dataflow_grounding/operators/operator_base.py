@@ -269,7 +269,8 @@ class Operator(plan.Annotator, ABC):
         Returns:
             The same kind, with the columns added: a list has `failures`, (place, error) each; a
             DataFrame, which keeps its index and all other columns as they are, has them in
-            `.attrs["failures"]`, as JSON.
+            `.attrs["failures"]`, as JSON. Failures of several operators add up. Places in a list
+            are those of the first operator's list; of a DataFrame's row, the `index` stays.
 
         Raises:
             InputError: No row has a column that it needs (for one record, a RecordError), or

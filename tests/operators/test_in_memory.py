@@ -325,6 +325,25 @@ def test_a_dataframe_keeps_index_order_and_types(
     pandas.testing.assert_frame_equal(frame, before)
 
 
+@pytest.mark.parametrize("kind", [list, pandas.DataFrame])
+def test_failures_of_several_operators_add_up(rows: list[dict[str, Any]], kind: Any) -> None:
+    @operator(writes=["checked"])
+    def check(record: dict[str, Any]) -> dict[str, Any]:
+        if record["n"] == rows[2]["n"]:
+            raise ValueError("the third one")
+        return {"checked": True}
+
+    first = PhraseGrounder(EmbeddedServing())(kind(rows))
+    done = check(first)
+    assert len(done) == 1
+    if kind is list:
+        assert [place for place, _ in done.failures] == [1, 3, 2]
+        assert [place for place, _ in first.failures] == [1, 3]
+    else:
+        assert [failure["index"] for failure in done.attrs["failures"]] == [1, 3, 2]
+        assert [failure["index"] for failure in first.attrs["failures"]] == [1, 3]
+
+
 def test_a_dataframe_in_which_every_row_fails_raises_or_is_kept_with_the_columns(
     rows: list[dict[str, Any]],
 ) -> None:
