@@ -350,17 +350,20 @@ class Run:
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results: list[Result] = [(None, None)] * len(self.steps)
+        first_failed = len(self.steps)
         for level in self._levels:
+            # Those before a step that has failed still do their work, for their own files.
+            indices = [index for index in level if index < first_failed]
             now = record
             for columns, _ in results:
                 now = now.updated(columns or {})
-            steps = [self._annotate(index, place, now, work) for index in level]
+            steps = [self._annotate(index, place, now, work) for index in indices]
             # nearly always it is one, which needs no task
             of_level = [await steps[0]] if len(steps) == 1 else await all_done(steps)
-            for index, result in zip(level, of_level, strict=True):
+            for index, result in zip(indices, of_level, strict=True):
                 results[index] = result
-            if any(columns is None for columns, _ in of_level):
-                break
+                if result[0] is None:
+                    first_failed = min(first_failed, index)
         is_changed = any(columns is None and isinstance(e, ImageChanged) for columns, e in results)
         if is_changed and not again:
             work.key = await self._kept.finished.key_of(record)

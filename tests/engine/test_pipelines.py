@@ -118,6 +118,31 @@ def test_both_ways_give_the_same_bytes_whatever_the_order_of_replies(
         assert all("\n" not in line["message"] for line in lines)
 
 
+class Beside(Grounding):
+    """Its last step needs nothing of the others, so that it works before the second one."""
+
+    def forward(self) -> None:
+        self.extractor.run(self.storage.step())
+        self.grounder.run(self.storage.step())
+        self.count.run(self.storage.step(), input_expressions_key="caption")
+
+
+def test_a_record_that_fails_in_a_step_that_needs_no_other_is_in_their_files(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with LoopbackServer() as server:
+        beside = Beside(tmp_path, server)
+        beside.compile()
+        summary = beside.run()
+    assert (summary.done, summary.failed) == (19, 1)
+    files = beside.files()
+    counts = [len(files[f"dataflow_cache_step_step{n}.jsonl"].splitlines()) for n in (1, 2, 3)]
+    assert counts == [20, 20, 19]
+    [failure] = files["dataflow_cache_step_failures.jsonl"].splitlines()
+    assert json.loads(failure)["step"] == "step2_count"
+
+
 def test_rows_of_one_image_keep_their_ids_whatever_the_order_of_replies(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
