@@ -59,6 +59,7 @@ class ThingCounter(Operator):
     """Counts one kind of thing in each picture: `thing` as a noun in the singular."""
 
     name = "thing_counter"
+    tasks = ("count",)  # `check` says whether the serving can answer them
     input_keys = {"image": "image_path"}
     output_keys = {"count": "count"}
 

@@ -17,7 +17,7 @@ from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import STATUSES, Record, Update
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
@@ -316,8 +316,9 @@ def _records(run: SpecRun, rows: Iterable[Row]) -> Iterator[Record]:
 def unanswerable(run: SpecRun) -> list[str]:
     """Return what steps ask that their servings can't answer, one line each.
 
-    Operators state their tasks. Where one doesn't, the first TRIED records tell what it asks, up to
-    the first request of each. A serving whose `tasks` is None answers any.
+    Operators state their tasks. Where one doesn't, it is called on the first TRIED records, up to
+    its first request, with made-up columns for what earlier steps would have added. A serving whose
+    `tasks` is None answers any.
     """
     lines = []
     all_are_stated = True
@@ -335,8 +336,43 @@ def unanswerable(run: SpecRun) -> list[str]:
         return lines
     steps = [_StepEstimate(step, run) for step in run.job.steps]
     records = _records(run, itertools.islice(run.job.rows(), TRIED))
-    run_blocking(lambda: _work_through(steps, records, KeyedLog(""), None))
+    run_blocking(lambda: _call_each(steps, records))
     return _asked_in_vain(steps)
+
+
+async def _call_each(steps: Sequence[_StepEstimate], records: Iterable[Record]) -> None:
+    # A step that gets no reply, or fails, doesn't end a record here: a later one may ask as well.
+    stored = _Stored(KeyedLog(""))
+    memo = ImageMemo(None, keeps=False)
+    for record in records:
+        for step in steps:
+            update = await step.work_on(record, stored, memo)
+            if update is None:
+                update = _made_up(step.step, record)
+            record = record.updated(update)
+
+
+def _made_up(step: Step, record: Record) -> Update:
+    # What a step could add to a record. Expressions are of each status, as a later step may ask
+    # about some only. What else isn't known is null.
+    width, height = 1, 1
+    with suppress(RecordError):
+        key = image_column(step.operator, record)
+        if key is not None:
+            width, height = open_image(record, key).size
+    text = str(record.get("caption") or "a thing")
+    box = {"bbox_id": "0", "bbox": [0, 0, width, height], "score": None}
+    expressions = []
+    for status in STATUSES:
+        instances = [box] if status == "grounded" else []
+        common = {"expression_id": status, "text": text, "noun_chunk": text, "char_span": None}
+        expressions.append({**common, "instances": instances, "status": status})
+    known = {"caption": text, "cleaned_caption": text, "expressions": expressions}
+    update: Update = {"width": width, "height": height}
+    usual = getattr(step.operator, "output_keys", {})
+    for role, column in step.operator.writes().items():
+        update[column] = known.get(usual.get(role, column))
+    return update
 
 
 def _tasks_of(step: Step) -> Sequence[str]:

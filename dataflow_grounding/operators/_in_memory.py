@@ -167,7 +167,8 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     places: Sequence[int] = range(len(rows))
     earlier: list[tuple[int, RecordError]] = []
     if isinstance(data, Annotated):
-        places = [record.place for record in data]
+        # a caller may have added rows of their own
+        places = [getattr(row, "place", number) for number, row in enumerate(data)]
         earlier = data.failures
     results = annotate_all(operator, rows, until_failure=on_error == "raise")
     nulls = dict.fromkeys(operator.writes().values())

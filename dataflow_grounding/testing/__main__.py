@@ -6,8 +6,27 @@ import argparse
 import signal
 import time
 from contextlib import suppress
+from typing import Any
 
-from dataflow_grounding.testing import Answers, CannedAnswers, EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import Answers, EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.received import BadRequest
+
+
+class _WithText:
+    """EchoAnswers, and `text` for every task that they don't know."""
+
+    reads = EchoAnswers.reads
+
+    def __init__(self, box_format: str, text: str) -> None:
+        self._shipped = EchoAnswers(box_format)
+        self._text = text
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any] | str:
+        """Return the answer to a request."""
+        try:
+            return self._shipped(request)
+        except BadRequest:
+            return self._text
 
 
 def main() -> None:
@@ -16,7 +35,9 @@ def main() -> None:
         prog="python -m dataflow_grounding.testing", description=__doc__
     )
     parser.add_argument(
-        "--text", help="answer every request with this text (default: an invented, valid answer)"
+        "--text",
+        help="the reply to tasks of your own, which are refused without it; the shipped ones have"
+        " invented, valid answers",
     )
     parser.add_argument(
         "--box-format", default="xyxy_px", help="how boxes are written (default: xyxy_px)"
@@ -30,7 +51,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     answers: Answers = EchoAnswers(arguments.box_format)
     if arguments.text is not None:
-        answers = CannedAnswers(arguments.text)
+        answers = _WithText(arguments.box_format, arguments.text)
     server = LoopbackServer(
         answers,
         latency=arguments.latency,

@@ -157,8 +157,11 @@ class EchoAnswers:
 
 def unknown_task(request: ReceivedRequest) -> BadRequest:
     """Return the 400 for a request whose `<input>` names no task of this server."""
+    if not request.task:
+        return BadRequest('no task is named: the text part must hold <input>{"task": …}</input>')
     return BadRequest(
-        f'no answer for task {request.task!r}: the text part must hold <input>{{"task": …}}</input>'
+        f"this testing server knows the shipped tasks only, not {request.task!r}: start it with"
+        " --text and the reply to yours, in a script with CannedAnswers or a function"
     )
 
 

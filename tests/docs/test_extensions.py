@@ -31,7 +31,7 @@ from dataflow_grounding.testing import (
     on,
 )
 from tests.formats.data import draw
-from tests.support.workplace import REPOSITORY, Workplace, command
+from tests.support.workplace import REPOSITORY, Workplace, command, ended, process
 
 EXTENSIONS = REPOSITORY / "extensions"
 
@@ -425,3 +425,54 @@ def test_a_task_that_a_serving_has_no_answer_to_is_told_before_a_run(
         assert done.code == 2, done
         assert "step0_mood asks mood, which " in done.err
         assert " can't answer: name another model in vlm.backend" in done.err
+
+
+LATER = """
+from dataflow_grounding import ExpressionExtractor, PhraseGrounder, Pipeline, open_image
+from task_of_your_own import ThingCounter, count_of
+class FoundCounter(ThingCounter):
+    input_keys = {"image": "image_path", "expressions": "expressions"}
+    async def annotate(self, record, ask):
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        found = [e for e in record["expressions"] if e["status"] == "grounded"]
+        return {self.keys.count: [await ask(count_of(image, e["text"])) for e in found]}
+class Counts(Pipeline):
+    name = "counts"
+    def __init__(self, storage, serving, found=False):
+        self.storage = storage
+        self.extractor, self.grounder = ExpressionExtractor(serving), PhraseGrounder(serving)
+        self.counter = (FoundCounter if found else ThingCounter)(serving, "person")
+    def forward(self):
+        self.extractor.run(self.storage.step(), input_caption_key="caption")
+        self.grounder.run(self.storage.step())
+        self.counter.run(self.storage.step())
+"""
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["tasks", "no tasks"])
+@pytest.mark.parametrize("found", [True, False], ids=["of boxes", "of the picture"])
+def test_a_task_of_a_later_step_is_told_before_a_run(
+    workplace: Workplace, stated: bool, found: bool
+) -> None:
+    workplace.many(2)
+    task = (EXTENSIONS / "task_of_your_own.py").read_text()
+    stating = [line for line in task.splitlines() if line.startswith("    tasks = ")]
+    assert len(stating) == 1
+    if not stated:
+        task = task.replace(stating[0], "")
+    (workplace.folder / "task_of_your_own.py").write_text(task)
+    (workplace.folder / "own_counts.py").write_text(LATER)
+    spec = {
+        "results_dir": "out",
+        "autolabel_type": "own_counts:Counts",
+        "counts": {
+            "vlm": {"backend": "embedded"},
+            "data": {"input_jsonl": "captions.jsonl"},
+            "settings": {"found": found},
+        },
+    }
+    path = workplace.folder / "own.yaml"
+    path.write_text(json.dumps(spec))
+    done = ended(process(["check", "-e", str(path)]))  # modules of these names are several here
+    assert done.code == 2, done
+    assert "step2_thing_counter asks count, which embedded-opencv can't answer" in done.err

@@ -363,10 +363,36 @@ def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_
             assert (address.hostname, address.path) == ("127.0.0.1", "/v1")
             assert address.port
             assert send(address.port).status == 401
-            assert send(address.port, Authorization="Bearer k").content == "hello"
+            reply = send(address.port, question(task="own"), Authorization="Bearer k")
+            assert reply.content == "hello"
         finally:
             running.terminate()
         assert running.wait(120) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ([], 400, "knows the shipped tasks only, not 'count': start it with --text"),
+        (["--text", '{"count": 3}'], 200, '{"count": 3}'),
+    ],
+)
+def test_the_server_by_itself_answers_own_tasks_with_the_text_that_it_is_given(
+    arguments: list[str], status: int, said: str
+) -> None:
+    command = [sys.executable, "-m", "dataflow_grounding.testing", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        port = urlsplit(running.stdout.readline().strip()).port
+        assert port
+        try:
+            own = send(port, question(task="count"))
+            shipped = send(port, question())
+        finally:
+            running.terminate()
+    told = own.content if status == 200 else own.json["error"]["message"]
+    assert (own.status, said in told) == (status, True), told
+    assert json.loads(shipped.content)["caption"].startswith("A ")
 
 
 def is_open(port: int) -> bool:
