@@ -20,6 +20,7 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import ImageFacts
+from dataflow_grounding.images.image import SECOND_NS
 
 T = TypeVar("T")
 
@@ -27,7 +28,6 @@ SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
 SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
 READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
-_SECOND_NS = 10**9
 _FACTS = ImageFacts.__dataclass_fields__  # the facts that this version wants to know, by name
 
 
@@ -150,11 +150,8 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
 
 
 def is_young(file: images.ImageFile) -> bool:
-    """Whether a file has changed so lately that it may change again and keep its state.
-
-    Some file systems count whole seconds.
-    """
-    counts_seconds = file.ctime_ns % _SECOND_NS == 0
+    """Whether a file has changed so lately that it may change again and keep its state."""
+    counts_seconds = file.ctime_ns % SECOND_NS == 0
     changed = file.changed_ns if counts_seconds else file.mtime_ns
     return time.time_ns() - changed <= YOUNG_NS
 

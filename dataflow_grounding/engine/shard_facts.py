@@ -3,14 +3,19 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.engine.image_memo import log_of, remembered
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.shard import lines_path
+from dataflow_grounding.images.files import read_file
 from dataflow_grounding.images.image import find_image, is_far
 
 BLOCK = 1 << 20  # bytes that are read at a time
@@ -36,27 +41,42 @@ def digest_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
-    """Return two digests: of the paths of a step's pictures, and of their sizes and times.
+def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]:
+    """Return two digests: of the paths of a step's pictures, and of their contents.
 
-    Only local pictures count: remote ones, and those that can't be found, are left out.
+    Only local pictures count: remote ones, and those that can't be read, are left out.
 
     Args:
         path: The step's file; one that is missing has no pictures.
         folders: Where pictures are looked for. Addresses, and what is no path, are left out.
+        checkpoint: The folder (`.ckpt`) in which the run remembers pictures, which aren't read then
+            unless they were touched since.
     """
     places = hashlib.sha256()
-    states = hashlib.sha256()
+    contents = hashlib.sha256()
     if not os.path.exists(path):
-        return [places.hexdigest(), states.hexdigest()]
+        return [places.hexdigest(), contents.hexdigest()]
     here = [folder for folder in folders if isinstance(folder, str) and not is_remote(folder)]
-    for row in read_rows(path):
-        record = Record(row.data or {}, tuple(here))
-        column = "image_path" if record.get("image_path") else "image"
-        if not isinstance(record.get(column), str) or is_far(record, column):
-            continue
-        with suppress(RecordError):  # a picture that can't be found tells nothing
-            file = find_image(record, column)
-            places.update(os.fsencode(f"{file.path}\n"))
-            states.update(f"{file.file_bytes} {file.mtime_ns}\n".encode())
-    return [places.hexdigest(), states.hexdigest()]
+    records = (Record(row.data or {}, tuple(here)) for row in read_rows(path))
+    with closing(log_of(checkpoint)) as log:
+        look = partial(_picture_of, log=log)
+        for picture in side_by_side(look, records, lambda _: False, cores=True):
+            if picture is not None:
+                places.update(os.fsencode(f"{picture[0]}\n"))
+                contents.update(f"{picture[1]}\n".encode())
+    return [places.hexdigest(), contents.hexdigest()]
+
+
+def _picture_of(record: Record, log: KeyedLog) -> tuple[str, str] | None:
+    column = "image_path" if record.get("image_path") else "image"
+    if not isinstance(record.get(column), str) or is_far(record, column):
+        return None
+    with suppress(RecordError):  # a picture that can't be read tells nothing
+        file = find_image(record, column)
+        facts = remembered(log, file)
+        return file.path, facts.digest if facts else _sha256_of(file.path)
+    return None
+
+
+def _sha256_of(path: str) -> str:
+    return hashlib.sha256(read_file(path)).hexdigest()

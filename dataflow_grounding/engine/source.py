@@ -36,7 +36,7 @@ from dataflow_grounding.engine.shard import (
     shard_of,
 )
 from dataflow_grounding.images.files import Header, read_header
-from dataflow_grounding.images.image import ImageFile, find_image, is_far, pinned
+from dataflow_grounding.images.image import SECOND_NS, ImageFile, find_image, is_far, pinned
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.shard import Shard
@@ -493,8 +493,9 @@ class Source:
         far = functools.partial(is_far, key=self.image_key)
         state = functools.partial(state_of_image, key=self.image_key)
         for image in side_by_side(state, self._records(), far):
-            # a time to come is a clock's fault, not a change
-            if image and since is not None and since <= image.changed_ns <= time.time_ns():
+            # a time to come is a clock's fault, not a change; within a second it may be rounded up
+            latest = time.time_ns() + SECOND_NS
+            if image and since is not None and since <= image.changed_ns <= latest:
                 return None
             digest.update(repr(image).encode())
         return digest.hexdigest()

@@ -429,8 +429,12 @@ class ImageFile(NamedTuple):
 
     @property
     def changed_ns(self) -> int:
-        """When it was changed last by either of its times, in nanoseconds since 1970."""
-        return max(self.mtime_ns, self.ctime_ns)
+        """When it was changed last by either time, in nanoseconds since 1970, at the latest.
+
+        Some systems count whole seconds.
+        """
+        is_whole = self.ctime_ns > 0 and self.ctime_ns % SECOND_NS == 0
+        return max(self.mtime_ns, self.ctime_ns + is_whole * (SECOND_NS - 1))
 
 
 def is_far(record: Record, key: str) -> bool:
@@ -622,6 +626,7 @@ def _facts_of(data: bytes, path: str, keep_for: ImageLimits | None) -> ImageFact
     return facts
 
 
+SECOND_NS = 10**9
 kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 """Facts of the last files, so that the record's next steps needn't read them again."""
 seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()

@@ -106,6 +106,7 @@ def _facts_of_shard(
     shard = run.options.shard
     assert shard is not None
     paths = [step.storage.output_path for step in run.job.steps]
+    checkpoint = run.job.steps[0].storage.checkpoint_folder
     return {
         "number": shard.number,
         "of": shard.of,
@@ -114,7 +115,7 @@ def _facts_of_shard(
         "files": [os.path.relpath(path, run.spec.results_dir) for path in paths],
         "bytes": [bytes_of(path) for path in paths],
         "digests": [digest_of(path) for path in paths],
-        "pictures": summary and pictures_of(paths[-1], image_folders),
+        "pictures": summary and pictures_of(paths[-1], image_folders, checkpoint),
         "code": [(step.operator.settings() or {}).get("source") for step in run.job.steps],
     }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, SpecError
@@ -46,6 +47,7 @@ _COLUMNS = (
     "regions",
     "bbox_problems",
 )
+_ENDING = "_bbox_vis.jpg"
 MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no limit
 
 
@@ -140,6 +142,12 @@ class RegionMarker(BoxWatching):
         # Any size will do: whether the column is empty doesn't depend on it.
         return read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
 
+    def files_there(self) -> int:
+        """Return how many pictures are in `output_dir`: those that were deleted are drawn again."""
+        with suppress(OSError):
+            return sum(name.endswith(_ENDING) for name in os.listdir(self.output_dir))
+        return 0
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the path of the picture with the marks, the boxes, and the prompt for them.
 
@@ -169,7 +177,7 @@ class RegionMarker(BoxWatching):
                 bbox_column.append(list(from_xyxy(bbox, "xywh")))
         numbered_boxes = largest(boxes.boxes, self.max_boxes)
         self._note_problems(boxes, numbered_boxes, ask)
-        path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
+        path = os.path.join(self.output_dir, f"{record.place + 1}{_ENDING}")
         marked_boxes = [bbox for _, bbox in numbered_boxes]
         await asyncio.to_thread(self._draw, image, marked_boxes, path)
         count = len(marked_boxes)

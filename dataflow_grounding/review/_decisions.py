@@ -237,21 +237,24 @@ class Decisions:
             request: The decision as the page sends it: `uid`, `action`, `seconds`, `queue`,
                 `comment`, and `changes`: of each expression `id` (any where it is `fresh`),
                 `version`, and `after` as `reviewed_expression` takes it, None to delete it; or
-                `undoes`, the uid of a decision.
+                `undoes`, the uid of a decision. `digest` is that of the picture that was shown.
             who: The reviewer.
 
         Returns:
             The changes as they are in the file.
 
         Raises:
-            InputError: The decision is not of that form, or somebody else changed one of the
-                expressions meanwhile.
+            InputError: The decision is not of that form, the picture is another than was shown, or
+                somebody else changed one of the expressions meanwhile.
             StorageFailed: It can't be put on disk.
         """
         about = _about_decision(request)
         with self._locked() as file:
             if about.get("uid") in self._line_of_uid:
                 return self._changes_of(about["uid"], key)
+            picture = JudgedPicture.of_record(record)
+            if request.get("digest") not in (None, picture.digest):
+                raise InputError("the picture was replaced since it was shown here: look again")
             placed = self.placed(record, key)
             own = expressions_of(record)
             expressions = standing_expressions(record, own, placed.outcomes)
@@ -282,10 +285,7 @@ class Decisions:
                 if id in placed.added:
                     taken["was"] = placed.added[id]
                 changes.append(taken)
-            about_row = {
-                "place": place_of(record),
-                "picture": JudgedPicture.of_record(record).to_json(),
-            }
+            about_row = {"place": place_of(record), "picture": picture.to_json()}
             self._append(file, who, {"record": key, **about_row, "changes": changes, **about})
             return changes
 

@@ -244,7 +244,7 @@ const reviewDecisions = (() => {
   function enqueue(action, view, ids, changes, next, more) {
     const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`;
     const now = performance.now();
-    waiting.push({ uid, ids, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
+    waiting.push({ uid, ids, record: view.key, digest: view.digest, action, queue: page.why(), changes, seconds: (now - since) / 1000,
       ...more });
     if (!more.seconds) since = now;
     views.set(view.place, next);

@@ -172,6 +172,10 @@ class Reviewable:
         self._decisions_seen = len(rows)
         return self._decided
 
+    def look_again(self, index: int) -> None:
+        """Have `placed` look at a record's picture again, which may have been replaced."""
+        self._placed.pop(index, None)
+
     def placed(self, index: int) -> Placed:
         """Return what was decided on a record, by its index; see `Decisions.placed`."""
         if index not in self.decided_records():

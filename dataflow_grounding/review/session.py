@@ -19,6 +19,7 @@ from dataflow_grounding.data.records import annotated_column, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import page_file
+from dataflow_grounding.review._judged_pictures import JudgedPicture
 from dataflow_grounding.review._overlay import (
     Outcome,
     reviewer_verdict,
@@ -191,7 +192,8 @@ class Session:
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
 
-        Added are `place`, the record's index, `key` and `comment`; for each expression its key
+        Added are `place`, the record's index, `key`, `comment`, and `digest`, that of the picture's
+        file, which a decision states; for each expression its key
         `id`, the `classColor` of its class where it states one, its `version`, `reviewed_by` and
         `verified`; for each box `verified`, and `box`, the index that items know it by: of the
         pipeline's box that it is, or was drawn in place of. A box that a reviewer added has no
@@ -207,13 +209,16 @@ class Session:
         placed = None
         with suppress(BrokenRow):  # the page says why
             self.reviewable.find_decisions(index)
+            self.reviewable.look_again(index)
             placed = self.reviewable.placed(index)
             own = expressions_of(record)
             same_thing = boxes_of_same_thing(own)
             rows = standing_expressions(record, own, placed.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
-        view = view_of(shown, self._picture_of(index), self._classes)
+        digest = JudgedPicture.of_record(record).digest
+        view = view_of(shown, self._picture_of(index, digest), self._classes)
         view["place"] = index
+        view["digest"] = digest
         view["key"] = key
         view["id"] = str(record.image_id) if has_id(record.image_id) else key
         view["kind"] = annotated_column(record) or view["kind"]
@@ -235,14 +240,16 @@ class Session:
                 box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
         return view
 
-    def _picture_of(self, index: int) -> Picture:
+    def _picture_of(self, index: int, digest: str | None) -> Picture:
         # Return the size of a record's picture and its addresses on this page, or why not. Its
-        # pixels aren't decoded for that.
+        # pixels aren't decoded for that. Browsers keep what is at an address, so another file with
+        # another digest has another one.
         try:
             size = read_header(path_of_picture(self.reviewable.record(index))).size
         except GroundingError as error:
             return Picture(missing=why_missing(error))
-        return Picture(size, f"picture/{index}-small.jpg", f"picture/{index}-large.jpg")
+        small, large = (f"picture/{index}-{name}.jpg?{digest or ''}" for name in ("small", "large"))
+        return Picture(size, small, large)
 
     def picture(self, index: int, name: str) -> bytes:
         """Return a copy of a record's picture: the bytes of an upright JPEG without metadata.

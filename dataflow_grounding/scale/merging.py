@@ -370,7 +370,7 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
         image_folders = run.get("image_folders")
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
-        now = pictures_of(last_file, image_folders)
+        now = pictures_of(last_file, image_folders, os.path.join(folder, CKPT))
         # Pictures that are remote, or were moved, can't be compared.
         if now[:1] == seen[:1] and now != seen:
             say(

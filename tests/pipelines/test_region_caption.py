@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.tasks.captions import read_marked_text
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.bytecode import instructions_of
-from tests.support.workplace import REPOSITORY, command
+from tests.support.workplace import LONG_AGO, REPOSITORY, command
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
 PROMPT = "Describe the content of each marked region in the image. There are {0} regions: <region1> to <region{0}>."
@@ -554,3 +555,18 @@ def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: Loopbac
     )
     assert "'promt' is not one of" in wrong.err
     assert "is it 'prompt'?" in wrong.err
+
+
+def test_a_picture_that_comes_back_has_its_own_marked_picture_again(tmp_path: Path) -> None:
+    rows = [{"image": "20.png", "bbox": [[50, 60, 70, 80]]}]
+    marked = tmp_path / "out" / "1_bbox_vis.jpg"
+    corners = []
+    with LoopbackServer(answers=EchoAnswers()) as server:
+        for color in ("teal", "maroon", "teal"):
+            picture(tmp_path, color=color)
+            os.utime(tmp_path / "20.png", LONG_AGO)
+            assert generate(tmp_path, server.base_url, rows)[0] == 0
+            with Image.open(marked) as drawn:
+                corners.append(drawn.getpixel((5, 5)))
+    assert corners[0] == corners[2] != corners[1]
+    assert server.count() == 2

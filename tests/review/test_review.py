@@ -258,6 +258,23 @@ def typed(page: Any, *keys: str) -> None:
             page.keyboard.press(key)
 
 
+def test_a_decision_is_about_the_picture_that_was_shown(
+    results: Path, serve: Callable[..., Server]
+) -> None:
+    server = serve(results)
+    shown = server.ask("record/0")
+    state = (results / "a.png").stat()
+    [expression, *_] = shown["expressions"]
+    change = {"id": expression["id"], "version": expression["version"], "after": None}
+    Image.new("RGB", (400, 300), (91, 121, 61)).save(results / "a.png")
+    os.utime(results / "a.png", ns=(state.st_atime_ns, state.st_mtime_ns))
+    answer = server.decide(change, action="delete", digest=shown["digest"])
+    assert answer["error"] == "the picture was replaced since it was shown here: look again"
+    now = server.ask("record/0")
+    assert now["thumbnail"] != shown["thumbnail"]
+    assert not server.decide(change, action="delete", digest=now["digest"])["error"]
+
+
 def test_boxes_are_drawn_moved_and_resized(results: Path, serve: Any, show: Any) -> None:
     page = show(serve(results, "--reviewer", "ann").address + SINGLE)
     for name, (act, number, expected) in ACTS.items():

@@ -179,14 +179,17 @@ def links(place: Workplace, full: bool) -> Outcome:
 def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
     """Pictures are replaced after one shard has seen them, and before the next begins."""
     with at_work(place, 0) as witness:
-        names = [place.picture(f"p{number}.jpg") for number in range(8)]
+        names = [place.picture(f"p{number}.bmp") for number in range(8)]
+        for name in names:
+            os.utime(place.folder / name, (1e9, 1e9))
         place.rows(
             {"image_path": n, "image_id": f"r{number}", "caption": n}
             for number, n in enumerate(names)
         )
         assert place.run("--shard", "1/2").code == 0
         for name in names:
-            place.picture(name, (80, 60))
+            place.picture(name, color="white")  # of the same size and time
+            os.utime(place.folder / name, (1e9, 1e9))
         assert place.run("--shard", "2/2").code == 0
         done = _merged(place)
         assert "1-of-2 are not those that it has seen: run that shard again" in done.err, done
