@@ -30,7 +30,7 @@ from dataflow_grounding.evaluation.figures.counting import (
     advice_on,
     figures_of,
 )
-from dataflow_grounding.evaluation.figures.duplicates import split, why_uneven
+from dataflow_grounding.evaluation.figures.duplicates import split
 from dataflow_grounding.evaluation.figures.linting import RULES, Finding, lint
 
 _LEAKS = {"leaks", "near_leaks"}
@@ -124,19 +124,25 @@ def split_command(
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
-    # A part may be off by one record, or by a twentieth of all records: that isn't told.
-    total = sum(counts["records"] for counts in parts.values())
+    # A part may be off by one picture, or by a twentieth of all: that isn't told.
+    counts = {name: part["pictures"] for name, part in parts.items()}
+    total = sum(counts.values())
+    why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
+    if alike:
+        why = (
+            "pictures that are nearly the same stay together, which leaves"
+            f" {total - alike:,} of {total:,} to divide"
+        )
+    empty = [name for name in counts if not counts[name]]
+    if empty:
+        return f"without a record: {', '.join(empty)}, because {why}"
     asked = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     allowed = max(1.0, total / 20)
-    if all(abs(parts[name]["records"] - asked[name] * total) <= allowed for name in asked):
+    if all(abs(counts[name] - asked[name] * total) <= allowed for name in asked):
         return ""
-    shares = ", ".join(f"{name} {parts[name]['records'] / total:.0%}" for name in asked)
+    shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in asked)
     wanted = ", ".join(f"{share:.0%}" for share in asked.values())
-    pictures = sum(counts["pictures"] for counts in parts.values())
-    return (
-        f"the parts are {shares}, not {wanted}: {why_uneven(pictures, alike)}."
-        " Another --seed may come nearer"
-    )
+    return f"the parts are {shares}, not {wanted}: {why}"
 
 
 def _parts(ratios: str) -> dict[str, float]:

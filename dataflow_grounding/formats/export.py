@@ -104,7 +104,10 @@ def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> 
 def _add_part(whole: Exported, part: Exported) -> None:
     if not part.written:
         reasons = "; ".join(filter(None, _why_nothing(part)))
-        raise InputError(f"nothing is written, because no record of {part.path} is left: {reasons}")
+        none = "the file has none. Remove it, or split more pictures"
+        raise InputError(
+            f"nothing is written, because no record of {part.path} is left: {reasons or none}"
+        )
     whole.parts[part.path] = part.written
     whole.written += part.written
     whole.lost += part.lost

@@ -220,10 +220,14 @@ def split(
 ) -> dict[str, Any]:
     """Split records by picture into a file for each part, `out`/NAME.jsonl.
 
-    Where pictures are found is written to `out`/run.json, and the classes next to it. A picture's
-    part follows from the seed and its path; of pictures that are nearly the same, from the path of
-    the first. So the same seed gives the same parts, and records that are added at the end change
-    none, unless they link two groups. Parts are as large as their weights only roughly.
+    Where pictures are found is written to `out`/run.json, and the classes next to it.
+
+    Pictures that are nearly the same are a group. Groups stand in a line, by a digest of the seed
+    and of the path of their first picture, and the line is cut where the parts' shares end. So a
+    part has as many pictures as asked for, up to one group; and pictures that are added move only
+    those that stand next to a cut. A group that is larger than the smallest share goes to the
+    front of the line, which is the part with the largest weight. Each part has a group, as far as
+    there are enough.
 
     Args:
         results: A results folder or a file of records.
@@ -239,7 +243,7 @@ def split(
         `unread` ones, and of boxes that were `rejected` and left out.
 
     Raises:
-        InputError: A record can't be read, `out` is there already, or a part would be empty.
+        InputError: A record can't be read, there is none, or `out` is there already.
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
@@ -252,18 +256,13 @@ def split(
         looks, unread = looks_of(names, pictures.paths(), folders)
     first = first_alike(looks)
     group_count = len(set(first))
-    part_of = _parts_by_chance(names, first, parts, seed)
+    if not names:
+        raise InputError(f"{results} has no picture to split")
+    part_of = _parts_by_share(names, first, parts, seed)
     counts = {name: {"records": 0, "pictures": 0} for name in parts}
     for picture, part in part_of.items():
         counts[part]["records"] += pictures.counts[pictures.number_of[picture]]
         counts[part]["pictures"] += 1
-    for name, count in counts.items():
-        if not count["records"]:
-            why = why_uneven(len(names), len(names) - group_count)
-            raise InputError(
-                f"{name} would be empty: {why}. Split more pictures (30 or more give three parts),"
-                " or choose another --seed or --ratios"
-            )
     with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
     run: dict[str, Any] = {
@@ -282,28 +281,6 @@ def split(
     }
 
 
-def why_uneven(pictures: int, alike: int) -> str:
-    """Return why the parts of a split don't have the shares that were asked for.
-
-    Args:
-        pictures: How many were divided.
-        alike: How many of these stay with an earlier one that is nearly the same.
-
-    Example:
-        >>> why_uneven(16, 0)
-        'each picture goes to a part by chance, and 16 pictures are few'
-    """
-    if alike:
-        return (
-            "pictures that are nearly the same stay together, which leaves"
-            f" {pictures - alike:,} of {pictures:,} to divide"
-        )
-    few = f"{pictures:,} pictures are few"
-    if pictures < 2:
-        few = "there is 1 picture" if pictures else "there is none"
-    return f"each picture goes to a part by chance, and {few}"
-
-
 def _pictures_of(results: str) -> DataSet:
     pictures = DataSet()
     for record in records_of(results):
@@ -312,20 +289,36 @@ def _pictures_of(results: str) -> DataSet:
     return pictures
 
 
-def _parts_by_chance(
+def _parts_by_share(
     pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    # Return by its name the part of each picture. It follows from a digest of the seed and of the
-    # name of the first picture of its group.
+    # Return by its name the part of each picture. `first` has the first picture of its group.
+    # Arrays, as there may be millions of pictures.
     import numpy as np
 
-    digests = (short_digest(f"{seed} {pictures[index]}") for index in first)
-    chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), float)
-    # The parts one after the other, on the scale of a digest of 8 bytes.
-    bounds = np.cumsum(list(parts.values())) / sum(parts.values()) * 2.0**64
-    part_numbers = np.searchsorted(bounds[:-1], chance, "right").tolist()
-    names = list(parts)
-    return {picture: names[number] for picture, number in zip(pictures, part_numbers, strict=True)}
+    largest_first = sorted(parts, key=lambda name: -parts[name])
+    shares = np.array([parts[name] for name in largest_first], float)
+    shares *= len(pictures) / shares.sum()
+    groups, group_of, sizes = np.unique(first, return_inverse=True, return_counts=True)
+    digests = (short_digest(f"{seed} {pictures[group]}") for group in groups)
+    chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)
+    # No cut can be near enough to both ends of a share that a group fills: such groups go first.
+    too_large = np.where(sizes > shares.min(), sizes, 0)
+    line = np.lexsort((chance, -too_large))
+    middles = np.cumsum(sizes[line]) - sizes[line] / 2
+    part_of_group = np.zeros(len(groups), int)
+    cut = 0
+    for number, end in enumerate(np.cumsum(shares)[:-1], 1):
+        # A group belongs to the part that its middle is in. But each part gets one, the largest
+        # first where there are fewer groups than parts.
+        latest = len(groups) - (len(parts) - number)
+        cut = max(cut + 1, min(int(np.searchsorted(middles, end)), latest))
+        part_of_group[line[cut:]] = number
+    part_numbers = part_of_group[group_of].tolist()
+    return {
+        picture: largest_first[number]
+        for picture, number in zip(pictures, part_numbers, strict=True)
+    }
 
 
 def _write_parts(
