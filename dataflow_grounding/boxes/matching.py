@@ -103,8 +103,10 @@ class _Things:
             for height_level, row in down:
                 cell = self._boxes.get((width_level, height_level, column, row), {})
                 for other_phrase, others in cell.items():
+                    if other_phrase == phrase:
+                        continue  # which may have thousands in the cell
                     for other in others:
-                        if other_phrase != phrase and iou(box, other) >= ONE_OF_CLASS:
+                        if iou(box, other) >= ONE_OF_CLASS:
                             return other
         return None
 

@@ -3,13 +3,15 @@
 Phrase and caption are compared in a folded form, in which case, spacing, kinds of quotation marks,
 accents' composition and the like make no difference. A folded text knows where each of its
 characters comes from, so that a match becomes a span in the original. Phrases are found between
-edges of words only: the folded text has a sign at each edge, and so has the phrase.
+edges of words only: the folded text is cut into words at each edge, and so is the phrase.
 """
 
 import re
 import unicodedata
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,9 +30,6 @@ _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
 # Markdown's marks of emphasis, code and links, as many as come together: in "**[a dog](x.html)**"
 # "**[" and "](x.html)**". An address has no brackets, so that none is read twice.
 _MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
-# The sign at which a word may begin or end. A folded text has no line breaks otherwise: they have
-# become blanks.
-_EDGE = "\n"
 # The kinds of characters: part of a word, or not. The kind is a capital where the character
 # continues the letter before it, as an accent does, so that no word ends between the two.
 _WORD = "w"
@@ -101,10 +100,10 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     folded_caption = _fold(caption)
     plain_caption = _without_marks(folded_caption)
     # Equal phrases are looked for together: each with its indices in `phrases`.
-    wanted: dict[str, _WantedPhrase] = {}
+    wanted: dict[tuple[str, ...], _WantedPhrase] = {}
     for index, text in enumerate(phrases):
         phrase = _stripped(_fold(text))
-        wanted.setdefault(phrase.edged, _WantedPhrase(phrase, [])).indices.append(index)
+        wanted.setdefault(phrase.words, _WantedPhrase(phrase, [])).indices.append(index)
     spans: list[Span | None] = [None] * len(phrases)
     is_taken = bytearray(len(caption))  # 1 for each character of the caption that is in a span
     longest_first = sorted(wanted.values(), key=lambda each: len(each.phrase.text), reverse=True)
@@ -180,10 +179,9 @@ class _Folded:
         kinds: The kind of each, as a string of the same length.
         starts: For each, where its letter begins in the original text.
         ends: For each, where its letter ends there.
-        edged: The text with _EDGE wherever a word may begin or end, before its first letter and
-            after its last: "\na\n \ncat\n" for "a cat". A phrase that is written the same way has
-            the signs at the same places, so that a plain search, which takes linear time, finds it
-            between edges of words only.
+        edges: Where in the text a word may begin or end.
+        words: What is between these: "a", " " and "cat" of "a cat". A phrase that is written the
+            same way has the same words, so that it is found between edges of words only.
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -191,9 +189,16 @@ class _Folded:
         self.kinds = kinds
         self.starts = starts
         self.ends = ends
-        edges = [edge.start() for edge in _EDGES.finditer(kinds)]
-        words = [text[start:end] for start, end in pairwise(edges)]
-        self.edged = _EDGE.join(["", *words, ""])
+        self.edges = [edge.start() for edge in _EDGES.finditer(kinds)]
+        self.words = tuple(text[start:end] for start, end in pairwise(self.edges))
+
+    @cached_property
+    def _places_of(self) -> Mapping[str, Sequence[int]]:
+        # the indices of each word among the words
+        places_of = defaultdict[str, list[int]](list)
+        for place, word in enumerate(self.words):
+            places_of[word].append(place)
+        return places_of
 
     def part(self, ranges: Sequence[Span]) -> "_Folded":
         """Return the folded text of the characters in these ranges alone."""
@@ -215,20 +220,19 @@ class _Folded:
         """
         if not phrase.text:
             return
-        # Both texts are compared with their signs for edges. `text`, whose characters `starts` and
-        # `ends` are about, has none: an index in `edged` is there less by the signs before it.
-        signs = 0  # how many there are in `edged` before `counted_to`
-        counted_to = 0
-        match = self.edged.find(phrase.edged)  # where the sign before the phrase's first letter is
-        while match >= 0:
-            first_letter = match + 1
-            signs += self.edged.count(_EDGE, counted_to, first_letter)
-            counted_to = first_letter
-            first = first_letter - signs
-            last = first + len(phrase.text) - 1
-            yield self.starts[first], self.ends[last]
-            # The sign at the phrase's end may be the one before the next occurrence, too.
-            match = self.edged.find(phrase.edged, match + len(phrase.edged) - 1)
+        # Only places of the phrase's rarest word are looked at: a caption may have as many words as
+        # there are phrases.
+        rarest = min(phrase.words, key=lambda word: len(self._places_of.get(word, ())))
+        words_before = phrase.words.index(rarest)
+        end = 0
+        for place in self._places_of.get(rarest, ()):
+            start = place - words_before
+            if start < end:
+                continue  # the occurrence before has some of these words
+            stop = start + len(phrase.words)
+            if self.words[start:stop] == phrase.words:
+                end = stop
+                yield self.starts[self.edges[start]], self.ends[self.edges[stop] - 1]
 
 
 class _WantedPhrase(NamedTuple):
@@ -245,12 +249,11 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
     plain = _without_marks(phrase)
     if plain is phrase and plain_caption is caption:
         return spans
-    # 1 for each character of the original caption that is in one of the first
-    is_covered = bytearray(caption.ends[-1] if caption.text else 0)
-    for start, end in spans:
-        is_covered[start:end] = bytes([1]) * (end - start)
+    covered = list(spans)
     for start, end in plain_caption.occurrences(plain):
-        if is_covered.find(1, start, end) < 0:
+        # the last that begins before this one's end
+        before = bisect_left(covered, (end, end)) - 1
+        if before < 0 or covered[before][1] <= start:
             spans.append((start, end))
     return spans
 

@@ -23,6 +23,10 @@ EXACT = 0.01  # px: numbers that come back closer than this are the same
 # 1 is its name: image, ref, box_start.
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")
 NOT_IN_CAPTION = "phrases that aren't in their caption"
+# Characters that aren't seen, gaps and a link's address make a place in a caption longer than its
+# text, but not longer than this: many phrases, each at the whole of a long caption, are not read.
+_MOST_TIMES_AS_LONG = 20
+_MOST_LONGER = 2000
 _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
 
 
@@ -35,7 +39,8 @@ def is_at_span(text: str, span: Any, caption: Any) -> bool:
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
         words = caption[start:end]
-        if not 0 <= start < end <= len(caption):
+        is_too_long = end - start > _MOST_TIMES_AS_LONG * len(text) + _MOST_LONGER
+        if is_too_long or not 0 <= start < end <= len(caption):
             return False
         return words == text or find_spans([text], words) == [(0, end - start)]
     except (TypeError, ValueError):

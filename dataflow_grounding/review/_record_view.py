@@ -1,5 +1,7 @@
 """A record as the pages' scripts read it: JSON, with offsets in UTF-16 units."""
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
@@ -187,8 +189,9 @@ def view_of(
         rows = expressions_of(record if isinstance(record, Record) else Record(record))
     except BrokenRow as error:
         problem = str(error)
+    spans = Utf16Spans(caption)
     expressions = [
-        _expression_view(index, id, row, caption) for index, (id, row) in enumerate(rows.items())
+        _expression_view(index, id, row, spans) for index, (id, row) in enumerate(rows.items())
     ]
     with_boxes = [expression for expression in expressions if expression["instances"]]
     classes = classes or PageClasses()
@@ -237,13 +240,13 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
         return expressions
+    last_of = Counter[str]()  # by an id, how many numbers were tried, from 2
     for expression in read_any_expressions(record):
         id = str(expression["expression_id"])
         key = id
-        number = 1
         while key in expressions:
-            number += 1
-            key = f"{id}~{number}"
+            last_of[id] += 1
+            key = f"{id}~{last_of[id] + 1}"
         expressions[key] = expression
     return expressions
 
@@ -273,7 +276,25 @@ def boxes_of_same_thing(
     return same
 
 
-def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:
+class Utf16Spans:
+    """Turns spans of code points in a text into spans of UTF-16 units, which scripts count in.
+
+    Example:
+        >>> Utf16Spans("\U0001f600 mug").of([2, 5])
+        [3, 6]
+    """
+
+    def __init__(self, text: str) -> None:
+        self.length = len(text)
+        # the places of characters beyond U+FFFF, each of which is two units
+        self._wide = [] if text.isascii() else [n for n, sign in enumerate(text) if sign > "\uffff"]
+
+    def of(self, span: Sequence[int]) -> list[int]:
+        """Return a span [start, end) of code points as one of UTF-16 units."""
+        return [end + bisect_left(self._wide, end) for end in span]
+
+
+def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
     # An unknown or missing status is taken from the boxes: `grounded` with any, else `pending`.
     status = row.get("status")
     if status not in STATUSES:
@@ -290,7 +311,7 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
         "status": status,
         "meaning": STATUS_MEANING[status],
         "color": None,
-        "span": utf16_span(caption, span) if is_span(span, len(caption)) else None,
+        "span": spans.of(span) if is_span(span, spans.length) else None,
         "check": check,
         "reasons": _reasons(row, status, check),
         "disputed": row.get("disagreement") is True,
@@ -319,13 +340,3 @@ def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:
         "score": score,
         "evidence": str(instance.get("evidence") or ""),
     }
-
-
-def utf16_span(text: str, span: Sequence[int]) -> list[int]:
-    """Return a span [start, end) of code points in `text` as one of UTF-16 units.
-
-    Scripts count in these: a character beyond U+FFFF is two of them.
-    """
-    if text.isascii():
-        return list(span)
-    return [len(text[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in span]

@@ -2,13 +2,15 @@
 
 import os
 import random
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size, iou
+from dataflow_grounding.boxes.geometry import COCO_SIZES, Bbox, area, box_of, coco_size, iou
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
 from dataflow_grounding.formats.selection import status_of
@@ -25,12 +27,23 @@ def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bo
 
     None where nobody decided on it.
     """
-    settled: dict[Item, bool | None] = {}
-    for item in items:
-        original = expressions_of(reviewable.record(item.record))[item.id]
-        outcome = reviewable.placed(item.record).outcomes.get(item.id)
-        settled[item] = outcome and _is_right(original, outcome, item.box)
+    settled: dict[Item, bool | None] = dict.fromkeys(items)
+    for index, of_record in _by_record(items):
+        originals = expressions_of(reviewable.record(index))
+        outcomes = reviewable.placed(index).outcomes
+        for item in of_record:
+            outcome = outcomes.get(item.id)
+            settled[item] = outcome and _is_right(originals[item.id], outcome, item.box)
     return settled
+
+
+def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
+    # A record is read once for all its items, of which it may have thousands.
+    return groupby(sorted(items, key=_record_of), _record_of)
+
+
+def _record_of(item: Item) -> int:
+    return item.record
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
@@ -68,16 +81,17 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
         )
     gold_boxes = _gold_boxes(gold)
     answers: dict[Item, bool] = {}
-    for item in reviewable.items:
-        right_boxes = gold_boxes.get((reviewable.keys[item.record], item.text))
-        if right_boxes is None:  # the gold doesn't know this phrase
-            continue
-        if item.box is None:
-            answers[item] = not right_boxes
-        else:
-            row = expressions_of(reviewable.record(item.record))[item.id]
-            own_box = box_of(row["instances"][item.box]["bbox"])
-            answers[item] = any(iou(own_box, box_of(bbox)) >= GOLD_IOU for bbox in right_boxes)
+    for index, of_record in _by_record(reviewable.items):
+        key = reviewable.keys[index]
+        known = [item for item in of_record if (key, item.text) in gold_boxes]
+        rows = expressions_of(reviewable.record(index)) if known else {}
+        for item in known:
+            right_boxes = gold_boxes[key, item.text]
+            if item.box is None:
+                answers[item] = not right_boxes
+                continue
+            own_box = box_of(rows[item.id]["instances"][item.box]["bbox"])
+            answers[item] = _is_any_like(own_box, right_boxes)
     if not answers:
         raise InputError(
             f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and"
@@ -86,18 +100,32 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     return answers
 
 
-def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
-    # Rejected boxes are left out. So a phrase of status `none`, or with only rejected boxes, has an
-    # empty list; a phrase with neither boxes nor that status isn't in it.
-    boxes = defaultdict[tuple[str, str], list[Any]](list)
+def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
+    # These are sorted. Only those are compared that begin near enough: one of GOLD_IOU is at most
+    # twice as wide. The 1 px is for rounding.
+    reach = abs(box[2] - box[0]) * (1 - GOLD_IOU) / GOLD_IOU + 1
+    first = bisect_left(right_boxes, box[0] - reach, key=itemgetter(0))
+    for other in islice(right_boxes, first, None):
+        if other[0] > box[0] + reach:
+            return False
+        if iou(box, other) >= GOLD_IOU:
+            return True
+    return False
+
+
+def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
+    # Boxes, sorted, by the record's key and the phrase's text. Rejected boxes are left out. So a
+    # phrase of status `none`, or with only rejected boxes, has an empty list; a phrase with neither
+    # boxes nor that status isn't in it.
+    boxes = defaultdict[tuple[str, str], set[Bbox]](set)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
             if row["instances"] or row.get("status") == "none":
                 boxes_of_phrase = boxes[key, row["text"]]
                 for instance in row["instances"]:
                     if instance.get("verified") is not False:
-                        boxes_of_phrase.append(instance["bbox"])
-    return boxes
+                        boxes_of_phrase.add(box_of(instance["bbox"]))
+    return {phrase: sorted(its) for phrase, its in boxes.items()}
 
 
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:

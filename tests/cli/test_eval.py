@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,37 @@ def test_agree(folder: Path) -> None:
         2,
         "Error: no nowhere: name a finished run's results_dir, or a file of records\n",
     )
+
+
+SPOTS: dict[str, Callable[[int], list[float]]] = {
+    "one": lambda n: [0, 0, 10, 10],
+    "near": lambda n: [n / 30_000, 0, 10, 10],
+    "apart": lambda n: [n * 20, 0, n * 20 + 10, 10],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spot", "phrases"),
+    [("one", "one"), ("near", "one"), ("apart", "one"), ("apart", "each"), ("apart", "class")],
+)
+def test_thousands_of_boxes_in_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spot: str, phrases: str
+) -> None:
+    """To compare each with each other would take longer than any test may."""
+    monkeypatch.chdir(tmp_path)
+    boxes = [SPOTS[spot](n) for n in range(30_000)]
+    if phrases == "one":
+        row = record(cup=boxes)
+    else:
+        row = record(**{f"cup {n}": [box] for n, box in enumerate(boxes)})
+    for number, expression in enumerate(row["expressions"]):
+        expression["char_span"] = [number * 8, number * 8 + 7]
+        if phrases == "class":
+            expression["class"] = "cup"
+    row["cleaned_caption"] = "a thing " * 30_000
+    write("gold.jsonl", row)
+    said = figures("gold.jsonl")
+    assert (said["f1_at_iou_0.5"], said["span_overlap_f1"]) == (1, 1)
+    agreed = json.loads(done("agree", "gold.jsonl", "gold.jsonl", "--json").out)
+    assert (agreed["boxes"], agreed["f1_0.5"]) == (60_000, 1)

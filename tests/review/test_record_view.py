@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.review._record_view import Picture, utf16_span, view_of
+from dataflow_grounding.review._record_view import Picture, Utf16Spans, view_of
 from dataflow_grounding.review._report import FLAGS, marks_of
 from dataflow_grounding.review._versions import changes_view
 from tests.support.workplace import command
@@ -26,7 +26,16 @@ from tests.support.workplace import command
     ],
 )
 def test_spans_go_to_utf16_units(text: str, span: tuple[int, int], units: list[int]) -> None:
-    assert utf16_span(text, span) == units
+    assert Utf16Spans(text).of(span) == units
+
+
+@pytest.mark.slow
+def test_thousands_of_spans_of_a_long_caption() -> None:
+    """To go through the caption for each phrase would take longer than any test may."""
+    caption = "\U0001f600" * 2_000_000
+    row = {"text": "mug", "char_span": [1_999_998, 2_000_000], "instances": []}
+    view = view_of({"caption": caption, "expressions": [row] * 60_000})
+    assert {tuple(each["span"]) for each in view["expressions"]} == {(3_999_996, 4_000_000)}
 
 
 def test_what_a_record_says_reaches_the_page_as_json() -> None:

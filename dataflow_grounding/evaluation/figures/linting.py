@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
@@ -183,40 +184,57 @@ def _findings_in_record(
     caption = caption_of_spans(record) if own_expressions else ""
     if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
-    places = _places_of(expressions, caption)
-    for index, (expression, place) in enumerate(zip(expressions, places, strict=True)):
+    spans = _standing_spans(expressions, caption)
+    for index, (expression, standing) in enumerate(zip(expressions, spans, strict=True)):
         for instance in expression["instances"]:
             yield from _findings_in_box(repr(expression["text"]), instance, size)
         change = partial(_change, own_expressions, index)
-        yield from _findings_in_expression(expression, caption, place, change)
+        yield from _findings_in_expression(expression, standing, change)
 
 
-def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    # Return for each expression the span that it should have; None if it has the right one or if
-    # that isn't certain. It is certain if the caption has the text exactly as often as expressions
-    # do. No span is given twice.
+class _Standing(NamedTuple):
+    """How an expression's span and its caption go together.
+
+    Attributes:
+        is_right: Whether the span holds the expression's text.
+        is_in_caption: Whether the caption has that text, where the span is not right.
+        place: The span that the expression should have; None if that isn't certain.
+    """
+
+    is_right: bool
+    is_in_caption: bool = False
+    place: Span | None = None
+
+
+def _standing_spans(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[_Standing]:
+    # The span that an expression should have is certain if the caption has the text exactly as
+    # often as expressions do. No span is given twice.
     right = [is_at_span(each["text"], each.get("char_span"), caption) for each in expressions]
     if all(right):
-        return [None] * len(right)
+        return [_Standing(is_right=True)] * len(right)
     taken = set[tuple[int, ...]]()
     for expression, is_right in zip(expressions, right, strict=True):
         if is_right:
             taken.add(tuple(expression["char_span"]))
-    times = Counter(as_compared(expression["text"]) for expression in expressions)
-    free_of = dict[str, Iterator[Span]]()
-    places: list[Span | None] = []
-    for expression, is_right in zip(expressions, right, strict=True):
-        place = None
-        if not is_right:
-            text = as_compared(expression["text"])
-            if text not in free_of:
-                spans = find_spans([expression["text"]] * (times[text] + 1), caption)
-                free_of[text] = _free_places(spans, taken)
-            place = next(free_of[text], None)
+    texts = [as_compared(expression["text"]) for expression in expressions]
+    spans_of = _spans_of(texts, caption)
+    free_of = {text: _free_places(spans, taken) for text, spans in spans_of.items()}
+    standing = []
+    for text, is_right in zip(texts, right, strict=True):
+        place = None if is_right else next(free_of[text], None)
         if place:
             taken.add(place)
-        places.append(place)
-    return places
+        standing.append(_Standing(is_right, spans_of[text][0] is not None, place))
+    return standing
+
+
+def _spans_of(texts: Sequence[str], caption: str) -> dict[str, list[Span | None]]:
+    # Return for each text one span more than it occurs among the texts. All are looked for at once:
+    # to go through the caption for each would take forever where both are long.
+    times = Counter(texts)
+    wanted = [text for text in times for _ in range(times[text] + 1)]
+    spans = iter(find_spans(wanted, caption))
+    return {text: list(islice(spans, times[text] + 1)) for text in times}
 
 
 def _free_places(
@@ -342,7 +360,7 @@ def _shorter_side(box: Bbox) -> float:
 
 
 def _findings_in_expression(
-    expression: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
+    expression: Mapping[str, Any], standing: _Standing, change: Callable[..., None]
 ) -> Iterator[Finding]:
     text = expression["text"]
     span = expression.get("char_span")
@@ -355,8 +373,8 @@ def _findings_in_expression(
     has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {
-        "DG201": span is not None and not is_at_span(text, span, caption),  # a wrong span
-        "DG202": span is None and find_spans([text], caption) != [None],  # none, though it could
+        "DG201": span is not None and not standing.is_right,  # a wrong span
+        "DG202": span is None and standing.is_in_caption,  # none, though it could
         "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),  # an unknown status
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
@@ -364,8 +382,8 @@ def _findings_in_expression(
         "DG105": has_near_boxes,
     }
     mends: dict[str, Callable[[], None]] = {}
-    if place:
-        columns: dict[str, Any] = {"char_span": list(place)}
+    if standing.place:
+        columns: dict[str, Any] = {"char_span": list(standing.place)}
         if "caption_span" in expression:
             # It was made from the span that was wrong.
             columns["caption_span"] = None

@@ -14,12 +14,14 @@ import numpy as np
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.evaluation.metrics.pairs import (
+    MOST_PAIRS,
     THRESHOLDS,
     Overlap,
     PairedRecord,
     Row,
     Rules,
     boxes_of,
+    nearest,
     one_to_one,
     overlaps_of,
 )
@@ -221,10 +223,17 @@ def _boxes_by_span(record: Row) -> dict[Span, list[Bbox]]:
 
 
 def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    # The pairs are made greedily, those with the longest overlap first.
+    # The pairs are made greedily, those with the longest overlap first. Of more than MOST_PAIRS
+    # possible ones those are made that begin near each other.
+    ordered = sorted(found)
+    golds = list(gold)
+    most = len(ordered)
+    if len(golds) * len(ordered) > MOST_PAIRS:
+        most = max(MOST_PAIRS // len(golds), 1)
     overlapping = []
-    for gold_span in gold:
-        for found_span in found:
+    for gold_span in golds:
+        for place in nearest(ordered, gold_span, most):
+            found_span = ordered[place]
             shared_letters = min(gold_span[1], found_span[1]) - max(gold_span[0], found_span[0])
             if shared_letters > 0:
                 overlapping.append((-shared_letters, gold_span, found_span))

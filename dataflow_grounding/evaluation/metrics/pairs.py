@@ -6,7 +6,8 @@ Phrases are matched by image, caption and their words.
 
 import re
 from array import array
-from collections import defaultdict
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -29,7 +30,9 @@ Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and t
 # another phrase's
 _NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
 _MOST_FOLDERS = 32  # that may come before another file's paths
-_MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
+_MOST_PHRASE_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
+MOST_PAIRS = 10**6
+"""Pairs of boxes of a phrase, or of spans of a caption, that are all compared: of 1000 each."""
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
 
@@ -466,14 +469,14 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
     # All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
-    # more than _MOST_PAIRS possible pairs the first goes with the first, in the order of
+    # more than _MOST_PHRASE_PAIRS possible pairs the first goes with the first, in the order of
     # `_areas_of`. Both sides are by the phrases' indices, the result is gold → found; the phrases'
     # order makes no difference.
     if len(gold) * len(found) < 2:
         return dict(zip(gold, found, strict=False))  # one pair, or none
     gold_areas = _areas_of(gold)
     found_areas = _areas_of(found)
-    if len(gold) * len(found) > _MOST_PAIRS:
+    if len(gold) * len(found) > _MOST_PHRASE_PAIRS:
         return dict(zip(gold_areas, found_areas, strict=False))
     ranked = []
     for gold_index, gold_area in gold_areas.items():
@@ -557,7 +560,14 @@ def boxes_of(phrase: Mapping[str, Any] | None) -> list[Bbox]:
 
 
 def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
-    """Return all pairs of a found and a gold box that overlap, in the order of the found ones."""
+    """Return all pairs of a found and a gold box that overlap, in the order of the found ones.
+
+    Where there are more than MOST_PAIRS possible pairs, a found box is compared only with those
+    gold boxes that begin nearest to it, and of equal gold boxes with one: the first of equal found
+    boxes with the first, and so on.
+    """
+    if len(found) * len(gold) > MOST_PAIRS:
+        return _overlaps_of_nearest(found, gold)
     overlaps = []
     for found_index, found_box in enumerate(found):
         for gold_index, gold_box in enumerate(gold):
@@ -565,6 +575,37 @@ def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
             if shared:
                 overlaps.append(Overlap(shared, found_index, gold_index))
     return overlaps
+
+
+def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
+    indices_of = defaultdict[Bbox, list[int]](list)
+    for index, box in enumerate(gold):
+        indices_of[box].append(index)
+    boxes = sorted(indices_of)
+    most = max(MOST_PAIRS // len(found), 1)
+    equal_before = Counter[Bbox]()  # found boxes that came before
+    overlaps = []
+    for found_index, found_box in enumerate(found):
+        for place in nearest(boxes, found_box, most):
+            shared = iou(found_box, boxes[place])
+            if shared:
+                indices = indices_of[boxes[place]]
+                gold_index = indices[equal_before[found_box] % len(indices)]
+                overlaps.append(Overlap(shared, found_index, gold_index))
+        equal_before[found_box] += 1
+    return overlaps
+
+
+def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
+    """Return the places of at most so many that are nearest to a value in a sorted list.
+
+    Example:
+        >>> [*nearest([10, 20, 30, 40, 50], 30, 3)]
+        [1, 2, 3]
+    """
+    last_first = max(len(ordered) - most, 0)
+    first = min(max(bisect_left(ordered, value) - most // 2, 0), last_first)
+    return range(first, min(first + most, len(ordered)))
 
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:

@@ -16,13 +16,15 @@ from dataflow_grounding.evaluation.figures._phrases import (
     look_alikes,
     sharing_boxes,
 )
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
 from tests.support.bytecode import instructions_of
 from tests.support.reviewing import look_at_all
 from tests.support.workplace import command
 
 
 def expressions(same: str, count: int) -> list[dict[str, Any]]:
-    """All of one box, or of one text."""
+    """All of one box, of one text or of one id, or with nothing in common."""
     boxes = [
         [1, 2, 30, 40] if same == "box" else [n % 600, n // 600, n % 600 + 9, n // 600 + 9]
         for n in range(count)
@@ -30,6 +32,7 @@ def expressions(same: str, count: int) -> list[dict[str, Any]]:
     return [
         {
             "text": "a cup" if same == "text" else f"the thing {n}",
+            **({"expression_id": "e"} if same == "id" else {}),
             "instances": [{"bbox": box, "score": 0.5}],
         }
         for n, box in enumerate(boxes)
@@ -37,10 +40,10 @@ def expressions(same: str, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("same", ["box", "text"])
+@pytest.mark.parametrize("same", ["box", "text", "id"])
 @pytest.mark.parametrize(
     "line",
-    [["stats"], ["lint"], ["report"], ["review"]],
+    [["stats"], ["lint"], ["report"], ["review"], ["certify"]],
     ids=lambda line: line[0],
 )
 def test_a_record_of_thousands_of_expressions(
@@ -60,12 +63,35 @@ def test_a_record_of_thousands_of_expressions(
         if line == ["review"]:
             look_at_all(".")
             return
+        if line == ["certify"]:  # all that there is, which nobody judged
+            Path("reviews.jsonl").unlink(missing_ok=True)
+            Session(Reviewable("."), "ann", sample=(count, 0))
         done = command([*line, "."])
         assert done.code in (0, 1), done
         assert "Internal" not in done.err
 
     instructions(1)
     assert instructions(2000) < 12 * instructions(250)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("span", [None, "whole"])
+@pytest.mark.parametrize("same", ["text", "none"])
+def test_lint_of_a_caption_that_has_all_phrases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: str, span: str | None
+) -> None:
+    """To go through the caption for each phrase would take longer than any test may."""
+    monkeypatch.chdir(tmp_path)
+    many = expressions(same, 15_000)
+    caption = " and ".join(each["text"] for each in many)
+    for each in many:
+        each["char_span"] = span and [0, len(caption)]
+    row = {"image_path": "a.jpg", "cleaned_caption": caption, "expressions": many}
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n")
+    done = command(["lint", "rows.jsonl", "--no-pictures", "--select", "DG2", "--json"])
+    assert done.code == 1, done.err
+    rule = "DG201" if span else "DG202"
+    assert done.summary["counts"][rule] == 15_000
 
 
 @pytest.mark.slow
