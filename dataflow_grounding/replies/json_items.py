@@ -425,8 +425,7 @@ class _Reader:
         for key, value in fields.items():
             if key == label_key or self.is_of_box(key, value):
                 continue
-            if has_role(key, "zero") and number(value) != 0:
-                raise _unknown("the reply has boxes of several pictures")
+            _check_picture(key, value)
             if has_role(key, "score") and number(value) and not found.numbers:
                 raise NoBox("a score is given, and no box")
             self.check_name(key, value, item.label)
@@ -447,8 +446,7 @@ class _Reader:
             is_text = isinstance(value, str) and plain_key(key) != self.key
             if key == label_key or (self.is_of_box(key, value) and not is_text):
                 continue
-            if has_role(key, "zero") and number(value) != 0:
-                raise _unknown("the reply has boxes of several pictures")
+            _check_picture(key, value)
             if has_role(key, "label") and isinstance(value, str):
                 named = ids_of(value, self.phrases)
                 if (named and item.id not in named) or denies(value, self.phrases[item.id or 0]):
@@ -621,6 +619,11 @@ def _count_of_numbers(value: Any) -> int:
         items = value.values() if isinstance(value, dict) else value
         return sum(map(_count_of_numbers, items))
     return int(number(value) is not None)
+
+
+def _check_picture(key: str, value: Any) -> None:
+    if has_role(key, "zero") and number(value) != 0:
+        raise _unknown("the reply has boxes of several pictures")
 
 
 def _unknown(message: str) -> UnreadableReply:

@@ -12,11 +12,10 @@ from omegaconf import OmegaConf
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import open_file
+from dataflow_grounding._util.yaml_limits import DEEPEST
 from dataflow_grounding.spec._references import check_references
 from dataflow_grounding.spec.problems import END_OF_PART, Location, place_of
 
-DEEPEST = 50
-"""How deep lists and mappings may be nested: at some thousands libyaml ends the process."""
 LONGEST = 4000
 """Characters that a number, or a text with references, may have: long ones take too much time."""
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")  # 12, -1.5, 0x1F, 59:59:59 to the base 60

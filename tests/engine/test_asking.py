@@ -10,13 +10,13 @@ import signal
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy
 import pytest
 from PIL import Image
 
-from dataflow_grounding import FileStorage, Operator, Pipeline, Serving
+from dataflow_grounding import FileStorage, Pipeline, Serving
 from dataflow_grounding._util.errors import (
     OperatorFailed,
     SuspectBoxes,
@@ -25,36 +25,17 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images.image import open_image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.serving import OpenAIServing, Reply, Usage
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import FaultRule
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.question import Question
 from tests.support.waiting import wait_until
 from tests.support.workplace import Workplace
 
 Read = Callable[[str], Any]
-
-
-class Asking(Operator):
-    """A user's first task: `read` is as short as can be."""
-
-    name = "mine"
-    input_keys: ClassVar = {"image": "image_path"}
-    output_keys: ClassVar = {"x": "x"}
-
-    def __init__(self, serving: Serving, read: Read) -> None:
-        self.serving: Serving = serving
-        self.read = read
-
-    async def annotate(self, record: Record, ask: Ask) -> Update:
-        image = open_image(record, self.keys.image, self.serving.image_limits)
-        request: Request[Any] = Request(
-            "mine", {}, (image,), "Say x.", {"type": "object"}, self.read
-        )
-        return {self.keys.x: await ask(request)}
 
 
 class Saying(Serving):
@@ -118,7 +99,7 @@ def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
 ) -> None:
     serving = Saying(reply)
     with pytest.raises(UnreadableReply) as caught:
-        Asking(serving, read)(row)
+        Question(serving, read)(row)
     assert str(caught.value) == message
     assert (caught.value.kind, caught.value.attempts, caught.value.reply) == (
         "unreadable_reply",
@@ -128,7 +109,7 @@ def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     assert len(serving.asked) == 3
 
 
-class Broken(Asking):
+class Broken(Question):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         return {"x": len(record["image_path"] + 1)}
 
@@ -143,14 +124,14 @@ def test_an_error_of_ones_own_code_names_file_and_line(row: dict[str, Any]) -> N
 
 def test_a_note_without_a_list_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(OperatorFailed) as caught:
-        Asking(Saying("x"), lambda reply: (reply, Note("a", "b")))(row)  # type: ignore[arg-type, return-value]
+        Question(Saying("x"), lambda reply: (reply, Note("a", "b")))(row)  # type: ignore[arg-type, return-value]
     assert "should return the answer and its notes" in str(caught.value)
 
 
 def test_a_reader_that_is_broken_is_not_paid_for_again(row: dict[str, Any]) -> None:
     serving = Saying('{"x": 1}')
     with pytest.raises(OperatorFailed) as caught:
-        Asking(serving, lambda reply: (len(json.loads(reply)["x"]), []))(row)
+        Question(serving, lambda reply: (len(json.loads(reply)["x"]), []))(row)
     assert str(caught.value).startswith(
         f"reading the reply raised TypeError: object of type 'int' has no len() ({__file__}:"
     )
@@ -163,7 +144,7 @@ def test_a_reader_that_is_broken_is_not_paid_for_again(row: dict[str, Any]) -> N
 def test_tokens_may_be_counted_in_numbers_that_json_has_not(
     row: dict[str, Any], count: Any, on_disk: bool
 ) -> None:
-    asking = Asking(serving := Saying(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
+    asking = Question(serving := Saying(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
     if on_disk:
         folder = Path(row["image_path"]).parent
         (folder / "in.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
@@ -178,7 +159,7 @@ def test_tokens_may_be_counted_in_numbers_that_json_has_not(
 
 def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:
     serving = Saying("a cup", '{"y": 1}', '{"x": 5}')
-    assert Asking(serving, x_of)(row)["x"] == 5
+    assert Question(serving, x_of)(row)["x"] == 5
     first, second, third = (request.text for request in serving.asked)
     assert "earlier reply" not in first
     assert "JSONDecodeError" in second
@@ -187,7 +168,7 @@ def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:
 
 def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
     with pytest.raises(UnreadableReply) as caught:
-        Asking(Saying("x"), lambda reply: _raise(ValueError("no\nroom " * 500)))(row)
+        Question(Saying("x"), lambda reply: _raise(ValueError("no\nroom " * 500)))(row)
     assert len(str(caught.value)) < 260
     assert "\n" not in str(caught.value)
 
@@ -195,10 +176,10 @@ def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
 def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, Any]) -> None:
     serving = Saying("x")
     with pytest.raises(SuspectBoxes, match="the order"):
-        Asking(serving, lambda reply: _raise(SuspectBoxes("the order")))(row)
+        Question(serving, lambda reply: _raise(SuspectBoxes("the order")))(row)
     assert len(serving.asked) == 1
     with pytest.raises(KeyboardInterrupt):
-        Asking(serving, lambda reply: _raise(KeyboardInterrupt()))(row)
+        Question(serving, lambda reply: _raise(KeyboardInterrupt()))(row)
 
 
 @pytest.mark.parametrize("answer", [5, "ab", (1, 2), ["a", []], None], ids=repr)
@@ -209,7 +190,7 @@ def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(
     with pytest.raises(
         OperatorFailed, match=r"should return the answer and its notes: \(answer, \[\]\)"
     ):
-        Asking(serving, lambda reply: answer)(row)
+        Question(serving, lambda reply: answer)(row)
     assert len(serving.asked) == 1
 
 
@@ -221,7 +202,7 @@ def test_a_note_is_counted_by_its_code_as_a_note_or_as_text(
 ) -> None:
     class Alone(Pipeline):
         def forward(self) -> None:
-            Asking(Saying('{"x": 5}'), lambda reply: (5, [note, note])).run(self.storage.step())
+            Question(Saying('{"x": 5}'), lambda reply: (5, [note, note])).run(self.storage.step())
 
     (tmp_path / "in.jsonl").write_text(json.dumps(row))
     alone = Alone()
@@ -248,7 +229,7 @@ def endpoint(times: int | None, **settings: Any) -> LoopbackServer:
 
 def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(row: dict[str, Any]) -> None:
     with endpoint(2) as server:
-        assert Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)["x"] == 5
+        assert Question(OpenAIServing(server.base_url, "loopback"), x_of)(row)["x"] == 5
         assert temperatures(server) == [0.7, 0.35, 0.2]
         texts = [request.text for request in server.requests]
     assert ["cut off at the token limit" in text for text in texts] == [False, True, True]
@@ -258,7 +239,7 @@ def test_one_that_always_is_fails_after_max_attempts_and_keeps_what_came(
     row: dict[str, Any],
 ) -> None:
     with endpoint(None) as server, pytest.raises(TruncatedReply) as caught:
-        Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)
+        Question(OpenAIServing(server.base_url, "loopback"), x_of)(row)
     assert server.count() == 3
     assert (caught.value.attempts, caught.value.reply) == (3, '{"x": 5, "why"')
 
@@ -275,7 +256,7 @@ def test_one_that_always_is_fails_after_max_attempts_and_keeps_what_came(
 )
 def test_how_cool(row: dict[str, Any], usual: float | None, sent: list[float | None]) -> None:
     with endpoint(2) as server:
-        Asking(OpenAIServing(server.base_url, "loopback", temperature=usual), x_of)(row)
+        Question(OpenAIServing(server.base_url, "loopback", temperature=usual), x_of)(row)
         assert temperatures(server) == sent
 
 
@@ -284,7 +265,7 @@ def test_an_unreadable_reply_is_not_asked_for_cooler(row: dict[str, Any]) -> Non
         lambda request: "{}", faults=[on(faults.truncated(), indexes=[1])]
     ) as server:
         with pytest.raises(UnreadableReply):
-            Asking(OpenAIServing(server.base_url, "loopback"), x_of)(row)
+            Question(OpenAIServing(server.base_url, "loopback"), x_of)(row)
         assert temperatures(server) == [0.7, 0.7, 0.2]
 
 
@@ -296,7 +277,8 @@ def test_a_model_that_takes_no_temperature_but_its_own_is_asked_again_at_that(
         lambda request: '{"x": 5}', faults=[rule], takes=Takes(temperature=False)
     ) as server:
         assert (
-            Asking(OpenAIServing(server.base_url, "loopback", temperature=1.0), x_of)(row)["x"] == 5
+            Question(OpenAIServing(server.base_url, "loopback", temperature=1.0), x_of)(row)["x"]
+            == 5
         )
         assert temperatures(server) == [1.0, 0.5, 1.0, 0.25, 1.0]
 

@@ -9,22 +9,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from dataflow_grounding import FileStorage, OpenAIServing, Operator, Pipeline, Serving
+from dataflow_grounding import FileStorage, OpenAIServing, Pipeline
 from dataflow_grounding._util.errors import SuspectReply, TruncatedReply, UnreadableReply
-from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.images.image import open_image
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.question import Question
 from tests.support.workplace import Workplace, caption
 
 READ = "yes"
@@ -42,26 +39,6 @@ def by_rule(reply: str) -> tuple[Any, list[Note]]:
     if reply.startswith("odd"):
         raise SuspectReply("it looks odd.")
     raise UnreadableReply(f"the reply says {reply[:40]!r}.", reply.split()[0])
-
-
-class Question(Operator):
-    """A user's own: a question whose task the row names."""
-
-    name = "question"
-    input_keys: ClassVar = {"image": "image_path"}
-    output_keys: ClassVar = {"x": "x"}
-
-    def __init__(self, serving: Serving, read: Read) -> None:
-        self.serving: Serving = serving
-        self.read = read
-
-    async def annotate(self, record: Record, ask: Ask) -> Update:
-        image = open_image(record, self.keys.image, self.serving.image_limits)
-        words = f"Say something of r{record['number']}."
-        request: Request[Any] = Request(
-            record["task"], {}, (image,), words, {"type": "object"}, self.read
-        )
-        return {self.keys.x: await ask(request)}
 
 
 class OneStep(Pipeline):
@@ -107,9 +84,10 @@ class Runs:
     def run(self, options: RunOptions = RUN, read: Read = by_rule) -> int:
         """Run over all rows, one request at a time; return how many requests that took."""
         self.sent.clear()
-        Image.new("RGB", (64, 48), "navy").save(self.folder / "a.png")
+        picture = str(self.folder / "a.png")
+        Image.new("RGB", (64, 48), "navy").save(picture)
         lines = [
-            json.dumps({"image_path": str(self.folder / "a.png"), "number": n, "task": task})
+            json.dumps({"image_path": picture, "question": f"Say something of r{n}.", "task": task})
             for n, task in enumerate(self.tasks)
         ]
         (self.folder / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
