@@ -196,7 +196,7 @@ def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
         assert place.run("--shard", "1/2").code == 0
         done = _merged(place)
         assert "not those" not in done.err, done
-        assert {record["width"] for record in place.annotations()} == {80}
+        assert witness.sent >= 8 + 8 + 4, "the first shard's pictures were asked about again"
         return Outcome(witness.sent, witness.twice, lost_rows(place, 8))
 
 
