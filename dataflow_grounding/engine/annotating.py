@@ -1,6 +1,7 @@
 """One operator at work on one record."""
 
 import asyncio
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -180,7 +181,11 @@ async def annotated(
             await memo.prepare(record, image_key, limits)
         # On a copy and as plain JSON, so that a streamed record is what one would be that was
         # written and read again.
-        update = await operator.annotate(record.updated(as_json(record)), ask)
+        update: Any = operator.annotate(record.updated(as_json(record)), ask)
+        if not inspect.isawaitable(update):
+            wanted = "async def annotate(self, record, ask)"
+            raise OperatorFailed(f"annotate of {operator.name} isn't async: write {wanted}")
+        update = await update
         lacking = None
         if isinstance(update, Partial):
             lacking = update.error
@@ -213,7 +218,9 @@ def _failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
     why = f": {message}" if message else ""
     place = place_of(error)
     where = f" ({place})" if place else ""
-    return OperatorFailed(f"{type(error).__name__} in {operator.name}{why}{where}")
+    failure = OperatorFailed(f"{type(error).__name__} in {operator.name}{why}{where}")
+    failure.__cause__ = error
+    return failure
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:

@@ -28,7 +28,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
 from dataflow_grounding.engine.unreadable import FirstReplies, UnreadableReplies, rule_of
 from dataflow_grounding.serving.client_errors import fault_of_client
-from dataflow_grounding.serving.serving import Reply, Serving, Usage
+from dataflow_grounding.serving.serving import Reply, Serving, Usage, reply_of
 from dataflow_grounding.tasks.request import ReadReply, Request, Tries
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ class Asking:
             counting = partial(self._count_another, endpoint)
             counted = request.replace(sending=replace(request.sending, before_another=counting))
             try:
-                answer = await endpoint.serving.answer(counted)
+                reply = await reply_of(endpoint.serving, counted)
             except errors.GroundingError:
                 raise
             except Exception as error:
@@ -444,10 +444,6 @@ class Asking:
                 if fault is None:
                     raise
                 raise fault from error
-            reply = Reply(answer) if isinstance(answer, str) else answer
-            if not isinstance(reply, Reply):
-                whose = f"answer of {type(endpoint.serving).__name__}"
-                raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
             tier = reply.tier
             if reply.usage != Usage():  # if none is reported, the worst case counts
                 usage = reply.usage

@@ -81,9 +81,12 @@ def _class_named(name: str) -> Any:
 
 
 def _missing_in(format_class: type[Format]) -> list[str]:
-    methods = [f"{name}()" for name in sorted(format_class.__abstractmethods__)]
-    facts = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
-    return [*methods, *facts]
+    from dataflow_grounding.formats.format import Format
+
+    missing = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
+    if format_class.write is Format.write and format_class.read is Format.read:
+        return ["write() or read()", *missing]
+    return missing
 
 
 def write(

@@ -1,7 +1,6 @@
 """The base class of formats of annotated pictures, and what passes between it and an export."""
 
 import re
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -169,8 +168,8 @@ class Sample:
     data: bytes = b""
 
 
-class Format(ABC):
-    """A format: `write` is the way out, `read` the way in.
+class Format:
+    """A format: `write` is the way out, `read` the way in. One of the two is enough.
 
     Its options are the fields of its class, if that is a dataclass.
 
@@ -271,7 +270,6 @@ class Format(ABC):
         """
         return clean_caption(phrase.text).casefold()
 
-    @abstractmethod
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield the records of a file or folder of this format, in its order.
 
@@ -286,7 +284,9 @@ class Format(ABC):
 
         Raises:
             InputError: It can't be read, or is not of this format: names file, and line or entry.
+                Also where the format can only be written.
         """
+        raise InputError(f"{self.name} can be written, but not read: choose another format")
 
     def safe(self, text: str) -> str:
         """Return the text without what would break a reader of the format, its `breaking` words.

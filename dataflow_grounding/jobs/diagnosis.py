@@ -24,6 +24,7 @@ from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Reply, Serving
+from dataflow_grounding.serving.serving import reply_of
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS
 from dataflow_grounding.tasks import expression_extraction
@@ -175,8 +176,7 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
         async def ask() -> Reply:
             """Return the serving's reply, which may be a text alone, and close the serving."""
             async with aclosing(serving):
-                answer = await serving.answer(request)
-                return Reply(answer) if isinstance(answer, str) else answer
+                return await reply_of(serving, request)
 
         start = time.monotonic()
         try:

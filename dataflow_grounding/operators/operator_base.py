@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding._util.errors import (
+    GroundingError,
     InputError,
     NothingDone,
     PlanError,
@@ -25,7 +26,7 @@ from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.operators import _calling as calling
 from dataflow_grounding.operators import _in_memory as in_memory
 from dataflow_grounding.operators._calling import Columns, OnError, Rows
-from dataflow_grounding.serving.serving import Serving, check_can_think
+from dataflow_grounding.serving.serving import Serving, check_can_think, check_serving
 from dataflow_grounding.tasks.ways_to_ask import form_of
 from dataflow_grounding.tasks.wording import Wording
 
@@ -63,12 +64,19 @@ class Registry:
     def register(self, cls: C | None = None) -> C | Callable[[C], C]:
         """Add a class under its name, in place of an earlier one of that name, and return it.
 
+        A shipped class takes no name that a user's has: it may be imported later.
+
         Without a class, return the decorator that does so: `@OPERATOR_REGISTRY.register()`.
         """
         if cls is None:
             return self.register
-        self._classes[cls.__name__] = cls
+        former = self._classes.get(cls.__name__, cls)
+        if self._is_shipped(former) or not self._is_shipped(cls):
+            self._classes[cls.__name__] = cls
         return cls
+
+    def _is_shipped(self, cls: type[Any]) -> bool:
+        return cls.__module__.partition(".")[0] == self._package.partition(".")[0]
 
     def get(self, name: str) -> type[Any]:
         """Return the class of this name. Raises KeyError where there is none."""
@@ -152,13 +160,8 @@ class Operator(plan.Annotator, ABC):
 
     def checked_serving(self, serving: Any) -> Any:
         """Return a serving as it is. Raises SpecError for what can't answer."""
-        if callable(getattr(serving, "answer", None)):
-            return serving
-        shown = type(serving).__name__
-        if serving is None or isinstance(serving, str):
-            shown = repr(serving)
-        wanted = "OpenAIServing(api_url, model_name) or EmbeddedServing()"
-        raise SpecError(f"{type(self).__name__} needs a serving, such as {wanted}, not {shown}")
+        check_serving(serving, type(self).__name__)
+        return serving
 
     @property
     def sees_all(self) -> bool:
@@ -282,9 +285,13 @@ class Operator(plan.Annotator, ABC):
         """
         operator = self.bound(**columns)
         row = in_memory.record_of(data)
-        if row is None:
-            return in_memory.annotated_rows(operator, data, on_error)
-        return in_memory.annotated_record(operator, row)
+        try:
+            if row is None:
+                return in_memory.annotated_rows(operator, data, on_error)
+            return in_memory.annotated_record(operator, row)
+        except GroundingError as error:
+            # Its text says what to do, which twenty frames of the engine would bury.
+            raise error.with_traceback(None) from error.__cause__
 
     def bound(self: O, **arguments: str) -> O:
         """Return a copy of this operator with other columns.
@@ -299,7 +306,11 @@ class Operator(plan.Annotator, ABC):
 
         Raises:
             PlanError: There is no such role, or `input_key=` doesn't say which of several is meant.
+            SpecError: Its serving is none.
         """
+        # here every operator comes by before it works, also one that took its serving unchecked
+        if self.serving is not None:
+            check_serving(self.serving, type(self).__name__)
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
         roles = calling.roles_of(self)

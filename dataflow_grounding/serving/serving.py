@@ -5,13 +5,14 @@ Servings are endpoints, models in the process, recordings, or a user's own.
 
 import asyncio
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.errors import EndpointRefused, OperatorFailed, SpecError
 from dataflow_grounding._util.key_names import with_keys, with_names
 from dataflow_grounding._util.secrets import blotted_message, learn
 from dataflow_grounding._util.settings import setting
@@ -268,6 +269,46 @@ class Serving(ABC):
     async def aclose(self) -> None:
         """Give connections back; the serving can be used again afterwards."""
         await asyncio.sleep(0)
+
+
+def check_serving(serving: object, whose: str) -> None:
+    """Raise SpecError for what is no serving that can answer, with what to write.
+
+    Args:
+        serving: What was given for a serving.
+        whose: What it was given to, such as an operator's class, for the message.
+    """
+    name = type(serving).__name__
+    if not isinstance(serving, Serving):
+        if callable(getattr(serving, "answer", None)):
+            raise SpecError(
+                f"{name} is no serving yet: derive it, as in class {name}(Serving), from"
+                " dataflow_grounding.Serving"
+            )
+        shown = repr(serving) if serving is None or isinstance(serving, str) else name
+        raise SpecError(
+            f"{whose} needs a serving, such as OpenAIServing(api_url, model_name) or"
+            f" EmbeddedServing(), not {shown}"
+        )
+    if not isinstance(getattr(serving, "model", None), str):
+        raise SpecError(f'{name} has no model: name it in its class, as in model = "my-model"')
+
+
+async def reply_of(serving: Serving, request: Request[Any]) -> Reply:
+    """Return a serving's answer to a request; a text becomes a Reply.
+
+    Raises what the serving raises, EndpointRefused if its `answer` isn't async, as no request can
+    succeed then, and OperatorFailed for an answer that is no reply.
+    """
+    whose = f"answer of {type(serving).__name__}"
+    answering: Any = serving.answer(request)
+    if not inspect.isawaitable(answering):
+        raise EndpointRefused(f"{whose} isn't async: write async def answer(self, request)")
+    answer = await answering
+    reply = Reply(answer) if isinstance(answer, str) else answer
+    if not isinstance(reply, Reply):
+        raise OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
+    return reply
 
 
 def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:

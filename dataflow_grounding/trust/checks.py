@@ -200,6 +200,19 @@ class Checks:
         """Whether checks are wanted, and not SILENT of them in a row went unanswered."""
         return self.wanted and self.known.unanswered < SILENT
 
+    @property
+    def for_an_own_serving(self) -> str:
+        """Return what to do if a serving of the user's own writes boxes itself, as in a test.
+
+        A sentence without a full stop; "" for a shipped serving, which has a model.
+        """
+        own = type(self._serving)
+        if own.__module__.startswith("dataflow_grounding."):
+            return ""
+        return (
+            f"If no model writes its boxes, as in a test, add exact_boxes = True to {own.__name__}"
+        )
+
     # What the run does
 
     def add_picture(self, ask: Ask, image: Image) -> bool:

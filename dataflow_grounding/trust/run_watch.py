@@ -479,7 +479,8 @@ class RunWatch(BoxWatch):
         self.suspicion = message
         what_became = self.checks.forget_format()
         if self.on_suspect == "stop":
-            self._stop_message = f"{message}. {what_became}"
+            sentences = [message, what_became, self.checks.for_an_own_serving]
+            self._stop_message = ". ".join(filter(None, sentences))
             raise SuspectBoxes(self._stop_message)
         say(f"Warning: {message}.")
         self.checks.known.miss(message)

@@ -293,7 +293,7 @@ def test_what_is_no_format_is_told_in_words_of_formats(
     for number, (code, said) in enumerate(
         (
             ("def Mine(record): pass", "is no format: derive a class from"),
-            (f"{base}class Mine(Format): pass", "lacks read(), name, about, data_file"),
+            (f"{base}class Mine(Format): pass", "lacks write() or read(), name, about, data_file"),
         )
     ):
         name = f"formats_of_nobody_{number}"
@@ -476,3 +476,41 @@ def test_a_task_of_a_later_step_is_told_before_a_run(
     done = ended(process(["check", "-e", str(path)]))  # modules of these names are several here
     assert done.code == 2, done
     assert "step2_thing_counter asks count, which embedded-opencv can't answer" in done.err
+
+
+ONE_WAY = """
+from dataflow_grounding import Format
+class Names(Format):
+    name, about, data_file = "names", "The names of pictures", "names.txt"
+    def write(self, samples, out):
+        with out.file(self.data_file) as file:
+            for sample in samples: file.write(sample.file_name)
+class Listed(Format):
+    name, about, data_file = "listed", "The names of pictures", "names.txt"
+    def read(self, path, image_root):
+        yield {"image_path": "a.jpg", "expressions": []}
+"""
+
+
+def test_a_format_may_go_one_way_only(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.many(1)
+    with LoopbackServer(EchoAnswers()) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    monkeypatch.chdir(workplace.folder)
+    (workplace.folder / "one_way.py").write_text(ONE_WAY)
+    results = str(workplace.results)
+    done = command(["export", results, "--format", "one_way:Names", "-o", "out"])
+    assert done.code == 0, done
+    assert (workplace.folder / "out" / "names.txt").read_text().endswith(".jpg")
+    done = command(["import", "out", "--format", "one_way:Names", "-o", "again"])
+    assert (done.code, done.err) == (
+        2,
+        "Error: names can be written, but not read: choose another format\n",
+    )
+    done = command(["import", "out", "--format", "one_way:Listed", "-o", "listed"])
+    assert done.code == 0, done
+    done = command(["export", results, "--format", "one_way:Listed", "-o", "none"])
+    assert done.code == 2, done
+    assert "listed can be read, but not written: choose another format" in done.err

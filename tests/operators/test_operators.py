@@ -8,6 +8,8 @@ import asyncio
 import functools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +404,43 @@ class Broken(Serving):
 def test_a_serving_that_goes_wrong_fails_the_record(answer: Any, photo: str) -> None:
     with pytest.raises(RecordError):
         ExpressionExtractor(Broken(answer))({"image_path": photo, "caption": "x"})
+
+
+def test_an_operators_own_error_is_the_cause() -> None:
+    @operator(reads=["n"], writes=["half"])
+    def half(record: dict[str, Any]) -> dict[str, Any]:
+        return {"half": record["n"] / 0}
+
+    with pytest.raises(OperatorFailed) as failed:
+        half({"n": 1})
+    assert isinstance(failed.value.__cause__, ZeroDivisionError)
+    _, failure = half([{"n": 1}, {"n": 2}], on_error="keep").failures[1]
+    assert isinstance(failure.__cause__, ZeroDivisionError)
+
+
+def test_an_annotate_that_is_not_async_is_told_what_to_write() -> None:
+    class Plain(Operator):
+        name = "plain"
+        output_keys = {"x": "x"}
+
+        def annotate(self, record: Any, ask: Any) -> Any:
+            return {"x": 1}
+
+    line = r"^annotate of plain isn't async: write async def annotate\(self, record, ask\)$"
+    with pytest.raises(OperatorFailed, match=line):
+        Plain()({"n": 1})
+
+
+@pytest.mark.slow
+def test_a_users_class_with_the_name_of_a_shipped_one_stays() -> None:
+    script = """
+from dataflow_grounding import OPERATOR_REGISTRY, Operator
+@OPERATOR_REGISTRY.register()
+class DoubleChecker(Operator): pass
+mine = DoubleChecker
+assert OPERATOR_REGISTRY.get("DoubleChecker") is mine
+from dataflow_grounding import DoubleChecker
+assert DoubleChecker is not mine
+assert OPERATOR_REGISTRY.get("DoubleChecker") is mine
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -6,9 +6,10 @@ import asyncio
 import errno
 import json
 import ssl
+import traceback
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -20,11 +21,15 @@ from dataflow_grounding._util.errors import (
     OperatorFailed,
     RequestRefused,
     ServerFault,
+    SuspectBoxes,
 )
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.operators import ExpressionExtractor
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
 from dataflow_grounding.serving import Serving
+from dataflow_grounding.tasks import phrase_grounding
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.testing import LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault
@@ -242,3 +247,84 @@ def test_the_wait_that_an_error_asks_for_is_read(row: dict[str, Any]) -> None:
         pytest.raises(GroundingError, match=r"come again\. It asks to wait 24 h"),
     ):
         ExpressionExtractor(Busy())(row)
+
+
+class Fixed(Serving):
+    """As a unit test has it."""
+
+    model = "mine"
+    box_format = "xyxy_px"
+
+    async def answer(self, request: Request[Any]) -> str:
+        return '{"objects": [{"id": 1, "label": "a mug", "bbox_2d": [10, 20, 30, 40]}]}'
+
+
+class NotAsync(Fixed):
+    def answer(self, request: Request[Any]) -> str:  # type: ignore[override]
+        return "{}"
+
+
+class PassesOn(Fixed):
+    def answer(self, request: Request[Any]) -> Any:  # right, as it returns an awaitable
+        return super().answer(request)
+
+
+class NoBase:
+    model = "mine"
+
+    async def answer(self, request: Request[Any]) -> str:
+        return "{}"
+
+
+class NoModel(Serving):
+    async def answer(self, request: Request[Any]) -> str:
+        return "{}"
+
+
+class OwnGrounder(Operator):
+    """Takes its serving as it is, as the examples do."""
+
+    input_keys: ClassVar[dict[str, str]] = {"image": "image_path"}
+    output_keys: ClassVar[dict[str, str]] = {"boxes": "boxes"}
+
+    def __init__(self, serving: Any) -> None:
+        self.serving = serving
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        found = await ask(phrase_grounding(image, ["a mug"], find_box_format("xyxy_px", "mine")))
+        return {self.keys.boxes: str(found)}
+
+
+@pytest.mark.parametrize("operator_class", [PhraseGrounder, OwnGrounder])
+@pytest.mark.parametrize(
+    ("serving_class", "line"),
+    [
+        (NotAsync, r"answer of NotAsync isn't async: write async def answer\(self, request\)"),
+        (NoBase, r"NoBase is no serving yet: derive it, as in class NoBase\(Serving\), from"),
+        (NoModel, r"NoModel has no model: name it in its class, as in model = \"my-model\""),
+    ],
+)
+def test_a_serving_that_is_nearly_right_is_told_what_to_write(
+    row: dict[str, Any], operator_class: Any, serving_class: Any, line: str
+) -> None:
+    with pytest.raises(GroundingError, match=f"^{line}"):
+        operator_class(serving_class())({**row, "expressions": ["a mug"]})
+
+
+def test_an_answer_that_returns_an_awaitable_is_right(row: dict[str, Any]) -> None:
+    [found] = PhraseGrounder(PassesOn())({**row, "expressions": ["a mug"]})["expressions"]
+    assert found["instances"][0]["bbox"] == [10, 20, 30, 40]
+
+
+def test_a_unit_tests_fixed_boxes_are_told_what_to_write(row: dict[str, Any]) -> None:
+    rows = [{**row, "image_id": str(number), "expressions": ["a mug"]} for number in range(30)]
+    with pytest.raises(SuspectBoxes) as stopped:
+        PhraseGrounder(Fixed())(rows)
+    assert str(stopped.value).endswith("add exact_boxes = True to Fixed")
+    assert len(traceback.extract_tb(stopped.value.__traceback__)) == 2  # this, and the operator
+
+    class Exact(Fixed):
+        exact_boxes = True
+
+    assert len(PhraseGrounder(Exact())(rows)) == 30
