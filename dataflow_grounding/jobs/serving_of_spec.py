@@ -9,7 +9,7 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import learn_fields, masked, names_secret
 from dataflow_grounding.embedded import EmbeddedServing
 from dataflow_grounding.serving.openai_sdk import provider_named
-from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.serving.serving import Serving, check_serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import (
     check_public_is_meant,
@@ -132,6 +132,7 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
             f"{key} makes {type(serving).__name__}, which is no Serving: derive the class from"
             " dataflow_grounding.Serving"
         )
+    check_serving(serving, key)
     serving.max_workers = min(serving.max_workers, workflow.max_workers)
     serving.stated_settings = settings_that_count(vlm.settings)
     if vlm.box_format != "auto":

@@ -317,6 +317,8 @@ class Fixed(Serving):
             return '{"cleaned_caption": "%s", "expressions": []}' % self.caption
         return '{"objects": []}'
 def nothing(): return 7
+class Unnamed(Serving):
+    async def answer(self, request): return "{}"
 """
 
 
@@ -332,6 +334,7 @@ def test_a_serving_of_ones_own_is_named_in_a_spec(workplace: Workplace) -> None:
         ({"vlm.settings": {"color": 1}}, "vlm.backend own_servings:Fixed can't be made with"),
         ({"vlm.backend": "own_servings:Fixd"}, "is it 'Fixed'?"),
         ({"vlm.backend": "own_servings:nothing", "vlm.settings": {}}, "which is no Serving"),
+        ({"vlm.backend": "own_servings:Unnamed", "vlm.settings": {}}, "Unnamed has no model"),
         ({"vlm.backend": "nobodys"}, "or module:Class, a serving of your own"),
     ):
         done = workplace.run(**settings)
