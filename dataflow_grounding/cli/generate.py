@@ -106,8 +106,9 @@ def generate(
     """Run the pipeline that SPEC names; KEY=VALUE overrides a key.
 
     Exit codes: 0 all records done, 1 some failed (more than --max-failed), 2 spec or input wrong, 3
-    stopped by the budget, 4 no record succeeded or the endpoint refused, 130 interrupted. After any
-    stop, the same command resumes.
+    stopped by the budget, for want of credit, or by an outage longer than workflow.max_wait, 4 no
+    record succeeded or the endpoint refused, 130 interrupted. After any stop, the same command
+    resumes.
     """
     spec = load_spec(spec_paths, overrides)
     engine = _engine(options)

@@ -181,7 +181,7 @@ def test_a_run_none_of_whose_replies_can_be_used_stops(workplace: Workplace) -> 
         assert server.count() <= 2 * 80 + paid
 
 
-@pytest.mark.parametrize("end", ["\n" * 300, "\n```" + " " * 300, "<|im_end|>" * 50])
+@pytest.mark.parametrize("end", ["\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50])
 def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(
     place: Workplace, end: str
 ) -> None:

@@ -299,7 +299,20 @@ def test_a_streamed_answer_is_read() -> None:
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (9, 2)
 
 
+def chunk(finish_reason: str | None) -> bytes:
+    choice = {"index": 0, "delta": {"content": "[1]"}, "finish_reason": finish_reason}
+    return json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode()
+
+
+def test_a_single_chunk_as_json_is_read() -> None:
+    """Gateways that were told not to stream."""
+    completion = completion_in(chunk("stop"))
+    assert error_in(completion) is None
+    assert reply_of(completion, 0.0).text == "[1]"
+
+
 BROKEN_STREAMS = {
+    "a single chunk as JSON that isn't the last one": chunk(None),
     "no end": b'data: {"choices": [{"delta": {"content": "none"}}]}\n\n',
     "an error without choices": streamed("[]").replace(b"[DONE]", b'{"detail": "out of memory"}'),
 }
@@ -335,6 +348,23 @@ NO_ANSWERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("data", NO_ANSWERS.values(), ids=NO_ANSWERS)
 def test_what_a_server_says_of_an_answer_counts(data: dict[str, Any]) -> None:
     assert error_in(data) is not None
+
+
+@pytest.mark.parametrize(
+    ("message", "is_error"),
+    [
+        ({"content": ""}, True),
+        ({"content": None, "reasoning": "Let me see"}, True),
+        ({"content": "[]"}, False),
+        ({"content": None, "tool_calls": [{"function": {"arguments": "[]"}}]}, False),
+    ],
+)
+def test_an_empty_answer_that_the_provider_broke_off_is_a_fault(
+    message: dict[str, Any], is_error: bool
+) -> None:
+    data = completion(message)
+    data["choices"][0]["native_finish_reason"] = "error"
+    assert (error_in(data) is not None) is is_error
 
 
 def test_codes_that_are_no_errors_are_passed_over() -> None:

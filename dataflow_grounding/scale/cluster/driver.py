@@ -284,14 +284,16 @@ class DrivenRun(Run):
                     worker.end()
 
     def now(self, total: int | None) -> Now:
-        """Return how far all shards are together: the sum of each of Now's numbers.
+        """Return how far all shards are together: the sum of each of Now's numbers, and an outage.
 
         `total` is not heeded: the driver has counted the rows. The cost is None without prices.
         """
         sums: dict[str, Any] = dict.fromkeys(Now._fields, 0)
+        outages = []
         for progress in self._progress_of_shards.values():
-            for name, value in progress._asdict().items():
+            outages.append(progress.outage)
+            for name, value in progress._replace(outage="")._asdict().items():
                 sums[name] += value or 0  # None is unknown, and adds nothing
-        now = Now(**sums)
+        now = Now(**{**sums, "outage": next(filter(None, outages), "")})
         cost_usd = now.cost_usd if self._budget.prices else None
         return now._replace(total=sum(self._rows_of_shards.values()), cost_usd=cost_usd)
