@@ -47,7 +47,6 @@ _COLUMNS = (
     "regions",
     "bbox_problems",
 )
-_ENDING = "_bbox_vis.jpg"
 MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no limit
 
 
@@ -145,7 +144,7 @@ class RegionMarker(BoxWatching):
     def files_there(self) -> int:
         """Return how many pictures are in `output_dir`: those that were deleted are drawn again."""
         with suppress(OSError):
-            return sum(name.endswith(_ENDING) for name in os.listdir(self.output_dir))
+            return sum(name.endswith("_bbox_vis.jpg") for name in os.listdir(self.output_dir))
         return 0
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
@@ -177,7 +176,7 @@ class RegionMarker(BoxWatching):
                 bbox_column.append(list(from_xyxy(bbox, "xywh")))
         numbered_boxes = largest(boxes.boxes, self.max_boxes)
         self._note_problems(boxes, numbered_boxes, ask)
-        path = os.path.join(self.output_dir, f"{record.place + 1}{_ENDING}")
+        path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
         marked_boxes = [bbox for _, bbox in numbered_boxes]
         await asyncio.to_thread(self._draw, image, marked_boxes, path)
         count = len(marked_boxes)

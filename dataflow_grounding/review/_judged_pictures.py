@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.addresses import is_remote
-from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding._util.errors import GroundingError, RecordError
 from dataflow_grounding.data.records import Record, path_of
+from dataflow_grounding.images.files import read_file
 from dataflow_grounding.images.image import ImageFile, file_at
 from dataflow_grounding.review._record_view import path_of_picture
 
@@ -58,7 +59,7 @@ class JudgedPicture(NamedTuple):
         file = _file_of(record)
         if file is None:
             return picture
-        with suppress(OSError):
+        with suppress(RecordError):
             picture = picture._replace(digest=file_digest(file), size=file.file_bytes)
         return picture
 
@@ -110,7 +111,7 @@ class DecidedPictures:
             return stated
         content_unknown = [name for name in stated if not name.startswith(_by_content(""))]
         if file.file_bytes in self._sizes:
-            with suppress(OSError):
+            with suppress(RecordError):
                 return [_by_content(file_digest(file)), *content_unknown]
         return content_unknown
 
@@ -130,8 +131,11 @@ def _file_of(record: Record) -> ImageFile | None:
 
 @lru_cache(1 << 16)
 def file_digest(file: ImageFile) -> str:
-    """Return 16 digits of the SHA-256 of a file in this state. Raises OSError."""
-    return whole_digest(file.path)[:16]
+    """Return 16 digits of the SHA-256 of a picture's file in this state.
+
+    Raises ImageBroken, ImageMissing, MachineBusy: also for what is no file, and may have no end.
+    """
+    return hashlib.sha256(read_file(file.path)).hexdigest()[:16]
 
 
 def whole_digest(path: str) -> str:

@@ -566,7 +566,7 @@ EXITS = [
     ("the key is refused", on(faults.unauthorized()), 4),
     ("the key is refused in the middle", on(faults.unauthorized(), indexes=range(12, 1000)), 4),
     ("the model is unknown", on(faults.model_not_found()), 4),
-    ("the account is empty", on(faults.quota_exceeded()), 4),
+    ("the account is empty", on(faults.quota_exceeded()), 3),
 ]
 
 
