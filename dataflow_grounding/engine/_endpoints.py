@@ -74,6 +74,8 @@ class Endpoint:
         self.misses = 0  # faults and rate limits; counted only where there are several endpoints
         self._places = share.found  # what was known of it at the first fault since the last answer
         self._is_out = False
+        # when the last request that was answered was sent, by the process's clock; 0 for none
+        self.worked_at = 0.0
         self.given_up: errors.RunStopped | None = None
         """What would stop a run that had no other endpoint."""
         # A wrong key or address is found out by one request, not by all that may be in flight.
@@ -84,8 +86,10 @@ class Endpoint:
         """Whether it is passed over for now."""
         return not self.share.allowed
 
-    def answered(self) -> None:
+    def answered(self, sent: float | None = None) -> None:
         """Note that an answer has come: all counts start again, and all places are open.
+
+        `sent` is when its request was sent, by the process's clock; None for just now.
 
         As the endpoint works, refusals that were held back were about their records: they are
         stored.
@@ -96,10 +100,14 @@ class Endpoint:
         self.last_answer = time.monotonic()
         self._refused = 0
         self._credit_refused = 0
-        self.works_again()
+        self.works_again(sent)
 
-    def works_again(self) -> None:
-        """Open all places; after an outage as many as the endpoint had before."""
+    def works_again(self, sent: float | None = None) -> None:
+        """Open all places; after an outage as many as the endpoint had before.
+
+        `sent` is as for `answered`.
+        """
+        self.worked_at = max(self.worked_at, time.monotonic() if sent is None else sent)
         self._limited_since = None
         self._faults = 0
         self._odd = 0
@@ -272,9 +280,14 @@ class Endpoints:
         return len(self.held)
 
     @property
-    def last_answer(self) -> float:
-        """When any of them answered last, by the process's clock; 0 before the first answer."""
-        return max(endpoint.last_answer or 0.0 for endpoint in self.all)
+    def have_answered(self) -> bool:
+        """Whether any of them has answered in this run."""
+        return any(endpoint.last_answer is not None for endpoint in self.all)
+
+    @property
+    def worked_at(self) -> float:
+        """When the last request that was answered was sent, by the process's clock; 0 for none."""
+        return max(endpoint.worked_at for endpoint in self.all)
 
     def are_out(self) -> None:
         """Note that all are out of service."""

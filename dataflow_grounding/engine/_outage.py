@@ -1,8 +1,8 @@
 """Endpoints that answer nothing more: what is a request's own fault, and what is an outage.
 
-A request that fails may be at fault itself, or the endpoint may be out of service. Where others are
-answered meanwhile, the request is at fault. Where none is, a small question of this module's own
-tells: until it is answered, nothing else is sent, and no request loses a try.
+A request that fails may be at fault itself, or the endpoint may be out of service. Where a request
+is answered that was sent later, the first one is at fault. Where none is, a small question of this
+module's own tells: until it is answered, nothing else is sent, and no request loses a try.
 """
 
 import asyncio
@@ -74,7 +74,8 @@ class Outages:
         self._longest = longest
         self._since = math.inf  # of the faults since the last answer, when the first one came
         self._fault: errors.ServerFault | None = None  # the last one
-        self._recovery: asyncio.Task[bool] | None = None  # None while no outage is suspected
+        self._recovery: asyncio.Task[int] | None = None  # None while no outage is suspected
+        self._is_out = False
 
     @property
     def is_suspected(self) -> bool:
@@ -83,20 +84,20 @@ class Outages:
 
     @property
     def under_way(self) -> bool:
-        """Whether nothing but the small question is sent now."""
-        return self._recovery is not None
+        """Whether nothing but the small question is sent now, as one was not answered."""
+        return self._is_out
 
     @property
     def silence(self) -> float:
-        """Seconds since the first fault after the last answer; 0 without one."""
-        if self._since == math.inf or self._endpoints.last_answer > self._since:
+        """Seconds since the first fault of which no later request was answered; 0 without one."""
+        if self._endpoints.worked_at > self._since or self._since == math.inf:
             return 0.0
         return time.monotonic() - self._since
 
     def __str__(self) -> str:
         """Return it in words: `no answer for 42 s: 503: upstream down`; "" while there is none."""
         silence = self.silence
-        if self._recovery is None or silence < OUTAGE_AFTER:
+        if not self._is_out or silence < OUTAGE_AFTER:
             return ""
         why = str(self._fault).rpartition(" answered ")[2]
         return f"no answer for {duration(silence)}: {why:.100}"
@@ -108,14 +109,15 @@ class Outages:
         self._fault = fault
 
     async def passed(self) -> None:
-        """Wait for the end of the outage that is known, if any. Raises as `is_own_fault`."""
-        if self._recovery is not None:
+        """Wait for the end of the outage that is known, if any. Raises as `questions_for`."""
+        if self._is_out and self._recovery is not None:
             await asyncio.shield(self._recovery)
 
-    async def is_own_fault(self, fault: errors.ServerFault, since: float) -> bool:
-        """Return whether a request is at fault itself, as the endpoints answer others.
+    async def questions_for(self, fault: errors.ServerFault, since: float) -> int:
+        """Return how many small questions it took until the endpoints answered.
 
-        If not, it returns when the outage is over.
+        None, 0, where a request is at fault itself, as they answer others. After one, nobody knows:
+        an outage may just have ended. After more it was one.
 
         Args:
             fault: The request's last fault.
@@ -126,19 +128,13 @@ class Outages:
             RunStopped: The run has stopped.
         """
         # Before the first answer only a busy endpoint (503) is known to be one.
-        may_be_out = self._endpoints.last_answer > 0 or isinstance(fault, errors.ServerOverloaded)
-        if self._endpoints.last_answer > since or not may_be_out:
-            return True
+        may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)
+        if self._endpoints.worked_at > since or not may_be_out:
+            return 0
         if self._recovery is None:
             self._recovery = asyncio.ensure_future(self._recovered())
-            self._recovery.add_done_callback(self._end)
+            self._recovery.add_done_callback(_seen)
         return await asyncio.shield(self._recovery)
-
-    def _end(self, recovery: "asyncio.Task[bool]") -> None:
-        self._recovery = None
-        self._since = math.inf
-        if not recovery.cancelled():
-            recovery.exception()  # whoever waits sees it; nobody need wait
 
     async def aclose(self) -> None:
         """End what is under way."""
@@ -146,15 +142,25 @@ class Outages:
             self._recovery.cancel()
             await asyncio.wait([self._recovery])
 
-    async def _recovered(self) -> bool:
-        # Whether the first question was answered: then there was no outage.
+    async def _recovered(self) -> int:
+        # It ends here rather than in a callback of the task: requests that are let in by the answer
+        # would come before that.
+        try:
+            return await self._questions()
+        finally:
+            self._recovery = None
+            self._is_out = False
+            self._since = math.inf
+
+    async def _questions(self) -> int:
         questions = 0
         while True:
             questions += 1
             fault = await self._question()
             if fault is None:
-                return questions == 1
+                return questions
             self._fault = fault
+            self._is_out = True
             self._endpoints.are_out()
             silence = self.silence
             if silence > self._longest:
@@ -178,12 +184,15 @@ class Outages:
             except errors.RunStopped:
                 raise
             except errors.ServerFault as error:
-                if not isinstance(error, errors.RateLimited):
-                    fault = error
-                    continue
-                endpoint.works_again()
-                return None
+                if isinstance(error, errors.RateLimited):
+                    self._endpoints.failed(endpoint, error, 1)  # may be too long to wait
+                fault = error
             except Exception:
                 endpoint.works_again()
                 return None
         return fault
+
+
+def _seen(recovery: "asyncio.Task[int]") -> None:
+    if not recovery.cancelled():
+        recovery.exception()  # whoever waits sees it; nobody need wait

@@ -353,11 +353,14 @@ class Asking:
             if not is_rate_limit:
                 since = min(since, time.monotonic())
                 self.outages.failed(fault)
-                may_be_outage = is_out_of_tries or self.outages.is_suspected
-                if may_be_outage and not await self._is_own_fault(fault, since, request, by):
+                questions = 0
+                if is_out_of_tries or self.outages.is_suspected:
+                    questions = await self._questions_for(fault, since, request, by)
+                if questions > 1:  # it was an outage
                     tries.clear()
-                    failed_at.clear()
                     since = math.inf
+                if questions:
+                    failed_at.clear()
                     continue
             if is_out_of_tries and not is_rate_limit:
                 fault.attempts = tries[fault.kind]
@@ -377,14 +380,14 @@ class Asking:
             finally:
                 self.waiting_for_rate_limit -= is_rate_limit
 
-    async def _is_own_fault(
+    async def _questions_for(
         self, fault: errors.ServerFault, since: float, request: Request[Any], by: "StepAsk"
-    ) -> bool:
+    ) -> int:
         if request.sending.at is not None:  # it is a question of this one endpoint
-            return True
+            return 0
         self._asks_for_life = by
         with self._stopping():
-            return await self.outages.is_own_fault(fault, since)
+            return await self.outages.questions_for(fault, since)
 
     async def _ask_for_life(self, request: Request[None], endpoint: Endpoint) -> None:
         reply = await self._send_once(request, endpoint)
@@ -432,6 +435,7 @@ class Asking:
         try:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
+            sent = time.monotonic()
             counting = partial(self._count_another, endpoint)
             counted = request.replace(sending=replace(request.sending, before_another=counting))
             try:
@@ -452,7 +456,7 @@ class Asking:
             # of a longer hold than the run waits, the next request finds out, and may stop the run
             if 0 < reply.hold <= self.options.max_wait:
                 endpoint.share.hold(reply.hold)
-            endpoint.answered()
+            endpoint.answered(sent)
             self.last_fault = None
             self._count_answer(reply.usage)
             return reply

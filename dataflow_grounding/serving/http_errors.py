@@ -88,7 +88,7 @@ def error_of(
         text += f" {said}"
     if message:
         text += f": {message}"
-    if _is_without_credit(status, message):
+    if _is_without_credit(status, f"{message} {_codes_of(error)}"):
         less_would_do = _LESS.search(message) is not None
         text = f"{text.rstrip('.')}. Top up the account, and run again to go on."
         return errors.NoCredit(text, certain=not less_would_do)
@@ -160,6 +160,12 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
     if status == 407:
         return _Advice("Check the proxy's name and password", certain=False)
     return None
+
+
+def _codes_of(error: Any) -> str:
+    if not isinstance(error, dict):
+        return ""
+    return f"{error.get('code')} {error.get('type')}"
 
 
 def _is_without_credit(status: int, message: str) -> bool:

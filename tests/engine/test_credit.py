@@ -17,7 +17,9 @@ NONE_LEFT = [
         400, {"message": "Billing hard limit", "code": "billing_hard_limit_reached"}, id="billing"
     ),
     pytest.param(
-        422, {"message": "Budget has been exceeded!", "type": "budget_exceeded"}, id="LiteLLM"
+        422,
+        {"message": "Budget has been exceeded!", "type": "budget_exceeded", "code": "422"},
+        id="LiteLLM",
     ),
     pytest.param(400, {"message": "Access denied", "code": "Arrearage"}, id="DashScope"),
 ]

@@ -159,3 +159,59 @@ def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
     ) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         assert workplace.run().code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1.9, 2.4])
+def test_an_outage_that_ends_when_the_question_is_asked_costs_no_record(
+    workplace: Workplace, seconds: float
+) -> None:
+    workplace.many(60)
+    rule = on(faults.server_error(500), where=down(40, seconds))
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 16})
+    assert (done.code, done.summary["done"]) == (0, 60), done
+
+
+@pytest.mark.slow
+def test_answers_to_earlier_requests_say_nothing_of_an_endpoint_now(workplace: Workplace) -> None:
+    workplace.many(80)
+    is_down = down(60, 8.0)
+    rules = [
+        on(faults.server_error(502), where=is_down),
+        on(Fault(delay=3.0), where=lambda request: request.index % 3 == 0),
+    ]
+    with LoopbackServer(EchoAnswers(), faults=rules, latency=0.2) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 16})
+    assert (done.code, done.summary["done"]) == (0, 80), done
+
+
+@pytest.mark.slow
+def test_rate_limits_in_an_outage_do_not_end_it(workplace: Workplace) -> None:
+    workplace.many(60)
+    is_down = down(40, 6.0)
+    rules = [
+        on(faults.too_many_requests(), where=is_down, share=0.5, seed=3),
+        on(faults.server_error(502), where=is_down),
+    ]
+    with LoopbackServer(EchoAnswers(), faults=rules, latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 16})
+    assert (done.code, done.summary["done"]) == (0, 60), done
+
+
+@pytest.mark.slow
+def test_where_words_alone_are_answered_pictures_fail_and_the_run_ends(
+    workplace: Workplace,
+) -> None:
+    workplace.many(60)
+    rule = on(
+        faults.server_error(500), where=lambda request: request.index > 30 and bool(request.images)
+    )
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 16})
+    assert done.code == 1, done
+    assert all(failure["passing"] for failure in workplace.failures())
