@@ -418,7 +418,7 @@ class ImageFile(NamedTuple):
         file_bytes: Its size.
         mtime_ns: When it was changed last, in nanoseconds since 1970. Programs may set it.
         ctime_ns: When its system noted a change last, which no program sets; 0 for a remote file.
-        inode: Its number on a local disk, else 0: elsewhere a number may change by itself.
+        inode: Its number on a local disk; 0 on others, where a number may change by itself.
     """
 
     path: str

@@ -597,7 +597,7 @@ def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Ov
 
 
 def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
-    """Return the places of at most so many that are nearest to a value in a sorted list.
+    """Return the places in a sorted list that are nearest to a value, `most` of them at the most.
 
     Example:
         >>> [*nearest([10, 20, 30, 40, 50], 30, 3)]
