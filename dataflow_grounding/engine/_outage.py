@@ -6,11 +6,12 @@ module's own tells: until it is answered, nothing else is sent, and no request l
 """
 
 import asyncio
+import itertools
 import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine._endpoints import Endpoint, Endpoints, seconds_asked
@@ -20,7 +21,7 @@ from dataflow_grounding.tasks.request import Request
 
 OUTAGE_AFTER = 20.0  # seconds of faults without an answer, after which it is an outage
 
-Ask: TypeAlias = Callable[[Request[None], Endpoint], Awaitable[None]]
+Ask: TypeAlias = Callable[[Request[Any], Endpoint], Awaitable[None]]
 
 
 def sign_of_life() -> Request[None]:
@@ -76,6 +77,7 @@ class Outages:
         self._fault: errors.ServerFault | None = None  # the last one
         self._recovery: asyncio.Task[int] | None = None  # None while no outage is suspected
         self._is_out = False
+        self.answered: Request[Any] | None = None  # the last request that was answered
 
     @property
     def is_suspected(self) -> bool:
@@ -171,12 +173,18 @@ class Outages:
             await self._wait(seconds_asked(fault), questions)
 
     async def _question(self) -> errors.ServerFault | None:
-        # Ask one endpoint after the other; return the last one's fault if none answers. A refusal,
-        # and an error of a serving that doesn't know such a question, say that it works.
+        # Ask one endpoint after the other; return the last one's fault if none answers. Servers may
+        # fail at words alone: then what was answered before is asked, in other words, as of the
+        # same ones a gateway may have kept the reply.
         fault: errors.ServerFault = errors.ServerFault("nothing was asked")
-        for endpoint in self._endpoints.all:
+        questions: list[Request[Any]] = [sign_of_life()]
+        if self.answered is not None:
+            tries = self.answered.tries.unread + 1
+            questions.append(self.answered.again(tries, f"reply {secrets.token_hex(4)}"))
+        for question, endpoint in itertools.product(questions, self._endpoints.all):
+            # A refusal, and an error of a serving that doesn't know such a question: it works.
             try:
-                await self._ask(sign_of_life(), endpoint)
+                await self._ask(question, endpoint)
                 return None
             except errors.EndpointRefused as error:
                 self._endpoints.refused(endpoint, error, [])

@@ -328,6 +328,7 @@ class Asking:
             try:
                 reply = await self._send_once(request, endpoint)
                 answered = True
+                self.outages.answered = request
                 return reply
             except (errors.EndpointRefused, errors.RequestRefused) as error:
                 # perhaps the endpoint's as a whole
@@ -389,11 +390,12 @@ class Asking:
         with self._stopping():
             return await self.outages.questions_for(fault, since)
 
-    async def _ask_for_life(self, request: Request[None], endpoint: Endpoint) -> None:
+    async def _ask_for_life(self, request: Request[Any], endpoint: Endpoint) -> None:
         reply = await self._send_once(request, endpoint)
         if self._asks_for_life is not None:  # it is paid for, so `cost` is to know of it
             line = line_of(self._asks_for_life.step, request, endpoint.serving, reply, True)
-            self._asks_for_life.store.put(request.key(self.identity), line)
+            key = hashlib.sha256(f"life {time.time_ns()}".encode()).hexdigest()[:32]
+            self._asks_for_life.store.put(key, line)  # no record's request has that key
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
         # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all.

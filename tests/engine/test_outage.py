@@ -60,7 +60,8 @@ def test_an_outage_costs_no_record_a_try(
         assert done.summary["done"] == 40
         assert questions(server) >= 2
         # sixteen records are under way, each tried three times before an outage is suspected
-        assert server.received <= 80 + 16 * 3 + questions(server)
+        # a question without a picture is followed by one with the picture that was answered last
+        assert server.received <= 80 + 16 * 3 + 2 * questions(server)
 
 
 @pytest.mark.slow
@@ -215,3 +216,17 @@ def test_where_words_alone_are_answered_pictures_fail_and_the_run_ends(
         done = workplace.run(**{"workflow.max_workers": 16})
     assert done.code == 1, done
     assert all(failure["passing"] for failure in workplace.failures())
+
+
+def test_at_a_server_that_fails_without_a_picture_records_fail_alone_as_well(
+    workplace: Workplace,
+) -> None:
+    workplace.many(12)
+    rule = on(
+        faults.server_error(500),
+        where=lambda request: not request.images or caption(11) in request.text,
+    )
+    with LoopbackServer(EchoAnswers(), faults=rule) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 1})
+    assert (done.code, done.summary["failed"]) == (1, 1), done

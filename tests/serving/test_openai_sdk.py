@@ -119,7 +119,7 @@ FAULTS = [
     pytest.param(faults.content_filter(), id="content filter"),
     pytest.param(faults.refusal(), id="refusal"),
     pytest.param(faults.server_error(500), id="500"),
-    pytest.param(faults.server_error(503, 0.1), id="503"),
+    pytest.param(faults.server_error(504), id="504"),
     pytest.param(faults.html_error(502), id="502 with a page"),
     pytest.param(Fault(302, headers={"Location": "/elsewhere"}), id="redirect"),
     pytest.param(faults.hang(), id="hang"),

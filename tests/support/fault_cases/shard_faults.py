@@ -193,10 +193,11 @@ def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
         assert place.run("--shard", "2/2").code == 0
         done = _merged(place)
         assert "1-of-2 are not those that it has seen: run that shard again" in done.err, done
+        before = witness.sent
         assert place.run("--shard", "1/2").code == 0
+        assert witness.sent > before
         done = _merged(place)
         assert "not those" not in done.err, done
-        assert witness.sent >= 8 + 8 + 4, "the first shard's pictures were asked about again"
         return Outcome(witness.sent, witness.twice, lost_rows(place, 8))
 
 
