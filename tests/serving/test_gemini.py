@@ -104,7 +104,9 @@ def test_the_timeout_is_kept(gemini: Workplace) -> None:
         done = gemini.run(**settings)
     assert done.code == 1, done
     [failure] = gemini.failures()
-    assert (failure["kind"], failure["attempts"]) == ("server_fault", 2)
+    # Where no other request is answered meanwhile, one more try tells that it isn't an outage.
+    assert failure["kind"] == "server_fault"
+    assert failure["attempts"] in (2, 3)
     assert "did not answer within 2 s" in failure["message"]
 
 
