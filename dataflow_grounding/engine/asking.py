@@ -412,8 +412,9 @@ class Asking:
         # for again, without leave after the request's `before`.
         sending = request.sending
         while True:
-            with self._stopping():
-                await self.outages.passed()
+            if self.outages.under_way:
+                with self._stopping():
+                    await self.outages.passed()
             endpoint, number = await self.endpoints.acquire(by.priority, failed, sending.at)
             may_send = sending.may_send is None or sending.may_send()
             if may_send and not self.outages.under_way:

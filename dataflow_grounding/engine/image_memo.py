@@ -19,8 +19,7 @@ from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
 from dataflow_grounding.images import image as images
-from dataflow_grounding.images.files import ImageFacts
-from dataflow_grounding.images.image import SECOND_NS
+from dataflow_grounding.images.files import ImageFacts, read_file
 
 T = TypeVar("T")
 
@@ -149,10 +148,18 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
     return ImageFacts(**{name: known[name] for name in _FACTS})
 
 
+def digest_of(file: images.ImageFile, log: KeyedLog) -> str:
+    """Return the SHA-256 of a file: the one that the log says of this state, else a new one.
+
+    Raises ImageMissing, ImageBroken, MachineBusy: It can't be read.
+    """
+    facts = remembered(log, file)
+    return facts.digest if facts else hashlib.sha256(read_file(file.path)).hexdigest()
+
+
 def is_young(file: images.ImageFile) -> bool:
     """Whether a file has changed so lately that it may change again and keep its state."""
-    counts_seconds = file.ctime_ns % SECOND_NS == 0
-    changed = file.changed_ns if counts_seconds else file.mtime_ns
+    changed = file.changed_ns if file.counts_seconds else file.mtime_ns
     return time.time_ns() - changed <= YOUNG_NS
 
 

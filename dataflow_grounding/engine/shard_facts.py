@@ -12,10 +12,9 @@ from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.engine.image_memo import log_of, remembered
+from dataflow_grounding.engine import image_memo
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.shard import lines_path
-from dataflow_grounding.images.files import read_file
 from dataflow_grounding.images.image import find_image, is_far
 
 BLOCK = 1 << 20  # bytes that are read at a time
@@ -58,7 +57,7 @@ def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]
         return [places.hexdigest(), contents.hexdigest()]
     here = [folder for folder in folders if isinstance(folder, str) and not is_remote(folder)]
     records = (Record(row.data or {}, tuple(here)) for row in read_rows(path))
-    with closing(log_of(checkpoint)) as log:
+    with closing(image_memo.log_of(checkpoint)) as log:
         look = partial(_picture_of, log=log)
         for picture in side_by_side(look, records, lambda _: False, cores=True):
             if picture is not None:
@@ -73,10 +72,5 @@ def _picture_of(record: Record, log: KeyedLog) -> tuple[str, str] | None:
         return None
     with suppress(RecordError):  # a picture that can't be read tells nothing
         file = find_image(record, column)
-        facts = remembered(log, file)
-        return file.path, facts.digest if facts else _sha256_of(file.path)
+        return file.path, image_memo.digest_of(file, log)
     return None
-
-
-def _sha256_of(path: str) -> str:
-    return hashlib.sha256(read_file(path)).hexdigest()

@@ -429,12 +429,14 @@ class ImageFile(NamedTuple):
 
     @property
     def changed_ns(self) -> int:
-        """When it was changed last by either time, in nanoseconds since 1970, at the latest.
+        """When it was changed last by either time, in nanoseconds since 1970, at the latest."""
+        latest = self.ctime_ns + SECOND_NS - 1 if self.counts_seconds else self.ctime_ns
+        return max(self.mtime_ns, latest)
 
-        Some systems count whole seconds.
-        """
-        is_whole = self.ctime_ns > 0 and self.ctime_ns % SECOND_NS == 0
-        return max(self.mtime_ns, self.ctime_ns + is_whole * (SECOND_NS - 1))
+    @property
+    def counts_seconds(self) -> bool:
+        """Whether its system seems to count whole seconds; so of a remote file."""
+        return self.ctime_ns % SECOND_NS == 0
 
 
 def is_far(record: Record, key: str) -> bool:

@@ -12,9 +12,8 @@ from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.engine.image_memo import log_of, remembered
+from dataflow_grounding.engine.image_memo import digest_of, log_of
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.images.files import read_file
 from dataflow_grounding.images.image import find_image
 
 T = TypeVar("T")
@@ -117,8 +116,7 @@ def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | No
     # `log` remembers digests, by path and state of the file.
     try:
         file = find_image(Record({"image": path}, folders), "image")
-        facts = remembered(log, file)
-        digest = facts.digest if facts else hashlib.sha256(read_file(file.path)).hexdigest()
+        digest = digest_of(file, log)
     except RecordError:
         return None
     return bytes.fromhex(digest)[:16]
